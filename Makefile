@@ -1,0 +1,78 @@
+# `make` lists what there is. On a fresh Debian machine with Rust, cc and make, each target installs what it lacks
+# from Debian's packages, with sudo unless root, and says so.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test soak lint fuzz audit fixtures clean
+
+CARGO_DENY_VERSION := 0.20.2
+CARGO_FUZZ_VERSION := 0.13.2
+INSTALL := packaging/install-packages.sh
+VENV := tests/.venv
+# Debian's Go has no other toolchain to switch to; newer ones must not fetch one.
+export GOTOOLCHAIN := local
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## the whole way on this machine: SoftHSM, ceremony, daemon, stations, export (DEMO="arguments")
+	@$(INSTALL) softhsm2-util=softhsm2
+	cargo build --release --locked
+	target/release/birthmark demo $(DEMO)
+
+test: $(VENV)/ready target/go-judge ## every test, against a real SoftHSM and judged by OpenSSL, GnuTLS, Go and Python
+	@$(INSTALL) softhsm2-util=softhsm2 openssl=openssl certtool=gnutls-bin strace=strace
+	tests/judges/selftest.sh target/go-judge
+	cargo test --release --locked -- --skip hsm::every_fault --skip hsm::mixed_faults
+	# What an HSM does to time is tried with the processors to itself.
+	cargo test --release --locked --test it -- --test-threads 1 hsm::every_fault hsm::mixed_faults
+
+soak: target/go-judge ## kills, power cuts and HSM faults for longer (BIRTHMARK_KILL_ROUNDS, _POWER_STATES, _SOAK_SECONDS, _SEED)
+	@$(INSTALL) softhsm2-util=softhsm2 strace=strace
+	BIRTHMARK_KILL_ROUNDS=$${BIRTHMARK_KILL_ROUNDS:-5000} BIRTHMARK_POWER_STATES=$${BIRTHMARK_POWER_STATES:-500000} \
+		BIRTHMARK_SOAK_SECONDS=$${BIRTHMARK_SOAK_SECONDS:-600} \
+		cargo test --release --locked --test it -- --nocapture --test-threads 1 kill:: power_cut:: mixed_faults
+
+lint: target/go-judge ## format, clippy, docs, dependencies; the shell, Go and Python around it
+	@$(INSTALL) shellcheck=shellcheck python3=python3 git=git
+	cargo fmt --check
+	cargo clippy --release --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps
+	@cargo deny --version >/dev/null 2>&1 || { echo "make: installing cargo-deny $(CARGO_DENY_VERSION), some minutes"; \
+		cargo install --locked cargo-deny --version $(CARGO_DENY_VERSION); }
+	cargo deny --locked check bans licenses sources
+	git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
+	cd tests/judges/go && go vet .
+	cd tests/fixtures/makers/go && go vet .
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+		[ -z "$$unformatted" ] || { echo "make: not as gofmt has it: $$unformatted" >&2; exit 1; }
+	git ls-files -z '*.py' | xargs -0 python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]'
+
+# Sanitizers are behind a flag of nightly compilers, which the stable one takes when it is told to.
+fuzz: ## a minute of random octets against the CSR parser; what makes it fail is in fuzz/artifacts
+	@cargo fuzz --version >/dev/null 2>&1 || { echo "make: installing cargo-fuzz $(CARGO_FUZZ_VERSION), a minute"; \
+		cargo install --locked cargo-fuzz --version $(CARGO_FUZZ_VERSION); }
+	@mkdir -p fuzz/target/corpus
+	RUSTC_BOOTSTRAP=1 cargo fuzz run csr fuzz/target/corpus fuzz/corpus/csr -- -max_total_time=60 -max_len=16385
+
+audit: ## known vulnerabilities in what we link; fetches the RustSec database
+	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny --version $(CARGO_DENY_VERSION)
+	cargo deny --locked check advisories
+
+fixtures: ## makes the CSRs of tests/fixtures anew, with the programs of others
+	tests/fixtures/make.sh
+
+clean: ## removes all that was built, not what was installed
+	cargo clean
+	rm -rf $(VENV) tests/.venv-fixtures demo
+
+$(VENV)/ready: tests/python/requirements.txt
+	@$(INSTALL) python3=python3 python3:ensurepip=python3-venv
+	python3 -m venv --clear $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+target/go-judge: tests/judges/go/main.go tests/judges/go/go.mod
+	@$(INSTALL) go=golang-go
+	@mkdir -p target
+	cd tests/judges/go && go build -buildvcs=false -o ../../../$@ .

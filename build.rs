@@ -1,0 +1,29 @@
+//! Compiles the protocol definitions, without a system `protoc`.
+
+use prost::Message;
+use std::{env, error::Error, fs, path::PathBuf};
+
+#[expect(clippy::disallowed_methods, reason = "a build that crashes is built again")]
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let protocol = protox::compile(["birthmark/v1/issuance.proto", "birthmark/v1/admin.proto"], ["proto"])?;
+    let journal = protox::compile(["birthmark/v1/journal.proto"], ["proto"])?;
+
+    // Served by gRPC reflection.
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("protocol.binpb"), protocol.encode_to_vec())?;
+
+    tonic_prost_build::configure()
+        .btree_map(".birthmark")
+        .bytes(".birthmark")
+        .extern_path(".google.rpc", "::tonic_types::pb")
+        .compile_fds(protocol)?;
+    tonic_prost_build::configure()
+        // Sorted, so that an entry has one encoding.
+        .btree_map(".birthmark.journal.v1")
+        .bytes(".birthmark.journal.v1.Issued.certificate")
+        .build_client(false)
+        .build_server(false)
+        .compile_fds(journal)?;
+    Ok(())
+}
