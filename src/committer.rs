@@ -1,0 +1,360 @@
+//! The one thread that owns the ledger.
+//!
+//! It takes what has gathered in its queue, lets the ledger decide and make durable all of it at once, then answers.
+//! No timer, no lock: a batch grows with the time that the disk takes, and reservations and records of different
+//! requests share one sync.
+//!
+//! The queue is bounded by a semaphore: a request takes a place before it reserves and keeps it until its certificate
+//! is recorded or given up, and has at most one operation in the queue. So a record never waits for a place, however
+//! many requests want to reserve.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use crate::{
+    cert::Signed,
+    ledger::{Action, Actor, Ledger, LedgerError, Operation, Order, OrderTerms, Outcome, Refusal},
+    metrics,
+    profile::Approved,
+    serial::SerialNumber,
+};
+
+/// How many requests may be between reservation and record.
+pub const CAPACITY: usize = 8192;
+
+/// The most operations in one batch: bounds how long the first of them waits for the others' work.
+const BATCH: usize = 512;
+
+/// Gives operations to the thread. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Committer {
+    queue: mpsc::UnboundedSender<Message>,
+    places: Arc<Semaphore>,
+}
+
+/// A serial number that is durable, and the right to sign one certificate with it. It cannot be cloned; dropped
+/// unused, it is given up.
+#[derive(Debug)]
+pub struct Reservation {
+    serial_number: SerialNumber,
+    reserved_at: Timestamp,
+    actor: Actor,
+    issuer: String,
+    /// Present until it is recorded or given up.
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    queue: mpsc::UnboundedSender<Message>,
+    _place: Place,
+}
+
+/// What a request holds between reservation and record.
+#[derive(Debug)]
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    _counted: metrics::InFlight,
+}
+
+/// A certificate whose record is durable. Only the committer makes one, and only one can be sent.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    serial_number: SerialNumber,
+    certificate: Bytes,
+    issuer: String,
+    replay: bool,
+}
+
+impl Issued {
+    /// The serial number.
+    pub fn serial_number(&self) -> &SerialNumber {
+        &self.serial_number
+    }
+
+    /// The certificate, DER.
+    pub fn certificate(&self) -> &Bytes {
+        &self.certificate
+    }
+
+    /// The issuing CA's name in the configuration.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// Whether it was issued for an earlier request.
+    pub fn replay(&self) -> bool {
+        self.replay
+    }
+}
+
+/// What a request to reserve gives.
+#[derive(Debug)]
+pub enum Reserved {
+    /// A new serial number.
+    New(Reservation),
+    /// The certificate that the same request got before.
+    Existing(Issued),
+}
+
+/// Why an operation did not happen.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The rules of the ledger forbid it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The storage failed.
+    #[error("{0}")]
+    Storage(Arc<LedgerError>),
+    /// The thread has ended: the daemon is shutting down, or a sync failed.
+    #[error("the ledger is closed")]
+    Closed,
+}
+
+#[derive(Debug)]
+enum Message {
+    Operate(Request),
+    Close,
+}
+
+#[derive(Debug)]
+struct Request {
+    operation: Operation,
+    reply: Option<oneshot::Sender<Result<Outcome, CommitError>>>,
+}
+
+impl Committer {
+    /// Starts the thread. It ends, and closes the ledger, after [`Committer::close`]; it ends with an error when the
+    /// ledger can no longer be trusted.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start(ledger: impl Ledger) -> std::io::Result<(Committer, JoinHandle<Result<(), LedgerError>>)> {
+        #[expect(clippy::disallowed_methods, reason = "the places bound it; see the top of this file")]
+        let (queue, messages) = mpsc::unbounded_channel();
+        let places = Arc::new(Semaphore::new(CAPACITY));
+        let thread = thread::Builder::new().name("committer".into()).spawn(move || run(ledger, messages))?;
+        Ok((Committer { queue, places }, thread))
+    }
+
+    /// Gives the device a serial number, durably, or finds the certificate that the same request got before. A request
+    /// that is the same as one whose certificate is being made waits for that certificate.
+    ///
+    /// # Errors
+    /// The rules of the ledger, the storage, or a closed ledger.
+    pub async fn reserve(&self, approved: &Approved, actor: &Actor) -> Result<Reserved, CommitError> {
+        let place = self.place().await?;
+        let holder = approved.holder();
+        let reserved_at = Timestamp::now();
+        match self.submit(actor.clone(), Action::Reserve(holder.clone())).await? {
+            Outcome::Reserved(serial_number) => Ok(Reserved::New(Reservation {
+                serial_number,
+                reserved_at,
+                actor: actor.clone(),
+                issuer: holder.issuer.clone(),
+                open: Some(Open { queue: self.queue.clone(), _place: place }),
+            })),
+            Outcome::Replay { serial_number, certificate, issuer } => {
+                Ok(Reserved::Existing(Issued { serial_number, certificate, issuer, replay: true }))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Records a certificate, durably.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`]. After a failure of the storage the reservation is given up.
+    pub async fn record(&self, signed: Signed) -> Result<Issued, CommitError> {
+        let (mut reservation, certificate) = signed.into_parts();
+        let certificate = Bytes::from(certificate);
+        let serial_number = reservation.serial_number;
+        let action = Action::Record { serial_number, certificate: certificate.clone() };
+        self.submit(reservation.actor.clone(), action).await?;
+        reservation.open = None;
+        Ok(Issued { serial_number, certificate, issuer: std::mem::take(&mut reservation.issuer), replay: false })
+    }
+
+    /// Creates an order, or finds the one with the same terms.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn create_order(&self, actor: Actor, terms: OrderTerms) -> Result<Order, CommitError> {
+        self.change_order(actor, Action::CreateOrder(terms)).await
+    }
+
+    /// Closes an order.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn close_order(&self, actor: Actor, id: String) -> Result<Order, CommitError> {
+        self.change_order(actor, Action::CloseOrder { id }).await
+    }
+
+    /// Records a checkpoint. It takes a place like any request, and holds up none.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn checkpoint(&self, note: String) -> Result<(), CommitError> {
+        let _place = self.places.acquire().await.map_err(|_| CommitError::Closed)?;
+        match self.submit(Actor::daemon(), Action::Checkpoint { note }).await? {
+            Outcome::Checkpointed => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Lets nothing new begin, waits until what is reserved is recorded or given up, and closes the ledger.
+    pub async fn close(&self) {
+        let everything = u32::try_from(CAPACITY).unwrap_or(u32::MAX);
+        // Places are given in the order in which they were asked for: no new request gets one before this does.
+        let places = self.places.acquire_many(everything).await;
+        self.places.close();
+        drop(places);
+        // A thread that has ended needs no telling.
+        let _ = self.queue.send(Message::Close);
+    }
+
+    async fn change_order(&self, actor: Actor, action: Action) -> Result<Order, CommitError> {
+        let _place = self.place().await?;
+        match self.submit(actor, action).await? {
+            Outcome::Order(order) => Ok(order),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn place(&self) -> Result<Place, CommitError> {
+        let permit = Arc::clone(&self.places).acquire_owned().await.map_err(|_| CommitError::Closed)?;
+        Ok(Place { _permit: permit, _counted: metrics::InFlight::new() })
+    }
+
+    async fn submit(&self, actor: Actor, action: Action) -> Result<Outcome, CommitError> {
+        let (reply, outcome) = oneshot::channel();
+        let request = Request { operation: Operation { actor, action }, reply: Some(reply) };
+        self.queue.send(Message::Operate(request)).map_err(|_| CommitError::Closed)?;
+        match outcome.await.map_err(|_| CommitError::Closed)?? {
+            Outcome::Refused(refusal) => Err(refusal.into()),
+            Outcome::Failed(error) => {
+                tracing::error!(%error, "the ledger could not decide an operation");
+                Err(CommitError::Storage(error))
+            }
+            outcome => Ok(outcome),
+        }
+    }
+}
+
+impl Reservation {
+    /// The serial number of the certificate to be.
+    pub fn serial_number(&self) -> &SerialNumber {
+        &self.serial_number
+    }
+
+    /// When it was reserved.
+    pub fn reserved_at(&self) -> Timestamp {
+        self.reserved_at
+    }
+
+    /// Gives it up: the device, the key and the order's unit are free again, the serial number is not.
+    pub fn abandon(mut self, reason: &str) {
+        self.give_up(reason);
+    }
+
+    fn give_up(&mut self, reason: &str) {
+        if let Some(open) = self.open.take() {
+            let action = Action::Abandon { serial_number: self.serial_number, reason: reason.to_owned() };
+            let operation = Operation { actor: Actor::daemon(), action };
+            // A closed ledger gives it up when it is opened again.
+            let _ = open.queue.send(Message::Operate(Request { operation, reply: None }));
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.give_up("the request ended before its certificate was recorded");
+    }
+}
+
+/// Requests that wait for the certificate of a serial number which the same request before them reserved.
+type Waiting = HashMap<SerialNumber, Vec<Request>>;
+
+fn run(mut ledger: impl Ledger, mut messages: mpsc::UnboundedReceiver<Message>) -> Result<(), LedgerError> {
+    let mut waiting = Waiting::new();
+    let mut received = Vec::with_capacity(BATCH);
+    let mut open = true;
+    while open && messages.blocking_recv_many(&mut received, BATCH) > 0 {
+        let mut batch = Vec::with_capacity(received.len());
+        for message in received.drain(..) {
+            match message {
+                Message::Operate(request) => batch.push(request),
+                Message::Close => open = false,
+            }
+        }
+        metrics::commit_batch(batch.len());
+        // Some must be decided again, because what they waited for has ended.
+        while !batch.is_empty() {
+            batch = commit(&mut ledger, batch, &mut waiting)?;
+        }
+    }
+    ledger.close()
+}
+
+/// Commits a batch and answers it. Gives back what must be decided again.
+fn commit(ledger: &mut impl Ledger, batch: Vec<Request>, waiting: &mut Waiting) -> Result<Vec<Request>, LedgerError> {
+    let operations = batch.iter().map(|message| message.operation.clone()).collect();
+    let outcomes = match ledger.commit(Timestamp::now(), operations) {
+        Ok(outcomes) => outcomes,
+        Err(error) => return fail(error, batch),
+    };
+    let mut finished = Vec::new();
+    for (request, outcome) in batch.into_iter().zip(outcomes) {
+        match (&outcome, &request.operation.action) {
+            (Outcome::InProgress(serial_number), _) => {
+                waiting.entry(*serial_number).or_default().push(request);
+                continue;
+            }
+            (Outcome::Recorded, Action::Record { serial_number, .. })
+            | (Outcome::Abandoned, Action::Abandon { serial_number, .. }) => finished.push(*serial_number),
+            _ => {}
+        }
+        request.answer(Ok(outcome));
+    }
+    // Deciding them again finds the certificate, or that there will be none.
+    Ok(finished.iter().filter_map(|serial_number| waiting.remove(serial_number)).flatten().collect())
+}
+
+fn fail(error: LedgerError, batch: Vec<Request>) -> Result<Vec<Request>, LedgerError> {
+    if matches!(error, LedgerError::Fatal(_)) {
+        // Nobody is told anything about operations of which nothing is known.
+        return Err(error);
+    }
+    tracing::error!(%error, operations = batch.len(), "the ledger could not commit a batch; nothing of it happened");
+    let error = Arc::new(error);
+    for request in batch {
+        request.answer(Err(CommitError::Storage(Arc::clone(&error))));
+    }
+    // A full disk does not become empty by trying again at once.
+    thread::sleep(Duration::from_millis(100));
+    Ok(Vec::new())
+}
+
+impl Request {
+    fn answer(self, outcome: Result<Outcome, CommitError>) {
+        if let Some(reply) = self.reply {
+            // A caller that is gone needs no answer; what it asked for has happened all the same.
+            let _ = reply.send(outcome);
+        }
+    }
+}
+
+fn unexpected(outcome: &Outcome) -> CommitError {
+    tracing::error!(?outcome, "the ledger gave an outcome that does not fit the operation");
+    CommitError::Closed
+}

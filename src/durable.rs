@@ -1,0 +1,123 @@
+//! Files that are either there, whole and on stable storage, or not there at all.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+/// What a new file's permission bits are (before the umask).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Everyone may read it: certificates, exports, records.
+    Public,
+    /// Only the owner may read it: keys, PINs.
+    Owner,
+}
+
+impl Access {
+    fn mode(self) -> u32 {
+        match self {
+            Access::Public => 0o644,
+            Access::Owner => 0o600,
+        }
+    }
+}
+
+/// Creates or replaces `path` so that after any crash it holds either its old or its new content: writes a
+/// temporary file beside it, syncs it, renames it, syncs the folder.
+///
+/// # Errors
+/// Any I/O error; `path` is then as it was.
+#[expect(clippy::disallowed_methods, reason = "the one place that renames, between the two fsyncs")]
+pub fn write(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
+    let temporary = write_temporary(path, content, access)?;
+    fs::rename(&temporary, path).inspect_err(|_| drop(fs::remove_file(&temporary)))?;
+    sync_folder_of(path)
+}
+
+/// As [`write()`], but fails with [`io::ErrorKind::AlreadyExists`] if `path` exists.
+///
+/// # Errors
+/// Any I/O error; no file is left behind.
+pub fn write_new(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
+    let temporary = write_temporary(path, content, access)?;
+    // `link` refuses an existing name, `rename` does not.
+    let linked = fs::hard_link(&temporary, path);
+    fs::remove_file(&temporary)?;
+    linked?;
+    sync_folder_of(path)
+}
+
+/// Makes the folder's entries (files created, renamed or removed in it) durable.
+///
+/// # Errors
+/// Any I/O error.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Creates the folder and those above it that are missing, and makes them durable; also those that a process before
+/// created and did not come to sync.
+///
+/// # Errors
+/// Any I/O error.
+pub fn create_folder(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    for folder in folder.canonicalize()?.ancestors() {
+        match sync_folder(folder) {
+            // Where this process may not even look, or nobody can write, it created nothing.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::InvalidInput
+                ) => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
+}
+
+fn write_temporary(path: &Path, content: &[u8], access: Access) -> io::Result<std::path::PathBuf> {
+    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut temporary_name = std::ffi::OsString::from(".");
+    temporary_name.push(name);
+    temporary_name.push(format!(".{}.{:08x}.tmp", std::process::id(), rand::random::<u32>()));
+    let temporary = path.with_file_name(temporary_name);
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(access.mode()).open(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()
+    })();
+    written.inspect_err(|_| drop(fs::remove_file(&temporary)))?;
+    Ok(temporary)
+}
+
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => sync_folder(folder),
+        _ => sync_folder(Path::new(".")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_new_file_never_replaces_an_old_one_and_leaves_nothing_behind() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("key.pem");
+        write_new(&path, b"first", Access::Owner)?;
+        let again = write_new(&path, b"second", Access::Owner).map_err(|e| e.kind());
+        assert_eq!(again, Err(io::ErrorKind::AlreadyExists));
+        assert_eq!(fs::read(&path)?, b"first");
+        assert_eq!(fs::metadata(&path)?.permissions().mode() & 0o777, 0o600);
+        write(&path, b"third", Access::Owner)?;
+        assert_eq!(fs::read(&path)?, b"third");
+        assert_eq!(fs::read_dir(folder.path())?.count(), 1);
+        Ok(())
+    }
+}

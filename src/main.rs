@@ -1,0 +1,58 @@
+//! The `birthmark` command: the daemon and everything around it.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod cli;
+
+/// Signs device certificates on the production line with a CA key that stays in an HSM.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the whole way on this machine: SoftHSM token, ceremony, daemon, stations, export
+    Demo(cli::demo::Args),
+    /// Make CA keys in the HSM and their certificates, as one reviewed file says
+    Ceremony(cli::ceremony::Args),
+    /// Try out an HSM before the daemon uses it
+    Hsm(cli::hsm::Args),
+    /// Run the daemon
+    Serve(cli::serve::Args),
+    /// Enroll stations and sign devices' CSRs
+    Station(cli::station::Args),
+    /// Manage production orders
+    Order(cli::order::Args),
+    /// Look up what was issued
+    Record(cli::record::Args),
+    /// Look at what the configuration's profiles give
+    Profile(cli::profile::Args),
+    /// Export issued certificates for pre-registration in a cloud
+    Export(cli::export::Args),
+    /// Verify, dump and index the journal, the truth about every serial number
+    Journal(cli::journal::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo(args) => cli::demo::run(args),
+        Command::Ceremony(args) => cli::ceremony::run(args),
+        Command::Hsm(args) => cli::hsm::run(args),
+        Command::Serve(args) => cli::serve::run(args),
+        Command::Station(args) => cli::station::run(args),
+        Command::Order(args) => cli::order::run(args),
+        Command::Record(args) => cli::record::run(args),
+        Command::Profile(args) => cli::profile::run(args),
+        Command::Export(args) => cli::export::run(args),
+        Command::Journal(args) => cli::journal::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("birthmark: {error:#}");
+        ExitCode::FAILURE
+    })
+}

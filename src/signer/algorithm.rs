@@ -1,0 +1,246 @@
+//! Signature algorithms: those with which an issuer signs, and those that are verified.
+
+use std::{fmt, str::FromStr};
+
+use aws_lc_rs::signature::{self, VerificationAlgorithm};
+use const_oid::{ObjectIdentifier, db};
+use der::Encode;
+use spki::AlgorithmIdentifierRef;
+
+use super::{KeyKind, PublicKey};
+
+/// A hash of the SHA-2 family (FIPS 180-4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Sha2 {
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+impl Sha2 {
+    /// The hash of `message`: 32, 48 or 64 octets.
+    pub fn digest(self, message: &[u8]) -> aws_lc_rs::digest::Digest {
+        use aws_lc_rs::digest::{SHA256, SHA384, SHA512, digest};
+        match self {
+            Sha2::Sha256 => digest(&SHA256, message),
+            Sha2::Sha384 => digest(&SHA384, message),
+            Sha2::Sha512 => digest(&SHA512, message),
+        }
+    }
+
+    /// The length of the hash in octets.
+    pub const fn length(self) -> u8 {
+        match self {
+            Sha2::Sha256 => 32,
+            Sha2::Sha384 => 48,
+            Sha2::Sha512 => 64,
+        }
+    }
+
+    /// The last arc of its OID, 2.16.840.1.101.3.4.2.x (RFC 4055 section 2.1).
+    pub(crate) const fn arc(self) -> u8 {
+        match self {
+            Sha2::Sha256 => 1,
+            Sha2::Sha384 => 2,
+            Sha2::Sha512 => 3,
+        }
+    }
+}
+
+/// The algorithm with which an issuer signs certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignatureAlgorithm {
+    /// ecdsa-with-SHA256 (RFC 5758) by a P-256 key.
+    EcdsaP256Sha256,
+    /// ecdsa-with-SHA384 (RFC 5758) by a P-384 key.
+    EcdsaP384Sha384,
+    /// ecdsa-with-SHA512 (RFC 5758) by a P-521 key.
+    EcdsaP521Sha512,
+    /// sha256WithRSAEncryption and its relatives, PKCS#1 v1.5 (RFC 4055 section 5).
+    RsaPkcs1(Sha2),
+    /// id-RSASSA-PSS with one hash throughout and a salt of its length (RFC 4055 section 3).
+    RsaPss(Sha2),
+}
+
+/// All of them, with the names that the configuration has for them.
+const NAMES: [(&str, SignatureAlgorithm); 9] = [
+    ("ecdsa-sha256", SignatureAlgorithm::EcdsaP256Sha256),
+    ("ecdsa-sha384", SignatureAlgorithm::EcdsaP384Sha384),
+    ("ecdsa-sha512", SignatureAlgorithm::EcdsaP521Sha512),
+    ("rsa-sha256", SignatureAlgorithm::RsaPkcs1(Sha2::Sha256)),
+    ("rsa-sha384", SignatureAlgorithm::RsaPkcs1(Sha2::Sha384)),
+    ("rsa-sha512", SignatureAlgorithm::RsaPkcs1(Sha2::Sha512)),
+    ("rsa-pss-sha256", SignatureAlgorithm::RsaPss(Sha2::Sha256)),
+    ("rsa-pss-sha384", SignatureAlgorithm::RsaPss(Sha2::Sha384)),
+    ("rsa-pss-sha512", SignatureAlgorithm::RsaPss(Sha2::Sha512)),
+];
+
+impl SignatureAlgorithm {
+    /// The usual algorithm for an issuer's public key.
+    ///
+    /// # Errors
+    /// A sentence that names the key types an issuer may have.
+    pub fn for_key(key: &PublicKey) -> Result<Self, String> {
+        match key.kind {
+            KeyKind::P256 => Ok(SignatureAlgorithm::EcdsaP256Sha256),
+            KeyKind::P384 => Ok(SignatureAlgorithm::EcdsaP384Sha384),
+            KeyKind::P521 => Ok(SignatureAlgorithm::EcdsaP521Sha512),
+            KeyKind::Rsa { bits } if (2048..=4096).contains(&bits) => Ok(SignatureAlgorithm::RsaPkcs1(Sha2::Sha256)),
+            other => Err(format!("a CA key cannot be {other}; use P-256, P-384, P-521 or RSA with 2048 to 4096 bits")),
+        }
+    }
+
+    /// Checks that a key of this kind can sign so.
+    ///
+    /// # Errors
+    /// A sentence with the algorithms that such a key can use.
+    pub fn must_fit(self, key: &PublicKey) -> Result<(), String> {
+        let usual = SignatureAlgorithm::for_key(key)?;
+        let rsa = |algorithm: &Self| matches!(algorithm, Self::RsaPkcs1(_) | Self::RsaPss(_));
+        if self == usual || (rsa(&self) && rsa(&usual)) {
+            return Ok(());
+        }
+        let fitting = NAMES.iter().filter(|(_, algorithm)| *algorithm == usual || (rsa(algorithm) && rsa(&usual)));
+        let fitting: Vec<_> = fitting.map(|(name, _)| *name).collect();
+        Err(format!("a {} key cannot sign with {self}; use {}", key.kind, fitting.join(", ")))
+    }
+
+    /// The DER `AlgorithmIdentifier` as certificates carry it.
+    pub fn identifier(self) -> &'static [u8] {
+        const PSS: [[u8; 67]; 3] =
+            [pss_identifier(Sha2::Sha256), pss_identifier(Sha2::Sha384), pss_identifier(Sha2::Sha512)];
+        const PKCS1: [[u8; 15]; 3] = [pkcs1_identifier(11), pkcs1_identifier(12), pkcs1_identifier(13)];
+        match self {
+            // SEQUENCE { OID } : ECDSA has no parameters (RFC 5758 section 3.2).
+            SignatureAlgorithm::EcdsaP256Sha256 => &[0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2],
+            SignatureAlgorithm::EcdsaP384Sha384 => &[0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3],
+            SignatureAlgorithm::EcdsaP521Sha512 => &[0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 4],
+            SignatureAlgorithm::RsaPkcs1(Sha2::Sha256) => &PKCS1[0],
+            SignatureAlgorithm::RsaPkcs1(Sha2::Sha384) => &PKCS1[1],
+            SignatureAlgorithm::RsaPkcs1(Sha2::Sha512) => &PKCS1[2],
+            SignatureAlgorithm::RsaPss(Sha2::Sha256) => &PSS[0],
+            SignatureAlgorithm::RsaPss(Sha2::Sha384) => &PSS[1],
+            SignatureAlgorithm::RsaPss(Sha2::Sha512) => &PSS[2],
+        }
+    }
+
+    /// The most octets that a signature by this key has, as a certificate carries it.
+    pub fn longest_signature(self, key: &PublicKey) -> usize {
+        // SEQUENCE { INTEGER, INTEGER }, each as long as the curve's order and one octet more if its first bit is set.
+        match (self, key.kind) {
+            (SignatureAlgorithm::EcdsaP256Sha256, _) => 2 + 2 * (2 + 33),
+            (SignatureAlgorithm::EcdsaP384Sha384, _) => 2 + 2 * (2 + 49),
+            (SignatureAlgorithm::EcdsaP521Sha512, _) => 3 + 2 * (2 + 66),
+            (_, KeyKind::Rsa { bits }) => bits.div_ceil(8) as usize,
+            _ => 0,
+        }
+    }
+
+    pub(super) fn verification(self) -> &'static dyn VerificationAlgorithm {
+        match self {
+            SignatureAlgorithm::EcdsaP256Sha256 => &signature::ECDSA_P256_SHA256_ASN1,
+            SignatureAlgorithm::EcdsaP384Sha384 => &signature::ECDSA_P384_SHA384_ASN1,
+            SignatureAlgorithm::EcdsaP521Sha512 => &signature::ECDSA_P521_SHA512_ASN1,
+            SignatureAlgorithm::RsaPkcs1(Sha2::Sha256) => &signature::RSA_PKCS1_2048_8192_SHA256,
+            SignatureAlgorithm::RsaPkcs1(Sha2::Sha384) => &signature::RSA_PKCS1_2048_8192_SHA384,
+            SignatureAlgorithm::RsaPkcs1(Sha2::Sha512) => &signature::RSA_PKCS1_2048_8192_SHA512,
+            SignatureAlgorithm::RsaPss(Sha2::Sha256) => &signature::RSA_PSS_2048_8192_SHA256,
+            SignatureAlgorithm::RsaPss(Sha2::Sha384) => &signature::RSA_PSS_2048_8192_SHA384,
+            SignatureAlgorithm::RsaPss(Sha2::Sha512) => &signature::RSA_PSS_2048_8192_SHA512,
+        }
+    }
+}
+
+impl FromStr for SignatureAlgorithm {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        NAMES.iter().find(|(name, _)| *name == text).map(|(_, algorithm)| *algorithm).ok_or_else(|| {
+            let names: Vec<_> = NAMES.iter().map(|(name, _)| *name).collect();
+            format!("\"{text}\" is not a signature algorithm; there are {}", names.join(", "))
+        })
+    }
+}
+
+impl fmt::Display for SignatureAlgorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(NAMES.iter().find(|(_, algorithm)| algorithm == self).map_or("", |(name, _)| name))
+    }
+}
+
+/// What verifies a signature made with `algorithm` by a key of this kind: any SHA-2 with any curve, which is more than
+/// issuers here use, because devices and offline roots sign as they like.
+///
+/// # Errors
+/// A sentence that says what would be supported.
+pub fn verification_algorithm(
+    key: KeyKind,
+    algorithm: &AlgorithmIdentifierRef<'_>,
+) -> Result<&'static dyn VerificationAlgorithm, String> {
+    use db::rfc5912::{
+        ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, ID_RSASSA_PSS, SHA_256_WITH_RSA_ENCRYPTION,
+        SHA_384_WITH_RSA_ENCRYPTION, SHA_512_WITH_RSA_ENCRYPTION,
+    };
+    Ok(match (key, algorithm.oid) {
+        (KeyKind::P256, ECDSA_WITH_SHA_256) => &signature::ECDSA_P256_SHA256_ASN1,
+        (KeyKind::P256, ECDSA_WITH_SHA_384) => &signature::ECDSA_P256_SHA384_ASN1,
+        (KeyKind::P256, ECDSA_WITH_SHA_512) => &signature::ECDSA_P256_SHA512_ASN1,
+        (KeyKind::P384, ECDSA_WITH_SHA_256) => &signature::ECDSA_P384_SHA256_ASN1,
+        (KeyKind::P384, ECDSA_WITH_SHA_384) => &signature::ECDSA_P384_SHA384_ASN1,
+        (KeyKind::P384, ECDSA_WITH_SHA_512) => &signature::ECDSA_P384_SHA512_ASN1,
+        (KeyKind::P521, ECDSA_WITH_SHA_256) => &signature::ECDSA_P521_SHA256_ASN1,
+        (KeyKind::P521, ECDSA_WITH_SHA_384) => &signature::ECDSA_P521_SHA384_ASN1,
+        (KeyKind::P521, ECDSA_WITH_SHA_512) => &signature::ECDSA_P521_SHA512_ASN1,
+        (KeyKind::Ed25519, db::rfc8410::ID_ED_25519) => &signature::ED25519,
+        (KeyKind::Rsa { .. }, SHA_256_WITH_RSA_ENCRYPTION) => &signature::RSA_PKCS1_2048_8192_SHA256,
+        (KeyKind::Rsa { .. }, SHA_384_WITH_RSA_ENCRYPTION) => &signature::RSA_PKCS1_2048_8192_SHA384,
+        (KeyKind::Rsa { .. }, SHA_512_WITH_RSA_ENCRYPTION) => &signature::RSA_PKCS1_2048_8192_SHA512,
+        (KeyKind::Rsa { .. }, ID_RSASSA_PSS) => pss_verification(algorithm)?,
+        (kind, oid) => {
+            return Err(format!(
+                "a signature by a {kind} key with the algorithm {}; sign with SHA-256, SHA-384 or SHA-512",
+                name_of(&oid)
+            ));
+        }
+    })
+}
+
+/// RSASSA-PSS-params with the same hash throughout and a salt as long as the hash, as every common program writes them;
+/// compared as bytes, since there is one DER encoding of each.
+fn pss_verification(algorithm: &AlgorithmIdentifierRef<'_>) -> Result<&'static dyn VerificationAlgorithm, String> {
+    let identifier = algorithm.to_der().unwrap_or_default();
+    let known = [Sha2::Sha256, Sha2::Sha384, Sha2::Sha512].map(SignatureAlgorithm::RsaPss);
+    known.into_iter().find(|known| known.identifier() == identifier).map(SignatureAlgorithm::verification).ok_or_else(
+        || {
+            "an RSA-PSS signature with unusual parameters; use one hash of SHA-256, SHA-384 or SHA-512 throughout and \
+             a salt of its length"
+                .into()
+        },
+    )
+}
+
+/// SEQUENCE { 1.2.840.113549.1.1.x, NULL } : PKCS#1 v1.5 has NULL parameters (RFC 4055 section 5).
+const fn pkcs1_identifier(arc: u8) -> [u8; 15] {
+    [0x30, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 13, 1, 1, arc, 5, 0]
+}
+
+/// SEQUENCE { id-RSASSA-PSS, { hash [0] SHA-2, mgf [1] MGF1 with the same SHA-2, salt length [2] } } (RFC 4055 section 3.1).
+const fn pss_identifier(hash: Sha2) -> [u8; 67] {
+    let (arc, salt) = (hash.arc(), hash.length());
+    [
+        0x30, 65, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 13, 1, 1, 10, //
+        0x30, 52, 0xa0, 15, 0x30, 13, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, arc, 5, 0, //
+        0xa1, 28, 0x30, 26, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 13, 1, 1, 8, //
+        0x30, 13, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, arc, 5, 0, //
+        0xa2, 3, 2, 1, salt,
+    ]
+}
+
+/// An OID as messages show it.
+fn name_of(oid: &ObjectIdentifier) -> String {
+    match db::DB.by_oid(oid) {
+        Some(name) => format!("{name} ({oid})"),
+        None => oid.to_string(),
+    }
+}
