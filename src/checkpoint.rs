@@ -1,0 +1,239 @@
+//! Makes checkpoints: at each new part of the ledger, at a set interval, and when the daemon goes down.
+//!
+//! A checkpoint goes its way beside the requests: it takes one place in the committer's queue and one signature of a key
+//! of its own. While the HSM is away it is tried again and again, and nothing waits for it.
+//!
+//! `named by the file ≤ recorded in the ledger ≤ signed`: the file is replaced after the record is durable, so the ledger
+//! always has all that the file knows.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use tokio::{task::JoinHandle, time::MissedTickBehavior};
+
+use crate::{
+    committer::{CommitError, Committer},
+    durable::{self, Access},
+    ledger::{
+        Head, Records,
+        checkpoint::{Checkpoint, SignedCheckpoint},
+    },
+    metrics,
+    signer::{PublicKey, SignError, Signer, sha256},
+};
+
+/// How often it is looked whether a checkpoint is due.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The pauses between attempts: the first, and the longest after doubling.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Makes checkpoints of one ledger with one key.
+pub struct Checkpoints {
+    /// Signs with the audit key.
+    pub signer: Arc<dyn Signer>,
+    /// Its public half.
+    pub key: PublicKey,
+    /// The ledger.
+    pub records: Arc<dyn Records>,
+    /// Records them.
+    pub committer: Committer,
+    /// Where the newest is kept.
+    pub file: PathBuf,
+    /// How long entries may be without a checkpoint.
+    pub interval: Duration,
+}
+
+/// Why there is no new checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The HSM did not sign.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// The HSM's signature is wrong.
+    #[error("the HSM's signature does not verify: {0}")]
+    Wrong(String),
+    /// The ledger did not record it.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// It is recorded, but its file could not be written.
+    #[error("cannot write {path}: {cause}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+}
+
+impl Checkpoints {
+    /// Makes checkpoints until the task is aborted.
+    pub fn spawn(self: Arc<Self>) -> JoinHandle<()> {
+        tokio::spawn(async move { self.run().await })
+    }
+
+    async fn run(&self) {
+        let mut pace = Pace::new(self.newest());
+        let mut ticks = tokio::time::interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let head = self.records.head();
+            metrics::checkpoint_age(pace.age(&head, Instant::now()));
+            if !pace.is_due(&head, self.interval, Instant::now()) {
+                continue;
+            }
+            match self.make().await {
+                Ok(checkpoint) => pace.made(&checkpoint, head.part, Instant::now()),
+                Err(CheckpointError::Commit(CommitError::Closed)) => return,
+                Err(error) => pace.failed(&error, Instant::now()),
+            }
+        }
+    }
+
+    /// Makes a checkpoint now, unless the newest covers everything.
+    ///
+    /// # Errors
+    /// If the HSM does not sign or the ledger does not record.
+    pub async fn make_last(&self) -> Result<(), CheckpointError> {
+        if Pace::new(self.newest()).uncovered(&self.records.head()) {
+            self.make().await?;
+        }
+        Ok(())
+    }
+
+    async fn make(&self) -> Result<Checkpoint, CheckpointError> {
+        let checkpoint = Checkpoint::new(&self.records.head(), Timestamp::now());
+        let signature = self.signer.sign(checkpoint.to_string().into_bytes()).await?;
+        let signed = checkpoint.clone().signed(&self.key, signature.into_bytes());
+        signed.verify(std::slice::from_ref(&self.key)).map_err(CheckpointError::Wrong)?;
+        let note = signed.to_string();
+        self.committer.checkpoint(note.clone()).await?;
+
+        let (path, text) = (self.file.clone(), note.clone());
+        let written = tokio::task::spawn_blocking(move || durable::write(&path, text.as_bytes(), Access::Public)).await;
+        let failed = |cause| CheckpointError::File { path: self.file.display().to_string(), cause };
+        written.map_err(|error| failed(error.into()))?.map_err(failed)?;
+        tracing::info!(
+            entries = checkpoint.sequence,
+            chain = hex::encode(checkpoint.chain),
+            sha256 = hex::encode(sha256(note.as_bytes())),
+            file = %self.file.display(),
+            "checkpoint"
+        );
+        Ok(checkpoint)
+    }
+
+    /// The newest that was made; a start has checked that it fits the ledger.
+    fn newest(&self) -> Option<Checkpoint> {
+        Some(SignedCheckpoint::read(&self.file).ok()??.checkpoint)
+    }
+}
+
+/// When the next checkpoint is due.
+struct Pace {
+    /// The last entry that a checkpoint covers.
+    covered: u64,
+    /// When the newest was made by this process.
+    made: Option<Instant>,
+    /// The part of the ledger in which it was made.
+    part: Option<u32>,
+    /// Since when there are entries that none covers.
+    uncovered_since: Option<Instant>,
+    /// After a failure: when to try again, and the pause after the next.
+    retry: Option<(Instant, Duration)>,
+}
+
+impl Pace {
+    fn new(newest: Option<Checkpoint>) -> Self {
+        let covered = newest.map_or(0, |checkpoint| checkpoint.sequence);
+        Pace { covered, made: None, part: None, uncovered_since: None, retry: None }
+    }
+
+    /// Whether there are entries that no checkpoint covers. A checkpoint's own entry needs none.
+    fn uncovered(&self, head: &Head) -> bool {
+        head.sequence > self.covered + u64::from(self.covered > 0)
+    }
+
+    /// How long entries have waited for a checkpoint.
+    fn age(&mut self, head: &Head, now: Instant) -> Duration {
+        if !self.uncovered(head) {
+            self.uncovered_since = None;
+            return Duration::ZERO;
+        }
+        now.duration_since(*self.uncovered_since.get_or_insert(now))
+    }
+
+    fn is_due(&self, head: &Head, interval: Duration, now: Instant) -> bool {
+        if !self.uncovered(head) {
+            return false;
+        }
+        match self.retry {
+            Some((at, _)) => at <= now,
+            // What a process before left uncovered is covered at once.
+            None => self.part != Some(head.part) || self.made.is_none_or(|made| now.duration_since(made) >= interval),
+        }
+    }
+
+    fn made(&mut self, checkpoint: &Checkpoint, part: u32, now: Instant) {
+        if self.retry.take().is_some() {
+            tracing::info!("checkpoints are made again");
+        }
+        self.covered = checkpoint.sequence;
+        (self.made, self.part, self.uncovered_since) = (Some(now), Some(part), None);
+    }
+
+    fn failed(&mut self, error: &CheckpointError, now: Instant) {
+        let pause = self.retry.map_or(FIRST_PAUSE, |(_, pause)| pause);
+        if self.retry.is_none() {
+            tracing::warn!(%error, "no checkpoint could be made; trying again until one can");
+        }
+        self.retry = Some((now + pause, (pause * 2).min(LONGEST_PAUSE)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn head(sequence: u64, part: u32) -> Head {
+        Head { ledger: [0; 16], sequence, chain: [0; 32], part }
+    }
+
+    #[test]
+    fn one_is_due_at_first_at_the_interval_and_at_a_new_part_but_never_for_nothing() {
+        let start = Instant::now();
+        let mut pace = Pace::new(None);
+        assert!(!pace.is_due(&head(0, 1), HOUR, start));
+        assert!(pace.is_due(&head(5, 1), HOUR, start));
+        pace.made(&Checkpoint::new(&head(5, 1), Timestamp::now()), 1, start);
+        // Entry 6 is the checkpoint itself.
+        let later = start + 2 * HOUR;
+        assert!(!pace.is_due(&head(6, 1), HOUR, later) && !pace.is_due(&head(6, 2), HOUR, later));
+        assert!(pace.is_due(&head(7, 1), HOUR, later));
+        pace.made(&Checkpoint::new(&head(7, 1), Timestamp::now()), 1, later);
+        assert!(!pace.is_due(&head(100, 1), HOUR, later));
+        assert!(pace.is_due(&head(100, 2), HOUR, later));
+        assert_eq!(pace.age(&head(100, 2), later), Duration::ZERO);
+        assert_eq!(pace.age(&head(101, 2), later + HOUR), HOUR);
+    }
+
+    #[test]
+    fn a_failure_is_tried_again_with_growing_pauses() {
+        let mut pace = Pace::new(None);
+        let mut now = Instant::now();
+        for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
+            pace.failed(&CheckpointError::Commit(CommitError::Closed), now);
+            assert!(!pace.is_due(&head(5, 1), HOUR, now));
+            now += Duration::from_secs(pause);
+            assert!(pace.is_due(&head(5, 1), HOUR, now), "after {pause}");
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! What is recorded about every serial number, and who may have one.
+//!
+//! [`Ledger`] is the side that changes: a batch of operations goes in, all of it is durable when the outcomes come
+//! out. [`Records`] is the side that reads, for many threads at once. [`embedded`] implements both with a journal
+//! and an index on this machine; nothing above these traits may know that.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::{pattern::Pattern, serial::SerialNumber};
+
+pub mod audit;
+pub mod checkpoint;
+mod decide;
+pub mod embedded;
+pub mod entry;
+mod index;
+pub mod journal;
+mod state;
+
+/// The side that changes. One thread owns it (the committer).
+pub trait Ledger: Send + 'static {
+    /// Decides each operation in order, each seeing the earlier ones, and makes all that follows from them durable.
+    /// There is one outcome an operation, in their order.
+    ///
+    /// # Errors
+    /// None of the operations happened. After [`LedgerError::Fatal`] the ledger must not be used again.
+    fn commit(&mut self, now: Timestamp, operations: Vec<Operation>) -> Result<Vec<Outcome>, LedgerError>;
+
+    /// Makes the next start quick; nothing depends on it.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn close(self) -> Result<(), LedgerError>;
+}
+
+/// The side that reads.
+pub trait Records: Send + Sync + 'static {
+    /// The record of a serial number.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn by_serial_number(&self, serial_number: &SerialNumber) -> Result<Option<Record>, LedgerError>;
+
+    /// The newest record of a device.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn by_device(&self, device: &str) -> Result<Option<Record>, LedgerError>;
+
+    /// An order.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn order(&self, id: &str) -> Result<Option<Order>, LedgerError>;
+
+    /// All orders, sorted by id.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn orders(&self) -> Result<Vec<Order>, LedgerError>;
+
+    /// The issued certificates of an order, in the order of issue, up to the moment of the call.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn issued_under(&self, order: &str) -> Result<IssuedRecords, LedgerError>;
+
+    /// What the ledger has come to.
+    fn head(&self) -> Head;
+}
+
+/// What a ledger has come to: what a checkpoint vouches for. All of it is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The ledger's random id.
+    pub ledger: [u8; 16],
+    /// How many entries it has.
+    pub sequence: u64,
+    /// The chain hash after the last.
+    pub chain: journal::ChainHash,
+    /// Grows whenever a part of the ledger is full and the next is begun.
+    pub part: u32,
+}
+
+/// Records, one after the other, read as they are asked for.
+pub type IssuedRecords = Box<dyn Iterator<Item = Result<Record, LedgerError>> + Send>;
+
+/// Who causes an entry: `station:<line>/<station>`, `operator:<name>` or `daemon`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor(pub Arc<str>);
+
+impl Actor {
+    /// The daemon itself.
+    pub fn daemon() -> Self {
+        Actor("daemon".into())
+    }
+
+    /// The station's `<line>/<station>`, if it is one.
+    pub fn station(&self) -> Option<&str> {
+        self.0.strip_prefix("station:")
+    }
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// SHA-256 of a DER SubjectPublicKeyInfo.
+pub type KeyHash = [u8; 32];
+
+/// An operation and who asks for it.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// Who asks.
+    pub actor: Actor,
+    /// What is asked for.
+    pub action: Action,
+}
+
+/// What can be asked of a ledger.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Give a serial number to a device.
+    Reserve(Holder),
+    /// Record the certificate of a reservation.
+    Record {
+        /// The reservation's serial number.
+        serial_number: SerialNumber,
+        /// DER.
+        certificate: Bytes,
+    },
+    /// Give a reservation up.
+    Abandon {
+        /// The reservation's serial number.
+        serial_number: SerialNumber,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Create an order.
+    CreateOrder(OrderTerms),
+    /// Let nothing more be issued under an order.
+    CloseOrder {
+        /// The order's id.
+        id: String,
+    },
+    /// Record what the audit key signed about the ledger.
+    Checkpoint {
+        /// The signed text; see [`checkpoint`].
+        note: String,
+    },
+}
+
+/// For whom a serial number is. The same holder again is a retry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The device's id.
+    pub device: String,
+    /// Its public key.
+    pub key_hash: KeyHash,
+    /// The order it is charged to; empty if to none, which only some profiles allow.
+    pub order: String,
+    /// The profile that decides what the certificate says.
+    pub profile: String,
+    /// The issuing CA.
+    pub issuer: String,
+}
+
+/// What became of an operation.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The serial number is the device's; the HSM may sign.
+    Reserved(SerialNumber),
+    /// The same request holds this serial number already and its certificate is being made.
+    InProgress(SerialNumber),
+    /// The same request was served before.
+    Replay {
+        /// The certificate's serial number.
+        serial_number: SerialNumber,
+        /// DER.
+        certificate: Bytes,
+        /// The issuing CA's name.
+        issuer: String,
+    },
+    /// The certificate may leave.
+    Recorded,
+    /// The reservation is gone; its serial number will not be used again.
+    Abandoned,
+    /// The order as it is now.
+    Order(Order),
+    /// The checkpoint is part of the ledger.
+    Checkpointed,
+    /// It may not be; nothing changed.
+    Refused(Refusal),
+    /// What is known could not be read (a record that it concerns is damaged, say); nothing changed.
+    Failed(Arc<LedgerError>),
+}
+
+/// Why an operation was refused. Each message names the rule and the value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No such order.
+    #[error("there is no order \"{0}\"")]
+    OrderUnknown(String),
+    /// An order with other terms has this id.
+    #[error("the order \"{0}\" exists already, with other terms or closed")]
+    OrderExists(String),
+    /// The order was closed.
+    #[error("the order \"{0}\" is closed")]
+    OrderClosed(String),
+    /// Outside the order's time window.
+    #[error("the order \"{order}\" can be used {window}; it is {now}")]
+    OrderOutOfWindow {
+        /// The order's id.
+        order: String,
+        /// `from …`, `until …` or both.
+        window: String,
+        /// The daemon's clock.
+        now: Timestamp,
+    },
+    /// The order's quantity is used up.
+    #[error("the order \"{order}\" is used up: all of its {quantity} certificates are issued or being issued")]
+    OrderExhausted {
+        /// The order's id.
+        order: String,
+        /// Its quantity.
+        quantity: u64,
+    },
+    /// The order is for another profile.
+    #[error("the order \"{order}\" is for the profile \"{expected}\", not \"{found}\"")]
+    ProfileRefused {
+        /// The order's id.
+        order: String,
+        /// The order's profile.
+        expected: String,
+        /// The request's profile.
+        found: String,
+    },
+    /// The station is not on the order.
+    #[error("{station} may not use the order \"{order}\"")]
+    StationRefused {
+        /// The order's id.
+        order: String,
+        /// Who asked.
+        station: String,
+    },
+    /// The public key belongs to another device.
+    #[error("the public key {} is bound to another device, \"{device}\"; each device needs a key of its own", hex::encode(.key_hash))]
+    KeyReused {
+        /// The device that has the key.
+        device: String,
+        /// The key.
+        key_hash: KeyHash,
+    },
+    /// The device has a live certificate.
+    #[error(
+        "the device \"{device}\" has the live certificate {serial_number} (order \"{order}\", profile \"{profile}\"), \
+         for another key, order or profile"
+    )]
+    DeviceHasCertificate {
+        /// The device.
+        device: String,
+        /// Its certificate's serial number.
+        serial_number: SerialNumber,
+        /// The order under which it was issued.
+        order: String,
+        /// Its profile.
+        profile: String,
+    },
+    /// The clock is behind the newest entry.
+    #[error("the clock ({now}) is behind the ledger's newest entry ({newest}); set it right")]
+    ClockBackwards {
+        /// The daemon's clock.
+        now: Timestamp,
+        /// The newest entry's time.
+        newest: Timestamp,
+    },
+    /// The disk is nearly full.
+    #[error("the ledger's disk has {} MiB free, less than the {} MiB it must have; make room", .free >> 20, .min_free >> 20)]
+    StorageLow {
+        /// Bytes.
+        free: u64,
+        /// Bytes.
+        min_free: u64,
+    },
+    /// Not a reservation that waits for its certificate.
+    #[error("the serial number {0} is not reserved")]
+    NotReserved(SerialNumber),
+}
+
+/// The terms of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderTerms {
+    /// Its id.
+    pub id: String,
+    /// The profile that it is for.
+    pub profile: String,
+    /// How many certificates may be issued.
+    pub quantity: u64,
+    /// Nothing is issued before this moment.
+    pub not_before: Option<Timestamp>,
+    /// Nothing is issued at or after this moment.
+    pub not_after: Option<Timestamp>,
+    /// The stations that may use it; all if empty.
+    pub stations: Vec<Pattern>,
+    /// What its certificates may say, by name: `{order.NAME}` in a profile.
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// An order and its counts: `issued + reserved <= terms.quantity`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// What was agreed.
+    pub terms: OrderTerms,
+    /// Whether it is closed.
+    pub closed: bool,
+    /// Certificates recorded.
+    pub issued: u64,
+    /// Reservations without a certificate yet.
+    pub reserved: u64,
+    /// When it was created.
+    pub created_at: Timestamp,
+}
+
+impl Order {
+    /// How many more may be reserved.
+    pub fn left(&self) -> u64 {
+        self.terms.quantity.saturating_sub(self.issued).saturating_sub(self.reserved)
+    }
+}
+
+/// Where a serial number is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordState {
+    /// Written down; its certificate is being made.
+    Reserved,
+    /// Signed and recorded.
+    Issued,
+    /// Never issued, never used again.
+    Abandoned,
+}
+
+/// All that is known about a serial number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The serial number.
+    pub serial_number: SerialNumber,
+    /// Where it is in its life.
+    pub state: RecordState,
+    /// For whom it is.
+    pub holder: Holder,
+    /// Who asked for it.
+    pub actor: Actor,
+    /// When it was reserved.
+    pub reserved_at: Timestamp,
+    /// Its certificate, once issued.
+    pub issued: Option<IssuedCertificate>,
+}
+
+/// A recorded certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedCertificate {
+    /// When it was recorded.
+    pub at: Timestamp,
+    /// DER.
+    pub certificate: Bytes,
+}
+
+/// Why the ledger could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Another process uses the data folder.
+    #[error("another birthmark daemon uses the data folder {0}; stop it, or give this one a folder of its own")]
+    Locked(String),
+    /// The data folder cannot be used.
+    #[error("the data folder {folder} cannot be used: {cause}; it must be a folder that this user may write")]
+    Folder {
+        /// The folder.
+        folder: String,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// The journal is damaged, or from a newer version.
+    #[error("{0}")]
+    Journal(#[from] journal::JournalError),
+    /// The newest checkpoint knows another journal.
+    #[error(
+        "the journal does not fit the newest checkpoint, {path}: {what}. Restore the journal from a newer backup; or, to go on with \
+         what is here and give up what is not, move that file away and keep it"
+    )]
+    Checkpoint {
+        /// The checkpoint's file.
+        path: String,
+        /// What differs.
+        what: String,
+    },
+    /// The batch could not be written; nothing of it happened, and a later one may succeed.
+    #[error("the journal could not be written: {0}")]
+    Write(std::io::Error),
+    /// The index failed.
+    #[error("the index failed: {0}")]
+    Index(#[from] sled::Error),
+    /// It is not known what is on the disk: the process must end, and start again from what is there.
+    #[error("the journal could not be made durable ({0}); the daemon stops, and recovers when it is started again")]
+    Fatal(std::io::Error),
+}

@@ -1,0 +1,162 @@
+//! The decisions: which operation may happen, on what is known, as pure functions without I/O of their own.
+//!
+//! Each looks through a [`View`] and gives the outcome and the event that makes it so. The order of the checks is
+//! the order in which a person would want to hear of what is wrong: who asks, then whether it is a retry, then key
+//! and device, then what is left of the order.
+
+use jiff::Timestamp;
+
+use super::{
+    Action, Actor, Holder, LedgerError, Operation, Order, OrderTerms, Outcome, RecordState, Refusal,
+    entry::Event,
+    state::{OrderPlace, View, certificate_at},
+};
+use crate::{pattern, serial::SerialNumbers};
+
+/// What follows from an operation: its outcome, and the event that must be recorded for it.
+pub(super) type Decision = (Outcome, Option<Event>);
+
+/// Decides an operation.
+pub(super) fn decide(
+    view: &View<'_>,
+    now: Timestamp,
+    serial_numbers: &mut SerialNumbers,
+    operation: &Operation,
+) -> Result<Decision, LedgerError> {
+    match &operation.action {
+        Action::Reserve(holder) => reserve(view, now, serial_numbers, &operation.actor, holder),
+        Action::Record { serial_number, certificate } => match view.place(serial_number)? {
+            Some(place) if place.state == RecordState::Reserved => {
+                let event = Event::Issued { serial_number: *serial_number, certificate: certificate.clone() };
+                Ok((Outcome::Recorded, Some(event)))
+            }
+            _ => refuse(Refusal::NotReserved(*serial_number)),
+        },
+        Action::Abandon { serial_number, reason } => match view.place(serial_number)? {
+            Some(place) if place.state == RecordState::Reserved => {
+                let event = Event::Abandoned { serial_number: *serial_number, reason: reason.clone() };
+                Ok((Outcome::Abandoned, Some(event)))
+            }
+            _ => refuse(Refusal::NotReserved(*serial_number)),
+        },
+        Action::Checkpoint { note } => Ok((Outcome::Checkpointed, Some(Event::Checkpoint { note: note.clone() }))),
+        Action::CreateOrder(terms) => create_order(view, now, terms),
+        Action::CloseOrder { id } => match view.order(id)? {
+            None => refuse(Refusal::OrderUnknown(id.clone())),
+            Some(OrderPlace { order, .. }) if order.closed => Ok((Outcome::Order(order), None)),
+            Some(OrderPlace { order, .. }) => {
+                Ok((Outcome::Order(Order { closed: true, ..order }), Some(Event::OrderClosed { id: id.clone() })))
+            }
+        },
+    }
+}
+
+fn reserve(
+    view: &View<'_>,
+    now: Timestamp,
+    serial_numbers: &mut SerialNumbers,
+    actor: &Actor,
+    holder: &Holder,
+) -> Result<Decision, LedgerError> {
+    // A holder without an order is charged to none; its profile allowed that.
+    let order = match holder.order.as_str() {
+        "" => None,
+        id => match view.order(id)? {
+            Some(OrderPlace { order, .. }) => Some(order),
+            None => return refuse(Refusal::OrderUnknown(id.to_owned())),
+        },
+    };
+    if let Some(order) = &order
+        && !pattern::allows(&order.terms.stations, actor.station().unwrap_or_default())
+    {
+        return refuse(Refusal::StationRefused { order: holder.order.clone(), station: actor.to_string() });
+    }
+    if let Some(decision) = decide_by_key(view, holder)? {
+        return Ok(decision);
+    }
+    if let Some(refusal) = refuse_by_device(view, holder)? {
+        return refuse(refusal);
+    }
+    if let Some(refusal) = order.and_then(|order| refuse_by_order(&order, now, holder)) {
+        return refuse(refusal);
+    }
+    let serial_number = serial_numbers.next(now);
+    Ok((Outcome::Reserved(serial_number), Some(Event::Reserved { serial_number, holder: holder.clone() })))
+}
+
+/// A key that is known: either the same request again, or a key that may not be used.
+fn decide_by_key(view: &View<'_>, holder: &Holder) -> Result<Option<Decision>, LedgerError> {
+    let Some(serial_number) = view.by_key(&holder.key_hash)? else { return Ok(None) };
+    let Some(place) = view.place(&serial_number)? else { return Ok(None) };
+    let found = view.holder(&place)?;
+    if found.device != holder.device {
+        return refuse(Refusal::KeyReused { device: found.device, key_hash: holder.key_hash }).map(Some);
+    }
+    if found.order != holder.order || found.profile != holder.profile {
+        return refuse(device_has_certificate(found, serial_number)).map(Some);
+    }
+    Ok(match (place.state, place.issued) {
+        (RecordState::Reserved, _) => Some((Outcome::InProgress(serial_number), None)),
+        // Recorded by this very batch: it can be read when the batch is durable.
+        (RecordState::Issued, _) if !view.is_durable(&serial_number) => {
+            Some((Outcome::InProgress(serial_number), None))
+        }
+        (RecordState::Issued, Some(position)) => {
+            let certificate = certificate_at(view.journal, position)?.certificate;
+            Some((Outcome::Replay { serial_number, certificate, issuer: found.issuer }, None))
+        }
+        // An abandoned reservation does not bind the key.
+        (RecordState::Issued | RecordState::Abandoned, _) => None,
+    })
+}
+
+fn refuse_by_device(view: &View<'_>, holder: &Holder) -> Result<Option<Refusal>, LedgerError> {
+    let Some(serial_number) = view.by_device(&holder.device)? else { return Ok(None) };
+    let Some(place) = view.place(&serial_number)? else { return Ok(None) };
+    match place.state {
+        RecordState::Reserved | RecordState::Issued => {
+            Ok(Some(device_has_certificate(view.holder(&place)?, serial_number)))
+        }
+        RecordState::Abandoned => Ok(None),
+    }
+}
+
+fn refuse_by_order(order: &Order, now: Timestamp, holder: &Holder) -> Option<Refusal> {
+    let OrderTerms { id, profile, quantity, not_before, not_after, .. } = &order.terms;
+    if *profile != holder.profile {
+        let (expected, found) = (profile.clone(), holder.profile.clone());
+        return Some(Refusal::ProfileRefused { order: id.clone(), expected, found });
+    }
+    if order.closed {
+        return Some(Refusal::OrderClosed(id.clone()));
+    }
+    if not_before.is_some_and(|from| now < from) || not_after.is_some_and(|until| now >= until) {
+        let from = not_before.map(|from| format!("from {from}"));
+        let until = not_after.map(|until| format!("until {until}"));
+        let window = from.into_iter().chain(until).collect::<Vec<_>>().join(" ");
+        return Some(Refusal::OrderOutOfWindow { order: id.clone(), window, now });
+    }
+    if order.left() == 0 {
+        return Some(Refusal::OrderExhausted { order: id.clone(), quantity: *quantity });
+    }
+    None
+}
+
+fn device_has_certificate(found: Holder, serial_number: crate::serial::SerialNumber) -> Refusal {
+    Refusal::DeviceHasCertificate { device: found.device, serial_number, order: found.order, profile: found.profile }
+}
+
+fn create_order(view: &View<'_>, now: Timestamp, terms: &OrderTerms) -> Result<Decision, LedgerError> {
+    match view.order(&terms.id)? {
+        Some(OrderPlace { order, .. }) if order.terms == *terms && !order.closed => Ok((Outcome::Order(order), None)),
+        Some(_) => refuse(Refusal::OrderExists(terms.id.clone())),
+        None => {
+            let order = Order { terms: terms.clone(), closed: false, issued: 0, reserved: 0, created_at: now };
+            Ok((Outcome::Order(order), Some(Event::OrderCreated(terms.clone()))))
+        }
+    }
+}
+
+fn refuse(refusal: Refusal) -> Result<Decision, LedgerError> {
+    Ok((Outcome::Refused(refusal), None))
+}

@@ -1,0 +1,608 @@
+//! The ledger on this machine: journal and index in one data folder.
+//!
+//! ```text
+//! DATA/lock              held by the one daemon that uses the folder
+//! DATA/journal/*.journal the truth
+//! DATA/index/            sled; may be deleted while no daemon runs
+//! DATA/checkpoint        the newest checkpoint, if there is an audit key
+//! ```
+//!
+//! What a start does when these do not agree:
+//!
+//! | the journal | and | then |
+//! |---|---|---|
+//! | has an unreadable end | the index or the checkpoint knows that it was durable | refused: it is damaged |
+//! | has an unreadable end | nothing knows of it | cut off: a crash tore the last write |
+//! | ends before what the index knows | | the index is set aside and made anew: an older journal was restored |
+//! | ends before what the checkpoint knows, or has other entries | | refused, until somebody moves the checkpoint away |
+//!
+//! The index may be behind or ahead by accident; a checkpoint is there to tell, and a daemon that went on would replace
+//! the only proof with a new one.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc},
+    thread,
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    Action, Actor, Head, IssuedCertificate, IssuedRecords, Ledger, LedgerError, Operation, Order, Outcome, Record,
+    RecordState, Records, Refusal,
+    checkpoint::SignedCheckpoint,
+    decide::decide,
+    entry::{Entry, Event},
+    index::{self, Applied, Index},
+    journal::{AppendError, Frames, Journal, Position, ReadFrame, Reader, Scan},
+    state::{ApplyError, Layer, Memory, View},
+};
+use crate::{
+    durable,
+    serial::{SerialNumber, SerialNumbers},
+};
+
+/// How the ledger uses its folder.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// A new journal file is begun when the newest has this size, in bytes.
+    pub segment_size: u32,
+    /// So many settled records sink from memory into the index at once. Large numbers are cheap for the index; up to
+    /// twice as many certificates are read again at a start.
+    pub sink_at: usize,
+    /// Nothing is reserved while the file system has less free space than this, in bytes; what is reserved is still
+    /// recorded.
+    pub min_free: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { segment_size: 64 << 20, sink_at: 65_536, min_free: 256 << 20 }
+    }
+}
+
+/// How far the clock may be behind the newest entry before nothing more is issued.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(5);
+
+/// The side that changes.
+#[derive(Debug)]
+pub struct EmbeddedLedger {
+    journal: Journal,
+    serial_numbers: SerialNumbers,
+    shared: Arc<Shared>,
+    indexer: Indexer,
+    /// How far memory follows the journal.
+    applied: Applied,
+    sink_at: usize,
+    _lock: File,
+}
+
+/// The side that reads; clones share it.
+#[derive(Clone, Debug)]
+pub struct EmbeddedRecords {
+    shared: Arc<Shared>,
+    journal: Reader,
+}
+
+/// What both sides and the indexer see.
+#[derive(Debug)]
+struct Shared {
+    memory: RwLock<Memory>,
+    index: Index,
+    head: RwLock<Head>,
+    space: Space,
+    /// Why the last batch could not be written, until one can.
+    trouble: Mutex<Option<String>>,
+}
+
+impl Shared {
+    fn view<'a>(&'a self, journal: &'a Reader, draft: Layer) -> View<'a> {
+        View { draft, memory: self.memory(), index: &self.index, journal }
+    }
+
+    fn memory(&self) -> RwLockReadGuard<'_, Memory> {
+        self.memory.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn memory_mut(&self) -> RwLockWriteGuard<'_, Memory> {
+        self.memory.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Option<String>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The room on the data folder's file system.
+#[derive(Debug)]
+struct Space {
+    folder: PathBuf,
+    min_free: u64,
+}
+
+impl Space {
+    /// sled does not recover from a write that found the disk full, so it is not let near that.
+    fn must_hold(&self, bytes: u64) -> sled::Result<()> {
+        let room = rustix::fs::statvfs(&self.folder).map_err(io::Error::from)?;
+        if room.f_bavail.saturating_mul(room.f_frsize) > bytes.saturating_add(self.min_free / 4) {
+            return Ok(());
+        }
+        Err(io::Error::from(io::ErrorKind::StorageFull).into())
+    }
+
+    /// What is in the way of new reservations, if anything is.
+    fn refusal(&self) -> Option<Refusal> {
+        // A file system that does not tell refuses writes by itself when it is full.
+        let room = rustix::fs::statvfs(&self.folder).ok()?;
+        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        (free < self.min_free).then_some(Refusal::StorageLow { free, min_free: self.min_free })
+    }
+}
+
+impl EmbeddedLedger {
+    /// Opens the ledger in `folder`, or begins one. Reservations that a crash left without a certificate become
+    /// abandoned.
+    ///
+    /// # Errors
+    /// A folder that cannot be used or that another daemon uses; a damaged journal.
+    pub fn open(
+        folder: &Path,
+        now: Timestamp,
+        settings: &Settings,
+    ) -> Result<(EmbeddedLedger, EmbeddedRecords), LedgerError> {
+        let mut ledger = EmbeddedLedger::recover(folder, settings, false)?;
+        ledger.abandon_pending(now)?;
+        let records = EmbeddedRecords { shared: Arc::clone(&ledger.shared), journal: ledger.journal.reader().clone() };
+        Ok((ledger, records))
+    }
+
+    /// Deletes the index and makes it anew. Gives the number of the journal's entries.
+    ///
+    /// # Errors
+    /// A folder that cannot be used or that a daemon uses; a damaged journal: then the index stays.
+    pub fn reindex(folder: &Path, settings: &Settings) -> Result<u64, LedgerError> {
+        let ledger = EmbeddedLedger::recover(folder, settings, true)?;
+        let entries = ledger.journal.next_sequence() - 1;
+        ledger.close()?;
+        Ok(entries)
+    }
+
+    /// Opens journal and index and brings them together.
+    fn recover(folder: &Path, settings: &Settings, anew: bool) -> Result<EmbeddedLedger, LedgerError> {
+        let unusable = |cause: io::Error| LedgerError::Folder { folder: folder.display().to_string(), cause };
+        let journal_folder = folder.join("journal");
+        durable::create_folder(&journal_folder).map_err(unusable)?;
+        let lock = lock(folder)?;
+
+        let mut journal = Journal::open(&journal_folder, settings.segment_size)?;
+        check_against_checkpoint(&journal, &checkpoint_file(folder))?;
+        let index_folder = folder.join("index");
+        let (mut index, mut runs, mut applied) = Index::open(&index_folder, &mut journal)?;
+        if anew {
+            drop((index, runs));
+            fs::remove_dir_all(&index_folder).map_err(unusable)?;
+            (index, runs, applied) = Index::open(&index_folder, &mut journal)?;
+        }
+        let memory = RwLock::new(Memory::new(runs, journal.end()));
+        let head = RwLock::new(head(&journal));
+        let space = Space { folder: folder.to_owned(), min_free: settings.min_free };
+        let shared = Arc::new(Shared { memory, index, head, space, trouble: Mutex::default() });
+        let mut ledger = EmbeddedLedger {
+            serial_numbers: SerialNumbers::resume(journal.id(), None),
+            applied: applied.unwrap_or_else(|| Applied::nothing(&journal)),
+            journal,
+            indexer: Indexer::start(Arc::clone(&shared)).map_err(unusable)?,
+            shared,
+            sink_at: settings.sink_at,
+            _lock: lock,
+        };
+        ledger.replay()?;
+        ledger.serial_numbers = SerialNumbers::resume(ledger.journal.id(), ledger.applied.newest_serial);
+        Ok(ledger)
+    }
+
+    /// Brings memory and index up to the journal's end.
+    fn replay(&mut self) -> Result<(), LedgerError> {
+        let indexed = self.applied.next;
+        let shared = Arc::clone(&self.shared);
+        let journal = self.journal.reader().clone();
+        let mut frames = journal.frames(self.applied.replay_from, self.journal.end()).peekable();
+
+        // What the index counts but does not hold: reservations before `indexed` whose end is behind it.
+        let mut pending = Layer::default();
+        while let Some(frame) = frames.next_if(|frame| frame.as_ref().is_ok_and(|frame| frame.position < indexed)) {
+            self.collect_pending(&mut pending, frame?)?;
+        }
+        shared.memory_mut().absorb(pending);
+
+        let mut replayed: u64 = 0;
+        while frames.peek().is_some() {
+            // Many entries share a layer, as the operations of a batch do.
+            let mut view = shared.view(&journal, Layer::default());
+            for frame in frames.by_ref().take(REPLAYED_AT_ONCE) {
+                let ReadFrame { position, next, chain, entry } = frame?;
+                view.apply(&entry, position).map_err(|error| misfit(&journal, position, error))?;
+                self.applied.note(&entry);
+                (self.applied.last, self.applied.next) = (Some((position, chain)), next);
+                replayed += 1;
+            }
+            let draft = view.into_draft();
+            shared.memory_mut().absorb(draft);
+            self.sink_if_due()?;
+        }
+        self.applied.next = self.journal.end();
+        if replayed > 0 {
+            tracing::info!(entries = replayed, "read the journal's tail behind the index");
+        }
+        Ok(())
+    }
+
+    fn collect_pending(&self, pending: &mut Layer, frame: ReadFrame) -> Result<(), LedgerError> {
+        match frame.entry.event {
+            Event::Reserved { serial_number, holder } => {
+                let mut view = self.shared.view(self.journal.reader(), std::mem::take(pending));
+                let previous = view.by_device(&holder.device)?;
+                view.hold(serial_number, frame.position, holder, previous);
+                *pending = view.into_draft();
+            }
+            Event::Issued { serial_number, .. } | Event::Abandoned { serial_number, .. } => {
+                // The index has what became of it.
+                if let Some(reservation) = pending.records.remove(&serial_number).and_then(|place| place.pending) {
+                    pending.forget(&reservation);
+                }
+            }
+            Event::OrderCreated(_) | Event::OrderClosed { .. } | Event::Checkpoint { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// After a start nobody is working on a reservation any more.
+    fn abandon_pending(&mut self, now: Timestamp) -> Result<(), LedgerError> {
+        let abandon = |serial_number: SerialNumber| {
+            let reason = "the daemon stopped before the certificate was recorded".into();
+            Operation { actor: Actor::daemon(), action: Action::Abandon { serial_number, reason } }
+        };
+        let operations: Vec<_> = self.shared.memory().pending.keys().copied().map(abandon).collect();
+        if !operations.is_empty() {
+            tracing::info!(reservations = operations.len(), "abandoned the reservations that a crash left unfinished");
+            self.commit(now, operations)?;
+        }
+        Ok(())
+    }
+
+    /// Lets what is settled sink into the index when it is much; waits for the indexer only when it is far behind.
+    fn sink_if_due(&mut self) -> Result<(), LedgerError> {
+        let settled = self.shared.memory().settled();
+        let behind = settled >= 2 * self.sink_at;
+        match self.indexer.collect(behind) {
+            Err(error) if behind => return Err(error),
+            Err(error) => tracing::warn!(%error, "the index does not take what is settled; it stays in memory"),
+            Ok(()) => {}
+        }
+        if settled >= self.sink_at && self.indexer.is_idle() {
+            self.begin_to_sink();
+        }
+        Ok(())
+    }
+
+    fn begin_to_sink(&mut self) {
+        let mut memory = self.shared.memory_mut();
+        self.applied.replay_from = memory.pending.values().next().copied().unwrap_or(self.applied.next);
+        let settled = memory.begin_to_sink();
+        self.indexer.begin(Sinking { settled, applied: self.applied.clone() });
+    }
+}
+
+/// Entries that are applied under one lock at a start.
+const REPLAYED_AT_ONCE: usize = 1024;
+
+impl Ledger for EmbeddedLedger {
+    fn commit(&mut self, now: Timestamp, operations: Vec<Operation>) -> Result<Vec<Outcome>, LedgerError> {
+        // Before anything of this batch is durable: what fails here fails all of it.
+        self.sink_if_due()?;
+
+        // Entries carry microseconds, and their times never decrease.
+        let newest = self.applied.newest_time;
+        let time = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now).max(newest);
+        let clock = (now + CLOCK_TOLERANCE < newest).then_some(Refusal::ClockBackwards { now, newest });
+        let nothing_new = clock.or_else(|| self.shared.space.refusal());
+
+        let shared = Arc::clone(&self.shared);
+        let journal = self.journal.reader().clone();
+        let mut view = shared.view(&journal, Layer::default());
+        let mut outcomes = Vec::with_capacity(operations.len());
+        let mut applied = self.applied.clone();
+        let mut stage = |operation: Operation| -> Result<Outcome, LedgerError> {
+            let (outcome, event) = match decide(&view, time, &mut self.serial_numbers, &operation) {
+                Ok(decision) => decision,
+                Err(error) => return Ok(Outcome::Failed(Arc::new(error))),
+            };
+            if let (Outcome::Reserved(_), Some(refusal)) = (&outcome, &nothing_new) {
+                return Ok(Outcome::Refused(refusal.clone()));
+            }
+            if let Some(event) = event {
+                let entry = Entry { time, actor: operation.actor, event };
+                let position = self.journal.stage(&entry)?;
+                view.apply(&entry, position).map_err(|error| misfit(&journal, position, error))?;
+                applied.note(&entry);
+                applied.last = Some((position, [0; 32]));
+            }
+            Ok(outcome)
+        };
+        for operation in operations {
+            match stage(operation) {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(error) => {
+                    self.journal.discard();
+                    return Err(error);
+                }
+            }
+        }
+        let draft = view.into_draft();
+        let written = self.journal.commit();
+        *self.shared.trouble() = written.as_ref().err().map(ToString::to_string);
+        written?;
+
+        applied.next = self.journal.end();
+        applied.last = applied.last.map(|(position, _)| (position, *self.journal.chain()));
+        self.applied = applied;
+        let mut memory = self.shared.memory_mut();
+        memory.absorb(draft);
+        memory.end = self.journal.end();
+        drop(memory);
+        *self.shared.head.write().unwrap_or_else(PoisonError::into_inner) = head(&self.journal);
+        Ok(outcomes)
+    }
+
+    fn close(mut self) -> Result<(), LedgerError> {
+        let sunk = self.indexer.collect(true).and_then(|()| {
+            self.begin_to_sink();
+            self.indexer.collect(true)
+        });
+        match sunk {
+            Ok(()) => Ok(self.shared.index.close()?),
+            Err(error) => {
+                tracing::warn!(%error, "the index is not up to date; the next start reads more of the journal");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The thread that writes settled records into the index, so that the committer need not wait for it.
+#[derive(Debug)]
+struct Indexer {
+    work: mpsc::SyncSender<Sinking>,
+    done: mpsc::Receiver<Result<(), (Sinking, sled::Error)>>,
+    busy: bool,
+}
+
+/// What sinks into the index, and how far the journal is applied with it.
+#[derive(Clone, Debug)]
+struct Sinking {
+    settled: Arc<Layer>,
+    applied: Applied,
+}
+
+impl Indexer {
+    fn start(shared: Arc<Shared>) -> io::Result<Indexer> {
+        let (work, works) = mpsc::sync_channel::<Sinking>(1);
+        let (answers, done) = mpsc::sync_channel(1);
+        thread::Builder::new().name("indexer".into()).spawn(move || {
+            for sinking in works {
+                let sunk = sink(&shared, &sinking).map_err(|error| (sinking, error));
+                if answers.send(sunk).is_err() {
+                    return; // The ledger is gone.
+                }
+            }
+        })?;
+        Ok(Indexer { work, done, busy: false })
+    }
+
+    fn is_idle(&self) -> bool {
+        !self.busy
+    }
+
+    fn begin(&mut self, sinking: Sinking) {
+        // The thread lives as long as the ledger.
+        self.busy = self.work.send(sinking).is_ok();
+    }
+
+    /// Hears whether the thread is done; waits for it if `wait`. What failed is begun again.
+    fn collect(&mut self, wait: bool) -> Result<(), LedgerError> {
+        if !self.busy {
+            return Ok(());
+        }
+        let answer = if wait { self.done.recv().ok() } else { self.done.try_recv().ok() };
+        match answer {
+            Some(Ok(())) => self.busy = false,
+            Some(Err((sinking, error))) => {
+                self.begin(sinking);
+                return Err(error.into());
+            }
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+/// Writes one layer into the index and merges runs where there are many.
+fn sink(shared: &Shared, sinking: &Sinking) -> sled::Result<()> {
+    let before = shared.memory().runs.clone();
+    shared.space.must_hold(2 * index::bytes_of(&sinking.settled))?;
+    let mut runs = shared.index.sink(&sinking.settled, &sinking.applied, &before)?;
+    let mut memory = shared.memory_mut();
+    memory.runs.clone_from(&runs);
+    memory.sinking = None;
+    drop(memory);
+    while let Some(bytes) = index::bytes_to_merge(&runs) {
+        if shared.space.must_hold(2 * bytes).is_err() {
+            break; // More runs are slower, not wrong.
+        }
+        let merged = shared.index.merge(&runs)?;
+        // Who looks into the old runs holds the lock; once the new ones are in their place nobody does.
+        shared.memory_mut().runs.clone_from(&merged);
+        shared.index.remove_merged(&runs, &merged)?;
+        runs = merged;
+    }
+    Ok(())
+}
+
+impl Records for EmbeddedRecords {
+    fn by_serial_number(&self, serial_number: &SerialNumber) -> Result<Option<Record>, LedgerError> {
+        self.view().record(serial_number)
+    }
+
+    fn by_device(&self, device: &str) -> Result<Option<Record>, LedgerError> {
+        let view = self.view();
+        match view.by_device(device)? {
+            Some(serial_number) => view.record(&serial_number),
+            None => Ok(None),
+        }
+    }
+
+    fn order(&self, id: &str) -> Result<Option<Order>, LedgerError> {
+        Ok(self.view().order(id)?.map(|place| place.order))
+    }
+
+    fn orders(&self) -> Result<Vec<Order>, LedgerError> {
+        self.view().orders()
+    }
+
+    fn issued_under(&self, order: &str) -> Result<IssuedRecords, LedgerError> {
+        let Some(place) = self.view().order(order)? else { return Ok(Box::new(std::iter::empty())) };
+        let frames = self.journal.frames(place.created, self.shared.memory().end);
+        Ok(Box::new(IssuedUnder { order: order.to_owned(), frames, reserved: HashMap::new() }))
+    }
+
+    fn head(&self) -> Head {
+        *self.shared.head.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl EmbeddedRecords {
+    /// Whether the ledger can reserve and record now; otherwise why not.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub fn healthy(&self) -> Result<(), String> {
+        if let Some(trouble) = self.shared.trouble().clone() {
+            return Err(trouble);
+        }
+        self.shared.space.refusal().map_or(Ok(()), |refusal| Err(refusal.to_string()))
+    }
+
+    fn view(&self) -> View<'_> {
+        self.shared.view(&self.journal, Layer::default())
+    }
+}
+
+/// Reads an order's certificates from the journal, from the order's creation on.
+struct IssuedUnder {
+    order: String,
+    frames: Frames,
+    /// Reservations of the order whose certificate is still to come.
+    reserved: HashMap<SerialNumber, Record>,
+}
+
+impl Iterator for IssuedUnder {
+    type Item = Result<Record, LedgerError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Entry { time, actor, event } = match self.frames.next()? {
+                Ok(frame) => frame.entry,
+                Err(error) => return Some(Err(error.into())),
+            };
+            match event {
+                Event::Reserved { serial_number, holder } if holder.order == self.order => {
+                    let state = RecordState::Reserved;
+                    let record = Record { serial_number, state, holder, actor, reserved_at: time, issued: None };
+                    self.reserved.insert(serial_number, record);
+                }
+                Event::Issued { serial_number, certificate } => {
+                    if let Some(record) = self.reserved.remove(&serial_number) {
+                        let issued = Some(IssuedCertificate { at: time, certificate });
+                        return Some(Ok(Record { state: RecordState::Issued, issued, ..record }));
+                    }
+                }
+                Event::Abandoned { serial_number, .. } => {
+                    self.reserved.remove(&serial_number);
+                }
+                Event::Reserved { .. }
+                | Event::OrderCreated(_)
+                | Event::OrderClosed { .. }
+                | Event::Checkpoint { .. } => {}
+            }
+        }
+    }
+}
+
+impl From<AppendError> for LedgerError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::NotWritten(cause) => LedgerError::Write(cause),
+            AppendError::Unknown(cause) => LedgerError::Fatal(cause),
+        }
+    }
+}
+
+fn head(journal: &Journal) -> Head {
+    Head {
+        ledger: journal.id(),
+        sequence: journal.next_sequence() - 1,
+        chain: *journal.chain(),
+        part: journal.segment(),
+    }
+}
+
+/// Where the newest checkpoint of the ledger in `folder` is.
+pub fn checkpoint_file(folder: &Path) -> PathBuf {
+    folder.join("checkpoint")
+}
+
+/// The journal must be one that goes on from the newest checkpoint.
+fn check_against_checkpoint(journal: &Journal, path: &Path) -> Result<(), LedgerError> {
+    let differs = |what: String| LedgerError::Checkpoint { path: path.display().to_string(), what };
+    let Some(SignedCheckpoint { checkpoint, .. }) = SignedCheckpoint::read(path).map_err(differs)? else {
+        return Ok(());
+    };
+    if checkpoint.journal != journal.id() {
+        return Err(differs("the journal is another ledger's".into()));
+    }
+    let entries = journal.next_sequence() - 1;
+    if checkpoint.sequence > entries {
+        let unreadable = journal.unreadable_end().map(|what| format!(" ({what})")).unwrap_or_default();
+        return Err(differs(format!(
+            "it knows {} entries, and only {entries} can be read{unreadable}",
+            checkpoint.sequence
+        )));
+    }
+    let chain = Scan::open(journal.reader().folder())?.chain_after(checkpoint.sequence)?.unwrap_or_default();
+    if chain != checkpoint.chain {
+        return Err(differs(format!("the entries up to number {} are not those that it knows", checkpoint.sequence)));
+    }
+    Ok(())
+}
+
+fn misfit(journal: &Reader, position: Position, error: ApplyError) -> LedgerError {
+    match error {
+        ApplyError::Ledger(error) => error,
+        ApplyError::Misfit(what) => journal.misfit(position, &what).into(),
+    }
+}
+
+/// Sees to it that one daemon at a time uses the folder; the kernel frees the lock however the daemon ends.
+fn lock(folder: &Path) -> Result<File, LedgerError> {
+    let unusable = |cause: io::Error| LedgerError::Folder { folder: folder.display().to_string(), cause };
+    let path = folder.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LedgerError::Locked(folder.display().to_string())),
+        Err(TryLockError::Error(cause)) => Err(unusable(cause)),
+    }
+}

@@ -1,0 +1,163 @@
+//! The entries of the journal and their protobuf encoding (`proto/birthmark/v1/journal.proto`).
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use prost::Message;
+
+use super::{Actor, Holder, OrderTerms};
+use crate::{pattern::Pattern, serial::SerialNumber};
+
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+mod wire {
+    include!(concat!(env!("OUT_DIR"), "/birthmark.journal.v1.rs"));
+}
+
+/// One event, when it was decided and who caused it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// To the microsecond; never decreases along the journal.
+    pub time: Timestamp,
+    /// Who caused it.
+    pub actor: Actor,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What can happen to a ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A serial number was given to a device.
+    Reserved {
+        /// The serial number.
+        serial_number: SerialNumber,
+        /// For whom.
+        holder: Holder,
+    },
+    /// The certificate of a reservation was recorded.
+    Issued {
+        /// The serial number.
+        serial_number: SerialNumber,
+        /// DER.
+        certificate: Bytes,
+    },
+    /// A reservation was given up.
+    Abandoned {
+        /// The serial number.
+        serial_number: SerialNumber,
+        /// Why, for people.
+        reason: String,
+    },
+    /// An order was created.
+    OrderCreated(OrderTerms),
+    /// An order was closed.
+    OrderClosed {
+        /// The order's id.
+        id: String,
+    },
+    /// The audit key signed what the journal was.
+    Checkpoint {
+        /// The signed text; see [`super::checkpoint`].
+        note: String,
+    },
+}
+
+impl Entry {
+    /// Appends the encoded entry to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        use wire::entry::Event as Wire;
+        let event = match &self.event {
+            Event::Reserved { serial_number, holder } => Wire::Reserved(wire::Reserved {
+                serial_number: serial_number.as_bytes().to_vec(),
+                device_id: holder.device.clone(),
+                key_hash: holder.key_hash.to_vec(),
+                order: holder.order.clone(),
+                profile: holder.profile.clone(),
+                issuer: holder.issuer.clone(),
+            }),
+            Event::Issued { serial_number, certificate } => Wire::Issued(wire::Issued {
+                serial_number: serial_number.as_bytes().to_vec(),
+                certificate: certificate.clone(),
+            }),
+            Event::Abandoned { serial_number, reason } => Wire::Abandoned(wire::Abandoned {
+                serial_number: serial_number.as_bytes().to_vec(),
+                reason: reason.clone(),
+            }),
+            Event::OrderCreated(terms) => Wire::OrderCreated(wire::OrderCreated {
+                id: terms.id.clone(),
+                profile: terms.profile.clone(),
+                quantity: terms.quantity,
+                not_before: terms.not_before.map_or(0, to_micros),
+                not_after: terms.not_after.map_or(0, to_micros),
+                stations: terms.stations.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
+                attributes: terms.attributes.clone(),
+            }),
+            Event::OrderClosed { id } => Wire::OrderClosed(wire::OrderClosed { id: id.clone() }),
+            Event::Checkpoint { note } => Wire::Checkpoint(wire::Checkpoint { note: note.clone() }),
+        };
+        let entry =
+            wire::Entry { time: to_micros(self.time), actor: self.actor.0.as_ref().to_owned(), event: Some(event) };
+        entry.encode_raw(out);
+    }
+
+    /// Reads an encoded entry. A certificate in it shares the memory of `encoded`.
+    ///
+    /// # Errors
+    /// What is wrong with it, for an error that also names the place in the journal.
+    pub fn decode(encoded: Bytes) -> Result<Entry, String> {
+        use wire::entry::Event as Wire;
+        let entry = wire::Entry::decode(encoded).map_err(|error| error.to_string())?;
+        let event = match entry.event.ok_or("an event of a newer version; use the daemon that wrote it")? {
+            Wire::Reserved(reserved) => Event::Reserved {
+                serial_number: serial_number(&reserved.serial_number)?,
+                holder: Holder {
+                    device: reserved.device_id,
+                    key_hash: reserved
+                        .key_hash
+                        .as_slice()
+                        .try_into()
+                        .map_err(|_| "a key hash that is not 32 octets")?,
+                    order: reserved.order,
+                    profile: reserved.profile,
+                    issuer: reserved.issuer,
+                },
+            },
+            Wire::Issued(issued) => {
+                Event::Issued { serial_number: serial_number(&issued.serial_number)?, certificate: issued.certificate }
+            }
+            Wire::Abandoned(abandoned) => {
+                Event::Abandoned { serial_number: serial_number(&abandoned.serial_number)?, reason: abandoned.reason }
+            }
+            Wire::OrderCreated(created) => Event::OrderCreated(OrderTerms {
+                id: created.id,
+                profile: created.profile,
+                quantity: created.quantity,
+                not_before: from_optional_micros(created.not_before)?,
+                not_after: from_optional_micros(created.not_after)?,
+                stations: created.stations.into_iter().map(Pattern::new).collect(),
+                attributes: created.attributes,
+            }),
+            Wire::OrderClosed(closed) => Event::OrderClosed { id: closed.id },
+            Wire::Checkpoint(checkpoint) => Event::Checkpoint { note: checkpoint.note },
+        };
+        Ok(Entry { time: from_micros(entry.time)?, actor: Actor(entry.actor.into()), event })
+    }
+}
+
+fn serial_number(octets: &[u8]) -> Result<SerialNumber, String> {
+    SerialNumber::try_from(octets).map_err(|error| error.to_string())
+}
+
+fn to_micros(time: Timestamp) -> u64 {
+    u64::try_from(time.as_microsecond()).unwrap_or(0)
+}
+
+fn from_micros(micros: u64) -> Result<Timestamp, String> {
+    i64::try_from(micros)
+        .ok()
+        .and_then(|micros| Timestamp::from_microsecond(micros).ok())
+        .ok_or_else(|| format!("the impossible time {micros}"))
+}
+
+fn from_optional_micros(micros: u64) -> Result<Option<Timestamp>, String> {
+    if micros == 0 { Ok(None) } else { from_micros(micros).map(Some) }
+}

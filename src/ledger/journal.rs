@@ -1,0 +1,426 @@
+//! The journal: append-only files of checksummed, hash-chained frames, each frame one [`Entry`].
+//!
+//! Positions only grow: `written ≥ durable ≥ applied to the index`, and `durable ≥` what a checkpoint names.
+//!
+//! # On disk
+//!
+//! Files `00000001.journal`, `00000002.journal`, … All numbers are little-endian.
+//!
+//! | header | bytes |
+//! |---|---|
+//! | magic `BMJOURNL` | 8 |
+//! | version, 1 | 4 |
+//! | CRC32C of the rest of the header | 4 |
+//! | the ledger's random id, the same in all files | 16 |
+//! | sequence number of the first frame (the first of all is 1) | 8 |
+//! | the chain hash before the first frame; zero in the first file | 32 |
+//!
+//! | frame | bytes |
+//! |---|---|
+//! | length of the payload, 1 to 1 MiB | 4 |
+//! | CRC32C of the rest of the frame and the length | 4 |
+//! | how far back the first frame of the same write begins | 4 |
+//! | chain hash: SHA-256 of the chain hash before and the payload | 32 |
+//! | payload: a protobuf `birthmark.journal.v1.Entry` | length |
+//!
+//! # After a crash
+//!
+//! Only the newest file's last write can be torn: every write is synced before the next begins. An unreadable frame
+//! in the newest file is cut off with all behind it, unless
+//!
+//! - a readable frame behind it belongs to a later write, or
+//! - the index has applied the journal beyond it, or the newest checkpoint covers it.
+//!
+//! Then what is unreadable had once been durable, and the journal is damaged: the start is refused, as it is for damage
+//! anywhere else. Nothing is repaired by itself.
+//!
+//! What is whole at the end may still be in the system's memory only (the daemon was killed between write and sync), or
+//! the disk may have refused it once (the daemon ended because a sync failed, which lets the system forget that the
+//! page is not on the disk). So the last write is written again and synced before anything is answered from it.
+
+mod frame;
+mod read;
+mod scan;
+mod segment;
+mod verify;
+
+use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+
+pub use self::{
+    frame::Position,
+    read::{Frames, ReadFrame, Reader},
+    scan::{Scan, ScannedFrame, TornEnd},
+    verify::{Covered, Trust, Verified, VerifyError, verify},
+};
+use self::{
+    frame::{Frame, FrameError},
+    segment::Header,
+};
+use super::entry::Entry;
+use crate::durable;
+
+/// The chain hash after a frame: SHA-256 over all payloads up to it.
+pub type ChainHash = [u8; 32];
+
+/// What is wrong with a journal. Each message names the file and the byte.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// A file could not be read, written or listed.
+    #[error("the journal file {path} cannot be used: {cause}")]
+    Io {
+        /// The file.
+        path: String,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// Something durable has changed.
+    #[error(
+        "the journal file {path} is damaged at byte {offset}: {what}; nothing was changed: restore this file from a \
+         backup"
+    )]
+    Damaged {
+        /// The file.
+        path: String,
+        /// Where the unreadable frame or header begins.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// The files do not follow each other.
+    #[error("the journal file {path} does not follow the file before it: {what}")]
+    Gap {
+        /// The file.
+        path: String,
+        /// What differs.
+        what: String,
+    },
+    /// An entry is whole, but cannot be true together with those before it.
+    #[error(
+        "the journal file {path} has at byte {offset} an entry (number {sequence}) that contradicts those before it: {what}"
+    )]
+    Contradiction {
+        /// The file.
+        path: String,
+        /// Where the entry's frame begins.
+        offset: u64,
+        /// The entry's sequence number.
+        sequence: u64,
+        /// The rule that it breaks.
+        what: String,
+    },
+    /// Written by a newer daemon.
+    #[error("the journal file {path} has version {found}, this daemon knows version {known}; use a newer daemon")]
+    NewerVersion {
+        /// The file.
+        path: String,
+        /// Its version.
+        found: u32,
+        /// The newest that is known here.
+        known: u32,
+    },
+}
+
+impl JournalError {
+    fn io(path: &Path, cause: io::Error) -> Self {
+        JournalError::Io { path: path.display().to_string(), cause }
+    }
+
+    fn damaged(path: &Path, offset: u64, what: impl ToString) -> Self {
+        JournalError::Damaged { path: path.display().to_string(), offset, what: what.to_string() }
+    }
+}
+
+/// Why a batch is not in the journal.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AppendError {
+    /// It was not written; the journal is as it was before.
+    #[error("the journal could not be written: {0}")]
+    NotWritten(io::Error),
+    /// It is not known what of it is on the disk.
+    #[error("the journal could not be made durable: {0}")]
+    Unknown(io::Error),
+}
+
+/// The journal, open for appending. There is one in a data folder; the folder's lock sees to that.
+#[derive(Debug)]
+pub struct Journal {
+    reader: Reader,
+    id: [u8; 16],
+    /// The newest file.
+    file: File,
+    segment: u32,
+    /// How much of the newest file is durable: where the next frame goes.
+    end: u32,
+    /// The sequence number of the next frame.
+    sequence: u64,
+    /// The chain hash after the last durable frame.
+    chain: ChainHash,
+    /// A new file is begun when the newest one has reached this size.
+    segment_size: u32,
+    staged: Staged,
+    /// What [`Journal::open`] found at the end and [`Journal::settle`] has yet to deal with.
+    unsettled: Option<Unsettled>,
+}
+
+/// The end of the newest file as the process before left it.
+#[derive(Debug)]
+struct Unsettled {
+    /// The last whole write, and where it begins.
+    last_write: (u32, Vec<u8>),
+    /// Unreadable bytes behind [`Journal::end`].
+    torn: Option<Torn>,
+}
+
+#[derive(Debug)]
+struct Torn {
+    what: FrameError,
+    bytes: u64,
+}
+
+/// Frames that are not written yet.
+#[derive(Debug, Default)]
+struct Staged {
+    bytes: Vec<u8>,
+    frames: u64,
+    /// The chain hash after the last of them.
+    chain: Option<ChainHash>,
+}
+
+impl Journal {
+    /// Opens the journal in `folder`, or begins one. [`Journal::settle`] must be called before anything is appended.
+    ///
+    /// # Errors
+    /// Damage, a gap, a newer version, or an I/O error.
+    pub fn open(folder: &Path, segment_size: u32) -> Result<Journal, JournalError> {
+        let mut segments = segment::list(folder)?;
+        segment::drop_torn_newest(folder, &mut segments)?;
+        let Some(&newest) = segments.last() else {
+            return Journal::begin(folder, segment_size);
+        };
+        segment::check_sequence(folder, &segments)?;
+
+        let path = segment::path(folder, newest);
+        let file =
+            File::options().read(true).write(true).open(&path).map_err(|error| JournalError::io(&path, error))?;
+        let header = Header::read(&file, &path)?;
+        let mut journal = Journal {
+            reader: Reader::new(folder, segments),
+            id: header.id,
+            file,
+            segment: newest,
+            end: Header::LENGTH,
+            sequence: header.first_sequence,
+            chain: header.chain,
+            segment_size,
+            staged: Staged::default(),
+            unsettled: None,
+        };
+        journal.find_end(&path)?;
+        Ok(journal)
+    }
+
+    fn begin(folder: &Path, segment_size: u32) -> Result<Journal, JournalError> {
+        let header = Header { id: rand::random(), first_sequence: 1, chain: [0; 32] };
+        let file = segment::create(folder, 1, &header)?;
+        Ok(Journal {
+            reader: Reader::new(folder, vec![1]),
+            id: header.id,
+            file,
+            segment: 1,
+            end: Header::LENGTH,
+            sequence: 1,
+            chain: header.chain,
+            segment_size,
+            staged: Staged::default(),
+            unsettled: None,
+        })
+    }
+
+    /// Reads the newest file to its end.
+    fn find_end(&mut self, path: &Path) -> Result<(), JournalError> {
+        let content = segment::read_whole(&self.file, path)?;
+        let mut at = Header::LENGTH as usize;
+        let mut last_write = 0;
+        let mut torn = None;
+        while at < content.len() {
+            match Frame::parse(&content[at..]) {
+                Ok(frame) if frame.follows(&self.chain) => {
+                    self.chain = frame.chain;
+                    self.sequence += 1;
+                    last_write = at.saturating_sub(frame.back);
+                    at += frame.length();
+                }
+                Ok(_) => return Err(JournalError::damaged(path, at as u64, MISFIT)),
+                Err(what) => {
+                    if frame::was_durable(&content, at) {
+                        return Err(JournalError::damaged(path, at as u64, what));
+                    }
+                    torn = Some(Torn { what, bytes: (content.len() - at) as u64 });
+                    break;
+                }
+            }
+        }
+        self.end = at as u32;
+        let last_write = (last_write as u32, content[last_write..at].to_vec());
+        self.unsettled = Some(Unsettled { last_write, torn });
+        Ok(())
+    }
+
+    /// Makes the end that was found the durable end: cuts off what a crash left torn behind it, and puts what is whole
+    /// on stable storage. `known` is a position up to which something else (the index) knows the journal to have been
+    /// durable; an unreadable frame before it is no torn end.
+    ///
+    /// # Errors
+    /// Damage, or an I/O error. After damage nothing was changed.
+    pub fn settle(&mut self, known: Option<Position>) -> Result<(), JournalError> {
+        let path = segment::path(self.reader.folder(), self.segment);
+        let Some(Unsettled { last_write: (start, last_write), torn }) = &self.unsettled else { return Ok(()) };
+        if let Some(Torn { what, bytes }) = torn {
+            let file_end =
+                Position::new(self.segment, self.end.saturating_add(u32::try_from(*bytes).unwrap_or(u32::MAX)));
+            // A journal that ends before is an older copy; of this one the bytes are there, and wrong.
+            if let Some(known) = known.filter(|known| self.end() < *known && *known <= file_end) {
+                let what = format!(
+                    "{what}; this is not the torn end of a crash, because the index knows the file to have been whole \
+                     up to byte {} (to give up what is unreadable, move the index away)",
+                    known.offset()
+                );
+                return Err(JournalError::damaged(&path, self.end.into(), what));
+            }
+            tracing::warn!(
+                file = %path.display(), at = self.end, bytes, %what,
+                "cut off the journal's torn end: a crash interrupted its last write"
+            );
+        }
+        let settle = || -> io::Result<()> {
+            self.file.set_len(self.end.into())?;
+            self.file.write_all_at(last_write, u64::from(*start))?;
+            self.file.sync_all()?;
+            // A crash may have come between a new file and the sync of its name.
+            durable::sync_folder(self.reader.folder())
+        };
+        settle().map_err(|error| JournalError::io(&path, error))?;
+        self.unsettled = None;
+        Ok(())
+    }
+
+    /// What cannot be read at the end, and where, until [`Journal::settle`].
+    pub fn unreadable_end(&self) -> Option<String> {
+        let Torn { what, bytes } = self.unsettled.as_ref()?.torn.as_ref()?;
+        let path = segment::path(self.reader.folder(), self.segment);
+        Some(format!("{}: {bytes} bytes from byte {} on: {what}", path.display(), self.end))
+    }
+
+    /// The number of the newest file.
+    pub fn segment(&self) -> u32 {
+        self.segment
+    }
+
+    /// The ledger's random id.
+    pub fn id(&self) -> [u8; 16] {
+        self.id
+    }
+
+    /// Where the next frame goes; all before it is durable.
+    pub fn end(&self) -> Position {
+        Position::new(self.segment, self.end)
+    }
+
+    /// The chain hash after the last durable frame.
+    pub fn chain(&self) -> &ChainHash {
+        &self.chain
+    }
+
+    /// The sequence number of the next frame; the first of all is 1.
+    pub fn next_sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Reads the journal, also while it grows.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// Adds an entry to the next write and tells where it will be. Nothing is on disk until [`Journal::commit`].
+    ///
+    /// # Errors
+    /// If the entry is too large or a new file cannot be begun. What was staged before stays staged.
+    pub(crate) fn stage(&mut self, entry: &Entry) -> Result<Position, AppendError> {
+        if self.staged.bytes.is_empty() && self.end >= self.segment_size {
+            self.rotate()?;
+        }
+        let start = self.staged.bytes.len();
+        let before = self.staged.chain.unwrap_or(self.chain);
+        let chain = frame::encode(&mut self.staged.bytes, &before, |payload| entry.encode(payload))
+            .inspect_err(|_| self.staged.bytes.truncate(start))
+            .map_err(AppendError::NotWritten)?;
+        self.staged.chain = Some(chain);
+        self.staged.frames += 1;
+        Ok(Position::new(self.segment, self.end + start as u32))
+    }
+
+    /// Writes what is staged and returns when it is on stable storage.
+    pub(crate) fn commit(&mut self) -> Result<(), AppendError> {
+        let staged = std::mem::take(&mut self.staged);
+        let Some(chain) = staged.chain else { return Ok(()) };
+        if let Err(error) = self.file.write_all_at(&staged.bytes, u64::from(self.end)) {
+            // What a failed write left behind must not be taken for frames later.
+            return match self.file.set_len(u64::from(self.end)) {
+                Ok(()) => Err(AppendError::NotWritten(error)),
+                Err(_) => Err(AppendError::Unknown(error)),
+            };
+        }
+        let started = std::time::Instant::now();
+        self.file.sync_data().map_err(AppendError::Unknown)?;
+        crate::metrics::fsync(started.elapsed());
+        self.end += staged.bytes.len() as u32;
+        self.sequence += staged.frames;
+        self.chain = chain;
+        // The buffer's memory serves the next batch.
+        self.staged.bytes = staged.bytes;
+        self.staged.bytes.clear();
+        Ok(())
+    }
+
+    /// Forgets what is staged.
+    pub(crate) fn discard(&mut self) {
+        self.staged = Staged::default();
+    }
+
+    fn rotate(&mut self) -> Result<(), AppendError> {
+        let header = Header { id: self.id, first_sequence: self.sequence, chain: self.chain };
+        let next = self.segment + 1;
+        self.file = segment::create(self.reader.folder(), next, &header).map_err(|error| match error {
+            JournalError::Io { cause, .. } => AppendError::NotWritten(cause),
+            other => AppendError::NotWritten(io::Error::other(other)),
+        })?;
+        self.reader.add(next);
+        self.segment = next;
+        self.end = Header::LENGTH;
+        Ok(())
+    }
+}
+
+/// What is wrong with a frame whose chain hash is not the one that its place demands.
+const MISFIT: &str = "the hash chain does not fit what is before it";
+
+fn folder_error(folder: &Path) -> impl Fn(io::Error) -> JournalError + '_ {
+    move |cause| JournalError::io(folder, cause)
+}
+
+/// Reads `length` bytes of `file` at `offset`; short only at the end of the file.
+fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests;

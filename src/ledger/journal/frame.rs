@@ -1,0 +1,154 @@
+//! Frames: how one entry lies in a file. The parent module has the table.
+
+use std::io;
+
+use super::ChainHash;
+
+/// Where a frame begins: the file's number and the offset in it. A later frame has a greater position.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(u64);
+
+impl Position {
+    pub(super) fn new(segment: u32, offset: u32) -> Self {
+        Position(u64::from(segment) << 32 | u64::from(offset))
+    }
+
+    /// The first frame of all.
+    pub fn start() -> Self {
+        Position::new(1, super::Header::LENGTH)
+    }
+
+    pub(super) fn segment(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    pub(super) fn offset(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// As the index stores it.
+    pub(crate) fn to_bytes(self) -> [u8; 8] {
+        self.0.to_be_bytes()
+    }
+
+    /// As the index stores it.
+    pub(crate) fn from_bytes(bytes: [u8; 8]) -> Self {
+        Position(u64::from_be_bytes(bytes))
+    }
+}
+
+impl std::fmt::Debug for Position {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:08}+{}", self.segment(), self.offset())
+    }
+}
+
+/// The bytes of a frame before its payload.
+pub(super) const HEAD: usize = 44;
+/// The largest payload.
+pub(super) const MAX_PAYLOAD: usize = 1 << 20;
+
+/// A frame whose checksum is right.
+pub(super) struct Frame<'a> {
+    /// How far back the first frame of the same write begins.
+    pub(super) back: usize,
+    /// The chain hash after this frame.
+    pub(super) chain: ChainHash,
+    /// The encoded entry.
+    pub(super) payload: &'a [u8],
+}
+
+/// Why bytes are not a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum FrameError {
+    #[error("the file ends within a frame")]
+    Short,
+    #[error("no frame has this length")]
+    Length,
+    #[error("the checksum does not fit")]
+    Checksum,
+}
+
+impl<'a> Frame<'a> {
+    /// Reads the frame with which `bytes` begins.
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, FrameError> {
+        let (head, rest) = bytes.split_first_chunk::<HEAD>().ok_or(FrameError::Short)?;
+        let length = payload_length(head)?;
+        let payload = rest.get(..length).ok_or(FrameError::Short)?;
+        if number(head, 4) != checksum(head, payload) {
+            return Err(FrameError::Checksum);
+        }
+        let mut chain = [0; 32];
+        chain.copy_from_slice(&head[12..44]);
+        Ok(Frame { back: number(head, 8) as usize, chain, payload })
+    }
+
+    /// Whether it belongs behind a frame with the chain hash `before`.
+    pub(super) fn follows(&self, before: &ChainHash) -> bool {
+        self.chain == link(before, self.payload)
+    }
+
+    /// Its length on disk.
+    pub(super) fn length(&self) -> usize {
+        HEAD + self.payload.len()
+    }
+}
+
+/// The payload's length as the head tells it.
+pub(super) fn payload_length(head: &[u8; HEAD]) -> Result<usize, FrameError> {
+    match number(head, 0) as usize {
+        length @ 1..=MAX_PAYLOAD => Ok(length),
+        _ => Err(FrameError::Length),
+    }
+}
+
+/// Appends a frame to a write that so far holds `write`, and gives the chain hash after it.
+pub(super) fn encode(
+    write: &mut Vec<u8>,
+    before: &ChainHash,
+    payload: impl FnOnce(&mut Vec<u8>),
+) -> io::Result<ChainHash> {
+    let start = write.len();
+    write.resize(start + HEAD, 0);
+    payload(write);
+    let (head, payload) = write[start..].split_at_mut(HEAD);
+    if payload.is_empty() || payload.len() > MAX_PAYLOAD {
+        let message = format!("an entry of {} bytes; 1 to {MAX_PAYLOAD} are possible", payload.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    let back = u32::try_from(start).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    let chain = link(before, payload);
+    head[0..4].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    head[8..12].copy_from_slice(&back.to_le_bytes());
+    head[12..44].copy_from_slice(&chain);
+    let sum = checksum(head, payload);
+    head[4..8].copy_from_slice(&sum.to_le_bytes());
+    Ok(chain)
+}
+
+/// Whether the unreadable frame at `bad` had been durable: a readable frame behind it belongs to a later write.
+pub(super) fn was_durable(content: &[u8], bad: usize) -> bool {
+    (bad + 1..content.len().saturating_sub(HEAD)).any(|at| {
+        // Rejects nearly every place without a checksum: a frame's write begins at or before it.
+        let head = &content[at..at + HEAD];
+        let back = number(head, 8) as usize;
+        back <= at && at - back > bad && Frame::parse(&content[at..]).is_ok()
+    })
+}
+
+fn link(before: &ChainHash, payload: &[u8]) -> ChainHash {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    context.update(before);
+    context.update(payload);
+    let mut chain = [0; 32];
+    chain.copy_from_slice(context.finish().as_ref());
+    chain
+}
+
+fn checksum(head: &[u8], payload: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(&head[0..4]), &head[8..]), payload)
+}
+
+fn number(bytes: &[u8], at: usize) -> u32 {
+    bytes[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}

@@ -1,0 +1,223 @@
+//! Reading the journal, by many threads, also while it grows.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::{Arc, RwLock},
+};
+
+use bytes::Bytes;
+
+use super::{
+    ChainHash, Entry, Frame, Header, JournalError, MISFIT, Position,
+    frame::{self, FrameError, HEAD},
+    read_up_to, segment,
+};
+
+/// Reads frames by position or from a position on. Clones share the open files.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    folder: PathBuf,
+    /// Opened when first read.
+    files: RwLock<Vec<(u32, Option<Arc<File>>)>>,
+}
+
+impl Reader {
+    pub(super) fn new(folder: &Path, segments: Vec<u32>) -> Self {
+        let files = segments.into_iter().map(|segment| (segment, None)).collect();
+        Reader { shared: Arc::new(Shared { folder: folder.to_owned(), files: RwLock::new(files) }) }
+    }
+
+    pub(super) fn add(&self, segment: u32) {
+        self.shared.files.write().unwrap_or_else(|poisoned| poisoned.into_inner()).push((segment, None));
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.shared.folder
+    }
+
+    /// The entry at a position that the index gave.
+    ///
+    /// # Errors
+    /// Damage: the frame's checksum does not fit. Nothing of it is served.
+    pub fn entry(&self, position: Position) -> Result<Entry, JournalError> {
+        let path = segment::path(self.folder(), position.segment());
+        let damaged = |what: &dyn ToString| JournalError::damaged(&path, position.offset().into(), what.to_string());
+        let file = self.file(position.segment())?;
+        // Most entries fit the first read.
+        let mut bytes = vec![0; 2048];
+        let offset = u64::from(position.offset());
+        let read = read_up_to(&file, &mut bytes, offset).map_err(|error| JournalError::io(&path, error))?;
+        let head = bytes[..read].first_chunk::<HEAD>().ok_or_else(|| damaged(&"the file ends here"))?;
+        let length = HEAD + frame::payload_length(head).map_err(|error| damaged(&error))?;
+        if length > read {
+            bytes.resize(length, 0);
+            read_up_to(&file, &mut bytes, offset).map_err(|error| JournalError::io(&path, error))?;
+        }
+        bytes.truncate(length);
+        Frame::parse(&bytes).map_err(|error| damaged(&error))?;
+        Entry::decode(Bytes::from(bytes).slice(HEAD..)).map_err(|error| damaged(&error))
+    }
+
+    /// The error for an entry that is whole but does not fit what else is known.
+    pub(crate) fn misfit(&self, position: Position, what: &str) -> JournalError {
+        JournalError::damaged(&segment::path(self.folder(), position.segment()), position.offset().into(), what)
+    }
+
+    /// The chain hash after the frame at a position; none if no whole frame is there.
+    pub(crate) fn chain_at(&self, position: Position) -> Option<ChainHash> {
+        let file = self.file(position.segment()).ok()?;
+        let mut head = [0; HEAD];
+        let read = read_up_to(&file, &mut head, position.offset().into()).ok()?;
+        if read < HEAD {
+            return None;
+        }
+        let mut bytes = vec![0; HEAD + frame::payload_length(&head).ok()?];
+        read_up_to(&file, &mut bytes, position.offset().into()).ok()?;
+        Frame::parse(&bytes).ok().map(|frame| frame.chain)
+    }
+
+    /// All frames from `from` up to `end`, in order; [`Position::start`] is the first. The hash chain is checked
+    /// from frame to frame.
+    pub fn frames(&self, from: Position, end: Position) -> Frames {
+        Frames { reader: self.clone(), next: from, end, file: None, chain: None, failed: false }
+    }
+
+    fn file(&self, segment: u32) -> Result<Arc<File>, JournalError> {
+        let opened = |files: &[(u32, Option<Arc<File>>)]| {
+            let index = files.binary_search_by_key(&segment, |(number, _)| *number).ok()?;
+            Some((index, files[index].1.clone()))
+        };
+        let found = opened(&self.shared.files.read().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        let path = || segment::path(self.folder(), segment);
+        match found {
+            Some((_, Some(file))) => Ok(file),
+            Some((index, None)) => {
+                let file = Arc::new(File::open(path()).map_err(|error| JournalError::io(&path(), error))?);
+                let mut files = self.shared.files.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+                files[index].1 = Some(Arc::clone(&file));
+                Ok(file)
+            }
+            None => Err(JournalError::io(&path(), std::io::ErrorKind::NotFound.into())),
+        }
+    }
+}
+
+/// Frames in order; made by [`Reader::frames`]. Ends after the first error.
+#[derive(Debug)]
+pub struct Frames {
+    reader: Reader,
+    next: Position,
+    end: Position,
+    file: Option<OpenFile>,
+    /// The chain hash before the next frame, once it is known.
+    chain: Option<ChainHash>,
+    failed: bool,
+}
+
+/// The file that is being read, and what of it has been read from the next frame on.
+#[derive(Debug)]
+struct OpenFile {
+    path: PathBuf,
+    file: Arc<File>,
+    ahead: Bytes,
+}
+
+/// How much is read from a file at once.
+const CHUNK: usize = 128 << 10;
+
+impl OpenFile {
+    fn damaged(&self, offset: u32, what: impl ToString) -> JournalError {
+        JournalError::damaged(&self.path, offset.into(), what)
+    }
+
+    /// Has at least the `wanted` bytes from `offset` on in `ahead`, if the file does.
+    fn fill(&mut self, offset: u32, wanted: usize) -> Result<(), JournalError> {
+        if self.ahead.len() < wanted {
+            let mut bytes = vec![0; wanted.max(CHUNK)];
+            let read = read_up_to(&self.file, &mut bytes, offset.into());
+            bytes.truncate(read.map_err(|error| JournalError::io(&self.path, error))?);
+            self.ahead = bytes.into();
+        }
+        Ok(())
+    }
+}
+
+/// A frame that was read, and where it lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadFrame {
+    /// Where it begins.
+    pub position: Position,
+    /// Where the next one begins.
+    pub next: Position,
+    /// The chain hash after it.
+    pub chain: ChainHash,
+    /// What it holds.
+    pub entry: Entry,
+}
+
+impl Frames {
+    fn read(&mut self) -> Result<Option<ReadFrame>, JournalError> {
+        loop {
+            if self.next >= self.end {
+                return Ok(None);
+            }
+            let mut file = match self.file.take() {
+                Some(file) => file,
+                None => self.open()?,
+            };
+            let (number, offset) = (self.next.segment(), self.next.offset());
+            file.fill(offset, HEAD)?;
+            if file.ahead.is_empty() && number < self.end.segment() {
+                self.next = Position::new(number + 1, Header::LENGTH);
+                continue;
+            }
+            let length = file.ahead.first_chunk::<HEAD>().ok_or(FrameError::Short).and_then(frame::payload_length);
+            let length = HEAD + length.map_err(|error| file.damaged(offset, error))?;
+            file.fill(offset, length)?;
+            let frame = Frame::parse(&file.ahead).map_err(|error| file.damaged(offset, error))?;
+            if self.chain.is_some_and(|before| !frame.follows(&before)) {
+                return Err(file.damaged(offset, MISFIT));
+            }
+            let chain = frame.chain;
+            let entry = Entry::decode(file.ahead.slice(HEAD..length)).map_err(|error| file.damaged(offset, error))?;
+            file.ahead = file.ahead.slice(length..);
+            self.file = Some(file);
+            self.chain = Some(chain);
+            let position = self.next;
+            self.next = Position::new(number, offset + length as u32);
+            return Ok(Some(ReadFrame { position, next: self.next, chain, entry }));
+        }
+    }
+
+    /// Opens the file in which the next frame is; the first frame of a file must continue the chain.
+    fn open(&mut self) -> Result<OpenFile, JournalError> {
+        let number = self.next.segment();
+        let path = segment::path(self.reader.folder(), number);
+        let file = self.reader.file(number)?;
+        let header = Header::read(&file, &path)?;
+        if self.next.offset() == Header::LENGTH && *self.chain.get_or_insert(header.chain) != header.chain {
+            let what = "its hash chain continues another file".to_owned();
+            return Err(JournalError::Gap { path: path.display().to_string(), what });
+        }
+        Ok(OpenFile { path, file, ahead: Bytes::new() })
+    }
+}
+
+impl Iterator for Frames {
+    type Item = Result<ReadFrame, JournalError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let read = self.read();
+        self.failed = read.is_err();
+        read.transpose()
+    }
+}

@@ -1,0 +1,268 @@
+//! Tests of the journal: its files, its end, and every byte of it changed.
+#![allow(clippy::disallowed_methods)] // Tests may leave half a file.
+
+use std::{fs, os::unix::fs::FileExt, path::PathBuf};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    ledger::{Actor, entry::Event},
+    serial::SerialNumbers,
+};
+
+const SEGMENT: u32 = 700;
+
+/// On memory if there is such a file system: a sync costs nothing there.
+fn temporary() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
+/// An entry that is told apart by its number.
+fn entry(number: u64) -> Entry {
+    let time = Timestamp::from_microsecond(1_790_000_000_000_000 + number as i64).unwrap();
+    let serial_number = SerialNumbers::resume([1; 16], None).next(time);
+    let certificate = Bytes::from(vec![number as u8; 100 + number as usize % 50]);
+    Entry { time, actor: Actor::daemon(), event: Event::Issued { serial_number, certificate } }
+}
+
+fn certificate(entry: &Entry) -> &Bytes {
+    match &entry.event {
+        Event::Issued { certificate, .. } => certificate,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn open(folder: &Path) -> Result<Journal, JournalError> {
+    let mut journal = Journal::open(folder, SEGMENT)?;
+    journal.settle(None)?;
+    Ok(journal)
+}
+
+/// Writes so many entries, some to a write. Gives where they are.
+fn write(journal: &mut Journal, numbers: std::ops::Range<u64>) -> Vec<Position> {
+    let mut positions = Vec::new();
+    for number in numbers {
+        positions.push(journal.stage(&entry(number)).unwrap());
+        if number % 3 != 0 {
+            journal.commit().unwrap();
+        }
+    }
+    journal.commit().unwrap();
+    positions
+}
+
+fn read(journal: &Journal) -> Result<Vec<Bytes>, JournalError> {
+    let frames = journal.reader().frames(Position::start(), journal.end());
+    frames.map(|frame| frame.map(|frame| certificate(&frame.entry).clone())).collect()
+}
+
+fn expected(count: u64) -> Vec<Bytes> {
+    (0..count).map(|number| certificate(&entry(number)).clone()).collect()
+}
+
+fn file(folder: &TempDir, number: u32) -> PathBuf {
+    segment::path(folder.path(), number)
+}
+
+/// Verifies as `journal verify --chain-only` does; true if the end is torn.
+fn verified(folder: &Path) -> Result<bool, VerifyError> {
+    let trust = Trust { chain_only: true, ..Trust::default() };
+    verify(Scan::open(folder)?, &trust, &mut |_| {}).map(|verified| verified.torn.is_some())
+}
+
+#[test]
+fn files_follow_each_other_and_are_read_as_one() {
+    let folder = temporary();
+    let mut journal = open(folder.path()).unwrap();
+    let positions = write(&mut journal, 0..30);
+    assert!(positions.windows(2).all(|pair| pair[0] < pair[1]));
+    assert!(journal.segment() > 3);
+    assert_eq!(read(&journal).unwrap(), expected(30));
+    let (id, chain) = (journal.id(), *journal.chain());
+    drop(journal);
+
+    let mut journal = open(folder.path()).unwrap();
+    assert_eq!((journal.id(), *journal.chain(), journal.next_sequence()), (id, chain, 31));
+    write(&mut journal, 30..40);
+    assert_eq!(read(&journal).unwrap(), expected(40));
+    assert!(!verified(folder.path()).unwrap());
+    let mut scan = Scan::open(folder.path()).unwrap();
+    assert_eq!((scan.id(), scan.files()), (id, journal.segment() as usize));
+    scan.skip_to(20).unwrap();
+    let first = scan.read().unwrap().unwrap();
+    assert!(
+        (2..=20).contains(&first.sequence) && *certificate(&first.entry) == expected(40)[first.sequence as usize - 1]
+    );
+    assert_eq!(scan.chain_after(30).unwrap(), Some(chain));
+}
+
+#[test]
+fn a_torn_end_of_any_length_is_cut_off_and_what_is_before_it_kept() {
+    let folder = temporary();
+    // All in one file.
+    let open = || {
+        let mut journal = Journal::open(folder.path(), u32::MAX).unwrap();
+        journal.settle(None).unwrap();
+        journal
+    };
+    let mut journal = open();
+    write(&mut journal, 0..5);
+    let before = journal.end().offset() as usize;
+    // One write of three frames.
+    for number in 5..8 {
+        journal.stage(&entry(number)).unwrap();
+    }
+    journal.commit().unwrap();
+    drop(journal);
+    let whole = fs::read(file(&folder, 1)).unwrap();
+    for length in before..whole.len() {
+        for filled in [false, true] {
+            let mut torn = whole[..length].to_vec();
+            if filled {
+                torn.resize(whole.len(), 0);
+            }
+            fs::write(file(&folder, 1), &torn).unwrap();
+            let mut journal = open();
+            let kept = journal.next_sequence() - 1;
+            assert!((5..8).contains(&kept), "{length}");
+            assert_eq!(read(&journal).unwrap(), expected(kept), "{length}");
+            write(&mut journal, kept..9);
+            assert_eq!(read(&open()).unwrap(), expected(9), "{length}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_was_begun_without_its_header_goes() {
+    let folder = temporary();
+    let mut journal = open(folder.path()).unwrap();
+    write(&mut journal, 0..10);
+    let next = file(&folder, journal.segment() + 1);
+    drop(journal);
+    for length in [0, 1, 71] {
+        fs::write(&next, vec![0; length]).unwrap();
+        assert!(verified(folder.path()).unwrap());
+        assert_eq!(read(&open(folder.path()).unwrap()).unwrap(), expected(10));
+        assert!(!next.exists());
+    }
+}
+
+#[test]
+fn gaps_foreign_files_and_newer_versions_are_refused() {
+    let folder = temporary();
+    let mut journal = open(folder.path()).unwrap();
+    write(&mut journal, 0..30);
+    let other = temporary();
+    write(&mut open(other.path()).unwrap(), 0..30);
+    drop(journal);
+
+    let second = fs::read(file(&folder, 2)).unwrap();
+    let refused = |says: &str| {
+        let said = open(folder.path()).unwrap_err().to_string();
+        assert!(said.contains(says) && said.contains(".journal"), "{said}");
+        assert!(verified(folder.path()).unwrap_err().to_string().contains(says));
+    };
+    fs::remove_file(file(&folder, 2)).unwrap();
+    refused("is missing");
+    fs::copy(file(&other, 2), file(&folder, 2)).unwrap();
+    refused("another ledger");
+    let mut newer = second.clone();
+    newer[8] = 2;
+    fs::write(file(&folder, 2), newer).unwrap();
+    refused("version 2");
+    fs::write(file(&folder, 2), second).unwrap();
+    fs::write(folder.path().join("x.journal"), "").unwrap();
+    refused("no journal file has such a name");
+    fs::remove_file(folder.path().join("x.journal")).unwrap();
+    // A file of the same ledger in the wrong place.
+    fs::copy(file(&folder, 3), file(&folder, 2)).unwrap();
+    assert!(matches!(verified(folder.path()), Err(VerifyError::Journal(JournalError::Gap { .. }))));
+}
+
+#[test]
+fn a_write_that_fails_leaves_the_journal_as_it_was() {
+    let folder = temporary();
+    let mut journal = open(folder.path()).unwrap();
+    write(&mut journal, 0..3);
+    // Every write to it fails with ENOSPC; it cannot be cut back either, so nothing is known of it.
+    let file = std::mem::replace(&mut journal.file, File::options().write(true).open("/dev/full").unwrap());
+    journal.stage(&entry(3)).unwrap();
+    assert!(matches!(journal.commit(), Err(AppendError::Unknown(error)) if error.kind() == io::ErrorKind::StorageFull));
+    journal.file = file;
+    // A file that may not be written.
+    let path = segment::path(folder.path(), 1);
+    let writable = std::mem::replace(&mut journal.file, File::open(path).unwrap());
+    journal.stage(&entry(3)).unwrap();
+    assert!(journal.commit().is_err());
+    journal.file = writable;
+    write(&mut journal, 3..6);
+    assert_eq!(read(&journal).unwrap(), expected(6));
+    assert_eq!(read(&open(folder.path()).unwrap()).unwrap(), expected(6));
+}
+
+/// Every byte of a journal of several files is changed in turn. `journal verify` sees each change, and the daemon
+/// refuses to start or, where it does not read at its start, to give what was changed.
+#[test]
+fn every_changed_byte_is_seen_and_none_is_served() {
+    let folder = temporary();
+    let mut journal = open(folder.path()).unwrap();
+    let positions = write(&mut journal, 0..12);
+    let (end, files) = (journal.end(), journal.segment());
+    assert!(files >= 3);
+    drop(journal);
+    let all = expected(12);
+    let mut changes = 0;
+    for number in 1..=files {
+        let path = file(&folder, number);
+        let whole = fs::read(&path).unwrap();
+        let writable = File::options().write(true).open(&path).unwrap();
+        for at in 0..whole.len() {
+            for flip in [0x01, 0x80, 0xff] {
+                changes += 1;
+                writable.write_all_at(&[whole[at] ^ flip], at as u64).unwrap();
+                let about = format!("{number}, byte {at} ^ {flip:#x}");
+                match quick_verify(folder.path()) {
+                    Ok(torn) => assert!(torn, "{about}: not seen"),
+                    Err(error) => assert!(error.to_string().contains(".journal"), "{about}: {error}"),
+                }
+                // As the index of a ledger that was closed knows it.
+                let mut journal = match Journal::open(folder.path(), SEGMENT) {
+                    Ok(journal) => journal,
+                    Err(error) => {
+                        assert!(error.to_string().contains(&format!("{number:08}.journal")), "{about}: {error}");
+                        writable.write_all_at(&whole[at..=at], at as u64).unwrap();
+                        continue;
+                    }
+                };
+                if journal.settle(Some(end)).is_ok() {
+                    assert!(number < files, "{about}: started");
+                    let mut refused = 0;
+                    for (position, expected) in positions.iter().zip(&all) {
+                        match journal.reader().entry(*position) {
+                            Ok(entry) => assert_eq!(certificate(&entry), expected, "{about}: served"),
+                            Err(_) => refused += 1,
+                        }
+                    }
+                    assert!(refused == 1 || at < 72, "{about}: {refused} entries refused");
+                    assert!(read(&journal).is_err(), "{about}: read through");
+                }
+                writable.write_all_at(&whole[at..=at], at as u64).unwrap();
+                assert_eq!(fs::metadata(&path).unwrap().len(), whole.len() as u64, "{about}: cut off");
+            }
+        }
+    }
+    assert!(changes > 5000);
+    assert!(!verified(folder.path()).unwrap());
+    assert_eq!(read(&open(folder.path()).unwrap()).unwrap(), all);
+}
+
+/// As [`verified`], without the pauses for a daemon that might be writing.
+fn quick_verify(folder: &Path) -> Result<bool, JournalError> {
+    let mut scan = Scan::open(folder)?.without_pauses();
+    while scan.read()?.is_some() {}
+    Ok(scan.torn_end().is_some())
+}

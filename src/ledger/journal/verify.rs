@@ -1,0 +1,248 @@
+//! The whole journal, verified: every byte, the rules that its entries keep, and what its checkpoints say of it.
+
+use std::collections::VecDeque;
+
+use jiff::Timestamp;
+
+use super::{ChainHash, JournalError, Scan, ScannedFrame, TornEnd};
+use crate::{
+    ledger::{
+        audit::{Audit, Counts},
+        checkpoint::SignedCheckpoint,
+        entry::Event,
+    },
+    signer::PublicKey,
+};
+
+/// What is held against the journal besides the journal itself.
+#[derive(Debug, Default)]
+pub struct Trust {
+    /// The audit keys, now and before. With none, checkpoints are held against the chain but not verified.
+    pub keys: Vec<PublicKey>,
+    /// A checkpoint that was kept elsewhere, and where it comes from: shows that the journal was cut short.
+    pub reference: Option<(String, SignedCheckpoint)>,
+    /// Whether only checksums, chain and checkpoints are verified, not the rules of the entries: in constant memory.
+    pub chain_only: bool,
+}
+
+/// What a journal that passed is.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// The journal's id.
+    pub id: [u8; 16],
+    /// How many files it has.
+    pub files: usize,
+    /// How many bytes were verified.
+    pub bytes: u64,
+    /// How many entries it has: the sequence number of the last.
+    pub entries: u64,
+    /// The chain hash after the last.
+    pub chain: ChainHash,
+    /// The time of the newest entry.
+    pub newest: Option<Timestamp>,
+    /// What the entries told; all zero but the checkpoints if only the chain was verified.
+    pub counts: Counts,
+    /// The newest checkpoint by a trusted key, in the journal or the reference.
+    pub trusted: Option<Covered>,
+    /// What cannot be read at the very end; the daemon cuts it off at its next start.
+    pub torn: Option<TornEnd>,
+}
+
+/// Up to where a trusted key vouches for the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Covered {
+    /// The last entry that the checkpoint covers.
+    pub sequence: u64,
+    /// When it was signed.
+    pub time: Timestamp,
+}
+
+/// Why a journal did not pass.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// Damage, or entries that contradict each other.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A checkpoint knows more entries than there are.
+    #[error(
+        "the journal was cut short: the checkpoint {reference} of {time} knows {known} entries, the journal has \
+         {entries}"
+    )]
+    CutShort {
+        /// Where the checkpoint comes from.
+        reference: String,
+        /// When it was signed.
+        time: Timestamp,
+        /// How many entries it knows.
+        known: u64,
+        /// How many there are.
+        entries: u64,
+    },
+    /// A checkpoint knows other entries.
+    #[error(
+        "the journal was rewritten: the checkpoint {reference} knows other entries up to number {sequence} than the \
+         journal has"
+    )]
+    Rewritten {
+        /// Where the checkpoint comes from.
+        reference: String,
+        /// The last entry that it covers.
+        sequence: u64,
+    },
+    /// The checkpoint is that of another journal.
+    #[error("the checkpoint {0} belongs to another journal")]
+    AnotherJournal(String),
+    /// The reference is not signed by a trusted key.
+    #[error("the checkpoint {reference} is not to be trusted: {what}")]
+    NotTrusted {
+        /// Where the checkpoint comes from.
+        reference: String,
+        /// Why.
+        what: String,
+    },
+    /// There is nothing that a trusted key signed.
+    #[error("nothing vouches for the journal: neither it nor a checkpoint file holds a checkpoint by the trusted key")]
+    NoCheckpoint,
+}
+
+/// Verifies the journal from its first to its last byte. `progress` is told how many bytes each frame has.
+///
+/// Memory: one journal file, and what [`Audit`] needs unless only the chain is verified.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn verify(mut scan: Scan, trust: &Trust, progress: &mut dyn FnMut(u64)) -> Result<Verified, VerifyError> {
+    if let Some((name, reference)) = &trust.reference {
+        if reference.checkpoint.journal != scan.id() {
+            return Err(VerifyError::AnotherJournal(name.clone()));
+        }
+        if !trust.keys.is_empty() {
+            let not_trusted = |what| VerifyError::NotTrusted { reference: name.clone(), what };
+            reference.verify(&trust.keys).map_err(not_trusted)?;
+        }
+    }
+    let mut verifier = Verifier::new(trust);
+    let mut bytes = 0;
+    while let Some(frame) = scan.read()? {
+        verifier.frame(&scan, &frame)?;
+        bytes += frame.length as u64;
+        progress(frame.length as u64);
+    }
+    let entries = scan.next_sequence() - 1;
+    verifier.end(entries)?;
+    let newest = verifier.newest;
+    Ok(Verified {
+        id: scan.id(),
+        files: scan.files(),
+        bytes,
+        entries,
+        chain: *scan.chain_hash(),
+        newest,
+        counts: Counts { checkpoints: verifier.checkpoints, ..verifier.audit.counts() },
+        trusted: verifier.trusted,
+        torn: scan.torn_end().cloned(),
+    })
+}
+
+/// Where in the journal the chain has which hash, without keeping them all: checkpoints name recent entries.
+const REMEMBERED: usize = 65_536;
+
+struct Verifier<'a> {
+    trust: &'a Trust,
+    audit: Audit,
+    newest: Option<Timestamp>,
+    checkpoints: u64,
+    trusted: Option<Covered>,
+    /// The chain hashes after the newest frames.
+    recent: VecDeque<ChainHash>,
+}
+
+impl<'a> Verifier<'a> {
+    fn new(trust: &'a Trust) -> Self {
+        let recent = VecDeque::with_capacity(REMEMBERED);
+        Verifier { trust, audit: Audit::default(), newest: None, checkpoints: 0, trusted: None, recent }
+    }
+
+    fn frame(&mut self, scan: &Scan, frame: &ScannedFrame) -> Result<(), VerifyError> {
+        if let Some((name, reference)) = &self.trust.reference
+            && reference.checkpoint.sequence == frame.sequence
+        {
+            if reference.checkpoint.chain != frame.chain {
+                return Err(VerifyError::Rewritten { reference: name.clone(), sequence: frame.sequence });
+            }
+            if !self.trust.keys.is_empty() {
+                self.cover(reference);
+            }
+        }
+        if let Event::Checkpoint { note } = &frame.entry.event {
+            self.checkpoint(scan, frame, note)?;
+        }
+        if !self.trust.chain_only {
+            self.audit.apply(&frame.entry).map_err(|what| scan.misfit(frame, what))?;
+        }
+        self.newest = Some(frame.entry.time);
+        if self.recent.len() == REMEMBERED {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(frame.chain);
+        Ok(())
+    }
+
+    /// Holds a checkpoint of the journal against the entries before it.
+    fn checkpoint(&mut self, scan: &Scan, frame: &ScannedFrame, note: &str) -> Result<(), VerifyError> {
+        let wrong = |what: String| scan.misfit(frame, format!("its checkpoint cannot be true: {what}"));
+        let signed = SignedCheckpoint::parse(note).map_err(wrong)?;
+        let named = &signed.checkpoint;
+        if named.journal != scan.id() {
+            return Err(wrong("it is that of another journal".into()).into());
+        }
+        if named.sequence >= frame.sequence {
+            return Err(wrong(format!("it covers entry {}, which is not before it", named.sequence)).into());
+        }
+        if self.chain_after(scan, frame, named.sequence)? != named.chain {
+            return Err(wrong(format!("the entries up to number {} were rewritten", named.sequence)).into());
+        }
+        self.checkpoints += 1;
+        if !self.trust.keys.is_empty() {
+            signed.verify(&self.trust.keys).map_err(wrong)?;
+            self.cover(&signed);
+        }
+        Ok(())
+    }
+
+    fn cover(&mut self, signed: &SignedCheckpoint) {
+        let covered = Covered { sequence: signed.checkpoint.sequence, time: signed.checkpoint.time };
+        if self.trusted.is_none_or(|before| before.sequence <= covered.sequence) {
+            self.trusted = Some(covered);
+        }
+    }
+
+    /// The chain hash after an entry before `frame`.
+    fn chain_after(&self, scan: &Scan, frame: &ScannedFrame, sequence: u64) -> Result<ChainHash, JournalError> {
+        let back = usize::try_from(frame.sequence - sequence).unwrap_or(usize::MAX);
+        if sequence == 0 {
+            return Ok([0; 32]);
+        }
+        match self.recent.len().checked_sub(back).and_then(|index| self.recent.get(index)) {
+            Some(chain) => Ok(*chain),
+            None => scan.chain_after(sequence)?.ok_or_else(|| scan.misfit(frame, "its checkpoint names no entry")),
+        }
+    }
+
+    fn end(&self, entries: u64) -> Result<(), VerifyError> {
+        if let Some((name, reference)) = &self.trust.reference
+            && reference.checkpoint.sequence > entries
+        {
+            return Err(VerifyError::CutShort {
+                reference: name.clone(),
+                time: reference.checkpoint.time,
+                known: reference.checkpoint.sequence,
+                entries,
+            });
+        }
+        if !self.trust.keys.is_empty() && self.trusted.is_none() {
+            return Err(VerifyError::NoCheckpoint);
+        }
+        Ok(())
+    }
+}
