@@ -1,0 +1,217 @@
+//! What can go wrong with an HSM, each as one sentence that says what to do.
+
+use std::{io, path::PathBuf};
+
+use cryptoki::{context::Function, error::RvError};
+
+use super::{
+    ladder::{self, Rung},
+    uri::UriError,
+};
+
+/// Why the HSM, its token or its key cannot be used. No variant ever carries a PIN.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentences say what the fields are.
+pub enum Error {
+    #[error(transparent)]
+    Uri(#[from] UriError),
+
+    #[error("there is no PKCS#11 module {}: {source}; install the HSM's client software or correct module-path", path.display())]
+    ModuleMissing { path: PathBuf, source: io::Error },
+
+    #[error("the PKCS#11 module {} cannot be used ({reason}); check that it is a PKCS#11 library for this machine and that its own configuration is right", path.display())]
+    ModuleRefused { path: PathBuf, reason: String },
+
+    #[error("the PKCS#11 module {} cannot be initialised again while calls into it do not return", path.display())]
+    ModuleBusy { path: PathBuf },
+
+    #[error("there is no token with {wanted}; {}", known_tokens(known))]
+    TokenMissing { wanted: String, known: Vec<String> },
+
+    #[error("there are {} tokens with {wanted}; add serial=… to the PKCS#11 URI (their serial numbers are {})", serials.len(), serials.join(", "))]
+    TokenAmbiguous { wanted: String, serials: Vec<String> },
+
+    #[error(
+        "there is no PIN for token \"{token}\"; add pin-source=file:… to the PKCS#11 URI or set the environment variable BIRTHMARK_PIN"
+    )]
+    PinMissing { token: String },
+
+    #[error("the secret file {} cannot be read: {source}; correct its path or create it", path.display())]
+    SecretFile { path: PathBuf, source: io::Error },
+
+    #[error("the secret file {} is open to others (mode {mode:04o}); run: chmod 600 {}", path.display(), path.display())]
+    SecretFileExposed { path: PathBuf, mode: u32 },
+
+    #[error("the secret file {} is empty; write the secret into it", path.display())]
+    SecretFileEmpty { path: PathBuf },
+
+    #[error(
+        "token \"{token}\" refused the PIN; it was tried once and is not tried again, because more tries would lock the token: correct the PIN, then start again"
+    )]
+    PinIncorrect { token: String },
+
+    #[error("the PIN of token \"{token}\" is locked; its security officer must reset it")]
+    PinLocked { token: String },
+
+    #[error("token \"{token}\" cannot be used: {reason}")]
+    TokenUnfit { token: String, reason: &'static str },
+
+    #[error("token \"{token}\" has no {mechanism}, which this key needs to sign; use another key type, or another HSM")]
+    MechanismMissing { token: String, mechanism: &'static str },
+
+    #[error("token \"{token}\" has no private key with {wanted}; {}", known_keys(known))]
+    KeyMissing { wanted: String, token: String, known: Vec<String> },
+
+    #[error(
+        "token \"{token}\" has {count} private keys with {wanted}; name one of them with id=%… in the PKCS#11 URI (their ids are {ids})"
+    )]
+    KeyAmbiguous { wanted: String, token: String, count: usize, ids: String },
+
+    #[error(
+        "the key \"{label}\" is not marked CKA_SENSITIVE, so its value could be read; make a new key with birthmark ceremony"
+    )]
+    KeyNotSensitive { label: String },
+
+    #[error(
+        "the key \"{label}\" is marked CKA_EXTRACTABLE, so it could leave the HSM; make a new key with birthmark ceremony"
+    )]
+    KeyExtractable { label: String },
+
+    #[error(
+        "the key \"{label}\" is marked CKA_ALWAYS_AUTHENTICATE and would need its PIN for every signature; make a new key without it"
+    )]
+    KeyAlwaysAuthenticate { label: String },
+
+    #[error("the key \"{label}\" may not sign (CKA_SIGN is false); use a key that was made for signing")]
+    KeyCannotSign { label: String },
+
+    #[error("the key \"{label}\" cannot be used: {reason}")]
+    KeyUnsupported { label: String, reason: String },
+
+    #[error(
+        "the public half of key \"{label}\" is not in token \"{token}\"; import the public key with the same CKA_ID as the private key"
+    )]
+    PublicKeyMissing { label: String, token: String },
+
+    #[error(
+        "the certificate does not belong to key \"{label}\": SHA-256 of the certificate's public key is {certificate}, of the key's {key}; correct one of the two in the configuration"
+    )]
+    KeyMismatch { label: String, certificate: String, key: String },
+
+    #[error(
+        "a signature by key \"{label}\" does not verify with its public key; do not use this HSM before its maker has looked at it"
+    )]
+    SignatureWrong { label: String },
+
+    #[error("token \"{token}\" already has an object with the label \"{label}\"; choose another label")]
+    LabelTaken { label: String, token: String },
+
+    #[error("a certificate cannot be made: {0}")]
+    Certificate(String),
+
+    #[error("cannot start a signing thread: {0}")]
+    Thread(io::Error),
+
+    /// A PKCS#11 call failed in a way that has no sentence of its own.
+    #[error("{doing}: {call} failed with {code}", code = ladder::name(*code))]
+    Call { doing: &'static str, call: String, code: RvError },
+
+    /// cryptoki failed before or after the PKCS#11 call.
+    #[error("{doing}: {reason}")]
+    Wrapper { doing: &'static str, reason: String },
+}
+
+impl Error {
+    /// For `map_err`: what was being done when cryptoki failed.
+    pub(super) fn doing(doing: &'static str) -> impl Fn(cryptoki::error::Error) -> Error {
+        move |error| match error {
+            cryptoki::error::Error::Pkcs11(code, function) => Error::call(doing, (function, code)),
+            other => Error::Wrapper { doing, reason: other.to_string() },
+        }
+    }
+
+    /// A PKCS#11 call that failed.
+    pub(super) fn call(doing: &'static str, (function, code): (Function, RvError)) -> Error {
+        Error::Call { doing, call: format!("C_{function:?}"), code }
+    }
+
+    /// A short, stable code for metrics: the `CKR_…` name where there is one.
+    pub fn code(&self) -> String {
+        match self {
+            Error::Call { code, .. } => ladder::name(*code),
+            Error::PinIncorrect { .. } => "CKR_PIN_INCORRECT".into(),
+            Error::PinLocked { .. } => "CKR_PIN_LOCKED".into(),
+            Error::KeyMissing { .. } => "KEY_MISSING".into(),
+            Error::KeyMismatch { .. } => "KEY_MISMATCH".into(),
+            Error::TokenMissing { .. } => "TOKEN_MISSING".into(),
+            Error::SignatureWrong { .. } => "SIGNATURE_WRONG".into(),
+            Error::ModuleBusy { .. } => "MODULE_BUSY".into(),
+            _ => "OTHER".into(),
+        }
+    }
+
+    /// Where on the recovery ladder it stands.
+    pub(super) fn rung(&self) -> Rung {
+        match self {
+            Error::Call { code, .. } => ladder::rung(*code),
+            Error::PinIncorrect { .. } | Error::PinLocked { .. } => Rung::Final,
+            Error::Wrapper { .. } => Rung::Suspect,
+            _ => Rung::Breaker,
+        }
+    }
+
+    /// Whether time alone may mend it; what else is wrong is for the configuration, and refuses the start.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Error::Call { .. } => self.rung() != Rung::Final,
+            Error::Wrapper { .. }
+            | Error::TokenMissing { .. }
+            | Error::ModuleRefused { .. }
+            | Error::ModuleBusy { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the session's handle is already void, so that closing it might close another that was given its number.
+    pub(super) fn voids_session(&self) -> bool {
+        matches!(
+            self,
+            Error::Call {
+                code: RvError::SessionHandleInvalid | RvError::SessionClosed | RvError::CryptokiNotInitialized,
+                ..
+            }
+        )
+    }
+}
+
+fn known_tokens(labels: &[String]) -> String {
+    if labels.is_empty() {
+        "the module shows no token at all: initialise one, or check the environment variables that the module reads"
+            .into()
+    } else {
+        format!("the tokens are {}", quoted(labels))
+    }
+}
+
+fn known_keys(labels: &[String]) -> String {
+    if labels.is_empty() {
+        "it has no private key at all: make one with birthmark ceremony".into()
+    } else {
+        format!("its private keys are {}", quoted(labels))
+    }
+}
+
+fn quoted(labels: &[String]) -> String {
+    labels.iter().map(|label| format!("\"{label}\"")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_call_is_shown_with_its_names_in_the_standard() {
+        let error = Error::doing("signing")(cryptoki::error::Error::Pkcs11(RvError::DeviceError, Function::Sign));
+        assert_eq!(error.to_string(), "signing: C_Sign failed with CKR_DEVICE_ERROR");
+    }
+}

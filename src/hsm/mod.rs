@@ -1,0 +1,34 @@
+//! The PKCS#11 HSM: the only place that knows cryptoki.
+//!
+//! [`KeyUri`] names a key, [`Token`] is a token that this process is logged in to, [`Key`] is a checked private key in
+//! its own session, and [`Pool`] signs with several of them. [`generate()`] makes new keys, and [`RcgenKey`] lets rcgen
+//! sign CA and station certificates with a key that never leaves the HSM.
+
+mod call;
+mod check;
+mod error;
+mod generate;
+mod key;
+mod ladder;
+mod member;
+mod module;
+mod pool;
+mod queue;
+mod rcgen_key;
+mod sessions;
+mod uri;
+
+/// What keeps the log readable: cryptoki logs each return code that it has no name for as an error; what matters of them,
+/// we say.
+pub const LOG_FILTER: &str = "cryptoki=off";
+
+pub use call::exit_at_once;
+pub use check::{Check, Outcome, check};
+pub use error::Error;
+pub use generate::generate;
+pub use key::Key;
+pub use module::{ModuleInfo, Token, TokenIdentity};
+pub use pool::{Pool, PoolSettings};
+pub use rcgen_key::RcgenKey;
+pub use sessions::Sessions;
+pub use uri::{KeyQuery, KeyUri, TokenUri, UriError, read_secret};

@@ -1,0 +1,375 @@
+//! PKCS#11 URIs (RFC 7512), and where the PIN comes from.
+
+use std::{
+    fmt, fs,
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use cryptoki::types::AuthPin;
+use percent_encoding::percent_decode_str;
+use zeroize::Zeroizing;
+
+use super::Error;
+use crate::signer::SignatureAlgorithm;
+
+/// The environment variable that holds the PIN where the URI has no pin-source.
+const PIN_VARIABLE: &str = "BIRTHMARK_PIN";
+
+/// Names a private key: `pkcs11:token=birthmark;object=issuing?module-path=…&pin-source=file:…`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyUri {
+    /// Where the key is.
+    pub token: TokenUri,
+    /// Which of the token's keys it is.
+    pub key: KeyQuery,
+}
+
+/// Names a token: `pkcs11:token=birthmark?module-path=…&pin-source=file:…`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenUri {
+    /// The path of the PKCS#11 module; a relative one starts at the configuration file's folder.
+    pub module: PathBuf,
+    /// The token's label.
+    pub label: Option<String>,
+    /// The token's serial number.
+    pub serial: Option<String>,
+    /// The token's manufacturer.
+    pub manufacturer: Option<String>,
+    /// The token's model.
+    pub model: Option<String>,
+    /// The slot's number, which many HSMs change with every start: the label is the better name.
+    pub slot_id: Option<u64>,
+    /// The file that holds the PIN; a relative path starts at the configuration file's folder.
+    pub pin_source: Option<PathBuf>,
+}
+
+/// Which private key of a token; at least one of the two is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyQuery {
+    /// CKA_LABEL.
+    pub label: Option<String>,
+    /// CKA_ID.
+    pub id: Option<Vec<u8>>,
+    /// How it signs; the usual way of its kind if absent. No URI says this.
+    pub algorithm: Option<SignatureAlgorithm>,
+}
+
+/// What is wrong with a PKCS#11 URI, as one sentence.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a usable PKCS#11 URI: {0}")]
+pub struct UriError(String);
+
+impl KeyUri {
+    /// Reads a URI that names a key by its label (`object`), its `id`, or both.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, UriError> {
+        let parts = Parts::parse(text)?;
+        if parts.object.is_none() && parts.id.is_none() {
+            return Err(UriError("it names no key; add object=LABEL or id=%…".into()));
+        }
+        if let Some(kind) = &parts.kind
+            && kind != "private"
+        {
+            return Err(UriError(format!("type={kind} is not a private key; use type=private or leave it out")));
+        }
+        let key = KeyQuery { label: parts.object.clone(), id: parts.id.clone(), algorithm: None };
+        Ok(KeyUri { token: parts.token()?, key })
+    }
+}
+
+impl TokenUri {
+    /// Reads a URI that names a token and no key.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, UriError> {
+        let parts = Parts::parse(text)?;
+        if parts.object.is_some() || parts.id.is_some() || parts.kind.is_some() {
+            return Err(UriError("it must name the token only; take out object, id and type".into()));
+        }
+        parts.token()
+    }
+
+    /// The module's path, made absolute.
+    pub(super) fn module_in(&self, base_dir: &Path) -> PathBuf {
+        base_dir.join(&self.module)
+    }
+
+    /// The PIN: from the file that pin-source names, otherwise from the environment.
+    pub(super) fn pin(&self, base_dir: &Path) -> Result<AuthPin, Error> {
+        if let Some(path) = &self.pin_source {
+            return read_secret(&base_dir.join(path)).map(|secret| AuthPin::from(secret.as_str().to_owned()));
+        }
+        match std::env::var(PIN_VARIABLE).map(Zeroizing::new) {
+            Ok(pin) if !pin.is_empty() => Ok(AuthPin::from(pin.as_str().to_owned())),
+            _ => Err(Error::PinMissing { token: self.label.clone().unwrap_or_else(|| self.to_string()) }),
+        }
+    }
+}
+
+/// Which token, as an error message names it.
+impl fmt::Display for TokenUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts = [
+            ("label", &self.label),
+            ("serial number", &self.serial),
+            ("manufacturer", &self.manufacturer),
+            ("model", &self.model),
+        ];
+        let mut named: Vec<_> = texts
+            .iter()
+            .filter_map(|(name, value)| value.as_ref().map(|value| format!("{name} \"{value}\"")))
+            .collect();
+        named.extend(self.slot_id.map(|id| format!("slot number {id}")));
+        f.write_str(&named.join(" and "))
+    }
+}
+
+/// Which key, as an error message names it.
+impl fmt::Display for KeyQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.label, &self.id) {
+            (Some(label), Some(id)) => write!(f, "label \"{label}\" and id {}", hex::encode(id)),
+            (Some(label), None) => write!(f, "label \"{label}\""),
+            (None, id) => write!(f, "id {}", hex::encode(id.as_deref().unwrap_or_default())),
+        }
+    }
+}
+
+/// Reads a file that holds a secret (a PIN, a private key in PEM), without its trailing line end.
+///
+/// # Errors
+/// If it cannot be read, is not UTF-8, is empty, or if anyone but its owner may read it.
+pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, Error> {
+    let failed = |source| Error::SecretFile { path: path.to_owned(), source };
+    let mut file = fs::File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(Error::SecretFileExposed { path: path.to_owned(), mode });
+    }
+    // Room for the whole file from the start: a buffer that grows leaves copies of the secret behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(metadata.len() as usize + 1));
+    file.read_to_end(&mut bytes).map_err(failed)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| failed(io::Error::other("it is not UTF-8 text")))?;
+    let text = text.trim_end_matches(['\r', '\n']);
+    if text.is_empty() {
+        return Err(Error::SecretFileEmpty { path: path.to_owned() });
+    }
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// The attributes of a URI, decoded but not yet judged together.
+#[derive(Default)]
+struct Parts {
+    label: Option<String>,
+    serial: Option<String>,
+    manufacturer: Option<String>,
+    model: Option<String>,
+    slot_id: Option<u64>,
+    object: Option<String>,
+    id: Option<Vec<u8>>,
+    kind: Option<String>,
+    module: Option<PathBuf>,
+    pin_source: Option<PathBuf>,
+}
+
+impl Parts {
+    fn parse(text: &str) -> Result<Self, UriError> {
+        let rest = text.strip_prefix("pkcs11:").ok_or_else(|| UriError("it does not begin with \"pkcs11:\"".into()))?;
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let mut parts = Parts::default();
+        for attribute in path.split(';').filter(|attribute| !attribute.is_empty()) {
+            parts.path_attribute(attribute)?;
+        }
+        for attribute in query.split('&').filter(|attribute| !attribute.is_empty()) {
+            parts.query_attribute(attribute)?;
+        }
+        Ok(parts)
+    }
+
+    fn path_attribute(&mut self, attribute: &str) -> Result<(), UriError> {
+        let (name, value) = split(attribute)?;
+        match name {
+            "token" => set(&mut self.label, name, decode(name, value)?),
+            "serial" => set(&mut self.serial, name, decode(name, value)?),
+            "manufacturer" => set(&mut self.manufacturer, name, decode(name, value)?),
+            "model" => set(&mut self.model, name, decode(name, value)?),
+            "slot-id" => {
+                let number = decode(name, value)?;
+                let number = number.parse().map_err(|_| UriError(format!("slot-id={number} is not a number")))?;
+                set(&mut self.slot_id, name, number)
+            }
+            "object" => set(&mut self.object, name, decode(name, value)?),
+            "id" => set(&mut self.id, name, decode_bytes(name, value)?),
+            "type" => set(&mut self.kind, name, decode(name, value)?),
+            "module-path" | "pin-source" | "module-name" | "pin-value" => {
+                Err(UriError(format!("{name} belongs behind the \"?\" of the URI")))
+            }
+            _ => Err(UriError(format!(
+                "the attribute {name} is not known; the attributes are token, serial, manufacturer, model, slot-id, object, id and type, and behind \"?\" module-path and pin-source"
+            ))),
+        }
+    }
+
+    fn query_attribute(&mut self, attribute: &str) -> Result<(), UriError> {
+        let (name, value) = split(attribute)?;
+        match name {
+            "module-path" => set(&mut self.module, name, decode(name, value)?.into()),
+            "pin-source" => {
+                let source = decode(name, value)?;
+                let path = source.strip_prefix("file:").unwrap_or(&source);
+                // `file:///path` is the same file as `file:/path` (RFC 8089).
+                let path = path.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(path);
+                if path.is_empty() || path.starts_with('|') {
+                    return Err(UriError("pin-source must name a file".into()));
+                }
+                set(&mut self.pin_source, name, path.into())
+            }
+            // The value is not repeated: this message ends up in the logs that the secret must stay out of.
+            "pin-value" => Err(UriError(
+                "it holds a PIN (pin-value), which would show in logs; write the PIN into a file of mode 600 and use pin-source=file:…".into(),
+            )),
+            "module-name" => {
+                Err(UriError("module-name is ambiguous; name the module's file with module-path=/…".into()))
+            }
+            _ => Err(UriError(format!(
+                "the query attribute {name} is not known; the query attributes are module-path and pin-source"
+            ))),
+        }
+    }
+
+    fn token(self) -> Result<TokenUri, UriError> {
+        let module = self.module.ok_or_else(|| {
+            UriError("it does not name the HSM's PKCS#11 module; add ?module-path=/path/to/module.so".into())
+        })?;
+        let named = [&self.label, &self.serial, &self.manufacturer, &self.model].iter().any(|value| value.is_some());
+        if !named && self.slot_id.is_none() {
+            return Err(UriError("it names no token; add token=LABEL".into()));
+        }
+        Ok(TokenUri {
+            module,
+            label: self.label,
+            serial: self.serial,
+            manufacturer: self.manufacturer,
+            model: self.model,
+            slot_id: self.slot_id,
+            pin_source: self.pin_source,
+        })
+    }
+}
+
+fn split(attribute: &str) -> Result<(&str, &str), UriError> {
+    attribute.split_once('=').ok_or_else(|| UriError(format!("\"{attribute}\" is not of the form name=value")))
+}
+
+fn set<T>(place: &mut Option<T>, name: &str, value: T) -> Result<(), UriError> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(UriError(format!("{name} is given twice"))),
+    }
+}
+
+fn decode(name: &str, value: &str) -> Result<String, UriError> {
+    String::from_utf8(decode_bytes(name, value)?).map_err(|_| UriError(format!("the value of {name} is not UTF-8")))
+}
+
+fn decode_bytes(name: &str, value: &str) -> Result<Vec<u8>, UriError> {
+    // percent-encoding passes a broken escape through, which would name another key than the writer meant.
+    let whole = value
+        .split('%')
+        .skip(1)
+        .all(|rest| rest.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)));
+    if !whole {
+        return Err(UriError(format!("a \"%\" in the value of {name} is not followed by two hexadecimal digits")));
+    }
+    let bytes: Vec<u8> = percent_decode_str(value).collect();
+    if bytes.is_empty() { Err(UriError(format!("the value of {name} is empty"))) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // A test ends before its files matter.
+mod tests {
+    use super::*;
+
+    const MODULE: &str = "module-path=/usr/lib/module.so";
+
+    fn refused(text: &str) -> String {
+        KeyUri::parse(text).map_or_else(|error| error.to_string(), |uri| panic!("{uri:?} was accepted"))
+    }
+
+    #[test]
+    fn a_key_is_named_by_token_label_and_id() {
+        let uri = KeyUri::parse(&format!(
+            "pkcs11:token=Site%20A;serial=0a1b;manufacturer=Acme;model=M;slot-id=7;object=issuing%3b1;id=%01%fF;type=private?{MODULE}&pin-source=file:pin"
+        ))
+        .unwrap();
+        assert_eq!(uri.token.label.as_deref(), Some("Site A"));
+        assert_eq!(uri.token.slot_id, Some(7));
+        assert_eq!(uri.key.label.as_deref(), Some("issuing;1"));
+        assert_eq!(uri.key.id, Some(vec![1, 255]));
+        assert_eq!(uri.token.module, Path::new("/usr/lib/module.so"));
+        assert_eq!(uri.token.pin_source.as_deref(), Some(Path::new("pin")));
+    }
+
+    #[test]
+    fn a_pin_source_is_a_path_with_or_without_file() {
+        for (written, path) in
+            [("file:/a/pin", "/a/pin"), ("file:///a/pin", "/a/pin"), ("/a/pin", "/a/pin"), ("a/pin", "a/pin")]
+        {
+            let uri = TokenUri::parse(&format!("pkcs11:token=t?{MODULE}&pin-source={written}")).unwrap();
+            assert_eq!(uri.pin_source.as_deref(), Some(Path::new(path)), "{written}");
+        }
+    }
+
+    #[test]
+    fn a_pin_in_the_uri_is_refused_and_not_repeated() {
+        let message = refused(&format!("pkcs11:token=t;object=k?{MODULE}&pin-value=483920"));
+        assert!(message.contains("pin-source") && !message.contains("483920"), "{message}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (uri, says) in [
+            ("token=t".to_owned(), "begin with \"pkcs11:\""),
+            ("pkcs11:token=t;object=k".to_owned(), "module-path"),
+            (format!("pkcs11:token=t?{MODULE}"), "object=LABEL"),
+            (format!("pkcs11:object=k?{MODULE}"), "token=LABEL"),
+            (format!("pkcs11:token=t;objekt=k?{MODULE}"), "objekt is not known"),
+            (format!("pkcs11:token=t;object=k?{MODULE}&x-vendor=1"), "x-vendor is not known"),
+            (format!("pkcs11:token=t;object=k;object=l?{MODULE}"), "given twice"),
+            (format!("pkcs11:token=t;object=k%2?{MODULE}"), "hexadecimal"),
+            (format!("pkcs11:token=t;object=k;type=cert?{MODULE}"), "type=cert"),
+            (format!("pkcs11:token=t;object=k;slot-id=x?{MODULE}"), "not a number"),
+            ("pkcs11:token=t;object=k?module-name=softhsm2".to_owned(), "module-path"),
+        ] {
+            let message = refused(&uri);
+            assert!(message.contains(says), "{uri}: {message}");
+        }
+        assert!(TokenUri::parse(&format!("pkcs11:token=t;object=k?{MODULE}")).is_err());
+    }
+
+    #[test]
+    fn a_secret_file_is_for_its_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pin");
+        fs::write(&path, "1234\r\n").unwrap();
+        for (mode, good) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o610, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let read = read_secret(&path);
+            assert_eq!(read.is_ok(), good, "{mode:o}");
+            match read {
+                Ok(secret) => assert_eq!(secret.as_str(), "1234"),
+                Err(error) => assert!(error.to_string().contains("chmod 600"), "{error}"),
+            }
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&path, "\n").unwrap();
+        assert!(matches!(read_secret(&path), Err(Error::SecretFileEmpty { .. })));
+        assert!(matches!(read_secret(&folder.path().join("none")), Err(Error::SecretFile { .. })));
+    }
+}
