@@ -1,0 +1,381 @@
+//! The daemon's configuration file: strict TOML, whose errors name the key and the line.
+//!
+//! `hsm-config/birthmark.toml` is the example with every key commented.
+
+mod profile;
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    net::SocketAddr,
+    ops::Range,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use jiff::SignedDuration;
+use serde::Deserialize;
+use toml::Spanned;
+
+pub use self::profile::{
+    BeyondIssuer, CsrSubject, CustomExtension, IssuerFrom, KeyType, KeyUsage, OrderPolicy, Preset, Profile,
+};
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Environment variables for the PKCS#11 modules; `{config_dir}` in a value stands for this file's folder.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// The gRPC server.
+    pub server: Server,
+    /// The HTTP port for metrics and health; none if absent.
+    pub http: Option<Http>,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// The audit key, which signs checkpoints of the ledger; none are made if absent.
+    pub audit: Option<Audit>,
+    /// The CA of stations, operators and the daemon's own TLS certificate; only `birthmark station enroll` uses it.
+    pub station_ca: Option<StationCa>,
+    /// Which public keys are refused.
+    #[serde(default)]
+    pub keys: Keys,
+    /// The issuing CAs by name.
+    pub issuers: BTreeMap<String, Issuer>,
+    /// The certificate profiles by name.
+    pub profiles: BTreeMap<String, Profile>,
+
+    #[serde(skip)]
+    source: Source,
+}
+
+/// `[server]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// The address of the mTLS port; port 0 takes any free one.
+    pub listen: Spanned<SocketAddr>,
+    /// PEM: the server's certificate and whatever chain the stations need.
+    pub certificate: Spanned<PathBuf>,
+    /// PEM: its private key.
+    pub key: Spanned<PathBuf>,
+    /// PEM: the CA certificates that client certificates must come from.
+    pub client_ca: Spanned<PathBuf>,
+    /// The Unix socket for local operators; none if absent.
+    pub socket: Option<Spanned<PathBuf>>,
+    /// How many unanswered requests one stream may have.
+    #[serde(default = "default_window")]
+    pub window: Spanned<usize>,
+}
+
+fn default_window() -> Spanned<usize> {
+    Spanned::new(0..0, 256)
+}
+
+/// `[http]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// The address of the plain HTTP port; port 0 takes any free one.
+    pub listen: Spanned<SocketAddr>,
+}
+
+/// `[ledger]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ledger {
+    /// The data folder; made if absent.
+    pub path: Spanned<PathBuf>,
+    /// Nothing new is issued while the data folder's file system has less free space, in MiB.
+    #[serde(default = "default_min_free")]
+    pub min_free_mib: u32,
+}
+
+fn default_min_free() -> u32 {
+    256
+}
+
+/// `[keys]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// A file with SHA-256 hashes of SubjectPublicKeyInfos in hex, one a line.
+    pub block_list: Option<Spanned<PathBuf>>,
+}
+
+/// `[audit]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// A PKCS#11 URI of a key that issues nothing.
+    pub key: Spanned<String>,
+    /// How long entries may be without a checkpoint, such as `1h` or `30s`.
+    #[serde(default = "default_interval")]
+    pub interval: Spanned<String>,
+}
+
+fn default_interval() -> Spanned<String> {
+    Spanned::new(0..0, "1h".into())
+}
+
+impl Audit {
+    /// The interval, if it is one: `1s` to `168h`.
+    pub fn interval(&self) -> Option<Duration> {
+        let interval = self.interval.get_ref().parse::<SignedDuration>().ok()?;
+        let interval = Duration::try_from(interval).ok()?;
+        (Duration::from_secs(1)..=Duration::from_hours(7 * 24)).contains(&interval).then_some(interval)
+    }
+}
+
+/// `[station_ca]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StationCa {
+    /// PEM.
+    pub certificate: Spanned<PathBuf>,
+    /// A PKCS#11 URI.
+    pub key: Spanned<String>,
+}
+
+/// `[issuers.NAME]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Issuer {
+    /// PEM files: the issuing CA first, then each certificate that issued the one before it.
+    pub chain: Vec<Spanned<PathBuf>>,
+    /// A PKCS#11 URI, or several of tokens that all have this key.
+    pub key: Spanned<KeyUris>,
+    /// How it signs, such as `rsa-pss-sha384`; the usual algorithm of its key if absent.
+    pub signature: Option<Spanned<String>>,
+    /// How many sessions (and threads) sign with it, for each token; `"auto"` if absent.
+    #[serde(default)]
+    pub sessions: Option<Spanned<Sessions>>,
+    /// Seconds after which a call of the HSM is given up.
+    #[serde(default = "default_call_limit")]
+    pub call_limit_seconds: Spanned<u64>,
+    /// Seconds that a request waits for an HSM that is away before it is refused.
+    #[serde(default = "default_wait")]
+    pub wait_seconds: Spanned<u64>,
+}
+
+fn default_call_limit() -> Spanned<u64> {
+    Spanned::new(0..0, 10)
+}
+
+fn default_wait() -> Spanned<u64> {
+    Spanned::new(0..0, 15)
+}
+
+/// One key or several.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "a PKCS#11 URI or a list of them")]
+pub enum KeyUris {
+    /// One token.
+    One(String),
+    /// Several tokens with the same key.
+    Several(Vec<String>),
+}
+
+impl KeyUris {
+    /// The URIs.
+    pub fn uris(&self) -> &[String] {
+        match self {
+            KeyUris::One(uri) => std::slice::from_ref(uri),
+            KeyUris::Several(uris) => uris,
+        }
+    }
+}
+
+/// How many sessions sign.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged, expecting = "a number or \"auto\"")]
+pub enum Sessions {
+    /// So many.
+    Number(usize),
+    /// As a measurement at the start says.
+    Auto(Auto),
+}
+
+/// The word `auto`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auto {
+    /// Measured.
+    Auto,
+}
+
+/// A TOML file: where it came from, to name lines in errors and to resolve relative paths. The ceremony reads its file
+/// with it too.
+#[derive(Debug, Default)]
+pub(crate) struct Source {
+    path: PathBuf,
+    text: String,
+}
+
+impl Source {
+    /// Reads the file, which an error calls `kind`.
+    pub(crate) fn read<T: serde::de::DeserializeOwned>(path: &Path, kind: &str) -> Result<(T, Self), ConfigError> {
+        let text = fs::read_to_string(path)
+            .map_err(|error| ConfigError(format!("cannot read the {kind} {}: {error}", path.display())))?;
+        let path = std::path::absolute(path).map_err(|error| ConfigError(format!("{}: {error}", path.display())))?;
+        let source = Source { path, text };
+        let content = toml::from_str(&source.text).map_err(|error| source.parse_error(&error))?;
+        Ok((content, source))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The file's folder: where relative paths start.
+    pub(crate) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// Environment variables with `{config_dir}` filled in.
+    pub(crate) fn fill_in(&self, environment: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let folder = self.folder().display().to_string();
+        environment.iter().map(|(key, value)| (key.clone(), value.replace("{config_dir}", &folder))).collect()
+    }
+
+    /// toml's own error is a picture of some lines.
+    fn parse_error(&self, error: &toml::de::Error) -> ConfigError {
+        let span = error.span().unwrap_or_default();
+        let mut message = error.message().lines().collect::<Vec<_>>().join("; ");
+        if message == "invalid socket address syntax" {
+            message += "; write an IP address and a port, such as 127.0.0.1:8443";
+        }
+        match self.key_at(span.start) {
+            Some(key) => self.error_at(span, &key, message),
+            None => ConfigError(format!("{}:{}: {message}", self.path.display(), self.line_at(span.start))),
+        }
+    }
+
+    /// The key whose value, or the table whose header, stands in the line of this place.
+    fn key_at(&self, place: usize) -> Option<String> {
+        let table = |line: &str| Some(line.trim().strip_prefix('[')?.split_once(']')?.0.trim_matches('[').to_owned());
+        let mut lines: Vec<_> = self.text.lines().take(self.line_at(place)).collect();
+        let line = lines.pop()?;
+        let Some((key, _)) = line.split_once('=') else { return table(line) };
+        let key = key.trim().to_owned();
+        Some(match lines.into_iter().rev().find_map(table) {
+            Some(table) => format!("{table}.{key}"),
+            None => key,
+        })
+    }
+
+    fn line_at(&self, place: usize) -> usize {
+        self.text.get(..place).map_or(1, |before| before.matches('\n').count() + 1)
+    }
+
+    /// An error about the value of `key`, which stands at `span` of the file.
+    pub(crate) fn error_at(&self, span: Range<usize>, key: &str, message: impl fmt::Display) -> ConfigError {
+        let line = self.line_at(span.start);
+        ConfigError(format!("{}:{line}: {key}: {message}", self.path.display()))
+    }
+}
+
+/// What is wrong with the configuration, as one sentence that names the file, the line and the key.
+#[derive(Debug)]
+pub struct ConfigError(String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads and checks the file. What only the HSM or the files it names can tell is checked by who opens them.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let (mut config, source) = Source::read::<Config>(path, "configuration")?;
+        config.source = source;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The file's folder: where relative paths start.
+    pub fn folder(&self) -> &Path {
+        self.source.folder()
+    }
+
+    /// A path of the configuration, made absolute.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.folder().join(path)
+    }
+
+    /// The environment variables for the PKCS#11 modules, with `{config_dir}` filled in.
+    pub fn module_environment(&self) -> BTreeMap<String, String> {
+        self.source.fill_in(&self.environment)
+    }
+
+    /// An error about the value of `key`, which stands at `span` of the file.
+    pub fn error_at(&self, span: Range<usize>, key: &str, message: impl fmt::Display) -> ConfigError {
+        self.source.error_at(span, key, message)
+    }
+
+    /// An error about a key of a profile, at its value or, where it has none, at the profile.
+    pub fn profile_error(&self, profile: &str, key: &str, message: impl fmt::Display) -> ConfigError {
+        let place = self.profiles.get(profile).and_then(|settings| settings.place(key));
+        let place = place.or_else(|| {
+            let start = self.source.text().find(&format!("[profiles.{profile}]"))?;
+            Some(start..start)
+        });
+        self.error_at(place.unwrap_or_default(), &format!("profiles.{profile}.{key}"), message)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if !(1..=65_536).contains(self.server.window.get_ref()) {
+            return Err(self.error_at(self.server.window.span(), "server.window", "must be 1 to 65536"));
+        }
+        if self.issuers.is_empty() {
+            return Err(self.error_at(0..0, "issuers", "there must be at least one [issuers.NAME]"));
+        }
+        if self.profiles.is_empty() {
+            return Err(self.error_at(0..0, "profiles", "there must be at least one [profiles.NAME]"));
+        }
+        if let Some(audit) = &self.audit
+            && audit.interval().is_none()
+        {
+            let message = "must be a time from 1s to 168h, such as \"1h\" or \"15m\"";
+            return Err(self.error_at(audit.interval.span(), "audit.interval", message));
+        }
+        for (name, issuer) in &self.issuers {
+            let key = format!("issuers.{name}");
+            if issuer.chain.is_empty() {
+                let message = "must name the issuing CA's certificate file";
+                return Err(self.error_at(issuer.key.span(), &format!("{key}.chain"), message));
+            }
+            if issuer.key.get_ref().uris().is_empty() {
+                return Err(self.error_at(issuer.key.span(), &format!("{key}.key"), "must name at least one key"));
+            }
+            if let Some(sessions) = &issuer.sessions
+                && let Sessions::Number(number) = sessions.get_ref()
+                && !(1..=1024).contains(number)
+            {
+                return Err(self.error_at(
+                    sessions.span(),
+                    &format!("{key}.sessions"),
+                    "must be 1 to 1024, or \"auto\"",
+                ));
+            }
+            let seconds = [("call_limit_seconds", &issuer.call_limit_seconds), ("wait_seconds", &issuer.wait_seconds)];
+            for (name, value) in seconds {
+                if !(1..=3600).contains(value.get_ref()) {
+                    return Err(self.error_at(value.span(), &format!("{key}.{name}"), "must be 1 to 3600"));
+                }
+            }
+        }
+        Ok(())
+    }
+}

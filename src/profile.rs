@@ -1,0 +1,406 @@
+//! What a device gets: which issuer, subject, validity and extensions, for which keys. Pure; no I/O.
+//!
+//! A [`Profile`] is its section of the configuration, understood, with all that its certificates have in common encoded
+//! once. [`Profile::approve`] decides about one request and encodes what varies: validity, subject, key.
+
+mod alt_name;
+mod device_id;
+mod extensions;
+mod lines;
+mod preset;
+mod reader;
+mod subject;
+mod template;
+mod validity;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use const_oid::db::rfc5280::ID_CE_SUBJECT_KEY_IDENTIFIER;
+use jiff::{SignedDuration, Timestamp};
+
+pub(crate) use self::alt_name::HARDWARE_MODULE_NAME;
+pub use self::template::Values;
+use self::{
+    alt_name::AltName,
+    device_id::DeviceIds,
+    extensions::Extensions,
+    lines::{Line, Lines},
+    preset::Defaults,
+    reader::Reader,
+    subject::Subject,
+    template::Template,
+    validity::{End, Validity},
+};
+use crate::{
+    asn1::{OCTET_STRING, SEQUENCE, encoded_length, explicit, extension, primitive, tlv},
+    cert::IssuingCa,
+    config::{self, Config, ConfigError, CsrSubject, KeyType, OrderPolicy, Preset},
+    csr::VerifiedCsr,
+    ledger::Holder,
+    pattern::{self, Pattern},
+    serial::SerialNumber,
+    signer::{KeyKind, PublicKey},
+};
+
+/// How far certificates are back-dated, for devices and servers whose clock is behind.
+const BACK_DATED: SignedDuration = SignedDuration::from_hours(1);
+
+/// A profile, ready for use.
+#[derive(Debug)]
+pub struct Profile {
+    name: String,
+    preset: Preset,
+    lines: Lines,
+    keys: Vec<KeyType>,
+    subject: Subject,
+    alt_names: Vec<AltName>,
+    csr_subject: CsrSubject,
+    device_ids: Option<DeviceIds>,
+    order: OrderPolicy,
+    validity: Validity,
+    subject_key_identifier: bool,
+    longest: Option<usize>,
+    stations: Vec<Pattern>,
+    /// The order's attributes that the certificates show.
+    order_attributes: BTreeSet<String>,
+}
+
+/// A request that its profile allows. Only [`Profile::approve`] makes one.
+#[derive(Debug)]
+pub struct Approved {
+    holder: Holder,
+    issuer: Arc<IssuingCa>,
+    /// DER: what stands behind the serial number in the TBSCertificate.
+    body: Vec<u8>,
+}
+
+/// Why a profile refuses a request. Each message names the rule, the value and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProfileError {
+    /// The station may not use the profile.
+    #[error("the station {station} may not use the profile \"{profile}\"")]
+    StationRefused {
+        /// Who asked.
+        station: String,
+        /// For what.
+        profile: String,
+    },
+    /// The key type is not on the profile's list.
+    #[error("the profile \"{profile}\" does not take {found} keys; it takes {}", .taken.join(", "))]
+    KeyUnsupported {
+        /// The profile.
+        profile: String,
+        /// The CSR's key.
+        found: KeyKind,
+        /// What the profile takes.
+        taken: Vec<&'static str>,
+    },
+    /// The request names no order.
+    #[error("the profile \"{0}\" demands an order; name one")]
+    OrderRequired(String),
+    /// The CSR's subject or the device id does not fit the profile.
+    #[error("{0}")]
+    SubjectRefused(String),
+    /// A certificate made now would have an impossible validity.
+    #[error("{0}")]
+    IssuerEnding(String),
+}
+
+/// Who asks for what: all that a profile looks at besides the CSR.
+#[derive(Clone, Copy, Debug)]
+pub struct Applicant<'a> {
+    /// The device, the order, its attributes, and the station.
+    pub values: Values<'a>,
+    /// The moment.
+    pub now: Timestamp,
+}
+
+impl Profile {
+    /// Makes a profile of its configuration.
+    ///
+    /// # Errors
+    /// What is contradictory or unknown. What could only give invalid certificates is for [`crate::lint`] to find.
+    pub fn new(
+        config: &Config,
+        name: &str,
+        settings: &config::Profile,
+        issuers: &BTreeMap<String, Arc<IssuingCa>>,
+    ) -> Result<Profile, ConfigError> {
+        let reader = Reader { config, name, settings };
+        let defaults = Defaults::of(settings.preset);
+        let keys = settings.keys.as_ref().map_or(defaults.keys.to_vec(), |keys| keys.get_ref().clone());
+        if keys.is_empty() {
+            return Err(reader.error("keys", "must name at least one key type, such as \"p256\""));
+        }
+        let subject = read_subject(&reader, &defaults)?;
+        let alt_names = reader.each("subject_alt_names", &settings.subject_alt_names, AltName::parse)?;
+        let device_ids = match (&settings.device_id, defaults.device_id) {
+            (Some(rule), _) => Some(DeviceIds::parse(rule.get_ref())),
+            (None, rule) => rule.map(DeviceIds::parse),
+        };
+        let extensions = Extensions::read(&reader, &defaults, &keys)?;
+        let templates = || subject.templates().chain(alt_names.iter().map(AltName::template));
+        if !templates().any(Template::has_device_id) {
+            return Err(reader.error("subject", "must contain {device_id}, such as \"CN={device_id}\""));
+        }
+        if settings.order == OrderPolicy::Optional && templates().any(Template::needs_order) {
+            let message = "has {order} or {order.NAME}, which a request without an order could not fill in; say \
+                           order = \"required\" or take it out";
+            return Err(reader.error("subject", message));
+        }
+        Ok(Profile {
+            name: name.to_owned(),
+            preset: settings.preset,
+            lines: Lines::read(&reader, issuers, &extensions)?,
+            order_attributes: templates().flat_map(Template::order_attributes).map(str::to_owned).collect(),
+            keys,
+            subject,
+            alt_names,
+            csr_subject: settings.csr_subject,
+            device_ids: device_ids.transpose().map_err(|message| reader.error("device_id", message))?,
+            order: settings.order,
+            validity: read_validity(&reader, &defaults)?,
+            subject_key_identifier: settings.subject_key_identifier.unwrap_or(defaults.subject_key_identifier),
+            longest: defaults.longest,
+            stations: settings.stations.clone(),
+        })
+    }
+
+    /// Its name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What its certificates are for.
+    pub fn preset(&self) -> Preset {
+        self.preset
+    }
+
+    /// Who signs its certificates at this moment.
+    pub fn issuer_at(&self, now: Timestamp) -> &Arc<IssuingCa> {
+        &self.lines.at(now).issuer
+    }
+
+    /// Its issuers, and when each takes over (the first has no moment).
+    pub fn issuers(&self) -> impl Iterator<Item = (Option<Timestamp>, &Arc<IssuingCa>)> {
+        self.lines.all().map(|line| (line.from, &line.issuer))
+    }
+
+    /// The key types that it takes.
+    pub fn keys(&self) -> &[KeyType] {
+        &self.keys
+    }
+
+    /// What it demands of the CSR's subject.
+    pub fn csr_subject(&self) -> CsrSubject {
+        self.csr_subject
+    }
+
+    /// Whether a request must be charged to an order.
+    pub fn order_policy(&self) -> OrderPolicy {
+        self.order
+    }
+
+    /// The attributes that its orders must have.
+    pub fn order_attributes(&self) -> &BTreeSet<String> {
+        &self.order_attributes
+    }
+
+    /// Whether the station `<line>/<station>` may use it.
+    pub fn allows_station(&self, station: &str) -> bool {
+        pattern::allows(&self.stations, station)
+    }
+
+    /// Checks that certificates can be made under an order: that it has the attributes that they show, and that those fit.
+    ///
+    /// # Errors
+    /// The first that is missing, or is not what its place in the certificate allows.
+    pub fn check_order(&self, order: &str, attributes: &BTreeMap<String, String>) -> Result<(), String> {
+        let (device, station, _) = self.sample();
+        let values = Values { device: &device, order, station: &station, attributes };
+        let mut unused = Vec::new();
+        self.subject.encode(&values, &mut unused)?;
+        alt_name::encode(&self.alt_names, &values, &mut unused)
+    }
+
+    /// Device id, station and order's attributes that a sample certificate may have; the id is as short as the profile
+    /// allows.
+    pub fn sample(&self) -> (String, String, BTreeMap<String, String>) {
+        let device = self.device_ids.as_ref().map_or("0", DeviceIds::sample).to_owned();
+        let station =
+            self.stations.first().map_or("line1/tester1".into(), |pattern| pattern.as_str().replace('*', "1"));
+        let attributes = self.order_attributes.iter();
+        let attributes = attributes.map(|name| (name.clone(), self.subject.sample_of(name).to_owned())).collect();
+        (device, station, attributes)
+    }
+
+    /// Decides what the device gets.
+    ///
+    /// # Errors
+    /// The first rule of the profile that the request breaks.
+    pub fn approve(&self, csr: VerifiedCsr, applicant: &Applicant<'_>) -> Result<Approved, ProfileError> {
+        let Applicant { values, now } = applicant;
+        if !self.allows_station(values.station) {
+            return Err(ProfileError::StationRefused { station: values.station.into(), profile: self.name.clone() });
+        }
+        if values.order.is_empty() && self.order == OrderPolicy::Required {
+            return Err(ProfileError::OrderRequired(self.name.clone()));
+        }
+        let public_key = csr.public_key();
+        if !self.keys.iter().any(|key| takes(*key, public_key.kind)) {
+            let taken = self.keys.iter().map(|key| key.as_str()).collect();
+            return Err(ProfileError::KeyUnsupported { profile: self.name.clone(), found: public_key.kind, taken });
+        }
+        if let Some(device_ids) = &self.device_ids {
+            device_ids.check(values.device).map_err(ProfileError::SubjectRefused)?;
+        }
+        self.check_csr_subject(&csr, values.device)?;
+        let line = self.lines.at(*now);
+        let body = self.body(line, public_key, applicant)?;
+        let holder = Holder {
+            device: values.device.to_owned(),
+            key_hash: public_key.hash(),
+            order: values.order.to_owned(),
+            profile: self.name.clone(),
+            issuer: line.issuer.name().to_owned(),
+        };
+        Ok(Approved { holder, issuer: Arc::clone(&line.issuer), body })
+    }
+
+    fn check_csr_subject(&self, csr: &VerifiedCsr, device: &str) -> Result<(), ProfileError> {
+        let (name, found) = match self.csr_subject {
+            CsrSubject::Ignore => return Ok(()),
+            CsrSubject::CnIsDeviceId => ("CN", csr.common_name()),
+            CsrSubject::SerialNumberIsDeviceId => ("serialNumber", csr.serial_number()),
+        };
+        if found == Some(device) {
+            return Ok(());
+        }
+        let found = found.map_or("it has none, or several".to_owned(), |found| format!("it is \"{found}\""));
+        let message = format!("the {name} of the CSR's subject must be the device id \"{device}\"; {found}");
+        Err(ProfileError::SubjectRefused(message))
+    }
+
+    /// Encodes what stands behind the serial number (RFC 5280 section 4.1.2): algorithm, issuer, validity, subject,
+    /// key, extensions.
+    fn body(&self, line: &Line, key: &PublicKey, applicant: &Applicant<'_>) -> Result<Vec<u8>, ProfileError> {
+        let Applicant { values, now } = applicant;
+        let validity = self.validity.at(*now, &line.issuer).map_err(ProfileError::IssuerEnding)?;
+        let constant = if matches!(key.kind, KeyKind::Rsa { .. }) { &line.extensions_rsa } else { &line.extensions };
+        let mut failed = Ok(());
+        let mut body = Vec::with_capacity(line.head.len() + key.spki.len() + constant.len() + 512);
+        body.extend_from_slice(&line.head);
+        tlv(&mut body, SEQUENCE, |out| validity.iter().for_each(|time| time.encode(out)));
+        self.subject.encode(values, &mut body).map_err(ProfileError::SubjectRefused)?;
+        body.extend_from_slice(&key.spki);
+        tlv(&mut body, explicit(3), |out| {
+            tlv(out, SEQUENCE, |out| {
+                out.extend_from_slice(constant);
+                if self.subject_key_identifier {
+                    extension(out, ID_CE_SUBJECT_KEY_IDENTIFIER, false, |out| {
+                        primitive(out, OCTET_STRING, &key.identifier());
+                    });
+                }
+                failed = alt_name::encode(&self.alt_names, values, out);
+            });
+        });
+        failed.map_err(ProfileError::SubjectRefused)?;
+        self.check_length(body.len(), &line.issuer)?;
+        Ok(body)
+    }
+
+    /// Refuses what would be too long a certificate, whatever its signature's length.
+    fn check_length(&self, body: usize, issuer: &IssuingCa) -> Result<(), ProfileError> {
+        let Some(longest) = self.longest else { return Ok(()) };
+        let algorithm = issuer.algorithm();
+        // [0] version 3, and the serial number.
+        let to_be_signed = encoded_length(5 + encoded_length(SerialNumber::LENGTH) + body);
+        let signature = encoded_length(1 + algorithm.longest_signature(issuer.public_key()));
+        let length = encoded_length(to_be_signed + algorithm.identifier().len() + signature);
+        if length <= longest {
+            return Ok(());
+        }
+        Err(ProfileError::SubjectRefused(format!(
+            "the certificate could have {length} octets; at most {longest} are allowed: shorten its subject"
+        )))
+    }
+}
+
+impl Approved {
+    /// For whom the certificate is.
+    pub fn holder(&self) -> &Holder {
+        &self.holder
+    }
+
+    /// Who signs it.
+    pub fn issuer(&self) -> &Arc<IssuingCa> {
+        &self.issuer
+    }
+
+    /// DER: what stands behind the serial number in the TBSCertificate.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+fn read_subject(reader: &Reader<'_>, defaults: &Defaults) -> Result<Subject, ConfigError> {
+    let mut subject = Subject::new();
+    match (&reader.settings.subject, defaults.subject) {
+        (Some(attributes), _) => {
+            for text in attributes {
+                subject.add(text.get_ref()).map_err(|message| reader.error_at(text.span(), "subject", message))?;
+            }
+        }
+        (None, Some(usual)) => subject.add(usual).map_err(|message| reader.error("subject", message))?,
+        (None, None) => {
+            let message = "is missing: only you know the product's VID and PID; such as \
+                           [\"CN={device_id}\", \"VID=FFF1\", \"PID=8000\"]";
+            return Err(reader.error("subject", message));
+        }
+    }
+    if subject.is_empty() {
+        return Err(reader.error("subject", "must not be empty"));
+    }
+    Ok(subject)
+}
+
+fn read_validity(reader: &Reader<'_>, defaults: &Defaults) -> Result<Validity, ConfigError> {
+    let settings = reader.settings;
+    let end = match (&settings.validity_days, &settings.not_after) {
+        (None, None) => defaults.end,
+        (Some(days), None) if (1..=36_525).contains(days.get_ref()) => {
+            End::After(SignedDuration::from_hours(24 * i64::from(*days.get_ref())))
+        }
+        (Some(_), None) => return Err(reader.error("validity_days", "must be 1 to 36525 (100 years)")),
+        (None, Some(text)) => End::parse(text.get_ref()).map_err(|message| reader.error("not_after", message))?,
+        (Some(_), Some(_)) => {
+            return Err(reader.error("not_after", "stands beside validity_days; say one of the two"));
+        }
+    };
+    let back_dated = match &settings.back_dated_minutes {
+        None => BACK_DATED,
+        Some(minutes) if *minutes.get_ref() <= 60 * 24 * 31 => SignedDuration::from_mins(i64::from(*minutes.get_ref())),
+        Some(minutes) => {
+            return Err(reader.error_at(minutes.span(), "back_dated_minutes", "must be 0 to 44640 (31 days)"));
+        }
+    };
+    // What an idevid's 99991231235959Z is allowed, another end is not.
+    let beyond = if end == defaults.end { defaults.beyond_issuer } else { config::BeyondIssuer::Refuse };
+    Ok(Validity { back_dated, end, beyond_issuer: settings.beyond_issuer.unwrap_or(beyond) })
+}
+
+fn takes(listed: KeyType, found: KeyKind) -> bool {
+    match (listed, found) {
+        (KeyType::P256, KeyKind::P256)
+        | (KeyType::P384, KeyKind::P384)
+        | (KeyType::P521, KeyKind::P521)
+        | (KeyType::Ed25519, KeyKind::Ed25519) => true,
+        (KeyType::Rsa2048, KeyKind::Rsa { bits }) => bits == 2048,
+        (KeyType::Rsa3072, KeyKind::Rsa { bits }) => bits == 3072,
+        (KeyType::Rsa4096, KeyKind::Rsa { bits }) => bits == 4096,
+        _ => false,
+    }
+}

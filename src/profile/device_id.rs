@@ -1,0 +1,109 @@
+//! Which device ids a profile takes, beyond what the protocol allows for all.
+
+use regex::Regex;
+use regex_syntax::hir::{Class, Hir, HirKind};
+
+/// Names for the rules of clouds.
+const KNOWN: &[(&str, &str)] = &[
+    // What AWS IoT Core allows in a thing name.
+    ("aws-thing-name", "[a-zA-Z0-9:_-]{1,128}"),
+    // What Azure DPS allows in a registration id that is also a CN, in lower case as DPS shows it.
+    ("azure-registration-id", "[a-z0-9._:-]{0,63}[a-z0-9-]"),
+];
+
+#[derive(Debug)]
+pub(super) struct DeviceIds {
+    /// As the configuration writes it.
+    rule: String,
+    /// The whole id must fit.
+    pattern: Regex,
+    /// A short one.
+    sample: String,
+}
+
+impl DeviceIds {
+    /// Reads the name of a known rule, or a regular expression.
+    pub(super) fn parse(rule: &str) -> Result<DeviceIds, String> {
+        let expression = KNOWN.iter().find(|(name, _)| *name == rule).map_or(rule, |(_, expression)| expression);
+        let pattern = Regex::new(&format!(r"\A(?:{expression})\z")).map_err(|error| {
+            let names: Vec<_> = KNOWN.iter().map(|(name, _)| *name).collect();
+            format!("it is neither {} nor a regular expression: {error}", names.join(" nor "))
+        })?;
+        let shortest = regex_syntax::parse(expression).map(|parsed| shortest(&parsed)).unwrap_or_default();
+        let allowed = |id: &&str| crate::issuer::check_id("device_id", id, 128).is_ok() && pattern.is_match(id);
+        let sample = [shortest.as_str(), "0", "a", "A"].into_iter().find(allowed).map(str::to_owned);
+        let sample = sample.ok_or_else(|| {
+            format!(
+                "\"{rule}\" takes no device id that can be found; an id has 1 to 128 characters of A-Z a-z 0-9 . _ : - \
+                 and begins with a letter or digit"
+            )
+        })?;
+        Ok(DeviceIds { rule: rule.to_owned(), pattern, sample })
+    }
+
+    pub(super) fn check(&self, device: &str) -> Result<(), String> {
+        if self.pattern.is_match(device) {
+            return Ok(());
+        }
+        let named = KNOWN.iter().find(|(name, _)| *name == self.rule);
+        let expression = named.map_or_else(String::new, |(_, expression)| format!(" ({expression})"));
+        Err(format!("the device id \"{device}\" does not fit the profile's device_id = \"{}\"{expression}", self.rule))
+    }
+
+    /// A device id that fits, as short as they come.
+    pub(super) fn sample(&self) -> &str {
+        &self.sample
+    }
+}
+
+/// A short text that fits an expression, of letters and digits where it leaves a choice.
+fn shortest(expression: &Hir) -> String {
+    match expression.kind() {
+        HirKind::Empty | HirKind::Look(_) => String::new(),
+        HirKind::Literal(literal) => String::from_utf8_lossy(&literal.0).into_owned(),
+        HirKind::Class(class) => character(class).into(),
+        HirKind::Repetition(repetition) => shortest(&repetition.sub).repeat(repetition.min as usize),
+        HirKind::Capture(capture) => shortest(&capture.sub),
+        HirKind::Concat(parts) => parts.iter().map(shortest).collect(),
+        HirKind::Alternation(parts) => parts.iter().map(shortest).min_by_key(String::len).unwrap_or_default(),
+    }
+}
+
+fn character(class: &Class) -> char {
+    let holds = |wanted: char| match class {
+        Class::Unicode(class) => class.ranges().iter().any(|range| (range.start()..=range.end()).contains(&wanted)),
+        Class::Bytes(class) => {
+            class.ranges().iter().any(|range| (range.start()..=range.end()).contains(&(wanted as u8)))
+        }
+    };
+    ('0'..='9')
+        .chain('a'..='z')
+        .chain('A'..='Z')
+        .chain(['-', '_', ':', '.'])
+        .find(|wanted| holds(*wanted))
+        .unwrap_or('?')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_takes_whole_ids_and_has_a_sample() {
+        for (rule, sample, good, bad) in [
+            ("aws-thing-name", "0", "A:b_c-1", "a.b"),
+            ("azure-registration-id", "0", "dev-0001", "Dev"),
+            ("SN[0-9]{6}", "SN000000", "SN123456", "SN1234567"),
+            ("a|bc", "a", "bc", "abc"),
+            (".*", "0", "x", "x\n"),
+            ("(?i)dev-[^x]{2}", "dev-00", "dev-ab", "dev-a"),
+        ] {
+            let ids = DeviceIds::parse(rule).unwrap();
+            assert_eq!(ids.sample(), sample, "{rule}");
+            assert!(ids.check(good).is_ok(), "{rule}");
+            assert!(ids.check(bad).unwrap_err().contains(rule), "{rule}");
+        }
+        assert!(DeviceIds::parse("[").unwrap_err().contains("aws-thing-name"));
+        assert!(DeviceIds::parse("/+").unwrap_err().contains("takes no device id"));
+    }
+}
