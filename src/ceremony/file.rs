@@ -1,0 +1,364 @@
+//! The ceremony file: strict TOML, whose errors name the key and the line.
+
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::certificate::distinguished_name;
+use crate::{
+    config::{ConfigError, KeyType, Source},
+    hsm::TokenUri,
+    name::Attribute,
+    signer::KeyKind,
+};
+
+/// A ceremony file that was read and understood; nothing outside of it was looked at.
+#[derive(Debug)]
+pub(crate) struct CeremonyFile {
+    pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) token: TokenUri,
+    pub(crate) record: Place,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) source: Source,
+}
+
+/// One step.
+#[derive(Debug)]
+pub(crate) struct Step {
+    /// As the file writes it: `root`, `station-ca`, `intermediate`, `request`, `import` or `audit-key`.
+    pub(crate) name: &'static str,
+    /// The label of the key that the step makes or, for `import`, uses.
+    pub(crate) key: Spanned<String>,
+    pub(crate) action: Action,
+}
+
+/// What a step does.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// A new key and its self-signed CA certificate: `root` and `station-ca`.
+    SelfSigned { authority: Authority },
+    /// A new key and its CA certificate by another CA.
+    Intermediate { authority: Authority, issuer: IssuerRef },
+    /// A new key and a PKCS#10 request.
+    Request { kind: KeyKind, subject: Vec<Attribute>, request: Place },
+    /// A certificate that an offline root made of a request.
+    Import { signed: Place, root: Place, certificate: Place },
+    /// A new key that signs checkpoints of the ledger, and its public half in a file.
+    AuditKey { kind: KeyKind, public_key: Place },
+}
+
+/// A CA that a step makes.
+#[derive(Debug)]
+pub(crate) struct Authority {
+    pub(crate) kind: KeyKind,
+    pub(crate) subject: Vec<Attribute>,
+    pub(crate) days: Spanned<u32>,
+    /// How many CAs may stand below it in a chain; no limit if `None`.
+    pub(crate) path_length: Option<u8>,
+    pub(crate) certificate: Place,
+}
+
+/// The CA that issues an intermediate.
+#[derive(Debug)]
+pub(crate) struct IssuerRef {
+    pub(crate) certificate: Place,
+    pub(crate) key: IssuerKey,
+}
+
+/// Where the issuer's private key is.
+#[derive(Debug)]
+pub(crate) enum IssuerKey {
+    /// In the ceremony's token, under this label.
+    Label(Spanned<String>),
+    /// In a file: unencrypted PKCS#8 PEM.
+    File(Place),
+}
+
+/// A file that the ceremony reads or writes.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// As the ceremony file writes it.
+    pub(crate) written: PathBuf,
+    /// The same, absolute.
+    pub(crate) path: PathBuf,
+    pub(crate) span: Range<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFile {
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
+    token: RawToken,
+    ceremony: RawCeremony,
+    #[serde(default)]
+    step: Vec<Spanned<RawStep>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawToken {
+    uri: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCeremony {
+    record: Spanned<PathBuf>,
+}
+
+/// All that any step may have; which of it a step needs depends on what it does.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawStep {
+    r#do: Spanned<String>,
+    key: Spanned<String>,
+    key_type: Option<Spanned<KeyType>>,
+    subject: Option<Spanned<Vec<Spanned<String>>>>,
+    days: Option<Spanned<u32>>,
+    path_length: Option<Spanned<u8>>,
+    issuer: Option<Spanned<RawIssuer>>,
+    certificate: Option<Spanned<PathBuf>>,
+    request: Option<Spanned<PathBuf>>,
+    signed: Option<Spanned<PathBuf>>,
+    root: Option<Spanned<PathBuf>>,
+    public_key: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawIssuer {
+    certificate: Spanned<PathBuf>,
+    key: Option<Spanned<String>>,
+    key_file: Option<Spanned<PathBuf>>,
+}
+
+impl CeremonyFile {
+    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        let (raw, source) = Source::read::<RawFile>(path, "ceremony file")?;
+        let token = TokenUri::parse(raw.token.uri.get_ref())
+            .map_err(|error| source.error_at(raw.token.uri.span(), "token.uri", error))?;
+        if raw.step.is_empty() {
+            return Err(source.error_at(0..0, "step", "there must be at least one [[step]]"));
+        }
+        let steps = raw
+            .step
+            .iter()
+            .map(|step| StepReader { source: &source, span: step.span(), raw: step.get_ref() }.step())
+            .collect::<Result<_, _>>()?;
+        let record = place(&source, &raw.ceremony.record);
+        Ok(CeremonyFile { environment: raw.environment, token, record, steps, source })
+    }
+}
+
+fn place(source: &Source, written: &Spanned<PathBuf>) -> Place {
+    let path = source.folder().join(written.get_ref());
+    Place { written: written.get_ref().clone(), path, span: written.span() }
+}
+
+/// Reads one step: which keys it needs and may have depends on what it does.
+struct StepReader<'a> {
+    source: &'a Source,
+    span: Range<usize>,
+    raw: &'a RawStep,
+}
+
+impl StepReader<'_> {
+    fn step(&self) -> Result<Step, ConfigError> {
+        let (name, action) = match self.raw.r#do.get_ref().as_str() {
+            "root" => {
+                self.allow(&["key_type", "subject", "days", "path_length", "certificate"])?;
+                ("root", Action::SelfSigned { authority: self.authority(None)? })
+            }
+            "station-ca" => {
+                self.allow(&["key_type", "subject", "days", "certificate"])?;
+                ("station-ca", Action::SelfSigned { authority: self.authority(Some(0))? })
+            }
+            "intermediate" => {
+                self.allow(&["key_type", "subject", "days", "path_length", "issuer", "certificate"])?;
+                let (authority, issuer) = (self.authority(Some(0))?, self.issuer()?);
+                ("intermediate", Action::Intermediate { authority, issuer })
+            }
+            "request" => {
+                self.allow(&["key_type", "subject", "request"])?;
+                let request = self.place("request", &self.raw.request)?;
+                ("request", Action::Request { kind: self.kind()?, subject: self.subject()?, request })
+            }
+            "import" => {
+                self.allow(&["signed", "root", "certificate"])?;
+                let signed = self.place("signed", &self.raw.signed)?;
+                let root = self.place("root", &self.raw.root)?;
+                (
+                    "import",
+                    Action::Import { signed, root, certificate: self.place("certificate", &self.raw.certificate)? },
+                )
+            }
+            "audit-key" => {
+                self.allow(&["key_type", "public_key"])?;
+                let public_key = self.place("public_key", &self.raw.public_key)?;
+                ("audit-key", Action::AuditKey { kind: self.kind()?, public_key })
+            }
+            other => {
+                let message = format!(
+                    "\"{other}\" is not a step; the steps are root, intermediate, request, import, station-ca and \
+                     audit-key"
+                );
+                return Err(self.source.error_at(self.raw.r#do.span(), "step.do", message));
+            }
+        };
+        if self.raw.key.get_ref().is_empty() || self.raw.key.get_ref().chars().any(char::is_control) {
+            return Err(self.source.error_at(self.raw.key.span(), "step.key", "must be a label for the key"));
+        }
+        Ok(Step { name, key: self.raw.key.clone(), action })
+    }
+
+    /// Refuses the keys of the file that this step would silently ignore.
+    fn allow(&self, allowed: &[&str]) -> Result<(), ConfigError> {
+        let raw = self.raw;
+        let present = [
+            ("key_type", raw.key_type.as_ref().map(Spanned::span)),
+            ("subject", raw.subject.as_ref().map(Spanned::span)),
+            ("days", raw.days.as_ref().map(Spanned::span)),
+            ("path_length", raw.path_length.as_ref().map(Spanned::span)),
+            ("issuer", raw.issuer.as_ref().map(Spanned::span)),
+            ("certificate", raw.certificate.as_ref().map(Spanned::span)),
+            ("request", raw.request.as_ref().map(Spanned::span)),
+            ("signed", raw.signed.as_ref().map(Spanned::span)),
+            ("root", raw.root.as_ref().map(Spanned::span)),
+            ("public_key", raw.public_key.as_ref().map(Spanned::span)),
+        ];
+        for (name, span) in present {
+            if let Some(span) = span
+                && !allowed.contains(&name)
+            {
+                let message = format!("has no meaning in a step with do = \"{}\"", raw.r#do.get_ref());
+                return Err(self.source.error_at(span, &format!("step.{name}"), message));
+            }
+        }
+        Ok(())
+    }
+
+    fn required<'v, T>(&self, name: &str, value: &'v Option<T>) -> Result<&'v T, ConfigError> {
+        value.as_ref().ok_or_else(|| {
+            let message = format!("is missing; a step with do = \"{}\" needs it", self.raw.r#do.get_ref());
+            self.source.error_at(self.span.clone(), &format!("step.{name}"), message)
+        })
+    }
+
+    fn place(&self, name: &str, value: &Option<Spanned<PathBuf>>) -> Result<Place, ConfigError> {
+        self.required(name, value).map(|value| place(self.source, value))
+    }
+
+    fn authority(&self, default_path_length: Option<u8>) -> Result<Authority, ConfigError> {
+        let days = self.required("days", &self.raw.days)?.clone();
+        if !(1..=36_525).contains(days.get_ref()) {
+            return Err(self.source.error_at(days.span(), "step.days", "must be 1 to 36525 (100 years)"));
+        }
+        Ok(Authority {
+            kind: self.kind()?,
+            subject: self.subject()?,
+            days,
+            path_length: self.raw.path_length.as_ref().map(|length| *length.get_ref()).or(default_path_length),
+            certificate: self.place("certificate", &self.raw.certificate)?,
+        })
+    }
+
+    fn kind(&self) -> Result<KeyKind, ConfigError> {
+        let key_type = self.required("key_type", &self.raw.key_type)?;
+        match key_type.get_ref() {
+            KeyType::P256 => Ok(KeyKind::P256),
+            KeyType::P384 => Ok(KeyKind::P384),
+            KeyType::P521 => Ok(KeyKind::P521),
+            KeyType::Rsa2048 => Ok(KeyKind::Rsa { bits: 2048 }),
+            KeyType::Rsa3072 => Ok(KeyKind::Rsa { bits: 3072 }),
+            KeyType::Rsa4096 => Ok(KeyKind::Rsa { bits: 4096 }),
+            KeyType::Ed25519 => {
+                let message = "a CA key cannot be ed25519; use p256, p384, p521, rsa2048, rsa3072 or rsa4096";
+                Err(self.source.error_at(key_type.span(), "step.key_type", message))
+            }
+        }
+    }
+
+    fn subject(&self) -> Result<Vec<Attribute>, ConfigError> {
+        let subject = self.required("subject", &self.raw.subject)?;
+        let attributes = subject
+            .get_ref()
+            .iter()
+            .map(|text| {
+                Attribute::parse(text.get_ref())
+                    .map_err(|message| self.source.error_at(text.span(), "step.subject", message))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        distinguished_name(&attributes)
+            .map_err(|message| self.source.error_at(subject.span(), "step.subject", message))?;
+        Ok(attributes)
+    }
+
+    fn issuer(&self) -> Result<IssuerRef, ConfigError> {
+        let issuer = self.required("issuer", &self.raw.issuer)?;
+        let RawIssuer { certificate, key, key_file } = issuer.get_ref();
+        let key = match (key, key_file) {
+            (Some(label), None) => IssuerKey::Label(label.clone()),
+            (None, Some(file)) => IssuerKey::File(place(self.source, file)),
+            _ => {
+                let message = "must have either key (a label in this token) or key_file (PKCS#8 PEM)";
+                return Err(self.source.error_at(issuer.span(), "step.issuer", message));
+            }
+        };
+        Ok(IssuerRef { certificate: place(self.source, certificate), key })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // A test ends before its files matter.
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "[token]\nuri = \"pkcs11:token=t?module-path=/m.so\"\n[ceremony]\nrecord = \"r.json\"\n";
+
+    fn load(steps: &str) -> Result<CeremonyFile, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ceremony.toml");
+        std::fs::write(&path, format!("{HEAD}{steps}")).unwrap();
+        CeremonyFile::load(&path).map_err(|error| error.to_string())
+    }
+
+    const ROOT: &str = "[[step]]\ndo = \"root\"\nkey = \"k\"\nkey_type = \"p384\"\nsubject = [\"CN=R\"]\ndays = 10\ncertificate = \"c.pem\"\n";
+
+    #[test]
+    fn a_root_has_no_path_length_and_a_station_ca_has_zero() {
+        let file = load(&format!("{ROOT}{}", ROOT.replace("\"root\"", "\"station-ca\""))).unwrap();
+        let lengths: Vec<_> = file
+            .steps
+            .iter()
+            .map(|step| match &step.action {
+                Action::SelfSigned { authority } => authority.path_length,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(lengths, [None, Some(0)]);
+    }
+
+    #[test]
+    fn an_error_names_line_and_key() {
+        for (from, to, says) in [
+            ("days = 10\n", "", ":5: step.days: is missing"),
+            ("days = 10", "days = 0", ":10: step.days: must be 1 to"),
+            ("days = 10", "days = 10\nrequest = \"x\"", ":11: step.request: has no meaning"),
+            ("p384", "ed25519", ":8: step.key_type: a CA key cannot be ed25519"),
+            ("CN=R", "XX=R", ":9: step.subject: \"XX\" is not a known"),
+            ("\"CN=R\"", "\"CN=R\", \"CN=S\"", ":9: step.subject: the attribute CN is there twice"),
+            ("\"root\"", "\"rot\"", ":6: step.do: \"rot\" is not a step"),
+            ("days = 10", "dayz = 10", "unknown field `dayz`"),
+        ] {
+            let message = load(&ROOT.replace(from, to)).map(|file| panic!("{file:?}")).unwrap_or_else(|error| error);
+            assert!(message.contains(says), "{from} -> {to}: {message}");
+        }
+        assert!(load("").is_err_and(|message| message.contains("at least one [[step]]")));
+    }
+}

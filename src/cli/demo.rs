@@ -1,0 +1,609 @@
+//! `birthmark demo`: the whole way on this machine, with every part real and in a process of its own.
+#![allow(clippy::disallowed_methods, reason = "the files of a demo need not survive a crash")]
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt::Write as _,
+    fs,
+    io::{BufRead, BufReader, IsTerminal, Write as _},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, Stdio},
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+use birthmark::csr::{self, RefusedKeys};
+use indicatif::{ProgressBar, ProgressStyle};
+use rcgen::{CertificateParams, DnType, KeyPair};
+use rustix::process::{Pid, Signal, kill_process};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, UnixTime, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
+
+/// Show the whole way on this machine: SoftHSM token, ceremony, daemon, stations, export
+///
+/// It makes a SoftHSM token and CA keys in it, starts the daemon, lets stations stream CSRs made on the spot, kills one
+/// station half-way and starts it again, verifies every certificate, and exports the order. It needs softhsm2 and
+/// bash, and touches nothing outside its folder.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How many devices to make certificates for
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    devices: u32,
+
+    /// How many stations share them
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    stations: u32,
+
+    /// Keep everything in this new folder: CA, certificates, CSRs, and a configuration for `birthmark serve`
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+}
+
+/// How long the daemon may take to be ready or to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let stations = args.stations.min(args.devices);
+    let temporary;
+    let folder = match &args.keep {
+        Some(folder) => new_folder(folder)?,
+        None => {
+            temporary = tempfile::Builder::new().prefix("birthmark-demo-").tempdir()?;
+            temporary.path().to_owned()
+        }
+    };
+    let mut demo = Demo::set_up(folder, stations)?;
+    step(&format!("Making {} P-256 keys and CSRs, as devices would", args.devices));
+    let devices = demo.make_csrs(args.devices)?;
+
+    step("Starting the daemon");
+    let mut daemon = demo.start_daemon()?;
+    demo.birthmark(&["order", "create", ORDER, "--profile", "device", "--quantity", &args.devices.to_string()])?;
+
+    step(&format!("{stations} stations stream their CSRs; one is killed half-way and started again"));
+    let streamed = demo.stream(&devices)?;
+
+    step("Verifying every certificate against the chain, and against the CSR that it answers");
+    let verified = demo.verify(&devices)?;
+    let order = demo.json(&["order", "show", ORDER, "--json"])?;
+    let export = demo.folder.join("export");
+    demo.birthmark(&["export", "create", "--order", ORDER, "--format", "aws-bulk", "--out", &text(&export)?])?;
+
+    step("Ending the daemon, and verifying its journal up to the last checkpoint of the HSM");
+    daemon.end()?;
+    demo.birthmark(&["journal", "verify", "data", "--trusted-key", "ca/audit.pem"])?;
+    demo.write(CONFIGURATION, &configuration(&demo.uri, USUAL_PORTS))?;
+    account(&demo, &args, &streamed, &verified, &order)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+const ORDER: &str = "demo-order";
+const CONFIGURATION: &str = "birthmark.toml";
+
+/// The ports for gRPC and HTTP in the configuration that is kept.
+const USUAL_PORTS: [u16; 2] = [7443, 9464];
+
+/// Those during the demo: whichever the system gives.
+const ANY_PORTS: [u16; 2] = [0, 0];
+
+fn new_folder(folder: &Path) -> anyhow::Result<PathBuf> {
+    let occupied = fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    ensure!(!occupied, "{} is not empty; choose a new folder", folder.display());
+    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    Ok(folder.canonicalize()?)
+}
+
+fn step(text: &str) {
+    eprintln!("· {text}");
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    path.to_str().map(str::to_owned).with_context(|| format!("the path {} is not UTF-8", path.display()))
+}
+
+/// What the demo works with: a folder, and this program in other processes.
+struct Demo {
+    folder: PathBuf,
+    program: PathBuf,
+    stations: u32,
+    /// The token's.
+    uri: String,
+    /// The daemon's address.
+    server: String,
+    socket: PathBuf,
+    started: Instant,
+}
+
+/// A device's id and the PEM of its CSR.
+struct Device {
+    id: String,
+    csr: String,
+}
+
+/// What the stations did.
+struct Streamed {
+    elapsed: Duration,
+    /// Certificates that the killed station had before it was killed, and that it was given again without signing.
+    before_kill: usize,
+    replays: u64,
+}
+
+struct Verified {
+    certificates: usize,
+    elapsed: Duration,
+}
+
+impl Demo {
+    /// Token, CA keys and certificates, identities, configuration.
+    fn set_up(folder: PathBuf, stations: u32) -> anyhow::Result<Demo> {
+        let started = Instant::now();
+        step("Making a SoftHSM token with PINs of its own");
+        let uri = make_token(&folder.join("hsm"))?;
+        let demo = Demo {
+            program: std::env::current_exe().context("cannot find the birthmark program")?,
+            server: String::new(),
+            socket: folder.join("run/admin.sock"),
+            folder,
+            uri,
+            stations,
+            started,
+        };
+        step("Holding the ceremony: root CA (P-384), issuing CA (P-256), station CA and audit key, keys in the token");
+        demo.write("ceremony.toml", &ceremony(&demo.uri))?;
+        demo.birthmark(&["ceremony", "ceremony.toml", "--yes"])?;
+        // The usual ports may be taken, perhaps by another demo.
+        demo.write(CONFIGURATION, &configuration(&demo.uri, ANY_PORTS))?;
+        demo.birthmark(&[
+            "station",
+            "enroll",
+            "server",
+            "--role",
+            "server",
+            "--dns",
+            "localhost",
+            "--ip",
+            "127.0.0.1",
+            "--out",
+            "tls",
+        ])?;
+        for station in 1..=stations {
+            demo.birthmark(&["station", "enroll", &format!("line1/{station}"), "--out", &station_folder(station)])?;
+        }
+        Ok(demo)
+    }
+
+    fn make_csrs(&self, devices: u32) -> anyhow::Result<Vec<Device>> {
+        let folder = self.folder.join("csrs");
+        fs::create_dir_all(&folder)?;
+        let width = devices.to_string().len().max(4);
+        let devices = (1..=devices)
+            .map(|number| {
+                let id = format!("demo-{number:0width$}");
+                let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+                let mut params = CertificateParams::default();
+                params.distinguished_name.push(DnType::CommonName, id.as_str());
+                let csr = params.serialize_request(&key)?.pem()?;
+                fs::write(folder.join(format!("{id}.pem")), &csr)?;
+                Ok(Device { id, csr })
+            })
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        for station in 1..=self.stations {
+            let lines = devices
+                .iter()
+                .skip(station as usize - 1)
+                .step_by(self.stations as usize)
+                .map(|device| serde_json::json!({ "device_id": device.id, "csr": device.csr }).to_string() + "\n");
+            self.write(&format!("{}/devices.jsonl", station_folder(station)), &lines.collect::<String>())?;
+        }
+        Ok(devices)
+    }
+
+    fn start_daemon(&mut self) -> anyhow::Result<Daemon> {
+        let ready = self.folder.join("run/ready.json");
+        fs::create_dir_all(self.folder.join("run"))?;
+        let log = fs::File::create(self.folder.join("run/daemon.log"))?;
+        let mut command = self.command(&["serve", "--config", CONFIGURATION, "--ready-file", "run/ready.json"]);
+        let child = command.stderr(log).spawn().context("cannot start the daemon")?;
+        let mut daemon = Daemon { child, log: self.folder.join("run/daemon.log") };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // Written whole or not at all, when the daemon is ready.
+            if ready.exists() {
+                let addresses: serde_json::Value = serde_json::from_slice(&fs::read(&ready)?)?;
+                let address = addresses.get("grpc").and_then(|address| address.as_str()?.parse::<SocketAddr>().ok());
+                let port = address.context("the daemon does not say where it listens")?.port();
+                self.server = format!("https://localhost:{port}");
+                return Ok(daemon);
+            }
+            if daemon.child.try_wait()?.is_some() || Instant::now() > deadline {
+                bail!("the daemon did not start:\n{}", daemon.log());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Runs all stations at once; kills the first when it has half of its certificates, and starts it again.
+    fn stream(&self, devices: &[Device]) -> anyhow::Result<Streamed> {
+        let started = Instant::now();
+        let bar = progress(devices.len() as u64);
+        let (reports, received) = mpsc::channel();
+        let mut stations = (1..=self.stations)
+            .map(|station| Station::start(self, station, &reports))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+
+        let half = devices.len().div_ceil(self.stations as usize) / 2;
+        let mut done = HashSet::new();
+        let mut first_has = 0;
+        let mut before_kill = None;
+        let mut replays = 0;
+        let mut running = stations.len();
+        while running > 0 {
+            match received.recv_timeout(PATIENCE).context("the stations are stuck")? {
+                Report::Device { station, id, replay } => {
+                    replays += u64::from(replay);
+                    if done.insert(id) {
+                        bar.inc(1);
+                    }
+                    first_has += usize::from(station == 1);
+                    if station == 1 && before_kill.is_none() && first_has >= half {
+                        stations[0].child.kill().context("cannot kill the station")?;
+                        before_kill = Some(first_has);
+                    }
+                }
+                Report::Refused { id, reason } => bail!("the device {id} was refused: {reason}"),
+                Report::Ended { station } => {
+                    let end = stations[station as usize - 1].child.wait()?;
+                    if station == 1 && before_kill.is_some() && end.code().is_none() {
+                        stations[0] = Station::start(self, 1, &reports)?;
+                    } else if end.success() {
+                        running -= 1;
+                    } else {
+                        bail!("station {station} ended with {end}");
+                    }
+                }
+            }
+        }
+        bar.finish_and_clear();
+        Ok(Streamed { elapsed: started.elapsed(), before_kill: before_kill.unwrap_or(first_has), replays })
+    }
+
+    /// Verifies each certificate as a TLS server would, and that it has the key of its CSR and a serial of its own.
+    fn verify(&self, devices: &[Device]) -> anyhow::Result<Verified> {
+        let started = Instant::now();
+        let read = |path: PathBuf| {
+            CertificateDer::from_pem_file(&path).with_context(|| format!("no certificate in {}", path.display()))
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(read(self.folder.join("ca/root.pem"))?)?;
+        let issuer = read(self.folder.join("ca/issuer.pem"))?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+        let mut serials = HashSet::new();
+        for device in devices {
+            let certificate = read(self.folder.join("certs").join(format!("{}.pem", device.id)))?;
+            verifier
+                .verify_client_cert(&certificate, std::slice::from_ref(&issuer), UnixTime::now())
+                .with_context(|| format!("the certificate of {} does not verify", device.id))?;
+            let parsed = <x509_cert::Certificate as der::Decode>::from_der(&certificate)?;
+            let tbs = parsed.tbs_certificate();
+            let key = der::Encode::to_der(tbs.subject_public_key_info())?;
+            let csr = csr::verify(device.csr.as_bytes(), &RefusedKeys::default())?;
+            ensure!(key == csr.public_key().spki, "the certificate of {} has another key than its CSR", device.id);
+            ensure!(serials.insert(tbs.serial_number().as_bytes().to_vec()), "a serial number was used twice");
+        }
+        Ok(Verified { certificates: serials.len(), elapsed: started.elapsed() })
+    }
+
+    /// This program in another process, in the demo's folder, with its standard input closed.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(arguments)
+            .current_dir(&self.folder)
+            .env("SOFTHSM2_CONF", self.folder.join("hsm/softhsm2.conf"))
+            .env("BIRTHMARK_SOCKET", &self.socket)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end and gives its standard output.
+    fn birthmark(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = self.command(arguments).output()?;
+        let command = arguments.join(" ");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "`birthmark {command}` failed:\n{errors}");
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    fn json(&self, arguments: &[&str]) -> anyhow::Result<serde_json::Value> {
+        Ok(serde_json::from_str(&self.birthmark(arguments)?)?)
+    }
+
+    fn write(&self, name: &str, content: &str) -> anyhow::Result<()> {
+        let path = self.folder.join(name);
+        fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+fn station_folder(station: u32) -> String {
+    format!("stations/line1-{station}")
+}
+
+/// Runs the set-up script that newcomers use, and gives the token's URI.
+fn make_token(folder: &Path) -> anyhow::Result<String> {
+    const SET_UP: &str = include_str!("../../hsm-config/softhsm/setup.sh");
+    let mut child = Command::new("bash")
+        .args(["-s", "--", &text(folder)?, "birthmark"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start bash")?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(SET_UP.as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+    let told = String::from_utf8(output.stdout)?;
+    let uri = told.split_whitespace().find(|word| word.starts_with("pkcs11:"));
+    Ok(uri.context("the set-up script did not tell the token's URI")?.to_owned())
+}
+
+fn ceremony(uri: &str) -> String {
+    format!(
+        r#"# The demo's ceremony. hsm-config/ceremony.toml explains the keys.
+
+[environment]
+SOFTHSM2_CONF = "{{config_dir}}/hsm/softhsm2.conf"
+
+[token]
+uri = "{uri}"
+
+[ceremony]
+record = "ca/ceremony-record.json"
+
+[[step]]
+do = "root"
+key = "device-root"
+key_type = "p384"
+subject = ["O=Birthmark Demo", "CN=Birthmark Demo Root CA"]
+days = 10950
+certificate = "ca/root.pem"
+
+[[step]]
+do = "intermediate"
+issuer = {{ certificate = "ca/root.pem", key = "device-root" }}
+key = "issuing-ca"
+key_type = "p256"
+subject = ["O=Birthmark Demo", "CN=Birthmark Demo Issuing CA"]
+days = 9125
+certificate = "ca/issuer.pem"
+
+[[step]]
+do = "station-ca"
+key = "station-ca"
+key_type = "p256"
+subject = ["O=Birthmark Demo", "CN=Birthmark Demo Station CA"]
+days = 3650
+certificate = "ca/station-ca.pem"
+
+[[step]]
+do = "audit-key"
+key = "audit"
+key_type = "p256"
+public_key = "ca/audit.pem"
+"#
+    )
+}
+
+fn configuration(uri: &str, [port, http_port]: [u16; 2]) -> String {
+    let key = |label: &str| uri.replacen('?', &format!(";object={label}?"), 1);
+    let (issuing_key, station_key, audit_key) = (key("issuing-ca"), key("station-ca"), key("audit"));
+    format!(
+        r#"# The demo's daemon. hsm-config/birthmark.toml explains the keys.
+
+[environment]
+SOFTHSM2_CONF = "{{config_dir}}/hsm/softhsm2.conf"
+
+[server]
+listen = "127.0.0.1:{port}"
+certificate = "tls/cert.pem"
+key = "tls/key.pem"
+client_ca = "ca/station-ca.pem"
+socket = "run/admin.sock"
+
+[http]
+listen = "127.0.0.1:{http_port}"
+
+[ledger]
+path = "data"
+
+[audit]
+key = "{audit_key}"
+
+[station_ca]
+certificate = "ca/station-ca.pem"
+key = "{station_key}"
+
+[issuers.demo]
+chain = ["ca/issuer.pem", "ca/root.pem"]
+key = "{issuing_key}"
+
+[profiles.device]
+issuer = "demo"
+subject = ["O=Birthmark Demo", "CN={{device_id}}"]
+validity_days = 7300
+"#
+    )
+}
+
+fn progress(devices: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("  {bar:40} {pos}/{len} certificates  {per_sec}");
+    ProgressBar::new(devices).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// The daemon's process; ended with the demo, whatever happens.
+struct Daemon {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Daemon {
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Asks it to end and checks that it does so in order.
+    fn end(&mut self) -> anyhow::Result<()> {
+        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
+            kill_process(pid, Signal::TERM)?;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.child.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => bail!("the daemon ended with {status}:\n{}", self.log()),
+                None if Instant::now() > deadline => bail!("the daemon did not end:\n{}", self.log()),
+                None => thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It has ended already, or the demo failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a station's process reports.
+enum Report {
+    Device { station: u32, id: String, replay: bool },
+    Refused { id: String, reason: String },
+    Ended { station: u32 },
+}
+
+/// A station's process; ended with the demo, whatever happens.
+struct Station {
+    child: Child,
+}
+
+impl Station {
+    fn start(demo: &Demo, station: u32, reports: &mpsc::Sender<Report>) -> anyhow::Result<Station> {
+        let folder = station_folder(station);
+        let input = format!("{folder}/devices.jsonl");
+        let log = fs::File::create(demo.folder.join(&folder).join("station.log"))?;
+        let mut command = demo.command(&["station", "sign", "--order", ORDER, "--profile", "device", "--json"]);
+        command.args(["--server", &demo.server, "--identity", &folder, "--in", &input, "--out", "certs"]);
+        command.env_remove("BIRTHMARK_SOCKET");
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().context("cannot start a station")?;
+        let output = child.stdout.take().context("the station has no output")?;
+        let reports = reports.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if let Some(report) = report(station, &line) {
+                    let _ = reports.send(report);
+                }
+            }
+            let _ = reports.send(Report::Ended { station });
+        });
+        Ok(Station { child })
+    }
+}
+
+impl Drop for Station {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn report(station: u32, line: &str) -> Option<Report> {
+    let line: BTreeMap<String, serde_json::Value> = serde_json::from_str(line).ok()?;
+    let field = |name: &str| line.get(name).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
+    let id = line.get("device_id")?.as_str()?.to_owned();
+    Some(match field("status").as_str() {
+        "refused" => Report::Refused { id, reason: format!("{}: {}", field("reason"), field("message")) },
+        "issued" => Report::Device { station, id, replay: false },
+        // Already there from before the station was killed, or given again by the daemon.
+        _ => Report::Device { station, id, replay: true },
+    })
+}
+
+fn account(
+    demo: &Demo,
+    args: &Args,
+    streamed: &Streamed,
+    verified: &Verified,
+    order: &serde_json::Value,
+) -> anyhow::Result<()> {
+    let mut out = String::new();
+    let rate = verified.certificates as f64 / streamed.elapsed.as_secs_f64();
+    let count = |name: &str| order.get(name).map(ToString::to_string).unwrap_or_default();
+    writeln!(out, "\n{} certificates, signed by a key that never left its HSM.\n", verified.certificates)?;
+    writeln!(
+        out,
+        "  streamed   {:.2} s by {} stations: {rate:.0} certificates/s, processes started and killed included",
+        streamed.elapsed.as_secs_f64(),
+        demo.stations
+    )?;
+    writeln!(
+        out,
+        "  killed     station 1 (kill -9) when it had {} of its certificates; started again, it found {}\n             \
+         of them on its disk or got them again from the daemon; nothing was signed twice",
+        streamed.before_kill, streamed.replays
+    )?;
+    writeln!(
+        out,
+        "  verified   {} of {} against root and issuer, key by key, in {:.2} s; every serial number once",
+        verified.certificates,
+        args.devices,
+        verified.elapsed.as_secs_f64()
+    )?;
+    writeln!(
+        out,
+        "  order      {ORDER}: quantity {}, issued {}, left {}",
+        args.devices,
+        count("issued"),
+        count("left")
+    )?;
+    writeln!(out, "  exported   for AWS IoT bulk registration")?;
+    writeln!(out, "  in all     {:.1} s\n", demo.started.elapsed().as_secs_f64())?;
+    let Some(folder) = &args.keep else {
+        writeln!(out, "All of it is gone now. To keep it and go on with it:\n\n  birthmark demo --keep my-factory")?;
+        print!("{out}");
+        return Ok(());
+    };
+    let folder = folder.display();
+    writeln!(
+        out,
+        "In {folder}:\n\
+         \n  ca/                root.pem, issuer.pem, station-ca.pem and the ceremony's record\
+         \n  csrs/ certs/       <device-id>.pem\
+         \n  export/            the order for AWS IoT bulk registration\
+         \n  birthmark.toml     the daemon's configuration\
+         \n  data/              the ledger: the journal is the truth\
+         \n  stations/ tls/     identities: key, certificate, CA\n\
+         \nTry next:\n\
+         \n  cd {folder}\
+         \n  birthmark serve --config birthmark.toml &\
+         \n  export BIRTHMARK_SOCKET=run/admin.sock\
+         \n  birthmark record show demo-0001\
+         \n  birthmark journal verify data --trusted-key ca/audit.pem\
+         \n  birthmark order create second-order --profile device --quantity 10\
+         \n  openssl verify -CAfile ca/root.pem -untrusted ca/issuer.pem certs/demo-0001.pem"
+    )?;
+    print!("{out}");
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! `birthmark station enroll`
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use birthmark::{
+    config::Config,
+    hsm::KeyUri,
+    station::enroll::{Request, Role, StationCa, Subject},
+};
+
+use super::environment;
+
+/// Make a key and a certificate of the site's station CA.
+///
+/// Writes cert.pem, key.pem and ca.pem (to verify the other side with) into a new folder. It runs where the HSM is and
+/// uses the station CA that the configuration's [station_ca] names.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The name: <line>/<station>, such as line1/tester3; one word for the other roles
+    name: String,
+    /// What the certificate is for
+    #[arg(long, value_enum, default_value_t = RoleName::Station)]
+    role: RoleName,
+    /// The daemon's configuration; its [station_ca] names the CA
+    #[arg(long, value_name = "FILE", default_value = "birthmark.toml")]
+    config: PathBuf,
+    /// The station CA's certificate (PEM), if not as the configuration says
+    #[arg(long, value_name = "FILE", requires = "ca_key")]
+    ca_certificate: Option<PathBuf>,
+    /// The station CA's key, a PKCS#11 URI; relative paths in it start here
+    #[arg(long, value_name = "URI", requires = "ca_certificate")]
+    ca_key: Option<String>,
+    /// A DNS name of the server; may be repeated
+    #[arg(long, value_name = "NAME")]
+    dns: Vec<String>,
+    /// An address of the server; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Vec<IpAddr>,
+    /// How long the certificate lives [default: 365, for a server 825]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=36_525))]
+    days: Option<u32>,
+    /// The folder for the files [default: the name, with "-" for "/"]
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Print what was made as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum RoleName {
+    /// Asks for certificates and confirms them
+    Station,
+    /// Manages orders, exports and revocation
+    Operator,
+    /// Reads
+    Auditor,
+    /// The daemon's own TLS certificate
+    Server,
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Role {
+        match name {
+            RoleName::Station => Role::Station,
+            RoleName::Operator => Role::Operator,
+            RoleName::Auditor => Role::Auditor,
+            RoleName::Server => Role::Server,
+        }
+    }
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let role = Role::from(args.role);
+    let subject = Subject::parse(role, &args.name).map_err(anyhow::Error::msg)?;
+    let days = args.days.unwrap_or(if role == Role::Server { 825 } else { 365 });
+    let folder = args.out.clone().unwrap_or_else(|| subject.folder().into());
+
+    let ca = station_ca(&args)?;
+    let enrolled = ca.enroll(&Request { subject, days, dns: args.dns, ip: args.ip }, &folder)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&enrolled)?);
+    } else {
+        let who = enrolled.uri.as_deref().unwrap_or(&enrolled.name);
+        println!("{who} until {}", enrolled.not_after);
+        for path in [&enrolled.certificate, &enrolled.key, &enrolled.ca] {
+            println!("{}", path.display());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn station_ca(args: &Args) -> anyhow::Result<StationCa> {
+    if let (Some(certificate), Some(key)) = (&args.ca_certificate, &args.ca_key) {
+        return Ok(StationCa::open(certificate, &KeyUri::parse(key).context("--ca-key")?, Path::new("."))?);
+    }
+    let config = Config::load(&args.config)?;
+    environment::apply(&config.module_environment())?;
+    let Some(ca) = &config.station_ca else {
+        bail!("{} has no [station_ca]; add it, or use --ca-certificate and --ca-key", args.config.display());
+    };
+    let key =
+        KeyUri::parse(ca.key.get_ref()).map_err(|error| config.error_at(ca.key.span(), "station_ca.key", error))?;
+    Ok(StationCa::open(&config.resolve(ca.certificate.get_ref()), &key, config.folder())?)
+}

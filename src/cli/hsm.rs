@@ -1,0 +1,86 @@
+//! `birthmark hsm`
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use birthmark::{
+    cert::CaChain,
+    config::Config,
+    hsm::{KeyUri, Outcome, check},
+};
+use clap::Subcommand;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use serde_json::json;
+
+use super::{environment, print, print_json, table};
+
+/// Try out an HSM
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the checks that the daemon makes at its start, and show what was found
+    ///
+    /// A few test signatures are made; nothing is changed. The PIN is tried once. Exit code 1 if the daemon would not
+    /// start with this key.
+    Check(CheckArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct CheckArgs {
+    /// The key as a PKCS#11 URI, e.g. "pkcs11:token=T;object=K?module-path=/usr/lib/module.so&pin-source=file:pin"
+    #[arg(value_name = "URI")]
+    uri: String,
+
+    /// The issuing CA's certificate (PEM), to compare its public key
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
+
+    /// The daemon's configuration: its [environment] is set, and relative paths of the URI start at its folder
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Command::Check(args) = args.command;
+    let config = args.config.as_deref().map(Config::load).transpose()?;
+    if let Some(config) = &config {
+        environment::apply(&config.module_environment())?;
+    }
+    let base_dir = config.as_ref().map_or(Path::new("."), Config::folder);
+    let uri = KeyUri::parse(&args.uri)?;
+    let certificate = args.certificate.as_deref().map(read).transpose()?;
+    let checks = check(&uri, certificate.as_ref().map(CaChain::public_key), base_dir);
+    let failed = checks.iter().any(|check| check.outcome == Outcome::Failed);
+    if args.json {
+        print_json(&json!({ "ok": !failed, "checks": checks }))?;
+    } else {
+        let outcome = |outcome| match outcome {
+            Outcome::Ok => "ok",
+            Outcome::Note => "note",
+            Outcome::Failed => "FAILED",
+        };
+        let rows: Vec<_> = checks
+            .into_iter()
+            .map(|check| vec![check.what.to_owned(), outcome(check.outcome).to_owned(), check.found])
+            .collect();
+        print(&table::columns(&["CHECK", "", "FOUND"], &rows))?;
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn read(path: &Path) -> anyhow::Result<CaChain> {
+    let certificate = CertificateDer::from_pem_file(path).with_context(|| format!("cannot read {}", path.display()))?;
+    CaChain::new(vec![certificate.to_vec()]).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+}

@@ -1,0 +1,399 @@
+//! `birthmark journal`
+
+use std::{
+    collections::HashSet,
+    fs::File,
+    io::{BufWriter, IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, anyhow};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use birthmark::{
+    client::certificate_pem,
+    config::Config,
+    ledger::{
+        checkpoint::SignedCheckpoint,
+        embedded::{EmbeddedLedger, Settings, checkpoint_file},
+        entry::Event,
+        journal::{Scan, ScannedFrame, TornEnd, Trust, Verified, verify},
+    },
+    serial::SerialNumber,
+    signer::PublicKey,
+};
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::{print, print_json, table};
+
+/// Verify, dump and index the journal, the truth about every serial number
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Verify the whole journal: every byte, the rules that its entries keep, and its checkpoints
+    Verify(VerifyArgs),
+    /// Print the journal's entries as JSON, one a line
+    Dump(DumpArgs),
+    /// Delete the index and make it anew from the journal, while no daemon runs
+    Reindex(ReindexArgs),
+}
+
+/// Where the journal is.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Place {
+    /// The daemon's data folder, or a copy of it or of the journal folder in it
+    #[arg(value_name = "DIR")]
+    folder: Option<PathBuf>,
+
+    /// The daemon's configuration, which names the data folder
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Place {
+    fn folder(&self) -> anyhow::Result<PathBuf> {
+        match (&self.folder, &self.config) {
+            (Some(folder), _) => Ok(folder.clone()),
+            (None, Some(file)) => {
+                let config = Config::load(file)?;
+                Ok(config.resolve(config.ledger.path.get_ref()))
+            }
+            (None, None) => Err(anyhow!("give the data folder, or --config")),
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "It changes nothing and needs no lock: the daemon may run, and a copy will do. \
+    Memory: about 64 MiB, and 30 bytes for each certificate unless --chain-only.\n\n\
+    Exit codes: 0 whole; 1 damaged, contradictory, cut short, rewritten or not to be trusted (the message names the \
+    file and the byte); 2 wrong usage; 3 whole but for a torn end, as a crash leaves it: the daemon cuts it off when it \
+    starts.")]
+struct VerifyArgs {
+    #[command(flatten)]
+    place: Place,
+
+    /// The audit key's public half (PEM), as the ceremony wrote it: every checkpoint must be signed by it. Once for each
+    /// key that the journal ever had
+    #[arg(long, value_name = "FILE")]
+    trusted_key: Vec<PathBuf>,
+
+    /// A checkpoint that was kept elsewhere: shows whether the journal was cut short since. The file "checkpoint" in
+    /// the data folder, if it is there, is used otherwise
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+
+    /// Verify checksums, hash chain and checkpoints only, not the rules of the entries: needs less memory
+    #[arg(long)]
+    chain_only: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Checksums and hash chain are verified on the way, from the beginning of the file that holds \
+    --from. It needs no lock: the daemon may run.\n\nExit codes: 0 all printed; 1 damage (what is before it was \
+    printed); 2 wrong usage; 3 all printed but for a torn end.")]
+struct DumpArgs {
+    #[command(flatten)]
+    place: Place,
+
+    /// The first entry, by its sequence number
+    #[arg(long, value_name = "SEQUENCE", default_value_t = 1)]
+    from: u64,
+
+    /// The last entry
+    #[arg(long, value_name = "SEQUENCE", default_value_t = u64::MAX)]
+    to: u64,
+
+    /// Only what concerns this device, from --from on
+    #[arg(long, value_name = "ID")]
+    device: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct ReindexArgs {
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Whole but for a torn end.
+const TORN: u8 = 3;
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Verify(args) => verify_journal(&args),
+        Command::Dump(args) => dump(&args),
+        Command::Reindex(args) => reindex(&args),
+    }
+}
+
+fn verify_journal(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
+    let folder = args.place.folder()?;
+    let trust = trust(args, &folder)?;
+    let scan = Scan::open(&folder)?;
+    let bar = progress(scan.total());
+    let started = Instant::now();
+    let verified = verify(scan, &trust, &mut |bytes| bar.inc(bytes));
+    bar.finish_and_clear();
+    let verified = verified?;
+    let elapsed = started.elapsed();
+    if args.json {
+        print_json(&to_json(&verified, &trust, elapsed))?;
+    } else {
+        print(&account(&verified, &trust, elapsed))?;
+    }
+    Ok(end(verified.torn.as_ref()))
+}
+
+fn end(torn: Option<&TornEnd>) -> ExitCode {
+    let Some(TornEnd { path, offset, bytes, what }) = torn else { return ExitCode::SUCCESS };
+    eprintln!(
+        "birthmark: the end is torn: {} cannot be read from byte {offset} on ({bytes} bytes: {what}); a crash leaves it \
+         so, and the daemon cuts it off when it starts",
+        path.display()
+    );
+    ExitCode::from(TORN)
+}
+
+fn trust(args: &VerifyArgs, folder: &Path) -> anyhow::Result<Trust> {
+    let read_key = |path: &PathBuf| {
+        let key = std::fs::read(path).map_err(anyhow::Error::from);
+        let key = key.and_then(|text| Ok(pem::parse(text)?)).and_then(|pem| {
+            anyhow::ensure!(pem.tag() == "PUBLIC KEY", "it is a {}, not a PUBLIC KEY", pem.tag());
+            Ok(PublicKey::from_spki(pem.contents())?)
+        });
+        key.with_context(|| format!("cannot read a public key from {}", path.display()))
+    };
+    let keys = args.trusted_key.iter().map(read_key).collect::<anyhow::Result<Vec<_>>>()?;
+    let beside = checkpoint_file(folder);
+    let path = args.checkpoint.as_ref().unwrap_or(&beside);
+    let read = SignedCheckpoint::read(path);
+    let reference = read.map_err(|what| anyhow!("cannot use the checkpoint {}: {what}", path.display()))?;
+    if reference.is_none() && args.checkpoint.is_some() {
+        return Err(anyhow!("there is no file {}", path.display()));
+    }
+    let reference = reference.map(|reference| (path.display().to_string(), reference));
+    Ok(Trust { keys, reference, chain_only: args.chain_only })
+}
+
+/// What was verified, for people.
+fn account(verified: &Verified, trust: &Trust, elapsed: Duration) -> String {
+    let counts = verified.counts;
+    let speed = verified.bytes as f64 / 1e6 / elapsed.as_secs_f64().max(1e-9);
+    let mut rows = vec![
+        ("journal", Some(hex::encode(verified.id))),
+        ("entries", Some(verified.entries.to_string())),
+        ("chain hash", Some(hex::encode(verified.chain))),
+        ("newest entry", verified.newest.map(|time| time.to_string())),
+        ("files", Some(verified.files.to_string())),
+        (
+            "verified",
+            Some(format!("{:.1} MB in {:.2} s, {speed:.0} MB/s", verified.bytes as f64 / 1e6, elapsed.as_secs_f64())),
+        ),
+    ];
+    if !trust.chain_only {
+        let certificates =
+            format!("{}, {} reservations abandoned, {} open", counts.issued, counts.abandoned, counts.reserved);
+        rows.push(("certificates", Some(certificates)));
+        rows.push(("orders", Some(counts.orders.to_string())));
+    }
+    rows.push(("checkpoints", Some(counts.checkpoints.to_string())));
+    rows.push(("cut short", Some(cut_short(trust))));
+    rows.push(("trusted", Some(trusted(verified, trust))));
+    table::fields(&rows)
+}
+
+fn cut_short(trust: &Trust) -> String {
+    match &trust.reference {
+        Some((name, reference)) => {
+            let checkpoint = &reference.checkpoint;
+            format!("no: it holds all {} entries that {name} of {} knows", checkpoint.sequence, checkpoint.time)
+        }
+        None => "not known: there is no checkpoint file; give one with --checkpoint".into(),
+    }
+}
+
+fn trusted(verified: &Verified, trust: &Trust) -> String {
+    match verified.trusted {
+        Some(covered) => format!(
+            "up to entry {}, by the audit key on {}; nobody vouches for the {} behind it",
+            covered.sequence,
+            covered.time,
+            verified.entries - covered.sequence
+        ),
+        None if trust.keys.is_empty() => "not verified: give the audit key with --trusted-key".into(),
+        None => "nothing".into(),
+    }
+}
+
+fn to_json(verified: &Verified, trust: &Trust, elapsed: Duration) -> Value {
+    json!({
+        "journal": hex::encode(verified.id),
+        "entries": verified.entries,
+        "chain_hash": hex::encode(verified.chain),
+        "newest": verified.newest,
+        "files": verified.files,
+        "bytes": verified.bytes,
+        "seconds": elapsed.as_secs_f64(),
+        "rules_verified": !trust.chain_only,
+        "counts": verified.counts,
+        "reference": trust.reference.as_ref().map(|(name, reference)| json!({
+            "file": name,
+            "sequence": reference.checkpoint.sequence,
+            "time": reference.checkpoint.time,
+        })),
+        "trusted": verified.trusted.map(|covered| json!({
+            "sequence": covered.sequence,
+            "time": covered.time,
+            "entries_behind": verified.entries - covered.sequence,
+        })),
+        "torn_end": verified.torn.as_ref().map(|torn| json!({
+            "file": torn.path,
+            "offset": torn.offset,
+            "bytes": torn.bytes,
+            "what": torn.what,
+        })),
+    })
+}
+
+fn progress(bytes: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("  {bar:40} {bytes}/{total_bytes}  {bytes_per_sec}  {eta}");
+    ProgressBar::new(bytes).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn dump(args: &DumpArgs) -> anyhow::Result<ExitCode> {
+    let mut scan = Scan::open(&args.place.folder()?)?;
+    scan.skip_to(args.from)?;
+    let mut filter = Filter { device: args.device.as_deref(), serial_numbers: HashSet::new() };
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    // Printed up to a damage, which comes last.
+    let mut damage = None;
+    loop {
+        let frame = match scan.read() {
+            Ok(Some(frame)) if frame.sequence <= args.to => frame,
+            Ok(_) => break,
+            Err(error) => {
+                damage = Some(error);
+                break;
+            }
+        };
+        if frame.sequence >= args.from && filter.wants(&frame) {
+            match writeln!(out, "{}", entry_to_json(&frame)) {
+                // A reader such as `head` has seen enough.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
+                written => written?,
+            }
+        }
+    }
+    out.flush()?;
+    match damage {
+        Some(error) => Err(error.into()),
+        None => Ok(end(scan.torn_end())),
+    }
+}
+
+/// Picks what concerns a device.
+struct Filter<'a> {
+    device: Option<&'a str>,
+    /// The device's.
+    serial_numbers: HashSet<SerialNumber>,
+}
+
+impl Filter<'_> {
+    fn wants(&mut self, frame: &ScannedFrame) -> bool {
+        let Some(wanted) = self.device else { return true };
+        match &frame.entry.event {
+            Event::Reserved { serial_number, holder } => {
+                holder.device == wanted && self.serial_numbers.insert(*serial_number)
+            }
+            Event::Issued { serial_number, .. } | Event::Abandoned { serial_number, .. } => {
+                self.serial_numbers.contains(serial_number)
+            }
+            Event::OrderCreated(_) | Event::OrderClosed { .. } | Event::Checkpoint { .. } => false,
+        }
+    }
+}
+
+fn entry_to_json(frame: &ScannedFrame) -> Value {
+    let (kind, fields) = match &frame.entry.event {
+        Event::Reserved { serial_number, holder } => (
+            "reserved",
+            json!({
+                "serial_number": serial_number.to_string(),
+                "device_id": holder.device,
+                "key_sha256": hex::encode(holder.key_hash),
+                "order": holder.order,
+                "profile": holder.profile,
+                "issuer": holder.issuer,
+            }),
+        ),
+        Event::Issued { serial_number, certificate } => (
+            "issued",
+            json!({
+                "serial_number": serial_number.to_string(),
+                "certificate_pem": certificate_pem(certificate),
+            }),
+        ),
+        Event::Abandoned { serial_number, reason } => {
+            ("abandoned", json!({ "serial_number": serial_number.to_string(), "reason": reason }))
+        }
+        Event::OrderCreated(terms) => (
+            "order_created",
+            json!({
+                "order": terms.id,
+                "profile": terms.profile,
+                "quantity": terms.quantity,
+                "not_before": terms.not_before,
+                "not_after": terms.not_after,
+                "stations": terms.stations.iter().map(|pattern| pattern.as_str()).collect::<Vec<_>>(),
+            }),
+        ),
+        Event::OrderClosed { id } => ("order_closed", json!({ "order": id })),
+        Event::Checkpoint { note } => ("checkpoint", json!({ "note": note })),
+    };
+    let mut entry = json!({
+        "sequence": frame.sequence,
+        "time": frame.entry.time,
+        "actor": frame.entry.actor.to_string(),
+        "event": kind,
+    });
+    if let (Some(entry), Value::Object(fields)) = (entry.as_object_mut(), fields) {
+        entry.extend(fields);
+        entry.insert("chain_hash".into(), BASE64.encode(frame.chain).into());
+        entry.insert("file".into(), format!("{:08}.journal", frame.file).into());
+        entry.insert("offset".into(), frame.offset.into());
+    }
+    entry
+}
+
+fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
+    let folder = args.place.folder()?;
+    // A folder without a journal is a slip, not a ledger to begin.
+    drop(Scan::open(&folder)?);
+    let lock = File::open(folder.join("lock"));
+    lock.with_context(|| format!("{} is not a data folder that a daemon has used", folder.display()))?;
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    bar.set_message("reading the journal");
+    bar.enable_steady_tick(Duration::from_millis(100));
+    let started = Instant::now();
+    let entries = EmbeddedLedger::reindex(&folder, &Settings::default());
+    bar.finish_and_clear();
+    let entries = entries?;
+    print(&format!("the index was made anew from {entries} entries in {:.1} s\n", started.elapsed().as_secs_f64()))?;
+    Ok(ExitCode::SUCCESS)
+}

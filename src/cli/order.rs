@@ -1,0 +1,238 @@
+//! `birthmark order`
+
+use std::{collections::BTreeMap, process::ExitCode};
+
+use anyhow::anyhow;
+use birthmark::{
+    client::{Connection, Failure, rfc3339},
+    proto::{
+        CloseOrderRequest, CreateOrderRequest, GetOrderRequest, ListOrdersRequest, Order, OrderTerms,
+        admin_client::AdminClient,
+    },
+};
+use clap::{Subcommand, value_parser};
+use serde_json::json;
+
+use super::{block_on, print, print_json, table};
+
+/// Manage production orders
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create an order; creating it again with the same terms changes nothing
+    Create(CreateArgs),
+    /// List all orders with their counts
+    List(ListArgs),
+    /// Show one order
+    Show(OneArgs),
+    /// Close an order: nothing more is issued under it
+    Close(OneArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct CreateArgs {
+    /// The order's id: 1 to 64 characters of A-Z a-z 0-9 . _ : -, the first a letter or digit
+    id: String,
+
+    /// The one profile under which the order issues
+    #[arg(long, value_name = "NAME")]
+    profile: String,
+
+    /// How many certificates may be issued
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    quantity: u64,
+
+    /// Issue nothing before this moment, such as 2026-03-01T06:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    from: Option<jiff::Timestamp>,
+
+    /// Issue nothing at or after this moment
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<jiff::Timestamp>,
+
+    /// Only for stations that fit this pattern over <line>/<station>, such as "line1/*"; may be repeated
+    #[arg(long = "station", value_name = "PATTERN")]
+    stations: Vec<String>,
+
+    /// What the order's certificates say where their profile has {order.NAME}; may be repeated
+    #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
+    attributes: Vec<(String, String)>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, clap::Args)]
+struct OneArgs {
+    /// The order's id
+    id: String,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    block_on(async {
+        match args.command {
+            Command::Create(args) => create(args).await,
+            Command::List(args) => list(args).await,
+            Command::Show(args) => {
+                let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
+                let order = admin.get_order(GetOrderRequest { id: args.id }).await.map_err(Failure::from)?;
+                print_one(&order.into_inner(), args.json)
+            }
+            Command::Close(args) => {
+                let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
+                let order = admin.close_order(CloseOrderRequest { id: args.id }).await.map_err(Failure::from)?;
+                print_one(&order.into_inner(), args.json)
+            }
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn create(args: CreateArgs) -> anyhow::Result<()> {
+    if let (Some(from), Some(until)) = (args.from, args.until)
+        && from >= until
+    {
+        return Err(anyhow!("--until {until} is not after --from {from}"));
+    }
+    let count = args.attributes.len();
+    let attributes: BTreeMap<_, _> = args.attributes.into_iter().collect();
+    if attributes.len() != count {
+        return Err(anyhow!("an --attribute is there twice"));
+    }
+    let terms = OrderTerms {
+        id: args.id,
+        profile: args.profile,
+        quantity: args.quantity,
+        not_before: args.from.map(timestamp),
+        not_after: args.until.map(timestamp),
+        stations: args.stations,
+        attributes,
+    };
+    let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
+    let order = admin.create_order(CreateOrderRequest { terms: Some(terms) }).await.map_err(Failure::from)?;
+    print_one(&order.into_inner(), args.json)
+}
+
+async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
+    let orders = admin.list_orders(ListOrdersRequest {}).await.map_err(Failure::from)?.into_inner().orders;
+    if args.json {
+        return print_json(&orders.iter().map(to_json).collect());
+    }
+    if orders.is_empty() {
+        return print("there are no orders; \"birthmark order create\" makes one\n");
+    }
+    let rows: Vec<_> = orders
+        .iter()
+        .map(|order| {
+            let terms = order.terms.clone().unwrap_or_default();
+            let counts = [terms.quantity, order.issued, order.reserved, order.left];
+            let mut row = vec![terms.id, terms.profile, state(order).to_owned()];
+            row.extend(counts.map(|count| count.to_string()));
+            row.push(if terms.stations.is_empty() { "all".to_owned() } else { terms.stations.join(" ") });
+            row
+        })
+        .collect();
+    let headings = ["ORDER", "PROFILE", "STATE", ">QUANTITY", ">ISSUED", ">RESERVED", ">LEFT", "STATIONS"];
+    print(&table::columns(&headings, &rows))
+}
+
+fn print_one(order: &Order, json: bool) -> anyhow::Result<()> {
+    if json {
+        return print_json(&to_json(order));
+    }
+    let terms = order.terms.clone().unwrap_or_default();
+    let text = table::fields(&[
+        ("order", Some(terms.id)),
+        ("profile", Some(terms.profile)),
+        ("state", Some(state(order).to_owned())),
+        ("quantity", Some(terms.quantity.to_string())),
+        ("issued", Some(order.issued.to_string())),
+        ("reserved", Some(order.reserved.to_string())),
+        ("left", Some(order.left.to_string())),
+        ("from", terms.not_before.as_ref().and_then(rfc3339)),
+        ("until", terms.not_after.as_ref().and_then(rfc3339)),
+        ("stations", Some(if terms.stations.is_empty() { "all".to_owned() } else { terms.stations.join(" ") })),
+        ("attributes", (!terms.attributes.is_empty()).then(|| attributes(&terms.attributes))),
+        ("created", order.created_at.as_ref().and_then(rfc3339)),
+    ]);
+    print(&text)
+}
+
+/// As the daemon would find it at this moment.
+fn state(order: &Order) -> &'static str {
+    let now = jiff::Timestamp::now().as_second();
+    let terms = order.terms.as_ref();
+    let from = terms.and_then(|terms| terms.not_before.as_ref()).map_or(i64::MIN, |time| time.seconds);
+    let until = terms.and_then(|terms| terms.not_after.as_ref()).map_or(i64::MAX, |time| time.seconds);
+    match order.closed {
+        true => "closed",
+        false if now >= until => "over",
+        false if order.left == 0 => "used up",
+        false if now < from => "not yet",
+        false => "open",
+    }
+}
+
+fn to_json(order: &Order) -> serde_json::Value {
+    let terms = order.terms.clone().unwrap_or_default();
+    json!({
+        "id": terms.id,
+        "profile": terms.profile,
+        "state": state(order),
+        "closed": order.closed,
+        "quantity": terms.quantity,
+        "issued": order.issued,
+        "reserved": order.reserved,
+        "left": order.left,
+        "not_before": terms.not_before.as_ref().and_then(rfc3339),
+        "not_after": terms.not_after.as_ref().and_then(rfc3339),
+        "stations": terms.stations,
+        "attributes": terms.attributes,
+        "created_at": order.created_at.as_ref().and_then(rfc3339),
+    })
+}
+
+fn attributes(attributes: &BTreeMap<String, String>) -> String {
+    attributes.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ")
+}
+
+fn attribute(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("an attribute is written as NAME=VALUE, such as batch=A7")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn moment(text: &str) -> Result<jiff::Timestamp, String> {
+    text.parse()
+        .map_err(|_| "a time is written as RFC 3339, such as 2026-03-01T06:00:00Z or …T06:00:00+01:00".to_owned())
+}
+
+fn timestamp(time: jiff::Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
+}

@@ -1,0 +1,197 @@
+//! `birthmark station`
+
+use std::{
+    path::PathBuf,
+    process::{self, ExitCode},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{anyhow, bail};
+use birthmark::{
+    client::Connection,
+    station::{
+        output::Report,
+        progress::Progress,
+        sign::{self, End, Job, Stop},
+        source::Input,
+    },
+};
+use clap::{Subcommand, value_parser};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+/// Enroll stations and sign devices' CSRs
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a key and a certificate for a station, an operator, an auditor or the daemon itself
+    Enroll(super::enroll::Args),
+    /// Get a certificate for every CSR of a folder, a file or a pipe
+    #[command(long_about = SIGN_ABOUT, after_long_help = SIGN_AFTER)]
+    Sign(Box<SignArgs>),
+}
+
+const SIGN_ABOUT: &str = "\
+Get a certificate for every CSR of a folder, a file or a pipe.
+
+It may be stopped and run again at any time: devices that have their certificate in DIR are left out, and asking \
+again for the others is free, since the daemon answers a retry with the same certificate. While the daemon is away \
+it waits and connects again by itself.";
+
+const SIGN_AFTER: &str = "\
+Input:
+  a folder        each <device-id>.csr, .pem, .der, .p10 or .req in it; other files are ignored
+  a file          one CSR; the device id is the file's name without its ending
+  a .jsonl file   a line per device: {\"device_id\": \"…\", \"csr\": \"<PEM, or base64 of DER>\"}
+  -               such lines on standard input, each signed as it comes
+
+Files written:
+  DIR/<device-id>.pem         the certificate
+  DIR/<device-id>.chain.pem   with --chain: the certificate and its CAs but the root, as the device presents them
+  DIR/<device-id>.error.json  why a device was refused; removed when it succeeds
+With --watch, CSRs move to IN/done/ or, with their .error.json, to IN/failed/; one of the same name is replaced there.
+
+With --json, standard output has an object per device as it completes, with device_id, status (issued, replay, \
+skipped or refused), serial_number, certificate_id and file, or reason and message; and at the end {\"summary\": …}.
+
+Exit codes:
+  0    every device has its certificate
+  1    none has, or something that concerns all devices is wrong
+  2    wrong usage
+  3    some devices were refused
+  130  stopped by SIGINT (Ctrl-C); what was asked for has up to 5 s to come in, a second one stops at once
+  143  stopped by SIGTERM, likewise";
+
+#[derive(Debug, clap::Args)]
+struct SignArgs {
+    /// The production order that devices are charged to; only some profiles can do without
+    #[arg(long, value_name = "ID")]
+    order: Option<String>,
+
+    /// The profile of the certificates
+    #[arg(long, value_name = "NAME")]
+    profile: String,
+
+    /// A folder of CSRs, a CSR, a file of JSON lines, or - for JSON lines on standard input
+    #[arg(long = "in", value_name = "PATH")]
+    input: PathBuf,
+
+    /// The folder for the certificates; made if absent
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// Also write <device-id>.chain.pem, what a device presents
+    #[arg(long)]
+    chain: bool,
+
+    /// Go on and sign whatever comes into the folder, until stopped
+    #[arg(long)]
+    watch: bool,
+
+    /// How often --watch looks
+    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = duration, requires = "watch")]
+    poll: Duration,
+
+    /// How many requests may be unanswered
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = value_parser!(u16).range(1..=4096))]
+    window: u16,
+
+    /// Stop waiting for a daemon that cannot sign after this time, such as 90s or 10m [default: wait for ever]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    give_up_after: Option<Duration>,
+
+    /// Print a JSON object for each device
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Enroll(args) => super::enroll::run(args),
+        Command::Sign(args) => super::block_on(sign(args)),
+    }
+}
+
+async fn sign(args: Box<SignArgs>) -> anyhow::Result<ExitCode> {
+    let input = match Input::at(&args.input).map_err(|message| anyhow!(message))? {
+        Input::Folder(folder) if args.watch => Input::Watch { folder, poll: args.poll },
+        _ if args.watch => bail!("--watch needs a folder, and {} is none", args.input.display()),
+        input => input,
+    };
+    let daemon = args.connection.daemon()?;
+    if daemon.is_default() {
+        // It would wait there for ever, or be refused.
+        bail!("say which daemon: --server https://HOST:PORT --identity DIR (its Unix socket is for operators)");
+    }
+    let job = Job {
+        order: args.order.unwrap_or_default(),
+        profile: args.profile,
+        input,
+        out: args.out,
+        chain: args.chain,
+        window: args.window.into(),
+        give_up_after: args.give_up_after,
+    };
+    let name = job.input.name();
+    let report = args.json.then(|| Box::new(std::io::stdout()) as Report);
+    let progress = Arc::new(Progress::on_standard_error());
+    let stop = stop_at_signals()?;
+    let (summary, end) = sign::run(&daemon, job, progress, report, stop).await;
+
+    let devices = summary.succeeded() + summary.refused;
+    if devices > 0 {
+        eprintln!("birthmark: {summary}");
+    } else if end == End::Done {
+        eprintln!("birthmark: there is no CSR in {name}; other files: {}", summary.ignored_files);
+    }
+    match end {
+        End::Failed(message) => Err(anyhow!(message)),
+        End::Stopped(Stop::Interrupt) => Ok(ExitCode::from(INTERRUPTED)),
+        End::Stopped(Stop::Terminate) => Ok(ExitCode::from(TERMINATED)),
+        End::Done if summary.refused == 0 => Ok(ExitCode::SUCCESS),
+        End::Done if summary.succeeded() == 0 => Ok(ExitCode::FAILURE),
+        End::Done => Ok(ExitCode::from(3)),
+    }
+}
+
+/// What a shell reports for a process that SIGINT or SIGTERM ended.
+const INTERRUPTED: u8 = 128 + 2;
+const TERMINATED: u8 = 128 + 15;
+
+/// The first signal stops the run in good order, the second one ends the process.
+fn stop_at_signals() -> anyhow::Result<watch::Receiver<Option<Stop>>> {
+    let (sender, stop) = watch::channel(None);
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        loop {
+            let (how, code) = tokio::select! {
+                _ = interrupt.recv() => (Stop::Interrupt, INTERRUPTED),
+                _ = terminate.recv() => (Stop::Terminate, TERMINATED),
+            };
+            if sender.send_replace(Some(how)).is_some() {
+                process::exit(code.into());
+            }
+        }
+    });
+    Ok(stop)
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "a duration is written as 500ms, 90s, 10m or 2h".to_owned())
+}

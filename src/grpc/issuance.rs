@@ -1,0 +1,166 @@
+//! The `Issuance` service: stations' streams.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    peer::{self, Peer, Role},
+    status,
+};
+use crate::{
+    committer::Issued,
+    config::OrderPolicy,
+    issuer::{self, Issuance, IssueError},
+    metrics::OpenStream,
+    proto,
+    signer::sha256,
+};
+
+/// Replies that a stream holds ready for a station that does not read them yet.
+const REPLIES: usize = 32;
+
+/// The longest `request_id`, in bytes.
+const REQUEST_ID: usize = 64;
+
+/// Answers stations.
+#[derive(Debug)]
+pub struct Service {
+    issuance: Arc<Issuance>,
+    window: usize,
+    draining: watch::Receiver<bool>,
+}
+
+impl Service {
+    pub(super) fn new(issuance: Arc<Issuance>, window: usize, draining: watch::Receiver<bool>) -> Self {
+        Service { issuance, window, draining }
+    }
+}
+
+#[tonic::async_trait]
+impl proto::issuance_server::Issuance for Service {
+    type IssueStream = ReceiverStream<Result<proto::IssueReply, Status>>;
+
+    async fn issue(
+        &self,
+        request: Request<Streaming<proto::IssueRequest>>,
+    ) -> Result<Response<Self::IssueStream>, Status> {
+        let (role, station) = Peer::of(&request)?.require(&[Role::Station])?;
+        let stream = Stream {
+            issuance: Arc::clone(&self.issuance),
+            station: Arc::clone(station),
+            actor: peer::actor(role, station),
+            window: self.window,
+            draining: self.draining.clone(),
+            _open: OpenStream::new(),
+        };
+        let (replies, receiver) = mpsc::channel(REPLIES);
+        tokio::spawn(stream.run(request.into_inner(), replies));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn get_issuer(
+        &self,
+        request: Request<proto::GetIssuerRequest>,
+    ) -> Result<Response<proto::GetIssuerReply>, Status> {
+        let (role, name) = Peer::of(&request)?.require(&[Role::Station, Role::Operator, Role::Auditor])?;
+        let profiles = self.issuance.profiles().values();
+        let usable: Vec<_> = profiles.filter(|profile| role != Role::Station || profile.allows_station(name)).collect();
+        let now = Timestamp::now();
+        let all = usable.iter().flat_map(|profile| profile.issuers());
+        let issuers: BTreeMap<_, _> = all.map(|(_, issuer)| (issuer.name(), issuer.chain())).collect();
+        let issuers = issuers.into_iter().map(|(name, chain)| proto::Issuer {
+            name: name.to_owned(),
+            chain: chain.iter().map(|certificate| certificate.clone().into()).collect(),
+        });
+        let profiles = usable.iter().map(|profile| proto::Profile {
+            name: profile.name().to_owned(),
+            issuer: profile.issuer_at(now).name().to_owned(),
+            order_optional: profile.order_policy() == OrderPolicy::Optional,
+            key_types: profile.keys().iter().map(|key| key.as_str().to_owned()).collect(),
+        });
+        Ok(Response::new(proto::GetIssuerReply { issuers: issuers.collect(), profiles: profiles.collect() }))
+    }
+}
+
+/// One station's stream. Each request is a task of its own, so that what has begun ends, whatever becomes of the
+/// stream. A request is read when there is room in the window, and its room is free again when its reply is on its way:
+/// a station that does not read is not read from.
+struct Stream {
+    issuance: Arc<Issuance>,
+    station: Arc<str>,
+    actor: crate::ledger::Actor,
+    window: usize,
+    draining: watch::Receiver<bool>,
+    _open: OpenStream,
+}
+
+type Replies = mpsc::Sender<Result<proto::IssueReply, Status>>;
+
+impl Stream {
+    async fn run(mut self, mut requests: Streaming<proto::IssueRequest>, replies: Replies) {
+        let window = Arc::new(Semaphore::new(self.window));
+        let end = loop {
+            let Ok(room) = Arc::clone(&window).acquire_owned().await else { break Ok(()) };
+            let request = tokio::select! {
+                biased;
+                _ = self.draining.wait_for(|draining| *draining) => break Err(status::failed_call(&IssueError::Draining)),
+                // Reading a message may be interrupted: what has arrived of it stays in the stream.
+                request = requests.message() => request,
+            };
+            match request {
+                Ok(Some(request)) => {
+                    let (issuance, replies) = (Arc::clone(&self.issuance), replies.clone());
+                    let (station, actor) = (Arc::clone(&self.station), self.actor.clone());
+                    tokio::spawn(async move {
+                        let reply = answer(&issuance, station, actor, request).await;
+                        // A station that hung up asks again and gets the same certificate.
+                        let _ = replies.send(Ok(reply)).await;
+                        drop(room);
+                    });
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        // The last replies go out before the stream ends.
+        let _ = window.acquire_many(u32::try_from(self.window).unwrap_or(u32::MAX)).await;
+        if let Err(error) = end {
+            tracing::debug!(station = %self.station, %error, "stream ended");
+            let _ = replies.send(Err(error)).await;
+        }
+    }
+}
+
+async fn answer(
+    issuance: &Issuance,
+    station: Arc<str>,
+    actor: crate::ledger::Actor,
+    request: proto::IssueRequest,
+) -> proto::IssueReply {
+    let proto::IssueRequest { request_id, device_id, order, profile, csr } = request;
+    let result = if request_id.len() > REQUEST_ID {
+        let message = format!("request_id has {} bytes; at most {REQUEST_ID} are allowed", request_id.len());
+        Err(IssueError::RequestInvalid(message))
+    } else {
+        issuance.issue(issuer::IssueRequest { station, actor, device: device_id, order, profile, csr }).await
+    };
+    let result = match result {
+        Ok(issued) => proto::issue_reply::Result::Issued(certificate(&issued)),
+        Err(error) => proto::issue_reply::Result::Error(status::refused_item(&error)),
+    };
+    proto::IssueReply { request_id, result: Some(result) }
+}
+
+fn certificate(issued: &Issued) -> proto::IssuedCertificate {
+    proto::IssuedCertificate {
+        certificate: issued.certificate().clone(),
+        serial_number: issued.serial_number().as_bytes().to_vec().into(),
+        certificate_id: hex::encode(sha256(issued.certificate())),
+        issuer: issued.issuer().to_owned(),
+        replay: issued.replay(),
+    }
+}

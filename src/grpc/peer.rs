@@ -1,0 +1,162 @@
+//! Who is at the other end: the role and name in the client certificate's URI SAN, or a local user on the socket.
+
+use std::{fmt, sync::Arc};
+
+use der::Decode;
+use jiff::Timestamp;
+use tonic::{Request, Status};
+use x509_cert::{
+    Certificate,
+    ext::pkix::{SubjectAltName, name::GeneralName},
+};
+
+use super::status;
+use crate::ledger::Actor;
+
+/// What a peer may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Issues.
+    Station,
+    /// Manages orders, exports, revocation.
+    Operator,
+    /// Reads.
+    Auditor,
+}
+
+impl Role {
+    /// As URNs and actors write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Station => "station",
+            Role::Operator => "operator",
+            Role::Auditor => "auditor",
+        }
+    }
+}
+
+/// The other end of a connection; established once, when the connection is.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    identity: Option<(Role, Arc<str>)>,
+    /// Until when its certificate is valid; a connection may outlive it, a call must not begin after it.
+    expires: Option<Timestamp>,
+}
+
+impl Peer {
+    /// The holder of a client certificate that the TLS handshake has verified.
+    pub fn from_certificate(der: &[u8]) -> Peer {
+        let Ok(certificate) = Certificate::from_der(der) else { return Peer { identity: None, expires: None } };
+        let tbs = certificate.tbs_certificate();
+        let expires = Timestamp::try_from(tbs.validity().not_after.to_system_time()).ok();
+        let names = match tbs.get_extension::<SubjectAltName>() {
+            Ok(Some((_, SubjectAltName(names)))) => names,
+            _ => Vec::new(),
+        };
+        let identities: Vec<_> = names
+            .iter()
+            .filter_map(|name| match name {
+                GeneralName::UniformResourceIdentifier(uri) => parse_urn(uri.as_str()),
+                _ => None,
+            })
+            .collect();
+        // Two roles in one certificate would be a riddle; it has none.
+        let identity = match identities.as_slice() {
+            [(role, name)] => Some((*role, Arc::from(name.as_str()))),
+            _ => None,
+        };
+        Peer { identity, expires }
+    }
+
+    /// A process on this machine that may open the Unix socket, running as this user.
+    pub fn local(user: u32) -> Peer {
+        Peer { identity: Some((Role::Operator, format!("local-uid-{user}").into())), expires: None }
+    }
+
+    /// The name of a peer that has one of these roles.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED without a role or with a certificate that has expired since; PERMISSION_DENIED with another role.
+    pub fn require(&self, allowed: &[Role]) -> Result<(Role, &Arc<str>), Status> {
+        let names = || allowed.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" or ");
+        let Some((role, name)) = &self.identity else {
+            return Err(status::unauthenticated(format!(
+                "the client certificate has no role; it needs one URI SAN urn:birthmark:<role>:<name> with the role {}",
+                names()
+            )));
+        };
+        if let Some(expires) = self.expires.filter(|expires| *expires < Timestamp::now()) {
+            return Err(status::unauthenticated(format!("the client certificate expired at {expires}; enroll again")));
+        }
+        if !allowed.contains(role) {
+            return Err(status::role_required(format!(
+                "this call needs the role {}; {self} does not have it",
+                names()
+            )));
+        }
+        Ok((*role, name))
+    }
+
+    /// The peer of a request.
+    ///
+    /// # Errors
+    /// As [`Peer::require`].
+    pub fn of<T>(request: &Request<T>) -> Result<&Peer, Status> {
+        let peer = request.extensions().get::<Peer>();
+        peer.ok_or_else(|| status::unauthenticated("the connection has no peer".into()))
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.identity {
+            Some((role, name)) => write!(f, "{}:{name}", role.as_str()),
+            None => f.write_str("a peer without a role"),
+        }
+    }
+}
+
+/// How the ledger knows a peer.
+pub fn actor(role: Role, name: &str) -> Actor {
+    Actor(format!("{}:{name}", role.as_str()).into())
+}
+
+/// Reads `urn:birthmark:station:<line>/<station>`, `urn:birthmark:operator:<name>` or `urn:birthmark:auditor:<name>`.
+fn parse_urn(uri: &str) -> Option<(Role, String)> {
+    let (role, name) = uri.strip_prefix("urn:birthmark:")?.split_once(':')?;
+    let role = [Role::Station, Role::Operator, Role::Auditor].into_iter().find(|known| known.as_str() == role)?;
+    let is_name = |part: &str| {
+        (1..=64).contains(&part.len())
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+    };
+    let well_formed = match role {
+        Role::Station => name.split_once('/').is_some_and(|(line, station)| is_name(line) && is_name(station)),
+        Role::Operator | Role::Auditor => is_name(name),
+    };
+    well_formed.then(|| (role, name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_well_formed_names_have_a_role() {
+        for (uri, expected) in [
+            ("urn:birthmark:station:line1/t3", Some((Role::Station, "line1/t3"))),
+            ("urn:birthmark:operator:alice", Some((Role::Operator, "alice"))),
+            ("urn:birthmark:auditor:bob", Some((Role::Auditor, "bob"))),
+            ("urn:birthmark:station:t3", None),
+            ("urn:birthmark:station:line1/", None),
+            ("urn:birthmark:station:a/b/c", None),
+            ("urn:birthmark:operator:a/b", None),
+            ("urn:birthmark:operator:", None),
+            ("urn:birthmark:root:alice", None),
+            ("URN:birthmark:operator:alice", None),
+            ("urn:birthmark:operator:alice\u{0}", None),
+        ] {
+            let parsed = parse_urn(uri);
+            assert_eq!(parsed.as_ref().map(|(role, name)| (*role, name.as_str())), expected, "{uri}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The few fields of CSRs and certificates that a station looks at.
+//!
+//! On purpose it looks at nothing else: whether a CSR is a good one is the daemon's judgement alone.
+
+use der::{Decode, Reader, SliceReader, Tagged, asn1::AnyRef};
+
+/// The DER `SubjectPublicKeyInfo` of a DER `CertificationRequest` (RFC 2986 section 4).
+pub(super) fn csr_key(csr: &[u8]) -> Result<&[u8], String> {
+    // version, subject, subjectPKInfo, attributes
+    Fields::of(csr).and_then(|fields| fields.get(2)).map_err(|error| format!("this is not a PKCS#10 CSR: {error}"))
+}
+
+/// The DER `SubjectPublicKeyInfo` of a DER `Certificate` (RFC 5280 section 4.1).
+pub(super) fn certificate_key(certificate: &[u8]) -> Result<&[u8], String> {
+    // version, serialNumber, signature, issuer, validity, subject, subjectPublicKeyInfo, extensions
+    Fields::of(certificate).and_then(|fields| fields.get(6)).map_err(|error| format!("not a certificate: {error}"))
+}
+
+/// The content octets of the serial number of a DER `Certificate`.
+pub(super) fn serial_number(certificate: &[u8]) -> Result<&[u8], String> {
+    let serial = Fields::of(certificate).and_then(|fields| fields.get(1));
+    let value = serial.and_then(|serial| AnyRef::from_der(serial).map(|any| any.value()));
+    value.map_err(|error| format!("not a certificate: {error}"))
+}
+
+/// Whether a DER `Certificate` names itself as its issuer, as a root does.
+pub(super) fn is_self_issued(certificate: &[u8]) -> bool {
+    let names = Fields::of(certificate).and_then(|fields| Ok((fields.get(3)?, fields.get(5)?)));
+    names.is_ok_and(|(issuer, subject)| issuer == subject)
+}
+
+/// The fields of the signed inner SEQUENCE of a CSR or certificate, each with tag and length.
+struct Fields<'a>(Vec<&'a [u8]>);
+
+impl<'a> Fields<'a> {
+    fn of(signed: &'a [u8]) -> der::Result<Self> {
+        let outer = AnyRef::from_der(signed)?;
+        outer.tag().assert_eq(der::Tag::Sequence)?;
+        let inner: AnyRef<'a> = SliceReader::new(outer.value())?.decode()?;
+        inner.tag().assert_eq(der::Tag::Sequence)?;
+        let mut reader = SliceReader::new(inner.value())?;
+        let mut fields = Vec::with_capacity(8);
+        while !reader.is_finished() {
+            fields.push(reader.tlv_bytes()?);
+        }
+        Ok(Fields(fields))
+    }
+
+    fn get(&self, index: usize) -> der::Result<&'a [u8]> {
+        let field = self.0.get(index).copied();
+        field.ok_or_else(|| {
+            der::ErrorKind::Incomplete { expected_len: der::Length::ONE, actual_len: der::Length::ZERO }.into()
+        })
+    }
+}

@@ -1,0 +1,40 @@
+//! The station client: streams CSRs to the daemon and writes the certificates that come back.
+//!
+//! ```text
+//!           items               outcomes
+//! source ─────────────► sign ─────────────► output
+//! thread: files, lines  │  ▲               thread: certificates, report
+//!               requests▼  │replies
+//!                      daemon
+//! ```
+//!
+//! Every arrow is a bounded channel (the window), so whoever is slow slows the others and memory stays as it is.
+//!
+//! [`source`] reads, [`sign`] speaks with the daemon, [`output`] writes, [`progress`] tells a person. Nothing is kept
+//! between runs but the certificates themselves: a device whose certificate is there is done, every other one is asked
+//! for again, because a retry is free at the daemon.
+
+pub mod enroll;
+pub mod output;
+pub mod progress;
+pub mod sign;
+pub mod source;
+
+mod fields;
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // A test ends before its files matter.
+mod tests;
+
+/// Whether `text` fits the protocol's rule for device ids and order ids of at most `longest` characters: of
+/// `A-Z a-z 0-9 . _ : -`, the first a letter or digit. Such a text is also a safe file name.
+pub fn is_id(text: &str, longest: usize) -> bool {
+    text.len() <= longest
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte))
+}
+
+/// The longest device id, in characters.
+pub const LONGEST_DEVICE_ID: usize = 128;
+
+/// The longest order id, in characters.
+pub const LONGEST_ORDER_ID: usize = 64;
