@@ -1,0 +1,322 @@
+//! `birthmark ceremony`
+
+use std::fs;
+
+use crate::token::{Hsm, LABEL, Token, module, refused, succeeded, text};
+
+const ROOT: &str = r#"
+[[step]]
+do = "root"
+key = "root"
+key_type = "p384"
+subject = ["C=DE", "O=Acme", "CN=Acme Root"]
+days = 3650
+certificate = "ca/root.pem"
+"#;
+
+const ISSUER: &str = r#"
+[[step]]
+do = "intermediate"
+issuer = { certificate = "ca/root.pem", key = "root" }
+key = "issuing"
+key_type = "p256"
+subject = ["O=Acme", "CN=Acme Issuing"]
+days = 3000
+certificate = "ca/issuer.pem"
+"#;
+
+fn ceremony(token: &Token, steps: &str) -> std::process::Output {
+    token.write("ceremony.toml", &(token.ceremony_head() + steps));
+    token.birthmark(&["ceremony", "ceremony.toml", "--yes"])
+}
+
+/// A self-signed CA made by openssl, with its key in `<name>.key`.
+fn openssl_root(token: &Token, name: &str, subject: &str, algorithm: &[&str], days: &str) {
+    let (key, certificate) = (format!("{name}.key"), format!("{name}.pem"));
+    let mut arguments = vec!["genpkey", "-out", &key, "-algorithm"];
+    arguments.extend(algorithm);
+    token.openssl(&arguments);
+    token.set_mode(&key, 0o600);
+    let usage = "keyUsage=critical,keyCertSign,cRLSign";
+    token.openssl(&[
+        "req",
+        "-x509",
+        "-new",
+        "-key",
+        &key,
+        "-subj",
+        subject,
+        "-days",
+        days,
+        "-out",
+        &certificate,
+        "-addext",
+        usage,
+    ]);
+}
+
+#[test]
+fn openssl_accepts_every_certificate_in_strict_mode() {
+    let token = Token::new();
+    let steps = [
+        ROOT,
+        ISSUER,
+        &ISSUER.replace("issuing", "rsa").replace("p256", "rsa2048").replace("issuer.pem", "rsa.pem"),
+        &ROOT.replace("\"root\"", "\"station-ca\"").replace("root.pem", "station-ca.pem").replace("p384", "p256"),
+        &ROOT
+            .replace("key = \"root\"", "key = \"rsa-root\"")
+            .replace("root.pem", "rsa-root.pem")
+            .replace("p384", "rsa3072"),
+        &ISSUER.replace("issuing", "below-rsa").replace("issuer.pem", "below-rsa.pem").replace("root", "rsa-root"),
+    ]
+    .concat();
+    let run = ceremony(&token, &steps);
+    let printed = succeeded(&run);
+    assert_eq!(printed.lines().count(), 6, "{printed}");
+    for (root, certificate) in [
+        ("root", "issuer"),
+        ("root", "rsa"),
+        ("rsa-root", "below-rsa"),
+        ("root", "root"),
+        ("rsa-root", "rsa-root"),
+        ("station-ca", "station-ca"),
+    ] {
+        let (root, certificate) = (format!("ca/{root}.pem"), format!("ca/{certificate}.pem"));
+        token.openssl(&["verify", "-x509_strict", "-check_ss_sig", "-CAfile", &root, &certificate]);
+    }
+    let shown = token.openssl(&["x509", "-in", "ca/issuer.pem", "-noout", "-text"]);
+    for part in [
+        "X509v3 Basic Constraints: critical\n                CA:TRUE, pathlen:0",
+        "X509v3 Key Usage: critical\n                Certificate Sign, CRL Sign",
+        "X509v3 Authority Key Identifier",
+        "ecdsa-with-SHA384",
+    ] {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+
+    let record: serde_json::Value = serde_json::from_slice(&fs::read(token.path("ca/record.json")).unwrap()).unwrap();
+    assert_eq!(record["token"]["label"], LABEL);
+    let made = &record["steps"][1];
+    assert_eq!(made["key"]["label"], "issuing");
+    assert_eq!(made["key"]["id"].as_str().unwrap().len(), 32);
+    let serial = token.openssl(&["x509", "-in", "ca/issuer.pem", "-noout", "-serial"]);
+    let recorded = made["certificate"]["serial"].as_str().unwrap();
+    assert_eq!(serial.trim(), format!("serial={}", recorded.to_uppercase()));
+    assert_eq!(recorded.len(), 40);
+    let hash = token.openssl(&["dgst", "-sha256", "-r", "ca/issuer.pem"]);
+    assert_eq!(hash.split(' ').next(), made["certificate"]["sha256"].as_str());
+}
+
+#[test]
+fn a_dry_run_and_a_missing_yes_make_nothing() {
+    let token = Token::new();
+    token.write("ceremony.toml", &(token.ceremony_head() + ROOT + ISSUER));
+    let dry = token.birthmark(&["ceremony", "ceremony.toml", "--dry-run"]);
+    succeeded(&dry);
+    let plan = text(&dry.stderr);
+    for part in ["P-384 key \"root\"", "C=DE, O=Acme, CN=Acme Root", "ca/issuer.pem", "nothing was made"] {
+        assert!(plan.contains(part), "{part} is not in {plan}");
+    }
+    refused(&token.birthmark(&["ceremony", "ceremony.toml"]), &["no terminal", "--yes"]);
+    assert!(!token.path("ca").exists());
+    // The labels are still free.
+    succeeded(&token.birthmark(&["ceremony", "ceremony.toml", "--yes"]));
+}
+
+#[test]
+fn a_ceremony_replaces_neither_keys_nor_files() {
+    let token = Token::new();
+    succeeded(&ceremony(&token, ROOT));
+    let before = fs::read(token.path("ca/root.pem")).unwrap();
+    refused(&ceremony(&token, ROOT), &["ceremony.record", "record.json exists"]);
+    fs::remove_file(token.path("ca/record.json")).unwrap();
+    refused(&ceremony(&token, ROOT), &["already has an object with the label \"root\""]);
+    refused(&ceremony(&token, &ROOT.replace("key = \"root\"", "key = \"other\"")), &["root.pem exists"]);
+    refused(&ceremony(&token, &[ISSUER, ISSUER].concat()), &["two steps make a key \"issuing\""]);
+    let same_file = ISSUER.replace("issuing", "another");
+    refused(&ceremony(&token, &[ISSUER, &same_file].concat()), &["ca/issuer.pem is written twice"]);
+    assert_eq!(fs::read(token.path("ca/root.pem")).unwrap(), before);
+    assert!(!token.path("ca/record.json").exists());
+    // What was refused made no key: the same labels can be used now.
+    succeeded(&ceremony(&token, ISSUER));
+}
+
+#[test]
+fn an_issuer_must_outlive_its_intermediate_and_allow_it() {
+    let token = Token::new();
+    let long = ISSUER.replace("3000", "3651");
+    refused(&ceremony(&token, &[ROOT, &long].concat()), &[":25: step.days", "after its issuer"]);
+    let below =
+        ISSUER.replace("issuing", "below").replace("ca/root.pem", "ca/issuer.pem").replace("\"root\"", "\"issuing\"");
+    let below = below.replace("certificate = \"ca/issuer.pem\"\n", "certificate = \"ca/below.pem\"\n");
+    refused(&ceremony(&token, &[ROOT, ISSUER, &below].concat()), &["path length is 0"]);
+    refused(&ceremony(&token, &[ROOT, &ISSUER.replace("key = \"root\"", "key = \"rot\"")].concat()), &["is \"root\""]);
+    refused(&ceremony(&token, ISSUER), &["cannot read", "root.pem"]);
+    assert!(!token.path("ca").exists());
+}
+
+#[test]
+fn an_offline_root_signs_from_a_key_file() {
+    let token = Token::new();
+    for (name, algorithm) in [
+        ("ec", &["EC", "-pkeyopt", "ec_paramgen_curve:P-384"][..]),
+        ("rsa", &["RSA", "-pkeyopt", "rsa_keygen_bits:2048"]),
+    ] {
+        openssl_root(&token, name, "/O=Acme/CN=Offline", algorithm, "3650");
+        let issuer = format!("{{ certificate = \"{name}.pem\", key_file = \"{name}.key\" }}");
+        let output = format!("ca/below-{name}.pem");
+        let step = ISSUER
+            .replace("{ certificate = \"ca/root.pem\", key = \"root\" }", &issuer)
+            .replace("issuing", name)
+            .replace("ca/issuer.pem", &output);
+        token.set_mode(&format!("{name}.key"), 0o640);
+        refused(&ceremony(&token, &step), &["chmod 600"]);
+        token.set_mode(&format!("{name}.key"), 0o600);
+        succeeded(&ceremony(&token, &step));
+        token.openssl(&["verify", "-x509_strict", "-CAfile", &format!("{name}.pem"), &output]);
+        fs::remove_file(token.path("ca/record.json")).unwrap();
+    }
+    let wrong = ISSUER.replace(
+        "{ certificate = \"ca/root.pem\", key = \"root\" }",
+        "{ certificate = \"ec.pem\", key_file = \"rsa.key\" }",
+    );
+    refused(&ceremony(&token, &wrong), &["rsa.key does not belong"]);
+}
+
+#[test]
+fn an_offline_root_signs_a_request_which_is_imported() {
+    let token = Token::new();
+    let request = r#"
+[[step]]
+do = "request"
+key = "issuing"
+key_type = "p256"
+subject = ["O=Acme", "CN=Acme Issuing"]
+request = "ca/issuer.csr.pem"
+"#;
+    let import = r#"
+[[step]]
+do = "import"
+key = "issuing"
+signed = "incoming/issuer.pem"
+root = "incoming/root.pem"
+certificate = "ca/issuer.pem"
+"#;
+    succeeded(&ceremony(&token, request));
+    fs::remove_file(token.path("ca/record.json")).unwrap();
+    let shown = token.openssl(&["req", "-in", "ca/issuer.csr.pem", "-noout", "-verify", "-subject"]);
+    assert!(shown.contains("CN = Acme Issuing") || shown.contains("CN=Acme Issuing"), "{shown}");
+
+    openssl_root(&token, "root", "/O=Acme/CN=Offline", &["EC", "-pkeyopt", "ec_paramgen_curve:P-384"], "3650");
+    openssl_root(&token, "other", "/O=Acme/CN=Offline", &["EC", "-pkeyopt", "ec_paramgen_curve:P-384"], "3650");
+    token.write("ca.ext", "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\n");
+    token.write("usage.ext", "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,digitalSignature\n");
+    token.write("leaf.ext", "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,keyCertSign\n");
+    fs::create_dir(token.path("incoming")).unwrap();
+    fs::copy(token.path("root.pem"), token.path("incoming/root.pem")).unwrap();
+    let sign = |root: &str, extensions: &str, days: &str, hash: &str| {
+        let (certificate, key) = (format!("{root}.pem"), format!("{root}.key"));
+        token.openssl(&[
+            "x509",
+            "-req",
+            "-in",
+            "ca/issuer.csr.pem",
+            "-CA",
+            &certificate,
+            "-CAkey",
+            &key,
+            "-CAcreateserial",
+            "-extfile",
+            extensions,
+            "-days",
+            days,
+            hash,
+            "-out",
+            "incoming/issuer.pem",
+        ]);
+    };
+    refused(&ceremony(&token, import), &["cannot read", "incoming/issuer.pem"]);
+    for (root, extensions, days, says) in [
+        ("root", "leaf.ext", "900", "not a CA certificate"),
+        ("root", "usage.ext", "900", "does not have keyCertSign"),
+        ("other", "ca.ext", "900", "signature was not made by the key"),
+        ("root", "ca.ext", "4000", "after its root"),
+    ] {
+        sign(root, extensions, days, "-sha384");
+        refused(&ceremony(&token, import), &[says]);
+    }
+    fs::copy(token.path("root.pem"), token.path("incoming/issuer.pem")).unwrap();
+    refused(&ceremony(&token, import), &["does not belong to key \"issuing\"", "SHA-256"]);
+    let unknown = import.replace("key = \"issuing\"", "key = \"isuing\"");
+    refused(&ceremony(&token, &unknown), &["no private key with label \"isuing\"", "its private keys are \"issuing\""]);
+    refused(
+        &ceremony(&token, &[request.replace("issuing", "new"), import.replace("issuing", "new")].concat()),
+        &["csr.pem exists"],
+    );
+
+    // A hash that Birthmark itself does not sign with.
+    sign("root", "ca.ext", "900", "-sha256");
+    succeeded(&ceremony(&token, import));
+    let both = [fs::read(token.path("incoming/issuer.pem")).unwrap(), fs::read(token.path("ca/issuer.pem")).unwrap()];
+    assert_eq!(pem_body(&both[0]), pem_body(&both[1]));
+    token.openssl(&["verify", "-x509_strict", "-CAfile", "incoming/root.pem", "ca/issuer.pem"]);
+}
+
+fn pem_body(file: &[u8]) -> String {
+    text(file).split_whitespace().collect()
+}
+
+#[test]
+fn a_step_that_fails_says_what_exists_now() {
+    let token = Token::new();
+    // The second file's folder is a file by the time it is written: the first certificate takes its name.
+    let inside = ISSUER.replace("\"ca/issuer.pem\"", "\"ca/root.pem/issuer.pem\"");
+    let run = ceremony(&token, &[ROOT, &inside].concat());
+    refused(
+        &run,
+        &[
+            "step 2 (intermediate, key \"issuing\") failed: cannot write",
+            &format!("rm {}", token.path("ca/root.pem").display()),
+            "--delete-object --type privkey --label \"root\"",
+            "--delete-object --type privkey --label \"issuing\"",
+        ],
+    );
+    assert!(!token.path("ca/record.json").exists());
+}
+
+#[test]
+fn what_is_wrong_with_the_token_is_said() {
+    let token = Token::new();
+    let with = |from: &str, to: &str| {
+        let head = token.ceremony_head();
+        assert!(head.contains(from), "{from}");
+        token.write("ceremony.toml", &(head.replace(from, to) + ROOT));
+        token.birthmark(&["ceremony", "ceremony.toml", "--yes"])
+    };
+    let module = module().display().to_string();
+    refused(&with("token=birthmark", "token=birthmurk"), &["no token with label \"birthmurk\"", "\"birthmark\""]);
+    refused(&with(&module, "/nowhere/module.so"), &["no PKCS#11 module /nowhere/module.so", "module-path"]);
+    refused(&with(&module, "pin"), &["pin cannot be used"]);
+    refused(&with("&pin-source=file:pin", ""), &["pin-source=file:", "BIRTHMARK_PIN"]);
+    refused(&with("pin-source=file:pin", "pin-value=123456"), &["ceremony.toml:5: token.uri", "pin-source"]);
+    refused(&with("pin-source=file:pin", "pin-source=file:nopin"), &["nopin cannot be read"]);
+    token.set_mode("pin", 0o644);
+    refused(&ceremony(&token, ROOT), &["mode 0644", "chmod 600"]);
+    token.write_secret("pin", "999999");
+    refused(&ceremony(&token, ROOT), &["refused the PIN", "tried once"]);
+    token.write_secret("pin", "123456");
+    if Hsm::under_test() != Hsm::SoftHsm {
+        return; // It has one token.
+    }
+    token.init_token(LABEL);
+    refused(&ceremony(&token, ROOT), &["2 tokens with label \"birthmark\"", "serial="]);
+}
+
+#[test]
+fn the_pin_may_come_from_the_environment() {
+    let token = Token::new();
+    token.write("ceremony.toml", &(token.ceremony_head().replace("&pin-source=file:pin", "") + ROOT));
+    fs::remove_file(token.path("pin")).unwrap();
+    let mut command = token.command(&["ceremony", "ceremony.toml", "--yes"]);
+    succeeded(&command.env("BIRTHMARK_PIN", "123456").output().unwrap());
+}

@@ -1,0 +1,178 @@
+//! Checkpoints, and what `journal verify` makes of a journal that was changed behind them.
+
+use std::{fs, path::Path};
+
+use crate::{
+    site::{Site, csr, request, wait_until},
+    token::{refused, succeeded, text},
+};
+
+/// A site whose daemon issued some certificates in two runs, and has ended.
+async fn site_with_journal(interval: &str) -> Site {
+    let site = Site::new();
+    site.configure(|usual| usual.replace("[audit]\n", &format!("[audit]\ninterval = \"{interval}\"\n")));
+    for run in 0..2 {
+        let daemon = site.start();
+        site.create_order("o1", 100);
+        let mut stream = site.stream(&daemon, "line1/t1").await;
+        for device in 0..10 {
+            let device = format!("d{run}-{device}");
+            stream.ask(request(&device, "o1", csr(&device))).await.issued();
+        }
+        daemon.end();
+    }
+    site
+}
+
+fn verify(site: &Site, arguments: &[&str]) -> std::process::Output {
+    site.token.birthmark(&[&["journal", "verify", "data"], arguments].concat())
+}
+
+const TRUSTED: [&str; 2] = ["--trusted-key", "ca/audit.pem"];
+
+fn journal(site: &Site) -> std::path::PathBuf {
+    site.path("data/journal/00000001.journal")
+}
+
+/// Every entry as `journal dump` tells it.
+fn dump(site: &Site) -> Vec<serde_json::Value> {
+    let dumped = succeeded(&site.token.birthmark(&["journal", "dump", "--config", "birthmark.toml"]));
+    dumped.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_checkpoint_covers_all_and_openssl_verifies_it() {
+    let site = site_with_journal("1h").await;
+    let told: serde_json::Value =
+        serde_json::from_str(&succeeded(&verify(&site, &[&TRUSTED[..], &["--json"]].concat()))).unwrap();
+    assert_eq!(told["counts"]["issued"], 20);
+    assert!(told["counts"]["checkpoints"].as_u64().unwrap() >= 2, "{told}");
+    // Behind it is only its own entry.
+    assert_eq!(told["trusted"]["entries_behind"], 1, "{told}");
+    assert_eq!(told["torn_end"], serde_json::Value::Null);
+
+    let note = fs::read_to_string(site.path("data/checkpoint")).unwrap();
+    let (body, signature) = note.split_once("\n\n").unwrap();
+    let signature = signature.trim_end().rsplit(' ').next().unwrap();
+    let signature = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, signature).unwrap();
+    fs::write(site.path("body"), format!("{body}\n")).unwrap();
+    fs::write(site.path("signature"), &signature[4..]).unwrap();
+    site.token.openssl(&["dgst", "-sha256", "-verify", "ca/audit.pem", "-signature", "signature", "body"]);
+    assert!(site.log().contains("checkpoint"), "{}", site.log());
+
+    let entries = dump(&site);
+    assert_eq!(entries.iter().filter(|entry| entry["event"] == "issued").count(), 20);
+    assert_eq!(entries.last().unwrap()["event"], "checkpoint");
+    let of_one = succeeded(&site.token.birthmark(&["journal", "dump", "data", "--device", "d1-3"]));
+    assert_eq!(of_one.lines().count(), 2, "{of_one}");
+    let some = succeeded(&site.token.birthmark(&["journal", "dump", "data", "--from", "3", "--to", "5"]));
+    assert_eq!(some.lines().count(), 3, "{some}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_cut_short_or_rewritten_is_refused_by_verify_and_by_the_daemon() {
+    let site = site_with_journal("1h").await;
+    let whole = fs::read(journal(&site)).unwrap();
+    let entries = dump(&site);
+    let checkpoints: Vec<_> = entries.iter().filter(|entry| entry["event"] == "checkpoint").collect();
+    let copy = site.path("kept-elsewhere");
+    fs::copy(site.path("data/checkpoint"), &copy).unwrap();
+
+    // Cut some entries behind the first checkpoint.
+    let behind = checkpoints[0]["sequence"].as_u64().unwrap() as usize + 3;
+    let offset = entries[behind]["offset"].as_u64().unwrap() as usize;
+    fs::write(journal(&site), &whole[..offset]).unwrap();
+    refused(&verify(&site, &[]), &["cut short", "data/checkpoint"]);
+    refused(&verify(&site, &TRUSTED), &["cut short"]);
+    let said = site.refuse_to_start();
+    assert!(said.contains("data/checkpoint") && said.contains("can be read"), "{said}");
+    fs::remove_file(site.path("data/checkpoint")).unwrap();
+    refused(&verify(&site, &[&TRUSTED[..], &["--checkpoint", copy.to_str().unwrap()]].concat()), &["cut short"]);
+    // Without any reference it is a journal that ends earlier, and verify says what it does not know.
+    assert!(succeeded(&verify(&site, &TRUSTED)).contains("not known: there is no checkpoint file"));
+
+    // Rewritten from the first entry on by somebody who has all but the HSM: a chain that fits itself.
+    let forged = rewrite(&whole, &entries);
+    fs::write(journal(&site), &forged).unwrap();
+    fs::copy(&copy, site.path("data/checkpoint")).unwrap();
+    refused(&verify(&site, &[]), &["rewritten"]);
+    let said = site.refuse_to_start();
+    assert!(said.contains("are not those that it knows"), "{said}");
+    fs::remove_file(site.path("data/checkpoint")).unwrap();
+    refused(&verify(&site, &[]), &["rewritten", "00000001.journal"]);
+
+    // Another key vouches for nothing.
+    fs::write(journal(&site), &whole).unwrap();
+    site.token.openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "other.key"]);
+    site.token.openssl(&["ec", "-in", "other.key", "-pubout", "-out", "other.pem"]);
+    refused(&verify(&site, &["--trusted-key", "other.pem"]), &["not trusted"]);
+    succeeded(&verify(&site, &[&TRUSTED[..], &["--checkpoint", copy.to_str().unwrap()]].concat()));
+}
+
+/// The journal with another actor in its first entry, and every checksum and chain hash made to fit.
+fn rewrite(journal: &[u8], entries: &[serde_json::Value]) -> Vec<u8> {
+    const HEADER: usize = 72;
+    const HEAD: usize = 44;
+    let mut forged = journal.to_vec();
+    let mut chain = [0; 32];
+    let end = journal.len();
+    let starts = entries.iter().map(|entry| entry["offset"].as_u64().unwrap() as usize);
+    for (index, start) in starts.enumerate() {
+        assert!(index > 0 || start == HEADER);
+        let length = u32::from_le_bytes(forged[start..start + 4].try_into().unwrap()) as usize;
+        assert!(start + HEAD + length <= end);
+        if index == 0 {
+            let payload = &mut forged[start + HEAD..start + HEAD + length];
+            let at = payload.windows(9).position(|window| window == b"operator:").unwrap();
+            payload[at + 9] ^= 1;
+        }
+        let payload = forged[start + HEAD..start + HEAD + length].to_vec();
+        chain = birthmark::signer::sha256(&[&chain[..], &payload].concat());
+        forged[start + 12..start + HEAD].copy_from_slice(&chain);
+        let checked = [&forged[start..start + 4], &forged[start + 8..start + HEAD], &payload].concat();
+        let sum = crc32c::crc32c(&checked);
+        forged[start + 4..start + 8].copy_from_slice(&sum.to_le_bytes());
+    }
+    forged
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_come_by_themselves_and_the_hsm_may_be_away() {
+    let site = Site::new();
+    site.configure(|usual| usual.replace("[audit]\n", "[audit]\ninterval = \"1s\"\n"));
+    let daemon = site.start();
+    site.create_order("o1", 100);
+    let read = |site: &Site| fs::read_to_string(site.path("data/checkpoint")).unwrap_or_default();
+    wait_until("there is a checkpoint", || !read(&site).is_empty());
+    let first = read(&site);
+    let mut stream = site.stream(&daemon, "line1/t1").await;
+    stream.ask(request("d1", "o1", csr("d1"))).await.issued();
+    wait_until("there is another", || read(&site) != first);
+    assert!(daemon.metric("birthmark_checkpoint_age_seconds", &[]) < 100.0);
+    // While the daemon runs, its journal can be verified, and its index not be touched.
+    succeeded(&verify(&site, &TRUSTED));
+    refused(&site.token.birthmark(&["journal", "reindex", "data"]), &["another birthmark daemon uses"]);
+    daemon.end();
+    let told = succeeded(&site.token.birthmark(&["journal", "reindex", "--config", "birthmark.toml"]));
+    assert!(told.contains("made anew"), "{told}");
+
+    // A key that issues may not vouch.
+    let configuration = fs::read_to_string(site.path("birthmark.toml")).unwrap();
+    site.token.write("birthmark.toml", &configuration.replacen("object=audit", "object=issuing", 1));
+    let said = site.refuse_to_start();
+    assert!(said.contains("audit.key") && said.contains("\"main\""), "{said}");
+    site.token.write("birthmark.toml", &configuration.replacen("\"1s\"", "\"0s\"", 1));
+    assert!(site.refuse_to_start().contains("audit.interval"));
+}
+
+#[test]
+fn what_is_no_journal_is_said_to_be_none() {
+    let token = crate::token::Token::new();
+    fs::create_dir(token.path("empty")).unwrap();
+    for command in [["journal", "verify", "empty"], ["journal", "dump", "empty"], ["journal", "reindex", "empty"]] {
+        refused(&token.birthmark(&command), &["empty", "holds no"]);
+    }
+    assert!(!Path::new(&token.path("empty/index")).exists());
+    let run = token.birthmark(&["journal", "verify"]);
+    assert_eq!(run.status.code(), Some(2), "{}", text(&run.stderr));
+}

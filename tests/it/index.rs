@@ -1,0 +1,297 @@
+//! The index may be lost, old or broken: the ledger gives the same answers, since the journal is the truth.
+
+use std::{fs, path::Path};
+
+use birthmark::ledger::{
+    Action, Actor, Holder, Ledger, Operation, OrderTerms, Outcome, Record, Records, Refusal,
+    embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
+};
+use jiff::Timestamp;
+
+/// Small enough that runs are written and merged many times.
+fn settings() -> Settings {
+    Settings { segment_size: 64 << 10, sink_at: 40, min_free: 0 }
+}
+
+fn open(folder: &Path) -> (EmbeddedLedger, EmbeddedRecords) {
+    EmbeddedLedger::open(folder, Timestamp::now(), &settings()).unwrap()
+}
+
+fn operation(action: Action) -> Operation {
+    Operation { actor: Actor("station:line1/t1".into()), action }
+}
+
+fn holder(number: u32) -> Holder {
+    let key_hash = {
+        let mut hash = [0x5a; 32];
+        // Spread over the whole range of names, as hashes are.
+        hash[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b1).to_be_bytes());
+        hash[4..8].copy_from_slice(&number.to_be_bytes());
+        hash
+    };
+    let text = |text: &str| text.to_owned();
+    Holder { device: format!("d{number}"), key_hash, order: text("o"), profile: text("p"), issuer: text("i") }
+}
+
+fn one(ledger: &mut EmbeddedLedger, action: Action) -> Outcome {
+    ledger.commit(Timestamp::now(), vec![operation(action)]).unwrap().remove(0)
+}
+
+fn create_order(ledger: &mut EmbeddedLedger) {
+    let terms = OrderTerms {
+        id: "o".into(),
+        profile: "p".into(),
+        quantity: 1_000_000,
+        not_before: None,
+        not_after: None,
+        stations: vec![],
+        attributes: Default::default(),
+    };
+    assert!(matches!(one(ledger, Action::CreateOrder(terms)), Outcome::Order(_)));
+}
+
+/// Issues to these devices; every tenth reservation is given up and made again.
+fn issue(ledger: &mut EmbeddedLedger, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        let Outcome::Reserved(mut serial_number) = one(ledger, Action::Reserve(holder(number))) else { panic!() };
+        if number.is_multiple_of(10) {
+            one(ledger, Action::Abandon { serial_number, reason: "a test".into() });
+            let Outcome::Reserved(second) = one(ledger, Action::Reserve(holder(number))) else { panic!() };
+            serial_number = second;
+        }
+        let certificate = format!("certificate of {number}").into_bytes().into();
+        assert!(matches!(one(ledger, Action::Record { serial_number, certificate }), Outcome::Recorded));
+    }
+}
+
+/// All that can be asked about these devices.
+#[derive(Debug, PartialEq)]
+struct Answers {
+    records: Vec<Record>,
+    orders: Vec<birthmark::ledger::Order>,
+    exported: Vec<Record>,
+}
+
+fn answers(records: &EmbeddedRecords, devices: u32) -> Answers {
+    let found: Vec<_> = (0..devices).map(|number| records.by_device(&format!("d{number}")).unwrap().unwrap()).collect();
+    for record in &found {
+        assert_eq!(records.by_serial_number(&record.serial_number).unwrap().as_ref(), Some(record));
+    }
+    assert_eq!(records.by_device("nobody").unwrap(), None);
+    let exported = records.issued_under("o").unwrap().collect::<Result<_, _>>().unwrap();
+    Answers { records: found, orders: records.orders().unwrap(), exported }
+}
+
+/// The rules hold as well: retries are answered, keys and devices are bound.
+fn rules_hold(ledger: &mut EmbeddedLedger, devices: u32) {
+    for number in (0..devices).step_by(7) {
+        match one(ledger, Action::Reserve(holder(number))) {
+            Outcome::Replay { certificate, .. } => {
+                assert_eq!(certificate, format!("certificate of {number}").as_bytes())
+            }
+            other => panic!("{other:?}"),
+        }
+        let thief = Holder { device: "thief".into(), ..holder(number) };
+        let second_key = Holder { key_hash: [1; 32], ..holder(number) };
+        assert!(matches!(one(ledger, Action::Reserve(thief)), Outcome::Refused(Refusal::KeyReused { .. })));
+        let refused = one(ledger, Action::Reserve(second_key));
+        assert!(matches!(refused, Outcome::Refused(Refusal::DeviceHasCertificate { .. })), "{refused:?}");
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn a_lost_old_or_broken_index_changes_no_answer() {
+    const DEVICES: u32 = 1500;
+    let folder = tempfile::tempdir().unwrap();
+    let index = folder.path().join("index");
+    let (mut ledger, records) = open(folder.path());
+    create_order(&mut ledger);
+    issue(&mut ledger, 0..DEVICES / 2);
+    drop(records);
+    ledger.close().unwrap();
+    let old = tempfile::tempdir().unwrap();
+    copy(&index, old.path());
+
+    let (mut ledger, records) = open(folder.path());
+    issue(&mut ledger, DEVICES / 2..DEVICES);
+    let expected = answers(&records, DEVICES);
+    assert_eq!(expected.orders[0].issued, u64::from(DEVICES));
+    assert_eq!(expected.exported.len(), DEVICES as usize);
+    drop(records);
+    ledger.close().unwrap();
+    let good = tempfile::tempdir().unwrap();
+    copy(&index, good.path());
+
+    let restore = |from: &Path| {
+        let _ = fs::remove_dir_all(&index);
+        copy(from, &index);
+    };
+    let noise = |path: &Path, seed: u8| {
+        let length = fs::metadata(path).unwrap().len() as usize;
+        let bytes: Vec<u8> = (0..length.max(100)).map(|at| (at as u8).wrapping_mul(31) ^ seed).collect();
+        fs::write(path, bytes).unwrap();
+    };
+    type Harm<'a> = (&'a str, Box<dyn Fn() + 'a>);
+    let harms: Vec<Harm<'_>> = vec![
+        ("untouched", Box::new(|| {})),
+        ("deleted", Box::new(|| fs::remove_dir_all(&index).unwrap())),
+        ("an older copy", Box::new(|| restore(old.path()))),
+        (
+            "an empty folder",
+            Box::new(|| {
+                fs::remove_dir_all(&index).unwrap();
+                fs::create_dir(&index).unwrap();
+            }),
+        ),
+        (
+            "a file in its place",
+            Box::new(|| {
+                fs::remove_dir_all(&index).unwrap();
+                fs::write(&index, "noise").unwrap();
+            }),
+        ),
+        ("noise in every file", Box::new(|| files(&index).iter().for_each(|file| noise(file, 7)))),
+        ("noise in the database", Box::new(|| noise(&index.join("db"), 9))),
+        (
+            "half of the database",
+            Box::new(|| {
+                let file = fs::File::options().write(true).open(index.join("db")).unwrap();
+                file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+            }),
+        ),
+        (
+            "an unfinished snapshot of sled",
+            Box::new(|| {
+                fs::write(index.join("snap.0000000000000001.generating"), "half").unwrap();
+            }),
+        ),
+    ];
+    for (what, harm) in harms {
+        restore(good.path());
+        harm();
+        let (mut ledger, records) = open(folder.path());
+        let found = answers(&records, DEVICES);
+        assert!(found == expected, "{what}: other answers");
+        rules_hold(&mut ledger, DEVICES);
+        drop(records);
+        ledger.close().unwrap();
+    }
+}
+
+#[test]
+fn the_index_of_another_ledger_is_not_used() {
+    let (one_folder, other_folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for (folder, devices) in [(&one_folder, 0..200), (&other_folder, 1000..1300)] {
+        let (mut ledger, _) = open(folder.path());
+        create_order(&mut ledger);
+        issue(&mut ledger, devices);
+        ledger.close().unwrap();
+    }
+    let index = one_folder.path().join("index");
+    fs::remove_dir_all(&index).unwrap();
+    copy(&other_folder.path().join("index"), &index);
+    let (mut ledger, records) = open(one_folder.path());
+    assert_eq!(answers(&records, 200).orders[0].issued, 200);
+    assert_eq!(records.by_device("d1000").unwrap(), None);
+    rules_hold(&mut ledger, 200);
+}
+
+#[test]
+fn a_journal_alone_is_a_full_backup() {
+    let (folder, backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (mut ledger, records) = open(folder.path());
+    create_order(&mut ledger);
+    issue(&mut ledger, 0..500);
+    let expected = answers(&records, 500);
+    // While the ledger is open: what is durable is in the journal.
+    copy(&folder.path().join("journal"), &backup.path().join("journal"));
+    let (mut restored, records) = open(backup.path());
+    assert_eq!(answers(&records, 500), expected);
+    rules_hold(&mut restored, 500);
+}
+
+#[test]
+fn a_crash_costs_reservations_only_and_their_serial_numbers_are_never_used_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut seen = std::collections::HashSet::new();
+    for round in 0..30u32 {
+        let (mut ledger, records) = open(folder.path());
+        if round == 0 {
+            create_order(&mut ledger);
+        }
+        let first = round * 20;
+        issue(&mut ledger, first..first + 10);
+        let hanging: Vec<_> = (first + 10..first + 20)
+            .map(|number| match one(&mut ledger, Action::Reserve(holder(number))) {
+                Outcome::Reserved(serial_number) => serial_number,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        for serial_number in hanging {
+            assert!(seen.insert(serial_number), "{serial_number} twice");
+        }
+        assert_eq!(records.order("o").unwrap().unwrap().reserved, 10);
+        // Without close: as a kill leaves it. The next start gives the reservations up, and the devices may ask again.
+        drop((ledger, records));
+        let (mut ledger, records) = open(folder.path());
+        let order = records.order("o").unwrap().unwrap();
+        assert_eq!((order.reserved, order.issued), (0, u64::from(round) * 20 + 10));
+        issue(&mut ledger, first + 10..first + 20);
+        for number in first..first + 20 {
+            let record = records.by_device(&format!("d{number}")).unwrap().unwrap();
+            assert!(seen.insert(record.serial_number), "{} twice", record.serial_number);
+        }
+    }
+}
+
+#[test]
+fn a_nearly_full_disk_stops_reservations_and_records_what_is_reserved() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut ledger, records) = open(folder.path());
+    create_order(&mut ledger);
+    drop((ledger, records));
+    let greedy = Settings { min_free: u64::MAX, ..settings() };
+    let (mut ledger, records) = EmbeddedLedger::open(folder.path(), Timestamp::now(), &greedy).unwrap();
+    assert!(matches!(one(&mut ledger, Action::Reserve(holder(1))), Outcome::Refused(Refusal::StorageLow { .. })));
+    assert!(records.healthy().unwrap_err().contains("make room"));
+    drop((ledger, records));
+    let (mut ledger, records) = open(folder.path());
+    issue(&mut ledger, 1..2);
+    assert_eq!(records.healthy(), Ok(()));
+}
+
+#[test]
+fn a_clock_that_went_back_stops_reservations() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut ledger, _records) = open(folder.path());
+    create_order(&mut ledger);
+    let now = Timestamp::now();
+    let reserve = |ledger: &mut EmbeddedLedger, at, number| {
+        ledger.commit(at, vec![operation(Action::Reserve(holder(number)))]).unwrap().remove(0)
+    };
+    let back = now - jiff::SignedDuration::from_secs(60);
+    let refused = reserve(&mut ledger, back, 1);
+    assert!(matches!(refused, Outcome::Refused(Refusal::ClockBackwards { .. })), "{refused:?}");
+    // Within the tolerance, and again when the clock is right.
+    let little = now - jiff::SignedDuration::from_secs(2);
+    assert!(matches!(reserve(&mut ledger, little, 1), Outcome::Reserved(_)));
+    assert!(matches!(reserve(&mut ledger, now, 2), Outcome::Reserved(_)));
+}

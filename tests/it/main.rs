@@ -1,0 +1,26 @@
+//! What a user sees: the `birthmark` program with a real SoftHSM token, real files and `openssl` as the second opinion.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)] // A test ends by panicking.
+
+mod ceremony;
+mod checkpoints;
+mod clients;
+mod crash;
+mod csr;
+mod demo;
+mod enroll;
+mod faults;
+mod golden;
+mod hsm;
+mod index;
+mod issuing;
+mod kill;
+mod operators;
+mod ops;
+mod policy;
+mod power_cut;
+mod site;
+mod startup;
+mod station;
+mod tls;
+mod token;
+mod walls;

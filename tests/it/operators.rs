@@ -1,0 +1,272 @@
+//! The operators' and auditors' commands.
+
+use std::{collections::BTreeMap, fs, process::Output};
+
+use serde_json::{Value, json};
+
+use crate::{
+    site::{Daemon, Site, csr, json_line},
+    token::{refused, succeeded},
+};
+
+/// A site with a daemon, the order `o1` and so many certificates `d1`, `d2`… under it.
+fn site(devices: usize) -> (Site, Daemon) {
+    let site = Site::new();
+    let daemon = site.start();
+    site.create_order("o1", 100);
+    let lines: String = (1..=devices).map(|number| format!("d{number}")).map(|id| json_line(&id, &csr(&id))).collect();
+    site.token.write("devices.jsonl", &lines);
+    succeeded(&site.sign("line1/t1", "o1", "devices.jsonl", "certs").output().unwrap());
+    (site, daemon)
+}
+
+fn parsed(run: &Output) -> Value {
+    serde_json::from_str(&succeeded(run)).unwrap()
+}
+
+/// A command over mTLS as the holder of this identity.
+fn remote(site: &Site, daemon: &Daemon, role: &str, name: &str, arguments: &[&str]) -> Output {
+    let identity = site.identity(role, name);
+    site.token.command(arguments).args(["--server", &daemon.url(), "--identity"]).arg(identity).output().unwrap()
+}
+
+#[test]
+fn orders_are_created_listed_shown_and_closed() {
+    let (site, daemon) = site(2);
+    let printed = succeeded(&site.operator(&["order", "show", "o1"]));
+    let fields: BTreeMap<_, _> =
+        printed.lines().filter_map(|line| line.split_once("  ")).map(|(name, value)| (name, value.trim())).collect();
+    for (name, value) in [
+        ("order", "o1"),
+        ("profile", "device"),
+        ("state", "open"),
+        ("quantity", "100"),
+        ("issued", "2"),
+        ("left", "98"),
+        ("stations", "all"),
+    ] {
+        assert_eq!(fields.get(name), Some(&value), "{printed}");
+    }
+
+    let create = ["order", "create", "o2", "--profile", "device", "--quantity", "5", "--station", "line1/*"];
+    let window = ["--from", "2026-01-01T00:00:00Z", "--until", "2999-01-01T01:00:00+01:00", "--json"];
+    let create = [&create[..], &window].concat();
+    let created = parsed(&site.operator(&create));
+    let expected = json!({
+        "id": "o2", "profile": "device", "state": "open", "closed": false, "quantity": 5, "issued": 0, "reserved": 0,
+        "left": 5, "not_before": "2026-01-01T00:00:00Z", "not_after": "2999-01-01T00:00:00Z", "stations": ["line1/*"],
+        "attributes": {},
+        "created_at": created["created_at"],
+    });
+    assert_eq!(created, expected);
+    assert_eq!(parsed(&site.operator(&create)), created, "creating it again changes nothing");
+    refused(&site.operator(&["order", "create", "o2", "--profile", "device", "--quantity", "6"]), &["ORDER_EXISTS"]);
+    assert_eq!(site.order("o2"), created);
+
+    let listed = parsed(&site.operator(&["order", "list", "--json"]));
+    assert_eq!(listed, json!([site.order("o1"), created]));
+    let table = succeeded(&site.operator(&["order", "list"]));
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert!(table.lines().nth(1).unwrap().starts_with("o1 "), "{table}");
+
+    assert_eq!(parsed(&site.operator(&["order", "close", "o2", "--json"]))["closed"], true);
+    assert_eq!(parsed(&site.operator(&["order", "close", "o2", "--json"]))["state"], "closed");
+    refused(&site.operator(&create), &["ORDER_EXISTS", "closed"]);
+
+    for (arguments, says) in [
+        (&["order", "show", "none"][..], &["no order \"none\"", "ORDER_UNKNOWN"][..]),
+        (&["order", "close", "none"], &["no order \"none\"", "ORDER_UNKNOWN"]),
+        (&["order", "create", "o 3", "--profile", "device", "--quantity", "1"], &["REQUEST_INVALID", "id"]),
+        (
+            &["order", "create", "o3", "--profile", "none", "--quantity", "1"],
+            &["no profile \"none\"", "PROFILE_UNKNOWN"],
+        ),
+    ] {
+        refused(&site.operator(arguments), says);
+    }
+    for wrong in [&["--quantity", "0"][..], &["--quantity", "many"], &["--quantity", "1", "--from", "tomorrow"]] {
+        let run = site.operator(&[&["order", "create", "o3", "--profile", "device"], wrong].concat());
+        assert_eq!(run.status.code(), Some(2), "{wrong:?}");
+    }
+    daemon.end();
+}
+
+#[test]
+fn a_record_is_found_by_serial_number_and_by_device() {
+    let (site, daemon) = site(1);
+    let record = parsed(&site.operator(&["record", "show", "d1", "--json"]));
+    let pem = fs::read_to_string(site.path("certs/d1.pem")).unwrap();
+    let serial = site.token.openssl(&["x509", "-in", "certs/d1.pem", "-noout", "-serial"]);
+    let serial = serial.trim().strip_prefix("serial=").unwrap().to_lowercase();
+    let id = site.token.openssl(&["x509", "-in", "certs/d1.pem", "-noout", "-fingerprint", "-sha256"]);
+    let id = id.trim().split_once('=').unwrap().1.replace(':', "").to_lowercase();
+    let expected = json!({
+        "serial_number": serial, "state": "issued", "device_id": "d1", "order": "o1", "profile": "device",
+        "issuer": "main", "station": "line1/t1", "key_sha256": record["key_sha256"],
+        "reserved_at": record["reserved_at"], "issued_at": record["issued_at"], "certificate_id": id,
+        "certificate_pem": pem,
+    });
+    assert_eq!(record, expected);
+    assert_eq!(record["key_sha256"].as_str().unwrap().len(), 64);
+
+    let colons =
+        serial.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap()).collect::<Vec<_>>().join(":");
+    for of in
+        [&[serial.as_str()][..], &[&colons], &[&serial.to_uppercase()], &["--serial", &serial], &["d1", "--device"]]
+    {
+        assert_eq!(parsed(&site.operator(&[&["record", "show", "--json"], of].concat())), record, "{of:?}");
+    }
+    assert_eq!(succeeded(&site.operator(&["record", "show", "d1", "--pem"])), pem);
+    let printed = succeeded(&site.operator(&["record", "show", "d1"]));
+    for value in ["d1", "issued", &serial, &id, "o1", "line1/t1"] {
+        assert!(printed.contains(value), "{value} is not in {printed}");
+    }
+    for of in ["d2", &"0".repeat(39), &format!("1{}", "0".repeat(39))] {
+        refused(&site.operator(&["record", "show", of]), &["there is no record of", "RECORD_UNKNOWN"]);
+    }
+    refused(&site.operator(&["record", "show", "--serial", "xyz"]), &["not a serial number in hex"]);
+    daemon.end();
+}
+
+#[test]
+fn an_order_is_exported_as_json_lines() {
+    let (site, daemon) = site(3);
+    let export = ["export", "create", "--order", "o1", "--format", "jsonl", "--out", "exports", "--json"];
+    let told = parsed(&site.operator(&export));
+    assert_eq!([&told["order"], &told["certificates"]], [&json!("o1"), &json!(3)]);
+    let text = fs::read_to_string(site.path("exports/o1.jsonl")).unwrap();
+    let file = &told["files"][0];
+    assert_eq!(file["size"], text.len());
+    let sum = site.token.openssl(&["dgst", "-sha256", "-r", "exports/o1.jsonl"]);
+    assert_eq!(file["sha256"], sum.split(' ').next().unwrap());
+
+    let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    lines.sort_by_key(|line| line["device_id"].to_string());
+    let expected: Vec<_> = (1..=3)
+        .map(|number| {
+            let record = parsed(&site.operator(&["record", "show", &format!("d{number}"), "--json"]));
+            json!({
+                "certificate_id": record["certificate_id"], "serial_number": record["serial_number"],
+                "device_id": format!("d{number}"), "order": "o1", "profile": "device", "issuer": "main",
+                "station": "line1/t1", "issued_at": record["issued_at"], "certificate_pem": record["certificate_pem"],
+            })
+        })
+        .collect();
+    assert_eq!(lines, expected);
+
+    refused(&site.operator(&export), &["exports/o1.jsonl exists", "--out"]);
+    assert_eq!(fs::read_to_string(site.path("exports/o1.jsonl")).unwrap(), text);
+    let export_of =
+        |order: &str| site.operator(&["export", "create", "--order", order, "--format", "jsonl", "--out", "more"]);
+    refused(&export_of("none"), &["no order \"none\""]);
+    site.create_order("o2", 1);
+    refused(&export_of("o2"), &["no certificates yet"]);
+    assert!(!site.path("more").exists() || fs::read_dir(site.path("more")).unwrap().count() == 0);
+    daemon.end();
+}
+
+/// Puts a line's parameters in place of the template's references, as AWS IoT does.
+fn expand(template: &Value, parameters: &Value) -> Value {
+    match template {
+        Value::Object(fields) => match fields.get("Ref").and_then(Value::as_str) {
+            Some(name) => parameters.get(name).unwrap_or_else(|| panic!("no parameter {name}")).clone(),
+            None => fields.iter().map(|(name, value)| (name.clone(), expand(value, parameters))).collect(),
+        },
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn an_order_is_exported_for_aws_iot_bulk_registration() {
+    let (site, daemon) = site(3);
+    let export = ["export", "create", "--order", "o1", "--format", "aws-bulk", "--out", "aws", "--policy", "sensors"];
+    let printed = succeeded(&site.operator(&export));
+    assert!(printed.contains("3 certificates") && printed.contains("start-thing-registration-task"), "{printed}");
+    let template: Value =
+        serde_json::from_slice(&fs::read(site.path("aws/o1.provisioning-template.json")).unwrap()).unwrap();
+    let declared: Vec<_> = template["Parameters"].as_object().unwrap().keys().cloned().collect();
+    let issuer = fs::read_to_string(site.path("ca/issuer.pem")).unwrap();
+    let mut devices = Vec::new();
+    for line in fs::read_to_string(site.path("aws/o1.aws-bulk.jsonl")).unwrap().lines() {
+        assert!(line.len() <= 256 << 10);
+        let parameters: Value = serde_json::from_str(line).unwrap();
+        let given: Vec<_> = parameters.as_object().unwrap().keys().cloned().collect();
+        assert_eq!(given, declared);
+        let device = parameters["ThingName"].as_str().unwrap().to_owned();
+        let record = parsed(&site.operator(&["record", "show", &device, "--json"]));
+        let expected = json!({
+            "thing": { "Type": "AWS::IoT::Thing", "Properties": {
+                "ThingName": device, "AttributePayload": { "serialNumber": record["serial_number"] } } },
+            "certificate": { "Type": "AWS::IoT::Certificate", "Properties": {
+                "CertificatePem": record["certificate_pem"], "CACertificatePem": issuer, "Status": "ACTIVE" } },
+            "policy": { "Type": "AWS::IoT::Policy", "Properties": { "PolicyName": "sensors" } },
+        });
+        assert_eq!(expand(&template["Resources"], &parameters), expected);
+        devices.push(device);
+    }
+    devices.sort();
+    assert_eq!(devices, ["d1", "d2", "d3"]);
+    refused(&site.operator(&export), &["exists"]);
+    refused(&site.operator(&[&export[..9], &["a policy"]].concat()), &["cannot be an AWS IoT policy"]);
+    daemon.end();
+}
+
+#[test]
+fn operators_work_over_the_network_and_auditors_only_read() {
+    let (site, daemon) = site(1);
+    let local = [
+        parsed(&site.operator(&["order", "show", "o1", "--json"])),
+        parsed(&site.operator(&["order", "list", "--json"])),
+        parsed(&site.operator(&["record", "show", "d1", "--json"])),
+    ];
+    for (role, name) in [("auditor", "otto"), ("operator", "anna")] {
+        let run = |arguments: &[&str]| remote(&site, &daemon, role, name, arguments);
+        let seen = [
+            parsed(&run(&["order", "show", "o1", "--json"])),
+            parsed(&run(&["order", "list", "--json"])),
+            parsed(&run(&["record", "show", "d1", "--json"])),
+        ];
+        assert_eq!(seen, local, "{role}");
+        for format in ["jsonl", "aws-bulk"] {
+            succeeded(&run(&["export", "create", "--order", "o1", "--format", format, "--out", role]));
+        }
+        let create = run(&["order", "create", "o2", "--profile", "device", "--quantity", "1"]);
+        let close = run(&["order", "close", "o2"]);
+        if role == "operator" {
+            succeeded(&create);
+            succeeded(&close);
+        } else {
+            for run in [create, close] {
+                refused(&run, &["role", "operator", "auditor:otto", "ROLE_REQUIRED"]);
+            }
+        }
+    }
+    refused(&remote(&site, &daemon, "station", "line1/t1", &["order", "list"]), &["ROLE_REQUIRED"]);
+    daemon.end();
+    refused(&site.operator(&["order", "list"]), &["cannot connect to the daemon at", "admin.sock"]);
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let token = crate::token::Token::new();
+    let mut commands = vec![vec![]];
+    let mut seen = 0;
+    while let Some(command) = commands.pop() {
+        let help = succeeded(&token.birthmark(&[&command[..], &["--help"]].concat()));
+        assert!(help.contains("Usage: birthmark"), "{help}");
+        seen += 1;
+        let listed = help.split("Commands:\n").nth(1).unwrap_or_default().split("\n\n").next().unwrap_or_default();
+        for line in listed.lines() {
+            // Lines that go on from the one before are further to the right.
+            let Some(name) = line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')) else { continue };
+            let name = name.split(' ').next().unwrap();
+            if name != "help" {
+                let name: &'static str = name.to_owned().leak();
+                commands.push([&command[..], &[name]].concat());
+            }
+        }
+    }
+    assert!(seen >= 16, "{seen}");
+    assert!(succeeded(&token.birthmark(&["--version"])).starts_with("birthmark 0."));
+    assert_eq!(token.birthmark(&[]).status.code(), Some(2));
+}

@@ -1,0 +1,428 @@
+//! What devices get: presets, signature algorithms, issuers that take over, orders' attributes, refused keys and profiles.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use birthmark::{
+    config::Config,
+    csr::{self, RefusedKeys},
+    policy,
+    proto::IssueRequest,
+};
+use jiff::Timestamp;
+use tonic::Code;
+
+use crate::{
+    csr::fixture,
+    site::{Answer, Site, csr, judge_under, request},
+    token::{refused, succeeded, text},
+};
+
+const JUDGES: [&str; 4] = ["openssl", "gnutls", "go", "python"];
+
+/// A site with one more issuing CA for each of these: name, key type, further attributes of its subject.
+fn site_with(issuers: &[(&str, &str, &str)]) -> Site {
+    let site = Site::new();
+    let mut ceremony = site.token.ceremony_head().replace("ca/record.json", "ca/record-2.json");
+    for (name, key_type, attributes) in issuers {
+        ceremony.push_str(&format!(
+            "[[step]]\ndo = \"intermediate\"\nissuer = {{ certificate = \"ca/root.pem\", key = \"root\" }}\n\
+             key = \"{name}\"\nkey_type = \"{key_type}\"\nsubject = [\"O=Acme\", \"CN=Acme {name}\"{attributes}]\n\
+             days = 9000\ncertificate = \"ca/{name}.pem\"\n\n"
+        ));
+    }
+    site.token.write("ceremony-2.toml", &ceremony);
+    succeeded(&site.token.birthmark(&["ceremony", "ceremony-2.toml", "--yes"]));
+    site
+}
+
+/// The configuration of an issuer that [`site_with`] made.
+fn issuer(site: &Site, name: &str, key: &str, more: &str) -> String {
+    let uri = site.token.uri(&format!(";object={key}"));
+    format!("\n[issuers.{name}]\nchain = [\"ca/{key}.pem\", \"ca/root.pem\"]\nkey = \"{uri}\"\n{more}\n")
+}
+
+fn for_profile(profile: &str, device: &str, order: &str, csr: Vec<u8>) -> IssueRequest {
+    IssueRequest { profile: profile.into(), ..request(device, order, csr) }
+}
+
+fn write_pem(site: &Site, name: &str, certificate: &[u8]) -> PathBuf {
+    let path = site.path(&format!("{name}.pem"));
+    fs::write(&path, pem::encode(&pem::Pem::new("CERTIFICATE", certificate))).unwrap();
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_preset_under_every_signature_algorithm_is_judged_by_four_others() {
+    let algorithms = [
+        ("p256", "p256", ""),
+        ("p384", "p384", ""),
+        ("p521", "p521", ""),
+        ("rsa-sha256", "rsa", ""),
+        ("rsa-sha384", "rsa", "signature = \"rsa-sha384\""),
+        ("rsa-sha512", "rsa", "signature = \"rsa-sha512\""),
+        ("pss-sha256", "rsa", "signature = \"rsa-pss-sha256\""),
+        ("pss-sha384", "rsa", "signature = \"rsa-pss-sha384\""),
+        ("pss-sha512", "rsa", "signature = \"rsa-pss-sha512\""),
+    ];
+    let keys = [("p256", "p256", ""), ("p384", "p384", ""), ("p521", "p521", ""), ("rsa", "rsa2048", "")];
+    let site = site_with(&[&keys[..], &[("pai", "p256", ", \"VID=FFF1\"")]].concat());
+    let mut more = issuer(&site, "pai", "pai", "");
+    // What a profile is called, and the file of its issuer.
+    let mut profiles = vec![("matter-dac".to_owned(), "pai")];
+    more.push_str(
+        "[profiles.matter-dac]\npreset = \"matter-dac\"\nissuer = \"pai\"\n\
+         subject = [\"CN={device_id}\", \"VID=FFF1\", \"PID={order.pid}\"]\n\n",
+    );
+    for (name, key, signature) in algorithms {
+        more.push_str(&issuer(&site, name, key, signature));
+        for (preset, settings) in [
+            ("device", ""),
+            ("idevid", "subject_alt_names = [\"hardware-module:1.3.6.1.4.1.99999.1:{device_id}\"]"),
+            ("azure-dps", ""),
+            ("tls-client", "subject_alt_names = [\"dns:{device_id}.example.com\", \"uri:urn:dev:{device_id}\"]"),
+            (
+                "device",
+                "extended_key_usage = [\"client-auth\", \"server-auth\"]\nocsp = [\"http://o.example\"]\n\
+                 ca_issuers = [\"http://c.example/ca.cer\"]\ncrl_distribution_points = [\"http://c.example/ca.crl\"]\n\
+                 certificate_policies = [\"1.3.6.1.4.1.99999.4\"]\nvalidity_days = 30\n\
+                 extensions = [{ oid = \"1.3.6.1.4.1.99999.5\", hex = \"0500\" }]",
+            ),
+        ] {
+            let profile = format!("{preset}-{name}-{}", profiles.len());
+            let name = format!("issuer = \"{name}\"");
+            more.push_str(&format!("[profiles.{profile}]\npreset = \"{preset}\"\n{name}\n{settings}\n\n"));
+            profiles.push((profile, key));
+        }
+    }
+    site.configure(|usual| usual + &more);
+    let daemon = site.start();
+    let mut stream = site.stream(&daemon, "line1/t1").await;
+    let mut by_issuer = std::collections::BTreeMap::<&str, Vec<PathBuf>>::new();
+    for (number, (profile, key)) in profiles.iter().enumerate() {
+        let pid = ["--attribute", "pid=8000"];
+        let create = ["order", "create", profile, "--profile", profile, "--quantity", "1"];
+        succeeded(&site.operator(&[&create[..], &pid].concat()));
+        let device = format!("dev-{number}");
+        let issued = stream.ask(for_profile(profile, &device, profile, csr("any"))).await.issued();
+        by_issuer.entry(*key).or_default().push(write_pem(&site, profile, &issued.certificate));
+        if profile == "matter-dac" {
+            assert!(issued.certificate.len() <= 600, "{}", issued.certificate.len());
+        }
+    }
+    for (key, certificates) in by_issuer {
+        for judge in JUDGES {
+            judge_under(&site.path(""), judge, &format!("ca/{key}.pem"), &certificates);
+        }
+    }
+    daemon.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_profile_moves_over_to_its_next_issuer_without_a_restart() {
+    let site = site_with(&[("next", "p384", "")]);
+    let from = Timestamp::now() + Duration::from_secs(6);
+    let next = issuer(&site, "next", "next", "")
+        + &format!(
+            "[profiles.renewed]\nissuers = [{{ name = \"main\" }}, {{ name = \"next\", from = \"{from}\" }}]\n\
+             order = \"optional\"\n"
+        );
+    site.configure(|usual| usual + &next);
+    let daemon = site.start();
+    let mut stream = site.stream(&daemon, "line1/t1").await;
+    let early = for_profile("renewed", "early", "", csr("early"));
+    let first = stream.ask(early.clone()).await.issued();
+    assert!(Timestamp::now() < from, "the machine is too slow for this test");
+    assert_eq!(first.issuer, "main");
+    crate::site::wait_until("the next issuer takes over", || Timestamp::now() >= from);
+    let late = stream.ask(for_profile("renewed", "late", "", csr("late"))).await.issued();
+    assert_eq!(late.issuer, "next");
+    judge_under(&site.path(""), "openssl", "ca/next.pem", &[write_pem(&site, "late", &late.certificate)]);
+    // A retry is the certificate of the day.
+    assert_eq!(stream.ask(early).await.issued().certificate, first.certificate);
+
+    let seconds = daemon.metric("birthmark_issuer_expiry_seconds", &["issuer=\"next\""]);
+    assert!((8990.0 * 86400.0..=9000.0 * 86400.0).contains(&seconds), "{seconds}");
+    let seconds = daemon.metric("birthmark_station_ca_expiry_seconds", &[]);
+    assert!((3640.0 * 86400.0..=3650.0 * 86400.0).contains(&seconds), "{seconds}");
+    daemon.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_are_required_unless_the_profile_says_otherwise_and_lend_their_attributes() {
+    let site = Site::new();
+    site.configure(|usual| {
+        usual
+            + "\n[profiles.free]\nissuer = \"main\"\norder = \"optional\"\n\
+               \n[profiles.batch]\nissuer = \"main\"\nsubject = [\"OU={order.batch}\", \"CN={device_id}\"]\n"
+    });
+    let mut daemon = site.start();
+    let create = |id: &str, profile: &str, more: &[&str]| {
+        site.operator(&[&["order", "create", id, "--profile", profile, "--quantity", "2"][..], more].concat())
+    };
+    succeeded(&create("free", "free", &[]));
+    refused(
+        &create("no-batch", "batch", &[]),
+        &["the order \"no-batch\" has no attribute \"batch\", which the profile needs"],
+    );
+    refused(
+        &create("bad", "batch", &["--attribute", "batch=1", "--attribute", "Batch=1"]),
+        &["the attribute name \"Batch\""],
+    );
+    let long = format!("batch={}", "x".repeat(65));
+    refused(&create("long", "batch", &["--attribute", &long]), &["OU \"xxx", "has 65 characters; 1 to 64 are allowed"]);
+    succeeded(&create("batch", "batch", &["--attribute", "batch=A{7}", "--attribute", "line=Süd"]));
+    assert_eq!(site.order("batch")["attributes"]["line"], "Süd");
+
+    let mut stream = site.stream(&daemon, "line1/t1").await;
+    let without = for_profile("free", "d1", "", csr("d1"));
+    let first = stream.ask(without.clone()).await.issued();
+    stream.ask(for_profile("free", "d2", "free", csr("d2"))).await.issued();
+    stream.ask(for_profile("device", "d3", "", csr("d3"))).await.must_be(Code::InvalidArgument, "REQUEST_INVALID");
+    stream.ask(for_profile("free", "d1", "", csr("d1"))).await.must_be(Code::AlreadyExists, "DEVICE_HAS_CERTIFICATE");
+    stream.ask(for_profile("batch", "d4", "none", csr("d4"))).await.must_be(Code::NotFound, "ORDER_UNKNOWN");
+    let issued = stream.ask(for_profile("batch", "d4", "batch", csr("d4"))).await.issued();
+    let path = write_pem(&site, "d4", &issued.certificate);
+    let subject = site.token.openssl(&["x509", "-in", path.to_str().unwrap(), "-noout", "-subject"]);
+    // A value that looks like a placeholder stays what it is.
+    assert_eq!(subject.trim(), "subject=OU = A{7}, CN = d4");
+    daemon.kill();
+
+    // After a crash the counts are the same, and what was without an order is still found.
+    let daemon = site.start();
+    let mut stream = site.stream(&daemon, "line1/t1").await;
+    let again = stream.ask(without).await.issued();
+    assert!(again.replay && again.certificate == first.certificate);
+    for (order, issued, left) in [("free", 1, 1), ("batch", 1, 1)] {
+        let order = site.order(order);
+        assert_eq!((&order["issued"], &order["reserved"], &order["left"]), (&issued.into(), &0.into(), &left.into()));
+    }
+    assert_eq!(site.order("batch")["attributes"]["batch"], "A{7}");
+    daemon.end();
+    // Its rules know certificates without an order, and index and orders are made anew of the journal alone.
+    succeeded(&site.token.birthmark(&["journal", "verify", "data"]));
+    succeeded(&site.token.birthmark(&["journal", "reindex", "data"]));
+    let daemon = site.start();
+    assert_eq!(
+        (&site.order("free")["issued"], &site.order("batch")["attributes"]["batch"]),
+        (&1.into(), &"A{7}".into())
+    );
+    daemon.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocked_keys_and_the_cas_own_are_refused() {
+    let site = Site::new();
+    let blocked = fs::read(fixture("csr/openssl-p256.pem")).unwrap();
+    let hash = csr::verify(&blocked, &RefusedKeys::default()).unwrap().public_key().hash();
+    site.token.write("blocked.txt", &format!("# keys that leaked\n\n{}  # openssl-p256\n", hex::encode_upper(hash)));
+    site.configure(|usual| usual + "\n[keys]\nblock_list = \"blocked.txt\"\n");
+    let daemon = site.start();
+    site.create_order("o1", 5);
+    let mut stream = site.stream(&daemon, "line1/t1").await;
+    let answer = stream.ask(request("d1", "o1", blocked)).await;
+    answer.must_be(Code::InvalidArgument, "KEY_WEAK");
+    assert!(matches!(&answer, Answer::Refused { message, .. } if message.contains(&hex::encode(hash))), "{answer:?}");
+    daemon.end();
+
+    site.token.write("blocked.txt", "not-a-hash\n");
+    assert!(site.refuse_to_start().contains("blocked.txt:1: \"not-a-hash\" is not a SHA-256 in 64 hex digits"));
+}
+
+/// Each change of the usual configuration that makes the daemon refuse to start, and what it says.
+#[test]
+fn a_profile_that_could_only_give_invalid_certificates_is_refused_with_file_line_and_key() {
+    let site = site_with(&[("pai", "p256", ", \"VID=FFF1\""), ("p384", "p384", "")]);
+    let issuers = issuer(&site, "pai", "pai", "") + &issuer(&site, "p384", "p384", "");
+    let dac = "preset = \"matter-dac\"\nissuer = \"pai\"\nsubject = [\"CN={device_id}\", \"VID=FFF1\", \"PID=8000\"]";
+    let cases: &[(String, &[&str])] = &[
+        (
+            format!("issuer = \"main\"\nsubject = [\"CN={}{{device_id}}\"]", "x".repeat(64)),
+            &["subject", "65 characters; 1 to 64"],
+        ),
+        ("issuer = \"main\"\ndevice_id = \"[0-9]{65}\"".into(), &["subject", "65 characters; 1 to 64"]),
+        (
+            "issuer = \"main\"\nvalidity_days = 20000".into(),
+            &["validity_days", "after its issuer \"main\"", "beyond_issuer"],
+        ),
+        (
+            "issuer = \"main\"\nnot_after = \"99991231235959Z\"".into(),
+            &["not_after", "9999-12-31T23:59:59Z, after its issuer"],
+        ),
+        ("issuer = \"main\"\nnot_after = \"2020-01-01T00:00:00Z\"".into(), &["not_after", "would have ended"]),
+        ("issuer = \"main\"\nnot_after = \"2049\"".into(), &["not_after", "\"2049\" is none of"]),
+        (
+            "issuer = \"main\"\njitp = [\"SerialNumber\"]".into(),
+            &["jitp", "SerialNumber is taken from serialNumber", "add \"serialNumber="],
+        ),
+        ("issuer = \"main\"\njitp = [\"Serial\"]".into(), &["jitp", "\"Serial\" is not a parameter"]),
+        ("issuer = \"none\"".into(), &["issuer", "there is no issuer \"none\"", "\"main\""]),
+        ("keys = [\"p256\"]".into(), &["checked.issuer: name either one issuer or several"]),
+        ("issuer = \"main\"\nissuers = [{ name = \"main\" }]".into(), &["issuer", "either one issuer or several"]),
+        ("issuers = [{ name = \"main\" }, { name = \"p384\" }]".into(), &["issuers", "say from when on"]),
+        (
+            "issuers = [{ name = \"main\" }, { name = \"p384\", from = \"2999-01-01T00:00:00Z\" }]".into(),
+            &["issuers", "outside the life of the issuer \"p384\""],
+        ),
+        ("issuer = \"main\"\nsubject = [\"O=Acme\"]".into(), &["subject", "must contain {device_id}"]),
+        ("issuer = \"main\"\nsubject = [\"CN={device}\"]".into(), &["subject", "unknown placeholder {device}"]),
+        (
+            "issuer = \"main\"\norder = \"optional\"\nsubject = [\"CN={device_id}\", \"OU={order.x}\"]".into(),
+            &["subject", "order = \"required\""],
+        ),
+        ("issuer = \"main\"\ndevice_id = \"[\"".into(), &["device_id", "regular expression"]),
+        (
+            "issuer = \"main\"\nkeys = [\"p256\"]\nkey_usage = [\"key-encipherment\"]".into(),
+            &["key_usage", "does not fit p256 keys"],
+        ),
+        (
+            "issuer = \"main\"\nextended_key_usage = [\"tls\"]".into(),
+            &["extended_key_usage", "\"tls\" is none of client-auth"],
+        ),
+        (
+            "issuer = \"main\"\ncrl_distribution_points = [\"ftp://x\"]".into(),
+            &["crl_distribution_points", "not a URL"],
+        ),
+        (
+            "issuer = \"main\"\nextensions = [{ oid = \"2.5.29.19\", hex = \"0500\" }]".into(),
+            &["extensions", "2.5.29.19 has a key of its own"],
+        ),
+        (
+            "issuer = \"main\"\nextensions = [{ oid = \"1.2.3.4\", hex = \"05\" }]".into(),
+            &["extensions", "1.2.3.4 is not DER"],
+        ),
+        (
+            "issuer = \"main\"\nsubject_alt_names = [\"dns:a_b\"]".into(),
+            &["subject_alt_names", "\"a_b\" is not a DNS name"],
+        ),
+        (
+            "preset = \"idevid\"\nissuer = \"main\"\nsubject = [\"CN={device_id}\"]".into(),
+            &["subject", "one serialNumber", "802.1AR"],
+        ),
+        (
+            "preset = \"idevid\"\nissuer = \"main\"\nsubject_alt_names = [\"dns:{device_id}\"]".into(),
+            &["subject_alt_names", "hardwareModuleName"],
+        ),
+        ("preset = \"matter-dac\"\nissuer = \"pai\"".into(), &["subject", "is missing", "VID=FFF1"]),
+        (dac.replace("FFF1", "FFF2"), &["subject", "the PAI's VID is \"FFF1\", the DAC's \"FFF2\"", "Matter Core"]),
+        (dac.replace("FFF1", "{order.vid}"), &["subject", "the PAI's VID is \"FFF1\", the DAC's \"0000\""]),
+        (dac.replace("FFF1", "fff1"), &["subject", "4 upper-case hex digits"]),
+        (dac.replace("\"pai\"", "\"p384\""), &["issuer", "ecdsa-sha256 by a P-256 key, not with ecdsa-sha384"]),
+        (format!("{dac}\nkeys = [\"p384\"]"), &["keys", "a DAC has a P-256 key"]),
+        (
+            format!("{dac}\nextensions = [{{ oid = \"1.2.3.4\", hex = \"0481c8{}\" }}]", "00".repeat(200)),
+            &["subject", "at most 600 are allowed"],
+        ),
+        (
+            "preset = \"azure-dps\"\nissuer = \"main\"\nsubject = [\"CN=x{device_id}\"]".into(),
+            &["subject", "must be the registration id"],
+        ),
+    ];
+    for (profile, says) in cases {
+        site.configure(|usual| usual + &issuers + "\n[profiles.checked]\n" + profile + "\n");
+        let run = site.token.birthmark(&["profile", "check", "--config", "birthmark.toml", "checked"]);
+        let said = text(&run.stderr) + &text(&run.stdout);
+        assert_eq!(run.status.code(), Some(1), "{profile}: {said}");
+        let started = site.refuse_to_start();
+        assert!(started.contains("birthmark.toml:") && started.contains("profiles.checked."), "{profile}: {started}");
+        for word in *says {
+            assert!(started.contains(word), "{word:?} is not in: {started}");
+            assert!(said.contains(word), "{word:?} is not in: {said}");
+        }
+    }
+}
+
+#[test]
+fn profile_check_shows_the_certificate_of_a_device_without_the_hsm() {
+    let site = Site::new();
+    // No token, no PIN: only the certificates.
+    fs::remove_dir_all(site.path("tokens")).unwrap();
+    let check = ["profile", "check", "--config", "birthmark.toml", "device", "--device", "d-77"];
+    let said = succeeded(&site.token.birthmark(&check));
+    for line in ["subject CN", "d-77 (UTF8String)", "not a CA", "id-kp-clientAuth", "nothing is wrong with it"] {
+        assert!(said.contains(line), "{line:?} is not in: {said}");
+    }
+    let json = succeeded(&site.token.birthmark(&[&check[..], &["--json"]].concat()));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json[0]["findings"], serde_json::json!([]));
+    let fields = json[0]["certificate"].as_array().unwrap();
+    assert!(fields.iter().any(|field| field["value"] == "d-77 (UTF8String)"), "{json}");
+    refused(
+        &site.token.birthmark(&["profile", "check", "--config", "birthmark.toml", "none"]),
+        &["no profile \"none\""],
+    );
+}
+
+/// The example that people start from must be right, but for the files that it names.
+#[test]
+fn the_example_configuration_is_read() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("ca")).unwrap();
+    for name in ["ca/issuer.pem", "ca/root.pem"] {
+        fs::copy(root.join(name.replace("ca/", "tests/golden/")), folder.path().join(name)).unwrap();
+    }
+    let example = folder.path().join("birthmark.toml");
+    let text = fs::read_to_string(root.join("hsm-config/birthmark.toml")).unwrap();
+    // As it is, and with the examples in comments taken up.
+    let commented = [
+        "subject_alt_names = ",
+        "                     \"hardware-module",
+        "key_usage = ",
+        "crl_distribution_points = ",
+        "ca_issuers = ",
+        "ocsp = ",
+        "certificate_policies = ",
+        "extensions = ",
+    ];
+    let full: Vec<_> = text
+        .lines()
+        .map(|line| {
+            let taken = line.strip_prefix("# ").filter(|rest| commented.iter().any(|start| rest.starts_with(start)));
+            taken.unwrap_or(line)
+        })
+        .collect();
+    let full = full.join("\n");
+    assert_eq!(full.matches("# ").count(), text.matches("# ").count() - commented.len());
+    for text in [text, full] {
+        fs::write(&example, text).unwrap();
+        let config = Config::load(&example).unwrap();
+        let issuers = policy::issuers_without_keys(&config).unwrap();
+        policy::profiles(&config, &issuers, Timestamp::now()).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn device_ids_and_csr_subjects_are_held_to_the_profiles_rules() {
+    let site = Site::new();
+    site.configure(|usual| {
+        usual
+            + "\n[profiles.aws]\nissuer = \"main\"\norder = \"optional\"\ndevice_id = \"aws-thing-name\"\n\
+               \n[profiles.own]\nissuer = \"main\"\norder = \"optional\"\ndevice_id = \"SN[0-9]{4}\"\n\
+               csr_subject = \"serial-number-is-device-id\"\n"
+    });
+    let daemon = site.start();
+    let mut stream = site.stream(&daemon, "line1/t1").await;
+    let with_serial = |serial: &str| {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CustomDnType(vec![2, 5, 4, 5]), serial);
+        params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    };
+    for (profile, device, csr, says) in [
+        ("aws", "a.b", csr("a.b"), "aws-thing-name"),
+        ("own", "SN12345", with_serial("SN12345"), "SN[0-9]{4}"),
+        (
+            "own",
+            "SN1234",
+            csr("SN1234"),
+            "serialNumber of the CSR's subject must be the device id \"SN1234\"; it has none",
+        ),
+        ("own", "SN1234", with_serial("SN9999"), "it is \"SN9999\""),
+    ] {
+        let answer = stream.ask(for_profile(profile, device, "", csr)).await;
+        answer.must_be(Code::PermissionDenied, "SUBJECT_REFUSED");
+        assert!(matches!(&answer, Answer::Refused { message, .. } if message.contains(says)), "{answer:?}");
+    }
+    stream.ask(for_profile("aws", "a:b_c-1", "", csr("x"))).await.issued();
+    stream.ask(for_profile("own", "SN1234", "", with_serial("SN1234"))).await.issued();
+    daemon.end();
+}

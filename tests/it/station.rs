@@ -1,0 +1,284 @@
+//! `birthmark station sign` as a station uses it.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use rcgen::KeyPair;
+use rustix::process::Signal;
+
+use crate::{
+    csr::fixture,
+    site::{Process, Site, certificate, csr, csr_of, json_line, key_of, wait_until},
+    token::{refused, succeeded, text},
+};
+
+/// A site with a daemon and the order `o1`.
+fn site(quantity: u64) -> (Site, crate::site::Daemon) {
+    let site = Site::new();
+    let daemon = site.start();
+    site.create_order("o1", quantity);
+    (site, daemon)
+}
+
+fn sign(site: &Site, input: &str, more: &[&str]) -> Output {
+    site.sign("line1/t1", "o1", input, "certs").args(more).output().unwrap()
+}
+
+fn pem_csr(der: &[u8]) -> String {
+    pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", der))
+}
+
+#[track_caller]
+fn must_exit(run: &Output, code: i32, says: &[&str]) {
+    let said = text(&run.stderr);
+    assert_eq!(run.status.code(), Some(code), "{said}");
+    for word in says {
+        assert!(said.contains(word), "{word:?} is not in: {said}");
+    }
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+fn json(path: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))).unwrap()
+}
+
+/// The names in a folder, sorted.
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn bad_csrs_of_a_folder_are_reported_beside_the_good_ones() {
+    let (site, daemon) = site(10);
+    site.token.write("csrs/a.csr", &pem_csr(&csr("a")));
+    fs::write(site.path("csrs/b.der"), csr("b")).unwrap();
+    fs::copy(fixture("csr/openssl-rsa2048.pem"), site.path("csrs/c.pem")).unwrap();
+    fs::copy(fixture("bad/signed-by-another-key.der"), site.path("csrs/forged.der")).unwrap();
+    fs::copy(fixture("bad/garbage.pem"), site.path("csrs/garbage.pem")).unwrap();
+    site.token.write("csrs/README.txt", "not a CSR");
+
+    let run = sign(&site, "csrs", &["--json"]);
+    must_exit(&run, 3, &["3 ", "2 refused", "POP_INVALID", "CSR_MALFORMED"]);
+    assert_eq!(names(&site.path("certs")), ["a.pem", "b.pem", "c.pem", "forged.error.json", "garbage.error.json"]);
+    for (device, reason) in [("forged", "POP_INVALID"), ("garbage", "CSR_MALFORMED")] {
+        let refusal = json(&site.path(&format!("certs/{device}.error.json")));
+        assert_eq!(refusal["device_id"], device);
+        assert_eq!(refusal["reason"], reason);
+        assert_eq!([&refusal["order"], &refusal["profile"]], ["o1", "device"]);
+        assert!(refusal["message"].as_str().unwrap().len() > 10 && refusal["time"].is_string(), "{refusal}");
+    }
+    let lines: Vec<serde_json::Value> =
+        text(&run.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 6);
+    let with = |status: &str| lines.iter().filter(|line| line["status"] == status).count();
+    assert_eq!([with("issued"), with("refused")], [3, 2]);
+    let summary = &lines.last().unwrap()["summary"];
+    assert_eq!([&summary["issued"], &summary["refused"], &summary["ignored_files"]], [3, 2, 1], "{summary}");
+
+    // The bad ones are mended; the others are not asked for again.
+    fs::write(site.path("csrs/forged.der"), csr("forged")).unwrap();
+    site.token.write("csrs/garbage.pem", &pem_csr(&csr("garbage")));
+    must_exit(&sign(&site, "csrs", &[]), 0, &["2 ", "3 "]);
+    assert_eq!(names(&site.path("certs")), ["a.pem", "b.pem", "c.pem", "forged.pem", "garbage.pem"]);
+    assert_eq!(site.order("o1")["issued"], 5);
+    daemon.end();
+}
+
+#[test]
+fn the_exit_code_tells_all_or_none() {
+    let (site, daemon) = site(10);
+    for name in ["garbage.der", "rsa1024.der", "rsa2048-roca.der", "trailing-byte.der"] {
+        fs::create_dir_all(site.path("bad")).unwrap();
+        fs::copy(fixture("bad").join(name), site.path("bad").join(name)).unwrap();
+    }
+    must_exit(&sign(&site, "bad", &[]), 1, &["KEY_WEAK", "CSR_MALFORMED"]);
+    assert!(names(&site.path("certs")).iter().all(|name| name.ends_with(".error.json")));
+
+    fs::write(site.path("one.csr"), csr("one")).unwrap();
+    must_exit(&sign(&site, "one.csr", &[]), 0, &[]);
+    assert!(site.path("certs/one.pem").exists());
+    fs::create_dir(site.path("empty")).unwrap();
+    must_exit(&sign(&site, "empty", &[]), 0, &["no CSR in empty"]);
+    must_exit(&sign(&site, "none", &[]), 1, &["cannot read none"]);
+    must_exit(&sign(&site, "one.csr", &["--watch"]), 1, &["--watch needs a folder"]);
+    must_exit(&site.sign("line1/t1", "o1", ".", ".").output().unwrap(), 1, &["cannot share the folder"]);
+    daemon.end();
+}
+
+#[test]
+fn the_chain_file_is_what_a_device_presents() {
+    let (site, daemon) = site(10);
+    fs::write(site.path("d1.csr"), csr("d1")).unwrap();
+    must_exit(&sign(&site, "d1.csr", &["--chain"]), 0, &[]);
+    let verify = ["verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", "ca/root.pem", "-untrusted"];
+    site.token.openssl(&[&verify[..], &["certs/d1.chain.pem", "certs/d1.pem"]].concat());
+    let chain = fs::read_to_string(site.path("certs/d1.chain.pem")).unwrap();
+    let expected = [site.path("certs/d1.pem"), site.path("ca/issuer.pem")];
+    let found: Vec<_> = pem::parse_many(chain).unwrap().into_iter().map(pem::Pem::into_contents).collect();
+    assert_eq!(found, expected.map(|path| certificate(&path)), "the device first, then its CAs but the root");
+    // The private key of nobody is near, and a second run changes nothing.
+    must_exit(&sign(&site, "d1.csr", &["--chain"]), 0, &[]);
+    assert_eq!(site.order("o1")["issued"], 1);
+    daemon.end();
+}
+
+#[test]
+fn a_producer_has_each_answer_before_it_writes_the_next_line() {
+    let (site, daemon) = site(10);
+    let mut command = site.sign("line1/t1", "o1", "-", "certs");
+    let mut station =
+        Process::spawn(command.arg("--json").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let mut input = station.child().stdin.take().unwrap();
+    let mut output = BufReader::new(station.child().stdout.take().unwrap()).lines();
+    let mut answer = || -> serde_json::Value { serde_json::from_str(&output.next().unwrap().unwrap()).unwrap() };
+    for number in 1..=5 {
+        let device = format!("d{number}");
+        input.write_all(json_line(&device, &csr(&device)).as_bytes()).unwrap();
+        let line = answer();
+        assert_eq!([&line["device_id"], &line["status"]], [device.as_str(), "issued"], "{line}");
+        assert!(site.path(&format!("certs/{device}.pem")).exists());
+    }
+    // What is no line for a device is refused, and the next one is signed.
+    input.write_all(b"{\"device_id\": \"d6\"}\nnot JSON\n").unwrap();
+    for _ in 0..2 {
+        assert_eq!([&answer()["status"]], ["refused"]);
+    }
+    let pem = serde_json::json!({ "device_id": "d7", "csr": pem_csr(&csr("d7")) });
+    input.write_all(format!("{pem}\n").as_bytes()).unwrap();
+    assert_eq!(answer()["status"], "issued");
+    drop(input);
+    assert_eq!(answer()["summary"]["issued"], 6);
+    assert_eq!(station.wait().code(), Some(3));
+    daemon.end();
+}
+
+#[test]
+fn a_watched_folder_is_served_until_it_is_told_to_stop() {
+    let (site, mut daemon) = site(20);
+    fs::create_dir(site.path("hot")).unwrap();
+    fs::write(site.path("hot/early.csr"), csr("early")).unwrap();
+    let log = fs::File::create(site.path("station.log")).unwrap();
+    let mut command = site.sign("line1/t1", "o1", "hot", "certs");
+    let mut station = Process::spawn(command.args(["--watch", "--poll", "50ms", "--chain"]).stderr(log));
+    let done = |device: &str| {
+        wait_until("the CSR is done", || site.path(&format!("hot/done/{device}.csr")).exists());
+        assert!(!site.path(&format!("hot/{device}.csr")).exists());
+        assert!(site.path(&format!("certs/{device}.pem")).exists(), "{device}");
+        assert!(site.path(&format!("certs/{device}.chain.pem")).exists(), "{device}");
+    };
+    done("early");
+    // A file that grows slowly is taken once it is whole.
+    let late = pem_csr(&csr("late"));
+    let (first, rest) = late.split_at(100);
+    let mut file = fs::File::create(site.path("hot/late.csr")).unwrap();
+    file.write_all(first.as_bytes()).unwrap();
+    file.write_all(rest.as_bytes()).unwrap();
+    done("late");
+    fs::copy(fixture("bad/rsa1024.der"), site.path("hot/weak.csr")).unwrap();
+    wait_until("the bad CSR is set aside", || site.path("hot/failed/weak.csr").exists());
+    assert_eq!(json(&site.path("hot/failed/weak.error.json"))["reason"], "KEY_WEAK");
+
+    // The daemon goes away and comes back.
+    daemon.kill();
+    fs::write(site.path("hot/patient.csr"), csr("patient")).unwrap();
+    wait_until("the station says that it waits", || {
+        fs::read_to_string(site.path("station.log")).unwrap().contains("waiting")
+    });
+    let daemon = site.start();
+    done("patient");
+
+    // A better CSR for the refused device clears its refusal.
+    fs::write(site.path("hot/weak.csr"), csr("weak")).unwrap();
+    done("weak");
+    wait_until("the refusal is cleared", || !site.path("hot/failed/weak.error.json").exists());
+
+    station.signal(Signal::TERM);
+    assert_eq!(station.wait().code(), Some(143));
+    assert_eq!(names(&site.path("hot/done")), ["early.csr", "late.csr", "patient.csr", "weak.csr"]);
+    assert_eq!(site.order("o1")["issued"], 4);
+    daemon.end();
+}
+
+#[test]
+fn an_order_or_a_profile_that_is_not_there_ends_the_run_in_one_sentence() {
+    let (site, daemon) = site(10);
+    fs::write(site.path("d1.csr"), csr("d1")).unwrap();
+    let sign =
+        |order: &str, more: &[&str]| site.sign("line1/t1", order, "d1.csr", "certs").args(more).output().unwrap();
+    refused(&sign("nowhere", &[]), &["the daemon refuses", "no order \"nowhere\"", "ORDER_UNKNOWN"]);
+    refused(&sign("../o1", &[]), &["cannot be the id of an order"]);
+    let identity = site.identity("station", "line1/t1").display().to_string();
+    let other = ["station", "sign", "--order", "o1", "--profile", "nothing", "--in", "d1.csr", "--out", "certs"];
+    let run = site.token.birthmark(&[&other[..], &["--server", &daemon.url(), "--identity", &identity]].concat());
+    refused(&run, &["no profile \"nothing\"", "there is: device"]);
+    // Nothing was left behind that looks like a refusal of the device.
+    assert!(names(&site.path("certs")).is_empty(), "{:?}", names(&site.path("certs")));
+    daemon.end();
+}
+
+#[test]
+fn an_order_that_is_used_up_refuses_the_rest() {
+    let (site, daemon) = site(3);
+    let lines: String = (1..=5).map(|number| json_line(&format!("d{number}"), &csr("d"))).collect();
+    site.token.write("five.jsonl", &lines);
+    must_exit(&sign(&site, "five.jsonl", &[]), 3, &["2 refused", "ORDER_EXHAUSTED", "used up"]);
+    let certificates = names(&site.path("certs"));
+    assert_eq!(certificates.iter().filter(|name| name.ends_with(".error.json")).count(), 2);
+    // Under a new order they get theirs, and keep what they have.
+    site.create_order("o2", 2);
+    must_exit(&site.sign("line1/t1", "o2", "five.jsonl", "certs").output().unwrap(), 0, &[]);
+    assert_eq!(names(&site.path("certs")).len(), 5);
+    assert_eq!(site.order("o2")["left"], 0);
+    daemon.end();
+}
+
+#[test]
+fn a_station_waits_for_its_daemon_or_gives_up_as_it_was_told() {
+    let (site, daemon) = site(10);
+    // Everybody knows now where the daemon will be.
+    daemon.end();
+    fs::write(site.path("d1.csr"), csr("d1")).unwrap();
+    let before = Instant::now();
+    let run = sign(&site, "d1.csr", &["--give-up-after", "300ms"]);
+    must_exit(&run, 1, &["waiting for up to 300ms", "gave up", "run it again"]);
+    assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
+
+    let log = fs::File::create(site.path("station.log")).unwrap();
+    let mut station = Process::spawn(site.sign("line1/t1", "o1", "d1.csr", "certs").stderr(log));
+    let said = || fs::read_to_string(site.path("station.log")).unwrap();
+    wait_until("the station says that it waits", || said().contains("waiting"));
+    let daemon = site.start();
+    assert!(station.wait().success(), "{}", said());
+    assert!(said().contains("cannot connect to the daemon at https://localhost:"), "{}", said());
+    assert!(said().contains("the daemon is back after"), "{}", said());
+    daemon.end();
+}
+
+#[test]
+fn a_certificate_that_belongs_to_another_key_is_replaced_only_by_the_right_one() {
+    let (site, daemon) = site(10);
+    let key = KeyPair::generate().unwrap();
+    fs::write(site.path("d1.csr"), csr_of(&key, "d1")).unwrap();
+    must_exit(&sign(&site, "d1.csr", &[]), 0, &[]);
+    let first = certificate(&site.path("certs/d1.pem"));
+    // A torn file is as good as none.
+    let whole = fs::read(site.path("certs/d1.pem")).unwrap();
+    fs::write(site.path("certs/d1.pem"), &whole[..whole.len() / 2]).unwrap();
+    must_exit(&sign(&site, "d1.csr", &[]), 0, &[]);
+    assert_eq!(certificate(&site.path("certs/d1.pem")), first);
+    assert_eq!(key_of(&first), rcgen::PublicKeyData::subject_public_key_info(&key));
+    // Another key for the device is refused by the ledger; what it has stays.
+    fs::write(site.path("d1.csr"), csr("d1")).unwrap();
+    must_exit(&sign(&site, "d1.csr", &[]), 1, &["DEVICE_HAS_CERTIFICATE"]);
+    assert_eq!(certificate(&site.path("certs/d1.pem")), first);
+    succeeded(&site.operator(&["record", "show", "d1"]));
+    daemon.end();
+}

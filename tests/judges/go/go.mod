@@ -1,0 +1,3 @@
+module birthmark/judge
+
+go 1.19
