@@ -196,11 +196,8 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()
         // It is replaced at the next start in any case.
         let _ = fs::remove_file(path);
     }
-    let hang = pools.iter().filter(|(_, pool)| !tokio::task::block_in_place(|| pool.close())).count();
+    tokio::task::block_in_place(|| pools.iter().for_each(|(_, pool)| pool.close()));
     tracing::info!("ended");
-    if hang > 0 {
-        hsm::exit_at_once();
-    }
     Ok(())
 }
 

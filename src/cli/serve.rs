@@ -39,8 +39,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
     environment::apply(&config.module_environment())?;
     log(args.log_format);
-    serve::run(&config, args.ready_file.as_deref())?;
-    Ok(ExitCode::SUCCESS)
+    match serve::run(&config, args.ready_file.as_deref()) {
+        Ok(()) => hsm::end_process(0),
+        Err(error) => {
+            eprintln!("birthmark: {error:#}");
+            hsm::end_process(1)
+        }
+    }
 }
 
 fn log(format: LogFormat) {

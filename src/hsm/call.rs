@@ -147,11 +147,10 @@ fn result(function: Function, code: CK_RV) -> Result<(), Failure> {
     }
 }
 
-/// Ends the process at once, with exit code 0 and without what C libraries do at a process' end: they would pull the
-/// ground away from under a call that hangs, or wait for it.
-pub fn exit_at_once() -> ! {
+/// Ends the process at once with this exit code: nothing that was registered for the process' end runs.
+pub(super) fn exit_at_once(code: u8) -> ! {
     unsafe extern "C" {
         safe fn _exit(status: std::ffi::c_int) -> !;
     }
-    _exit(0)
+    _exit(code.into())
 }

@@ -378,6 +378,8 @@ impl Member {
             if !thread_duty.is_abandoned() {
                 token.module().works(false);
             }
+            // With the last of them the anchor session is closed, which is a call too.
+            drop(token);
             thread_duty.leave();
         });
         spawned.map(drop).map_err(|error| {

@@ -22,12 +22,11 @@ mod uri;
 /// we say.
 pub const LOG_FILTER: &str = "cryptoki=off";
 
-pub use call::exit_at_once;
 pub use check::{Check, Outcome, check};
 pub use error::Error;
 pub use generate::generate;
 pub use key::Key;
-pub use module::{ModuleInfo, Token, TokenIdentity};
+pub use module::{ModuleInfo, Token, TokenIdentity, end_process};
 pub use pool::{Pool, PoolSettings};
 pub use rcgen_key::RcgenKey;
 pub use sessions::Sessions;

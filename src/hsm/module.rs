@@ -5,8 +5,9 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, TryLockError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc,
     },
     thread,
     time::{Duration, Instant},
@@ -28,17 +29,39 @@ use cryptoki_sys::{
 
 use super::{
     Error, TokenUri,
-    call::{Calls, LONGEST_SIGNATURE, SignMechanism},
+    call::{self, Calls, LONGEST_SIGNATURE, SignMechanism},
     ladder::{self, Rung},
 };
 use crate::signer::SignatureAlgorithm;
 
 /// The modules of this process by canonical path. PKCS#11 knows one context per process and module: a second
-/// `C_Initialize` fails at best. They stay loaded; the process' end finalizes them.
+/// `C_Initialize` fails at best. They stay loaded.
 static MODULES: OnceLock<Mutex<HashMap<PathBuf, Arc<Module>>>> = OnceLock::new();
 
-/// How long to wait for calls to return before the module is initialised again, and the least time between two times.
+/// How long to wait for calls to return before the module is finalized, and the least time between two times.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// Finalizes every module and ends the process with this exit code, without what C libraries do when a process returns
+/// from `main`: OpenSSL, on which many modules stand, frees what threads that are still ending use, and a call that hangs
+/// would be waited for. Whatever must be on the disk has to be there. Blocking, up to a second.
+pub fn end_process(code: u8) -> ! {
+    let (finalized, all_finalized) = mpsc::channel::<()>();
+    // Finalizing is a call that may hang too.
+    let spawned = thread::Builder::new().name("hsm-end".into()).spawn(move || {
+        let modules: Vec<_> = lock(MODULES.get_or_init(Mutex::default)).values().cloned().collect();
+        for module in modules {
+            if let Ok(mut initialised) = module.alone() {
+                module.finalize(&mut initialised);
+            }
+        }
+        drop(finalized);
+    });
+    if spawned.is_ok() {
+        // It is only ever closed.
+        let _ = all_finalized.recv_timeout(QUIET);
+    }
+    call::exit_at_once(code)
+}
 
 /// A loaded PKCS#11 module.
 pub(super) struct Module {
@@ -99,26 +122,12 @@ impl Module {
         if again.is_none() && *self.initialised.read().unwrap_or_else(PoisonError::into_inner) {
             return Ok(());
         }
-        let deadline = Instant::now() + QUIET;
-        let mut initialised = loop {
-            match self.initialised.try_write() {
-                Ok(guard) => break guard,
-                Err(TryLockError::Poisoned(guard)) => break guard.into_inner(),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(QUIET / 200),
-                Err(TryLockError::WouldBlock) => return Err(Error::ModuleBusy { path: self.path.clone() }),
-            }
-        };
+        let mut initialised = self.alone()?;
         if *initialised && again != Some(self.generation()) {
             return Ok(());
         }
         let refused = |error: Error| Error::ModuleRefused { path: self.path.clone(), reason: error.to_string() };
-        if *initialised {
-            // It may say that it is finalized already, or that it is too broken to be; initialising tells.
-            if let Err(error) = self.context.clone().finalize() {
-                tracing::debug!(module = %self.path.display(), %error, "C_Finalize failed");
-            }
-            *initialised = false;
-        }
+        self.finalize(&mut initialised);
         // The older sessions are void from here on, whatever comes.
         self.generation.fetch_add(1, Ordering::AcqRel);
         *lock(&self.initialised_at) = Some(Instant::now());
@@ -130,6 +139,29 @@ impl Module {
                 *initialised = true;
                 Ok(())
             }
+        }
+    }
+
+    /// Waits until no call is in the module.
+    fn alone(&self) -> Result<RwLockWriteGuard<'_, bool>, Error> {
+        let deadline = Instant::now() + QUIET;
+        loop {
+            match self.initialised.try_write() {
+                Ok(guard) => return Ok(guard),
+                Err(TryLockError::Poisoned(guard)) => return Ok(guard.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(QUIET / 200),
+                Err(TryLockError::WouldBlock) => return Err(Error::ModuleBusy { path: self.path.clone() }),
+            }
+        }
+    }
+
+    fn finalize(&self, initialised: &mut bool) {
+        if !std::mem::replace(initialised, false) {
+            return;
+        }
+        // It may say that it is finalized already, or that it is too broken to be; initialising tells.
+        if let Err(error) = self.context.clone().finalize() {
+            tracing::debug!(module = %self.path.display(), %error, "C_Finalize failed");
         }
     }
 
