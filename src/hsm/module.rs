@@ -45,7 +45,7 @@ const QUIET: Duration = Duration::from_secs(1);
 /// from `main`: OpenSSL, on which many modules stand, frees what threads that are still ending use, and a call that hangs
 /// would be waited for. Whatever must be on the disk has to be there. Blocking, up to a second.
 pub fn end_process(code: u8) -> ! {
-    let (finalized, all_finalized) = mpsc::channel::<()>();
+    let (finalized, all_finalized) = mpsc::sync_channel::<()>(0);
     // Finalizing is a call that may hang too.
     let spawned = thread::Builder::new().name("hsm-end".into()).spawn(move || {
         let modules: Vec<_> = lock(MODULES.get_or_init(Mutex::default)).values().cloned().collect();
