@@ -24,20 +24,24 @@ pub type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 pub struct Readiness {
     draining: watch::Receiver<bool>,
     checks: Vec<(String, Check)>,
+    warnings: Vec<(String, Check)>,
 }
 
 impl Readiness {
-    /// Ready unless draining, or a check says otherwise.
-    pub fn new(draining: watch::Receiver<bool>, checks: Vec<(String, Check)>) -> Self {
-        Readiness { draining, checks }
+    /// Ready unless draining, or one of `checks` says otherwise. What `warnings` say is in the way of nothing, yet.
+    pub fn new(draining: watch::Receiver<bool>, checks: Vec<(String, Check)>, warnings: Vec<(String, Check)>) -> Self {
+        Readiness { draining, checks, warnings }
     }
 
     /// What is in the way of issuing, one line a part; empty if nothing is.
     pub fn obstacles(&self) -> Vec<String> {
         let draining = self.draining.borrow().then(|| "draining: the daemon is shutting down".to_owned());
-        let failed = self.checks.iter().filter_map(|(part, check)| Some(format!("{part}: {}", check().err()?)));
-        draining.into_iter().chain(failed).collect()
+        draining.into_iter().chain(failed(&self.checks)).collect()
     }
+}
+
+fn failed(checks: &[(String, Check)]) -> impl Iterator<Item = String> {
+    checks.iter().filter_map(|(part, check)| Some(format!("{part}: {}", check().err()?)))
 }
 
 #[derive(Clone)]
@@ -70,7 +74,8 @@ async fn render(State(shared): State<Shared>) -> impl IntoResponse {
 async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
     let obstacles = shared.readiness.obstacles();
     if obstacles.is_empty() {
-        (StatusCode::OK, "ready\n".to_owned())
+        let warnings = failed(&shared.readiness.warnings).map(|warning| format!("degraded: {warning}\n"));
+        (StatusCode::OK, ["ready\n".to_owned()].into_iter().chain(warnings).collect())
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, obstacles.join("\n") + "\n")
     }

@@ -123,15 +123,20 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()
     };
 
     let (drain, draining) = watch::channel(false);
+    let part = |issuer: &str| format!("hsm of issuer {issuer}");
     let checks = pools.iter().map(|(issuer, pool)| {
         let pool = Arc::clone(pool);
-        (format!("hsm of issuer {issuer}"), Box::new(move || pool.healthy()) as Check)
+        (part(issuer), Box::new(move || pool.healthy()) as Check)
+    });
+    let warnings = pools.iter().map(|(issuer, pool)| {
+        let pool = Arc::clone(pool);
+        (part(issuer), Box::new(move || pool.degraded().map_or(Ok(()), Err)) as Check)
     });
     let ledger_check = {
         let records = records.clone();
         ("ledger".to_owned(), Box::new(move || records.healthy()) as Check)
     };
-    let readiness = Readiness::new(draining.clone(), checks.chain([ledger_check]).collect());
+    let readiness = Readiness::new(draining.clone(), checks.chain([ledger_check]).collect(), warnings.collect());
     if let Some(http) = http {
         tokio::spawn(http::serve(http, readiness, prometheus));
     }
@@ -219,9 +224,12 @@ fn open_audit(config: &Config, issuers: &Issuers) -> anyhow::Result<Option<Audit
     };
     let wrong_key = |message: String| config.error_at(audit.key.span(), "audit.key", message);
     let uri = KeyUri::parse(audit.key.get_ref()).map_err(|error| wrong_key(error.to_string()))?;
-    let key = Token::open(&uri.token, config.folder())
-        .and_then(|token| Ok(Key::open(&token, &uri.key)?.public_key().clone()))
-        .map_err(|error| wrong_key(error.to_string()))?;
+    let (named, folder) = (uri.clone(), config.folder().to_owned());
+    let key = hsm::within(AUDIT_LIMIT, move || {
+        let token = Token::open(&named.token, &folder)?;
+        Ok(Key::open(&token, &named.key)?.public_key().clone())
+    });
+    let key = key.map_err(|error| wrong_key(error.to_string()))?;
     if let Some((name, _)) = issuers.iter().find(|(_, issuer)| *issuer.public_key() == key) {
         let message = format!("this is the key of the issuer \"{name}\"; checkpoints need a key that issues nothing");
         return Err(wrong_key(message).into());

@@ -1,6 +1,6 @@
 //! What can go wrong with an HSM, each as one sentence that says what to do.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use cryptoki::{context::Function, error::RvError};
 
@@ -109,6 +109,9 @@ pub enum Error {
     #[error("a certificate cannot be made: {0}")]
     Certificate(String),
 
+    #[error("the HSM does not answer: its key was not open after {} s; look whether it can be reached", limit.as_secs())]
+    NoAnswer { limit: Duration },
+
     #[error("cannot start a signing thread: {0}")]
     Thread(io::Error),
 
@@ -146,6 +149,7 @@ impl Error {
             Error::TokenMissing { .. } => "TOKEN_MISSING".into(),
             Error::SignatureWrong { .. } => "SIGNATURE_WRONG".into(),
             Error::ModuleBusy { .. } => "MODULE_BUSY".into(),
+            Error::NoAnswer { .. } => "NO_ANSWER".into(),
             _ => "OTHER".into(),
         }
     }
@@ -167,7 +171,8 @@ impl Error {
             Error::Wrapper { .. }
             | Error::TokenMissing { .. }
             | Error::ModuleRefused { .. }
-            | Error::ModuleBusy { .. } => true,
+            | Error::ModuleBusy { .. }
+            | Error::NoAnswer { .. } => true,
             _ => false,
         }
     }
@@ -195,7 +200,8 @@ fn known_tokens(labels: &[String]) -> String {
 
 fn known_keys(labels: &[String]) -> String {
     if labels.is_empty() {
-        "it has no private key at all: make one with birthmark ceremony".into()
+        "it shows no private key at all: make one with birthmark ceremony, or, if it had one, look whether the token is still there"
+            .into()
     } else {
         format!("its private keys are {}", quoted(labels))
     }

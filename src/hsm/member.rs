@@ -209,9 +209,14 @@ impl Member {
         Ok(key)
     }
 
-    /// Starts signing with these keys; from now on there are to be `sessions` of them.
-    pub(super) fn start(self: &Arc<Self>, token: &Arc<Token>, keys: Vec<Key>, sessions: usize) -> Result<(), Error> {
+    /// From now on there are to be so many sessions.
+    pub(super) fn aim_at(&self, sessions: usize) {
         self.sessions.store(sessions.max(1), Ordering::Release);
+    }
+
+    /// Starts signing with these keys, and aims at as many.
+    pub(super) fn start(self: &Arc<Self>, token: &Arc<Token>, keys: Vec<Key>) -> Result<(), Error> {
+        self.aim_at(keys.len());
         keys.into_iter().try_for_each(|key| self.start_signing(token, key))
     }
 

@@ -27,7 +27,7 @@ pub use error::Error;
 pub use generate::generate;
 pub use key::Key;
 pub use module::{ModuleInfo, Token, TokenIdentity, end_process};
-pub use pool::{Pool, PoolSettings};
+pub use pool::{Pool, PoolSettings, within};
 pub use rcgen_key::RcgenKey;
 pub use sessions::Sessions;
 pub use uri::{KeyQuery, KeyUri, TokenUri, UriError, read_secret};

@@ -11,6 +11,7 @@ use std::{
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
+        mpsc,
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -20,7 +21,7 @@ use metrics::gauge;
 use tokio::sync::oneshot;
 
 use super::{
-    Error, KeyUri,
+    Error, Key, KeyUri, Token,
     check::NEVER_EXTRACTABLE,
     key::{SigningInput, certificate_signature},
     member::{Duty, Member, Shared, unavailable},
@@ -107,7 +108,9 @@ impl Pool {
         let members: Arc<[_]> = uris.iter().map(|uri| Member::new(&shared, uri.clone())).collect();
         let mut away = Vec::new();
         for member in members.iter() {
-            match open_member(member, settings) {
+            let (opened, settings) = (Arc::clone(member), settings.clone());
+            let keys = within(opening_limit(&settings), move || open_keys(&opened, &settings));
+            match keys.and_then(|(token, keys)| member.start(&token, keys)) {
                 Ok(()) => {}
                 Err(error) if error.may_pass() && members.len() > 1 => away.push((member, error)),
                 Err(error) => return Err(error),
@@ -120,6 +123,11 @@ impl Pool {
             }
             member.count(&error);
             member.open_breaker(&error);
+            member.aim_at(match settings.sessions {
+                Sessions::Number(number) => number,
+                // What was measured with another one.
+                Sessions::Auto => members.iter().map(|member| member.target()).max().unwrap_or(1),
+            });
         }
         let threads: usize = members.iter().map(|member| member.target()).sum();
         // What the threads sign counts too.
@@ -146,6 +154,13 @@ impl Pool {
         }
         let troubles: Vec<_> = self.members.iter().filter_map(|member| member.trouble()).collect();
         if troubles.is_empty() { Ok(()) } else { Err(troubles.join("; ")) }
+    }
+
+    /// Why some token does not sign, if others do.
+    pub fn degraded(&self) -> Option<String> {
+        self.healthy().ok()?;
+        let troubles: Vec<_> = self.members.iter().filter_map(|member| member.trouble()).collect();
+        (!troubles.is_empty()).then(|| troubles.join("; "))
     }
 
     /// How many messages wait.
@@ -207,8 +222,30 @@ impl Pool {
     }
 }
 
+/// How long opening a key may take: it is many calls, and a test signature.
+fn opening_limit(settings: &PoolSettings) -> Duration {
+    settings.call_limit * 6
+}
+
+/// Opens something of the HSM in a thread of its own, which is left behind if it does not return.
+///
+/// # Errors
+/// What `open` says, or [`Error::NoAnswer`] after the limit.
+pub fn within<T: Send + 'static>(
+    limit: Duration,
+    open: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (sender, opened) = mpsc::sync_channel(1);
+    let thread = thread::Builder::new().name("hsm-open".into()).spawn(move || {
+        // Nobody waits for what comes too late; it is dropped.
+        let _ = sender.send(open());
+    });
+    thread.map_err(Error::Thread)?;
+    opened.recv_timeout(limit).unwrap_or(Err(Error::NoAnswer { limit }))
+}
+
 /// Opens the first session, tests the key in it, then opens the others.
-fn open_member(member: &Arc<Member>, settings: &PoolSettings) -> Result<(), Error> {
+fn open_keys(member: &Member, settings: &PoolSettings) -> Result<(Arc<Token>, Vec<Key>), Error> {
     let (token, first) = member.open_key()?;
     if first.never_extractable() != Some(true) {
         tracing::warn!(issuer = member.shared.issuer, token = member.name, "{NEVER_EXTRACTABLE}");
@@ -218,8 +255,7 @@ fn open_member(member: &Arc<Member>, settings: &PoolSettings) -> Result<(), Erro
         let (issuer, sessions) = (&member.shared.issuer, keys.len());
         tracing::warn!(issuer, token = member.name, wanted, sessions, "the HSM allows fewer sessions than wanted");
     }
-    let sessions = keys.len();
-    member.start(&token, keys, sessions)
+    Ok((token, keys))
 }
 
 impl Drop for Pool {
@@ -312,10 +348,7 @@ impl Supervisor {
 #[allow(clippy::disallowed_methods)] // A test ends before its files matter.
 mod tests {
     use super::*;
-    use crate::{
-        hsm::{Key, Token, generate},
-        signer::KeyKind,
-    };
+    use crate::{hsm::generate, signer::KeyKind};
     use std::{env, fs, os::unix::fs::PermissionsExt, process::Command};
 
     const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";

@@ -52,12 +52,17 @@ impl Faults {
         faults
     }
 
-    /// Has these faults happen, and no others.
-    pub(crate) fn set(&self, lines: &str) {
+    /// Has these faults happen to the next daemon, and no others.
+    pub(crate) fn set_before_start(&self, lines: &str) {
         self.version.set(self.version.get() + 1);
         let new = self.script.with_extension("draft");
         fs::write(&new, format!("version {}\n{lines}\n", self.version.get())).unwrap();
         fs::rename(new, &self.script).unwrap();
+    }
+
+    /// Has these faults happen to the daemon that runs, and no others.
+    pub(crate) fn set(&self, lines: &str) {
+        self.set_before_start(lines);
         wait_until("the script is in force", || self.seen("version") == self.version.get());
     }
 

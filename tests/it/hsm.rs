@@ -316,7 +316,8 @@ async fn one_of_two_tokens_may_go_and_come_back() {
             daemon.metric("birthmark_hsm_breaker_open", &[&format!("\\\"{token}\\\"")]) == 1.0
         });
         load.more(200);
-        assert_eq!(daemon.get("/readyz").0, 200);
+        let (status, degraded) = daemon.get("/readyz");
+        assert!(status == 200 && degraded.contains("degraded: hsm of issuer main: ") && degraded.contains(token));
         assert_eq!(daemon.metric("birthmark_hsm_sessions", &["issuer=\"main\""]), 2.0);
         faults.set("");
         wait_until("the token is taken back", || daemon.metric("birthmark_hsm_sessions", &["issuer=\"main\""]) == 4.0);
@@ -330,6 +331,23 @@ async fn one_of_two_tokens_may_go_and_come_back() {
     assert_eq!(faults.seen("C_Initialize"), 1, "the module was started again under the other token");
     load.finish(&site, "o").await;
     daemon.end();
+
+    // One that hangs at the start is taken in when it does not.
+    faults.set_before_start("hang C_OpenSession 600s token second");
+    let daemon = site.start();
+    assert!(daemon.get("/readyz").1.contains("degraded"));
+    assert_eq!(daemon.metric("birthmark_hsm_sessions", &["issuer=\"main\""]), 2.0);
+    daemon.end();
+}
+
+#[test]
+fn an_hsm_that_does_not_answer_refuses_the_start() {
+    let site = Site::new();
+    let faults = Faults::between(&site, SETTINGS);
+    faults.set_before_start("hang C_OpenSession 600s");
+    let began = Instant::now();
+    crate::startup::must_refuse(&site, &["the HSM does not answer", "issuers.main.key"]);
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
 /// Not a test: the figures of benches/RESULTS.md. `cargo test --release --test it figures -- --ignored --nocapture`

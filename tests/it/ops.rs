@@ -184,10 +184,10 @@ async fn an_hsm_that_goes_away_is_told_and_costs_no_device_its_certificate() {
     assert_eq!(daemon.get("/livez").0, 200);
     assert_eq!(site.order("o1")["issued"], 1);
 
+    let pid = daemon.pid();
     fs::rename(site.path("tokens-away"), site.path("tokens")).unwrap();
-    daemon.kill();
-    let daemon = site.start();
-    let mut stream = site.stream(&daemon, "line1/t1").await;
+    wait_until("it is ready again by itself", || daemon.get("/readyz").0 == 200);
+    assert!(daemon.is_running() && daemon.pid() == pid);
     stream.ask(request("d2", "o1", csr("d2"))).await.issued();
     let order = site.order("o1");
     assert_eq!([&order["issued"], &order["reserved"]], [2, 0]);

@@ -9,7 +9,7 @@ use crate::{
 
 /// The daemon must refuse to start, in one line that has each of these words.
 #[track_caller]
-fn must_refuse(site: &Site, says: &[&str]) {
+pub(crate) fn must_refuse(site: &Site, says: &[&str]) {
     let said = site.refuse_to_start();
     for word in says {
         assert!(said.contains(word), "{word:?} is not in: {said}");
