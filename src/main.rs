@@ -36,6 +36,8 @@ enum Command {
     Export(cli::export::Args),
     /// Verify, dump and index the journal, the truth about every serial number
     Journal(cli::journal::Args),
+    /// Measure how many certificates a second this machine makes, and where the time goes
+    Bench(cli::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Profile(args) => cli::profile::run(args),
         Command::Export(args) => cli::export::run(args),
         Command::Journal(args) => cli::journal::run(args),
+        Command::Bench(args) => cli::bench::run(args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("birthmark: {error:#}");

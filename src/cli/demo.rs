@@ -5,10 +5,9 @@ use std::{
     collections::{BTreeMap, HashSet},
     fmt::Write as _,
     fs,
-    io::{BufRead, BufReader, IsTerminal, Write as _},
-    net::SocketAddr,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitCode, Stdio},
+    process::{Child, ExitCode, Stdio},
     sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
@@ -16,14 +15,14 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use birthmark::csr::{self, RefusedKeys};
-use indicatif::{ProgressBar, ProgressStyle};
 use rcgen::{CertificateParams, DnType, KeyPair};
-use rustix::process::{Pid, Signal, kill_process};
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, UnixTime, pem::PemObject},
     server::WebPkiClientVerifier,
 };
+
+use super::site::{PATIENCE, Site, USUAL_PORTS, progress, station_folder, step, text};
 
 /// Show the whole way on this machine: SoftHSM token, ceremony, daemon, stations, export
 ///
@@ -45,9 +44,6 @@ pub(crate) struct Args {
     keep: Option<PathBuf>,
 }
 
-/// How long the daemon may take to be ready or to end.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let stations = args.stations.min(args.devices);
     let temporary;
@@ -63,34 +59,27 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let devices = demo.make_csrs(args.devices)?;
 
     step("Starting the daemon");
-    let mut daemon = demo.start_daemon()?;
-    demo.birthmark(&["order", "create", ORDER, "--profile", "device", "--quantity", &args.devices.to_string()])?;
+    let mut daemon = demo.site.start_daemon()?;
+    demo.site.birthmark(&["order", "create", ORDER, "--profile", "device", "--quantity", &args.devices.to_string()])?;
 
     step(&format!("{stations} stations stream their CSRs; one is killed half-way and started again"));
     let streamed = demo.stream(&devices)?;
 
     step("Verifying every certificate against the chain, and against the CSR that it answers");
     let verified = demo.verify(&devices)?;
-    let order = demo.json(&["order", "show", ORDER, "--json"])?;
-    let export = demo.folder.join("export");
-    demo.birthmark(&["export", "create", "--order", ORDER, "--format", "aws-bulk", "--out", &text(&export)?])?;
+    let order = demo.site.json(&["order", "show", ORDER, "--json"])?;
+    let export = demo.site.folder.join("export");
+    demo.site.birthmark(&["export", "create", "--order", ORDER, "--format", "aws-bulk", "--out", &text(&export)?])?;
 
     step("Ending the daemon, and verifying its journal up to the last checkpoint of the HSM");
     daemon.end()?;
-    demo.birthmark(&["journal", "verify", "data", "--trusted-key", "ca/audit.pem"])?;
-    demo.write(CONFIGURATION, &configuration(&demo.uri, USUAL_PORTS))?;
+    demo.site.birthmark(&["journal", "verify", "data", "--trusted-key", "ca/audit.pem"])?;
+    demo.site.configure(USUAL_PORTS)?;
     account(&demo, &args, &streamed, &verified, &order)?;
     Ok(ExitCode::SUCCESS)
 }
 
 const ORDER: &str = "demo-order";
-const CONFIGURATION: &str = "birthmark.toml";
-
-/// The ports for gRPC and HTTP in the configuration that is kept.
-const USUAL_PORTS: [u16; 2] = [7443, 9464];
-
-/// Those during the demo: whichever the system gives.
-const ANY_PORTS: [u16; 2] = [0, 0];
 
 fn new_folder(folder: &Path) -> anyhow::Result<PathBuf> {
     let occupied = fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
@@ -99,24 +88,10 @@ fn new_folder(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(folder.canonicalize()?)
 }
 
-fn step(text: &str) {
-    eprintln!("· {text}");
-}
-
-fn text(path: &Path) -> anyhow::Result<String> {
-    path.to_str().map(str::to_owned).with_context(|| format!("the path {} is not UTF-8", path.display()))
-}
-
-/// What the demo works with: a folder, and this program in other processes.
+/// What the demo works with.
 struct Demo {
-    folder: PathBuf,
-    program: PathBuf,
+    site: Site,
     stations: u32,
-    /// The token's.
-    uri: String,
-    /// The daemon's address.
-    server: String,
-    socket: PathBuf,
     started: Instant,
 }
 
@@ -143,43 +118,13 @@ impl Demo {
     /// Token, CA keys and certificates, identities, configuration.
     fn set_up(folder: PathBuf, stations: u32) -> anyhow::Result<Demo> {
         let started = Instant::now();
-        step("Making a SoftHSM token with PINs of its own");
-        let uri = make_token(&folder.join("hsm"))?;
-        let demo = Demo {
-            program: std::env::current_exe().context("cannot find the birthmark program")?,
-            server: String::new(),
-            socket: folder.join("run/admin.sock"),
-            folder,
-            uri,
-            stations,
-            started,
-        };
-        step("Holding the ceremony: root CA (P-384), issuing CA (P-256), station CA and audit key, keys in the token");
-        demo.write("ceremony.toml", &ceremony(&demo.uri))?;
-        demo.birthmark(&["ceremony", "ceremony.toml", "--yes"])?;
-        // The usual ports may be taken, perhaps by another demo.
-        demo.write(CONFIGURATION, &configuration(&demo.uri, ANY_PORTS))?;
-        demo.birthmark(&[
-            "station",
-            "enroll",
-            "server",
-            "--role",
-            "server",
-            "--dns",
-            "localhost",
-            "--ip",
-            "127.0.0.1",
-            "--out",
-            "tls",
-        ])?;
-        for station in 1..=stations {
-            demo.birthmark(&["station", "enroll", &format!("line1/{station}"), "--out", &station_folder(station)])?;
-        }
-        Ok(demo)
+        let site = Site::set_up(folder, "p256")?;
+        (1..=stations).try_for_each(|station| site.enroll(station))?;
+        Ok(Demo { site, stations, started })
     }
 
     fn make_csrs(&self, devices: u32) -> anyhow::Result<Vec<Device>> {
-        let folder = self.folder.join("csrs");
+        let folder = self.site.folder.join("csrs");
         fs::create_dir_all(&folder)?;
         let width = devices.to_string().len().max(4);
         let devices = (1..=devices)
@@ -199,39 +144,15 @@ impl Demo {
                 .skip(station as usize - 1)
                 .step_by(self.stations as usize)
                 .map(|device| serde_json::json!({ "device_id": device.id, "csr": device.csr }).to_string() + "\n");
-            self.write(&format!("{}/devices.jsonl", station_folder(station)), &lines.collect::<String>())?;
+            self.site.write(&format!("{}/devices.jsonl", station_folder(station)), &lines.collect::<String>())?;
         }
         Ok(devices)
-    }
-
-    fn start_daemon(&mut self) -> anyhow::Result<Daemon> {
-        let ready = self.folder.join("run/ready.json");
-        fs::create_dir_all(self.folder.join("run"))?;
-        let log = fs::File::create(self.folder.join("run/daemon.log"))?;
-        let mut command = self.command(&["serve", "--config", CONFIGURATION, "--ready-file", "run/ready.json"]);
-        let child = command.stderr(log).spawn().context("cannot start the daemon")?;
-        let mut daemon = Daemon { child, log: self.folder.join("run/daemon.log") };
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            // Written whole or not at all, when the daemon is ready.
-            if ready.exists() {
-                let addresses: serde_json::Value = serde_json::from_slice(&fs::read(&ready)?)?;
-                let address = addresses.get("grpc").and_then(|address| address.as_str()?.parse::<SocketAddr>().ok());
-                let port = address.context("the daemon does not say where it listens")?.port();
-                self.server = format!("https://localhost:{port}");
-                return Ok(daemon);
-            }
-            if daemon.child.try_wait()?.is_some() || Instant::now() > deadline {
-                bail!("the daemon did not start:\n{}", daemon.log());
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
     }
 
     /// Runs all stations at once; kills the first when it has half of its certificates, and starts it again.
     fn stream(&self, devices: &[Device]) -> anyhow::Result<Streamed> {
         let started = Instant::now();
-        let bar = progress(devices.len() as u64);
+        let bar = progress(devices.len() as u64, "certificates");
         let (reports, received) = mpsc::channel();
         let mut stations = (1..=self.stations)
             .map(|station| Station::start(self, station, &reports))
@@ -280,13 +201,13 @@ impl Demo {
             CertificateDer::from_pem_file(&path).with_context(|| format!("no certificate in {}", path.display()))
         };
         let mut roots = RootCertStore::empty();
-        roots.add(read(self.folder.join("ca/root.pem"))?)?;
-        let issuer = read(self.folder.join("ca/issuer.pem"))?;
+        roots.add(read(self.site.folder.join("ca/root.pem"))?)?;
+        let issuer = read(self.site.folder.join("ca/issuer.pem"))?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
         let mut serials = HashSet::new();
         for device in devices {
-            let certificate = read(self.folder.join("certs").join(format!("{}.pem", device.id)))?;
+            let certificate = read(self.site.folder.join("certs").join(format!("{}.pem", device.id)))?;
             verifier
                 .verify_client_cert(&certificate, std::slice::from_ref(&issuer), UnixTime::now())
                 .with_context(|| format!("the certificate of {} does not verify", device.id))?;
@@ -298,192 +219,6 @@ impl Demo {
             ensure!(serials.insert(tbs.serial_number().as_bytes().to_vec()), "a serial number was used twice");
         }
         Ok(Verified { certificates: serials.len(), elapsed: started.elapsed() })
-    }
-
-    /// This program in another process, in the demo's folder, with its standard input closed.
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        command
-            .args(arguments)
-            .current_dir(&self.folder)
-            .env("SOFTHSM2_CONF", self.folder.join("hsm/softhsm2.conf"))
-            .env("BIRTHMARK_SOCKET", &self.socket)
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// Runs a command to its end and gives its standard output.
-    fn birthmark(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = self.command(arguments).output()?;
-        let command = arguments.join(" ");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "`birthmark {command}` failed:\n{errors}");
-        Ok(String::from_utf8(output.stdout)?)
-    }
-
-    fn json(&self, arguments: &[&str]) -> anyhow::Result<serde_json::Value> {
-        Ok(serde_json::from_str(&self.birthmark(arguments)?)?)
-    }
-
-    fn write(&self, name: &str, content: &str) -> anyhow::Result<()> {
-        let path = self.folder.join(name);
-        fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))
-    }
-}
-
-fn station_folder(station: u32) -> String {
-    format!("stations/line1-{station}")
-}
-
-/// Runs the set-up script that newcomers use, and gives the token's URI.
-fn make_token(folder: &Path) -> anyhow::Result<String> {
-    const SET_UP: &str = include_str!("../../hsm-config/softhsm/setup.sh");
-    let mut child = Command::new("bash")
-        .args(["-s", "--", &text(folder)?, "birthmark"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot start bash")?;
-    if let Some(mut input) = child.stdin.take() {
-        input.write_all(SET_UP.as_bytes())?;
-    }
-    let output = child.wait_with_output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
-    let told = String::from_utf8(output.stdout)?;
-    let uri = told.split_whitespace().find(|word| word.starts_with("pkcs11:"));
-    Ok(uri.context("the set-up script did not tell the token's URI")?.to_owned())
-}
-
-fn ceremony(uri: &str) -> String {
-    format!(
-        r#"# The demo's ceremony. hsm-config/ceremony.toml explains the keys.
-
-[environment]
-SOFTHSM2_CONF = "{{config_dir}}/hsm/softhsm2.conf"
-
-[token]
-uri = "{uri}"
-
-[ceremony]
-record = "ca/ceremony-record.json"
-
-[[step]]
-do = "root"
-key = "device-root"
-key_type = "p384"
-subject = ["O=Birthmark Demo", "CN=Birthmark Demo Root CA"]
-days = 10950
-certificate = "ca/root.pem"
-
-[[step]]
-do = "intermediate"
-issuer = {{ certificate = "ca/root.pem", key = "device-root" }}
-key = "issuing-ca"
-key_type = "p256"
-subject = ["O=Birthmark Demo", "CN=Birthmark Demo Issuing CA"]
-days = 9125
-certificate = "ca/issuer.pem"
-
-[[step]]
-do = "station-ca"
-key = "station-ca"
-key_type = "p256"
-subject = ["O=Birthmark Demo", "CN=Birthmark Demo Station CA"]
-days = 3650
-certificate = "ca/station-ca.pem"
-
-[[step]]
-do = "audit-key"
-key = "audit"
-key_type = "p256"
-public_key = "ca/audit.pem"
-"#
-    )
-}
-
-fn configuration(uri: &str, [port, http_port]: [u16; 2]) -> String {
-    let key = |label: &str| uri.replacen('?', &format!(";object={label}?"), 1);
-    let (issuing_key, station_key, audit_key) = (key("issuing-ca"), key("station-ca"), key("audit"));
-    format!(
-        r#"# The demo's daemon. hsm-config/birthmark.toml explains the keys.
-
-[environment]
-SOFTHSM2_CONF = "{{config_dir}}/hsm/softhsm2.conf"
-
-[server]
-listen = "127.0.0.1:{port}"
-certificate = "tls/cert.pem"
-key = "tls/key.pem"
-client_ca = "ca/station-ca.pem"
-socket = "run/admin.sock"
-
-[http]
-listen = "127.0.0.1:{http_port}"
-
-[ledger]
-path = "data"
-
-[audit]
-key = "{audit_key}"
-
-[station_ca]
-certificate = "ca/station-ca.pem"
-key = "{station_key}"
-
-[issuers.demo]
-chain = ["ca/issuer.pem", "ca/root.pem"]
-key = "{issuing_key}"
-
-[profiles.device]
-issuer = "demo"
-subject = ["O=Birthmark Demo", "CN={{device_id}}"]
-validity_days = 7300
-"#
-    )
-}
-
-fn progress(devices: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("  {bar:40} {pos}/{len} certificates  {per_sec}");
-    ProgressBar::new(devices).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
-/// The daemon's process; ended with the demo, whatever happens.
-struct Daemon {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Daemon {
-    fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// Asks it to end and checks that it does so in order.
-    fn end(&mut self) -> anyhow::Result<()> {
-        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
-            kill_process(pid, Signal::TERM)?;
-        }
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match self.child.try_wait()? {
-                Some(status) if status.success() => return Ok(()),
-                Some(status) => bail!("the daemon ended with {status}:\n{}", self.log()),
-                None if Instant::now() > deadline => bail!("the daemon did not end:\n{}", self.log()),
-                None => thread::sleep(Duration::from_millis(20)),
-            }
-        }
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // It has ended already, or the demo failed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -503,9 +238,9 @@ impl Station {
     fn start(demo: &Demo, station: u32, reports: &mpsc::Sender<Report>) -> anyhow::Result<Station> {
         let folder = station_folder(station);
         let input = format!("{folder}/devices.jsonl");
-        let log = fs::File::create(demo.folder.join(&folder).join("station.log"))?;
-        let mut command = demo.command(&["station", "sign", "--order", ORDER, "--profile", "device", "--json"]);
-        command.args(["--server", &demo.server, "--identity", &folder, "--in", &input, "--out", "certs"]);
+        let log = fs::File::create(demo.site.folder.join(&folder).join("station.log"))?;
+        let mut command = demo.site.command(&["station", "sign", "--order", ORDER, "--profile", "device", "--json"]);
+        command.args(["--server", &demo.site.server, "--identity", &folder, "--in", &input, "--out", "certs"]);
         command.env_remove("BIRTHMARK_SOCKET");
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().context("cannot start a station")?;
         let output = child.stdout.take().context("the station has no output")?;

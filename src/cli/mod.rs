@@ -5,6 +5,7 @@
 
 use std::io::{ErrorKind, Write};
 
+pub(crate) mod bench;
 pub(crate) mod ceremony;
 pub(crate) mod demo;
 pub(crate) mod enroll;
@@ -16,6 +17,7 @@ pub(crate) mod order;
 pub(crate) mod profile;
 pub(crate) mod record;
 pub(crate) mod serve;
+pub(crate) mod site;
 pub(crate) mod station;
 
 mod table;
