@@ -1,12 +1,13 @@
 //! The one thread that owns the ledger.
 //!
-//! It takes what has gathered in its queue, lets the ledger decide and make durable all of it at once, then answers.
-//! No timer, no lock: a batch grows with the time that the disk takes, and reservations and records of different
-//! requests share one sync.
+//! It takes what has gathered in its [queue], lets the ledger decide and make durable all of it at once, then answers:
+//! reservations and records of different requests share one sync.
 //!
 //! The queue is bounded by a semaphore: a request takes a place before it reserves and keeps it until its certificate
 //! is recorded or given up, and has at most one operation in the queue. So a record never waits for a place, however
 //! many requests want to reserve.
+
+mod queue;
 
 use std::{
     collections::HashMap,
@@ -17,8 +18,9 @@ use std::{
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use self::queue::{Receiver, Sender};
 use crate::{
     cert::Signed,
     ledger::{Action, Actor, Ledger, LedgerError, Operation, Order, OrderTerms, Outcome, Refusal},
@@ -36,7 +38,7 @@ const BATCH: usize = 512;
 /// Gives operations to the thread. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Committer {
-    queue: mpsc::UnboundedSender<Message>,
+    queue: Arc<Sender<Request>>,
     places: Arc<Semaphore>,
 }
 
@@ -54,7 +56,7 @@ pub struct Reservation {
 
 #[derive(Debug)]
 struct Open {
-    queue: mpsc::UnboundedSender<Message>,
+    queue: Arc<Sender<Request>>,
     _place: Place,
 }
 
@@ -120,12 +122,6 @@ pub enum CommitError {
 }
 
 #[derive(Debug)]
-enum Message {
-    Operate(Request),
-    Close,
-}
-
-#[derive(Debug)]
 struct Request {
     operation: Operation,
     reply: Option<oneshot::Sender<Result<Outcome, CommitError>>>,
@@ -138,11 +134,11 @@ impl Committer {
     /// # Errors
     /// If no thread can be started.
     pub fn start(ledger: impl Ledger) -> std::io::Result<(Committer, JoinHandle<Result<(), LedgerError>>)> {
-        #[expect(clippy::disallowed_methods, reason = "the places bound it; see the top of this file")]
-        let (queue, messages) = mpsc::unbounded_channel();
-        let places = Arc::new(Semaphore::new(CAPACITY));
-        let thread = thread::Builder::new().name("committer".into()).spawn(move || run(ledger, messages))?;
-        Ok((Committer { queue, places }, thread))
+        let (queue, requests) = queue::queue();
+        let committer = Committer { queue, places: Arc::new(Semaphore::new(CAPACITY)) };
+        let places = Arc::clone(&committer.places);
+        let thread = thread::Builder::new().name("committer".into()).spawn(move || run(ledger, requests, &places))?;
+        Ok((committer, thread))
     }
 
     /// Gives the device a serial number, durably, or finds the certificate that the same request got before. A request
@@ -218,8 +214,7 @@ impl Committer {
         let places = self.places.acquire_many(everything).await;
         self.places.close();
         drop(places);
-        // A thread that has ended needs no telling.
-        let _ = self.queue.send(Message::Close);
+        self.queue.close();
     }
 
     async fn change_order(&self, actor: Actor, action: Action) -> Result<Order, CommitError> {
@@ -238,7 +233,8 @@ impl Committer {
     async fn submit(&self, actor: Actor, action: Action) -> Result<Outcome, CommitError> {
         let (reply, outcome) = oneshot::channel();
         let request = Request { operation: Operation { actor, action }, reply: Some(reply) };
-        self.queue.send(Message::Operate(request)).map_err(|_| CommitError::Closed)?;
+        // A thread that has ended drops it, and with it the reply.
+        self.queue.push(request);
         match outcome.await.map_err(|_| CommitError::Closed)?? {
             Outcome::Refused(refusal) => Err(refusal.into()),
             Outcome::Failed(error) => {
@@ -271,7 +267,7 @@ impl Reservation {
             let action = Action::Abandon { serial_number: self.serial_number, reason: reason.to_owned() };
             let operation = Operation { actor: Actor::daemon(), action };
             // A closed ledger gives it up when it is opened again.
-            let _ = open.queue.send(Message::Operate(Request { operation, reply: None }));
+            open.queue.push(Request { operation, reply: None });
         }
     }
 }
@@ -285,18 +281,10 @@ impl Drop for Reservation {
 /// Requests that wait for the certificate of a serial number which the same request before them reserved.
 type Waiting = HashMap<SerialNumber, Vec<Request>>;
 
-fn run(mut ledger: impl Ledger, mut messages: mpsc::UnboundedReceiver<Message>) -> Result<(), LedgerError> {
+fn run(mut ledger: impl Ledger, requests: Receiver<Request>, places: &Semaphore) -> Result<(), LedgerError> {
     let mut waiting = Waiting::new();
-    let mut received = Vec::with_capacity(BATCH);
-    let mut open = true;
-    while open && messages.blocking_recv_many(&mut received, BATCH) > 0 {
-        let mut batch = Vec::with_capacity(received.len());
-        for message in received.drain(..) {
-            match message {
-                Message::Operate(request) => batch.push(request),
-                Message::Close => open = false,
-            }
-        }
+    let in_flight = || CAPACITY - places.available_permits();
+    while let Some(mut batch) = requests.take(BATCH, in_flight) {
         metrics::commit_batch(batch.len());
         // Some must be decided again, because what they waited for has ended.
         while !batch.is_empty() {

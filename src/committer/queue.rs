@@ -1,0 +1,162 @@
+//! What waits for the one thread, and when it is enough for a batch.
+//!
+//! A batch costs a sync, however small it is, and a processor that syncs all the time has less left for signatures. So
+//! the thread waits until a quarter of the requests in flight have gathered, or [`GATHER`] has passed: one request alone
+//! waits for nobody, and with hundreds in flight, which wait for each other anyway, the syncs become few.
+
+use std::{
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// How long what has come waits for more, at most.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// A queue for one consumer, which takes batches. Whoever pushes sees to it that it is bounded.
+pub(super) fn queue<T>() -> (Arc<Sender<T>>, Receiver<T>) {
+    let inner = Inner { items: Vec::new(), wanted: usize::MAX, closed: false, ended: false };
+    let shared = Arc::new(Shared { inner: Mutex::new(inner), enough: Condvar::new() });
+    (Arc::new(Sender(Arc::clone(&shared))), Receiver(shared))
+}
+
+/// The end of those who push. Dropped, it closes the queue.
+#[derive(Debug)]
+pub(super) struct Sender<T>(Arc<Shared<T>>);
+
+/// The end of the thread that takes. Dropped, it drops what is in the queue and all that is pushed later.
+#[derive(Debug)]
+pub(super) struct Receiver<T>(Arc<Shared<T>>);
+
+#[derive(Debug)]
+struct Shared<T> {
+    inner: Mutex<Inner<T>>,
+    enough: Condvar,
+}
+
+#[derive(Debug)]
+struct Inner<T> {
+    items: Vec<T>,
+    /// At how many items the thread wants to be woken; `usize::MAX` while it does not wait.
+    wanted: usize,
+    /// Nothing more comes.
+    closed: bool,
+    /// Nothing more is taken.
+    ended: bool,
+}
+
+impl<T> Sender<T> {
+    /// Adds an item at the end.
+    pub(super) fn push(&self, item: T) {
+        let mut inner = self.0.lock();
+        if inner.ended {
+            return;
+        }
+        inner.items.push(item);
+        if inner.items.len() >= inner.wanted {
+            inner.wanted = usize::MAX;
+            drop(inner);
+            self.0.enough.notify_one();
+        }
+    }
+
+    /// Lets the thread end once it has taken what is there.
+    pub(super) fn close(&self) {
+        self.0.lock().closed = true;
+        self.0.enough.notify_one();
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl<T> Receiver<T> {
+    /// Takes the oldest items, `most` at most, when there are enough of them. `None` when it is closed and empty.
+    pub(super) fn take(&self, most: usize, in_flight: impl Fn() -> usize) -> Option<Vec<T>> {
+        let Shared { enough, .. } = &*self.0;
+        let mut inner = self.0.lock();
+        inner.wanted = 1;
+        let waited = enough.wait_while(inner, |inner| inner.items.is_empty() && !inner.closed);
+        inner = waited.unwrap_or_else(PoisonError::into_inner);
+        let wanted = (in_flight() / 4).clamp(1, most);
+        inner.wanted = wanted;
+        let waited = enough.wait_timeout_while(inner, GATHER, |inner| inner.items.len() < wanted && !inner.closed);
+        (inner, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        inner.wanted = usize::MAX;
+        let taken = inner.items.len().min(most);
+        let rest = inner.items.split_off(taken);
+        let items = std::mem::replace(&mut inner.items, rest);
+        (!items.is_empty()).then_some(items)
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        let mut inner = self.0.lock();
+        inner.ended = true;
+        let items = std::mem::take(&mut inner.items);
+        // Dropping them may push.
+        drop(inner);
+        drop(items);
+    }
+}
+
+impl<T> Shared<T> {
+    fn lock(&self) -> MutexGuard<'_, Inner<T>> {
+        // Nothing between lock and unlock can panic half-way.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{thread, time::Instant};
+
+    use super::*;
+
+    #[test]
+    fn one_waits_for_nobody_and_many_for_a_quarter() {
+        let (sender, receiver) = queue();
+        sender.push(0);
+        assert_eq!(receiver.take(512, || 1), Some(vec![0]));
+        (0..100).for_each(|number| sender.push(number));
+        assert_eq!(receiver.take(64, || 100).map(|items| items.len()), Some(64));
+        // Of those who are elsewhere nobody comes.
+        let began = Instant::now();
+        assert_eq!(receiver.take(512, || 1000).map(|items| (items[0], items.len())), Some((64, 36)));
+        assert!(began.elapsed() >= GATHER);
+        // They come while it waits.
+        let pushing = thread::spawn(move || {
+            (0..300).for_each(|number| sender.push(number));
+            sender
+        });
+        let mut taken = Vec::new();
+        while taken.len() < 300 {
+            taken.extend(receiver.take(512, || 40).unwrap());
+        }
+        assert!(taken.into_iter().eq(0..300));
+        drop(pushing.join());
+        assert_eq!(receiver.take(512, || 0), None);
+    }
+
+    #[test]
+    fn what_is_there_is_taken_before_the_end() {
+        let (sender, receiver) = queue();
+        sender.push("a");
+        sender.close();
+        assert_eq!(receiver.take(512, || 8192), Some(vec!["a"]));
+        assert_eq!(receiver.take(512, || 8192), None);
+    }
+
+    #[test]
+    fn what_nobody_takes_is_dropped() {
+        let (sender, receiver) = queue();
+        let item = Arc::new(());
+        sender.push(Arc::clone(&item));
+        drop(receiver);
+        sender.push(Arc::clone(&item));
+        assert_eq!(Arc::strong_count(&item), 1);
+    }
+}
