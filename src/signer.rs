@@ -5,7 +5,7 @@ mod algorithm;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
-use aws_lc_rs::signature::UnparsedPublicKey;
+use aws_lc_rs::signature::{ParsedPublicKey, UnparsedPublicKey};
 use const_oid::{ObjectIdentifier, db};
 use der::{Decode, Encode};
 use spki::SubjectPublicKeyInfoRef;
@@ -128,6 +128,17 @@ impl PublicKey {
     }
 }
 
+/// A public key that is ready to verify signatures of one algorithm, for whoever has many of them.
+#[derive(Debug)]
+pub struct Verifier(ParsedPublicKey);
+
+impl Verifier {
+    /// `None` if the key is not a valid one of the algorithm.
+    pub fn new(key: &PublicKey, algorithm: SignatureAlgorithm) -> Option<Self> {
+        ParsedPublicKey::new(algorithm.verification(), &key.bits).ok().map(Verifier)
+    }
+}
+
 /// SHA-256.
 pub fn sha256(data: &[u8]) -> [u8; 32] {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, data);
@@ -193,9 +204,9 @@ pub fn ed25519_spki(key: &[u8]) -> Vec<u8> {
 pub struct Signature(Vec<u8>);
 
 impl Signature {
-    /// Checks `octets`, as a certificate's signatureValue carries them. `None` if they are not `key`'s signature.
-    pub fn check(key: &PublicKey, algorithm: SignatureAlgorithm, message: &[u8], octets: Vec<u8>) -> Option<Self> {
-        key.verifies(algorithm, message, &octets).then_some(Signature(octets))
+    /// Checks `octets`, as a certificate's signatureValue carries them. `None` if they are not the key's signature.
+    pub fn check(key: &Verifier, message: &[u8], octets: Vec<u8>) -> Option<Self> {
+        key.0.verify_sig(message, &octets).is_ok().then_some(Signature(octets))
     }
 
     /// As a certificate's signatureValue carries it: a DER `Ecdsa-Sig-Value` (RFC 3279 section 2.2.3) or the RSA

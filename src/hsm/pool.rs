@@ -29,11 +29,11 @@ use super::{
     queue::{Job, Queue},
     sessions::{self, Sessions},
 };
-use crate::signer::{PublicKey, SignError, Signature, SignatureAlgorithm, Signer};
+use crate::signer::{PublicKey, SignError, Signature, SignatureAlgorithm, Signer, Verifier};
 
 /// How many jobs may wait for each thread: enough that none is idle while the submitters are woken, few enough that
 /// a slow HSM is felt at once.
-const QUEUE_PER_THREAD: usize = 8;
+const QUEUE_PER_THREAD: usize = 32;
 
 /// How often the supervisor looks.
 const TICK: Duration = Duration::from_millis(50);
@@ -66,6 +66,7 @@ impl Default for PoolSettings {
 /// answered once, and with a signature that was checked.
 pub struct Pool {
     algorithm: SignatureAlgorithm,
+    verifier: Verifier,
     shared: Arc<Shared>,
     members: Arc<[Arc<Member>]>,
     outage: Arc<Outage>,
@@ -95,6 +96,10 @@ impl Pool {
             None => SignatureAlgorithm::for_key(expected)
                 .map_err(|reason| Error::KeyUnsupported { label: issuer.to_owned(), reason })?,
         };
+        let verifier = Verifier::new(expected, algorithm).ok_or_else(|| Error::KeyUnsupported {
+            label: issuer.to_owned(),
+            reason: format!("{expected:?} is not a valid key for {algorithm}"),
+        })?;
         let shared = Arc::new(Shared {
             issuer: issuer.to_owned(),
             expected: expected.clone(),
@@ -141,7 +146,7 @@ impl Pool {
             .map_err(Error::Thread)?;
         // Nobody else sets it.
         let _ = shared.supervisor.set(handle.thread().clone());
-        Ok(Pool { algorithm, shared, members, outage, supervisor: Mutex::new(Some(handle)) })
+        Ok(Pool { algorithm, verifier, shared, members, outage, supervisor: Mutex::new(Some(handle)) })
     }
 
     /// Whether at least one session of one token works; otherwise why none does.
@@ -213,7 +218,7 @@ impl Pool {
     /// The one check of the HSM's work. It is not made by the threads that call the HSM: it would cost their time.
     fn check(&self, message: &[u8], signature: Vec<u8>, by: &Duty) -> Option<Signature> {
         let signature = certificate_signature(self.algorithm, signature)
-            .and_then(|octets| Signature::check(&self.shared.expected, self.algorithm, message, octets));
+            .and_then(|octets| Signature::check(&self.verifier, message, octets));
         match signature {
             Some(_) => by.commend(),
             None => by.condemn(),
