@@ -505,6 +505,7 @@ pub(crate) fn request(device: &str, order: &str, csr: Vec<u8>) -> IssueRequest {
         order: order.to_owned(),
         profile: "device".to_owned(),
         csr: csr.into(),
+        reissue: false,
     }
 }
 
