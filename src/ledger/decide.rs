@@ -5,6 +5,9 @@
 //! and device, then what is left of the order. What may happen to a certificate after its issue is in [`life`].
 
 mod life;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // A test ends by panicking.
+mod tests;
 
 use jiff::Timestamp;
 
