@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `r`, `f` | sorted runs: where the newest reservation of a key or a device is; see [`run`] |
 //! | `m` | the manifest: which runs there are |
-//! | `s` serial number | where it was reserved; the one before that has its place here is [`SAMPLE`] bytes away |
+//! | `s` serial number | where it was reserved, for one in every [`SAMPLE`] bytes of the journal |
 //! | `t` serial number | its state and the entry that made it so, once that is something that came after the issue |
 //! | `o` order id | the order, its counts, and how far it is exported |
 //! | `e` order id, 0, number | an export |
