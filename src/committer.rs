@@ -23,7 +23,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use self::queue::{Receiver, Sender};
 use crate::{
     cert::Signed,
-    ledger::{Action, Actor, Ledger, LedgerError, Operation, Order, OrderTerms, Outcome, Refusal},
+    ledger::{
+        Action, Actor, Export, ExportId, Ledger, LedgerError, Operation, Order, OrderTerms, Outcome, Refusal,
+        RevocationReason,
+    },
     metrics,
     profile::Approved,
     serial::SerialNumber,
@@ -142,15 +145,17 @@ impl Committer {
     }
 
     /// Gives the device a serial number, durably, or finds the certificate that the same request got before. A request
-    /// that is the same as one whose certificate is being made waits for that certificate.
+    /// that is the same as one whose certificate is being made waits for that certificate. With `reissue` the new
+    /// certificate takes the place of one that was scrapped or revoked.
     ///
     /// # Errors
     /// The rules of the ledger, the storage, or a closed ledger.
-    pub async fn reserve(&self, approved: &Approved, actor: &Actor) -> Result<Reserved, CommitError> {
+    pub async fn reserve(&self, approved: &Approved, actor: &Actor, reissue: bool) -> Result<Reserved, CommitError> {
         let place = self.place().await?;
         let holder = approved.holder();
         let reserved_at = Timestamp::now();
-        match self.submit(actor.clone(), Action::Reserve(holder.clone())).await? {
+        let action = if reissue { Action::Reissue(holder.clone()) } else { Action::Reserve(holder.clone()) };
+        match self.submit(actor.clone(), action).await? {
             Outcome::Reserved(serial_number) => Ok(Reserved::New(Reservation {
                 serial_number,
                 reserved_at,
@@ -177,6 +182,51 @@ impl Committer {
         self.submit(reservation.actor.clone(), action).await?;
         reservation.open = None;
         Ok(Issued { serial_number, certificate, issuer: std::mem::take(&mut reservation.issuer), replay: false })
+    }
+
+    /// Records that a device has taken its certificate.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn confirm(&self, actor: Actor, serial_number: SerialNumber) -> Result<(), CommitError> {
+        self.change(actor, Action::Confirm { serial_number }, metrics::confirmed).await
+    }
+
+    /// Records that a device is scrap.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn scrap(&self, actor: Actor, serial_number: SerialNumber, reason: String) -> Result<(), CommitError> {
+        self.change(actor, Action::Scrap { serial_number, reason }, metrics::scrapped).await
+    }
+
+    /// Records that a certificate is not to be trusted any more.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn revoke(
+        &self,
+        actor: Actor,
+        serial_number: SerialNumber,
+        reason: RevocationReason,
+    ) -> Result<(), CommitError> {
+        self.change(actor, Action::Revoke { serial_number, reason }, metrics::revoked).await
+    }
+
+    /// Cuts the next batch of an order's certificates.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn create_export(&self, actor: Actor, order: String) -> Result<Export, CommitError> {
+        self.change_export(actor, Action::CreateExport { order }).await
+    }
+
+    /// Records that the platform which an export is for has it.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn acknowledge_export(&self, actor: Actor, id: ExportId) -> Result<Export, CommitError> {
+        self.change_export(actor, Action::AcknowledgeExport { id }).await
     }
 
     /// Creates an order, or finds the one with the same terms.
@@ -215,6 +265,27 @@ impl Committer {
         self.places.close();
         drop(places);
         self.queue.close();
+    }
+
+    /// Changes a certificate's state; `count` counts what is no retry.
+    async fn change(&self, actor: Actor, action: Action, count: fn()) -> Result<(), CommitError> {
+        let _place = self.place().await?;
+        match self.submit(actor, action).await? {
+            Outcome::Changed { retry: true } => Ok(()),
+            Outcome::Changed { retry: false } => {
+                count();
+                Ok(())
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn change_export(&self, actor: Actor, action: Action) -> Result<Export, CommitError> {
+        let _place = self.place().await?;
+        match self.submit(actor, action).await? {
+            Outcome::Export(export) => Ok(export),
+            other => Err(unexpected(&other)),
+        }
     }
 
     async fn change_order(&self, actor: Actor, action: Action) -> Result<Order, CommitError> {

@@ -39,6 +39,8 @@ pub struct IssueRequest {
     pub profile: String,
     /// DER or PEM.
     pub csr: Bytes,
+    /// The device's certificate was scrapped or revoked, and it is to have a new one.
+    pub reissue: bool,
 }
 
 /// Why no certificate was issued.
@@ -131,7 +133,7 @@ impl Issuance {
             attributes: &attributes,
         };
         let approved = profile.approve(csr, &Applicant { values, now: Timestamp::now() })?;
-        let reservation = match self.committer.reserve(&approved, &request.actor).await? {
+        let reservation = match self.committer.reserve(&approved, &request.actor, request.reissue).await? {
             Reserved::New(reservation) => reservation,
             Reserved::Existing(issued) => {
                 metrics::certificate(profile.name(), true, started.elapsed());

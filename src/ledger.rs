@@ -16,9 +16,16 @@ pub mod checkpoint;
 mod decide;
 pub mod embedded;
 pub mod entry;
+mod export;
 mod index;
 pub mod journal;
+mod revocation;
 mod state;
+
+pub use self::{
+    export::{Export, ExportId, NotAnExportId},
+    revocation::{NotAReason, RevocationReason},
+};
 
 /// The side that changes. One thread owns it (the committer).
 pub trait Ledger: Send + 'static {
@@ -62,11 +69,29 @@ pub trait Records: Send + Sync + 'static {
     /// Those of the storage.
     fn orders(&self) -> Result<Vec<Order>, LedgerError>;
 
-    /// The issued certificates of an order, in the order of issue, up to the moment of the call.
+    /// The certificates of an order, in the order of issue, up to the moment of the call; each as it is when it is read.
     ///
     /// # Errors
     /// Those of the storage.
     fn issued_under(&self, order: &str) -> Result<IssuedRecords, LedgerError>;
+
+    /// The exports of an order, the oldest first.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn exports(&self, order: &str) -> Result<Vec<Export>, LedgerError>;
+
+    /// An export.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn export(&self, id: &ExportId) -> Result<Option<Export>, LedgerError>;
+
+    /// The certificates of an export, in the order of issue, each as it was issued; none if there is no such export.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn exported(&self, id: &ExportId) -> Result<IssuedRecords, LedgerError>;
 
     /// What the ledger has come to.
     fn head(&self) -> Head;
@@ -125,8 +150,10 @@ pub struct Operation {
 /// What can be asked of a ledger.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Give a serial number to a device.
+    /// Give a serial number to a device that has had none.
     Reserve(Holder),
+    /// Give a serial number to a device whose certificate was scrapped or revoked.
+    Reissue(Holder),
     /// Record the certificate of a reservation.
     Record {
         /// The reservation's serial number.
@@ -141,12 +168,41 @@ pub enum Action {
         /// Why, for people.
         reason: String,
     },
+    /// The device has taken its certificate.
+    Confirm {
+        /// The certificate's serial number.
+        serial_number: SerialNumber,
+    },
+    /// The device is scrap: give back what its order was charged.
+    Scrap {
+        /// The certificate's serial number.
+        serial_number: SerialNumber,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The certificate is not to be trusted any more.
+    Revoke {
+        /// The certificate's serial number.
+        serial_number: SerialNumber,
+        /// Why.
+        reason: RevocationReason,
+    },
     /// Create an order.
     CreateOrder(OrderTerms),
     /// Let nothing more be issued under an order.
     CloseOrder {
         /// The order's id.
         id: String,
+    },
+    /// Cut the next batch of an order's certificates.
+    CreateExport {
+        /// The order's id.
+        order: String,
+    },
+    /// The platform that an export was for has it.
+    AcknowledgeExport {
+        /// The export's id.
+        id: ExportId,
     },
     /// Record what the audit key signed about the ledger.
     Checkpoint {
@@ -190,8 +246,15 @@ pub enum Outcome {
     Recorded,
     /// The reservation is gone; its serial number will not be used again.
     Abandoned,
+    /// The certificate is confirmed, scrapped or revoked, as was asked for.
+    Changed {
+        /// It was so before.
+        retry: bool,
+    },
     /// The order as it is now.
     Order(Order),
+    /// The export as it is now.
+    Export(Export),
     /// The checkpoint is part of the ledger.
     Checkpointed,
     /// It may not be; nothing changed.
@@ -256,6 +319,72 @@ pub enum Refusal {
         /// The key.
         key_hash: KeyHash,
     },
+    /// The certificate of the public key was scrapped or revoked.
+    #[error(
+        "the public key of the device \"{device}\" belongs to the certificate {serial_number}, which is {state}; it is \
+         never accepted again: make a new key"
+    )]
+    KeyBlocked {
+        /// The device.
+        device: String,
+        /// The certificate of the key.
+        serial_number: SerialNumber,
+        /// Scrapped or revoked.
+        state: RecordState,
+    },
+    /// The device had a certificate, and the request does not say that it is to have a new one.
+    #[error(
+        "the certificate {serial_number} of the device \"{device}\" is {state}; a request for a new one must say so \
+         (reissue = true, \"birthmark station sign --reissue\")"
+    )]
+    ReissueRequired {
+        /// The device.
+        device: String,
+        /// Its newest certificate.
+        serial_number: SerialNumber,
+        /// Scrapped or revoked.
+        state: RecordState,
+    },
+    /// The device never had a certificate.
+    #[error(
+        "there is nothing to reissue: the device \"{device}\" has never had a certificate; ask for its first one \
+         without reissue"
+    )]
+    ReissueRefused {
+        /// The device.
+        device: String,
+    },
+    /// Nothing was ever recorded under the serial number.
+    #[error("there is no record of the serial number {0}")]
+    RecordUnknown(SerialNumber),
+    /// A certificate without an order is confirmed by the station that asked for it.
+    #[error("the certificate {serial_number} was issued to {holder} without an order; {station} may not confirm it")]
+    ConfirmRefused {
+        /// The certificate's serial number.
+        serial_number: SerialNumber,
+        /// Who asked for it.
+        holder: Actor,
+        /// Who would confirm it.
+        station: Actor,
+    },
+    /// The state of the record does not allow it.
+    #[error("the serial number {serial_number} is {state}; only {allowed} can be {wanted}")]
+    StateRefused {
+        /// The serial number.
+        serial_number: SerialNumber,
+        /// Its state.
+        state: RecordState,
+        /// The states from which it could be done.
+        allowed: &'static str,
+        /// The state that was asked for.
+        wanted: RecordState,
+    },
+    /// No such export.
+    #[error("there is no export \"{0}\"")]
+    ExportUnknown(ExportId),
+    /// No live certificate was issued under the order since its last export.
+    #[error("there is nothing new to export: every live certificate of the order \"{0}\" is in an export already")]
+    NothingToExport(String),
     /// The device has a live certificate.
     #[error(
         "the device \"{device}\" has the live certificate {serial_number} (order \"{order}\", profile \"{profile}\"), \
@@ -318,15 +447,26 @@ pub struct Order {
     pub terms: OrderTerms,
     /// Whether it is closed.
     pub closed: bool,
-    /// Certificates recorded.
+    /// Certificates recorded and not scrapped.
     pub issued: u64,
     /// Reservations without a certificate yet.
     pub reserved: u64,
+    /// Of `issued`: those that are confirmed now.
+    pub confirmed: u64,
+    /// Certificates scrapped; what they were charged is given back.
+    pub scrapped: u64,
+    /// Of `issued`: those that were revoked.
+    pub revoked: u64,
     /// When it was created.
     pub created_at: Timestamp,
 }
 
 impl Order {
+    /// One without any certificates.
+    fn new(terms: OrderTerms, created_at: Timestamp) -> Self {
+        Order { terms, closed: false, issued: 0, reserved: 0, confirmed: 0, scrapped: 0, revoked: 0, created_at }
+    }
+
     /// How many more may be reserved.
     pub fn left(&self) -> u64 {
         self.terms.quantity.saturating_sub(self.issued).saturating_sub(self.reserved)
@@ -342,6 +482,32 @@ pub enum RecordState {
     Issued,
     /// Never issued, never used again.
     Abandoned,
+    /// Taken by its device.
+    Confirmed,
+    /// Its device is scrap.
+    Scrapped,
+    /// Not to be trusted any more.
+    Revoked,
+}
+
+impl RecordState {
+    /// Whether a certificate in this state counts as the one that its device has.
+    pub fn is_live(self) -> bool {
+        matches!(self, RecordState::Issued | RecordState::Confirmed)
+    }
+}
+
+impl fmt::Display for RecordState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RecordState::Reserved => "reserved",
+            RecordState::Issued => "issued",
+            RecordState::Abandoned => "abandoned",
+            RecordState::Confirmed => "confirmed",
+            RecordState::Scrapped => "scrapped",
+            RecordState::Revoked => "revoked",
+        })
+    }
 }
 
 /// All that is known about a serial number.
@@ -359,6 +525,23 @@ pub struct Record {
     pub reserved_at: Timestamp,
     /// Its certificate, once issued.
     pub issued: Option<IssuedCertificate>,
+    /// The device's certificate before, in whose place it came.
+    pub replaces: Option<SerialNumber>,
+    /// What happened to the certificate last, once it is confirmed, scrapped or revoked.
+    pub changed: Option<Change>,
+}
+
+/// What happened to a certificate after its issue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// When.
+    pub at: Timestamp,
+    /// Who said so.
+    pub by: Actor,
+    /// Why it was scrapped; empty unless it was.
+    pub scrap_reason: String,
+    /// Why it was revoked, if it was.
+    pub revocation_reason: Option<RevocationReason>,
 }
 
 /// A recorded certificate.

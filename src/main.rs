@@ -28,11 +28,11 @@ enum Command {
     Hsm(cli::hsm::Args),
     /// Run the daemon
     Serve(cli::serve::Args),
-    /// Enroll stations and sign devices' CSRs
+    /// Enroll stations, sign devices' CSRs, and confirm what devices have taken
     Station(cli::station::Args),
     /// Manage production orders
     Order(cli::order::Args),
-    /// Look up what was issued
+    /// Look up what was issued, and say what became of it
     Record(cli::record::Args),
     /// Look at what the configuration's profiles give
     Profile(cli::profile::Args),

@@ -3,6 +3,9 @@
 //! | metric | kind | labels |
 //! |---|---|---|
 //! | `birthmark_certificates_total` | counter | `profile`, `replay` |
+//! | `birthmark_confirmed_total` | counter | – ; certificates that their devices have taken |
+//! | `birthmark_scrapped_total` | counter | – |
+//! | `birthmark_revoked_total` | counter | – |
 //! | `birthmark_refusals_total` | counter | `reason` as in the protocol's ErrorInfo |
 //! | `birthmark_issue_seconds` | histogram | – ; from the request's arrival to its durable certificate |
 //! | `birthmark_streams` | gauge | – ; open Issue streams |
@@ -43,6 +46,9 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Full("birthmark_commit_batch_operations".into()), &OPERATIONS)?
         .install_recorder()?;
     describe_counter!("birthmark_certificates_total", "Certificates sent to stations; replay=true for retries");
+    describe_counter!("birthmark_confirmed_total", "Certificates that their devices have taken");
+    describe_counter!("birthmark_scrapped_total", "Certificates whose devices are scrap");
+    describe_counter!("birthmark_revoked_total", "Certificates revoked");
     describe_counter!("birthmark_refusals_total", "Requests refused, by reason");
     describe_histogram!(
         "birthmark_issue_seconds",
@@ -80,6 +86,18 @@ pub(crate) fn certificate(profile: &str, replay: bool, elapsed: Duration) {
     let replay = if replay { "true" } else { "false" };
     counter!("birthmark_certificates_total", "profile" => profile.to_owned(), "replay" => replay).increment(1);
     histogram!("birthmark_issue_seconds").record(elapsed);
+}
+
+pub(crate) fn confirmed() {
+    counter!("birthmark_confirmed_total").increment(1);
+}
+
+pub(crate) fn scrapped() {
+    counter!("birthmark_scrapped_total").increment(1);
+}
+
+pub(crate) fn revoked() {
+    counter!("birthmark_revoked_total").increment(1);
 }
 
 pub(crate) fn refusal(reason: &'static str) {

@@ -2,13 +2,15 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use birthmark::{
-    client::Connection,
+    client::{Connection, Failure, rfc3339},
     export::{self, Batch, Format},
+    ledger::ExportId,
+    proto::{AcknowledgeExportRequest, Export, admin_client::AdminClient},
 };
 use clap::{Subcommand, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{block_on, print, print_json, table};
 
@@ -21,10 +23,17 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write every certificate of an order to files that a platform imports
+    /// Cut the next batch of an order and write it to files that a platform imports
     ///
-    /// The files are there whole or not at all, and existing ones are never replaced.
+    /// A batch has the order's live certificates that were issued since the batch before. The files are there whole or
+    /// not at all, and existing ones are never replaced. With nothing new to export it says so and exits with 0.
     Create(CreateArgs),
+    /// List the exports of an order
+    List(ListArgs),
+    /// Write the files of an export again; its content never changes
+    Get(GetArgs),
+    /// Say that the platform has an export
+    Acknowledge(AcknowledgeArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -33,6 +42,20 @@ struct CreateArgs {
     #[arg(long, value_name = "ID")]
     order: String,
 
+    #[command(flatten)]
+    files: Files,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// What is written, and where.
+#[derive(Debug, clap::Args)]
+struct Files {
     /// The shape of the files
     #[arg(long, value_enum)]
     format: Shape,
@@ -44,6 +67,48 @@ struct CreateArgs {
     /// The AWS IoT policy that devices get, with --format aws-bulk [default: device]
     #[arg(long, value_name = "NAME")]
     policy: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    /// The production order
+    #[arg(long, value_name = "ID")]
+    order: String,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, clap::Args)]
+struct GetArgs {
+    /// The export's id, such as lot-42.0001
+    #[arg(value_name = "EXPORT", required_unless_present = "order", conflicts_with = "order")]
+    id: Option<ExportId>,
+
+    /// All exports of this production order
+    #[arg(long, value_name = "ID")]
+    order: Option<String>,
+
+    #[command(flatten)]
+    files: Files,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, clap::Args)]
+struct AcknowledgeArgs {
+    /// The export's id, such as lot-42.0001
+    #[arg(value_name = "EXPORT")]
+    id: ExportId,
 
     /// Print JSON
     #[arg(long)]
@@ -55,53 +120,159 @@ struct CreateArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Shape {
-    /// ORDER.jsonl: a JSON object for each certificate
+    /// EXPORT.jsonl: a JSON object for each certificate
     Jsonl,
-    /// ORDER.aws-bulk.jsonl and ORDER.provisioning-template.json: AWS IoT bulk registration
+    /// EXPORT.aws-bulk.jsonl and EXPORT.provisioning-template.json: AWS IoT bulk registration
     AwsBulk,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Command::Create(args) = args.command;
-    block_on(create(args))?;
+    block_on(async {
+        match args.command {
+            Command::Create(args) => create(args).await,
+            Command::List(args) => list(args).await,
+            Command::Get(args) => get(args).await,
+            Command::Acknowledge(args) => acknowledge(args).await,
+        }
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn create(args: CreateArgs) -> anyhow::Result<()> {
-    let format = match (args.format, args.policy) {
-        (Shape::Jsonl, None) => Format::Jsonl,
-        (Shape::Jsonl, Some(_)) => bail!("--policy is only for --format aws-bulk"),
-        (Shape::AwsBulk, policy) => Format::AwsBulk { policy: policy.unwrap_or_else(|| "device".to_owned()) },
+    let format = args.files.format()?;
+    let channel = args.connection.daemon()?.connect().await?;
+    match export::create(channel, &args.order, &format, &args.files.out).await? {
+        Some((export, batch)) if args.json => print_json(&batch_to_json(&export, &batch)),
+        Some((export, batch)) => print(&(account(&export, &batch) + &next_steps(&format, &batch))),
+        None if args.json => {
+            print_json(&json!({ "export": null, "order": args.order, "certificates": 0, "files": [] }))
+        }
+        None => print(&format!("nothing new to export of order {}\n", args.order)),
+    }
+}
+
+async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let channel = args.connection.daemon()?.connect().await?;
+    let exports = export::list(channel, &args.order).await?;
+    if args.json {
+        return print_json(&exports.iter().map(export_to_json).collect());
+    }
+    if exports.is_empty() {
+        return print(&format!("order {} has no exports; \"birthmark export create\" makes one\n", args.order));
+    }
+    let time = |time: &Option<prost_types::Timestamp>| time.as_ref().and_then(rfc3339).unwrap_or_default();
+    let rows: Vec<_> = exports
+        .iter()
+        .map(|export| {
+            let mut row = vec![export.id.clone(), export.certificates.to_string()];
+            row.extend([time(&export.created_at), export.created_by.clone()]);
+            row.extend([time(&export.acknowledged_at), export.acknowledged_by.clone()]);
+            row
+        })
+        .collect();
+    print(&table::columns(&["EXPORT", ">CERTIFICATES", "CREATED", "BY", "ACKNOWLEDGED", "BY"], &rows))
+}
+
+async fn get(args: GetArgs) -> anyhow::Result<()> {
+    let format = args.files.format()?;
+    let order = match (&args.id, &args.order) {
+        (Some(id), _) => id.order.clone(),
+        (None, order) => order.clone().unwrap_or_default(),
     };
     let channel = args.connection.daemon()?.connect().await?;
-    let batch = export::create(channel, &args.order, &format, &args.out).await?;
-    if args.json {
-        return print_json(&to_json(&args.order, &batch));
+    let mut exports = export::list(channel.clone(), &order).await?;
+    if let Some(id) = args.id {
+        exports.retain(|export| export.number == id.number);
+        ensure!(
+            !exports.is_empty(),
+            "there is no export \"{id}\"; \"birthmark export list --order {order}\" lists them"
+        );
     }
+    let mut batches = Vec::new();
+    for export in exports {
+        let batch = export::get(channel.clone(), &export, &format, &args.files.out).await?;
+        batches.push((export, batch));
+    }
+    if args.json {
+        return print_json(&batches.iter().map(|(export, batch)| batch_to_json(export, batch)).collect());
+    }
+    if batches.is_empty() {
+        return print(&format!("order {order} has no exports\n"));
+    }
+    let accounts: Vec<_> = batches.iter().map(|(export, batch)| account(export, batch)).collect();
+    print(&accounts.join("\n"))
+}
+
+async fn acknowledge(args: AcknowledgeArgs) -> anyhow::Result<()> {
+    let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
+    let request = AcknowledgeExportRequest { id: args.id.to_string() };
+    let export = admin.acknowledge_export(request).await.map_err(Failure::from)?.into_inner();
+    if args.json {
+        return print_json(&export_to_json(&export));
+    }
+    let at = export.acknowledged_at.as_ref().and_then(rfc3339).unwrap_or_default();
+    print(&format!("export {} is acknowledged since {at}, by {}\n", export.id, export.acknowledged_by))
+}
+
+impl Files {
+    fn format(&self) -> anyhow::Result<Format> {
+        match (self.format, &self.policy) {
+            (Shape::Jsonl, None) => Ok(Format::Jsonl),
+            (Shape::Jsonl, Some(_)) => bail!("--policy is only for --format aws-bulk"),
+            (Shape::AwsBulk, policy) => {
+                Ok(Format::AwsBulk { policy: policy.clone().unwrap_or_else(|| "device".to_owned()) })
+            }
+        }
+    }
+}
+
+/// What was written, for people.
+fn account(export: &Export, batch: &Batch) -> String {
     let rows: Vec<_> = batch
         .files
         .iter()
         .map(|file| vec![file.path.display().to_string(), file.size.to_string(), hex::encode(file.sha256)])
         .collect();
-    let mut text = format!("{} certificates of order {}\n\n", batch.certificates, args.order);
-    text.push_str(&table::columns(&["FILE", ">BYTES", "SHA-256"], &rows));
-    if let (Format::AwsBulk { policy }, [parameters, template]) = (&format, &batch.files[..]) {
-        let key = parameters.path.file_name().unwrap_or_default().display();
-        text.push_str(&format!(
-            "\nNext, in an account where the issuing CA is registered and the policy \"{policy}\" exists:\n  \
-             aws s3 cp {} s3://BUCKET/{key}\n  \
-             aws iot start-thing-registration-task --template-body file://{} \\\n    \
-             --input-file-bucket BUCKET --input-file-key {key} --role-arn ROLE_ARN\n",
-            parameters.path.display(),
-            template.path.display(),
-        ));
-    }
-    print(&text)
+    let files = table::columns(&["FILE", ">BYTES", "SHA-256"], &rows);
+    format!("export {}: {} certificates of order {}\n\n{files}", export.id, batch.certificates, export.order)
 }
 
-fn to_json(order: &str, batch: &Batch) -> serde_json::Value {
+fn next_steps(format: &Format, batch: &Batch) -> String {
+    let (Format::AwsBulk { policy }, [parameters, template]) = (format, &batch.files[..]) else {
+        return String::new();
+    };
+    let key = parameters.path.file_name().unwrap_or_default().display();
+    format!(
+        "\nNext, in an account where the issuing CA is registered and the policy \"{policy}\" exists:\n  \
+         aws s3 cp {} s3://BUCKET/{key}\n  \
+         aws iot start-thing-registration-task --template-body file://{} \\\n    \
+         --input-file-bucket BUCKET --input-file-key {key} --role-arn ROLE_ARN\n",
+        parameters.path.display(),
+        template.path.display(),
+    )
+}
+
+fn batch_to_json(export: &Export, batch: &Batch) -> Value {
     let files = batch.files.iter().map(|file| {
         json!({ "path": file.path.display().to_string(), "size": file.size, "sha256": hex::encode(file.sha256) })
     });
-    json!({ "order": order, "certificates": batch.certificates, "files": files.collect::<Vec<_>>() })
+    json!({
+        "export": export.id,
+        "order": export.order,
+        "certificates": batch.certificates,
+        "files": files.collect::<Vec<_>>(),
+    })
+}
+
+fn export_to_json(export: &Export) -> Value {
+    json!({
+        "id": export.id,
+        "order": export.order,
+        "number": export.number,
+        "certificates": export.certificates,
+        "created_at": export.created_at.as_ref().and_then(rfc3339),
+        "created_by": export.created_by,
+        "acknowledged_at": export.acknowledged_at.as_ref().and_then(rfc3339),
+        "acknowledged_by": export.acknowledged_at.map(|_| &export.acknowledged_by),
+    })
 }

@@ -74,7 +74,7 @@ impl Place {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "It changes nothing and needs no lock: the daemon may run, and a copy will do. \
-    Memory: about 64 MiB, and 30 bytes for each certificate unless --chain-only.\n\n\
+    Memory: about 64 MiB, and 70 bytes for each certificate unless --chain-only.\n\n\
     Exit codes: 0 whole; 1 damaged, contradictory, cut short, rewritten or not to be trusted (the message names the \
     file and the byte); 2 wrong usage; 3 whole but for a torn end, as a crash leaves it: the daemon cuts it off when it \
     starts.")]
@@ -207,7 +207,10 @@ fn account(verified: &Verified, trust: &Trust, elapsed: Duration) -> String {
         let certificates =
             format!("{}, {} reservations abandoned, {} open", counts.issued, counts.abandoned, counts.reserved);
         rows.push(("certificates", Some(certificates)));
+        let later = format!("{} confirmed, {} scrapped, {} revoked", counts.confirmed, counts.scrapped, counts.revoked);
+        rows.push(("of these", Some(later)));
         rows.push(("orders", Some(counts.orders.to_string())));
+        rows.push(("exports", Some(counts.exports.to_string())));
     }
     rows.push(("checkpoints", Some(counts.checkpoints.to_string())));
     rows.push(("cut short", Some(cut_short(trust))));
@@ -318,20 +321,26 @@ impl Filter<'_> {
     fn wants(&mut self, frame: &ScannedFrame) -> bool {
         let Some(wanted) = self.device else { return true };
         match &frame.entry.event {
-            Event::Reserved { serial_number, holder } => {
+            Event::Reserved { serial_number, holder, .. } => {
                 holder.device == wanted && self.serial_numbers.insert(*serial_number)
             }
-            Event::Issued { serial_number, .. } | Event::Abandoned { serial_number, .. } => {
-                self.serial_numbers.contains(serial_number)
-            }
-            Event::OrderCreated(_) | Event::OrderClosed { .. } | Event::Checkpoint { .. } => false,
+            Event::Issued { serial_number, .. }
+            | Event::Abandoned { serial_number, .. }
+            | Event::Confirmed { serial_number, .. }
+            | Event::Scrapped { serial_number, .. }
+            | Event::Revoked { serial_number, .. } => self.serial_numbers.contains(serial_number),
+            Event::OrderCreated(_)
+            | Event::OrderClosed { .. }
+            | Event::ExportCreated { .. }
+            | Event::ExportAcknowledged { .. }
+            | Event::Checkpoint { .. } => false,
         }
     }
 }
 
 fn entry_to_json(frame: &ScannedFrame) -> Value {
     let (kind, fields) = match &frame.entry.event {
-        Event::Reserved { serial_number, holder } => (
+        Event::Reserved { serial_number, holder, replaces } => (
             "reserved",
             json!({
                 "serial_number": serial_number.to_string(),
@@ -340,6 +349,7 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
                 "order": holder.order,
                 "profile": holder.profile,
                 "issuer": holder.issuer,
+                "replaces": replaces.map(|replaced| replaced.to_string()),
             }),
         ),
         Event::Issued { serial_number, certificate } => (
@@ -351,6 +361,15 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
         ),
         Event::Abandoned { serial_number, reason } => {
             ("abandoned", json!({ "serial_number": serial_number.to_string(), "reason": reason }))
+        }
+        Event::Confirmed { serial_number, order } => {
+            ("confirmed", json!({ "serial_number": serial_number.to_string(), "order": order }))
+        }
+        Event::Scrapped { serial_number, reason } => {
+            ("scrapped", json!({ "serial_number": serial_number.to_string(), "reason": reason }))
+        }
+        Event::Revoked { serial_number, reason } => {
+            ("revoked", json!({ "serial_number": serial_number.to_string(), "reason": reason.name() }))
         }
         Event::OrderCreated(terms) => (
             "order_created",
@@ -364,6 +383,10 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
             }),
         ),
         Event::OrderClosed { id } => ("order_closed", json!({ "order": id })),
+        Event::ExportCreated { id, certificates } => {
+            ("export_created", json!({ "export": id.to_string(), "order": id.order, "certificates": certificates }))
+        }
+        Event::ExportAcknowledged { id } => ("export_acknowledged", json!({ "export": id.to_string() })),
         Event::Checkpoint { note } => ("checkpoint", json!({ "note": note })),
     };
     let mut entry = json!({

@@ -1,7 +1,7 @@
 //! The command line: one file a command.
 //!
 //! Exit codes: 0 done; 1 failed (nothing, or not all, was done: the message says which); 2 wrong usage;
-//! 3 `station sign` finished with some devices refused, `journal verify` and `dump` found a torn end; 130 and 143 `station sign` was stopped by SIGINT or SIGTERM.
+//! 3 `station sign` and `station confirm` finished with some devices refused, `journal verify` and `dump` found a torn end; 130 and 143 `station sign` was stopped by SIGINT or SIGTERM.
 
 use std::io::{ErrorKind, Write};
 

@@ -152,14 +152,15 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
         .iter()
         .map(|order| {
             let terms = order.terms.clone().unwrap_or_default();
-            let counts = [terms.quantity, order.issued, order.reserved, order.left];
+            let counts = [terms.quantity, order.issued, order.confirmed, order.scrapped, order.left];
             let mut row = vec![terms.id, terms.profile, state(order).to_owned()];
             row.extend(counts.map(|count| count.to_string()));
             row.push(if terms.stations.is_empty() { "all".to_owned() } else { terms.stations.join(" ") });
             row
         })
         .collect();
-    let headings = ["ORDER", "PROFILE", "STATE", ">QUANTITY", ">ISSUED", ">RESERVED", ">LEFT", "STATIONS"];
+    let headings =
+        ["ORDER", "PROFILE", "STATE", ">QUANTITY", ">ISSUED", ">CONFIRMED", ">SCRAPPED", ">LEFT", "STATIONS"];
     print(&table::columns(&headings, &rows))
 }
 
@@ -174,8 +175,11 @@ fn print_one(order: &Order, json: bool) -> anyhow::Result<()> {
         ("state", Some(state(order).to_owned())),
         ("quantity", Some(terms.quantity.to_string())),
         ("issued", Some(order.issued.to_string())),
+        ("confirmed", Some(order.confirmed.to_string())),
+        ("revoked", Some(order.revoked.to_string())),
         ("reserved", Some(order.reserved.to_string())),
         ("left", Some(order.left.to_string())),
+        ("scrapped", Some(order.scrapped.to_string())),
         ("from", terms.not_before.as_ref().and_then(rfc3339)),
         ("until", terms.not_after.as_ref().and_then(rfc3339)),
         ("stations", Some(if terms.stations.is_empty() { "all".to_owned() } else { terms.stations.join(" ") })),
@@ -211,6 +215,9 @@ fn to_json(order: &Order) -> serde_json::Value {
         "issued": order.issued,
         "reserved": order.reserved,
         "left": order.left,
+        "confirmed": order.confirmed,
+        "scrapped": order.scrapped,
+        "revoked": order.revoked,
         "not_before": terms.not_before.as_ref().and_then(rfc3339),
         "not_after": terms.not_after.as_ref().and_then(rfc3339),
         "stations": terms.stations,

@@ -5,14 +5,20 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use birthmark::{
     client::{Connection, Failure, certificate_pem, rfc3339},
-    proto::{GetRecordRequest, Record, RecordState, admin_client::AdminClient, get_record_request::By},
+    ledger::RevocationReason,
+    proto::{
+        GetRecordRequest, ListRecordsRequest, Record, RecordState, RevokeCertificateRequest, ScrapCertificateRequest,
+        admin_client::AdminClient, get_record_request::By,
+    },
 };
+use bytes::Bytes;
 use clap::Subcommand;
 use serde_json::json;
+use tonic::transport::Channel;
 
 use super::{block_on, print, print_json, table};
 
-/// Look up what was issued
+/// Look up what was issued, and say what became of it
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -23,10 +29,17 @@ pub(crate) struct Args {
 enum Command {
     /// Show what the ledger holds about a serial number or a device
     Show(ShowArgs),
+    /// List every certificate of an order with its state
+    List(ListArgs),
+    /// Record that a device is scrap: its order may make another one, and the device be given a new certificate
+    Scrap(ScrapArgs),
+    /// Record that a certificate is not to be trusted any more; the device may be given a new one
+    Revoke(RevokeArgs),
 }
 
+/// Which record it is.
 #[derive(Debug, clap::Args)]
-struct ShowArgs {
+struct Which {
     /// A serial number (40 hex digits, with or without colons) or a device id, whose newest record it is
     #[arg(value_name = "SERIAL|DEVICE")]
     of: String,
@@ -38,6 +51,60 @@ struct ShowArgs {
     /// It is a device id, even if it looks like a serial number
     #[arg(long)]
     device: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    /// The production order
+    #[arg(long, value_name = "ID")]
+    order: String,
+
+    /// Print a JSON object for each record, one a line
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, clap::Args)]
+struct ScrapArgs {
+    #[command(flatten)]
+    which: Which,
+
+    /// Why, for people: 1 to 256 characters
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, clap::Args)]
+struct RevokeArgs {
+    #[command(flatten)]
+    which: Which,
+
+    /// Why: unspecified, keyCompromise, affiliationChanged, superseded, cessationOfOperation or privilegeWithdrawn
+    #[arg(long, value_name = "REASON", default_value_t = RevocationReason::Unspecified)]
+    reason: RevocationReason,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, clap::Args)]
+struct ShowArgs {
+    #[command(flatten)]
+    which: Which,
 
     /// Print the certificate alone, as PEM
     #[arg(long, conflicts_with = "json")]
@@ -52,48 +119,117 @@ struct ShowArgs {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Command::Show(args) = args.command;
-    block_on(show(args))?;
+    block_on(async {
+        match args.command {
+            Command::Show(args) => show(args).await,
+            Command::List(args) => list(args).await,
+            Command::Scrap(args) => scrap(args).await,
+            Command::Revoke(args) => revoke(args).await,
+        }
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn show(args: ShowArgs) -> anyhow::Result<()> {
-    let by = by(&args)?;
+    let by = by(&args.which)?;
     let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
     let record = admin.get_record(GetRecordRequest { by: Some(by) }).await.map_err(Failure::from)?.into_inner();
-    if args.json {
-        return print_json(&to_json(&record));
-    }
     if args.pem {
         if record.certificate.is_empty() {
             return Err(anyhow!("no certificate: the record is {}", state(&record)));
         }
         return print(&certificate_pem(&record.certificate));
     }
+    print_one(&record, args.json)
+}
+
+async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
+    let request = ListRecordsRequest { order: args.order };
+    let mut records = admin.list_records(request).await.map_err(Failure::from)?.into_inner();
+    // An order may have millions: each is printed as it comes, so only the last column may be of any width.
+    if !args.json {
+        print(&row(["SERIAL NUMBER", "STATE", "ISSUED", "CHANGED", "DEVICE"]))?;
+    }
+    while let Some(record) = records.message().await.map_err(Failure::from)? {
+        if args.json {
+            print(&format!("{}\n", to_json(&record)))?;
+            continue;
+        }
+        let time = |time: &Option<prost_types::Timestamp>| time.as_ref().and_then(rfc3339).unwrap_or_default();
+        let (serial, issued, changed) =
+            (hex::encode(&record.serial_number), time(&record.issued_at), time(&record.changed_at));
+        print(&row([&serial, state(&record), &issued, &changed, &record.device_id]))?;
+    }
+    Ok(())
+}
+
+/// A line of a table whose rows are not known beforehand.
+fn row([serial, state, issued, changed, device]: [&str; 5]) -> String {
+    format!("{serial:<40}  {state:<9}  {issued:<20}  {changed:<20}  {device}\n")
+}
+
+async fn scrap(args: ScrapArgs) -> anyhow::Result<()> {
+    let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
+    let serial_number = serial_number(&mut admin, &args.which).await?;
+    let request = ScrapCertificateRequest { serial_number, reason: args.reason };
+    let record = admin.scrap_certificate(request).await.map_err(Failure::from)?.into_inner();
+    print_one(&record, args.json)
+}
+
+async fn revoke(args: RevokeArgs) -> anyhow::Result<()> {
+    let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
+    let serial_number = serial_number(&mut admin, &args.which).await?;
+    // The protocol has the RFC's numbers.
+    let request = RevokeCertificateRequest { serial_number, reason: args.reason.code() as i32 };
+    let record = admin.revoke_certificate(request).await.map_err(Failure::from)?.into_inner();
+    print_one(&record, args.json)
+}
+
+/// The serial number, or that of the device's newest record.
+async fn serial_number(admin: &mut AdminClient<Channel>, which: &Which) -> anyhow::Result<Bytes> {
+    match by(which)? {
+        By::SerialNumber(serial_number) => Ok(serial_number),
+        by => {
+            let found = admin.get_record(GetRecordRequest { by: Some(by) }).await.map_err(Failure::from)?;
+            Ok(found.into_inner().serial_number)
+        }
+    }
+}
+
+fn print_one(record: &Record, json: bool) -> anyhow::Result<()> {
+    if json {
+        return print_json(&to_json(record));
+    }
     let text = table::fields(&[
         ("device", Some(record.device_id.clone())),
-        ("state", Some(state(&record).to_owned())),
+        ("state", Some(state(record).to_owned())),
         ("serial number", Some(hex::encode(&record.serial_number))),
-        ("certificate id", issued(&record.certificate_id)),
+        ("certificate id", present(&record.certificate_id)),
         ("order", Some(record.order.clone())),
         ("profile", Some(record.profile.clone())),
         ("issuer", Some(record.issuer.clone())),
         ("station", Some(record.station.clone())),
         ("key SHA-256", Some(hex::encode(&record.key_hash))),
+        ("replaces", present(&hex::encode(&record.replaces))),
         ("reserved", record.reserved_at.as_ref().and_then(rfc3339)),
         ("issued", record.issued_at.as_ref().and_then(rfc3339)),
+        ("changed", record.changed_at.as_ref().and_then(rfc3339)),
+        ("changed by", present(&record.changed_by)),
+        ("scrapped for", present(&record.scrap_reason)),
+        ("revoked for", revocation_reason(record).map(|reason| reason.to_string())),
     ]);
     print(&text)
 }
 
-fn by(args: &ShowArgs) -> anyhow::Result<By> {
-    let digits = args.of.replace(':', "");
+fn by(which: &Which) -> anyhow::Result<By> {
+    let digits = which.of.replace(':', "");
     let looks_like_serial = digits.len() == 40 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    if args.serial || (looks_like_serial && !args.device) {
-        let serial = hex::decode(&digits).with_context(|| format!("\"{}\" is not a serial number in hex", args.of))?;
+    if which.serial || (looks_like_serial && !which.device) {
+        let serial = hex::decode(&digits).with_context(|| format!("\"{}\" is not a serial number in hex", which.of))?;
         return Ok(By::SerialNumber(serial.into()));
     }
-    Ok(By::DeviceId(args.of.clone()))
+    Ok(By::DeviceId(which.of.clone()))
 }
 
 fn state(record: &Record) -> &'static str {
@@ -102,12 +238,20 @@ fn state(record: &Record) -> &'static str {
         RecordState::Reserved => "reserved",
         RecordState::Issued => "issued",
         RecordState::Abandoned => "abandoned",
+        RecordState::Confirmed => "confirmed",
+        RecordState::Scrapped => "scrapped",
+        RecordState::Revoked => "revoked",
     }
 }
 
-/// What only an issued certificate has.
-fn issued(text: &str) -> Option<String> {
+/// What only some records have.
+fn present(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn revocation_reason(record: &Record) -> Option<RevocationReason> {
+    let code = u32::try_from(record.revocation_reason).ok().filter(|_| record.state() == RecordState::Revoked)?;
+    RevocationReason::try_from(code).ok()
 }
 
 fn to_json(record: &Record) -> serde_json::Value {
@@ -122,7 +266,12 @@ fn to_json(record: &Record) -> serde_json::Value {
         "key_sha256": hex::encode(&record.key_hash),
         "reserved_at": record.reserved_at.as_ref().and_then(rfc3339),
         "issued_at": record.issued_at.as_ref().and_then(rfc3339),
-        "certificate_id": issued(&record.certificate_id),
+        "changed_at": record.changed_at.as_ref().and_then(rfc3339),
+        "changed_by": present(&record.changed_by),
+        "scrap_reason": present(&record.scrap_reason),
+        "revocation_reason": revocation_reason(record).map(RevocationReason::name),
+        "replaces": present(&hex::encode(&record.replaces)),
+        "certificate_id": present(&record.certificate_id),
         "certificate_pem": (!record.certificate.is_empty()).then(|| certificate_pem(&record.certificate)),
     })
 }
@@ -132,8 +281,7 @@ mod tests {
     use super::*;
 
     fn by_of(of: &str, serial: bool, device: bool) -> Option<By> {
-        let connection = Connection::default();
-        by(&ShowArgs { of: of.to_owned(), serial, device, pem: false, json: false, connection }).ok()
+        by(&Which { of: of.to_owned(), serial, device }).ok()
     }
 
     #[test]

@@ -7,10 +7,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow, bail};
 use birthmark::{
     client::Connection,
+    serial::SerialNumber,
     station::{
+        confirm::{self, Refused},
         output::Report,
         progress::Progress,
         sign::{self, End, Job, Stop},
@@ -23,7 +25,7 @@ use tokio::{
     sync::watch,
 };
 
-/// Enroll stations and sign devices' CSRs
+/// Enroll stations, sign devices' CSRs, and confirm what devices have taken
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -37,6 +39,9 @@ enum Command {
     /// Get a certificate for every CSR of a folder, a file or a pipe
     #[command(long_about = SIGN_ABOUT, after_long_help = SIGN_AFTER)]
     Sign(Box<SignArgs>),
+    /// Say that devices have taken their certificates
+    #[command(after_long_help = CONFIRM_AFTER)]
+    Confirm(ConfirmArgs),
 }
 
 const SIGN_ABOUT: &str = "\
@@ -70,6 +75,36 @@ Exit codes:
   130  stopped by SIGINT (Ctrl-C); what was asked for has up to 5 s to come in, a second one stops at once
   143  stopped by SIGTERM, likewise";
 
+const CONFIRM_AFTER: &str = "\
+Confirming again is free: after a failure, run it again.
+
+With --json, standard output has one object: confirmed, a number, and refused, an array of serial_number, reason and \
+message.
+
+Exit codes:
+  0  every certificate is confirmed
+  1  none is, or the daemon could not be asked
+  2  wrong usage
+  3  some were refused";
+
+#[derive(Debug, clap::Args)]
+struct ConfirmArgs {
+    /// Serial numbers (40 hex digits, with or without colons), or - for one a line on standard input until it ends
+    #[arg(value_name = "SERIAL", required_unless_present = "certificates")]
+    serial_numbers: Vec<String>,
+
+    /// All certificates of a folder, as "birthmark station sign" writes them
+    #[arg(long, value_name = "DIR", conflicts_with = "serial_numbers")]
+    certificates: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
 #[derive(Debug, clap::Args)]
 struct SignArgs {
     /// The production order that devices are charged to; only some profiles can do without
@@ -79,6 +114,10 @@ struct SignArgs {
     /// The profile of the certificates
     #[arg(long, value_name = "NAME")]
     profile: String,
+
+    /// The devices' certificates were scrapped or revoked: give them new ones, for new keys
+    #[arg(long)]
+    reissue: bool,
 
     /// A folder of CSRs, a CSR, a file of JSON lines, or - for JSON lines on standard input
     #[arg(long = "in", value_name = "PATH")]
@@ -120,6 +159,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Enroll(args) => super::enroll::run(args),
         Command::Sign(args) => super::block_on(sign(args)),
+        Command::Confirm(args) => super::block_on(confirm(args)),
     }
 }
 
@@ -137,6 +177,7 @@ async fn sign(args: Box<SignArgs>) -> anyhow::Result<ExitCode> {
     let job = Job {
         order: args.order.unwrap_or_default(),
         profile: args.profile,
+        reissue: args.reissue,
         input,
         out: args.out,
         chain: args.chain,
@@ -162,6 +203,39 @@ async fn sign(args: Box<SignArgs>) -> anyhow::Result<ExitCode> {
         End::Done if summary.refused == 0 => Ok(ExitCode::SUCCESS),
         End::Done if summary.succeeded() == 0 => Ok(ExitCode::FAILURE),
         End::Done => Ok(ExitCode::from(3)),
+    }
+}
+
+async fn confirm(args: ConfirmArgs) -> anyhow::Result<ExitCode> {
+    let serial_numbers = match &args.certificates {
+        Some(folder) => confirm::serial_numbers_in(folder).map_err(|message| anyhow!(message))?,
+        None => serial_numbers(&args.serial_numbers)?,
+    };
+    let channel = args.connection.daemon()?.connect().await?;
+    let summary = confirm::confirm(channel, &serial_numbers).await?;
+    if args.json {
+        super::print_json(&serde_json::to_value(&summary)?)?;
+    } else {
+        for Refused { serial_number, reason, message } in &summary.refused {
+            eprintln!("birthmark: {serial_number}: {message} ({reason})");
+        }
+        super::print(&format!("{} confirmed, {} refused\n", summary.confirmed, summary.refused.len()))?;
+    }
+    Ok(match (summary.confirmed, summary.refused.len()) {
+        (_, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::FAILURE,
+        _ => ExitCode::from(3),
+    })
+}
+
+fn serial_numbers(texts: &[String]) -> anyhow::Result<Vec<SerialNumber>> {
+    let parse = |text: &str| text.parse().with_context(|| format!("\"{text}\""));
+    match texts {
+        [text] if text == "-" => {
+            let lines = std::io::read_to_string(std::io::stdin()).context("standard input")?;
+            lines.lines().map(str::trim).filter(|line| !line.is_empty()).map(parse).collect()
+        }
+        texts => texts.iter().map(|text| parse(text)).collect(),
     }
 }
 

@@ -21,7 +21,10 @@ use tonic::{Status, transport::Channel};
 use crate::{
     client::Failure,
     durable,
-    proto::{ExportRequest, GetIssuerRequest, Record, admin_client::AdminClient, issuance_client::IssuanceClient},
+    proto::{
+        CreateExportRequest, Export, GetExportRequest, GetIssuerRequest, ListExportsRequest, Record,
+        admin_client::AdminClient, issuance_client::IssuanceClient,
+    },
     station::{LONGEST_ORDER_ID, is_id},
 };
 
@@ -34,9 +37,9 @@ const EXAMPLES: usize = 5;
 /// The shape of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// `<order>.jsonl`: a JSON object for each certificate, with everything that the ledger tells about it.
+    /// `<export>.jsonl`: a JSON object for each certificate, with everything that the ledger tells about it.
     Jsonl,
-    /// AWS IoT bulk registration: `<order>.aws-bulk.jsonl`, the parameters, and `<order>.provisioning-template.json`.
+    /// AWS IoT bulk registration: `<export>.aws-bulk.jsonl`, the parameters, and `<export>.provisioning-template.json`.
     AwsBulk {
         /// The name of the AWS IoT policy that devices get.
         policy: String,
@@ -63,7 +66,7 @@ pub struct WrittenFile {
     pub sha256: [u8; 32],
 }
 
-/// Why there is no batch. Nothing was written.
+/// Why there are no files. Nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The daemon refused or went away.
@@ -80,9 +83,16 @@ pub enum ExportError {
     /// The file is there already.
     #[error("{} exists; remove it, or choose another folder with --out", .0.display())]
     Exists(PathBuf),
-    /// Nothing was issued under the order yet.
-    #[error("the order \"{0}\" has no certificates yet")]
-    Empty(String),
+    /// The daemon has created the export, and its files could not be written.
+    #[error(
+        "the export {id} is created, but its files are not: {cause}; write them with \"birthmark export get {id}\""
+    )]
+    Created {
+        /// The export's id.
+        id: String,
+        /// Why not.
+        cause: Box<ExportError>,
+    },
     /// The platform would refuse some devices.
     #[error("{0}")]
     Unfit(Unfit),
@@ -115,16 +125,52 @@ impl fmt::Display for Unfit {
     }
 }
 
-/// Writes every certificate of an order to files in `out`, which is made if absent.
+/// Lets the daemon cut the next batch of an order, and writes it to files in `out`, which is made if absent. None if
+/// there is nothing new to export.
+///
+/// # Errors
+/// [`ExportError`]; then no file was written. [`ExportError::Created`] if the batch is cut all the same.
+pub async fn create(
+    channel: Channel,
+    order: &str,
+    format: &Format,
+    out: &Path,
+) -> Result<Option<(Export, Batch)>, ExportError> {
+    check_order(order)?;
+    // What can be wrong here had better be so before the batch is cut.
+    format.check()?;
+    make_folder(out)?;
+    let mut admin = AdminClient::new(channel.clone());
+    let export = match admin.create_export(CreateExportRequest { order: order.to_owned() }).await.map_err(Failure::from)
+    {
+        Ok(export) => export.into_inner(),
+        Err(failure) if failure.reason.as_deref() == Some("NOTHING_TO_EXPORT") => return Ok(None),
+        Err(failure) => return Err(failure.into()),
+    };
+    match get(channel, &export, format, out).await {
+        Ok(batch) => Ok(Some((export, batch))),
+        Err(cause) => Err(ExportError::Created { id: export.id, cause: Box::new(cause) }),
+    }
+}
+
+/// The exports of an order, the oldest first.
+///
+/// # Errors
+/// [`ExportError::Daemon`] or [`ExportError::Invalid`].
+pub async fn list(channel: Channel, order: &str) -> Result<Vec<Export>, ExportError> {
+    check_order(order)?;
+    let request = ListExportsRequest { order: order.to_owned() };
+    Ok(AdminClient::new(channel).list_exports(request).await.map_err(Failure::from)?.into_inner().exports)
+}
+
+/// Writes an export to files in `out`, which is made if absent: the same as ever before.
 ///
 /// # Errors
 /// [`ExportError`]; then no file was written.
-pub async fn create(channel: Channel, order: &str, format: &Format, out: &Path) -> Result<Batch, ExportError> {
-    if !is_id(order, LONGEST_ORDER_ID) {
-        return Err(ExportError::Invalid(format!("\"{order}\" cannot be the id of an order")));
-    }
+pub async fn get(channel: Channel, export: &Export, format: &Format, out: &Path) -> Result<Batch, ExportError> {
     let mut admin = AdminClient::new(channel.clone());
-    let records = admin.export(ExportRequest { order: order.to_owned() }).await.map_err(Failure::from)?.into_inner();
+    let records =
+        admin.get_export(GetExportRequest { id: export.id.clone() }).await.map_err(Failure::from)?.into_inner();
     let issuers = match format {
         Format::Jsonl => HashMap::new(),
         Format::AwsBulk { .. } => {
@@ -133,23 +179,44 @@ pub async fn create(channel: Channel, order: &str, format: &Format, out: &Path) 
             issuers.filter_map(|issuer| Some((issuer.name, issuer.chain.into_iter().next()?))).collect()
         }
     };
-    write(records, &issuers, order, format, out).await
+    write(records, &issuers, export, format, out).await
+}
+
+fn check_order(order: &str) -> Result<(), ExportError> {
+    if is_id(order, LONGEST_ORDER_ID) {
+        return Ok(());
+    }
+    Err(ExportError::Invalid(format!("\"{order}\" cannot be the id of an order")))
+}
+
+fn make_folder(out: &Path) -> Result<(), ExportError> {
+    fs::create_dir_all(out).map_err(|cause| ExportError::File { path: out.to_owned(), cause })
+}
+
+impl Format {
+    fn check(&self) -> Result<(), ExportError> {
+        match self {
+            Format::Jsonl => Ok(()),
+            Format::AwsBulk { policy } => aws_bulk::template(policy).map(drop),
+        }
+    }
 }
 
 /// `issuers` has each issuing CA's DER certificate by its name.
 async fn write(
     mut records: impl Stream<Item = Result<Record, Status>> + Unpin,
     issuers: &HashMap<String, Bytes>,
-    order: &str,
+    export: &Export,
     format: &Format,
     out: &Path,
 ) -> Result<Batch, ExportError> {
-    fs::create_dir_all(out).map_err(|cause| ExportError::File { path: out.to_owned(), cause })?;
+    make_folder(out)?;
+    let id = &export.id;
     let (name, template) = match format {
-        Format::Jsonl => (format!("{order}.jsonl"), None),
+        Format::Jsonl => (format!("{id}.jsonl"), None),
         Format::AwsBulk { policy } => {
-            let name = format!("{order}.provisioning-template.json");
-            (format!("{order}.aws-bulk.jsonl"), Some((name, aws_bulk::template(policy)?)))
+            let name = format!("{id}.provisioning-template.json");
+            (format!("{id}.aws-bulk.jsonl"), Some((name, aws_bulk::template(policy)?)))
         }
     };
     let mut lines = Staged::new(out.join(name))?;
@@ -191,8 +258,10 @@ async fn write(
             }
         }
     }
-    if unfit.of == 0 {
-        return Err(ExportError::Empty(order.to_owned()));
+    if unfit.of != export.certificates {
+        let (seen, counted) = (unfit.of, export.certificates);
+        let message = format!("the daemon sent {seen} certificates of the export {id}, which has {counted}");
+        return Err(ExportError::Invalid(message));
     }
     if unfit.count > 0 {
         return Err(ExportError::Unfit(unfit));
@@ -284,13 +353,20 @@ mod tests {
             issued_at: Some(prost_types::Timestamp { seconds: 1_767_225_600, nanos: 5 }),
             certificate: vec![0x30, 0x00].into(),
             certificate_id: hex::encode(sha256(&[0x30, 0x00])),
+            ..Record::default()
         }
+    }
+
+    /// An export that counts so many certificates.
+    fn counting(certificates: usize) -> Export {
+        let certificates = certificates as u64;
+        Export { id: "order-1.0001".into(), order: "order-1".into(), number: 1, certificates, ..Export::default() }
     }
 
     async fn export(devices: &[&str], format: &Format, out: &Path) -> Result<Batch, ExportError> {
         let records = tokio_stream::iter(devices.iter().map(|device| Ok(record(device))).collect::<Vec<_>>());
         let issuers = HashMap::from([("ca".to_owned(), Bytes::from_static(&[0x30, 0x00]))]);
-        write(records, &issuers, "order-1", format, out).await
+        write(records, &issuers, &counting(devices.len()), format, out).await
     }
 
     fn aws() -> Format {
@@ -314,7 +390,7 @@ mod tests {
     #[tokio::test]
     async fn an_existing_file_is_never_replaced() -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
-        let template = folder.path().join("order-1.provisioning-template.json");
+        let template = folder.path().join("order-1.0001.provisioning-template.json");
         fs::write(&template, "mine")?;
         let result = export(&["dev-1"], &aws(), folder.path()).await;
         assert!(matches!(result, Err(ExportError::Exists(path)) if path == template));
@@ -338,12 +414,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_breaks_or_is_empty_leaves_nothing() -> Result<(), Box<dyn std::error::Error>> {
+    async fn a_stream_that_breaks_or_is_too_short_leaves_nothing() -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let records = tokio_stream::iter(vec![Ok(record("dev-1")), Err(Status::unavailable("gone"))]);
-        let result = write(records, &HashMap::new(), "order-1", &Format::Jsonl, folder.path()).await;
+        let result = write(records, &HashMap::new(), &counting(2), &Format::Jsonl, folder.path()).await;
         assert!(matches!(result, Err(ExportError::Daemon(_))));
-        assert!(matches!(export(&[], &Format::Jsonl, folder.path()).await, Err(ExportError::Empty(_))));
+        let records = tokio_stream::iter(vec![Ok(record("dev-1"))]);
+        let result = write(records, &HashMap::new(), &counting(2), &Format::Jsonl, folder.path()).await;
+        assert!(result.is_err_and(|error| error.to_string().contains("sent 1 certificates")));
         assert_eq!(fs::read_dir(folder.path())?.count(), 0);
         Ok(())
     }

@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     issuer::{self, Issuance, IssueError},
-    ledger::{self, LedgerError, OrderTerms, RecordState, Records, Refusal},
+    ledger::{
+        self, Change, ExportId, IssuedRecords, LedgerError, NotAnExportId, OrderTerms, RecordState, Records, Refusal,
+        RevocationReason,
+    },
     pattern::Pattern,
     proto::{self, get_record_request::By},
     serial::SerialNumber,
@@ -30,8 +33,13 @@ const ATTRIBUTES: usize = 32;
 const ATTRIBUTE_NAME: usize = 32;
 const ATTRIBUTE_VALUE: usize = 256;
 
-/// Records that an export reads ahead of the network.
-const EXPORTED: usize = 64;
+/// The longest reason of a scrap, in characters.
+const SCRAP_REASON: usize = 256;
+
+/// Records that a stream reads ahead of the network.
+const STREAMED: usize = 64;
+
+type RecordStream = ReceiverStream<Result<proto::Record, Status>>;
 
 /// Answers operators and auditors.
 pub struct Service {
@@ -52,6 +60,46 @@ impl Service {
         let records = Arc::clone(&self.records);
         let read = tokio::task::spawn_blocking(move || read(&*records)).await;
         read.map_err(|_| status::failed_call(&IssueError::Internal))?.map_err(|error| status::storage(&error))
+    }
+
+    async fn order(&self, id: &str) -> Result<ledger::Order, Status> {
+        let wanted = id.to_owned();
+        let found = self.read(move |records| records.order(&wanted)).await?;
+        found.ok_or_else(|| status::failed_call(&Refusal::OrderUnknown(id.to_owned()).into()))
+    }
+
+    /// Gives the id back if there is such an order.
+    async fn known_order(&self, id: String) -> Result<String, Status> {
+        self.order(&id).await.map(|_| id)
+    }
+
+    async fn record(&self, serial_number: SerialNumber) -> Result<Response<proto::Record>, Status> {
+        let found = self.read(move |records| records.by_serial_number(&serial_number)).await?;
+        let unknown = || status::failed_call(&Refusal::RecordUnknown(serial_number).into());
+        found.map(|found| Response::new(record(found))).ok_or_else(unknown)
+    }
+
+    /// Streams what `read` gives, reading no further ahead than the peer takes it.
+    fn stream(
+        &self,
+        read: impl FnOnce(&dyn Records) -> Result<IssuedRecords, LedgerError> + Send + 'static,
+    ) -> Response<RecordStream> {
+        let (sender, receiver) = mpsc::channel(STREAMED);
+        let records = Arc::clone(&self.records);
+        tokio::task::spawn_blocking(move || {
+            let issued = match read(&*records) {
+                Ok(issued) => issued,
+                Err(error) => return drop(sender.blocking_send(Err(status::storage(&error)))),
+            };
+            for found in issued {
+                let found = found.map(record).map_err(|error| status::storage(&error));
+                let failed = found.is_err();
+                if sender.blocking_send(found).is_err() || failed {
+                    return; // The caller is gone, or knows that nothing more comes.
+                }
+            }
+        });
+        Response::new(ReceiverStream::new(receiver))
     }
 
     fn terms(&self, terms: proto::OrderTerms) -> Result<OrderTerms, IssueError> {
@@ -98,13 +146,17 @@ fn check_attributes(attributes: BTreeMap<String, String>) -> Result<BTreeMap<Str
                  with a letter"
             ));
         }
-        if !(1..=ATTRIBUTE_VALUE).contains(&value.chars().count()) || value.chars().any(char::is_control) {
-            return invalid(format!(
-                "the attribute {name} must be 1 to {ATTRIBUTE_VALUE} characters without control characters"
-            ));
-        }
+        check_text(&format!("the attribute {name}"), value, ATTRIBUTE_VALUE)?;
     }
     Ok(attributes)
+}
+
+/// The protocol's rule for texts for people.
+fn check_text(field: &str, text: &str, longest: usize) -> Result<(), IssueError> {
+    if (1..=longest).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(IssueError::RequestInvalid(format!("{field} must be 1 to {longest} characters without control characters")))
 }
 
 #[tonic::async_trait]
@@ -124,16 +176,7 @@ impl proto::admin_server::Admin for Service {
     async fn get_order(&self, request: Request<proto::GetOrderRequest>) -> Result<Response<proto::Order>, Status> {
         Peer::of(&request)?.require(&READERS)?;
         let id = request.into_inner().id;
-        let found = self
-            .read({
-                let id = id.clone();
-                move |records| records.order(&id)
-            })
-            .await?;
-        match found {
-            Some(found) => Ok(Response::new(order(found))),
-            None => Err(status::failed_call(&Refusal::OrderUnknown(id).into())),
-        }
+        self.order(&id).await.map(|found| Response::new(order(found)))
     }
 
     async fn list_orders(
@@ -154,64 +197,128 @@ impl proto::admin_server::Admin for Service {
 
     async fn get_record(&self, request: Request<proto::GetRecordRequest>) -> Result<Response<proto::Record>, Status> {
         Peer::of(&request)?.require(&READERS)?;
-        let by = request.into_inner().by;
-        let (found, what) = match by {
-            Some(By::SerialNumber(octets)) => {
-                let serial = SerialNumber::try_from(octets.as_ref())
-                    .map_err(|error| status::failed_call(&IssueError::RequestInvalid(error.to_string())))?;
-                let found = self.read(move |records| records.by_serial_number(&serial)).await?;
-                (found, format!("the serial number {serial}"))
-            }
+        match request.into_inner().by {
+            Some(By::SerialNumber(octets)) => self.record(serial(&octets)?).await,
             Some(By::DeviceId(device)) => {
-                let what = format!("the device {device:?}");
-                (self.read(move |records| records.by_device(&device)).await?, what)
+                let unknown = format!("there is no record of the device {device:?}");
+                match self.read(move |records| records.by_device(&device)).await? {
+                    Some(found) => Ok(Response::new(record(found))),
+                    None => Err(status::record_unknown(unknown)),
+                }
             }
             None => {
                 let message = "name a serial_number or a device_id".into();
-                return Err(status::failed_call(&IssueError::RequestInvalid(message)));
+                Err(status::failed_call(&IssueError::RequestInvalid(message)))
             }
-        };
-        match found {
-            Some(found) => Ok(Response::new(record(found))),
-            None => Err(status::record_unknown(format!("there is no record of {what}"))),
         }
     }
 
-    type ExportStream = ReceiverStream<Result<proto::Record, Status>>;
+    type ListRecordsStream = RecordStream;
 
-    async fn export(&self, request: Request<proto::ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
+    async fn list_records(
+        &self,
+        request: Request<proto::ListRecordsRequest>,
+    ) -> Result<Response<RecordStream>, Status> {
         Peer::of(&request)?.require(&READERS)?;
-        let id = request.into_inner().order;
-        let known = self
+        let id = self.known_order(request.into_inner().order).await?;
+        Ok(self.stream(move |records| records.issued_under(&id)))
+    }
+
+    async fn scrap_certificate(
+        &self,
+        request: Request<proto::ScrapCertificateRequest>,
+    ) -> Result<Response<proto::Record>, Status> {
+        let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
+        let actor = peer::actor(role, name);
+        let proto::ScrapCertificateRequest { serial_number, reason } = request.into_inner();
+        let serial_number = serial(&serial_number)?;
+        check_text("reason", &reason, SCRAP_REASON).map_err(|error| status::failed_call(&error))?;
+        let scrapped = self.issuance.committer().scrap(actor, serial_number, reason).await;
+        scrapped.map_err(|error| status::failed_call(&error.into()))?;
+        self.record(serial_number).await
+    }
+
+    async fn revoke_certificate(
+        &self,
+        request: Request<proto::RevokeCertificateRequest>,
+    ) -> Result<Response<proto::Record>, Status> {
+        let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
+        let actor = peer::actor(role, name);
+        let proto::RevokeCertificateRequest { serial_number, reason } = request.into_inner();
+        let serial_number = serial(&serial_number)?;
+        // A number that the protocol does not know is kept as it came.
+        let reason = u32::try_from(reason).unwrap_or(u32::MAX);
+        let reason = RevocationReason::try_from(reason)
+            .map_err(|error| status::failed_call(&IssueError::RequestInvalid(error.to_string())))?;
+        let revoked = self.issuance.committer().revoke(actor, serial_number, reason).await;
+        revoked.map_err(|error| status::failed_call(&error.into()))?;
+        self.record(serial_number).await
+    }
+
+    async fn create_export(
+        &self,
+        request: Request<proto::CreateExportRequest>,
+    ) -> Result<Response<proto::Export>, Status> {
+        let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
+        let actor = peer::actor(role, name);
+        let created = self.issuance.committer().create_export(actor, request.into_inner().order).await;
+        created.map(|created| Response::new(export(created))).map_err(|error| status::failed_call(&error.into()))
+    }
+
+    async fn list_exports(
+        &self,
+        request: Request<proto::ListExportsRequest>,
+    ) -> Result<Response<proto::ListExportsReply>, Status> {
+        Peer::of(&request)?.require(&READERS)?;
+        let id = self.known_order(request.into_inner().order).await?;
+        let exports = self.read(move |records| records.exports(&id)).await?;
+        Ok(Response::new(proto::ListExportsReply { exports: exports.into_iter().map(export).collect() }))
+    }
+
+    type GetExportStream = RecordStream;
+
+    async fn get_export(&self, request: Request<proto::GetExportRequest>) -> Result<Response<RecordStream>, Status> {
+        Peer::of(&request)?.require(&READERS)?;
+        let id = export_id(&request.into_inner().id)?;
+        let found = self
             .read({
                 let id = id.clone();
-                move |records| records.order(&id)
+                move |records| records.export(&id)
             })
             .await?;
-        if known.is_none() {
-            return Err(status::failed_call(&Refusal::OrderUnknown(id).into()));
+        if found.is_none() {
+            return Err(status::failed_call(&Refusal::ExportUnknown(id).into()));
         }
-        let (sender, receiver) = mpsc::channel(EXPORTED);
-        let records = Arc::clone(&self.records);
-        tokio::task::spawn_blocking(move || {
-            let issued = match records.issued_under(&id) {
-                Ok(issued) => issued,
-                Err(error) => return drop(sender.blocking_send(Err(status::storage(&error)))),
-            };
-            for found in issued {
-                let found = found.map(record).map_err(|error| status::storage(&error));
-                if sender.blocking_send(found).is_err() {
-                    return; // The caller is gone.
-                }
-            }
-        });
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(self.stream(move |records| records.exported(&id)))
     }
+
+    async fn acknowledge_export(
+        &self,
+        request: Request<proto::AcknowledgeExportRequest>,
+    ) -> Result<Response<proto::Export>, Status> {
+        let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
+        let actor = peer::actor(role, name);
+        let id = export_id(&request.into_inner().id)?;
+        let acknowledged = self.issuance.committer().acknowledge_export(actor, id).await;
+        acknowledged
+            .map(|acknowledged| Response::new(export(acknowledged)))
+            .map_err(|error| status::failed_call(&error.into()))
+    }
+}
+
+/// The serial number in a request.
+fn serial(octets: &[u8]) -> Result<SerialNumber, Status> {
+    SerialNumber::try_from(octets).map_err(|error| status::failed_call(&IssueError::RequestInvalid(error.to_string())))
+}
+
+/// The export's id in a request.
+fn export_id(text: &str) -> Result<ExportId, Status> {
+    text.parse().map_err(|error: NotAnExportId| status::failed_call(&IssueError::RequestInvalid(error.to_string())))
 }
 
 fn order(order: ledger::Order) -> proto::Order {
     let left = order.left();
-    let ledger::Order { terms, closed, issued, reserved, created_at } = order;
+    let ledger::Order { terms, closed, issued, reserved, confirmed, scrapped, revoked, created_at } = order;
     let terms = proto::OrderTerms {
         id: terms.id,
         profile: terms.profile,
@@ -221,7 +328,26 @@ fn order(order: ledger::Order) -> proto::Order {
         stations: terms.stations.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
         attributes: terms.attributes,
     };
-    proto::Order { terms: Some(terms), closed, issued, reserved, left, created_at: Some(wire_timestamp(created_at)) }
+    let created_at = Some(wire_timestamp(created_at));
+    proto::Order { terms: Some(terms), closed, issued, reserved, left, created_at, confirmed, scrapped, revoked }
+}
+
+fn export(export: ledger::Export) -> proto::Export {
+    let ledger::Export { id, certificates, created_at, created_by, acknowledged } = export;
+    let (acknowledged_at, acknowledged_by) = match acknowledged {
+        Some((at, by)) => (Some(wire_timestamp(at)), by.to_string()),
+        None => (None, String::new()),
+    };
+    proto::Export {
+        id: id.to_string(),
+        order: id.order,
+        number: id.number,
+        certificates,
+        created_at: Some(wire_timestamp(created_at)),
+        created_by: created_by.to_string(),
+        acknowledged_at,
+        acknowledged_by,
+    }
 }
 
 fn record(record: ledger::Record) -> proto::Record {
@@ -229,26 +355,38 @@ fn record(record: ledger::Record) -> proto::Record {
         RecordState::Reserved => proto::RecordState::Reserved,
         RecordState::Issued => proto::RecordState::Issued,
         RecordState::Abandoned => proto::RecordState::Abandoned,
+        RecordState::Confirmed => proto::RecordState::Confirmed,
+        RecordState::Scrapped => proto::RecordState::Scrapped,
+        RecordState::Revoked => proto::RecordState::Revoked,
     };
     let (issued_at, certificate) = match record.issued {
         Some(issued) => (Some(wire_timestamp(issued.at)), issued.certificate),
         None => (None, Default::default()),
     };
     let certificate_id = if certificate.is_empty() { String::new() } else { hex::encode(sha256(&certificate)) };
-    proto::Record {
+    let mut told = proto::Record {
         serial_number: record.serial_number.as_bytes().to_vec().into(),
         state: state.into(),
+        station: record.actor.station().unwrap_or_default().to_owned(),
         device_id: record.holder.device,
         order: record.holder.order,
         profile: record.holder.profile,
         issuer: record.holder.issuer,
-        station: record.actor.station().unwrap_or_default().to_owned(),
         key_hash: record.holder.key_hash.to_vec().into(),
         reserved_at: Some(wire_timestamp(record.reserved_at)),
         issued_at,
         certificate,
         certificate_id,
+        replaces: record.replaces.map(|replaced| replaced.as_bytes().to_vec().into()).unwrap_or_default(),
+        ..proto::Record::default()
+    };
+    if let Some(Change { at, by, scrap_reason, revocation_reason }) = record.changed {
+        told.changed_at = Some(wire_timestamp(at));
+        told.changed_by = by.to_string();
+        told.scrap_reason = scrap_reason;
+        told.revocation_reason = revocation_reason.map_or(0, |reason| reason.code() as i32);
     }
+    told
 }
 
 fn wire_timestamp(time: Timestamp) -> prost_types::Timestamp {

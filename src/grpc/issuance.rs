@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,8 +16,10 @@ use crate::{
     committer::Issued,
     config::OrderPolicy,
     issuer::{self, Issuance, IssueError},
+    ledger::Actor,
     metrics::OpenStream,
     proto,
+    serial::SerialNumber,
     signer::sha256,
 };
 
@@ -25,6 +28,9 @@ const REPLIES: usize = 32;
 
 /// The longest `request_id`, in bytes.
 const REQUEST_ID: usize = 64;
+
+/// The most serial numbers that one call confirms.
+const CONFIRMED: usize = 1000;
 
 /// Answers stations.
 #[derive(Debug)]
@@ -37,6 +43,16 @@ pub struct Service {
 impl Service {
     pub(super) fn new(issuance: Arc<Issuance>, window: usize, draining: watch::Receiver<bool>) -> Self {
         Service { issuance, window, draining }
+    }
+}
+
+impl Service {
+    async fn confirm_one(&self, actor: &Actor, serial_number: Bytes) -> proto::ConfirmResult {
+        let confirmed = match SerialNumber::try_from(serial_number.as_ref()) {
+            Ok(serial) => self.issuance.committer().confirm(actor.clone(), serial).await.map_err(IssueError::from),
+            Err(error) => Err(IssueError::RequestInvalid(error.to_string())),
+        };
+        proto::ConfirmResult { serial_number, error: confirmed.err().map(|error| status::refused_item(&error)) }
     }
 }
 
@@ -60,6 +76,20 @@ impl proto::issuance_server::Issuance for Service {
         let (replies, receiver) = mpsc::channel(REPLIES);
         tokio::spawn(stream.run(request.into_inner(), replies));
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn confirm(&self, request: Request<proto::ConfirmRequest>) -> Result<Response<proto::ConfirmReply>, Status> {
+        let (role, name) = Peer::of(&request)?.require(&[Role::Station, Role::Operator])?;
+        let actor = peer::actor(role, name);
+        let serial_numbers = request.into_inner().serial_numbers;
+        if serial_numbers.len() > CONFIRMED {
+            let message = format!("{} serial numbers; at most {CONFIRMED} are allowed", serial_numbers.len());
+            return Err(status::failed_call(&IssueError::RequestInvalid(message)));
+        }
+        // All at once, so that they share a sync of the journal.
+        let results = serial_numbers.into_iter().map(|octets| self.confirm_one(&actor, octets));
+        let results = futures_util::future::join_all(results).await;
+        Ok(Response::new(proto::ConfirmReply { results }))
     }
 
     async fn get_issuer(
@@ -92,7 +122,7 @@ impl proto::issuance_server::Issuance for Service {
 struct Stream {
     issuance: Arc<Issuance>,
     station: Arc<str>,
-    actor: crate::ledger::Actor,
+    actor: Actor,
     window: usize,
     draining: watch::Receiver<bool>,
     _open: OpenStream,
@@ -138,15 +168,15 @@ impl Stream {
 async fn answer(
     issuance: &Issuance,
     station: Arc<str>,
-    actor: crate::ledger::Actor,
+    actor: Actor,
     request: proto::IssueRequest,
 ) -> proto::IssueReply {
-    let proto::IssueRequest { request_id, device_id, order, profile, csr } = request;
+    let proto::IssueRequest { request_id, device_id, order, profile, csr, reissue } = request;
     let result = if request_id.len() > REQUEST_ID {
         let message = format!("request_id has {} bytes; at most {REQUEST_ID} are allowed", request_id.len());
         Err(IssueError::RequestInvalid(message))
     } else {
-        issuance.issue(issuer::IssueRequest { station, actor, device: device_id, order, profile, csr }).await
+        issuance.issue(issuer::IssueRequest { station, actor, device: device_id, order, profile, csr, reissue }).await
     };
     let result = match result {
         Ok(issued) => proto::issue_reply::Result::Issued(certificate(&issued)),

@@ -1,16 +1,17 @@
 //! The rules that the entries of every journal keep, checked entry by entry, without index and without the decisions
 //! that made the entries: a second opinion on them.
 //!
-//! Memory: about 30 bytes for each certificate (a device and a key, each known by 8 octets of its hash), so 300 MB for
-//! ten million; reservations without a certificate and orders besides. Two of ten million devices or keys have the
-//! same 8 octets with a probability of 1 in 180,000; then a journal without fault is called contradictory.
+//! Memory: about 70 bytes for each certificate (its state, and its device and key, each known by 8 octets of its hash),
+//! so 700 MB for ten million; reservations without a certificate, orders and exports besides. Two of ten million devices
+//! or keys have the same 8 octets with a probability of 1 in 180,000; then a journal without fault is called
+//! contradictory.
 
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 
 use super::{
-    Holder, OrderTerms,
+    ExportId, Holder, OrderTerms, RecordState,
     entry::{Entry, Event},
 };
 use crate::serial::SerialNumber;
@@ -21,13 +22,35 @@ pub struct Audit {
     newest_time: Timestamp,
     newest_serial: Option<SerialNumber>,
     /// Reservations whose certificate is still to come.
-    reserved: HashMap<SerialNumber, Holder>,
-    /// Devices with a reservation or a live certificate.
-    devices: HashSet<u64>,
+    reserved: HashMap<SerialNumber, Reservation>,
+    /// All serial numbers, as they rise.
+    given: Vec<Given>,
+    /// The newest reservation or certificate of each device: where in `given` it is.
+    devices: HashMap<u64, usize>,
     /// Keys that are bound to a device.
     keys: HashSet<u64>,
-    orders: HashMap<String, Order>,
+    orders: Vec<Order>,
+    order_numbers: HashMap<String, u32>,
     counts: Counts,
+}
+
+#[derive(Debug)]
+struct Reservation {
+    holder: Holder,
+    /// What the device had before: where in `given` it is.
+    replaces: Option<usize>,
+}
+
+/// What became of a serial number.
+#[derive(Debug)]
+struct Given {
+    /// Its first 8 octets, which no two of a ledger share.
+    serial: u64,
+    /// Where in `orders` its order is, if it has one.
+    order: Option<u32>,
+    /// The export that it is part of, or will be.
+    export: u32,
+    state: RecordState,
 }
 
 /// How many of what the entries told.
@@ -39,8 +62,16 @@ pub struct Counts {
     pub abandoned: u64,
     /// Reservations without a certificate yet.
     pub reserved: u64,
+    /// Certificates that are confirmed at the end.
+    pub confirmed: u64,
+    /// Certificates scrapped.
+    pub scrapped: u64,
+    /// Certificates revoked.
+    pub revoked: u64,
     /// Orders created.
     pub orders: u64,
+    /// Exports created.
+    pub exports: u64,
     /// Checkpoints.
     pub checkpoints: u64,
 }
@@ -51,6 +82,17 @@ struct Order {
     closed: bool,
     /// Certificates and reservations: never more than the quantity.
     used: u64,
+    /// Its exports, each with whether it is acknowledged.
+    exports: Vec<bool>,
+    /// Live certificates recorded since the newest of them.
+    unexported: u64,
+}
+
+impl Order {
+    /// The number of the export that a certificate recorded now will be part of.
+    fn next_export(&self) -> u32 {
+        self.exports.len() as u32 + 1
+    }
 }
 
 impl Audit {
@@ -77,33 +119,73 @@ impl Audit {
         }
         self.newest_time = entry.time;
         match &entry.event {
-            Event::Reserved { serial_number, holder } => self.reserve(*serial_number, holder, entry.time),
+            Event::Reserved { serial_number, holder, replaces } => {
+                self.reserve(*serial_number, holder, replaces.as_ref(), entry.time)
+            }
             Event::Issued { serial_number, .. } => {
-                self.finish(serial_number, "a certificate")?;
+                let reservation = self.finish(serial_number, "a certificate", RecordState::Issued)?;
+                if let Some(order) = self.order_mut(&reservation.holder.order) {
+                    order.unexported += 1;
+                }
                 self.counts.issued += 1;
                 Ok(())
             }
             Event::Abandoned { serial_number, .. } => {
-                let holder = self.finish(serial_number, "the end of a reservation")?;
-                self.devices.remove(&device(&holder));
+                let Reservation { holder, replaces } =
+                    self.finish(serial_number, "the end of a reservation", RecordState::Abandoned)?;
+                match replaces {
+                    Some(before) => self.devices.insert(device(&holder), before),
+                    None => self.devices.remove(&device(&holder)),
+                };
                 self.keys.remove(&key(&holder));
-                if let Some(order) = self.orders.get_mut(&holder.order) {
+                if let Some(order) = self.order_mut(&holder.order) {
                     order.used -= 1;
                 }
                 self.counts.abandoned += 1;
                 Ok(())
             }
-            Event::OrderCreated(terms) => {
-                let order = Order { terms: terms.clone(), closed: false, used: 0 };
-                match self.orders.insert(terms.id.clone(), order) {
-                    None => Ok(()),
-                    Some(_) => Err(format!("the order \"{}\" is created twice", terms.id)),
+            Event::Confirmed { serial_number, order } => {
+                let at = self.change(serial_number, RecordState::Confirmed)?;
+                let found = self.given[at].order.map(|number| self.orders[number as usize].terms.id.as_str());
+                if found.unwrap_or_default() != order {
+                    return Err(format!("the certificate {serial_number} is not of the order \"{order}\""));
                 }
+                self.counts.confirmed += 1;
+                Ok(())
+            }
+            Event::Scrapped { serial_number, .. } => {
+                self.end(serial_number, RecordState::Scrapped, |order| order.used -= 1)?;
+                self.counts.scrapped += 1;
+                Ok(())
+            }
+            Event::Revoked { serial_number, .. } => {
+                self.end(serial_number, RecordState::Revoked, |_| {})?;
+                self.counts.revoked += 1;
+                Ok(())
+            }
+            Event::OrderCreated(terms) => {
+                let number = self.orders.len() as u32;
+                let terms = terms.clone();
+                if self.order_numbers.insert(terms.id.clone(), number).is_some() {
+                    return Err(format!("the order \"{}\" is created twice", terms.id));
+                }
+                self.orders.push(Order { terms, closed: false, used: 0, exports: Vec::new(), unexported: 0 });
+                Ok(())
             }
             Event::OrderClosed { id } => {
-                let order = self.orders.get_mut(id).ok_or_else(|| format!("there is no order \"{id}\""))?;
+                let order = self.order_mut(id).ok_or_else(|| format!("there is no order \"{id}\""))?;
                 order.closed = true;
                 Ok(())
+            }
+            Event::ExportCreated { id, certificates } => self.export(id, *certificates),
+            Event::ExportAcknowledged { id } => {
+                let order = self.order_mut(&id.order);
+                let acknowledged = order.and_then(|order| order.exports.get_mut((id.number as usize).checked_sub(1)?));
+                match acknowledged.map(|acknowledged| std::mem::replace(acknowledged, true)) {
+                    Some(false) => Ok(()),
+                    Some(true) => Err(format!("the export {id} is acknowledged twice")),
+                    None => Err(format!("there is no export {id}")),
+                }
             }
             // Held against the chain by who verifies the journal.
             Event::Checkpoint { .. } => {
@@ -113,31 +195,51 @@ impl Audit {
         }
     }
 
-    fn reserve(&mut self, serial: SerialNumber, holder: &Holder, time: Timestamp) -> Result<(), String> {
-        if let Some(newest) = self.newest_serial.filter(|newest| serial <= *newest) {
+    fn reserve(
+        &mut self,
+        serial: SerialNumber,
+        holder: &Holder,
+        replaces: Option<&SerialNumber>,
+        time: Timestamp,
+    ) -> Result<(), String> {
+        if let Some(newest) = self.newest_serial.filter(|newest| short(&serial) <= short(newest)) {
             return Err(format!(
                 "the serial number {serial} is used again, or out of order: {newest} was given before"
             ));
         }
         self.newest_serial = Some(serial);
         // A profile may issue without an order; then none is charged.
-        if !holder.order.is_empty() {
-            self.charge(holder, time)?;
-        }
+        let order = match holder.order.as_str() {
+            "" => None,
+            _ => Some(self.charge(holder, time)?),
+        };
         if !self.keys.insert(key(holder)) {
             return Err(format!("the key {} is bound already", hex::encode(holder.key_hash)));
         }
-        if !self.devices.insert(device(holder)) {
+        let before = self.devices.insert(device(holder), self.given.len());
+        if let Some(Given { state: RecordState::Reserved | RecordState::Issued | RecordState::Confirmed, .. }) =
+            before.map(|at| &self.given[at])
+        {
             return Err(format!("the device \"{}\" has a live certificate or a reservation already", holder.device));
         }
-        self.reserved.insert(serial, holder.clone());
+        if before.map(|at| self.given[at].serial) != replaces.map(short) {
+            let had = if before.is_some() { "another certificate" } else { "none" };
+            return Err(format!(
+                "it replaces {} of the device \"{}\", which had {had} before",
+                replaces.map_or("no certificate".to_owned(), |replaced| format!("the certificate {replaced}")),
+                holder.device
+            ));
+        }
+        self.reserved.insert(serial, Reservation { holder: holder.clone(), replaces: before });
+        self.given.push(Given { serial: short(&serial), order, export: 0, state: RecordState::Reserved });
         Ok(())
     }
 
-    /// Charges a reservation to its order.
-    fn charge(&mut self, holder: &Holder, time: Timestamp) -> Result<(), String> {
+    /// Charges a reservation to its order, whose number it gives.
+    fn charge(&mut self, holder: &Holder, time: Timestamp) -> Result<u32, String> {
         let id = &holder.order;
-        let order = self.orders.get_mut(id).ok_or_else(|| format!("there is no order \"{id}\""))?;
+        let number = *self.order_numbers.get(id).ok_or_else(|| format!("there is no order \"{id}\""))?;
+        let order = &mut self.orders[number as usize];
         let OrderTerms { quantity, not_before, not_after, profile, .. } = &order.terms;
         if order.closed {
             return Err(format!("the order \"{id}\" is closed"));
@@ -152,11 +254,74 @@ impl Audit {
             return Err(format!("the order \"{id}\" is for the profile \"{profile}\", not \"{}\"", holder.profile));
         }
         order.used += 1;
+        Ok(number)
+    }
+
+    /// A reservation ends, as a certificate or without one.
+    fn finish(&mut self, serial: &SerialNumber, what: &str, state: RecordState) -> Result<Reservation, String> {
+        let not_reserved = || format!("{what} for {serial}, which is not reserved");
+        let reservation = self.reserved.remove(serial).ok_or_else(not_reserved)?;
+        let at = self.find(serial).ok_or_else(not_reserved)?;
+        let given = &mut self.given[at];
+        given.state = state;
+        given.export = given.order.map_or(0, |number| self.orders[number as usize].next_export());
+        Ok(reservation)
+    }
+
+    /// A certificate's state changes after its issue. Gives where in `given` it is.
+    fn change(&mut self, serial: &SerialNumber, wanted: RecordState) -> Result<usize, String> {
+        let at = self.find(serial).ok_or_else(|| format!("{serial}, which was never given, becomes {wanted}"))?;
+        let state = self.given[at].state;
+        match (state, wanted) {
+            (RecordState::Issued, _) => {}
+            (RecordState::Confirmed, RecordState::Scrapped | RecordState::Revoked) => self.counts.confirmed -= 1,
+            _ => return Err(format!("{serial}, which is {state}, becomes {wanted}")),
+        }
+        self.given[at].state = wanted;
+        Ok(at)
+    }
+
+    /// A live certificate is scrapped or revoked; `count` is its order's.
+    fn end(
+        &mut self,
+        serial: &SerialNumber,
+        wanted: RecordState,
+        count: impl FnOnce(&mut Order),
+    ) -> Result<(), String> {
+        let at = self.change(serial, wanted)?;
+        let Given { order, export, .. } = self.given[at];
+        if let Some(number) = order {
+            let order = &mut self.orders[number as usize];
+            if export == order.next_export() {
+                order.unexported -= 1;
+            }
+            count(order);
+        }
         Ok(())
     }
 
-    fn finish(&mut self, serial: &SerialNumber, what: &str) -> Result<Holder, String> {
-        self.reserved.remove(serial).ok_or_else(|| format!("{what} for {serial}, which is not reserved"))
+    fn export(&mut self, id: &ExportId, certificates: u64) -> Result<(), String> {
+        let order = self.order_mut(&id.order).ok_or_else(|| format!("there is no order \"{}\"", id.order))?;
+        if id.number != order.next_export() {
+            return Err(format!("the export {id} is created, and the next one is number {}", order.next_export()));
+        }
+        if certificates == 0 || certificates != order.unexported {
+            let left = order.unexported;
+            return Err(format!("the export {id} counts {certificates} certificates; {left} were to be exported"));
+        }
+        order.unexported = 0;
+        order.exports.push(false);
+        self.counts.exports += 1;
+        Ok(())
+    }
+
+    fn find(&self, serial: &SerialNumber) -> Option<usize> {
+        self.given.binary_search_by_key(&short(serial), |given| given.serial).ok()
+    }
+
+    fn order_mut(&mut self, id: &str) -> Option<&mut Order> {
+        let number = *self.order_numbers.get(id)?;
+        self.orders.get_mut(number as usize)
     }
 }
 
@@ -168,6 +333,148 @@ fn key(holder: &Holder) -> u64 {
     first_octets(&holder.key_hash)
 }
 
-fn first_octets(hash: &[u8; 32]) -> u64 {
-    hash.first_chunk().map_or(0, |octets| u64::from_be_bytes(*octets))
+/// The octets that tell a ledger's serial numbers apart.
+fn short(serial: &SerialNumber) -> u64 {
+    first_octets(serial.as_bytes())
+}
+
+fn first_octets(octets: &[u8]) -> u64 {
+    octets.first_chunk().map_or(0, |octets| u64::from_be_bytes(*octets))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // A test ends by panicking.
+mod tests {
+    use super::*;
+    use crate::ledger::{Actor, RevocationReason};
+
+    fn serial(number: u8) -> SerialNumber {
+        let mut octets = [1; SerialNumber::LENGTH];
+        octets[7] = number;
+        SerialNumber::try_from(octets.as_slice()).unwrap()
+    }
+
+    fn reserved(number: u8, device: &str, replaces: Option<u8>) -> Event {
+        let text = |text: &str| text.to_owned();
+        let holder = Holder {
+            device: device.into(),
+            key_hash: [number; 32],
+            order: text("o"),
+            profile: text("p"),
+            issuer: text("i"),
+        };
+        Event::Reserved { serial_number: serial(number), holder, replaces: replaces.map(serial) }
+    }
+
+    fn issued(number: u8) -> Event {
+        Event::Issued { serial_number: serial(number), certificate: "c".into() }
+    }
+
+    fn confirmed(number: u8, order: &str) -> Event {
+        Event::Confirmed { serial_number: serial(number), order: order.into() }
+    }
+
+    fn scrapped(number: u8) -> Event {
+        Event::Scrapped { serial_number: serial(number), reason: "a test".into() }
+    }
+
+    fn revoked(number: u8) -> Event {
+        Event::Revoked { serial_number: serial(number), reason: RevocationReason::Unspecified }
+    }
+
+    fn export(number: u32, certificates: u64) -> Event {
+        Event::ExportCreated { id: ExportId { order: "o".into(), number }, certificates }
+    }
+
+    fn acknowledged(number: u32) -> Event {
+        Event::ExportAcknowledged { id: ExportId { order: "o".into(), number } }
+    }
+
+    /// What the audit says about these events, behind an order of two certificates.
+    fn say(events: impl IntoIterator<Item = Event>) -> Result<Counts, String> {
+        let mut audit = Audit::default();
+        let terms = OrderTerms {
+            id: "o".into(),
+            profile: "p".into(),
+            quantity: 2,
+            not_before: None,
+            not_after: None,
+            stations: vec![],
+            attributes: Default::default(),
+        };
+        for event in std::iter::once(Event::OrderCreated(terms)).chain(events) {
+            audit.apply(&Entry { time: Timestamp::UNIX_EPOCH, actor: Actor::daemon(), event })?;
+        }
+        Ok(audit.counts())
+    }
+
+    #[test]
+    fn a_life_by_the_rules_passes() {
+        let counts = say([
+            reserved(1, "a", None),
+            issued(1),
+            reserved(2, "b", None),
+            issued(2),
+            confirmed(1, "o"),
+            confirmed(2, "o"),
+            export(1, 2),
+            scrapped(1),
+            acknowledged(1),
+            // Given up, and asked for again.
+            reserved(3, "a", Some(1)),
+            Event::Abandoned { serial_number: serial(3), reason: "a test".into() },
+            reserved(4, "a", Some(1)),
+            issued(4),
+            revoked(2),
+            export(2, 1),
+            scrapped(4),
+        ]);
+        let expected = Counts {
+            issued: 3,
+            abandoned: 1,
+            reserved: 0,
+            confirmed: 0,
+            scrapped: 2,
+            revoked: 1,
+            orders: 1,
+            exports: 2,
+            checkpoints: 0,
+        };
+        assert_eq!(counts, Ok(expected));
+    }
+
+    #[test]
+    fn every_rule_that_is_broken_is_named() {
+        let one = || [reserved(1, "a", None), issued(1)];
+        let then = |events: Vec<Event>| one().into_iter().chain(events).collect::<Vec<_>>();
+        for (events, says) in [
+            (vec![reserved(1, "a", None), confirmed(1, "o")], "which is reserved, becomes confirmed"),
+            (vec![scrapped(1)], "which was never given, becomes scrapped"),
+            (then(vec![scrapped(1), confirmed(1, "o")]), "which is scrapped, becomes confirmed"),
+            (then(vec![scrapped(1), revoked(1)]), "which is scrapped, becomes revoked"),
+            (then(vec![confirmed(1, "o"), confirmed(1, "o")]), "which is confirmed, becomes confirmed"),
+            (then(vec![confirmed(1, "other")]), "is not of the order \"other\""),
+            (then(vec![reserved(2, "a", Some(1))]), "has a live certificate"),
+            (then(vec![scrapped(1), reserved(2, "a", None)]), "replaces no certificate of the device \"a\""),
+            (then(vec![reserved(2, "b", Some(1))]), "of the device \"b\", which had none before"),
+            (
+                then(vec![revoked(1), reserved(2, "a", Some(1)), issued(2), reserved(3, "b", None)]),
+                "is exceeded: its quantity is 2",
+            ),
+            (then(vec![export(2, 1)]), "the next one is number 1"),
+            (then(vec![export(1, 2)]), "counts 2 certificates; 1 were to be exported"),
+            (then(vec![scrapped(1), export(1, 1)]), "counts 1 certificates; 0 were to be exported"),
+            (then(vec![export(1, 1), export(2, 1)]), "counts 1 certificates; 0 were to be exported"),
+            (then(vec![acknowledged(1)]), "there is no export o.0001"),
+            (then(vec![export(1, 1), acknowledged(1), acknowledged(1)]), "acknowledged twice"),
+        ] {
+            let error = say(events).err().unwrap_or_default();
+            assert!(error.contains(says), "{says:?} is not in {error:?}");
+        }
+        // The key of what was scrapped stays bound.
+        let Event::Reserved { holder, .. } = reserved(1, "a", None) else { return };
+        let again = Event::Reserved { serial_number: serial(2), holder, replaces: Some(serial(1)) };
+        let error = say(then(vec![scrapped(1), again])).err().unwrap_or_default();
+        assert!(error.contains("is bound already"), "{error}");
+    }
 }

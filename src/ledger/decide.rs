@@ -2,7 +2,12 @@
 //!
 //! Each looks through a [`View`] and gives the outcome and the event that makes it so. The order of the checks is
 //! the order in which a person would want to hear of what is wrong: who asks, then whether it is a retry, then key
-//! and device, then what is left of the order.
+//! and device, then what is left of the order. What may happen to a certificate after its issue is in [`life`].
+
+mod life;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)] // A test ends by panicking.
+mod tests;
 
 use jiff::Timestamp;
 
@@ -11,7 +16,10 @@ use super::{
     entry::Event,
     state::{OrderPlace, View, certificate_at},
 };
-use crate::{pattern, serial::SerialNumbers};
+use crate::{
+    pattern,
+    serial::{SerialNumber, SerialNumbers},
+};
 
 /// What follows from an operation: its outcome, and the event that must be recorded for it.
 pub(super) type Decision = (Outcome, Option<Event>);
@@ -24,7 +32,8 @@ pub(super) fn decide(
     operation: &Operation,
 ) -> Result<Decision, LedgerError> {
     match &operation.action {
-        Action::Reserve(holder) => reserve(view, now, serial_numbers, &operation.actor, holder),
+        Action::Reserve(holder) => reserve(view, now, serial_numbers, &operation.actor, holder, Wish::First),
+        Action::Reissue(holder) => reserve(view, now, serial_numbers, &operation.actor, holder, Wish::Reissue),
         Action::Record { serial_number, certificate } => match view.place(serial_number)? {
             Some(place) if place.state == RecordState::Reserved => {
                 let event = Event::Issued { serial_number: *serial_number, certificate: certificate.clone() };
@@ -39,6 +48,11 @@ pub(super) fn decide(
             }
             _ => refuse(Refusal::NotReserved(*serial_number)),
         },
+        Action::Confirm { serial_number } => life::confirm(view, &operation.actor, serial_number),
+        Action::Scrap { serial_number, reason } => life::scrap(view, serial_number, reason),
+        Action::Revoke { serial_number, reason } => life::revoke(view, serial_number, *reason),
+        Action::CreateExport { order } => life::create_export(view, now, &operation.actor, order),
+        Action::AcknowledgeExport { id } => life::acknowledge_export(view, now, &operation.actor, id),
         Action::Checkpoint { note } => Ok((Outcome::Checkpointed, Some(Event::Checkpoint { note: note.clone() }))),
         Action::CreateOrder(terms) => create_order(view, now, terms),
         Action::CloseOrder { id } => match view.order(id)? {
@@ -51,12 +65,22 @@ pub(super) fn decide(
     }
 }
 
+/// Which certificate of the device is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    /// Its first.
+    First,
+    /// A new one, in place of one that was scrapped or revoked.
+    Reissue,
+}
+
 fn reserve(
     view: &View<'_>,
     now: Timestamp,
     serial_numbers: &mut SerialNumbers,
     actor: &Actor,
     holder: &Holder,
+    wish: Wish,
 ) -> Result<Decision, LedgerError> {
     // A holder without an order is charged to none; its profile allowed that.
     let order = match holder.order.as_str() {
@@ -71,53 +95,82 @@ fn reserve(
     {
         return refuse(Refusal::StationRefused { order: holder.order.clone(), station: actor.to_string() });
     }
-    if let Some(decision) = decide_by_key(view, holder)? {
+    if let Some(decision) = decide_by_key(view, holder, wish)? {
         return Ok(decision);
     }
-    if let Some(refusal) = refuse_by_device(view, holder)? {
-        return refuse(refusal);
-    }
+    let replaces = match decide_by_device(view, holder, wish)? {
+        Ok(replaces) => replaces,
+        Err(refusal) => return refuse(refusal),
+    };
     if let Some(refusal) = order.and_then(|order| refuse_by_order(&order, now, holder)) {
         return refuse(refusal);
     }
     let serial_number = serial_numbers.next(now);
-    Ok((Outcome::Reserved(serial_number), Some(Event::Reserved { serial_number, holder: holder.clone() })))
+    let event = Event::Reserved { serial_number, holder: holder.clone(), replaces };
+    Ok((Outcome::Reserved(serial_number), Some(event)))
 }
 
 /// A key that is known: either the same request again, or a key that may not be used.
-fn decide_by_key(view: &View<'_>, holder: &Holder) -> Result<Option<Decision>, LedgerError> {
+fn decide_by_key(view: &View<'_>, holder: &Holder, wish: Wish) -> Result<Option<Decision>, LedgerError> {
     let Some(serial_number) = view.by_key(&holder.key_hash)? else { return Ok(None) };
     let Some(place) = view.place(&serial_number)? else { return Ok(None) };
-    let found = view.holder(&place)?;
+    let (found, replaces) = view.holder(&place)?;
     if found.device != holder.device {
         return refuse(Refusal::KeyReused { device: found.device, key_hash: holder.key_hash }).map(Some);
     }
-    if found.order != holder.order || found.profile != holder.profile {
+    match place.state {
+        // An abandoned reservation does not bind the key.
+        RecordState::Abandoned => return Ok(None),
+        state @ (RecordState::Scrapped | RecordState::Revoked) => {
+            return refuse(Refusal::KeyBlocked { device: found.device, serial_number, state }).map(Some);
+        }
+        RecordState::Reserved | RecordState::Issued | RecordState::Confirmed => {}
+    }
+    // A device's first certificate is no answer to who wants another one in its place.
+    let another = wish == Wish::Reissue && replaces.is_none();
+    if another || found.order != holder.order || found.profile != holder.profile {
         return refuse(device_has_certificate(found, serial_number)).map(Some);
     }
-    Ok(match (place.state, place.issued) {
-        (RecordState::Reserved, _) => Some((Outcome::InProgress(serial_number), None)),
+    Ok(Some(match place.issued {
         // Recorded by this very batch: it can be read when the batch is durable.
-        (RecordState::Issued, _) if !view.is_durable(&serial_number) => {
-            Some((Outcome::InProgress(serial_number), None))
-        }
-        (RecordState::Issued, Some(position)) => {
+        Some(position) if view.is_durable(&serial_number) => {
             let certificate = certificate_at(view.journal, position)?.certificate;
-            Some((Outcome::Replay { serial_number, certificate, issuer: found.issuer }, None))
+            (Outcome::Replay { serial_number, certificate, issuer: found.issuer }, None)
         }
-        // An abandoned reservation does not bind the key.
-        (RecordState::Issued | RecordState::Abandoned, _) => None,
+        _ => (Outcome::InProgress(serial_number), None),
+    }))
+}
+
+/// The certificate that a new one replaces, if the device had one; or why it gets none.
+fn decide_by_device(
+    view: &View<'_>,
+    holder: &Holder,
+    wish: Wish,
+) -> Result<Result<Option<SerialNumber>, Refusal>, LedgerError> {
+    let newest = match view.by_device(&holder.device)? {
+        Some(serial_number) => view.place(&serial_number)?.map(|place| (serial_number, place)),
+        None => None,
+    };
+    let device = || holder.device.clone();
+    Ok(match newest {
+        Some((serial_number, place)) => match (place.state, wish) {
+            (RecordState::Reserved | RecordState::Issued | RecordState::Confirmed, _) => {
+                Err(device_has_certificate(view.holder(&place)?.0, serial_number))
+            }
+            (RecordState::Scrapped | RecordState::Revoked, Wish::Reissue) => Ok(Some(serial_number)),
+            (state @ (RecordState::Scrapped | RecordState::Revoked), Wish::First) => {
+                Err(Refusal::ReissueRequired { device: device(), serial_number, state })
+            }
+            (RecordState::Abandoned, _) => without_certificate(device(), wish),
+        },
+        None => without_certificate(device(), wish),
     })
 }
 
-fn refuse_by_device(view: &View<'_>, holder: &Holder) -> Result<Option<Refusal>, LedgerError> {
-    let Some(serial_number) = view.by_device(&holder.device)? else { return Ok(None) };
-    let Some(place) = view.place(&serial_number)? else { return Ok(None) };
-    match place.state {
-        RecordState::Reserved | RecordState::Issued => {
-            Ok(Some(device_has_certificate(view.holder(&place)?, serial_number)))
-        }
-        RecordState::Abandoned => Ok(None),
+fn without_certificate(device: String, wish: Wish) -> Result<Option<SerialNumber>, Refusal> {
+    match wish {
+        Wish::First => Ok(None),
+        Wish::Reissue => Err(Refusal::ReissueRefused { device }),
     }
 }
 
@@ -142,7 +195,7 @@ fn refuse_by_order(order: &Order, now: Timestamp, holder: &Holder) -> Option<Ref
     None
 }
 
-fn device_has_certificate(found: Holder, serial_number: crate::serial::SerialNumber) -> Refusal {
+fn device_has_certificate(found: Holder, serial_number: SerialNumber) -> Refusal {
     Refusal::DeviceHasCertificate { device: found.device, serial_number, order: found.order, profile: found.profile }
 }
 
@@ -150,10 +203,7 @@ fn create_order(view: &View<'_>, now: Timestamp, terms: &OrderTerms) -> Result<D
     match view.order(&terms.id)? {
         Some(OrderPlace { order, .. }) if order.terms == *terms && !order.closed => Ok((Outcome::Order(order), None)),
         Some(_) => refuse(Refusal::OrderExists(terms.id.clone())),
-        None => {
-            let order = Order { terms: terms.clone(), closed: false, issued: 0, reserved: 0, created_at: now };
-            Ok((Outcome::Order(order), Some(Event::OrderCreated(terms.clone()))))
-        }
+        None => Ok((Outcome::Order(Order::new(terms.clone(), now)), Some(Event::OrderCreated(terms.clone())))),
     }
 }
 

@@ -31,14 +31,14 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Action, Actor, Head, IssuedCertificate, IssuedRecords, Ledger, LedgerError, Operation, Order, Outcome, Record,
-    RecordState, Records, Refusal,
+    Action, Actor, Export, ExportId, Head, IssuedCertificate, IssuedRecords, Ledger, LedgerError, Operation, Order,
+    Outcome, Record, RecordState, Records, Refusal,
     checkpoint::SignedCheckpoint,
     decide::decide,
     entry::{Entry, Event},
     index::{self, Applied, Index},
     journal::{AppendError, Frames, Journal, Position, ReadFrame, Reader, Scan},
-    state::{ApplyError, Layer, Memory, View},
+    state::{ApplyError, ExportPlace, Later, Layer, Memory, Pending, View, change_at},
 };
 use crate::{
     durable,
@@ -242,10 +242,9 @@ impl EmbeddedLedger {
 
     fn collect_pending(&self, pending: &mut Layer, frame: ReadFrame) -> Result<(), LedgerError> {
         match frame.entry.event {
-            Event::Reserved { serial_number, holder } => {
+            Event::Reserved { serial_number, holder, replaces } => {
                 let mut view = self.shared.view(self.journal.reader(), std::mem::take(pending));
-                let previous = view.by_device(&holder.device)?;
-                view.hold(serial_number, frame.position, holder, previous);
+                view.hold(serial_number, frame.position, Pending { holder, replaces });
                 *pending = view.into_draft();
             }
             Event::Issued { serial_number, .. } | Event::Abandoned { serial_number, .. } => {
@@ -254,7 +253,8 @@ impl EmbeddedLedger {
                     pending.forget(&reservation);
                 }
             }
-            Event::OrderCreated(_) | Event::OrderClosed { .. } | Event::Checkpoint { .. } => {}
+            // The index has it.
+            _ => {}
         }
         Ok(())
     }
@@ -474,8 +474,29 @@ impl Records for EmbeddedRecords {
 
     fn issued_under(&self, order: &str) -> Result<IssuedRecords, LedgerError> {
         let Some(place) = self.view().order(order)? else { return Ok(Box::new(std::iter::empty())) };
-        let frames = self.journal.frames(place.created, self.shared.memory().end);
-        Ok(Box::new(IssuedUnder { order: order.to_owned(), frames, reserved: HashMap::new() }))
+        let end = self.shared.memory().end;
+        let certificates = Certificates::of(self, order, place.created, end);
+        let records = self.clone();
+        Ok(Box::new(certificates.map(move |record| records.as_it_is(record?))))
+    }
+
+    fn exports(&self, order: &str) -> Result<Vec<Export>, LedgerError> {
+        self.view().exports(order)
+    }
+
+    fn export(&self, id: &ExportId) -> Result<Option<Export>, LedgerError> {
+        Ok(self.view().export(id)?.map(|place| place.export))
+    }
+
+    fn exported(&self, id: &ExportId) -> Result<IssuedRecords, LedgerError> {
+        let view = self.view();
+        let (Some(order), Some(export)) = (view.order(&id.order)?, view.export(id)?) else {
+            return Ok(Box::new(std::iter::empty()));
+        };
+        let before = view.export(&ExportId { number: id.number - 1, ..id.clone() })?;
+        let start = before.map_or(order.created, |before| before.position);
+        let certificates = Certificates::of(self, &id.order, start, export.position);
+        Ok(Box::new(Exported { certificates, records: self.clone(), export, seen: 0 }))
     }
 
     fn head(&self) -> Head {
@@ -498,44 +519,113 @@ impl EmbeddedRecords {
     fn view(&self) -> View<'_> {
         self.shared.view(&self.journal, Layer::default())
     }
+
+    /// A certificate as it was issued, with what became of it since.
+    fn as_it_is(&self, record: Record) -> Result<Record, LedgerError> {
+        let later = self.view().later(&record.serial_number)?;
+        match later {
+            Some(Later { state, changed }) => {
+                Ok(Record { state, changed: Some(change_at(&self.journal, changed)?), ..record })
+            }
+            None => Ok(record),
+        }
+    }
 }
 
-/// Reads an order's certificates from the journal, from the order's creation on.
-struct IssuedUnder {
+/// Reads an order's certificates from a part of the journal, each as it was issued.
+struct Certificates {
     order: String,
     frames: Frames,
-    /// Reservations of the order whose certificate is still to come.
-    reserved: HashMap<SerialNumber, Record>,
+    records: EmbeddedRecords,
+    /// Reservations of that part whose certificate is still to come; none: of other orders.
+    reserved: HashMap<SerialNumber, Option<Record>>,
 }
 
-impl Iterator for IssuedUnder {
+impl Certificates {
+    fn of(records: &EmbeddedRecords, order: &str, from: Position, end: Position) -> Self {
+        let frames = records.journal.frames(from, end);
+        Certificates { order: order.to_owned(), frames, records: records.clone(), reserved: HashMap::new() }
+    }
+
+    fn take(&mut self, entry: Entry) -> Result<Option<Record>, LedgerError> {
+        let Entry { time, actor, event } = entry;
+        match event {
+            Event::Reserved { serial_number, holder, replaces } => {
+                let (state, reserved_at) = (RecordState::Reserved, time);
+                let ours = holder.order == self.order;
+                let record =
+                    Record { serial_number, state, holder, actor, reserved_at, issued: None, replaces, changed: None };
+                self.reserved.insert(serial_number, ours.then_some(record));
+            }
+            Event::Issued { serial_number, certificate } => {
+                let record = match self.reserved.remove(&serial_number) {
+                    Some(record) => record,
+                    // Reserved before the part begins.
+                    None => self.records.by_serial_number(&serial_number)?,
+                };
+                let issued = Some(IssuedCertificate { at: time, certificate });
+                let ours = record.filter(|record| record.holder.order == self.order);
+                return Ok(ours.map(|record| Record { state: RecordState::Issued, issued, changed: None, ..record }));
+            }
+            Event::Abandoned { serial_number, .. } => {
+                self.reserved.remove(&serial_number);
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+}
+
+impl Iterator for Certificates {
     type Item = Result<Record, LedgerError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let Entry { time, actor, event } = match self.frames.next()? {
-                Ok(frame) => frame.entry,
-                Err(error) => return Some(Err(error.into())),
+            let found = match self.frames.next()? {
+                Ok(frame) => self.take(frame.entry),
+                Err(error) => Err(error.into()),
             };
-            match event {
-                Event::Reserved { serial_number, holder } if holder.order == self.order => {
-                    let state = RecordState::Reserved;
-                    let record = Record { serial_number, state, holder, actor, reserved_at: time, issued: None };
-                    self.reserved.insert(serial_number, record);
+            if let Some(found) = found.transpose() {
+                return Some(found);
+            }
+        }
+    }
+}
+
+/// The certificates of an export.
+struct Exported {
+    certificates: Certificates,
+    records: EmbeddedRecords,
+    export: ExportPlace,
+    seen: u64,
+}
+
+impl Exported {
+    /// Whether it was live when the export was created.
+    fn was_live(&self, record: &Record) -> Result<bool, LedgerError> {
+        let later = self.records.view().later(&record.serial_number)?;
+        Ok(later.is_none_or(|later| later.state.is_live() || later.changed > self.export.position))
+    }
+}
+
+impl Iterator for Exported {
+    type Item = Result<Record, LedgerError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some(found) = self.certificates.next() else {
+                let ExportPlace { export, position } = &self.export;
+                let (seen, counted) = (std::mem::replace(&mut self.seen, export.certificates), export.certificates);
+                let what = || format!("the export {} counts {counted} certificates and has {seen}", export.id);
+                return (seen != counted).then(|| Err(self.records.journal.misfit(*position, &what()).into()));
+            };
+            match found.and_then(|record| Ok((self.was_live(&record)?, record))) {
+                Ok((true, record)) => {
+                    self.seen += 1;
+                    return Some(Ok(record));
                 }
-                Event::Issued { serial_number, certificate } => {
-                    if let Some(record) = self.reserved.remove(&serial_number) {
-                        let issued = Some(IssuedCertificate { at: time, certificate });
-                        return Some(Ok(Record { state: RecordState::Issued, issued, ..record }));
-                    }
-                }
-                Event::Abandoned { serial_number, .. } => {
-                    self.reserved.remove(&serial_number);
-                }
-                Event::Reserved { .. }
-                | Event::OrderCreated(_)
-                | Event::OrderClosed { .. }
-                | Event::Checkpoint { .. } => {}
+                Ok((false, _)) => {}
+                Err(error) => return Some(Err(error)),
             }
         }
     }

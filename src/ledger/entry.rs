@@ -4,7 +4,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use prost::Message;
 
-use super::{Actor, Holder, OrderTerms};
+use super::{Actor, ExportId, Holder, NotAnExportId, OrderTerms, RevocationReason};
 use crate::{pattern::Pattern, serial::SerialNumber};
 
 #[allow(missing_docs, unreachable_pub, clippy::all)]
@@ -32,6 +32,8 @@ pub enum Event {
         serial_number: SerialNumber,
         /// For whom.
         holder: Holder,
+        /// The device's scrapped or revoked certificate in whose place this one comes, if there was one.
+        replaces: Option<SerialNumber>,
     },
     /// The certificate of a reservation was recorded.
     Issued {
@@ -47,12 +49,45 @@ pub enum Event {
         /// Why, for people.
         reason: String,
     },
+    /// The device has taken its certificate.
+    Confirmed {
+        /// The serial number.
+        serial_number: SerialNumber,
+        /// The certificate's order, here so that a start counts it without looking for the reservation; empty if none.
+        order: String,
+    },
+    /// The device is scrap.
+    Scrapped {
+        /// The serial number.
+        serial_number: SerialNumber,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The certificate is not to be trusted any more.
+    Revoked {
+        /// The serial number.
+        serial_number: SerialNumber,
+        /// Why.
+        reason: RevocationReason,
+    },
     /// An order was created.
     OrderCreated(OrderTerms),
     /// An order was closed.
     OrderClosed {
         /// The order's id.
         id: String,
+    },
+    /// A batch of an order's certificates was cut: see [`super::Export`].
+    ExportCreated {
+        /// Its id.
+        id: ExportId,
+        /// How many certificates it has.
+        certificates: u64,
+    },
+    /// The platform that an export was for has it.
+    ExportAcknowledged {
+        /// The export's id.
+        id: ExportId,
     },
     /// The audit key signed what the journal was.
     Checkpoint {
@@ -66,13 +101,14 @@ impl Entry {
     pub fn encode(&self, out: &mut Vec<u8>) {
         use wire::entry::Event as Wire;
         let event = match &self.event {
-            Event::Reserved { serial_number, holder } => Wire::Reserved(wire::Reserved {
+            Event::Reserved { serial_number, holder, replaces } => Wire::Reserved(wire::Reserved {
                 serial_number: serial_number.as_bytes().to_vec(),
                 device_id: holder.device.clone(),
                 key_hash: holder.key_hash.to_vec(),
                 order: holder.order.clone(),
                 profile: holder.profile.clone(),
                 issuer: holder.issuer.clone(),
+                replaces: replaces.map_or(Vec::new(), |replaced| replaced.as_bytes().to_vec()),
             }),
             Event::Issued { serial_number, certificate } => Wire::Issued(wire::Issued {
                 serial_number: serial_number.as_bytes().to_vec(),
@@ -82,6 +118,17 @@ impl Entry {
                 serial_number: serial_number.as_bytes().to_vec(),
                 reason: reason.clone(),
             }),
+            Event::Confirmed { serial_number, order } => Wire::Confirmed(wire::Confirmed {
+                serial_number: serial_number.as_bytes().to_vec(),
+                order: order.clone(),
+            }),
+            Event::Scrapped { serial_number, reason } => Wire::Scrapped(wire::Scrapped {
+                serial_number: serial_number.as_bytes().to_vec(),
+                reason: reason.clone(),
+            }),
+            Event::Revoked { serial_number, reason } => {
+                Wire::Revoked(wire::Revoked { serial_number: serial_number.as_bytes().to_vec(), reason: reason.code() })
+            }
             Event::OrderCreated(terms) => Wire::OrderCreated(wire::OrderCreated {
                 id: terms.id.clone(),
                 profile: terms.profile.clone(),
@@ -92,6 +139,15 @@ impl Entry {
                 attributes: terms.attributes.clone(),
             }),
             Event::OrderClosed { id } => Wire::OrderClosed(wire::OrderClosed { id: id.clone() }),
+            Event::ExportCreated { id, certificates } => Wire::ExportCreated(wire::ExportCreated {
+                id: id.to_string(),
+                order: id.order.clone(),
+                number: id.number,
+                certificates: *certificates,
+            }),
+            Event::ExportAcknowledged { id } => {
+                Wire::ExportAcknowledged(wire::ExportAcknowledged { id: id.to_string() })
+            }
             Event::Checkpoint { note } => Wire::Checkpoint(wire::Checkpoint { note: note.clone() }),
         };
         let entry =
@@ -120,6 +176,10 @@ impl Entry {
                     profile: reserved.profile,
                     issuer: reserved.issuer,
                 },
+                replaces: match reserved.replaces.as_slice() {
+                    [] => None,
+                    octets => Some(serial_number(octets)?),
+                },
             },
             Wire::Issued(issued) => {
                 Event::Issued { serial_number: serial_number(&issued.serial_number)?, certificate: issued.certificate }
@@ -127,6 +187,16 @@ impl Entry {
             Wire::Abandoned(abandoned) => {
                 Event::Abandoned { serial_number: serial_number(&abandoned.serial_number)?, reason: abandoned.reason }
             }
+            Wire::Confirmed(confirmed) => {
+                Event::Confirmed { serial_number: serial_number(&confirmed.serial_number)?, order: confirmed.order }
+            }
+            Wire::Scrapped(scrapped) => {
+                Event::Scrapped { serial_number: serial_number(&scrapped.serial_number)?, reason: scrapped.reason }
+            }
+            Wire::Revoked(revoked) => Event::Revoked {
+                serial_number: serial_number(&revoked.serial_number)?,
+                reason: RevocationReason::try_from(revoked.reason).map_err(|error| error.to_string())?,
+            },
             Wire::OrderCreated(created) => Event::OrderCreated(OrderTerms {
                 id: created.id,
                 profile: created.profile,
@@ -137,6 +207,14 @@ impl Entry {
                 attributes: created.attributes,
             }),
             Wire::OrderClosed(closed) => Event::OrderClosed { id: closed.id },
+            Wire::ExportCreated(created) => {
+                let id = export_id(&created.id)?;
+                if (&id.order, id.number) != (&created.order, created.number) {
+                    return Err(format!("an export {id} that says that it is another"));
+                }
+                Event::ExportCreated { id, certificates: created.certificates }
+            }
+            Wire::ExportAcknowledged(acknowledged) => Event::ExportAcknowledged { id: export_id(&acknowledged.id)? },
             Wire::Checkpoint(checkpoint) => Event::Checkpoint { note: checkpoint.note },
         };
         Ok(Entry { time: from_micros(entry.time)?, actor: Actor(entry.actor.into()), event })
@@ -145,6 +223,10 @@ impl Entry {
 
 fn serial_number(octets: &[u8]) -> Result<SerialNumber, String> {
     SerialNumber::try_from(octets).map_err(|error| error.to_string())
+}
+
+fn export_id(text: &str) -> Result<ExportId, String> {
+    text.parse().map_err(|error: NotAnExportId| error.to_string())
 }
 
 fn to_micros(time: Timestamp) -> u64 {

@@ -7,9 +7,10 @@
 //! |---|---|
 //! | `r`, `f` | sorted runs: where the newest reservation of a key or a device is; see [`run`] |
 //! | `m` | the manifest: which runs there are |
-//! | `s` serial number | where it was reserved, for one serial number in [`SAMPLE`] |
-//! | `t` serial number | its state, once that is something that happened after its certificate was issued |
-//! | `o` order id | the order and its counts |
+//! | `s` serial number | where it was reserved, for one in every [`SAMPLE`] bytes of the journal |
+//! | `t` serial number | its state and the entry that made it so, once that is something that came after the issue |
+//! | `o` order id | the order, its counts, and how far it is exported |
+//! | `e` order id, 0, number | an export |
 //! | `a` | what is applied: see [`Applied`] |
 //! | `b` | the boot in which the index was opened; absent after an orderly close |
 //!
@@ -27,10 +28,10 @@ use jiff::Timestamp;
 pub(super) use self::run::Name;
 use self::run::Run;
 use super::{
-    LedgerError, Order, OrderTerms, RecordState,
+    Actor, Export, ExportId, LedgerError, Order, OrderTerms, RecordState,
     entry::{Entry, Event},
     journal::{ChainHash, Journal, Position},
-    state::{Layer, OrderPlace},
+    state::{ExportPlace, Later, Layer, OrderPlace, Place},
 };
 use crate::{pattern::Pattern, serial::SerialNumber};
 
@@ -63,8 +64,11 @@ pub(super) struct Applied {
 /// How much of the index sled may keep in memory, in bytes.
 const CACHE: u64 = 32 << 20;
 
-/// Of so many serial numbers one has its place in the index.
-const SAMPLE: usize = 64;
+/// So many bytes of the journal may have to be read to find a reservation: those of some dozens of certificates.
+const SAMPLE: u32 = 48 << 10;
+
+/// The form of what is stored; another number for each.
+const FORMAT: u8 = 2;
 
 /// So many runs of one level are merged into one of the next.
 const FAN_OUT: usize = 4;
@@ -182,8 +186,8 @@ impl Index {
     }
 
     /// The state of a serial number, if it changed after its certificate was issued.
-    pub(super) fn later_state(&self, serial: &SerialNumber) -> sled::Result<Option<RecordState>> {
-        Ok(self.tree.get(key(b't', serial.as_bytes()))?.and_then(|value| decode_state(*value.first()?)))
+    pub(super) fn later(&self, serial: &SerialNumber) -> sled::Result<Option<Later>> {
+        Ok(self.tree.get(key(b't', serial.as_bytes()))?.and_then(|value| decode_later(&value)))
     }
 
     pub(super) fn order(&self, id: &str) -> sled::Result<Option<OrderPlace>> {
@@ -198,6 +202,10 @@ impl Index {
         self.tree.scan_prefix(b"o").filter_map(decode).collect()
     }
 
+    pub(super) fn export(&self, id: &ExportId) -> sled::Result<Option<ExportPlace>> {
+        Ok(self.tree.get(export_key(id))?.and_then(|value| decode_export(id, &value)))
+    }
+
     /// Takes in settled changes, and with them how far the journal is applied. Gives the runs that there are then.
     pub(super) fn sink(&self, settled: &Layer, applied: &Applied, runs: &Runs) -> sled::Result<Runs> {
         let mut runs = runs.clone();
@@ -210,16 +218,25 @@ impl Index {
         let mut batch = sled::Batch::default();
         let mut records: Vec<_> = settled.records.iter().collect();
         records.sort_unstable_by_key(|(serial, _)| **serial);
-        for (serial, place) in records.iter().step_by(SAMPLE) {
-            batch.insert(key(b's', serial.as_bytes()), &place.reserved.to_bytes());
+        let mut sampled: Option<Position> = None;
+        for (serial, Place { reserved, .. }) in records {
+            if !sampled.is_some_and(|sampled| sampled.is_within(SAMPLE, *reserved)) {
+                batch.insert(key(b's', serial.as_bytes()), &reserved.to_bytes());
+                sampled = Some(*reserved);
+            }
         }
-        for (serial, place) in records {
-            if let Some(code) = later_state_code(place.state) {
-                batch.insert(key(b't', serial.as_bytes()), &[code]);
+        let mut later: Vec<_> = settled.later.iter().collect();
+        later.sort_unstable_by_key(|(serial, _)| **serial);
+        for (serial, later) in later {
+            if let Some(value) = encode_later(later) {
+                batch.insert(key(b't', serial.as_bytes()), value);
             }
         }
         for (id, order) in &settled.orders {
             batch.insert(key(b'o', id.as_bytes()), encode_order(order));
+        }
+        for (id, export) in &settled.exports {
+            batch.insert(export_key(id), encode_export(export));
         }
         batch.insert(b"m", encode_manifest(&runs));
         batch.insert(b"a", applied.encode());
@@ -338,15 +355,25 @@ fn key(kind: u8, rest: &[u8]) -> Vec<u8> {
     key
 }
 
-/// How a state that comes after the certificate is stored; none for the others, which the journal tells.
-fn later_state_code(state: RecordState) -> Option<u8> {
-    match state {
-        RecordState::Reserved | RecordState::Issued | RecordState::Abandoned => None,
-    }
+/// An order's id has no 0, so no order's exports lie among another's.
+fn export_key(ExportId { order, number }: &ExportId) -> Vec<u8> {
+    key(b'e', &[order.as_bytes(), &[0], &number.to_be_bytes()].concat())
 }
 
-fn decode_state(_code: u8) -> Option<RecordState> {
-    None
+/// The states that come after the certificate's issue, with how they are stored.
+const LATER: [(RecordState, u8); 3] =
+    [(RecordState::Confirmed, 1), (RecordState::Scrapped, 2), (RecordState::Revoked, 3)];
+
+/// None for other states, which the journal tells.
+fn encode_later(later: &Later) -> Option<Vec<u8>> {
+    let (_, code) = LATER.into_iter().find(|(state, _)| *state == later.state)?;
+    Some(key(code, &later.changed.to_bytes()))
+}
+
+fn decode_later(value: &[u8]) -> Option<Later> {
+    let (code, changed) = value.split_first()?;
+    let (state, _) = LATER.into_iter().find(|(_, known)| known == code)?;
+    Some(Later { state, changed: Position::from_bytes(changed.try_into().ok()?) })
 }
 
 /// The parts of an order that the key does not hold.
@@ -357,19 +384,23 @@ struct OrderValue {
     not_before: Option<Timestamp>,
     not_after: Option<Timestamp>,
     stations: Vec<Pattern>,
-    #[serde(default)]
     attributes: BTreeMap<String, String>,
     closed: bool,
     issued: u64,
     reserved: u64,
+    confirmed: u64,
+    scrapped: u64,
+    revoked: u64,
     created_at: Timestamp,
     created: [u8; 8],
+    exports: u32,
+    exported: [u8; 8],
+    unexported: u64,
 }
 
 fn encode_order(place: &OrderPlace) -> Vec<u8> {
-    let Order { terms, closed, issued, reserved, created_at } = place.order.clone();
+    let Order { terms, closed, issued, reserved, confirmed, scrapped, revoked, created_at } = place.order.clone();
     let OrderTerms { id: _, profile, quantity, not_before, not_after, stations, attributes } = terms;
-    let created = place.created.to_bytes();
     // Plain data with string keys: JSON takes it always.
     serde_json::to_vec(&OrderValue {
         profile,
@@ -381,8 +412,14 @@ fn encode_order(place: &OrderPlace) -> Vec<u8> {
         closed,
         issued,
         reserved,
+        confirmed,
+        scrapped,
+        revoked,
         created_at,
-        created,
+        created: place.created.to_bytes(),
+        exports: place.exports,
+        exported: place.exported.to_bytes(),
+        unexported: place.unexported,
     })
     .unwrap_or_default()
 }
@@ -398,9 +435,51 @@ fn decode_order(id: &str, value: &[u8]) -> Option<OrderPlace> {
         stations: value.stations,
         attributes: value.attributes,
     };
-    let OrderValue { closed, issued, reserved, created_at, created, .. } = value;
-    let order = Order { terms, closed, issued, reserved, created_at };
-    Some(OrderPlace { order, created: Position::from_bytes(created) })
+    let OrderValue { closed, issued, reserved, confirmed, scrapped, revoked, created_at, .. } = value;
+    let order = Order { terms, closed, issued, reserved, confirmed, scrapped, revoked, created_at };
+    Some(OrderPlace {
+        order,
+        created: Position::from_bytes(value.created),
+        exports: value.exports,
+        exported: Position::from_bytes(value.exported),
+        unexported: value.unexported,
+    })
+}
+
+/// The parts of an export that the key does not hold.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct ExportValue {
+    certificates: u64,
+    created_at: Timestamp,
+    created_by: String,
+    acknowledged: Option<(Timestamp, String)>,
+    position: [u8; 8],
+}
+
+fn encode_export(ExportPlace { export, position }: &ExportPlace) -> Vec<u8> {
+    let Export { id: _, certificates, created_at, created_by, acknowledged } = export;
+    // Plain data with string keys: JSON takes it always.
+    serde_json::to_vec(&ExportValue {
+        certificates: *certificates,
+        created_at: *created_at,
+        created_by: created_by.to_string(),
+        acknowledged: acknowledged.as_ref().map(|(at, by)| (*at, by.to_string())),
+        position: position.to_bytes(),
+    })
+    .unwrap_or_default()
+}
+
+fn decode_export(id: &ExportId, value: &[u8]) -> Option<ExportPlace> {
+    let ExportValue { certificates, created_at, created_by, acknowledged, position } =
+        serde_json::from_slice(value).ok()?;
+    let export = Export {
+        id: id.clone(),
+        certificates,
+        created_at,
+        created_by: Actor(created_by.into()),
+        acknowledged: acknowledged.map(|(at, by)| (at, Actor(by.into()))),
+    };
+    Some(ExportPlace { export, position: Position::from_bytes(position) })
 }
 
 impl Applied {
@@ -429,7 +508,8 @@ impl Applied {
         let (position, chain) = self.last.unwrap_or((Position::from_bytes([0; 8]), [0; 32]));
         let newest_serial = self.newest_serial.map_or([0; SerialNumber::LENGTH], |serial| *serial.as_bytes());
         [
-            self.journal.as_slice(),
+            [FORMAT].as_slice(),
+            &self.journal,
             &position.to_bytes(),
             &chain,
             &self.next.to_bytes(),
@@ -440,8 +520,9 @@ impl Applied {
         .concat()
     }
 
+    /// None of another format: then the index is made anew.
     fn decode(bytes: &[u8]) -> Option<Applied> {
-        let (journal, rest) = bytes.split_first_chunk::<16>()?;
+        let (journal, rest) = bytes.strip_prefix(&[FORMAT])?.split_first_chunk::<16>()?;
         let (position, rest) = rest.split_first_chunk::<8>()?;
         let (chain, rest) = rest.split_first_chunk::<32>()?;
         let (next, rest) = rest.split_first_chunk::<8>()?;

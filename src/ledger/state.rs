@@ -12,7 +12,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    Holder, IssuedCertificate, KeyHash, LedgerError, Order, Record, RecordState,
+    Change, Export, ExportId, Holder, IssuedCertificate, KeyHash, LedgerError, Order, Record, RecordState,
     entry::{Entry, Event},
     index::{Index, Name, Runs},
     journal::{JournalError, Position, ReadFrame, Reader},
@@ -35,6 +35,8 @@ pub(super) struct Place {
     pub(super) reserved: Position,
     /// Where its certificate is, once issued.
     pub(super) issued: Option<Position>,
+    /// Where the entry is that changed its state last after that, once one has.
+    pub(super) changed: Option<Position>,
     /// What a reservation still needs; only while it is one.
     pub(super) pending: Option<Arc<Pending>>,
 }
@@ -43,41 +45,68 @@ pub(super) struct Place {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Pending {
     pub(super) holder: Holder,
-    /// The device's newest record before this one.
-    pub(super) previous: Option<SerialNumber>,
+    /// The device's newest record before this one: one that was scrapped or revoked.
+    pub(super) replaces: Option<SerialNumber>,
+}
+
+/// A state that comes after the certificate's issue, and the entry that made it so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Later {
+    pub(super) state: RecordState,
+    pub(super) changed: Position,
 }
 
 /// Changes to what lies below.
 #[derive(Debug, Default)]
 pub(super) struct Layer {
+    /// As they were when they were reserved, issued or abandoned.
     pub(super) records: HashMap<SerialNumber, Place>,
+    /// What became of issued ones, which may lie further below.
+    pub(super) later: HashMap<SerialNumber, Later>,
     /// None: the key is free (again).
     pub(super) keys: HashMap<KeyHash, Option<SerialNumber>>,
     /// The device's newest record; none: it has none (any more).
     pub(super) devices: HashMap<DeviceHash, Option<SerialNumber>>,
     pub(super) orders: HashMap<String, OrderPlace>,
+    pub(super) exports: BTreeMap<ExportId, ExportPlace>,
 }
 
-/// An order and where in the journal it begins: nothing was issued under it before.
+/// An order, where in the journal it begins, and how far it is exported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OrderPlace {
     pub(super) order: Order,
+    /// Nothing was issued under it before.
     pub(super) created: Position,
+    /// How many exports it has.
+    pub(super) exports: u32,
+    /// Where the newest of them is; `created` if there is none.
+    pub(super) exported: Position,
+    /// Live certificates recorded behind that.
+    pub(super) unexported: u64,
+}
+
+/// An export and where its entry is: no certificate behind it is part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ExportPlace {
+    pub(super) export: Export,
+    pub(super) position: Position,
 }
 
 impl Layer {
     /// Frees the key and the device of a reservation.
     pub(super) fn release(&mut self, pending: &Pending) {
         self.keys.insert(pending.holder.key_hash, None);
-        self.devices.insert(device_hash(&pending.holder.device), pending.previous);
+        self.devices.insert(device_hash(&pending.holder.device), pending.replaces);
     }
 
     /// Lays `upper` on this layer for good.
     pub(super) fn absorb(&mut self, upper: Layer) {
         self.records.extend(upper.records);
+        self.later.extend(upper.later);
         self.keys.extend(upper.keys);
         self.devices.extend(upper.devices);
         self.orders.extend(upper.orders);
+        self.exports.extend(upper.exports);
     }
 
     /// Forgets that a reservation held its key and device; what lies below knows better.
@@ -119,22 +148,22 @@ impl Memory {
         self.recent.absorb(draft);
     }
 
-    /// How many settled records wait to sink.
+    /// How much that is settled waits to sink: records, changes of their states, orders and exports.
     pub(super) fn settled(&self) -> usize {
-        self.recent.records.len() - self.pending.len()
+        let Layer { records, later, orders, exports, .. } = &self.recent;
+        records.len() - self.pending.len() + later.len() + orders.len() + exports.len()
     }
 
-    /// Begins to sink all that is settled: reservations, and what they hold, stay behind, and so do the orders, which
-    /// are few and looked at with every reservation.
+    /// Begins to sink all that is settled: reservations, and what they hold, stay behind.
     pub(super) fn begin_to_sink(&mut self) -> Arc<Layer> {
         let mut settled = std::mem::take(&mut self.recent);
-        self.recent.orders = settled.orders.clone();
         for serial_number in self.pending.keys() {
             let Some(place) = settled.records.remove(serial_number) else { continue };
-            if let Some(Pending { holder, .. }) = place.pending.as_deref() {
+            if let Some(Pending { holder, replaces }) = place.pending.as_deref() {
                 let device = device_hash(&holder.device);
                 settled.keys.remove(&holder.key_hash);
-                settled.devices.remove(&device);
+                // What the device had before may be settled, and must be found if the reservation is given up.
+                settled.devices.insert(device, *replaces);
                 self.recent.keys.insert(holder.key_hash, Some(*serial_number));
                 self.recent.devices.insert(device, Some(*serial_number));
             }
@@ -188,13 +217,28 @@ impl View<'_> {
 
     /// Where the record of a serial number lies.
     pub(super) fn place(&self, serial: &SerialNumber) -> Result<Option<Place>, LedgerError> {
-        match self.layers().find_map(|layer| layer.records.get(serial)) {
-            Some(place) => Ok(Some(place.clone())),
-            None => self.place_in_journal(serial),
+        let place = match self.layers().find_map(|layer| layer.records.get(serial)) {
+            Some(place) => Some(place.clone()),
+            None => self.place_in_journal(serial)?,
+        };
+        match place {
+            Some(place) if place.state == RecordState::Issued => Ok(Some(match self.later(serial)? {
+                Some(Later { state, changed }) => Place { state, changed: Some(changed), ..place },
+                None => place,
+            })),
+            place => Ok(place),
         }
     }
 
-    /// Reads the journal from a place that is at most some dozens of reservations before this one.
+    /// What became of an issued certificate, if anything did.
+    pub(super) fn later(&self, serial: &SerialNumber) -> Result<Option<Later>, LedgerError> {
+        match self.layers().find_map(|layer| layer.later.get(serial)) {
+            Some(later) => Ok(Some(*later)),
+            None => Ok(self.index.later(serial)?),
+        }
+    }
+
+    /// Reads the journal from a place that is not far before the reservation.
     fn place_in_journal(&self, serial: &SerialNumber) -> Result<Option<Place>, LedgerError> {
         let Some(start) = self.index.before(serial)? else { return Ok(None) };
         let mut reserved = None;
@@ -205,11 +249,12 @@ impl View<'_> {
                 // Serial numbers rise along the journal: this one was never given.
                 (Event::Reserved { serial_number, .. }, None) if serial_number > *serial => return Ok(None),
                 (Event::Issued { serial_number, .. }, Some(reserved)) if serial_number == *serial => {
-                    let state = self.index.later_state(serial)?.unwrap_or(RecordState::Issued);
-                    return Ok(Some(Place { state, reserved, issued: Some(position), pending: None }));
+                    let (state, issued) = (RecordState::Issued, Some(position));
+                    return Ok(Some(Place { state, reserved, issued, changed: None, pending: None }));
                 }
                 (Event::Abandoned { serial_number, .. }, Some(reserved)) if serial_number == *serial => {
-                    return Ok(Some(Place { state: RecordState::Abandoned, reserved, issued: None, pending: None }));
+                    let state = RecordState::Abandoned;
+                    return Ok(Some(Place { state, reserved, issued: None, changed: None, pending: None }));
                 }
                 _ => {}
             }
@@ -240,6 +285,20 @@ impl View<'_> {
         Ok(orders.into_values().collect())
     }
 
+    pub(super) fn export(&self, id: &ExportId) -> Result<Option<ExportPlace>, LedgerError> {
+        match self.layers().find_map(|layer| layer.exports.get(id)) {
+            Some(export) => Ok(Some(export.clone())),
+            None => Ok(self.index.export(id)?),
+        }
+    }
+
+    /// The exports of an order, the oldest first.
+    pub(super) fn exports(&self, order: &str) -> Result<Vec<Export>, LedgerError> {
+        let exports = self.order(order)?.map_or(0, |place| place.exports);
+        let ids = (1..=exports).map(|number| ExportId { order: order.to_owned(), number });
+        ids.filter_map(|id| self.export(&id).transpose()).map(|found| Ok(found?.export)).collect()
+    }
+
     /// Ends the look and gives what the batch changes.
     pub(super) fn into_draft(self) -> Layer {
         self.draft
@@ -250,12 +309,17 @@ impl View<'_> {
         !self.draft.records.contains_key(serial)
     }
 
-    /// For whom a serial number is.
-    pub(super) fn holder(&self, place: &Place) -> Result<Holder, LedgerError> {
+    /// For whom a serial number is, and what it replaces.
+    pub(super) fn holder(&self, place: &Place) -> Result<(Holder, Option<SerialNumber>), LedgerError> {
         match &place.pending {
-            Some(pending) => Ok(pending.holder.clone()),
-            None => Ok(reserved_at(self.journal, place)?.holder),
+            Some(pending) => Ok((pending.holder.clone(), pending.replaces)),
+            None => self.reserved(place).map(|reserved| (reserved.holder, reserved.replaces)),
         }
+    }
+
+    /// The reservation of a serial number; it must be durable.
+    pub(super) fn reserved(&self, place: &Place) -> Result<ReservedEntry, LedgerError> {
+        Ok(reserved_at(self.journal, place)?)
     }
 
     /// All that is known of a serial number.
@@ -266,6 +330,10 @@ impl View<'_> {
             Some(position) => Some(certificate_at(self.journal, position)?),
             None => None,
         };
+        let changed = match place.changed {
+            Some(position) => Some(change_at(self.journal, position)?),
+            None => None,
+        };
         Ok(Some(Record {
             serial_number: *serial_number,
             state: place.state,
@@ -273,6 +341,8 @@ impl View<'_> {
             actor: reserved.actor,
             reserved_at: reserved.time,
             issued,
+            replaces: reserved.replaces,
+            changed,
         }))
     }
 
@@ -282,16 +352,16 @@ impl View<'_> {
     /// Those of the storage, or a sentence if the entry does not fit what is known.
     pub(super) fn apply(&mut self, entry: &Entry, position: Position) -> Result<(), ApplyError> {
         match &entry.event {
-            Event::Reserved { serial_number, holder } => {
-                let previous = self.by_device(&holder.device)?;
-                self.change_order(&holder.order, |order| order.reserved += 1)?;
-                self.hold(*serial_number, position, holder.clone(), previous);
+            Event::Reserved { serial_number, holder, replaces } => {
+                self.change_order(&holder.order, |place| place.order.reserved += 1)?;
+                self.hold(*serial_number, position, Pending { holder: holder.clone(), replaces: *replaces });
             }
             Event::Issued { serial_number, .. } => {
                 let (mut place, pending) = self.reservation(serial_number)?;
-                self.change_order(&pending.holder.order, |order| {
-                    order.reserved -= 1;
-                    order.issued += 1;
+                self.change_order(&pending.holder.order, |place| {
+                    place.order.reserved -= 1;
+                    place.order.issued += 1;
+                    place.unexported += 1;
                 })?;
                 place.state = RecordState::Issued;
                 place.issued = Some(position);
@@ -300,35 +370,65 @@ impl View<'_> {
             }
             Event::Abandoned { serial_number, .. } => {
                 let (mut place, pending) = self.reservation(serial_number)?;
-                self.change_order(&pending.holder.order, |order| order.reserved -= 1)?;
+                self.change_order(&pending.holder.order, |place| place.order.reserved -= 1)?;
                 self.draft.release(&pending);
                 place.pending = None;
                 place.state = RecordState::Abandoned;
                 self.draft.records.insert(*serial_number, place);
             }
-            Event::OrderCreated(terms) => {
-                let order =
-                    Order { terms: terms.clone(), closed: false, issued: 0, reserved: 0, created_at: entry.time };
-                self.draft.orders.insert(terms.id.clone(), OrderPlace { order, created: position });
+            Event::Confirmed { serial_number, order } => {
+                self.change_order(order, |place| place.order.confirmed += 1)?;
+                let later = Later { state: RecordState::Confirmed, changed: position };
+                self.draft.later.insert(*serial_number, later);
             }
-            Event::OrderClosed { id } => self.change_order(id, |order| order.closed = true)?,
+            Event::Scrapped { serial_number, .. } => {
+                self.end_life(serial_number, RecordState::Scrapped, position, |order| {
+                    order.issued -= 1;
+                    order.scrapped += 1;
+                })?;
+            }
+            Event::Revoked { serial_number, .. } => {
+                self.end_life(serial_number, RecordState::Revoked, position, |order| order.revoked += 1)?;
+            }
+            Event::OrderCreated(terms) => {
+                let order = Order::new(terms.clone(), entry.time);
+                let place = OrderPlace { order, created: position, exports: 0, exported: position, unexported: 0 };
+                self.draft.orders.insert(terms.id.clone(), place);
+            }
+            Event::OrderClosed { id } => self.change_order(id, |place| place.order.closed = true)?,
+            Event::ExportCreated { id, certificates } => {
+                self.change_order(&id.order, |place| {
+                    place.exports = id.number;
+                    place.exported = position;
+                    place.unexported = 0;
+                })?;
+                let export = Export {
+                    id: id.clone(),
+                    certificates: *certificates,
+                    created_at: entry.time,
+                    created_by: entry.actor.clone(),
+                    acknowledged: None,
+                };
+                self.draft.exports.insert(id.clone(), ExportPlace { export, position });
+            }
+            Event::ExportAcknowledged { id } => {
+                let unknown = || ApplyError::Misfit(format!("there is no export \"{id}\""));
+                let mut place = self.export(id)?.ok_or_else(unknown)?;
+                place.export.acknowledged = Some((entry.time, entry.actor.clone()));
+                self.draft.exports.insert(id.clone(), place);
+            }
             Event::Checkpoint { .. } => {}
         }
         Ok(())
     }
 
     /// Binds key and device to a reservation, without counting it.
-    pub(super) fn hold(
-        &mut self,
-        serial_number: SerialNumber,
-        position: Position,
-        holder: Holder,
-        previous: Option<SerialNumber>,
-    ) {
-        self.draft.keys.insert(holder.key_hash, Some(serial_number));
-        self.draft.devices.insert(device_hash(&holder.device), Some(serial_number));
-        let pending = Some(Arc::new(Pending { holder, previous }));
-        let place = Place { state: RecordState::Reserved, reserved: position, issued: None, pending };
+    pub(super) fn hold(&mut self, serial_number: SerialNumber, position: Position, pending: Pending) {
+        self.draft.keys.insert(pending.holder.key_hash, Some(serial_number));
+        self.draft.devices.insert(device_hash(&pending.holder.device), Some(serial_number));
+        let pending = Some(Arc::new(pending));
+        let state = RecordState::Reserved;
+        let place = Place { state, reserved: position, issued: None, changed: None, pending };
         self.draft.records.insert(serial_number, place);
     }
 
@@ -342,8 +442,33 @@ impl View<'_> {
         }
     }
 
-    /// Changes an order's counts; a holder without an order counts nowhere.
-    fn change_order(&mut self, id: &str, change: impl FnOnce(&mut Order)) -> Result<(), ApplyError> {
+    /// A live certificate is scrapped or revoked; `count` is its order's.
+    fn end_life(
+        &mut self,
+        serial_number: &SerialNumber,
+        state: RecordState,
+        changed: Position,
+        count: impl FnOnce(&mut Order),
+    ) -> Result<(), ApplyError> {
+        let live = self.place(serial_number)?.filter(|place| place.state.is_live());
+        let not_live = || ApplyError::Misfit(format!("the certificate {serial_number} is not live"));
+        let place = live.ok_or_else(not_live)?;
+        let (holder, _) = self.holder(&place)?;
+        self.change_order(&holder.order, |order| {
+            if place.state == RecordState::Confirmed {
+                order.order.confirmed -= 1;
+            }
+            if place.issued > Some(order.exported) {
+                order.unexported -= 1;
+            }
+            count(&mut order.order);
+        })?;
+        self.draft.later.insert(*serial_number, Later { state, changed });
+        Ok(())
+    }
+
+    /// Changes what is known of an order; a holder without an order counts nowhere.
+    fn change_order(&mut self, id: &str, change: impl FnOnce(&mut OrderPlace)) -> Result<(), ApplyError> {
         if id.is_empty() {
             return Ok(());
         }
@@ -352,7 +477,7 @@ impl View<'_> {
             self.draft.orders.insert(id.to_owned(), order);
         }
         if let Some(place) = self.draft.orders.get_mut(id) {
-            change(&mut place.order);
+            change(place);
         }
         Ok(())
     }
@@ -372,18 +497,32 @@ impl From<LedgerError> for ApplyError {
     }
 }
 
-struct ReservedEntry {
-    time: Timestamp,
-    actor: super::Actor,
-    holder: Holder,
+/// An entry that gave a serial number to a device.
+pub(super) struct ReservedEntry {
+    pub(super) time: Timestamp,
+    pub(super) actor: super::Actor,
+    pub(super) holder: Holder,
+    pub(super) replaces: Option<SerialNumber>,
 }
 
 fn reserved_at(journal: &Reader, place: &Place) -> Result<ReservedEntry, JournalError> {
     let Entry { time, actor, event } = journal.entry(place.reserved)?;
     match event {
-        Event::Reserved { holder, .. } => Ok(ReservedEntry { time, actor, holder }),
+        Event::Reserved { holder, replaces, .. } => Ok(ReservedEntry { time, actor, holder, replaces }),
         _ => Err(journal.misfit(place.reserved, "the index says that a reservation is here")),
     }
+}
+
+/// What the entry at `changed` says about a certificate.
+pub(super) fn change_at(journal: &Reader, changed: Position) -> Result<Change, JournalError> {
+    let Entry { time: at, actor: by, event } = journal.entry(changed)?;
+    let (scrap_reason, revocation_reason) = match event {
+        Event::Confirmed { .. } => (String::new(), None),
+        Event::Scrapped { reason, .. } => (reason, None),
+        Event::Revoked { reason, .. } => (String::new(), Some(reason)),
+        _ => return Err(journal.misfit(changed, "the index says that a certificate changed here")),
+    };
+    Ok(Change { at, by, scrap_reason, revocation_reason })
 }
 
 /// The certificate whose entry is at `position`.

@@ -10,10 +10,13 @@
 //!
 //! Every arrow is a bounded channel (the window), so whoever is slow slows the others and memory stays as it is.
 //!
+//! [`confirm`] is a conversation of its own: it says which devices have taken what they got.
+//!
 //! [`source`] reads, [`sign`] speaks with the daemon, [`output`] writes, [`progress`] tells a person. Nothing is kept
 //! between runs but the certificates themselves: a device whose certificate is there is done, every other one is asked
 //! for again, because a retry is free at the daemon.
 
+pub mod confirm;
 pub mod enroll;
 pub mod output;
 pub mod progress;

@@ -61,6 +61,8 @@ pub struct Job {
     pub order: String,
     /// The profile of their certificates.
     pub profile: String,
+    /// The devices' certificates were scrapped or revoked, and they are to have new ones.
+    pub reissue: bool,
     /// Where the CSRs are.
     pub input: Input,
     /// The folder for certificates; made if absent.
@@ -344,6 +346,7 @@ impl Session<'_> {
             order: self.job.order.clone(),
             profile: self.job.profile.clone(),
             csr: wanted.csr.clone(),
+            reissue: self.job.reissue,
         };
         // It is never full (see `exchange`). If it is closed, the stream is broken, and its replies say why.
         let _ = requests.try_send(request);

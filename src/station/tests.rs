@@ -27,7 +27,8 @@ use super::{
 use crate::{
     client::{Connection, Daemon},
     proto::{
-        GetIssuerReply, GetIssuerRequest, IssueReply, IssueRequest, IssuedCertificate, Issuer as ListedIssuer, Profile,
+        ConfirmReply, ConfirmRequest, GetIssuerReply, GetIssuerRequest, IssueReply, IssueRequest, IssuedCertificate,
+        Issuer as ListedIssuer, Profile,
         issuance_server::{Issuance, IssuanceServer},
         issue_reply::Result as Answer,
     },
@@ -126,6 +127,10 @@ impl Issuance for Service {
         Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(stream))))
     }
 
+    async fn confirm(&self, _: Request<ConfirmRequest>) -> Result<Response<ConfirmReply>, Status> {
+        Err(Status::unimplemented("signing is what is tried here"))
+    }
+
     async fn get_issuer(&self, _: Request<GetIssuerRequest>) -> Result<Response<GetIssuerReply>, Status> {
         let chain = vec![self.0.ca.der.clone().into()];
         Ok(Response::new(GetIssuerReply {
@@ -176,6 +181,7 @@ impl Scene {
         let job = Job {
             order: "order-1".into(),
             profile: "device".into(),
+            reissue: false,
             input: Input::Folder(csrs),
             out: folder.path().join("out"),
             chain: true,

@@ -91,7 +91,7 @@ impl Station {
 fn must_all_be_issued_once(site: &Site, keys: &Keys) {
     succeeded(&site.operator(&["export", "create", "--order", "o1", "--format", "jsonl", "--out", "export"]));
     let mut exported = BTreeMap::new();
-    for line in fs::read_to_string(site.path("export/o1.jsonl")).unwrap().lines() {
+    for line in fs::read_to_string(site.path("export/o1.0001.jsonl")).unwrap().lines() {
         let line: BTreeMap<String, String> = serde_json::from_str(line).unwrap();
         let certificate = pem::parse(&line["certificate_pem"]).unwrap().into_contents();
         assert!(exported.insert(line["device_id"].clone(), certificate).is_none(), "twice: {}", line["device_id"]);

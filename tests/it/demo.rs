@@ -52,7 +52,7 @@ fn the_demo_leaves_a_factory_that_goes_on_where_it_ended() {
     for judge in ["openssl", "gnutls", "go"] {
         judge_under(&folder, judge, "ca/issuer.pem", &certificates);
     }
-    let exported = fs::read_to_string(folder.join("export/demo-order.aws-bulk.jsonl")).unwrap();
+    let exported = fs::read_to_string(folder.join("export/demo-order.0001.aws-bulk.jsonl")).unwrap();
     assert_eq!(exported.lines().count(), 60);
     // Nothing secret is open to others.
     for name in ["hsm/pin", "tls/key.pem", "stations/line1-1/key.pem"] {

@@ -3,7 +3,8 @@
 use std::{fs, path::Path};
 
 use birthmark::ledger::{
-    Action, Actor, Holder, Ledger, Operation, OrderTerms, Outcome, Record, Records, Refusal,
+    Action, Actor, Export, Holder, Ledger, Operation, OrderTerms, Outcome, Record, RecordState, Records, Refusal,
+    RevocationReason,
     embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
 };
 use jiff::Timestamp;
@@ -64,12 +65,55 @@ fn issue(ledger: &mut EmbeddedLedger, numbers: std::ops::Range<u32>) {
     }
 }
 
+/// How long after its issue something becomes of a certificate: long enough for it to have sunk into the index.
+const LATER: u32 = 100;
+
+/// What becomes of a device's certificate.
+fn fate(number: u32) -> RecordState {
+    match number % 20 {
+        3 => RecordState::Scrapped,
+        8 => RecordState::Revoked,
+        13 => RecordState::Issued,
+        _ => RecordState::Confirmed,
+    }
+}
+
+/// As [`issue`], and lets the fates of earlier devices come true; an export now and then.
+fn live(ledger: &mut EmbeddedLedger, records: &EmbeddedRecords, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        issue(ledger, number..number + 1);
+        let Some(number) = number.checked_sub(LATER) else { continue };
+        let serial_number = records.by_device(&format!("d{number}")).unwrap().unwrap().serial_number;
+        let confirm = Action::Confirm { serial_number };
+        let actions = match fate(number) {
+            // Some are confirmed before.
+            RecordState::Scrapped if number.is_multiple_of(3) => {
+                vec![confirm, Action::Scrap { serial_number, reason: "a test".into() }]
+            }
+            RecordState::Scrapped => vec![Action::Scrap { serial_number, reason: "a test".into() }],
+            RecordState::Revoked => {
+                vec![Action::Revoke { serial_number, reason: RevocationReason::KeyCompromise }]
+            }
+            RecordState::Confirmed => vec![confirm],
+            _ => vec![],
+        };
+        for action in actions {
+            assert!(matches!(one(ledger, action), Outcome::Changed { retry: false }));
+        }
+        if number.is_multiple_of(150) {
+            assert!(matches!(one(ledger, Action::CreateExport { order: "o".into() }), Outcome::Export(_)));
+        }
+    }
+}
+
 /// All that can be asked about these devices.
 #[derive(Debug, PartialEq)]
 struct Answers {
     records: Vec<Record>,
     orders: Vec<birthmark::ledger::Order>,
-    exported: Vec<Record>,
+    issued: Vec<Record>,
+    exports: Vec<Export>,
+    exported: Vec<Vec<Record>>,
 }
 
 fn answers(records: &EmbeddedRecords, devices: u32) -> Answers {
@@ -78,24 +122,33 @@ fn answers(records: &EmbeddedRecords, devices: u32) -> Answers {
         assert_eq!(records.by_serial_number(&record.serial_number).unwrap().as_ref(), Some(record));
     }
     assert_eq!(records.by_device("nobody").unwrap(), None);
-    let exported = records.issued_under("o").unwrap().collect::<Result<_, _>>().unwrap();
-    Answers { records: found, orders: records.orders().unwrap(), exported }
+    let issued = records.issued_under("o").unwrap().collect::<Result<_, _>>().unwrap();
+    let exports = records.exports("o").unwrap();
+    let exported = exports.iter().map(|export| {
+        assert_eq!(records.export(&export.id).unwrap().as_ref(), Some(export));
+        records.exported(&export.id).unwrap().collect::<Result<_, _>>().unwrap()
+    });
+    Answers { records: found, orders: records.orders().unwrap(), issued, exported: exported.collect(), exports }
 }
 
 /// The rules hold as well: retries are answered, keys and devices are bound.
 fn rules_hold(ledger: &mut EmbeddedLedger, devices: u32) {
     for number in (0..devices).step_by(7) {
-        match one(ledger, Action::Reserve(holder(number))) {
+        let thief = Holder { device: "thief".into(), ..holder(number) };
+        assert!(matches!(one(ledger, Action::Reserve(thief)), Outcome::Refused(Refusal::KeyReused { .. })));
+        let second_key = Holder { key_hash: [1; 32], ..holder(number) };
+        let (again, second) = (one(ledger, Action::Reserve(holder(number))), one(ledger, Action::Reserve(second_key)));
+        match again {
             Outcome::Replay { certificate, .. } => {
-                assert_eq!(certificate, format!("certificate of {number}").as_bytes())
+                assert_eq!(certificate, format!("certificate of {number}").as_bytes());
+                assert!(matches!(second, Outcome::Refused(Refusal::DeviceHasCertificate { .. })), "{second:?}");
+            }
+            Outcome::Refused(Refusal::KeyBlocked { state, .. }) => {
+                assert_eq!(state, fate(number));
+                assert!(matches!(second, Outcome::Refused(Refusal::ReissueRequired { .. })), "{second:?}");
             }
             other => panic!("{other:?}"),
         }
-        let thief = Holder { device: "thief".into(), ..holder(number) };
-        let second_key = Holder { key_hash: [1; 32], ..holder(number) };
-        assert!(matches!(one(ledger, Action::Reserve(thief)), Outcome::Refused(Refusal::KeyReused { .. })));
-        let refused = one(ledger, Action::Reserve(second_key));
-        assert!(matches!(refused, Outcome::Refused(Refusal::DeviceHasCertificate { .. })), "{refused:?}");
     }
 }
 
@@ -124,17 +177,25 @@ fn a_lost_old_or_broken_index_changes_no_answer() {
     let index = folder.path().join("index");
     let (mut ledger, records) = open(folder.path());
     create_order(&mut ledger);
-    issue(&mut ledger, 0..DEVICES / 2);
+    live(&mut ledger, &records, 0..DEVICES / 2);
     drop(records);
     ledger.close().unwrap();
     let old = tempfile::tempdir().unwrap();
     copy(&index, old.path());
 
     let (mut ledger, records) = open(folder.path());
-    issue(&mut ledger, DEVICES / 2..DEVICES);
+    live(&mut ledger, &records, DEVICES / 2..DEVICES);
     let expected = answers(&records, DEVICES);
-    assert_eq!(expected.orders[0].issued, u64::from(DEVICES));
-    assert_eq!(expected.exported.len(), DEVICES as usize);
+    let fates = |state| (0..DEVICES - LATER).filter(|number| fate(*number) == state).count() as u64;
+    let order = &expected.orders[0];
+    assert_eq!(order.scrapped, fates(RecordState::Scrapped));
+    assert_eq!((order.issued, order.revoked), (u64::from(DEVICES) - order.scrapped, fates(RecordState::Revoked)));
+    assert_eq!(order.confirmed, fates(RecordState::Confirmed));
+    assert_eq!(expected.issued.len(), DEVICES as usize);
+    assert_eq!(expected.issued, expected.records);
+    let counts: Vec<_> = expected.exports.iter().map(|export| export.certificates as usize).collect();
+    assert_eq!(expected.exported.iter().map(Vec::len).collect::<Vec<_>>(), counts);
+    assert_eq!(counts.len(), 10);
     drop(records);
     ledger.close().unwrap();
     let good = tempfile::tempdir().unwrap();

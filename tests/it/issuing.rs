@@ -142,8 +142,10 @@ async fn roles_are_kept_apart() {
         Answer::of_call(&refused).must_be(Code::PermissionDenied, "ROLE_REQUIRED");
     }
     use birthmark::proto::{
-        CloseOrderRequest, CreateOrderRequest, ExportRequest, GetIssuerRequest, GetOrderRequest, GetRecordRequest,
-        ListOrdersRequest, admin_client::AdminClient, issuance_client::IssuanceClient,
+        AcknowledgeExportRequest, CloseOrderRequest, ConfirmRequest, CreateExportRequest, CreateOrderRequest,
+        GetExportRequest, GetIssuerRequest, GetOrderRequest, GetRecordRequest, ListExportsRequest, ListOrdersRequest,
+        ListRecordsRequest, RevokeCertificateRequest, ScrapCertificateRequest, admin_client::AdminClient,
+        issuance_client::IssuanceClient,
     };
     let order = GetOrderRequest { id: "o1".into() };
     let close = CloseOrderRequest { id: "o1".into() };
@@ -153,7 +155,17 @@ async fn roles_are_kept_apart() {
     let denied = [
         auditor.close_order(close.clone()).await.unwrap_err(),
         auditor.create_order(CreateOrderRequest::default()).await.unwrap_err(),
+        auditor.scrap_certificate(ScrapCertificateRequest::default()).await.unwrap_err(),
+        auditor.revoke_certificate(RevokeCertificateRequest::default()).await.unwrap_err(),
+        auditor.create_export(CreateExportRequest::default()).await.unwrap_err(),
+        auditor.acknowledge_export(AcknowledgeExportRequest::default()).await.unwrap_err(),
+        IssuanceClient::new(site.connect(&daemon, "auditor", "bob").await)
+            .confirm(ConfirmRequest::default())
+            .await
+            .unwrap_err(),
     ];
+    assert!(auditor.list_records(ListRecordsRequest { order: "o1".into() }).await.is_ok());
+    assert!(auditor.list_exports(ListExportsRequest { order: "o1".into() }).await.is_ok());
     let mut station = AdminClient::new(site.connect(&daemon, "station", "line1/t1").await);
     let all = [
         station.get_order(order.clone()).await.unwrap_err(),
@@ -161,7 +173,13 @@ async fn roles_are_kept_apart() {
         station.close_order(close.clone()).await.unwrap_err(),
         station.create_order(CreateOrderRequest::default()).await.unwrap_err(),
         station.get_record(GetRecordRequest::default()).await.unwrap_err(),
-        station.export(ExportRequest { order: "o1".into() }).await.unwrap_err(),
+        station.list_records(ListRecordsRequest { order: "o1".into() }).await.unwrap_err(),
+        station.scrap_certificate(ScrapCertificateRequest::default()).await.unwrap_err(),
+        station.revoke_certificate(RevokeCertificateRequest::default()).await.unwrap_err(),
+        station.create_export(CreateExportRequest { order: "o1".into() }).await.unwrap_err(),
+        station.list_exports(ListExportsRequest { order: "o1".into() }).await.unwrap_err(),
+        station.get_export(GetExportRequest { id: "o1.0001".into() }).await.unwrap_err(),
+        station.acknowledge_export(AcknowledgeExportRequest { id: "o1.0001".into() }).await.unwrap_err(),
     ];
     for status in denied.iter().chain(&all) {
         Answer::of_call(status).must_be(Code::PermissionDenied, "ROLE_REQUIRED");

@@ -1,5 +1,5 @@
 //! The daemon killed (SIGKILL) at random moments under load, again and again: in its start, in its recovery, between
-//! reservation and record, between record and reply.
+//! reservation and record, between record and reply. Some of the certificates are confirmed and some scrapped meanwhile.
 //!
 //! `BIRTHMARK_KILL_ROUNDS` sets how often, `BIRTHMARK_SEED` repeats the moments of a run (the machine's own timing
 //! differs all the same).
@@ -11,13 +11,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use birthmark::proto::{IssueRequest, IssuedCertificate};
+use birthmark::proto::{
+    ConfirmRequest, IssueRequest, IssuedCertificate, ScrapCertificateRequest, admin_client::AdminClient,
+    issuance_client::IssuanceClient,
+};
+use bytes::Bytes;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::timeout;
+use tonic::{Status, transport::Channel};
 
 use crate::{
     site::{Answer, Daemon, IssueStream, PATIENCE, Site, csr, request},
-    token::text,
+    token::{succeeded, text},
 };
 
 const STATIONS: usize = 3;
@@ -35,13 +40,24 @@ struct Station {
     held: HashMap<String, (IssueRequest, IssuedCertificate)>,
     /// Devices whose certificate came since it was last asked for again.
     fresh: Vec<String>,
+    /// The daemon said that these are confirmed.
+    confirmed: Vec<Bytes>,
+    /// The daemon was asked to scrap these, and may not have answered.
+    scrapped: Vec<Bytes>,
     asked: usize,
 }
 
 impl Station {
     fn new(number: usize) -> Self {
-        let (unanswered, held) = (BTreeMap::new(), HashMap::new());
-        Station { name: format!("line1/t{number}"), unanswered, held, fresh: Vec::new(), asked: 0 }
+        Station {
+            name: format!("line1/t{number}"),
+            unanswered: BTreeMap::new(),
+            held: HashMap::new(),
+            fresh: Vec::new(),
+            confirmed: Vec::new(),
+            scrapped: Vec::new(),
+            asked: 0,
+        }
     }
 
     /// A new device's request; every fourth on the small order.
@@ -54,7 +70,9 @@ impl Station {
 
     /// Asks until the daemon is gone.
     async fn work(&mut self, site: &Site, daemon: &Daemon) {
-        let Some(mut stream) = self.connect(site, daemon).await else { return };
+        let Some(channel) = daemon.try_connect(site.identity("station", &self.name)).await else { return };
+        let Ok(mut stream) = timeout(PATIENCE, IssueStream::open(channel.clone())).await.unwrap() else { return };
+        let mut issuance = IssuanceClient::new(channel);
         let mut open = 0;
         for again in self.unanswered.values().cloned().collect::<Vec<_>>() {
             if stream.try_send(again).await.is_err() {
@@ -73,7 +91,29 @@ impl Station {
             }
             let Ok(Some(reply)) = stream.receive().await else { return };
             open -= 1;
+            let device = reply.request_id.clone();
             self.take(reply);
+            let Some((request, issued)) = self.held.get(&device) else { continue };
+            let serial_number = issued.serial_number.clone();
+            match self.asked % 8 {
+                0 => {
+                    let serial_numbers = vec![serial_number.clone()];
+                    let Ok(reply) = issuance.confirm(ConfirmRequest { serial_numbers }).await else { return };
+                    if reply.into_inner().results[0].error.is_none() {
+                        self.confirmed.push(serial_number);
+                    }
+                }
+                4 if request.order == "large" => {
+                    self.held.remove(&device);
+                    self.fresh.retain(|fresh| *fresh != device);
+                    self.scrapped.push(serial_number.clone());
+                    let Some(channel) = daemon.try_connect_locally().await else { return };
+                    if scrap(&mut AdminClient::new(channel), serial_number).await.is_err() {
+                        return;
+                    }
+                }
+                _ => {}
+            }
         }
     }
 
@@ -119,12 +159,21 @@ impl Station {
             self.take(reply);
         }
         assert!(self.unanswered.is_empty());
+        let mut admin = daemon.admin().await;
+        for serial_number in &self.scrapped {
+            scrap(&mut admin, serial_number.clone()).await.unwrap();
+        }
     }
 
     async fn connect(&self, site: &Site, daemon: &Daemon) -> Option<IssueStream> {
         let channel = daemon.try_connect(site.identity("station", &self.name)).await?;
         timeout(PATIENCE, IssueStream::open(channel)).await.unwrap().ok()
     }
+}
+
+async fn scrap(admin: &mut AdminClient<Channel>, serial_number: Bytes) -> Result<(), Status> {
+    let request = ScrapCertificateRequest { serial_number, reason: "a test".into() };
+    admin.scrap_certificate(request).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,6 +276,14 @@ impl Copy {
     }
 }
 
+/// The certificates of an order, by serial number, and their states.
+fn states(site: &Site, order: &str) -> HashMap<String, String> {
+    let listed = succeeded(&site.operator(&["record", "list", "--order", order, "--json"]));
+    let records = listed.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let word = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    records.map(|record| (word(&record["serial_number"]), word(&record["state"]))).collect()
+}
+
 /// Everybody has an answer; then the orders count exactly what the stations hold, and the journal verifies.
 async fn check(site: &Site, daemon: &Daemon, stations: &mut [Station], last: bool) {
     for station in &mut *stations {
@@ -254,7 +311,19 @@ async fn check(site: &Site, daemon: &Daemon, stations: &mut [Station], last: boo
         }
         let told = site.order(order);
         assert_eq!((&told["issued"], &told["reserved"]), (&count.into(), &0.into()), "{order}");
+        let states = states(site, order);
+        let scrapped = stations.iter().flat_map(|station| &station.scrapped);
+        let confirmed = stations.iter().flat_map(|station| &station.confirmed);
+        let expected = scrapped.map(|serial| (serial, "scrapped")).chain(confirmed.map(|serial| (serial, "confirmed")));
+        for (serial, state) in expected {
+            let serial = hex::encode(serial);
+            assert!(states.get(&serial).is_none_or(|found| found == state), "{serial} is not {state}");
+        }
+        let scrapped = states.values().filter(|state| *state == "scrapped").count();
+        assert_eq!((told["scrapped"].as_u64(), states.len()), (Some(scrapped as u64), count + scrapped), "{order}");
     }
+    let ended: usize = stations.iter().map(|station| station.scrapped.len()).sum();
+    assert_eq!(site.order("large")["scrapped"], ended);
     let verified = site.token.birthmark(&["journal", "verify", "data", "--trusted-key", "ca/audit.pem"]);
     assert!(verified.status.success(), "{}", text(&verified.stderr));
 }

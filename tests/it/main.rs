@@ -14,6 +14,7 @@ mod hsm;
 mod index;
 mod issuing;
 mod kill;
+mod life;
 mod operators;
 mod ops;
 mod policy;

@@ -71,6 +71,8 @@ enum Acknowledged {
     Reserved(SerialNumber, String),
     Issued(SerialNumber),
     Abandoned(SerialNumber),
+    Confirmed(SerialNumber),
+    Scrapped(SerialNumber),
     /// A copy of the index as it is now was kept under this number.
     Index(u32),
 }
@@ -82,6 +84,8 @@ impl Acknowledged {
             Acknowledged::Reserved(serial, device) => format!("reserved {serial} {device}\n"),
             Acknowledged::Issued(serial) => format!("issued {serial}\n"),
             Acknowledged::Abandoned(serial) => format!("abandoned {serial}\n"),
+            Acknowledged::Confirmed(serial) => format!("confirmed {serial}\n"),
+            Acknowledged::Scrapped(serial) => format!("scrapped {serial}\n"),
             Acknowledged::Index(number) => format!("index {number}\n"),
         }
     }
@@ -93,6 +97,8 @@ impl Acknowledged {
             ["reserved", serial, device] => Acknowledged::Reserved(serial.parse().unwrap(), device.into()),
             ["issued", serial] => Acknowledged::Issued(serial.parse().unwrap()),
             ["abandoned", serial] => Acknowledged::Abandoned(serial.parse().unwrap()),
+            ["confirmed", serial] => Acknowledged::Confirmed(serial.parse().unwrap()),
+            ["scrapped", serial] => Acknowledged::Scrapped(serial.parse().unwrap()),
             ["index", number] => Acknowledged::Index(number.parse().unwrap()),
             _ => panic!("{line}"),
         }
@@ -106,6 +112,8 @@ struct Work {
     random: StdRng,
     devices: u32,
     pending: Vec<(SerialNumber, String)>,
+    /// Certificates of which nothing became yet.
+    issued: Vec<SerialNumber>,
 }
 
 impl Work {
@@ -118,7 +126,7 @@ impl Work {
         self.acknowledgements.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Some batches of new reservations, records and ends of reservations.
+    /// Some batches of new reservations, records and ends of reservations, and of what becomes of certificates.
     fn batches(&mut self, ledger: &mut EmbeddedLedger, batches: u32) {
         for _ in 0..batches {
             let mut operations = Vec::new();
@@ -139,6 +147,13 @@ impl Work {
                 };
                 operations.push(operation(action));
             }
+            let changed = self.random.random_range(0..=self.issued.len());
+            for serial_number in self.issued.drain(..changed) {
+                operations.push(operation(match self.random.random_ratio(1, 3) {
+                    true => Action::Scrap { serial_number, reason: "a test".into() },
+                    false => Action::Confirm { serial_number },
+                }));
+            }
             let asked = operations.clone();
             let outcomes = ledger.commit(Timestamp::now(), operations).unwrap();
             let mut devices = devices.into_iter();
@@ -150,7 +165,16 @@ impl Work {
                         self.pending.push((serial, device.clone()));
                         Acknowledged::Reserved(serial, device)
                     }
-                    (Outcome::Recorded, Action::Record { serial_number, .. }) => Acknowledged::Issued(serial_number),
+                    (Outcome::Recorded, Action::Record { serial_number, .. }) => {
+                        self.issued.push(serial_number);
+                        Acknowledged::Issued(serial_number)
+                    }
+                    (Outcome::Changed { .. }, Action::Confirm { serial_number }) => {
+                        Acknowledged::Confirmed(serial_number)
+                    }
+                    (Outcome::Changed { .. }, Action::Scrap { serial_number, .. }) => {
+                        Acknowledged::Scrapped(serial_number)
+                    }
                     (Outcome::Abandoned, Action::Abandon { serial_number, .. }) => {
                         Acknowledged::Abandoned(serial_number)
                     }
@@ -184,7 +208,8 @@ fn workload() {
     let part = number(PART) as u32;
     let random = StdRng::seed_from_u64(number("BIRTHMARK_SEED") ^ u64::from(part));
     let acknowledgements = File::options().create(true).append(true).open(folder.join("acknowledgements")).unwrap();
-    let mut work = Work { folder, acknowledgements, random, devices: 1000 * part, pending: Vec::new() };
+    let mut work =
+        Work { folder, acknowledgements, random, devices: 1000 * part, pending: Vec::new(), issued: Vec::new() };
     if part > 1 {
         work.keep_index(part);
     }
@@ -393,7 +418,7 @@ fn check(case: &Case, folder: &Path) {
 
     // It goes on as if nothing had been: what is issued is a retry, what is not can be issued.
     if records.order("o").unwrap().is_some() {
-        if let Some(record) = found.last() {
+        if let Some(record) = found.iter().rfind(|record| record.state.is_live()) {
             let again =
                 ledger.commit(Timestamp::now(), vec![operation(Action::Reserve(record.holder.clone()))]).unwrap();
             let expected = &record.issued.as_ref().unwrap().certificate;
@@ -428,7 +453,11 @@ fn must_hold_what_was_acknowledged(case: &Case, records: &EmbeddedRecords, found
             Acknowledged::Index(_) => continue,
             // What became of it may have been durable, and not acknowledged yet.
             Acknowledged::Reserved(serial, _) => (serial, &[RecordState::Abandoned, RecordState::Issued][..]),
-            Acknowledged::Issued(serial) => (serial, &[RecordState::Issued][..]),
+            Acknowledged::Issued(serial) => {
+                (serial, &[RecordState::Issued, RecordState::Confirmed, RecordState::Scrapped][..])
+            }
+            Acknowledged::Confirmed(serial) => (serial, &[RecordState::Confirmed][..]),
+            Acknowledged::Scrapped(serial) => (serial, &[RecordState::Scrapped][..]),
             Acknowledged::Abandoned(serial) => (serial, &[RecordState::Abandoned][..]),
         };
         if !later.insert(*serial) {
@@ -442,9 +471,11 @@ fn must_hold_what_was_acknowledged(case: &Case, records: &EmbeddedRecords, found
         let expected = certificate(&record.holder.device, &record.serial_number);
         assert_eq!(record.issued.as_ref().unwrap().certificate, expected, "{about}: {:?}", record.serial_number);
     }
-    let issued = records.order("o").unwrap().map_or(0, |order| order.issued);
-    assert_eq!(issued, found.len() as u64, "{about}");
-    issued
+    let counts = records.order("o").unwrap().map_or((0, 0, 0), |order| (order.issued, order.confirmed, order.scrapped));
+    let of = |state| found.iter().filter(|record| record.state == state).count() as u64;
+    let (confirmed, scrapped) = (of(RecordState::Confirmed), of(RecordState::Scrapped));
+    assert_eq!(counts, (found.len() as u64 - scrapped, confirmed, scrapped), "{about}");
+    counts.0
 }
 
 fn noise(folder: &Path, seed: u64) {

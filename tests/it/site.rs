@@ -345,6 +345,12 @@ impl Daemon {
         connection.daemon().unwrap().connect().await.unwrap()
     }
 
+    /// As [`Daemon::connect_locally`], but the daemon may be gone.
+    pub(crate) async fn try_connect_locally(&self) -> Option<Channel> {
+        let connection = Connection { server: None, identity: None, socket: Some(self.socket.clone()) };
+        tokio::time::timeout(PATIENCE, connection.daemon().unwrap().connect()).await.unwrap().ok()
+    }
+
     pub(crate) async fn admin(&self) -> AdminClient<Channel> {
         AdminClient::new(self.connect_locally().await)
     }
@@ -505,6 +511,7 @@ pub(crate) fn request(device: &str, order: &str, csr: Vec<u8>) -> IssueRequest {
         order: order.to_owned(),
         profile: "device".to_owned(),
         csr: csr.into(),
+        reissue: false,
     }
 }
 

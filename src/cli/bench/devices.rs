@@ -49,6 +49,7 @@ fn request(number: usize) -> anyhow::Result<Bytes> {
         device_id,
         order: ORDER.into(),
         profile: "device".into(),
+        reissue: false,
     };
     Ok(request.encode_to_vec().into())
 }

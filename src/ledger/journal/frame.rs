@@ -26,6 +26,11 @@ impl Position {
         self.0 as u32
     }
 
+    /// Whether `other` is in the same file and less than so many bytes away.
+    pub(crate) fn is_within(self, bytes: u32, other: Position) -> bool {
+        self.segment() == other.segment() && self.offset().abs_diff(other.offset()) < bytes
+    }
+
     /// As the index stores it.
     pub(crate) fn to_bytes(self) -> [u8; 8] {
         self.0.to_be_bytes()
