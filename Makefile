@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test soak lint fuzz audit fixtures clean
+.PHONY: help demo test soak peers lint fuzz audit fixtures clean
 
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
@@ -32,6 +32,11 @@ soak: target/go-judge ## kills, power cuts and HSM faults for longer (BIRTHMARK_
 	BIRTHMARK_KILL_ROUNDS=$${BIRTHMARK_KILL_ROUNDS:-5000} BIRTHMARK_POWER_STATES=$${BIRTHMARK_POWER_STATES:-500000} \
 		BIRTHMARK_SOAK_SECONDS=$${BIRTHMARK_SOAK_SECONDS:-600} \
 		cargo test --release --locked --test it -- --nocapture --test-threads 1 kill:: power_cut:: mixed_faults
+
+peers: ## certificates a second beside cfssl, openssl and python-x509-pkcs11, on this machine (SECONDS_EACH)
+	@$(INSTALL) softhsm2-util=softhsm2
+	cargo build --release --locked
+	benches/peers/run.sh
 
 lint: target/go-judge ## format, clippy, docs, dependencies; the shell, Go and Python around it
 	@$(INSTALL) shellcheck=shellcheck python3=python3 git=git
@@ -64,7 +69,7 @@ fixtures: ## makes the CSRs of tests/fixtures anew, with the programs of others
 
 clean: ## removes all that was built, not what was installed
 	cargo clean
-	rm -rf $(VENV) tests/.venv-fixtures demo
+	rm -rf $(VENV) tests/.venv-fixtures benches/peers/.venv demo
 
 $(VENV)/ready: tests/python/requirements.txt
 	@$(INSTALL) python3=python3 python3:ensurepip=python3-venv

@@ -1,6 +1,7 @@
 //! What a user sees: the `birthmark` program with a real SoftHSM token, real files and `openssl` as the second opinion.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)] // A test ends by panicking.
 
+mod bench;
 mod ceremony;
 mod checkpoints;
 mod clients;

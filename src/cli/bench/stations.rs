@@ -199,10 +199,10 @@ async fn measure(args: Args, encoded: Vec<Bytes>) -> anyhow::Result<Measured> {
     let latency = Histogram::new_with_bounds(1, 600_000_000_000, 3)?;
     let tally = Tally { counted: Counted::None, certificates: 0, latency, failure: None };
     let measurement = Rc::new(Measurement { requests, tally: RefCell::new(tally), over: Notify::new() });
-    let mut senders = Vec::new();
+    // Without its sender a stream would end.
+    let senders: Arc<[_]> = streams.iter().map(|(sender, _)| sender.clone()).collect();
     for (sender, replies) in streams {
-        senders.push(sender.clone());
-        let refill = if args.rate.is_none() { Some(sender) } else { None };
+        let refill = args.rate.is_none().then_some(sender);
         tokio::task::spawn_local(receive(Rc::clone(&measurement), replies, refill));
     }
     step(&format!("{} stations stream for {} s, after {} s to warm up", args.stations, args.seconds, args.warm_up));
@@ -210,7 +210,7 @@ async fn measure(args: Args, encoded: Vec<Bytes>) -> anyhow::Result<Measured> {
     let (warm_up, seconds) = (Duration::from_secs(args.warm_up), Duration::from_secs(args.seconds));
     match args.rate {
         None => {
-            for sender in &senders {
+            for sender in senders.iter() {
                 for request in (0..args.window).map_while(|_| measurement.requests.take()) {
                     sender.send(request).await.context("the daemon ended a stream")?;
                 }
@@ -219,7 +219,7 @@ async fn measure(args: Args, encoded: Vec<Bytes>) -> anyhow::Result<Measured> {
         Some(rate) => {
             let span = nanoseconds(warm_up)..nanoseconds(warm_up + seconds);
             measurement.tally.borrow_mut().counted = Counted::Due(span);
-            let requests = Arc::clone(&measurement.requests);
+            let (requests, senders) = (Arc::clone(&measurement.requests), Arc::clone(&senders));
             thread::Builder::new().name("pacer".into()).spawn(move || pace(&requests, &senders, rate))?;
         }
     }
@@ -321,8 +321,9 @@ impl Measurement {
         // What is missing then is counted below.
         let _ = timeout(PATIENCE, all).await;
         let missing = total - answered();
-        let waited = nanoseconds(PATIENCE);
-        self.tally.borrow_mut().latency.saturating_record_n(waited, missing);
+        if missing > 0 {
+            self.tally.borrow_mut().latency.saturating_record_n(nanoseconds(PATIENCE), missing);
+        }
         missing
     }
 }
