@@ -10,7 +10,7 @@ use std::{
 };
 
 /// How long what has come waits for more, at most.
-const GATHER: Duration = Duration::from_millis(1);
+const GATHER: Duration = Duration::from_millis(3);
 
 /// A queue for one consumer, which takes batches. Whoever pushes sees to it that it is bounded.
 pub(super) fn queue<T>() -> (Arc<Sender<T>>, Receiver<T>) {
