@@ -40,7 +40,7 @@ fn create_order(ledger: &mut EmbeddedLedger) {
         stations: vec![],
         attributes: Default::default(),
     };
-    ledger.commit(Timestamp::now(), vec![operation(Action::CreateOrder(terms))]).expect("an order");
+    ledger.commit(Timestamp::now(), &[operation(Action::CreateOrder(terms))]).expect("an order");
 }
 
 /// Reserves and records a batch of new devices, with certificates of the usual size.
@@ -55,14 +55,14 @@ fn issue_batch(ledger: &mut EmbeddedLedger, certificate: &Bytes) {
             issuer: "main".into(),
         }))
     };
-    let reserved = ledger.commit(Timestamp::now(), (0..BATCH).map(reserve).collect()).expect("reservations");
+    let reserved = ledger.commit(Timestamp::now(), &(0..BATCH).map(reserve).collect::<Vec<_>>()).expect("reservations");
     let record = |outcome| match outcome {
         Outcome::Reserved(serial_number) => {
             operation(Action::Record { serial_number, certificate: certificate.clone() })
         }
         other => panic!("{other:?}"),
     };
-    black_box(ledger.commit(Timestamp::now(), reserved.into_iter().map(record).collect()).expect("records"));
+    black_box(ledger.commit(Timestamp::now(), &reserved.into_iter().map(record).collect::<Vec<_>>()).expect("records"));
 }
 
 /// User and system time of the whole process: the committer's side, the indexer and sled's own threads.

@@ -127,8 +127,10 @@ pub enum CommitError {
 #[derive(Debug)]
 struct Request {
     operation: Operation,
-    reply: Option<oneshot::Sender<Result<Outcome, CommitError>>>,
+    reply: Option<Reply>,
 }
+
+type Reply = oneshot::Sender<Result<Outcome, CommitError>>;
 
 impl Committer {
     /// Starts the thread. It ends, and closes the ledger, after [`Committer::close`]; it ends with an error when the
@@ -367,49 +369,48 @@ fn run(mut ledger: impl Ledger, requests: Receiver<Request>, places: &Semaphore)
 
 /// Commits a batch and answers it. Gives back what must be decided again.
 fn commit(ledger: &mut impl Ledger, batch: Vec<Request>, waiting: &mut Waiting) -> Result<Vec<Request>, LedgerError> {
-    let operations = batch.iter().map(|message| message.operation.clone()).collect();
-    let outcomes = match ledger.commit(Timestamp::now(), operations) {
+    let (operations, replies): (Vec<_>, Vec<_>) =
+        batch.into_iter().map(|Request { operation, reply }| (operation, reply)).unzip();
+    let outcomes = match ledger.commit(Timestamp::now(), &operations) {
         Ok(outcomes) => outcomes,
-        Err(error) => return fail(error, batch),
+        Err(error) => return fail(error, replies),
     };
     let mut finished = Vec::new();
-    for (request, outcome) in batch.into_iter().zip(outcomes) {
-        match (&outcome, &request.operation.action) {
+    for ((operation, reply), outcome) in operations.into_iter().zip(replies).zip(outcomes) {
+        match (&outcome, &operation.action) {
             (Outcome::InProgress(serial_number), _) => {
-                waiting.entry(*serial_number).or_default().push(request);
+                waiting.entry(*serial_number).or_default().push(Request { operation, reply });
                 continue;
             }
             (Outcome::Recorded, Action::Record { serial_number, .. })
             | (Outcome::Abandoned, Action::Abandon { serial_number, .. }) => finished.push(*serial_number),
             _ => {}
         }
-        request.answer(Ok(outcome));
+        answer(reply, Ok(outcome));
     }
     // Deciding them again finds the certificate, or that there will be none.
     Ok(finished.iter().filter_map(|serial_number| waiting.remove(serial_number)).flatten().collect())
 }
 
-fn fail(error: LedgerError, batch: Vec<Request>) -> Result<Vec<Request>, LedgerError> {
+fn fail(error: LedgerError, replies: Vec<Option<Reply>>) -> Result<Vec<Request>, LedgerError> {
     if matches!(error, LedgerError::Fatal(_)) {
         // Nobody is told anything about operations of which nothing is known.
         return Err(error);
     }
-    tracing::error!(%error, operations = batch.len(), "the ledger could not commit a batch; nothing of it happened");
+    tracing::error!(%error, operations = replies.len(), "the ledger could not commit a batch; nothing of it happened");
     let error = Arc::new(error);
-    for request in batch {
-        request.answer(Err(CommitError::Storage(Arc::clone(&error))));
+    for reply in replies {
+        answer(reply, Err(CommitError::Storage(Arc::clone(&error))));
     }
     // A full disk does not become empty by trying again at once.
     thread::sleep(Duration::from_millis(100));
     Ok(Vec::new())
 }
 
-impl Request {
-    fn answer(self, outcome: Result<Outcome, CommitError>) {
-        if let Some(reply) = self.reply {
-            // A caller that is gone needs no answer; what it asked for has happened all the same.
-            let _ = reply.send(outcome);
-        }
+fn answer(reply: Option<Reply>, outcome: Result<Outcome, CommitError>) {
+    if let Some(reply) = reply {
+        // A caller that is gone needs no answer; what it asked for has happened all the same.
+        let _ = reply.send(outcome);
     }
 }
 

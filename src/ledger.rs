@@ -34,7 +34,7 @@ pub trait Ledger: Send + 'static {
     ///
     /// # Errors
     /// None of the operations happened. After [`LedgerError::Fatal`] the ledger must not be used again.
-    fn commit(&mut self, now: Timestamp, operations: Vec<Operation>) -> Result<Vec<Outcome>, LedgerError>;
+    fn commit(&mut self, now: Timestamp, operations: &[Operation]) -> Result<Vec<Outcome>, LedgerError>;
 
     /// Makes the next start quick; nothing depends on it.
     ///

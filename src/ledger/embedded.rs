@@ -268,7 +268,7 @@ impl EmbeddedLedger {
         let operations: Vec<_> = self.shared.memory().pending.keys().copied().map(abandon).collect();
         if !operations.is_empty() {
             tracing::info!(reservations = operations.len(), "abandoned the reservations that a crash left unfinished");
-            self.commit(now, operations)?;
+            self.commit(now, &operations)?;
         }
         Ok(())
     }
@@ -300,7 +300,7 @@ impl EmbeddedLedger {
 const REPLAYED_AT_ONCE: usize = 1024;
 
 impl Ledger for EmbeddedLedger {
-    fn commit(&mut self, now: Timestamp, operations: Vec<Operation>) -> Result<Vec<Outcome>, LedgerError> {
+    fn commit(&mut self, now: Timestamp, operations: &[Operation]) -> Result<Vec<Outcome>, LedgerError> {
         // Before anything of this batch is durable: what fails here fails all of it.
         self.sink_if_due()?;
 
@@ -315,8 +315,8 @@ impl Ledger for EmbeddedLedger {
         let mut view = shared.view(&journal, Layer::default());
         let mut outcomes = Vec::with_capacity(operations.len());
         let mut applied = self.applied.clone();
-        let mut stage = |operation: Operation| -> Result<Outcome, LedgerError> {
-            let (outcome, event) = match decide(&view, time, &mut self.serial_numbers, &operation) {
+        let mut stage = |operation: &Operation| -> Result<Outcome, LedgerError> {
+            let (outcome, event) = match decide(&view, time, &mut self.serial_numbers, operation) {
                 Ok(decision) => decision,
                 Err(error) => return Ok(Outcome::Failed(Arc::new(error))),
             };
@@ -324,7 +324,7 @@ impl Ledger for EmbeddedLedger {
                 return Ok(Outcome::Refused(refusal.clone()));
             }
             if let Some(event) = event {
-                let entry = Entry { time, actor: operation.actor, event };
+                let entry = Entry { time, actor: operation.actor.clone(), event };
                 let position = self.journal.stage(&entry)?;
                 view.apply(&entry, position).map_err(|error| misfit(&journal, position, error))?;
                 applied.note(&entry);

@@ -35,7 +35,7 @@ fn holder(number: u32) -> Holder {
 }
 
 fn one(ledger: &mut EmbeddedLedger, action: Action) -> Outcome {
-    ledger.commit(Timestamp::now(), vec![operation(action)]).unwrap().remove(0)
+    ledger.commit(Timestamp::now(), &[operation(action)]).unwrap().remove(0)
 }
 
 fn create_order(ledger: &mut EmbeddedLedger) {
@@ -346,7 +346,7 @@ fn a_clock_that_went_back_stops_reservations() {
     create_order(&mut ledger);
     let now = Timestamp::now();
     let reserve = |ledger: &mut EmbeddedLedger, at, number| {
-        ledger.commit(at, vec![operation(Action::Reserve(holder(number)))]).unwrap().remove(0)
+        ledger.commit(at, &[operation(Action::Reserve(holder(number)))]).unwrap().remove(0)
     };
     let back = now - jiff::SignedDuration::from_secs(60);
     let refused = reserve(&mut ledger, back, 1);

@@ -320,7 +320,7 @@ fn ledger(folder: &std::path::Path) -> (EmbeddedLedger, EmbeddedRecords) {
 
 fn commit(ledger: &mut EmbeddedLedger, actions: Vec<Action>) -> Vec<Outcome> {
     let operation = |action| Operation { actor: Actor("operator:anna".into()), action };
-    ledger.commit(Timestamp::now(), actions.into_iter().map(operation).collect()).unwrap()
+    ledger.commit(Timestamp::now(), &actions.into_iter().map(operation).collect::<Vec<_>>()).unwrap()
 }
 
 /// The holder of a device's certificate for its first or its second key.

@@ -155,7 +155,7 @@ impl Work {
                 }));
             }
             let asked = operations.clone();
-            let outcomes = ledger.commit(Timestamp::now(), operations).unwrap();
+            let outcomes = ledger.commit(Timestamp::now(), &operations).unwrap();
             let mut devices = devices.into_iter();
             let mut done = Vec::new();
             for (outcome, Operation { action, .. }) in outcomes.into_iter().zip(asked) {
@@ -232,7 +232,7 @@ fn workload() {
             stations: vec![],
             attributes: Default::default(),
         };
-        ledger.commit(Timestamp::now(), vec![operation(Action::CreateOrder(terms))]).unwrap();
+        ledger.commit(Timestamp::now(), &[operation(Action::CreateOrder(terms))]).unwrap();
         work.acknowledge(&[Acknowledged::Order]);
     }
     work.batches(&mut ledger, 18);
@@ -419,8 +419,7 @@ fn check(case: &Case, folder: &Path) {
     // It goes on as if nothing had been: what is issued is a retry, what is not can be issued.
     if records.order("o").unwrap().is_some() {
         if let Some(record) = found.iter().rfind(|record| record.state.is_live()) {
-            let again =
-                ledger.commit(Timestamp::now(), vec![operation(Action::Reserve(record.holder.clone()))]).unwrap();
+            let again = ledger.commit(Timestamp::now(), &[operation(Action::Reserve(record.holder.clone()))]).unwrap();
             let expected = &record.issued.as_ref().unwrap().certificate;
             assert!(
                 matches!(&again[..], [Outcome::Replay { certificate, .. }] if certificate == expected),
@@ -428,10 +427,10 @@ fn check(case: &Case, folder: &Path) {
                 case.about
             );
         }
-        let new = ledger.commit(Timestamp::now(), vec![operation(Action::Reserve(holder("new")))]).unwrap();
+        let new = ledger.commit(Timestamp::now(), &[operation(Action::Reserve(holder("new")))]).unwrap();
         let [Outcome::Reserved(serial_number)] = new[..] else { panic!("{}: {new:?}", case.about) };
         let action = Action::Record { serial_number, certificate: certificate("new", &serial_number).into() };
-        ledger.commit(Timestamp::now(), vec![operation(action)]).unwrap();
+        ledger.commit(Timestamp::now(), &[operation(action)]).unwrap();
         assert_eq!(records.order("o").unwrap().unwrap().issued, issued + 1, "{}", case.about);
     }
     drop((ledger, records));

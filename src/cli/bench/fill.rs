@@ -30,20 +30,20 @@ pub(super) fn fill(folder: &Path, records: u64) -> anyhow::Result<()> {
         stations: vec![],
         attributes: Default::default(),
     };
-    ledger.commit(Timestamp::now(), vec![operation(Action::CreateOrder(terms))])?;
+    ledger.commit(Timestamp::now(), &[operation(Action::CreateOrder(terms))])?;
     let certificate = Bytes::from(vec![0x30; 520]);
     let bar = progress(records, "certificates");
     for first in (0..records).step_by(BATCH as usize) {
-        let batch = (first..records.min(first + BATCH)).map(|number| operation(reserve(number))).collect();
-        let reserved = ledger.commit(Timestamp::now(), batch)?;
+        let batch: Vec<_> = (first..records.min(first + BATCH)).map(|number| operation(reserve(number))).collect();
+        let reserved = ledger.commit(Timestamp::now(), &batch)?;
         let record = |outcome| match outcome {
             Outcome::Reserved(serial_number) => {
                 Ok(operation(Action::Record { serial_number, certificate: certificate.clone() }))
             }
             other => bail!("the ledger did not reserve: {other:?}"),
         };
-        let batch = reserved.into_iter().map(record).collect::<anyhow::Result<_>>()?;
-        ledger.commit(Timestamp::now(), batch)?;
+        let batch = reserved.into_iter().map(record).collect::<anyhow::Result<Vec<_>>>()?;
+        ledger.commit(Timestamp::now(), &batch)?;
         bar.set_position(first);
     }
     bar.finish_and_clear();

@@ -357,13 +357,13 @@ fn run(batches: &[Batch]) {
     let folder = tempfile::tempdir().unwrap();
     let (mut ledger, mut records) = open(folder.path());
     let create = |order| operation(OPERATOR, Action::CreateOrder(terms(order)));
-    ledger.commit(Timestamp::now(), vec![create(0), create(1)]).unwrap();
+    ledger.commit(Timestamp::now(), &[create(0), create(1)]).unwrap();
     let mut model = Model::default();
     for Batch { steps, then } in batches {
         let known_before = model.known.len();
         let planned: Vec<_> = steps.iter().filter_map(|step| model.plan(step, known_before)).collect();
         let (operations, words): (Vec<_>, Vec<_>) = planned.into_iter().unzip();
-        let outcomes = ledger.commit(Timestamp::now(), operations).unwrap();
+        let outcomes = ledger.commit(Timestamp::now(), &operations).unwrap();
         assert_eq!(outcomes.iter().map(word).collect::<Vec<_>>(), words, "{steps:?}");
         let given = outcomes.iter().filter_map(|outcome| match outcome {
             Outcome::Reserved(serial_number) => Some(*serial_number),
@@ -412,14 +412,14 @@ impl Scene {
     fn new() -> Scene {
         let folder = tempfile::tempdir().unwrap();
         let (mut ledger, records) = open(folder.path());
-        ledger.commit(Timestamp::now(), vec![operation(OPERATOR, Action::CreateOrder(terms(0)))]).unwrap();
+        ledger.commit(Timestamp::now(), &[operation(OPERATOR, Action::CreateOrder(terms(0)))]).unwrap();
         let mut scene = Scene { _folder: folder, ledger, records, serial_number: SerialNumber::sample() };
         scene.serial_number = scene.issue(Action::Reserve(holder(0, 0, 0)));
         scene
     }
 
     fn ask(&mut self, action: Action) -> Outcome {
-        self.ledger.commit(Timestamp::now(), vec![operation(OPERATOR, action)]).unwrap().remove(0)
+        self.ledger.commit(Timestamp::now(), &[operation(OPERATOR, action)]).unwrap().remove(0)
     }
 
     fn refused(&mut self, action: Action) -> Refusal {
