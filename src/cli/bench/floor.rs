@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow};
 use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, ParsedPublicKey},
@@ -19,6 +19,7 @@ use aws_lc_rs::{
 use birthmark::{
     config::Config,
     hsm::{Key, KeyUri, Token},
+    signer::{Signature, Verifier},
 };
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -127,13 +128,13 @@ fn proof_of_possession() -> anyhow::Result<impl Fn() -> anyhow::Result<()> + Syn
     })
 }
 
-/// Verifies the issuer's signature as `signer.rs` does it.
+/// Verifies the issuer's signature as the pool does it: with a key that is parsed once.
 fn own_check(key: &Key) -> anyhow::Result<impl Fn() -> anyhow::Result<()> + Sync + use<>> {
-    let (public, algorithm, signature) = (key.public_key().clone(), key.algorithm(), key.sign(MESSAGE)?);
+    let verifier = Verifier::new(key.public_key(), key.algorithm()).context("the issuer's key is not valid")?;
+    let signature = key.sign(MESSAGE)?;
     Ok(move || {
-        let verified = black_box(&public).verifies(algorithm, MESSAGE, &signature);
-        ensure!(verified, "the issuer's signature does not verify");
-        Ok(())
+        let checked = Signature::check(black_box(&verifier), MESSAGE, signature.clone());
+        checked.map(drop).context("the issuer's signature does not verify")
     })
 }
 
