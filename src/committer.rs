@@ -361,19 +361,32 @@ fn run(mut ledger: impl Ledger, requests: Receiver<Request>, places: &Semaphore)
         metrics::commit_batch(batch.len());
         // Some must be decided again, because what they waited for has ended.
         while !batch.is_empty() {
-            batch = commit(&mut ledger, batch, &mut waiting)?;
+            batch = commit(&mut ledger, batch, &mut waiting, &requests)?;
         }
     }
     ledger.close()
 }
 
 /// Commits a batch and answers it. Gives back what must be decided again.
-fn commit(ledger: &mut impl Ledger, batch: Vec<Request>, waiting: &mut Waiting) -> Result<Vec<Request>, LedgerError> {
+fn commit(
+    ledger: &mut impl Ledger,
+    batch: Vec<Request>,
+    waiting: &mut Waiting,
+    requests: &Receiver<Request>,
+) -> Result<Vec<Request>, LedgerError> {
     let (operations, replies): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|Request { operation, reply }| (operation, reply)).unzip();
     let outcomes = match ledger.commit(Timestamp::now(), &operations) {
         Ok(outcomes) => outcomes,
-        Err(error) => return fail(error, replies),
+        Err(error) if error.is_fatal() => {
+            // Nobody is told anything about operations of which nothing is known.
+            return Err(error);
+        }
+        Err(error) => {
+            let failed = operations.into_iter().zip(replies).map(|(operation, reply)| Request { operation, reply });
+            fail(error, failed.collect(), requests);
+            return Ok(Vec::new());
+        }
     };
     let mut finished = Vec::new();
     for ((operation, reply), outcome) in operations.into_iter().zip(replies).zip(outcomes) {
@@ -392,19 +405,18 @@ fn commit(ledger: &mut impl Ledger, batch: Vec<Request>, waiting: &mut Waiting) 
     Ok(finished.iter().filter_map(|serial_number| waiting.remove(serial_number)).flatten().collect())
 }
 
-fn fail(error: LedgerError, replies: Vec<Option<Reply>>) -> Result<Vec<Request>, LedgerError> {
-    if matches!(error, LedgerError::Fatal(_)) {
-        // Nobody is told anything about operations of which nothing is known.
-        return Err(error);
-    }
-    tracing::error!(%error, operations = replies.len(), "the ledger could not commit a batch; nothing of it happened");
+/// Says that nothing of a batch happened. What nobody waits for gives reservations up: that is tried until it happens, or
+/// their devices would have no certificate and get none.
+fn fail(error: LedgerError, batch: Vec<Request>, requests: &Receiver<Request>) {
+    tracing::error!(%error, operations = batch.len(), "the ledger could not commit a batch; nothing of it happened");
     let error = Arc::new(error);
-    for reply in replies {
+    let (answered, again): (Vec<_>, Vec<_>) = batch.into_iter().partition(|request| request.reply.is_some());
+    for Request { reply, .. } in answered {
         answer(reply, Err(CommitError::Storage(Arc::clone(&error))));
     }
+    requests.put_back(again);
     // A full disk does not become empty by trying again at once.
     thread::sleep(Duration::from_millis(100));
-    Ok(Vec::new())
 }
 
 fn answer(reply: Option<Reply>, outcome: Result<Outcome, CommitError>) {

@@ -202,6 +202,7 @@ impl From<CommitError> for IssueError {
             CommitError::Refused(refusal) => IssueError::Refused(refusal),
             CommitError::Storage(error) => match &*error {
                 LedgerError::Write(cause) => IssueError::StorageUnavailable(cause.to_string()),
+                LedgerError::NoRoom { .. } => IssueError::StorageUnavailable(error.to_string()),
                 // Logged by the committer.
                 _ => IssueError::Internal,
             },

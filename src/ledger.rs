@@ -33,7 +33,7 @@ pub trait Ledger: Send + 'static {
     /// There is one outcome an operation, in their order.
     ///
     /// # Errors
-    /// None of the operations happened. After [`LedgerError::Fatal`] the ledger must not be used again.
+    /// None of the operations happened. After one that [is fatal](LedgerError::is_fatal) the ledger must not be used again.
     fn commit(&mut self, now: Timestamp, operations: &[Operation]) -> Result<Vec<Outcome>, LedgerError>;
 
     /// Makes the next start quick; nothing depends on it.
@@ -584,10 +584,32 @@ pub enum LedgerError {
     /// The batch could not be written; nothing of it happened, and a later one may succeed.
     #[error("the journal could not be written: {0}")]
     Write(std::io::Error),
+    /// The index has to take in what is settled, and the disk has no room for that.
+    #[error(
+        "the ledger's disk has {} MiB free, and the index needs {} MiB for what is settled; make room", .free >> 20, .needed >> 20
+    )]
+    NoRoom {
+        /// Bytes.
+        free: u64,
+        /// Bytes.
+        needed: u64,
+    },
     /// The index failed.
     #[error("the index failed: {0}")]
     Index(#[from] sled::Error),
+    /// The index takes nothing any more, and memory holds all that it may.
+    #[error(
+        "the index takes nothing any more ({0}); the daemon stops, and brings it up to the journal when it is started again"
+    )]
+    IndexStuck(sled::Error),
     /// It is not known what is on the disk: the process must end, and start again from what is there.
     #[error("the journal could not be made durable ({0}); the daemon stops, and recovers when it is started again")]
     Fatal(std::io::Error),
+}
+
+impl LedgerError {
+    /// Whether the ledger must not be used again: the process must end.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, LedgerError::Fatal(_) | LedgerError::IndexStuck(_))
+    }
 }

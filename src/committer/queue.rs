@@ -90,6 +90,14 @@ impl<T> Receiver<T> {
         let items = std::mem::replace(&mut inner.items, rest);
         (!items.is_empty()).then_some(items)
     }
+
+    /// Puts items back at the end, to be taken again; drops them if the queue is closed.
+    pub(super) fn put_back(&self, items: impl IntoIterator<Item = T>) {
+        let mut inner = self.0.lock();
+        if !inner.closed {
+            inner.items.extend(items);
+        }
+    }
 }
 
 impl<T> Drop for Receiver<T> {
@@ -148,6 +156,17 @@ mod tests {
         sender.close();
         assert_eq!(receiver.take(512, || 8192), Some(vec!["a"]));
         assert_eq!(receiver.take(512, || 8192), None);
+    }
+
+    #[test]
+    fn what_is_put_back_is_taken_again_unless_the_queue_is_closed() {
+        let (sender, receiver) = queue();
+        sender.push("new");
+        receiver.put_back(["back"]);
+        assert_eq!(receiver.take(512, || 0), Some(vec!["new", "back"]));
+        sender.close();
+        receiver.put_back(["late"]);
+        assert_eq!(receiver.take(512, || 0), None);
     }
 
     #[test]

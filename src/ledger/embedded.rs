@@ -26,6 +26,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc},
     thread,
+    time::{Duration, Instant},
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -67,6 +68,12 @@ impl Default for Settings {
 /// How far the clock may be behind the newest entry before nothing more is issued.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(5);
 
+/// How long a batch that could not be written stands for the next: it may be that nobody asks for one because of it.
+const TROUBLE_LASTS: Duration = Duration::from_secs(30);
+
+/// How long the index is left alone after it did not take what is settled, as long as memory can hold it.
+const SINK_AGAIN: Duration = Duration::from_secs(10);
+
 /// The side that changes.
 #[derive(Debug)]
 pub struct EmbeddedLedger {
@@ -94,8 +101,8 @@ struct Shared {
     index: Index,
     head: RwLock<Head>,
     space: Space,
-    /// Why the last batch could not be written, until one can.
-    trouble: Mutex<Option<String>>,
+    /// When and why the last batch could not be written, until one can.
+    trouble: Mutex<Option<(Instant, String)>>,
 }
 
 impl Shared {
@@ -111,7 +118,7 @@ impl Shared {
         self.memory.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn trouble(&self) -> MutexGuard<'_, Option<String>> {
+    fn trouble(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -125,12 +132,11 @@ struct Space {
 
 impl Space {
     /// sled does not recover from a write that found the disk full, so it is not let near that.
-    fn must_hold(&self, bytes: u64) -> sled::Result<()> {
-        let room = rustix::fs::statvfs(&self.folder).map_err(io::Error::from)?;
-        if room.f_bavail.saturating_mul(room.f_frsize) > bytes.saturating_add(self.min_free / 4) {
-            return Ok(());
-        }
-        Err(io::Error::from(io::ErrorKind::StorageFull).into())
+    fn must_hold(&self, bytes: u64) -> Result<(), LedgerError> {
+        let room = rustix::fs::statvfs(&self.folder).map_err(|error| LedgerError::Write(error.into()))?;
+        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        let needed = bytes.saturating_add(self.min_free / 4);
+        if free > needed { Ok(()) } else { Err(LedgerError::NoRoom { free, needed }) }
     }
 
     /// What is in the way of new reservations, if anything is.
@@ -278,6 +284,7 @@ impl EmbeddedLedger {
         let settled = self.shared.memory().settled();
         let behind = settled >= 2 * self.sink_at;
         match self.indexer.collect(behind) {
+            Err(LedgerError::Index(error)) if behind => return Err(LedgerError::IndexStuck(error)),
             Err(error) if behind => return Err(error),
             Err(error) => tracing::warn!(%error, "the index does not take what is settled; it stays in memory"),
             Ok(()) => {}
@@ -301,6 +308,34 @@ const REPLAYED_AT_ONCE: usize = 1024;
 
 impl Ledger for EmbeddedLedger {
     fn commit(&mut self, now: Timestamp, operations: &[Operation]) -> Result<Vec<Outcome>, LedgerError> {
+        let before = self.journal.next_sequence();
+        let committed = self.commit_batch(now, operations);
+        match &committed {
+            Err(error) => *self.shared.trouble() = Some((Instant::now(), error.to_string())),
+            // What wrote nothing says nothing about writing.
+            Ok(_) if self.journal.next_sequence() > before => *self.shared.trouble() = None,
+            Ok(_) => {}
+        }
+        committed
+    }
+
+    fn close(mut self) -> Result<(), LedgerError> {
+        let sunk = self.indexer.collect(true).and_then(|()| {
+            self.begin_to_sink();
+            self.indexer.collect(true)
+        });
+        match sunk {
+            Ok(()) => Ok(self.shared.index.close()?),
+            Err(error) => {
+                tracing::warn!(%error, "the index is not up to date; the next start reads more of the journal");
+                Ok(())
+            }
+        }
+    }
+}
+
+impl EmbeddedLedger {
+    fn commit_batch(&mut self, now: Timestamp, operations: &[Operation]) -> Result<Vec<Outcome>, LedgerError> {
         // Before anything of this batch is durable: what fails here fails all of it.
         self.sink_if_due()?;
 
@@ -342,9 +377,7 @@ impl Ledger for EmbeddedLedger {
             }
         }
         let draft = view.into_draft();
-        let written = self.journal.commit();
-        *self.shared.trouble() = written.as_ref().err().map(ToString::to_string);
-        written?;
+        self.journal.commit()?;
 
         applied.next = self.journal.end();
         applied.last = applied.last.map(|(position, _)| (position, *self.journal.chain()));
@@ -356,28 +389,16 @@ impl Ledger for EmbeddedLedger {
         *self.shared.head.write().unwrap_or_else(PoisonError::into_inner) = head(&self.journal);
         Ok(outcomes)
     }
-
-    fn close(mut self) -> Result<(), LedgerError> {
-        let sunk = self.indexer.collect(true).and_then(|()| {
-            self.begin_to_sink();
-            self.indexer.collect(true)
-        });
-        match sunk {
-            Ok(()) => Ok(self.shared.index.close()?),
-            Err(error) => {
-                tracing::warn!(%error, "the index is not up to date; the next start reads more of the journal");
-                Ok(())
-            }
-        }
-    }
 }
 
 /// The thread that writes settled records into the index, so that the committer need not wait for it.
 #[derive(Debug)]
 struct Indexer {
     work: mpsc::SyncSender<Sinking>,
-    done: mpsc::Receiver<Result<(), (Sinking, sled::Error)>>,
+    done: mpsc::Receiver<Result<(), (Sinking, LedgerError)>>,
     busy: bool,
+    /// What could not be sunk, and when it was tried.
+    failed: Option<(Sinking, Instant)>,
 }
 
 /// What sinks into the index, and how far the journal is applied with it.
@@ -399,11 +420,11 @@ impl Indexer {
                 }
             }
         })?;
-        Ok(Indexer { work, done, busy: false })
+        Ok(Indexer { work, done, busy: false, failed: None })
     }
 
     fn is_idle(&self) -> bool {
-        !self.busy
+        !self.busy && self.failed.is_none()
     }
 
     fn begin(&mut self, sinking: Sinking) {
@@ -411,26 +432,27 @@ impl Indexer {
         self.busy = self.work.send(sinking).is_ok();
     }
 
-    /// Hears whether the thread is done; waits for it if `wait`. What failed is begun again.
+    /// Hears whether the thread is done; waits for it if `wait`. What failed is begun again, but not too often unless
+    /// `wait`.
     fn collect(&mut self, wait: bool) -> Result<(), LedgerError> {
+        if let Some((sinking, _)) = self.failed.take_if(|(_, tried)| wait || tried.elapsed() >= SINK_AGAIN) {
+            self.begin(sinking);
+        }
         if !self.busy {
             return Ok(());
         }
         let answer = if wait { self.done.recv().ok() } else { self.done.try_recv().ok() };
-        match answer {
-            Some(Ok(())) => self.busy = false,
-            Some(Err((sinking, error))) => {
-                self.begin(sinking);
-                return Err(error.into());
-            }
-            None => {}
-        }
-        Ok(())
+        let Some(sunk) = answer else { return Ok(()) };
+        self.busy = false;
+        sunk.map_err(|(sinking, error)| {
+            self.failed = Some((sinking, Instant::now()));
+            error
+        })
     }
 }
 
 /// Writes one layer into the index and merges runs where there are many.
-fn sink(shared: &Shared, sinking: &Sinking) -> sled::Result<()> {
+fn sink(shared: &Shared, sinking: &Sinking) -> Result<(), LedgerError> {
     let before = shared.memory().runs.clone();
     shared.space.must_hold(2 * index::bytes_of(&sinking.settled))?;
     let mut runs = shared.index.sink(&sinking.settled, &sinking.applied, &before)?;
@@ -510,8 +532,9 @@ impl EmbeddedRecords {
     /// # Errors
     /// What is in the way.
     pub fn healthy(&self) -> Result<(), String> {
-        if let Some(trouble) = self.shared.trouble().clone() {
-            return Err(trouble);
+        let trouble = self.shared.trouble().clone();
+        if let Some((_, why)) = trouble.filter(|(when, _)| when.elapsed() < TROUBLE_LASTS) {
+            return Err(why);
         }
         self.shared.space.refusal().map_or(Ok(()), |refusal| Err(refusal.to_string()))
     }

@@ -222,6 +222,7 @@ impl Journal {
     fn begin(folder: &Path, segment_size: u32) -> Result<Journal, JournalError> {
         let header = Header { id: rand::random(), first_sequence: 1, chain: [0; 32] };
         let file = segment::create(folder, 1, &header)?;
+        segment::sync_new(&file, folder).map_err(|error| JournalError::io(&segment::path(folder, 1), error))?;
         Ok(Journal {
             reader: Reader::new(folder, vec![1]),
             id: header.id,
@@ -390,10 +391,12 @@ impl Journal {
     fn rotate(&mut self) -> Result<(), AppendError> {
         let header = Header { id: self.id, first_sequence: self.sequence, chain: self.chain };
         let next = self.segment + 1;
-        self.file = segment::create(self.reader.folder(), next, &header).map_err(|error| match error {
+        let file = segment::create(self.reader.folder(), next, &header).map_err(|error| match error {
             JournalError::Io { cause, .. } => AppendError::NotWritten(cause),
             other => AppendError::NotWritten(io::Error::other(other)),
         })?;
+        segment::sync_new(&file, self.reader.folder()).map_err(AppendError::Unknown)?;
+        self.file = file;
         self.reader.add(next);
         self.segment = next;
         self.end = Header::LENGTH;

@@ -124,18 +124,22 @@ pub(super) fn check_sequence(folder: &Path, segments: &[u32]) -> Result<(), Jour
     Ok(())
 }
 
-/// Begins a file: on return it and its name are on stable storage.
+/// Begins a file; what is written to it lasts only after [`sync_new`].
 pub(super) fn create(folder: &Path, segment: u32, header: &Header) -> Result<File, JournalError> {
     let path = path(folder, segment);
     let begin = || -> io::Result<File> {
         // A try that failed before, for want of space, may have left the name behind.
         let file = File::options().read(true).write(true).create(true).truncate(true).mode(0o640).open(&path)?;
         file.write_all_at(&header.encode(), 0)?;
-        file.sync_all()?;
-        durable::sync_folder(folder)?;
         Ok(file)
     };
     begin().map_err(|error| JournalError::io(&path, error))
+}
+
+/// Puts a file that was begun, and its name, on stable storage.
+pub(super) fn sync_new(file: &File, folder: &Path) -> io::Result<()> {
+    file.sync_all()?;
+    durable::sync_folder(folder)
 }
 
 /// The whole content of a file.
