@@ -171,7 +171,7 @@ impl Checker<'_> {
         self.must_be_new("step.certificate", &authority.certificate)?;
         let ca = PlannedCa {
             key: step.key.get_ref().clone(),
-            not_after: Validity::days(self.now, *authority.days.get_ref()).not_after,
+            not_after: authority.end.get_ref().after(self.now),
             path_length: authority.path_length,
         };
         self.planned.insert(authority.certificate.path.clone(), ca);
@@ -234,14 +234,14 @@ impl Checker<'_> {
                 (certificate.not_after, certificate.ca.flatten())
             }
         };
-        let ends = Validity::days(self.now, *authority.days.get_ref()).not_after;
+        let ends = authority.end.get_ref().after(self.now);
         if ends > not_after {
             let message = format!(
                 "the certificate would end on {}, after its issuer, which ends on {}",
                 date(ends),
                 date(not_after)
             );
-            return Err(self.refuse(authority.days.span(), "step.days", message));
+            return Err(self.refuse(authority.end.span(), authority.end.get_ref().key(), message));
         }
         let room = match (path_length, authority.path_length) {
             (None, _) => true,
@@ -396,7 +396,8 @@ impl Performer<'_> {
         match &step.action {
             Action::SelfSigned { authority } => {
                 let key = self.generate(step, authority.kind)?;
-                let parameters = ca_parameters(authority, &key, Validity::days(now, *authority.days.get_ref()))?;
+                let parameters =
+                    ca_parameters(authority, &key, Validity::until(now, authority.end.get_ref().after(now)))?;
                 let certificate = self_sign(&key, &parameters)?;
                 self.write_certificate(&authority.certificate, &certificate)?;
                 Ok(self.done(step, &key, Some((certificate, &authority.certificate)), None))
@@ -404,7 +405,7 @@ impl Performer<'_> {
             Action::Intermediate { authority, issuer } => {
                 let key = self.generate(step, authority.kind)?;
                 let (ca, ca_key) = self.issuer(issuer)?;
-                let validity = Validity::days(now, *authority.days.get_ref()).within(&ca);
+                let validity = Validity::until(now, authority.end.get_ref().after(now)).within(&ca);
                 let mut parameters = ca_parameters(authority, &key, validity)?;
                 parameters.use_authority_key_identifier_extension = true;
                 let certificate = ca_key.issue(&ca, &parameters, &RcgenKey::new(&key))?;
@@ -614,7 +615,7 @@ impl fmt::Display for Plan {
 
 impl Plan {
     fn write_authority(&self, f: &mut fmt::Formatter<'_>, authority: &Authority, issuer: &str) -> fmt::Result {
-        let ends = Validity::days(self.now, *authority.days.get_ref()).not_after;
+        let ends = authority.end.get_ref().after(self.now);
         let below = match authority.path_length {
             None => "any number of CAs below it".into(),
             Some(0) => "no CA below it".into(),

@@ -13,6 +13,7 @@ use der::{Decode, Encode, referenced::OwnedToRef};
 use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, Issuer, KeyIdMethod, PublicKeyData};
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 
+use super::file::End;
 use crate::{
     hsm::{Key, RcgenKey},
     name::{Attribute, Syntax},
@@ -192,7 +193,12 @@ pub(crate) struct Validity {
 impl Validity {
     /// So many days from now, beginning a little earlier.
     pub(crate) fn days(now: SystemTime, days: u32) -> Self {
-        Validity { not_before: now - BACK_DATED, not_after: now + Duration::from_secs(u64::from(days) * 86_400) }
+        Validity::until(now, End::Days(days).after(now))
+    }
+
+    /// From now, beginning a little earlier.
+    pub(crate) fn until(now: SystemTime, not_after: SystemTime) -> Self {
+        Validity { not_before: now - BACK_DATED, not_after }
     }
 
     /// Not before the issuer's.

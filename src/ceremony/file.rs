@@ -4,8 +4,10 @@ use std::{
     collections::BTreeMap,
     ops::Range,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -57,10 +59,35 @@ pub(crate) enum Action {
 pub(crate) struct Authority {
     pub(crate) kind: KeyKind,
     pub(crate) subject: Vec<Attribute>,
-    pub(crate) days: Spanned<u32>,
+    pub(crate) end: Spanned<End>,
     /// How many CAs may stand below it in a chain; no limit if `None`.
     pub(crate) path_length: Option<u8>,
     pub(crate) certificate: Place,
+}
+
+/// When a CA's certificate ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End {
+    /// So many days from the ceremony.
+    Days(u32),
+    At(SystemTime),
+}
+
+impl End {
+    pub(crate) fn after(self, now: SystemTime) -> SystemTime {
+        match self {
+            End::Days(days) => now + Duration::from_secs(u64::from(days) * 86_400),
+            End::At(moment) => moment,
+        }
+    }
+
+    /// The key of the file that says so.
+    pub(crate) fn key(self) -> &'static str {
+        match self {
+            End::Days(_) => "step.days",
+            End::At(_) => "step.not_after",
+        }
+    }
 }
 
 /// The CA that issues an intermediate.
@@ -121,6 +148,7 @@ struct RawStep {
     key_type: Option<Spanned<KeyType>>,
     subject: Option<Spanned<Vec<Spanned<String>>>>,
     days: Option<Spanned<u32>>,
+    not_after: Option<Spanned<String>>,
     path_length: Option<Spanned<u8>>,
     issuer: Option<Spanned<RawIssuer>>,
     certificate: Option<Spanned<PathBuf>>,
@@ -172,7 +200,7 @@ impl StepReader<'_> {
     fn step(&self) -> Result<Step, ConfigError> {
         let (name, action) = match self.raw.r#do.get_ref().as_str() {
             "root" => {
-                self.allow(&["key_type", "subject", "days", "path_length", "certificate"])?;
+                self.allow(&["key_type", "subject", "days", "not_after", "path_length", "certificate"])?;
                 ("root", Action::SelfSigned { authority: self.authority(None)? })
             }
             "station-ca" => {
@@ -180,7 +208,7 @@ impl StepReader<'_> {
                 ("station-ca", Action::SelfSigned { authority: self.authority(Some(0))? })
             }
             "intermediate" => {
-                self.allow(&["key_type", "subject", "days", "path_length", "issuer", "certificate"])?;
+                self.allow(&["key_type", "subject", "days", "not_after", "path_length", "issuer", "certificate"])?;
                 let (authority, issuer) = (self.authority(Some(0))?, self.issuer()?);
                 ("intermediate", Action::Intermediate { authority, issuer })
             }
@@ -224,6 +252,7 @@ impl StepReader<'_> {
             ("key_type", raw.key_type.as_ref().map(Spanned::span)),
             ("subject", raw.subject.as_ref().map(Spanned::span)),
             ("days", raw.days.as_ref().map(Spanned::span)),
+            ("not_after", raw.not_after.as_ref().map(Spanned::span)),
             ("path_length", raw.path_length.as_ref().map(Spanned::span)),
             ("issuer", raw.issuer.as_ref().map(Spanned::span)),
             ("certificate", raw.certificate.as_ref().map(Spanned::span)),
@@ -255,17 +284,40 @@ impl StepReader<'_> {
     }
 
     fn authority(&self, default_path_length: Option<u8>) -> Result<Authority, ConfigError> {
-        let days = self.required("days", &self.raw.days)?.clone();
-        if !(1..=36_525).contains(days.get_ref()) {
-            return Err(self.source.error_at(days.span(), "step.days", "must be 1 to 36525 (100 years)"));
-        }
         Ok(Authority {
             kind: self.kind()?,
             subject: self.subject()?,
-            days,
+            end: self.end()?,
             path_length: self.raw.path_length.as_ref().map(|length| *length.get_ref()).or(default_path_length),
             certificate: self.place("certificate", &self.raw.certificate)?,
         })
+    }
+
+    fn end(&self) -> Result<Spanned<End>, ConfigError> {
+        let Some(moment) = &self.raw.not_after else {
+            let days = self.required("days", &self.raw.days)?;
+            if !(1..=36_525).contains(days.get_ref()) {
+                let message = "must be 1 to 36525 (100 years); a CA of IDevIDs has not_after = \"99991231235959Z\"";
+                return Err(self.source.error_at(days.span(), "step.days", message));
+            }
+            return Ok(Spanned::new(days.span(), End::Days(*days.get_ref())));
+        };
+        let wrong = |message: String| self.source.error_at(moment.span(), "step.not_after", message);
+        if self.raw.days.is_some() {
+            return Err(wrong("there are days as well; say one of them".into()));
+        }
+        let text = moment.get_ref();
+        let written = if text == "99991231235959Z" { "9999-12-31T23:59:59Z" } else { text };
+        let moment_of = |text: &str| SystemTime::try_from(text.parse::<Timestamp>().ok()?).ok();
+        let parsed = moment_of(written).ok_or_else(|| {
+            wrong(format!(
+                "\"{text}\" is neither \"99991231235959Z\" (never) nor a moment such as \"2061-12-31T23:59:59Z\""
+            ))
+        })?;
+        if parsed <= SystemTime::now() {
+            return Err(wrong(format!("{text} has passed; name a moment to come")));
+        }
+        Ok(Spanned::new(moment.span(), End::At(parsed)))
     }
 
     fn kind(&self) -> Result<KeyKind, ConfigError> {
@@ -349,6 +401,13 @@ mod tests {
         for (from, to, says) in [
             ("days = 10\n", "", ":5: step.days: is missing"),
             ("days = 10", "days = 0", ":10: step.days: must be 1 to"),
+            ("days = 10", "days = 10\nnot_after = \"99991231235959Z\"", ":11: step.not_after: there are days as well"),
+            ("days = 10", "not_after = \"2061\"", ":10: step.not_after: \"2061\" is neither"),
+            (
+                "days = 10",
+                "not_after = \"2020-01-01T00:00:00Z\"",
+                ":10: step.not_after: 2020-01-01T00:00:00Z has passed",
+            ),
             ("days = 10", "days = 10\nrequest = \"x\"", ":11: step.request: has no meaning"),
             ("p384", "ed25519", ":8: step.key_type: a CA key cannot be ed25519"),
             ("CN=R", "XX=R", ":9: step.subject: \"XX\" is not a known"),

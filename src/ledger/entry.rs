@@ -159,10 +159,10 @@ impl Entry {
     ///
     /// # Errors
     /// What is wrong with it, for an error that also names the place in the journal.
-    pub fn decode(encoded: Bytes) -> Result<Entry, String> {
+    pub fn decode(encoded: Bytes) -> Result<Entry, NotAnEntry> {
         use wire::entry::Event as Wire;
         let entry = wire::Entry::decode(encoded).map_err(|error| error.to_string())?;
-        let event = match entry.event.ok_or("an event of a newer version; use the daemon that wrote it")? {
+        let event = match entry.event.ok_or(NotAnEntry::NewerEvent)? {
             Wire::Reserved(reserved) => Event::Reserved {
                 serial_number: serial_number(&reserved.serial_number)?,
                 holder: Holder {
@@ -171,7 +171,7 @@ impl Entry {
                         .key_hash
                         .as_slice()
                         .try_into()
-                        .map_err(|_| "a key hash that is not 32 octets")?,
+                        .map_err(|_| "a key hash that is not 32 octets".to_owned())?,
                     order: reserved.order,
                     profile: reserved.profile,
                     issuer: reserved.issuer,
@@ -210,7 +210,7 @@ impl Entry {
             Wire::ExportCreated(created) => {
                 let id = export_id(&created.id)?;
                 if (&id.order, id.number) != (&created.order, created.number) {
-                    return Err(format!("an export {id} that says that it is another"));
+                    return Err(format!("an export {id} that says that it is another").into());
                 }
                 Event::ExportCreated { id, certificates: created.certificates }
             }
@@ -218,6 +218,23 @@ impl Entry {
             Wire::Checkpoint(checkpoint) => Event::Checkpoint { note: checkpoint.note },
         };
         Ok(Entry { time: from_micros(entry.time)?, actor: Actor(entry.actor.into()), event })
+    }
+}
+
+/// Why the payload of a whole frame is no entry.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAnEntry {
+    /// Its event is none that is known here, so a newer daemon wrote it.
+    #[error("an event that this daemon does not know")]
+    NewerEvent,
+    /// It cannot be read, or says what cannot be.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+impl From<String> for NotAnEntry {
+    fn from(what: String) -> Self {
+        NotAnEntry::Malformed(what)
     }
 }
 

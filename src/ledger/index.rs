@@ -67,7 +67,8 @@ const CACHE: u64 = 32 << 20;
 /// So many bytes of the journal may have to be read to find a reservation: those of some dozens of certificates.
 const SAMPLE: u32 = 48 << 10;
 
-/// The form of what is stored; another number for each.
+/// The form of what is stored; another number for each. A new event in the journal is a new form as well: what an older
+/// daemon cannot read is then read by it, and refused.
 const FORMAT: u8 = 2;
 
 /// So many runs of one level are merged into one of the next.

@@ -56,7 +56,7 @@ use self::{
     frame::{Frame, FrameError},
     segment::Header,
 };
-use super::entry::Entry;
+use super::entry::{Entry, NotAnEntry};
 use crate::durable;
 
 /// The chain hash after a frame: SHA-256 over all payloads up to it.
@@ -85,6 +85,17 @@ pub enum JournalError {
         offset: u64,
         /// What is wrong there.
         what: String,
+    },
+    /// An event that is not known here.
+    #[error(
+        "the journal file {path} has at byte {offset} an event that this daemon does not know; use the daemon that wrote \
+         it, or a newer one"
+    )]
+    NewerEvent {
+        /// The file.
+        path: String,
+        /// Where the entry's frame begins.
+        offset: u64,
     },
     /// The files do not follow each other.
     #[error("the journal file {path} does not follow the file before it: {what}")]
@@ -127,6 +138,14 @@ impl JournalError {
 
     fn damaged(path: &Path, offset: u64, what: impl ToString) -> Self {
         JournalError::Damaged { path: path.display().to_string(), offset, what: what.to_string() }
+    }
+
+    /// For a whole frame whose payload is no entry.
+    fn no_entry(path: &Path, offset: u64, what: NotAnEntry) -> Self {
+        match what {
+            NotAnEntry::NewerEvent => JournalError::NewerEvent { path: path.display().to_string(), offset },
+            NotAnEntry::Malformed(what) => JournalError::damaged(path, offset, what),
+        }
     }
 }
 

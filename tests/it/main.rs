@@ -25,4 +25,5 @@ mod startup;
 mod station;
 mod tls;
 mod token;
+mod trouble;
 mod walls;

@@ -147,11 +147,16 @@ validity_days = 7300
 
     /// Starts a daemon and waits until it is ready.
     pub(crate) fn start(&self) -> Daemon {
+        self.start_as(|command| command)
+    }
+
+    /// As [`Site::start`], after a change of the command; the process must stay the daemon's.
+    pub(crate) fn start_as(&self, change: impl FnOnce(Command) -> Command) -> Daemon {
         let ready = self.path("ready.json");
         let _ = fs::remove_file(&ready);
         let log = fs::File::options().create(true).append(true).open(self.path("daemon.log")).unwrap();
         let arguments = ["serve", "--config", "birthmark.toml", "--ready-file", "ready.json"];
-        let mut process = Process::spawn(self.token.command(&arguments).stdout(Stdio::null()).stderr(log));
+        let mut process = Process::spawn(change(self.token.command(&arguments)).stdout(Stdio::null()).stderr(log));
         wait_until("the daemon is ready", || {
             assert!(process.is_running(), "the daemon ended:\n{}", self.log());
             ready.exists()

@@ -61,7 +61,7 @@ impl Reader {
         }
         bytes.truncate(length);
         Frame::parse(&bytes).map_err(|error| damaged(&error))?;
-        Entry::decode(Bytes::from(bytes).slice(HEAD..)).map_err(|error| damaged(&error))
+        Entry::decode(Bytes::from(bytes).slice(HEAD..)).map_err(|error| JournalError::no_entry(&path, offset, error))
     }
 
     /// The error for an entry that is whole but does not fit what else is known.
@@ -185,7 +185,8 @@ impl Frames {
                 return Err(file.damaged(offset, MISFIT));
             }
             let chain = frame.chain;
-            let entry = Entry::decode(file.ahead.slice(HEAD..length)).map_err(|error| file.damaged(offset, error))?;
+            let entry = Entry::decode(file.ahead.slice(HEAD..length))
+                .map_err(|error| JournalError::no_entry(&file.path, offset.into(), error))?;
             file.ahead = file.ahead.slice(length..);
             self.file = Some(file);
             self.chain = Some(chain);

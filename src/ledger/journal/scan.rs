@@ -228,7 +228,7 @@ impl Scan {
                 Ok(frame) => {
                     let (chain, length) = (frame.chain, frame.length());
                     let payload = self.content.slice(self.offset + HEAD..self.offset + length);
-                    let entry = Entry::decode(payload).map_err(|error| damaged(&error))?;
+                    let entry = Entry::decode(payload).map_err(|error| JournalError::no_entry(&path, offset, error))?;
                     let sequence = self.sequence;
                     self.offset += length;
                     self.sequence += 1;

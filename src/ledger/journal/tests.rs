@@ -173,7 +173,7 @@ fn gaps_foreign_files_and_newer_versions_are_refused() {
     let mut newer = second.clone();
     newer[8] = 2;
     fs::write(file(&folder, 2), newer).unwrap();
-    refused("version 2");
+    refused("version 2, this daemon knows version 1; use a newer daemon");
     fs::write(file(&folder, 2), second).unwrap();
     fs::write(folder.path().join("x.journal"), "").unwrap();
     refused("no journal file has such a name");
@@ -181,6 +181,33 @@ fn gaps_foreign_files_and_newer_versions_are_refused() {
     // A file of the same ledger in the wrong place.
     fs::copy(file(&folder, 3), file(&folder, 2)).unwrap();
     assert!(matches!(verified(folder.path()), Err(VerifyError::Journal(JournalError::Gap { .. }))));
+}
+
+/// A whole frame with an event that only a newer daemon knows is no damage: nobody is sent to look for a backup.
+#[test]
+fn an_event_of_a_newer_daemon_is_refused_and_not_taken_for_damage() {
+    let folder = temporary();
+    let mut journal = open(folder.path()).unwrap();
+    write(&mut journal, 0..2);
+    let at = journal.end();
+    // Field 99, empty, where the event should be.
+    journal.staged.chain = frame::encode(&mut journal.staged.bytes, &journal.chain, |payload| {
+        payload.extend_from_slice(&[0x08, 1, 0x9a, 0x06, 0]);
+    })
+    .map(Some)
+    .unwrap();
+    journal.staged.frames = 1;
+    journal.commit().unwrap();
+    let said = [
+        read(&journal).unwrap_err().to_string(),
+        journal.reader().entry(at).unwrap_err().to_string(),
+        verified(folder.path()).unwrap_err().to_string(),
+    ];
+    for said in said {
+        let place = format!("00000001.journal has at byte {}", at.offset());
+        assert!(said.contains(&place) && said.contains("use the daemon that wrote it"), "{said}");
+        assert!(!said.contains("backup"), "{said}");
+    }
 }
 
 #[test]
