@@ -2,9 +2,12 @@
 
 use std::{fs, path::Path};
 
+use tonic::Code;
+
 use crate::{
+    faults::{Faults, fault_module},
     site::{Site, csr, request, wait_until},
-    token::{refused, succeeded, text},
+    token::{LABEL, module, refused, succeeded, text},
 };
 
 /// A site whose daemon issued some certificates in two runs, and has ended.
@@ -27,6 +30,9 @@ async fn site_with_journal(interval: &str) -> Site {
 fn verify(site: &Site, arguments: &[&str]) -> std::process::Output {
     site.token.birthmark(&[&["journal", "verify", "data"], arguments].concat())
 }
+
+/// The metric of how long entries wait for a checkpoint.
+const AGE: &str = "birthmark_checkpoint_age_seconds";
 
 const TRUSTED: [&str; 2] = ["--trusted-key", "ca/audit.pem"];
 
@@ -137,7 +143,7 @@ fn rewrite(journal: &[u8], entries: &[serde_json::Value]) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn checkpoints_come_by_themselves_and_the_hsm_may_be_away() {
+async fn checkpoints_come_by_themselves() {
     let site = Site::new();
     site.configure(|usual| usual.replace("[audit]\n", "[audit]\ninterval = \"1s\"\n"));
     let daemon = site.start();
@@ -163,6 +169,43 @@ async fn checkpoints_come_by_themselves_and_the_hsm_may_be_away() {
     assert!(said.contains("audit.key") && said.contains("\"main\""), "{said}");
     site.token.write("birthmark.toml", &configuration.replacen("\"1s\"", "\"0s\"", 1));
     assert!(site.refuse_to_start().contains("audit.interval"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_hsm_is_away_there_are_no_checkpoints_and_then_they_come_again_by_themselves() {
+    let site = Site::new();
+    let faults = Faults::between(&site, "wait_seconds = 1");
+    // The audit key is behind the fault module, too.
+    let configuration = fs::read_to_string(site.path("birthmark.toml")).unwrap();
+    let (before, audit) = configuration.split_once("[audit]\n").unwrap();
+    let audit = audit.replacen(module().to_str().unwrap(), fault_module().to_str().unwrap(), 1);
+    site.token.write("birthmark.toml", &format!("{before}[audit]\ninterval = \"1s\"\n{audit}"));
+    let daemon = site.start();
+    site.create_order("o1", 100);
+    let mut stream = site.stream(&daemon, "line1/t1").await;
+    stream.ask(request("d1", "o1", csr("d1"))).await.issued();
+    let note = || fs::read_to_string(site.path("data/checkpoint")).unwrap_or_default();
+    let covers_all =
+        || verify(&site, &TRUSTED).status.success() && daemon.metric(AGE, &[]) == 0.0 && !note().is_empty();
+    wait_until("a checkpoint covers all", covers_all);
+
+    faults.set(&format!("remove {LABEL}"));
+    let last = note();
+    // What needs no HSM goes on, and is covered by none.
+    site.create_order("o2", 100);
+    wait_until("no checkpoint can be made", || site.log().contains("no checkpoint could be made; trying again"));
+    stream.ask(request("d2", "o1", csr("d2"))).await.must_be(Code::Unavailable, "HSM_UNAVAILABLE");
+    wait_until("the metric says so", || daemon.metric(AGE, &[]) > 1.0);
+    assert_eq!(note(), last);
+
+    faults.set("");
+    wait_until("checkpoints are made again", || site.log().contains("checkpoints are made again"));
+    wait_until("a checkpoint covers all", || note() != last && covers_all());
+    stream.ask(request("d2", "o1", csr("d2"))).await.issued();
+    daemon.end();
+    let told: serde_json::Value =
+        serde_json::from_str(&succeeded(&verify(&site, &[&TRUSTED[..], &["--json"]].concat()))).unwrap();
+    assert_eq!((&told["counts"]["issued"], &told["trusted"]["entries_behind"]), (&2.into(), &1.into()), "{told}");
 }
 
 #[test]

@@ -28,13 +28,17 @@ use crate::{
     token::{refused, succeeded, text},
 };
 
-/// The same command, with calls on this file that fail as strace's option `inject` says. The tracer is no parent of the
+/// The same command, with calls on this file that fail as strace's option `inject` says, for each of these. The tracer is no parent of the
 /// process, which stays the caller's own.
-fn failing(command: &Command, file: &Path, inject: &str) -> Command {
+fn failing(command: &Command, file: &Path, injects: &[&str]) -> Command {
     let mut traced = Command::new("strace");
-    let calls = inject.split_once(':').expect("calls, and what happens to them").0;
-    traced.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}"), "-e", "signal=none", "-P"]);
-    traced.arg(file).args(["-e", &format!("inject={inject}")]).arg(command.get_program()).args(command.get_args());
+    traced.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "signal=none", "-P"]).arg(file);
+    let calls: Vec<_> = injects.iter().filter_map(|inject| inject.split(':').next()).collect();
+    traced.args(["-e", &format!("trace={}", calls.join(","))]);
+    for inject in injects {
+        traced.args(["-e", &format!("inject={inject}")]);
+    }
+    traced.arg(command.get_program()).args(command.get_args());
     if let Some(folder) = command.get_current_dir() {
         traced.current_dir(folder);
     }
@@ -102,7 +106,7 @@ async fn a_disk_that_refuses_writes_for_a_while_costs_time_and_nothing_else() {
         let file = journal(&site);
         // The committer's writes: two each for d0's twin and d1; then, until it lasts, what it tries again.
         let inject = format!("pwrite64:error={error}:when={first_failing}..{}", first_failing + 25);
-        let daemon = site.start_as(|command| failing(&command, &file, &inject));
+        let daemon = site.start_as(|command| failing(&command, &file, &[&inject]));
         let mut stream = site.stream(&daemon, "line1/t1").await;
         stream.ask(request("twin", "o1", csr("twin"))).await.issued();
         let hit = request("d1", "o1", csr("d1"));
@@ -148,9 +152,9 @@ async fn a_disk_that_refuses_writes_for_a_while_costs_time_and_nothing_else() {
 async fn a_request_that_waits_for_a_certificate_that_could_not_be_recorded_gets_one() {
     let (site, ..) = site_with_certificate().await;
     let file = journal(&site);
-    // Every sync of the journal takes a while, so that the second request comes between reservation and record.
-    let inject = "pwrite64:error=ENOSPC:when=2..12";
-    let daemon = site.start_as(|command| failing(&command, &file, inject));
+    // Every sync takes a tenth of a second, so that the second request comes between reservation and record.
+    let injects = ["pwrite64:error=ENOSPC:when=2..12", "fdatasync:delay_exit=100000"];
+    let daemon = site.start_as(|command| failing(&command, &file, &injects));
     let hit = request("d1", "o1", csr("d1"));
     let mut both = Vec::new();
     for station in 1..=2 {
@@ -174,7 +178,7 @@ async fn a_sync_that_fails_ends_the_daemon_and_nothing_is_answered_from_it() {
         let (site, first_request, first) = site_with_certificate().await;
         let file = journal(&site);
         let inject = format!("fdatasync:error=EIO:when={failing_sync}");
-        let mut daemon = site.start_as(|command| failing(&command, &file, &inject));
+        let mut daemon = site.start_as(|command| failing(&command, &file, &[&inject]));
         let mut stream = site.stream(&daemon, "line1/t1").await;
         let twin_request = request("twin", "o1", csr("twin"));
         let twin = stream.ask(twin_request.clone()).await.issued();
@@ -223,7 +227,7 @@ async fn a_data_folder_that_cannot_be_written_and_a_newer_journal_are_refused_at
         ),
         (&journal(&site), "EROFS", "00000001.journal cannot be used: Read-only file system"),
     ] {
-        let run = failing(&serve(), file, &format!("openat:error={error}:when=1+")).output().unwrap();
+        let run = failing(&serve(), file, &[&format!("openat:error={error}:when=1+")]).output().unwrap();
         refused(&run, &["birthmark.toml:", "ledger.path", says]);
         assert!(!text(&run.stderr).contains("panicked"), "{}", text(&run.stderr));
     }
@@ -242,12 +246,11 @@ async fn a_data_folder_that_cannot_be_written_and_a_newer_journal_are_refused_at
 /// Small, so that files are begun and the index is written often.
 const SETTINGS: Settings = Settings { segment_size: 3000, sink_at: 40, min_free: 0 };
 const FOLDER: &str = "BIRTHMARK_TROUBLE_FOLDER";
-/// Set if no file may grow beyond [`LIMIT`] from the device [`LIMITED_FROM`] on.
+/// Set if no file may grow beyond [`LIMIT`], soon after the start.
 const LIMITED: &str = "BIRTHMARK_TROUBLE_LIMITED";
-const LIMITED_FROM: u32 = 60;
 /// Enough for a file of the journal, and too little for the index.
 const LIMIT: u64 = 3600;
-const DEVICES: u32 = 150;
+const DEVICES: u32 = 350;
 
 fn open(folder: &Path) -> (EmbeddedLedger, EmbeddedRecords) {
     EmbeddedLedger::open(folder, Timestamp::now(), &SETTINGS).unwrap()
@@ -294,11 +297,11 @@ fn workload() {
     let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
     let (mut ledger, records) = open(&folder);
     for number in 0..DEVICES {
-        if number == LIMITED_FROM && std::env::var_os(LIMITED).is_some() {
+        if std::env::var_os(LIMITED).is_some() && number % 50 == 49 {
             let limit = Rlimit { current: Some(LIMIT), maximum: None };
             rustix::process::setrlimit(Resource::Fsize, limit).unwrap();
             // sled writes twice a second, by itself.
-            std::thread::sleep(Duration::from_secs(1));
+            std::thread::sleep(Duration::from_millis(700));
         }
         let Outcome::Reserved(serial_number) = insist_on(&mut ledger, &records, &Action::Reserve(holder(number)))
         else {
@@ -359,7 +362,8 @@ fn work(change: impl FnOnce(Command, &Path) -> Command) -> (Output, Vec<String>)
 #[test]
 fn a_new_journal_file_that_cannot_be_begun_is_begun_later() {
     for inject in ["openat:error=ENOSPC:when=1..5", "pwrite64:error=EIO:when=1..5"] {
-        let (run, failed) = work(|command, folder| failing(&command, &folder.join("journal/00000003.journal"), inject));
+        let (run, failed) =
+            work(|command, folder| failing(&command, &folder.join("journal/00000003.journal"), &[inject]));
         assert!(run.status.success(), "{}{}", text(&run.stdout), text(&run.stderr));
         assert_eq!(failed.len(), 5);
         assert!(failed.iter().all(|error| error.contains("the journal could not be written")), "{failed:?}");
@@ -369,7 +373,7 @@ fn a_new_journal_file_that_cannot_be_begun_is_begun_later() {
 #[test]
 fn a_new_journal_file_that_cannot_be_synced_ends_the_process() {
     let inject = "fsync:error=EIO:when=1";
-    let (run, failed) = work(|command, folder| failing(&command, &folder.join("journal/00000003.journal"), inject));
+    let (run, failed) = work(|command, folder| failing(&command, &folder.join("journal/00000003.journal"), &[inject]));
     assert_eq!(run.status.code(), Some(3), "{}", text(&run.stdout));
     assert!(failed.len() == 1 && failed[0].contains("could not be made durable (Input/output error"), "{failed:?}");
 }
