@@ -8,7 +8,7 @@ mod rules;
 use std::fmt;
 
 use const_oid::db;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rcgen::{CertificateParams, DnType, DnValue, KeyPair, RsaKeySize};
 
 use crate::{
@@ -18,6 +18,9 @@ use crate::{
     profile::{Applicant, Profile, ProfileError, Values},
     serial::SerialNumber,
 };
+
+/// What a profile cannot do so far ahead is told today: half a year, in which a ceremony can be held.
+const SOON: SignedDuration = SignedDuration::from_hours(180 * 24);
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +72,12 @@ pub fn profile(profile: &Profile, settings: &config::Profile, now: Timestamp) ->
         }
     }
     findings.dedup();
+    if let Err(error @ ProfileError::IssuerEnding(_)) = sample(profile, None, now + SOON)
+        && findings.iter().all(|finding| finding.severity == Severity::Warning)
+    {
+        let message = format!("soon every request will be refused: {error}");
+        findings.push(Finding { severity: Severity::Warning, message, ..refused(&error, settings) });
+    }
     findings
 }
 

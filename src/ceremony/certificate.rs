@@ -15,6 +15,7 @@ use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 
 use super::file::End;
 use crate::{
+    cert::Time,
     hsm::{Key, RcgenKey},
     name::{Attribute, Syntax},
     signer::{PublicKey, verification_algorithm},
@@ -254,6 +255,5 @@ pub(crate) fn distinguished_name(attributes: &[Attribute]) -> Result<Distinguish
 
 /// The day, in UTC, as messages show it.
 pub(crate) fn date(time: SystemTime) -> String {
-    jiff::Timestamp::try_from(time)
-        .map_or_else(|_| "an unknown day".into(), |time| time.strftime("%Y-%m-%d").to_string())
+    Time::from(time).date().to_string()
 }

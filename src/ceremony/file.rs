@@ -13,6 +13,7 @@ use toml::Spanned;
 
 use super::certificate::distinguished_name;
 use crate::{
+    cert::Time,
     config::{ConfigError, KeyType, Source},
     hsm::TokenUri,
     name::Attribute,
@@ -70,14 +71,14 @@ pub(crate) struct Authority {
 pub(crate) enum End {
     /// So many days from the ceremony.
     Days(u32),
-    At(SystemTime),
+    At(Time),
 }
 
 impl End {
     pub(crate) fn after(self, now: SystemTime) -> SystemTime {
         match self {
             End::Days(days) => now + Duration::from_secs(u64::from(days) * 86_400),
-            End::At(moment) => moment,
+            End::At(moment) => moment.into(),
         }
     }
 
@@ -307,17 +308,16 @@ impl StepReader<'_> {
             return Err(wrong("there are days as well; say one of them".into()));
         }
         let text = moment.get_ref();
-        let written = if text == "99991231235959Z" { "9999-12-31T23:59:59Z" } else { text };
-        let moment_of = |text: &str| SystemTime::try_from(text.parse::<Timestamp>().ok()?).ok();
-        let parsed = moment_of(written).ok_or_else(|| {
+        let never = (text == "99991231235959Z").then_some(Time::NEVER);
+        let end = never.or_else(|| text.parse::<Timestamp>().ok().map(Time::from)).ok_or_else(|| {
             wrong(format!(
                 "\"{text}\" is neither \"99991231235959Z\" (never) nor a moment such as \"2061-12-31T23:59:59Z\""
             ))
         })?;
-        if parsed <= SystemTime::now() {
+        if end <= Time::from(Timestamp::now()) {
             return Err(wrong(format!("{text} has passed; name a moment to come")));
         }
-        Ok(Spanned::new(moment.span(), End::At(parsed)))
+        Ok(Spanned::new(moment.span(), End::At(end)))
     }
 
     fn kind(&self) -> Result<KeyKind, ConfigError> {

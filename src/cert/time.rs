@@ -1,6 +1,9 @@
 //! The times of a certificate's validity (RFC 5280 section 4.1.2.5): whole seconds of UTC, up to the end of the year 9999.
 
-use std::fmt;
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use der::Decode;
 use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::Offset};
@@ -20,8 +23,12 @@ impl Time {
 
     /// Reads the time of a parsed certificate.
     pub(crate) fn of(time: x509_cert::time::Time) -> Time {
-        let seconds = i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX);
-        Time(EPOCH.saturating_add(SignedDuration::from_secs(seconds))).min(Time::NEVER)
+        Time::after_epoch(time.to_unix_duration())
+    }
+
+    fn after_epoch(duration: Duration) -> Time {
+        let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        Time(EPOCH).plus(SignedDuration::from_secs(seconds))
     }
 
     /// The end of a DER certificate.
@@ -43,6 +50,11 @@ impl Time {
         self.0.duration_since(Time::from(now).0)
     }
 
+    /// The day alone.
+    pub(crate) fn date(self) -> impl fmt::Display {
+        self.0.strftime("%Y-%m-%d")
+    }
+
     /// Appends it in DER: a UTCTime up to 2049, a GeneralizedTime from then on.
     pub(crate) fn encode(self, out: &mut Vec<u8>) {
         if self.0.year() < 2050 {
@@ -57,6 +69,19 @@ impl From<Timestamp> for Time {
     fn from(timestamp: Timestamp) -> Time {
         let time = Offset::UTC.to_datetime(timestamp);
         Time(time.with().subsec_nanosecond(0).build().unwrap_or(time))
+    }
+}
+
+impl From<SystemTime> for Time {
+    fn from(time: SystemTime) -> Time {
+        Time::after_epoch(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+    }
+}
+
+impl From<Time> for SystemTime {
+    fn from(time: Time) -> SystemTime {
+        let seconds = time.since(Timestamp::UNIX_EPOCH).as_secs();
+        SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
     }
 }
 
@@ -84,5 +109,6 @@ mod tests {
         let mut out = Vec::new();
         Time::NEVER.plus(SignedDuration::from_secs(1)).encode(&mut out);
         assert_eq!(out, b"\x18\x0f99991231235959Z");
+        assert_eq!(Time::from(SystemTime::from(Time::NEVER)), Time::NEVER);
     }
 }

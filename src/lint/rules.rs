@@ -296,6 +296,10 @@ impl Rules<'_> {
         let found = path_length.map_or("no path length".to_owned(), |length| format!("the path length {length}"));
         let message = format!("the PAI has {found}; it must have the path length 0");
         self.must(path_length == Some(0), "issuer", PAI, message);
+        let usage = self.issuer.tbs_certificate().get_extension::<KeyUsage>().ok().flatten();
+        let signs_crls =
+            usage.is_some_and(|(critical, KeyUsage(usage))| critical && usage.contains(KeyUsages::CRLSign));
+        self.must(signs_crls, "issuer", PAI, "the PAI's keyUsage must be critical and have cRLSign as well");
         let length = self.sample.certificate.len();
         let message =
             format!("the DAC can have {length} octets; at most 600 are allowed: shorten its subject or extensions");

@@ -50,8 +50,9 @@ impl Validity {
         let not_after = match self.beyond_issuer {
             BeyondIssuer::Refuse if not_after > issuer.not_after() => {
                 return Err(format!(
-                    "a certificate made now would end at {not_after}, after its issuer \"{}\", which ends at {}; give it \
+                    "a certificate made on {} would end at {not_after}, after its issuer \"{}\", which ends at {}; give it \
                      a shorter life, a new issuer, or say beyond_issuer = \"shorten\" or \"allow\"",
+                    Time::from(now).date(),
                     issuer.name(),
                     issuer.not_after()
                 ));
@@ -61,7 +62,8 @@ impl Validity {
         };
         if not_after <= Time::from(now) || Time::from(now) > issuer.not_after() {
             return Err(format!(
-                "a certificate made now would have ended: it would end at {not_after}, its issuer \"{}\" at {}",
+                "a certificate made on {} would have ended: it would end at {not_after}, its issuer \"{}\" at {}",
+                Time::from(now).date(),
                 issuer.name(),
                 issuer.not_after()
             ));

@@ -155,6 +155,30 @@ fn an_issuer_must_outlive_its_intermediate_and_allow_it() {
     assert!(!token.path("ca").exists());
 }
 
+/// As IEEE 802.1AR wants it of the CAs of IDevIDs.
+#[test]
+fn a_ca_may_never_end() {
+    let token = Token::new();
+    let never = |step: &str| step.replace("days = 3650", NEVER).replace("days = 3000", NEVER);
+    const NEVER: &str = "not_after = \"99991231235959Z\"";
+    refused(
+        &ceremony(&token, &[ROOT, &never(ISSUER)].concat()),
+        &[":25: step.not_after", "9999-12-31, after its issuer"],
+    );
+    let station_ca = never(ROOT).replace("\"root\"", "\"station-ca\"");
+    refused(&ceremony(&token, &station_ca), &[":16: step.not_after: has no meaning"]);
+    let made = ceremony(&token, &[never(ROOT), never(ISSUER)].concat());
+    succeeded(&made);
+    let plan = text(&made.stderr);
+    assert_eq!(plan.matches("until 9999-12-31").count(), 2, "{plan}");
+    for name in ["ca/root.pem", "ca/issuer.pem"] {
+        let end = token.openssl(&["x509", "-in", name, "-noout", "-enddate"]);
+        assert_eq!(end.trim(), "notAfter=Dec 31 23:59:59 9999 GMT");
+        assert!(token.openssl(&["asn1parse", "-in", name]).contains("GENERALIZEDTIME   :99991231235959Z"));
+    }
+    token.openssl(&["verify", "-x509_strict", "-CAfile", "ca/root.pem", "ca/issuer.pem"]);
+}
+
 #[test]
 fn an_offline_root_signs_from_a_key_file() {
     let token = Token::new();

@@ -346,6 +346,11 @@ fn profile_check_shows_the_certificate_of_a_device_without_the_hsm() {
     assert_eq!(json[0]["findings"], serde_json::json!([]));
     let fields = json[0]["certificate"].as_array().unwrap();
     assert!(fields.iter().any(|field| field["value"] == "d-77 (UTF8String)"), "{json}");
+    // The issuer has 9000 days to live.
+    site.configure(|usual| usual.replace("validity_days = 7300", "validity_days = 8900"));
+    let said = succeeded(&site.token.birthmark(&check));
+    let warning = "warning: validity_days: soon every request will be refused: a certificate made on ";
+    assert!(said.contains(warning) && said.contains("after its issuer \"main\""), "{said}");
     refused(
         &site.token.birthmark(&["profile", "check", "--config", "birthmark.toml", "none"]),
         &["no profile \"none\""],
