@@ -279,6 +279,8 @@ impl Scan {
     fn next_file(&mut self) -> Result<(), JournalError> {
         self.current += 1;
         let file = self.files[self.current];
+        // The file before need not be in memory beside this one.
+        (self.content, self.offset) = (Bytes::new(), 0);
         let (header, content) = load(&self.folder, file)?;
         let gap = |what: String| {
             let path = segment::path(&self.folder, file).display().to_string();
