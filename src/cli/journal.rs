@@ -74,7 +74,7 @@ impl Place {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "It changes nothing and needs no lock: the daemon may run, and a copy will do. \
-    Memory: about 64 MiB, and 70 bytes for each certificate unless --chain-only.\n\n\
+    Memory: about 100 MiB, and 70 to 130 bytes for each certificate unless --chain-only.\n\n\
     Exit codes: 0 whole; 1 damaged, contradictory, cut short, rewritten or not to be trusted (the message names the \
     file and the byte); 2 wrong usage; 3 whole but for a torn end, as a crash leaves it: the daemon cuts it off when it \
     starts.")]
