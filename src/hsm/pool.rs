@@ -91,15 +91,14 @@ impl Pool {
         base_dir: &Path,
     ) -> Result<Pool, Error> {
         // As the first URI says; each key is opened for its own, and all are checked to sign what `expected` verifies.
+        let unsupported = |reason| Error::KeyUnsupported { label: issuer.to_owned(), reason };
         let algorithm = match uris.first().and_then(|uri| uri.key.algorithm) {
-            Some(algorithm) => algorithm,
-            None => SignatureAlgorithm::for_key(expected)
-                .map_err(|reason| Error::KeyUnsupported { label: issuer.to_owned(), reason })?,
+            Some(chosen) => chosen.must_fit(expected).map(|()| chosen),
+            None => SignatureAlgorithm::for_key(expected),
         };
-        let verifier = Verifier::new(expected, algorithm).ok_or_else(|| Error::KeyUnsupported {
-            label: issuer.to_owned(),
-            reason: format!("{expected:?} is not a valid key for {algorithm}"),
-        })?;
+        let algorithm = algorithm.map_err(unsupported)?;
+        let verifier = Verifier::new(expected, algorithm)
+            .ok_or_else(|| unsupported(format!("{expected:?} is not a valid key for {algorithm}")))?;
         let shared = Arc::new(Shared {
             issuer: issuer.to_owned(),
             expected: expected.clone(),
