@@ -89,7 +89,7 @@ fn impossible_options_are_refused_before_anything_is_made() {
         (&["--hsm-latency", "fast"], "must be a time from 0 to 1s, such as 5ms"),
         (&["--hsm-parallel", "8"], "--hsm-latency"),
         (&["--rate", "100", "--window", "8"], "cannot be used with"),
-        (&["--hsm-latency", "5ms", "--hsm-module", "none.so"], "cargo build --package pkcs11-fault"),
+        (&["--hsm-latency", "5ms", "--hsm-module", "none.so"], "--package pkcs11-fault"),
     ] {
         let run = bench(temporary.path(), options);
         let said = text(&run.stderr);
