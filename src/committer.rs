@@ -1,7 +1,7 @@
 //! The one thread that owns the ledger.
 //!
-//! It takes what has gathered in its [queue], lets the ledger decide and make durable all of it at once, then answers:
-//! reservations and records of different requests share one sync.
+//! It takes what has gathered in its queue (`committer/queue.rs`), lets the ledger decide and make durable all of it at
+//! once, then answers: reservations and records of different requests share one sync.
 //!
 //! The queue is bounded by a semaphore: a request takes a place before it reserves and keeps it until its certificate
 //! is recorded or given up, and has at most one operation in the queue. So a record never waits for a place, however
