@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod cli;
 
-/// Two fifths of what glibc takes for the small, short-lived pieces of a certificate.
+/// For the many small, short-lived pieces of a certificate; benches/RESULTS.md has what was measured.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
