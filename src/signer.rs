@@ -2,6 +2,7 @@
 //! pool implements.
 
 mod algorithm;
+mod fixed_key;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
@@ -10,6 +11,7 @@ use const_oid::{ObjectIdentifier, db};
 use der::{Decode, Encode};
 use spki::SubjectPublicKeyInfoRef;
 
+use self::fixed_key::FixedKey;
 pub use self::algorithm::{Sha2, SignatureAlgorithm, verification_algorithm};
 
 /// The kind of a public key.
@@ -130,12 +132,28 @@ impl PublicKey {
 
 /// A public key that is ready to verify signatures of one algorithm, for whoever has many of them.
 #[derive(Debug)]
-pub struct Verifier(ParsedPublicKey);
+pub struct Verifier {
+    usual: ParsedPublicKey,
+    /// For ECDSA on P-256: twice as fast.
+    fixed: Option<FixedKey>,
+}
 
 impl Verifier {
-    /// `None` if the key is not a valid one of the algorithm.
+    /// Prepares for `key`'s signatures, which takes some milliseconds. `None` if the key is not a valid one of the
+    /// algorithm.
     pub fn new(key: &PublicKey, algorithm: SignatureAlgorithm) -> Option<Self> {
-        ParsedPublicKey::new(algorithm.verification(), &key.bits).ok().map(Verifier)
+        let usual = ParsedPublicKey::new(algorithm.verification(), &key.bits).ok()?;
+        let fixed = match algorithm {
+            SignatureAlgorithm::EcdsaP256Sha256 => FixedKey::new(&key.bits),
+            _ => None,
+        };
+        Some(Verifier { usual, fixed })
+    }
+
+    /// What the fast way refuses is judged again by the usual one, which has the last word.
+    fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.fixed.as_ref().is_some_and(|key| key.verifies(message, signature))
+            || self.usual.verify_sig(message, signature).is_ok()
     }
 }
 
@@ -206,7 +224,7 @@ pub struct Signature(Vec<u8>);
 impl Signature {
     /// Checks `octets`, as a certificate's signatureValue carries them. `None` if they are not the key's signature.
     pub fn check(key: &Verifier, message: &[u8], octets: Vec<u8>) -> Option<Self> {
-        key.0.verify_sig(message, &octets).is_ok().then_some(Signature(octets))
+        key.verifies(message, &octets).then_some(Signature(octets))
     }
 
     /// As a certificate's signatureValue carries it: a DER `Ecdsa-Sig-Value` (RFC 3279 section 2.2.3) or the RSA

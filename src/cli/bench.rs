@@ -134,8 +134,8 @@ const USUAL_WINDOW: u32 = 256;
 /// What a process has open besides the connections of stations.
 const FILES: u32 = 256;
 
-/// More than this part of the floor's rate needs no devices: stations, TLS and ledger take their share.
-const REACHABLE: f64 = 0.8;
+/// More than the floor's rate needs no devices: what the daemon saves of the own check, stations, TLS and ledger take.
+const REACHABLE: f64 = 1.0;
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.part {

@@ -145,11 +145,12 @@ impl fmt::Display for Report {
             (
                 "floor",
                 format!(
-                    "{:.1} µs: C_Sign {:.1}, proof of possession {:.1}, own check {:.1}",
+                    "{:.1} µs: C_Sign {:.1}, proof of possession {:.1}, own check {:.1} ({:.1} as the daemon does it)",
                     self.floor_us_per_certificate,
                     self.floor_us.sign_us,
                     self.floor_us.proof_of_possession_us,
-                    self.floor_us.own_check_us
+                    self.floor_us.own_check_us,
+                    self.floor_us.prepared_own_check_us
                 ),
             ),
             (
