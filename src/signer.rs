@@ -11,8 +11,8 @@ use const_oid::{ObjectIdentifier, db};
 use der::{Decode, Encode};
 use spki::SubjectPublicKeyInfoRef;
 
-use self::fixed_key::FixedKey;
 pub use self::algorithm::{Sha2, SignatureAlgorithm, verification_algorithm};
+use self::fixed_key::FixedKey;
 
 /// The kind of a public key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

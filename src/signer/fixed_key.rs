@@ -16,10 +16,7 @@ use aws_lc_sys::{
 use der::{Decode, asn1::UintRef};
 use p256::{
     FieldBytes, Scalar,
-    elliptic_curve::{
-        PrimeField,
-        ops::Reduce,
-    },
+    elliptic_curve::{PrimeField, ops::Reduce},
 };
 
 use super::sha256;
@@ -139,9 +136,8 @@ impl Curve {
         let point = Point::infinity(self)?;
         let curve = self.0.as_ptr();
         // SAFETY: curve and point are valid, and of `octets` no more is read than there is.
-        let read = unsafe {
-            EC_POINT_oct2point(curve, point.point.as_ptr(), octets.as_ptr(), octets.len(), ptr::null_mut())
-        };
+        let read =
+            unsafe { EC_POINT_oct2point(curve, point.point.as_ptr(), octets.as_ptr(), octets.len(), ptr::null_mut()) };
         (read == 1).then_some(point)
     }
 }
@@ -180,8 +176,7 @@ impl Point {
     fn add(&mut self, other: &Point) -> Option<()> {
         let own = self.point.as_ptr();
         // SAFETY: all are valid, the result may be one of the summands, and no context is needed.
-        let added =
-            unsafe { EC_POINT_add(self.curve.0.as_ptr(), own, own, other.point.as_ptr(), ptr::null_mut()) };
+        let added = unsafe { EC_POINT_add(self.curve.0.as_ptr(), own, own, other.point.as_ptr(), ptr::null_mut()) };
         (added == 1).then_some(())
     }
 
