@@ -24,6 +24,9 @@ use super::sha256;
 /// The length of a number modulo the curve's order or its field, in octets.
 const LENGTH: usize = 32;
 
+/// How many additions before its use a summand is asked for: the table is larger than the processor's nearest memory.
+const AHEAD: usize = 4;
+
 /// Verifies ecdsa-with-SHA256 signatures of one P-256 key. About 4 MB.
 #[derive(Debug)]
 pub(super) struct FixedKey {
@@ -50,11 +53,24 @@ impl FixedKey {
         let (r, s) = (number(&signature.r)?, number(&signature.s)?);
         let e = <Scalar as Reduce<FieldBytes>>::reduce(&sha256(message).into());
         let inverse = Option::<Scalar>::from(s.invert_vartime())?;
-        let mut sum = Point::infinity(self.key.curve)?;
-        self.generator.add(&mut sum, &(e * inverse))?;
-        self.key.add(&mut sum, &(r * inverse))?;
+        let sum = self.sum(&(e * inverse), &(r * inverse))?;
         let x = <Scalar as Reduce<FieldBytes>>::reduce(&sum.x()?.into());
         (x == r).then_some(())
+    }
+
+    /// The generator times one number, plus the key times another.
+    fn sum(&self, of_generator: &Scalar, of_key: &Scalar) -> Option<Point> {
+        let summands = self.generator.summands(of_generator).chain(self.key.summands(of_key));
+        let mut ahead = summands.clone();
+        ahead.by_ref().take(AHEAD).for_each(Point::prefetch);
+        let mut sum = Point::infinity(self.key.curve)?;
+        for summand in summands {
+            if let Some(later) = ahead.next() {
+                later.prefetch();
+            }
+            sum.add(summand)?;
+        }
+        Some(sum)
     }
 }
 
@@ -99,14 +115,13 @@ impl Multiples {
         Some(Multiples { curve, rows })
     }
 
-    /// Adds the point times `number` to `sum`.
-    fn add(&self, sum: &mut Point, number: &Scalar) -> Option<()> {
-        for (row, octet) in self.rows.iter().zip(number.to_repr().iter().rev()) {
-            if let Some(multiple) = usize::from(*octet).checked_sub(1).and_then(|place| row.get(place)) {
-                sum.add(multiple)?;
-            }
-        }
-        Some(())
+    /// What adds up to the point times `number`.
+    fn summands(&self, number: &Scalar) -> impl Iterator<Item = &Point> + Clone {
+        let octets: [u8; LENGTH] = number.to_repr().into();
+        self.rows
+            .iter()
+            .zip(octets.into_iter().rev())
+            .filter_map(|(row, octet)| row.get(usize::from(octet).checked_sub(1)?))
     }
 }
 
@@ -178,6 +193,17 @@ impl Point {
         // SAFETY: all are valid, the result may be one of the summands, and no context is needed.
         let added = unsafe { EC_POINT_add(self.curve.0.as_ptr(), own, own, other.point.as_ptr(), ptr::null_mut()) };
         (added == 1).then_some(())
+    }
+
+    /// Has the processor fetch it: a hint, without effect on any result.
+    fn prefetch(&self) {
+        #[cfg(target_arch = "x86_64")]
+        for line in 0..4 {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let address = self.point.as_ptr().cast::<i8>().wrapping_add(64 * line);
+            // SAFETY: any address may be prefetched; none is read.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(address) }
+        }
     }
 
     /// The affine x coordinate, big-endian. `None` for the point at infinity, which has none.
