@@ -21,8 +21,14 @@ use p256::{
 
 use super::sha256;
 
+#[cfg(test)]
+mod tests;
+
 /// The length of a number modulo the curve's order or its field, in octets.
 const LENGTH: usize = 32;
+
+/// The first octet of an uncompressed point (SEC 1 section 2.3.3).
+const UNCOMPRESSED: u8 = 4;
 
 /// How many additions before its use a summand is asked for: the table is larger than the processor's nearest memory.
 const AHEAD: usize = 4;
@@ -146,8 +152,12 @@ impl Curve {
         NonNull::new(copy).map(|point| Point { curve: self, point })
     }
 
-    /// A point as SEC 1 section 2.3.4 reads it: one that is not on the curve is refused.
+    /// An uncompressed point as SEC 1 section 2.3.4 reads it: one that is not on the curve is refused. So is the point at
+    /// infinity, whose encoding is another.
     fn point(self, octets: &[u8]) -> Option<Point> {
+        if octets.first() != Some(&UNCOMPRESSED) {
+            return None;
+        }
         let point = Point::infinity(self)?;
         let curve = self.0.as_ptr();
         // SAFETY: curve and point are valid, and of `octets` no more is read than there is.
