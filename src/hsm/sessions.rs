@@ -8,7 +8,9 @@ use std::{
 
 use super::{Error, Key, KeyQuery, Token, ladder::Rung};
 
-/// The most sessions that are tried by measurement. No known HSM gains from more.
+/// The fewest and the most sessions that are tried by measurement. While a thread waits for its turn with a processor, the
+/// HSM would do nothing for one session; no known HSM gains from more than the most.
+const FEWEST: usize = 2;
 const MOST: usize = 64;
 
 /// How long each number of sessions is measured, twice, and all of them together at most, unless the HSM is slower.
@@ -64,8 +66,9 @@ fn extend(token: &Arc<Token>, query: &KeyQuery, keys: &mut Vec<Key>, number: usi
 /// Doubles the sessions until that gained nothing twice: once may be what else the machine did.
 fn measure(token: &Arc<Token>, query: &KeyQuery, keys: &mut Vec<Key>, room: usize) -> Result<usize, Error> {
     let began = Instant::now();
-    let mut best = (1, best_rate(keys)?);
-    let mut number = 2;
+    extend(token, query, keys, FEWEST.min(room))?;
+    let mut best = (keys.len(), best_rate(keys)?);
+    let mut number = 2 * best.0;
     let mut in_vain = 0;
     while number <= room.min(MOST) && in_vain < 2 && began.elapsed() < TOGETHER {
         extend(token, query, keys, number)?;
