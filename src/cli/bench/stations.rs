@@ -130,6 +130,9 @@ pub(super) struct Latency {
 /// How many TLS handshakes are under way at once.
 const HANDSHAKES: usize = 16;
 
+/// How often an open loop's requests are sent: a thread that wakes up for each of them would take the daemon's time.
+const TICK: Duration = Duration::from_micros(250);
+
 /// How long the answers to an open loop's last requests may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -356,12 +359,17 @@ async fn receive(
     }
 }
 
-/// Gives each request to a station when it is due. If one must wait, those behind it are late, and that is measured.
+/// Gives each request to a station when it is due, or with those of the next [`TICK`]. If one must wait, those behind it
+/// are late; all that is measured, because its time counts from when it was due.
 fn pace(requests: &Requests, senders: &[mpsc::Sender<Bytes>], rate: f64) {
     let stations = senders.iter().cycle();
+    let mut now = Duration::ZERO;
     for ((number, request), station) in requests.encoded.iter().enumerate().zip(stations) {
         let due = Duration::from_secs_f64(number as f64 / rate);
-        thread::sleep(due.saturating_sub(requests.began.elapsed()));
+        if due > now {
+            thread::sleep((due + TICK).saturating_sub(requests.began.elapsed()));
+            now = requests.began.elapsed();
+        }
         requests.sent[number].store(nanoseconds(due), Ordering::Relaxed);
         if station.blocking_send(request.clone()).is_err() {
             // The station's task reports why.
