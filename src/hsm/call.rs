@@ -1,5 +1,4 @@
-//! `C_SignInit`, `C_Sign` and `C_GetTokenInfo`, called through the module's own function list: the one place with unsafe
-//! code.
+//! `C_SignInit`, `C_Sign` and `C_GetTokenInfo`, called through the module's own function list.
 //!
 //! cryptoki's `Session::sign` calls `C_Sign` twice, first only for the signature's length, which may cost a round trip to
 //! a network HSM. The length is known from the key, so one call is enough.

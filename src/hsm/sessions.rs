@@ -23,7 +23,7 @@ const GAIN: f64 = 1.15;
 /// How many sessions sign with each token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sessions {
-    /// As many as the token allows and gain something.
+    /// Two, and as many more as the token allows and gain something.
     Auto,
     /// So many, fewer if the token allows no more.
     Number(usize),
