@@ -126,7 +126,8 @@ mod tests {
         let (all, groups) = Usage::of(std::process::id()).unwrap().since(&before);
         let group = groups.iter().find(|group| group.name == "busy (one) x").unwrap();
         assert!(group.threads == 1 && group.user_us + group.system_us >= 20_000.0, "{groups:?}");
-        assert!(all >= group.user_us);
+        // The kernel rounds the process' time and its threads' apart, to ticks of some 10 ms.
+        assert!(all >= 20_000.0, "{all}");
         assert!(peak_rss_mib(std::process::id()).unwrap() > 1.0);
         drop(done);
         busy.unwrap().join().unwrap();
