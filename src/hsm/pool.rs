@@ -194,8 +194,11 @@ impl Pool {
         let mut failed_at = None;
         loop {
             // A message would only wait for the refusal that it can have now.
-            if self.outage.lasts(&self.shared) {
-                return Err(unavailable(self.healthy().err().unwrap_or_default()));
+            // A token may be back before the supervisor has seen it.
+            if self.outage.lasts(&self.shared)
+                && let Err(reason) = self.healthy()
+            {
+                return Err(unavailable(reason));
             }
             let (reply, answer) = oneshot::channel();
             let job = Job { input: SigningInput::new(self.algorithm, message), reply, failed_at, room };
