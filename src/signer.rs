@@ -134,7 +134,7 @@ impl PublicKey {
 #[derive(Debug)]
 pub struct Verifier {
     usual: ParsedPublicKey,
-    /// For ECDSA on P-256: twice as fast.
+    /// For ECDSA on P-256: three times as fast.
     fixed: Option<FixedKey>,
 }
 

@@ -193,8 +193,8 @@ impl Pool {
         let mut room = self.shared.queue.room().await.ok_or_else(closed)?;
         let mut failed_at = None;
         loop {
-            // A message would only wait for the refusal that it can have now.
-            // A token may be back before the supervisor has seen it.
+            // A message would only wait for the refusal that it can have now, unless a token is back and the supervisor has
+            // not seen it yet.
             if self.outage.lasts(&self.shared)
                 && let Err(reason) = self.healthy()
             {

