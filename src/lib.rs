@@ -50,6 +50,7 @@ pub mod serve;
 pub mod show;
 pub mod signer;
 pub mod station;
+pub mod text_file;
 
 /// The gRPC protocol, generated from `proto/birthmark/v1/`; the definitions there are its manual.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
