@@ -150,6 +150,7 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()
         issuance: Arc::new(Issuance::new(profiles, refused_keys, committer.clone(), records.clone())),
         records,
         window: *config.server.window.get_ref(),
+        stall_limit: Duration::from_secs(*config.server.stall_seconds.get_ref()),
         draining,
     };
     let server = tokio::spawn(grpc::serve(services, listener::incoming(tcp, tls, unix)));
