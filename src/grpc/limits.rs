@@ -3,7 +3,7 @@
 //!
 //! | what | at most | beyond it |
 //! |---|---|---|
-//! | connections of a peer | [`CONNECTIONS`] | closed with GOAWAY, ENHANCE_YOUR_CALM |
+//! | connections of a station; of another peer | [`STATION_CONNECTIONS`]; [`CONNECTIONS`] | closed with GOAWAY, ENHANCE_YOUR_CALM |
 //! | HTTP/2 streams of a connection | [`STREAMS_PER_CONNECTION`] | the client waits; REFUSED_STREAM if it does not |
 //! | calls of a peer, until their replies are taken | [`CALLS`] | `TOO_MANY_REQUESTS` |
 //! | certificates in a peer's Confirm calls, the same | [`CONFIRMATIONS`] | `TOO_MANY_REQUESTS` |
@@ -18,9 +18,15 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
-use super::status::{self, Excess};
+use super::{
+    peer::{Peer, Role},
+    status::{self, Excess},
+};
 
-/// Connections of one peer.
+/// Connections of one station, which needs one or two.
+const STATION_CONNECTIONS: usize = 16;
+
+/// Connections of one operator or auditor, whose scripts may run many commands at once.
 const CONNECTIONS: usize = 64;
 
 /// HTTP/2 streams of one connection (SETTINGS_MAX_CONCURRENT_STREAMS).
@@ -60,13 +66,21 @@ impl Limits {
     }
 
     /// Lets a peer have one more connection. `None` if it has too many.
-    pub(super) fn connect(&self, peer: &str) -> Option<Admission> {
+    pub(super) fn connect(&self, peer: &Peer) -> Option<Admission> {
+        let most = match peer.role() {
+            Some(Role::Operator | Role::Auditor) => CONNECTIONS,
+            Some(Role::Station) | None => STATION_CONNECTIONS,
+        };
+        self.connect_as(&peer.to_string(), most)
+    }
+
+    fn connect_as(&self, peer: &str, connections: usize) -> Option<Admission> {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let limits = match peers.get(peer).and_then(Weak::upgrade) {
             Some(limits) => limits,
             None => {
                 peers.retain(|_, limits| limits.strong_count() > 0);
-                let limits = Arc::new(PeerLimits::new(peer.into(), self));
+                let limits = Arc::new(PeerLimits::new(peer.into(), connections, self));
                 peers.insert(Arc::clone(&limits.name), Arc::downgrade(&limits));
                 limits
             }
@@ -104,11 +118,11 @@ pub(super) struct PeerLimits {
 }
 
 impl PeerLimits {
-    fn new(name: Arc<str>, limits: &Limits) -> Self {
+    fn new(name: Arc<str>, connections: usize, limits: &Limits) -> Self {
         let at_most = |number| Arc::new(Semaphore::new(number));
         PeerLimits {
             name,
-            connections: at_most(CONNECTIONS),
+            connections: at_most(connections),
             calls: at_most(CALLS),
             confirmations: at_most(CONFIRMATIONS),
             issue_streams: at_most(ISSUE_STREAMS),
@@ -187,18 +201,19 @@ mod tests {
     #[test]
     fn limits_of_a_peer_count_all_of_its_connections() {
         let limits = Limits::new(8);
-        let connections: Vec<_> = (0..CONNECTIONS).filter_map(|_| limits.connect("station:l/1")).collect();
-        assert_eq!(connections.len(), CONNECTIONS);
-        assert!(limits.connect("station:l/1").is_none());
-        assert!(limits.connect("station:l/2").is_some());
-        let calls: Vec<_> = (0..CALLS).map(|n| connections[n % CONNECTIONS].limits().call()).collect();
+        let connect = |peer: &str| limits.connect_as(peer, 3);
+        let connections: Vec<_> = (0..3).filter_map(|_| connect("station:l/1")).collect();
+        assert_eq!(connections.len(), 3);
+        assert!(connect("station:l/1").is_none());
+        assert!(connect("station:l/2").is_some());
+        let calls: Vec<_> = (0..CALLS).map(|number| connections[number % 3].limits().call()).collect();
         assert!(calls.iter().all(Result::is_ok));
         let refused = connections[0].limits().call().unwrap_err();
         assert_eq!((refused.code(), reason(&refused).as_str()), (tonic::Code::ResourceExhausted, "TOO_MANY_REQUESTS"));
         drop(calls);
         assert!(connections[0].limits().call().is_ok());
         drop(connections);
-        assert!(limits.connect("station:l/1").is_some());
+        assert!(connect("station:l/1").is_some());
         assert_eq!(limits.peers.lock().unwrap().len(), 1, "those that are gone are forgotten");
     }
 
@@ -206,7 +221,7 @@ mod tests {
     fn record_streams_are_bounded_for_a_peer_and_in_all() {
         let limits = Limits::new(8);
         let names = (0..=ALL_RECORD_STREAMS / RECORD_STREAMS).map(|number| format!("auditor:{number}"));
-        let peers: Vec<_> = names.filter_map(|name| limits.connect(&name)).collect();
+        let peers: Vec<_> = names.filter_map(|name| limits.connect_as(&name, 1)).collect();
         let mut open = Vec::new();
         for peer in &peers[..peers.len() - 1] {
             open.extend((0..RECORD_STREAMS).map(|_| peer.limits().record_stream().unwrap()));

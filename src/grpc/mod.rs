@@ -92,15 +92,14 @@ pub async fn serve(
 /// Lets a connection in, unless its peer has too many.
 fn admit(mut connection: Connection, limits: &Limits) -> Option<Connection> {
     let peer = connection.peer_mut();
-    let name = peer.to_string();
-    match limits.connect(&name) {
+    match limits.connect(peer) {
         Some(admission) => {
             peer.admit(admission);
             Some(connection)
         }
         None => {
             metrics::refusal("TOO_MANY_CONNECTIONS");
-            tracing::warn!(peer = name, "refused a connection: the peer has too many");
+            tracing::warn!(%peer, "refused a connection: the peer has too many");
             tokio::spawn(turn_away(connection));
             None
         }

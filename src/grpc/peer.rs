@@ -78,6 +78,11 @@ impl Peer {
         Peer { identity: Some((Role::Operator, format!("local-uid-{user}").into())), expires: None, admission: None }
     }
 
+    /// What it may do, if anything.
+    pub(super) fn role(&self) -> Option<Role> {
+        self.identity.as_ref().map(|(role, _)| *role)
+    }
+
     fn unknown() -> Peer {
         Peer { identity: None, expires: None, admission: None }
     }
