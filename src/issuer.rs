@@ -18,10 +18,10 @@ use crate::{
     cert::Tbs,
     committer::{self, CommitError, Committer, Issued, Reserved},
     csr::{self, CsrError, RefusedKeys},
-    fairness::{FairShare, Turn},
+    fairness::FairShare,
     ledger::{Actor, LedgerError, Records, Refusal},
     metrics,
-    profile::{Applicant, Profile, ProfileError, Values},
+    profile::{Applicant, Profile, ProfileError, Profiles, Values},
     signer::SignError,
 };
 
@@ -81,28 +81,23 @@ pub enum IssueError {
 
 /// Everything that issuing needs. One a daemon.
 pub struct Issuance {
-    profiles: BTreeMap<String, Profile>,
+    profiles: Arc<Profiles>,
     refused_keys: RefusedKeys,
     committer: Committer,
     records: Arc<dyn Records>,
     /// What is under way at each issuer, shared among the stations.
     shares: BTreeMap<String, Arc<FairShare>>,
-    /// The same for changes that need no signature.
-    changes: Arc<FairShare>,
 }
 
-/// The most requests that one station may have under way while others want to as well, unless they ask for more: enough
-/// for a batch of the committer, few enough that they are through in some milliseconds.
-const SHARE: usize = 32;
+/// The most requests that one peer may have under way while others want to as well, unless they ask for more: enough for
+/// a batch of the committer, few enough that they are through in some milliseconds.
+pub(crate) const SHARE: usize = 32;
 
 /// The longest id that an order may have, in characters.
 pub(crate) const LONGEST_ORDER_ID: usize = 64;
 
 /// How many requests for each HSM session keep it busy while others of them are at the committer.
 const PER_SESSION: usize = 4;
-
-/// The most changes without a signature that one peer may have at the committer.
-const CHANGES: usize = 256;
 
 impl fmt::Debug for Issuance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -113,35 +108,18 @@ impl fmt::Debug for Issuance {
 impl Issuance {
     /// Joins the policy (profiles and keys that no device may have) and the ledger's two sides.
     pub fn new(
-        profiles: impl IntoIterator<Item = Profile>,
+        profiles: Arc<Profiles>,
         refused_keys: RefusedKeys,
         committer: Committer,
         records: Arc<dyn Records>,
     ) -> Self {
-        let profiles: BTreeMap<_, _> =
-            profiles.into_iter().map(|profile| (profile.name().to_owned(), profile)).collect();
         let issuers = profiles.values().flat_map(|profile| profile.issuers()).map(|(_, issuer)| issuer);
         let shares = issuers.map(|issuer| {
             let floor = SHARE.max(PER_SESSION * issuer.sessions());
             (issuer.name().to_owned(), FairShare::new(floor, committer::CAPACITY))
         });
         let shares = shares.collect();
-        Issuance { profiles, refused_keys, committer, records, shares, changes: FairShare::new(SHARE, CHANGES) }
-    }
-
-    /// Waits until `peer` may have one more change at the committer, such as a confirmation.
-    pub(crate) async fn turn_to_change(&self, peer: &Arc<str>) -> Turn {
-        self.changes.turn(peer).await
-    }
-
-    /// The profiles, by name.
-    pub fn profiles(&self) -> &BTreeMap<String, Profile> {
-        &self.profiles
-    }
-
-    /// The committer.
-    pub fn committer(&self) -> &Committer {
-        &self.committer
+        Issuance { profiles, refused_keys, committer, records, shares }
     }
 
     /// Issues one certificate. From the reservation on it must run to its end, whether the station is still there or
@@ -245,6 +223,8 @@ impl From<CommitError> for IssueError {
                 // Logged by the committer.
                 _ => IssueError::Internal,
             },
+            // Logged by the committer.
+            CommitError::Unexpected => IssueError::Internal,
             CommitError::Closed => IssueError::Draining,
         }
     }

@@ -4,7 +4,7 @@
 //! out. [`Records`] is the side that reads, for many threads at once. [`embedded`] implements both with a journal
 //! and an index on this machine; nothing above these traits may know that.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -18,12 +18,14 @@ pub mod embedded;
 pub mod entry;
 mod export;
 mod index;
+mod issued_records;
 pub mod journal;
 mod revocation;
 mod state;
 
 pub use self::{
     export::{Export, ExportId, NotAnExportId},
+    issued_records::IssuedRecords,
     revocation::{NotAReason, RevocationReason},
 };
 
@@ -108,48 +110,6 @@ pub struct Head {
     pub chain: journal::ChainHash,
     /// Grows whenever a part of the ledger is full and the next is begun.
     pub part: u32,
-}
-
-/// Records, one after the other, read as they are asked for: all at once as an iterator, or page by page.
-pub struct IssuedRecords(Box<dyn Iterator<Item = Step> + Send>);
-
-/// What reading one more entry of the ledger gives: a record, or none because the entry is about something else.
-type Step = Result<Option<Record>, LedgerError>;
-
-/// Some records, and whether there are more.
-pub(crate) struct Page {
-    pub(crate) records: Vec<Record>,
-    pub(crate) last: bool,
-}
-
-impl IssuedRecords {
-    fn new(steps: impl Iterator<Item = Step> + Send + 'static) -> Self {
-        IssuedRecords(Box::new(steps))
-    }
-
-    /// The next `most` records, or fewer if it is `deadline` before.
-    pub(crate) fn page(&mut self, most: usize, deadline: Instant) -> Result<Page, LedgerError> {
-        let mut records = Vec::new();
-        // The clock costs more than most steps.
-        for step in 1_u32.. {
-            match self.0.next() {
-                None => return Ok(Page { records, last: true }),
-                Some(found) => records.extend(found?),
-            }
-            if records.len() >= most || (step.is_multiple_of(64) && Instant::now() >= deadline) {
-                break;
-            }
-        }
-        Ok(Page { records, last: false })
-    }
-}
-
-impl Iterator for IssuedRecords {
-    type Item = Result<Record, LedgerError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.0.find_map(Result::transpose)
-    }
 }
 
 /// Who causes an entry: `station:<line>/<station>`, `operator:<name>` or `daemon`.

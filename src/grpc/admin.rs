@@ -14,9 +14,11 @@ use super::{
     status,
 };
 use crate::{
-    issuer::{self, Issuance, IssueError},
+    committer::Committer,
+    issuer::{self, IssueError},
     ledger::{self, Change, ExportId, NotAnExportId, OrderTerms, RecordState, Refusal, RevocationReason},
     pattern::Pattern,
+    profile::Profiles,
     proto::{self, get_record_request::By},
     serial::SerialNumber,
     signer::sha256,
@@ -36,13 +38,14 @@ type RecordStream = Pin<Box<dyn Stream<Item = Result<proto::Record, Status>> + S
 
 /// Answers operators and auditors.
 pub struct Service {
-    issuance: Arc<Issuance>,
+    committer: Committer,
+    profiles: Arc<Profiles>,
     reader: Reader,
 }
 
 impl Service {
-    pub(super) fn new(issuance: Arc<Issuance>, reader: Reader) -> Self {
-        Service { issuance, reader }
+    pub(super) fn new(committer: Committer, profiles: Arc<Profiles>, reader: Reader) -> Self {
+        Service { committer, profiles, reader }
     }
 
     async fn order(&self, peer: &PeerLimits, id: &str) -> Result<ledger::Order, Status> {
@@ -64,7 +67,7 @@ impl Service {
 
     fn terms(&self, terms: proto::OrderTerms) -> Result<OrderTerms, IssueError> {
         issuer::check_id("id", &terms.id, issuer::LONGEST_ORDER_ID)?;
-        let Some(profile) = self.issuance.profiles().get(&terms.profile) else {
+        let Some(profile) = self.profiles.get(&terms.profile) else {
             return Err(IssueError::ProfileUnknown(terms.profile));
         };
         profile.check_order(&terms.id, &terms.attributes).map_err(IssueError::RequestInvalid)?;
@@ -129,7 +132,7 @@ impl proto::admin_server::Admin for Service {
         let actor = peer::actor(role, name);
         let terms = self.terms(request.into_inner().terms.unwrap_or_default());
         let terms = terms.map_err(|error| status::failed_call(&error))?;
-        let created = self.issuance.committer().create_order(actor, terms).await;
+        let created = self.committer.create_order(actor, terms).await;
         created.map(|created| Response::new(order(created))).map_err(|error| status::failed_call(&error.into()))
     }
 
@@ -152,7 +155,7 @@ impl proto::admin_server::Admin for Service {
     async fn close_order(&self, request: Request<proto::CloseOrderRequest>) -> Result<Response<proto::Order>, Status> {
         let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
         let actor = peer::actor(role, name);
-        let closed = self.issuance.committer().close_order(actor, request.into_inner().id).await;
+        let closed = self.committer.close_order(actor, request.into_inner().id).await;
         closed.map(|closed| Response::new(order(closed))).map_err(|error| status::failed_call(&error.into()))
     }
 
@@ -196,7 +199,7 @@ impl proto::admin_server::Admin for Service {
         let proto::ScrapCertificateRequest { serial_number, reason } = request.into_inner();
         let serial_number = serial(&serial_number)?;
         check_text("reason", &reason, SCRAP_REASON).map_err(|error| status::failed_call(&error))?;
-        let scrapped = self.issuance.committer().scrap(actor, serial_number, reason).await;
+        let scrapped = self.committer.scrap(actor, serial_number, reason).await;
         scrapped.map_err(|error| status::failed_call(&error.into()))?;
         self.record(&limits, serial_number).await
     }
@@ -214,7 +217,7 @@ impl proto::admin_server::Admin for Service {
         let reason = u32::try_from(reason).unwrap_or(u32::MAX);
         let reason = RevocationReason::try_from(reason)
             .map_err(|error| status::failed_call(&IssueError::RequestInvalid(error.to_string())))?;
-        let revoked = self.issuance.committer().revoke(actor, serial_number, reason).await;
+        let revoked = self.committer.revoke(actor, serial_number, reason).await;
         revoked.map_err(|error| status::failed_call(&error.into()))?;
         self.record(&limits, serial_number).await
     }
@@ -225,7 +228,7 @@ impl proto::admin_server::Admin for Service {
     ) -> Result<Response<proto::Export>, Status> {
         let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
         let actor = peer::actor(role, name);
-        let created = self.issuance.committer().create_export(actor, request.into_inner().order).await;
+        let created = self.committer.create_export(actor, request.into_inner().order).await;
         created.map(|created| Response::new(export(created))).map_err(|error| status::failed_call(&error.into()))
     }
 
@@ -260,7 +263,7 @@ impl proto::admin_server::Admin for Service {
         let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
         let actor = peer::actor(role, name);
         let id = export_id(&request.into_inner().id)?;
-        let acknowledged = self.issuance.committer().acknowledge_export(actor, id).await;
+        let acknowledged = self.committer.acknowledge_export(actor, id).await;
         acknowledged
             .map(|acknowledged| Response::new(export(acknowledged)))
             .map_err(|error| status::failed_call(&error.into()))

@@ -14,17 +14,20 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
+    Services,
     calls::Held,
     limits::{PeerLimits, Permit},
     peer::{self, Peer, Role},
     status,
 };
 use crate::{
-    committer::Issued,
+    committer::{Committer, Issued},
     config::OrderPolicy,
-    issuer::{self, Issuance, IssueError},
+    fairness::FairShare,
+    issuer::{Issuance, IssueError, IssueRequest, SHARE},
     ledger::Actor,
     metrics::OpenStream,
+    profile::Profiles,
     proto,
     serial::SerialNumber,
     signer::sha256,
@@ -39,29 +42,32 @@ const REQUEST_ID: usize = 64;
 /// The most serial numbers that one call confirms.
 const CONFIRMED: usize = 1000;
 
+/// The most confirmations that one peer may have at the committer.
+const CONFIRMED_AT_ONCE: usize = 256;
+
 /// Answers stations.
-#[derive(Debug)]
 pub struct Service {
-    issuance: Arc<Issuance>,
+    issuer: Arc<Issuance>,
+    committer: Committer,
+    profiles: Arc<Profiles>,
+    /// The peers' shares of the committer for confirmations.
+    confirmations: Arc<FairShare>,
     window: usize,
     stall_limit: Duration,
     draining: watch::Receiver<bool>,
 }
 
 impl Service {
-    pub(super) fn new(
-        issuance: Arc<Issuance>,
-        window: usize,
-        stall_limit: Duration,
-        draining: watch::Receiver<bool>,
-    ) -> Self {
-        Service { issuance, window, stall_limit, draining }
+    pub(super) fn new(services: &Services) -> Self {
+        let Services { issuer, committer, profiles, window, stall_limit, draining, .. } = services.clone();
+        let confirmations = FairShare::new(SHARE, CONFIRMED_AT_ONCE);
+        Service { issuer, committer, profiles, confirmations, window, stall_limit, draining }
     }
 
     async fn confirm_one(&self, peer: &PeerLimits, actor: &Actor, serial_number: Bytes) -> proto::ConfirmResult {
-        let _turn = self.issuance.turn_to_change(peer.name()).await;
+        let _turn = self.confirmations.turn(peer.name()).await;
         let confirmed = match SerialNumber::try_from(serial_number.as_ref()) {
-            Ok(serial) => self.issuance.committer().confirm(actor.clone(), serial).await.map_err(IssueError::from),
+            Ok(serial) => self.committer.confirm(actor.clone(), serial).await.map_err(IssueError::from),
             Err(error) => Err(IssueError::RequestInvalid(error.to_string())),
         };
         proto::ConfirmResult { serial_number, error: confirmed.err().map(|error| status::refused_item(&error)) }
@@ -80,7 +86,7 @@ impl proto::issuance_server::Issuance for Service {
         let (role, station) = peer.require(&[Role::Station])?;
         let limits = peer.limits()?;
         let stream = Stream {
-            issuance: Arc::clone(&self.issuance),
+            issuer: Arc::clone(&self.issuer),
             station: Arc::clone(station),
             actor: peer::actor(role, station),
             _counted: limits.issue_stream()?,
@@ -119,7 +125,7 @@ impl proto::issuance_server::Issuance for Service {
         request: Request<proto::GetIssuerRequest>,
     ) -> Result<Response<proto::GetIssuerReply>, Status> {
         let (role, name) = Peer::of(&request)?.require(&[Role::Station, Role::Operator, Role::Auditor])?;
-        let profiles = self.issuance.profiles().values();
+        let profiles = self.profiles.values();
         let usable: Vec<_> = profiles.filter(|profile| role != Role::Station || profile.allows_station(name)).collect();
         let now = Timestamp::now();
         let all = usable.iter().flat_map(|profile| profile.issuers());
@@ -167,7 +173,7 @@ impl tokio_stream::Stream for Gathered {
 /// its way: a station that does not read is not read from, and after a while its stream is ended. A request that was read
 /// begins when there is room in the window that the station's streams share.
 struct Stream {
-    issuance: Arc<Issuance>,
+    issuer: Arc<Issuance>,
     station: Arc<str>,
     actor: Actor,
     limits: Arc<PeerLimits>,
@@ -233,10 +239,10 @@ impl Stream {
             };
             let Some(request) = request else { return Ok(()) };
             let begun = self.limits.room().await;
-            let (issuance, replies) = (Arc::clone(&self.issuance), Arc::clone(replies));
+            let (issuer, replies) = (Arc::clone(&self.issuer), Arc::clone(replies));
             let (station, actor) = (Arc::clone(&self.station), self.actor.clone());
             tokio::spawn(async move {
-                let reply = answer(&issuance, station, actor, request).await;
+                let reply = answer(&issuer, station, actor, request).await;
                 // What other streams of the station may begin does not wait for this one's replies to be read.
                 drop(begun);
                 replies.send(reply).await;
@@ -246,19 +252,14 @@ impl Stream {
     }
 }
 
-async fn answer(
-    issuance: &Issuance,
-    station: Arc<str>,
-    actor: Actor,
-    request: proto::IssueRequest,
-) -> proto::IssueReply {
+async fn answer(issuer: &Issuance, station: Arc<str>, actor: Actor, request: proto::IssueRequest) -> proto::IssueReply {
     let proto::IssueRequest { mut request_id, device_id, order, profile, csr, reissue } = request;
     let result = if request_id.len() > REQUEST_ID {
         let message = format!("request_id has {} bytes; at most {REQUEST_ID} are allowed", request_id.len());
         request_id.truncate(request_id.floor_char_boundary(REQUEST_ID));
         Err(IssueError::RequestInvalid(message))
     } else {
-        issuance.issue(issuer::IssueRequest { station, actor, device: device_id, order, profile, csr, reissue }).await
+        issuer.issue(IssueRequest { station, actor, device: device_id, order, profile, csr, reissue }).await
     };
     let result = match result {
         Ok(issued) => proto::issue_reply::Result::Issued(certificate(&issued)),

@@ -17,9 +17,11 @@ use tonic::{service::Routes, transport::Server};
 
 use self::{calls::Limited, limits::Limits, listener::Connection, records::Reader};
 use crate::{
+    committer::Committer,
     issuer::Issuance,
     ledger::Records,
     metrics,
+    profile::Profiles,
     proto::{self, admin_server::AdminServer, issuance_server::IssuanceServer},
 };
 
@@ -31,9 +33,13 @@ pub const MAX_MESSAGE: usize = 1 << 20;
 #[derive(Clone)]
 pub struct Services {
     /// Issues certificates.
-    pub issuance: Arc<Issuance>,
+    pub issuer: Arc<Issuance>,
+    /// Changes the ledger.
+    pub committer: Committer,
     /// Reads the ledger.
     pub records: Arc<dyn Records>,
+    /// What stations may ask for.
+    pub profiles: Arc<Profiles>,
     /// How many unanswered requests one stream, and one station over all of its streams, may have.
     pub window: usize,
     /// A stream whose peer takes no reply for so long is ended.
@@ -50,7 +56,8 @@ pub async fn serve(
     services: Services,
     incoming: impl Stream<Item = io::Result<Connection>>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let Services { issuance, records, window, stall_limit, mut draining } = services;
+    let issuance_service = issuance::Service::new(&services);
+    let Services { committer, records, profiles, window, stall_limit, mut draining, .. } = services;
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<IssuanceServer<issuance::Service>>().await;
     health.set_serving::<AdminServer<admin::Service>>().await;
@@ -59,8 +66,7 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
 
-    let issuance_service = issuance::Service::new(Arc::clone(&issuance), window, stall_limit, draining.clone());
-    let admin_service = admin::Service::new(issuance, Reader::new(records, stall_limit));
+    let admin_service = admin::Service::new(committer, profiles, Reader::new(records, stall_limit));
     let routes = Routes::new(health_service)
         .add_service(reflection_service)
         .add_service(IssuanceServer::new(issuance_service).max_decoding_message_size(MAX_MESSAGE))
