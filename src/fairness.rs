@@ -19,6 +19,10 @@ const PERIOD: Duration = Duration::from_millis(100);
 /// For how many periods a demand counts: so long a station may pause between two devices and keep its share.
 const REMEMBERED: u8 = 10;
 
+/// When no turn has ended for so long, the resource stands still (an HSM that is away, say). Then nobody is held back: a
+/// request should wait, and be refused, there and not one after the other here.
+const STANDSTILL: Duration = Duration::from_secs(1);
+
 /// Gives out turns.
 #[derive(Debug)]
 pub(crate) struct FairShare {
@@ -42,6 +46,8 @@ struct Inner {
     limit: usize,
     /// When the limit is computed again.
     next: Instant,
+    /// When a turn ended last.
+    ended: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -85,7 +91,8 @@ impl FairShare {
     /// Whoever is alone may have `alone` turns; of several, each may have at least `floor`.
     pub(crate) fn new(floor: usize, alone: usize) -> Arc<Self> {
         let alone = alone.max(1);
-        let inner = Inner { askers: HashMap::new(), limit: alone, next: Instant::now() + PERIOD };
+        let now = Instant::now();
+        let inner = Inner { askers: HashMap::new(), limit: alone, next: now + PERIOD, ended: now };
         Arc::new(FairShare { floor: floor.clamp(1, alone), alone, inner: Mutex::new(inner) })
     }
 
@@ -93,10 +100,16 @@ impl FairShare {
     pub(crate) async fn turn(self: &Arc<Self>, who: &Arc<str>) -> Turn {
         let (waiting, granted) = self.ask(who);
         self.send(granted);
-        match waiting {
-            None => self.given(who),
-            // The sender goes with a turn; without one it is dropped only together with `self`.
-            Some(waiting) => waiting.await.unwrap_or_else(|_| self.given(who)),
+        let Some(mut waiting) = waiting else { return self.given(who) };
+        loop {
+            match tokio::time::timeout(STANDSTILL, &mut waiting).await {
+                // The sender goes with a turn; without one it is dropped only together with `self`.
+                Ok(given) => return given.unwrap_or_else(|_| self.given(who)),
+                Err(_) => {
+                    let granted = self.adjust(&mut self.lock(), Instant::now());
+                    self.send(granted);
+                }
+            }
         }
     }
 
@@ -128,7 +141,9 @@ impl FairShare {
         if let Some(asker) = inner.askers.get_mut(who) {
             asker.held = asker.held.saturating_sub(1);
         }
-        let mut granted = self.adjust(&mut inner, Instant::now());
+        let now = Instant::now();
+        inner.ended = now;
+        let mut granted = self.adjust(&mut inner, now);
         let Inner { askers, limit, .. } = &mut *inner;
         if let Some(asker) = askers.get_mut(who) {
             asker.grant(who, *limit, &mut granted);
@@ -151,7 +166,8 @@ impl FairShare {
             }
             asker.demand > 0
         });
-        inner.limit = self.limit(&inner.askers);
+        let standstill = now.saturating_duration_since(inner.ended) >= STANDSTILL;
+        inner.limit = if standstill { self.alone } else { self.limit(&inner.askers) };
         for (who, asker) in &mut inner.askers {
             asker.grant(who, inner.limit, &mut granted);
         }
@@ -210,15 +226,15 @@ mod tests {
         share.send(granted);
     }
 
-    #[test]
-    fn share_of_one_alone_is_the_whole() {
+    #[tokio::test]
+    async fn share_of_one_alone_is_the_whole() {
         let (share, a) = (FairShare::new(2, 10), Arc::from("a"));
         assert_eq!(take(&share, &a, 20).len(), 10);
         assert_eq!(take(&share, &a, 20).len(), 10);
     }
 
-    #[test]
-    fn share_of_a_flood_follows_who_asks_for_least() {
+    #[tokio::test]
+    async fn share_of_a_flood_follows_who_asks_for_least() {
         let share = FairShare::new(2, 10);
         let [a, b, c] = ["a", "b", "c"].map(Arc::<str>::from);
         let mut flood = take(&share, &a, 10);
@@ -237,8 +253,8 @@ mod tests {
         assert_eq!(take(&share, &c, 10).len(), 2);
     }
 
-    #[test]
-    fn share_of_equals_is_what_they_ask_for() {
+    #[tokio::test]
+    async fn share_of_equals_is_what_they_ask_for() {
         let share = FairShare::new(2, 100);
         let [a, b] = ["a", "b"].map(Arc::<str>::from);
         let futures: Vec<_> = (0..50).flat_map(|_| [share.turn(&a), share.turn(&b)]).map(Box::pin).collect();
@@ -248,8 +264,8 @@ mod tests {
         assert_eq!(all.as_mut().now_or_never().map(|turns| turns.len()), Some(100));
     }
 
-    #[test]
-    fn share_is_the_whole_again_after_the_other_is_gone() {
+    #[tokio::test]
+    async fn share_is_the_whole_again_after_the_other_is_gone() {
         let share = FairShare::new(2, 10);
         let [a, b] = ["a", "b"].map(Arc::<str>::from);
         drop(take(&share, &b, 1));
@@ -262,8 +278,21 @@ mod tests {
         drop(held);
     }
 
-    #[test]
-    fn turn_that_nobody_waits_for_any_more_is_passed_on() {
+    #[tokio::test]
+    async fn standstill_holds_nobody_back() {
+        let share = FairShare::new(2, 10);
+        let [a, b] = ["a", "b"].map(Arc::<str>::from);
+        let held = [take(&share, &a, 1), take(&share, &b, 2)];
+        let mut third = Box::pin(share.turn(&b));
+        assert!(third.as_mut().now_or_never().is_none());
+        share.lock().ended = Instant::now() - STANDSTILL;
+        pass(&share);
+        assert!(third.now_or_never().is_some());
+        drop(held);
+    }
+
+    #[tokio::test]
+    async fn turn_that_nobody_waits_for_any_more_is_passed_on() {
         let (share, a) = (FairShare::new(1, 1), Arc::from("a"));
         let held = take(&share, &a, 1);
         let mut gone = Box::pin(share.turn(&a));

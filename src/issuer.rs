@@ -96,8 +96,8 @@ pub(crate) const SHARE: usize = 32;
 /// The longest id that an order may have, in characters.
 pub(crate) const LONGEST_ORDER_ID: usize = 64;
 
-/// How many requests for each HSM session keep it busy while others of them are at the committer.
-const PER_SESSION: usize = 4;
+/// How many requests for each HSM session: one that is signed, and one on its way to or from the committer.
+const PER_SESSION: usize = 2;
 
 impl fmt::Debug for Issuance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

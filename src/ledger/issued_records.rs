@@ -5,7 +5,11 @@ use std::time::Instant;
 use super::{LedgerError, Record};
 
 /// Records, one after the other, read as they are asked for: all at once as an iterator, or page by page.
-pub struct IssuedRecords(Box<dyn Iterator<Item = Step> + Send>);
+pub struct IssuedRecords {
+    steps: Box<dyn Iterator<Item = Step> + Send>,
+    /// What came after the last page.
+    failed: Option<LedgerError>,
+}
 
 /// What reading one more entry of the ledger gives: a record, or none because the entry is about something else.
 type Step = Result<Option<Record>, LedgerError>;
@@ -18,17 +22,28 @@ pub(crate) struct Page {
 
 impl IssuedRecords {
     pub(super) fn new(steps: impl Iterator<Item = Step> + Send + 'static) -> Self {
-        IssuedRecords(Box::new(steps))
+        IssuedRecords { steps: Box::new(steps), failed: None }
     }
 
-    /// The next `most` records, or fewer if it is `deadline` before.
+    /// The next `most` records; fewer if it is `deadline` before, or if what follows cannot be read.
+    ///
+    /// # Errors
+    /// Those of the storage, after all records before.
     pub(crate) fn page(&mut self, most: usize, deadline: Instant) -> Result<Page, LedgerError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         let mut records = Vec::new();
         // The clock costs more than most steps.
         for step in 1_u32.. {
-            match self.0.next() {
+            match self.steps.next() {
                 None => return Ok(Page { records, last: true }),
-                Some(found) => records.extend(found?),
+                Some(Ok(found)) => records.extend(found),
+                Some(Err(error)) if records.is_empty() => return Err(error),
+                Some(Err(error)) => {
+                    self.failed = Some(error);
+                    break;
+                }
             }
             if records.len() >= most || (step.is_multiple_of(64) && Instant::now() >= deadline) {
                 break;
@@ -42,7 +57,7 @@ impl Iterator for IssuedRecords {
     type Item = Result<Record, LedgerError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.find_map(Result::transpose)
+        self.steps.find_map(Result::transpose)
     }
 }
 
@@ -81,6 +96,17 @@ mod tests {
         assert_eq!(lengths, [(4, false), (4, false), (2, true)]);
         let records = IssuedRecords::new((0..10).flat_map(|_| [Ok(None), Ok(Some(record()))]));
         assert_eq!(records.count(), 10);
+    }
+
+    #[test]
+    fn page_before_damage_is_whole() {
+        let damage = || LedgerError::Locked("x".into());
+        let mut records = IssuedRecords::new([Ok(Some(record())), Err(damage())].into_iter());
+        let later = Instant::now() + Duration::from_secs(600);
+        let page = records.page(4, later).unwrap();
+        assert_eq!((page.records.len(), page.last), (1, false));
+        assert!(matches!(records.page(4, later), Err(LedgerError::Locked(_))));
+        assert!(records.page(4, later).unwrap().last);
     }
 
     #[test]
