@@ -119,6 +119,9 @@ pub enum CommitError {
     /// The storage failed.
     #[error("{0}")]
     Storage(Arc<LedgerError>),
+    /// The ledger answered something else than what was asked for: a mistake in this program, which no retry cures.
+    #[error("the ledger gave an outcome that does not fit the operation")]
+    Unexpected,
     /// The thread has ended: the daemon is shutting down, or a sync failed.
     #[error("the ledger is closed")]
     Closed,
@@ -428,5 +431,5 @@ fn answer(reply: Option<Reply>, outcome: Result<Outcome, CommitError>) {
 
 fn unexpected(outcome: &Outcome) -> CommitError {
     tracing::error!(?outcome, "the ledger gave an outcome that does not fit the operation");
-    CommitError::Closed
+    CommitError::Unexpected
 }

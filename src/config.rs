@@ -64,9 +64,16 @@ pub struct Server {
     pub client_ca: Spanned<PathBuf>,
     /// The Unix socket for local operators; none if absent.
     pub socket: Option<Spanned<PathBuf>>,
-    /// How many unanswered requests one stream may have.
+    /// How many unanswered requests one stream, and one station over all of its streams, may have.
     #[serde(default = "default_window")]
     pub window: Spanned<usize>,
+    /// Seconds after which a stream is ended whose peer takes no reply.
+    #[serde(default = "default_stall")]
+    pub stall_seconds: Spanned<u64>,
+}
+
+fn default_stall() -> Spanned<u64> {
+    Spanned::new(0..0, 60)
 }
 
 fn default_window() -> Spanned<usize> {
@@ -337,6 +344,9 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         if !(1..=65_536).contains(self.server.window.get_ref()) {
             return Err(self.error_at(self.server.window.span(), "server.window", "must be 1 to 65536"));
+        }
+        if !(1..=3600).contains(self.server.stall_seconds.get_ref()) {
+            return Err(self.error_at(self.server.stall_seconds.span(), "server.stall_seconds", "must be 1 to 3600"));
         }
         if self.issuers.is_empty() {
             return Err(self.error_at(0..0, "issuers", "there must be at least one [issuers.NAME]"));

@@ -72,14 +72,23 @@ pub enum CsrError {
     KeyUnsupported(String),
 }
 
+/// What is too long is not even kept until it is looked at.
+///
+/// # Errors
+/// If it is longer than [`MAX_LENGTH`].
+pub(crate) fn check_size(csr: &[u8]) -> Result<(), CsrError> {
+    if csr.len() > MAX_LENGTH {
+        return Err(CsrError::Malformed(format!("it has {} bytes; at most {MAX_LENGTH} are allowed", csr.len())));
+    }
+    Ok(())
+}
+
 /// Parses a CSR, DER or PEM, and verifies everything that it can prove by itself, and that its key is none of `refused`.
 ///
 /// # Errors
 /// The first rule that it breaks.
 pub fn verify(csr: &[u8], refused: &RefusedKeys) -> Result<VerifiedCsr, CsrError> {
-    if csr.len() > MAX_LENGTH {
-        return Err(CsrError::Malformed(format!("it has {} bytes; at most {MAX_LENGTH} are allowed", csr.len())));
-    }
+    check_size(csr)?;
     let unarmoured;
     let der = match csr.first() {
         None => return Err(CsrError::Malformed("it is empty".into())),

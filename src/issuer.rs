@@ -16,11 +16,12 @@ use jiff::Timestamp;
 
 use crate::{
     cert::Tbs,
-    committer::{CommitError, Committer, Issued, Reserved},
+    committer::{self, CommitError, Committer, Issued, Reserved},
     csr::{self, CsrError, RefusedKeys},
+    fairness::FairShare,
     ledger::{Actor, LedgerError, Records, Refusal},
     metrics,
-    profile::{Applicant, Profile, ProfileError, Values},
+    profile::{Applicant, Profile, ProfileError, Profiles, Values},
     signer::SignError,
 };
 
@@ -80,11 +81,23 @@ pub enum IssueError {
 
 /// Everything that issuing needs. One a daemon.
 pub struct Issuance {
-    profiles: BTreeMap<String, Profile>,
+    profiles: Arc<Profiles>,
     refused_keys: RefusedKeys,
     committer: Committer,
     records: Arc<dyn Records>,
+    /// What is under way at each issuer, shared among the stations.
+    shares: BTreeMap<String, Arc<FairShare>>,
 }
+
+/// The most requests that one peer may have under way while others want to as well, unless they ask for more: enough for
+/// a batch of the committer, few enough that they are through in some milliseconds.
+pub(crate) const SHARE: usize = 32;
+
+/// The longest id that an order may have, in characters.
+pub(crate) const LONGEST_ORDER_ID: usize = 64;
+
+/// How many requests for each HSM session: one that is signed, and one on its way to or from the committer.
+const PER_SESSION: usize = 2;
 
 impl fmt::Debug for Issuance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,23 +108,18 @@ impl fmt::Debug for Issuance {
 impl Issuance {
     /// Joins the policy (profiles and keys that no device may have) and the ledger's two sides.
     pub fn new(
-        profiles: impl IntoIterator<Item = Profile>,
+        profiles: Arc<Profiles>,
         refused_keys: RefusedKeys,
         committer: Committer,
         records: Arc<dyn Records>,
     ) -> Self {
-        let profiles = profiles.into_iter().map(|profile| (profile.name().to_owned(), profile)).collect();
-        Issuance { profiles, refused_keys, committer, records }
-    }
-
-    /// The profiles, by name.
-    pub fn profiles(&self) -> &BTreeMap<String, Profile> {
-        &self.profiles
-    }
-
-    /// The committer.
-    pub fn committer(&self) -> &Committer {
-        &self.committer
+        let issuers = profiles.values().flat_map(|profile| profile.issuers()).map(|(_, issuer)| issuer);
+        let shares = issuers.map(|issuer| {
+            let floor = SHARE.max(PER_SESSION * issuer.sessions());
+            (issuer.name().to_owned(), FairShare::new(floor, committer::CAPACITY))
+        });
+        let shares = shares.collect();
+        Issuance { profiles, refused_keys, committer, records, shares }
     }
 
     /// Issues one certificate. From the reservation on it must run to its end, whether the station is still there or
@@ -123,9 +131,19 @@ impl Issuance {
         let started = Instant::now();
         check_device_id(&request.device)?;
         let profile = self.profiles.get(&request.profile).ok_or(IssueError::ProfileUnknown(request.profile))?;
+        csr::check_size(&request.csr)?;
+        if request.order.len() > LONGEST_ORDER_ID {
+            let shown = request.order.chars().take(LONGEST_ORDER_ID).chain(['…']).collect();
+            return Err(Refusal::OrderUnknown(shown).into());
+        }
+        // From here on it costs: each station has its share, of each issuer and its HSM.
+        let _turn = match self.shares.get(profile.issuer_at(Timestamp::now()).name()) {
+            Some(share) => Some(share.turn(&request.station).await),
+            None => None,
+        };
 
         let csr = csr::verify(&request.csr, &self.refused_keys)?;
-        let attributes = self.order_attributes(profile, &request.order).await?;
+        let attributes = self.order_attributes(profile, &request.order)?;
         let values = Values {
             device: &request.device,
             order: &request.order,
@@ -157,14 +175,13 @@ impl Issuance {
 
 impl Issuance {
     /// The order's attributes, which never change, for a profile whose certificates show some.
-    async fn order_attributes(&self, profile: &Profile, order: &str) -> Result<BTreeMap<String, String>, IssueError> {
+    fn order_attributes(&self, profile: &Profile, order: &str) -> Result<BTreeMap<String, String>, IssueError> {
         if profile.order_attributes().is_empty() {
             return Ok(BTreeMap::new());
         }
-        let (records, id) = (Arc::clone(&self.records), order.to_owned());
-        // It may have to be read from the disk.
-        let found = tokio::task::spawn_blocking(move || records.order(&id)).await;
-        match found.map_err(|_| IssueError::Internal)? {
+        // Read here and now: an order in use lies in memory, as each reservation under it needs it too, and a pool of
+        // threads for reading would be one that others can fill.
+        match self.records.order(order) {
             Ok(Some(order)) => Ok(order.terms.attributes),
             Ok(None) => Err(Refusal::OrderUnknown(order.to_owned()).into()),
             Err(error) => {
@@ -206,6 +223,8 @@ impl From<CommitError> for IssueError {
                 // Logged by the committer.
                 _ => IssueError::Internal,
             },
+            // Logged by the committer.
+            CommitError::Unexpected => IssueError::Internal,
             CommitError::Closed => IssueError::Draining,
         }
     }

@@ -18,12 +18,14 @@ pub mod embedded;
 pub mod entry;
 mod export;
 mod index;
+mod issued_records;
 pub mod journal;
 mod revocation;
 mod state;
 
 pub use self::{
     export::{Export, ExportId, NotAnExportId},
+    issued_records::IssuedRecords,
     revocation::{NotAReason, RevocationReason},
 };
 
@@ -109,9 +111,6 @@ pub struct Head {
     /// Grows whenever a part of the ledger is full and the next is begun.
     pub part: u32,
 }
-
-/// Records, one after the other, read as they are asked for.
-pub type IssuedRecords = Box<dyn Iterator<Item = Result<Record, LedgerError>> + Send>;
 
 /// Who causes an entry: `station:<line>/<station>`, `operator:<name>` or `daemon`.
 #[derive(Clone, Debug, PartialEq, Eq)]

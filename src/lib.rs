@@ -34,6 +34,7 @@ pub mod csr;
 pub mod durable;
 pub mod expiry;
 pub mod export;
+mod fairness;
 pub mod grpc;
 pub mod hsm;
 pub mod http;

@@ -6,7 +6,7 @@
 //! | `birthmark_confirmed_total` | counter | – ; certificates that their devices have taken |
 //! | `birthmark_scrapped_total` | counter | – |
 //! | `birthmark_revoked_total` | counter | – |
-//! | `birthmark_refusals_total` | counter | `reason` as in the protocol's ErrorInfo |
+//! | `birthmark_refusals_total` | counter | `reason` as in the protocol's ErrorInfo, and `TOO_MANY_CONNECTIONS` |
 //! | `birthmark_issue_seconds` | histogram | – ; from the request's arrival to its durable certificate |
 //! | `birthmark_streams` | gauge | – ; open Issue streams |
 //! | `birthmark_connections_refused_total` | counter | – ; TLS handshakes that failed |

@@ -48,6 +48,9 @@ use crate::{
 /// How far certificates are back-dated, for devices and servers whose clock is behind.
 const BACK_DATED: SignedDuration = SignedDuration::from_hours(1);
 
+/// All profiles, by name.
+pub type Profiles = std::collections::BTreeMap<String, Profile>;
+
 /// A profile, ready for use.
 #[derive(Debug)]
 pub struct Profile {

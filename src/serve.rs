@@ -38,6 +38,7 @@ use crate::{
     },
     metrics,
     policy::{self, Issuers},
+    profile::Profiles,
     signer::{PublicKey, Signer},
 };
 
@@ -146,10 +147,15 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()
         let (committer, file) = (committer.clone(), embedded::checkpoint_file(&data));
         Arc::new(Checkpoints { signer, key, records: records.clone(), committer, file, interval })
     });
+    let profiles = profiles.into_iter().map(|profile| (profile.name().to_owned(), profile));
+    let profiles = Arc::new(profiles.collect::<Profiles>());
     let services = Services {
-        issuance: Arc::new(Issuance::new(profiles, refused_keys, committer.clone(), records.clone())),
+        issuer: Arc::new(Issuance::new(Arc::clone(&profiles), refused_keys, committer.clone(), records.clone())),
+        committer: committer.clone(),
         records,
+        profiles,
         window: *config.server.window.get_ref(),
+        stall_limit: Duration::from_secs(*config.server.stall_seconds.get_ref()),
         draining,
     };
     let server = tokio::spawn(grpc::serve(services, listener::incoming(tcp, tls, unix)));

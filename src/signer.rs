@@ -302,6 +302,11 @@ pub trait Signer: Send + Sync + 'static {
     /// The algorithm of its signatures.
     fn algorithm(&self) -> SignatureAlgorithm;
 
+    /// How many messages it signs at once.
+    fn sessions(&self) -> usize {
+        1
+    }
+
     /// Signs `message`, and checks the signature: the signer is the one who can do something about a wrong one. Waits
     /// while the signer's bounded queue is full.
     fn sign(&self, message: Vec<u8>) -> Pin<Box<dyn Future<Output = Result<Signature, SignError>> + Send + '_>>;

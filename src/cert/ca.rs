@@ -110,6 +110,11 @@ impl IssuingCa {
         &self.authority_key_identifier
     }
 
+    /// How many certificates its HSM signs at once.
+    pub(crate) fn sessions(&self) -> usize {
+        self.signer.sessions()
+    }
+
     pub(super) fn signer(&self) -> &dyn Signer {
         &*self.signer
     }

@@ -1,32 +1,30 @@
 //! The `Admin` service: operators and auditors.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use super::{
+    calls::Held,
+    limits::PeerLimits,
     peer::{self, Peer, Role},
+    records::{Pages, Reader},
     status,
 };
 use crate::{
-    issuer::{self, Issuance, IssueError},
-    ledger::{
-        self, Change, ExportId, IssuedRecords, LedgerError, NotAnExportId, OrderTerms, RecordState, Records, Refusal,
-        RevocationReason,
-    },
+    committer::Committer,
+    issuer::{self, IssueError},
+    ledger::{self, Change, ExportId, NotAnExportId, OrderTerms, RecordState, Refusal, RevocationReason},
     pattern::Pattern,
+    profile::Profiles,
     proto::{self, get_record_request::By},
     serial::SerialNumber,
     signer::sha256,
 };
 
 const READERS: [Role; 2] = [Role::Operator, Role::Auditor];
-
-/// The longest order id.
-const ORDER_ID: usize = 64;
 
 /// The most attributes of an order, and the longest name and value, in characters.
 const ATTRIBUTES: usize = 32;
@@ -36,75 +34,40 @@ const ATTRIBUTE_VALUE: usize = 256;
 /// The longest reason of a scrap, in characters.
 const SCRAP_REASON: usize = 256;
 
-/// Records that a stream reads ahead of the network.
-const STREAMED: usize = 64;
-
-type RecordStream = ReceiverStream<Result<proto::Record, Status>>;
+type RecordStream = Pin<Box<dyn Stream<Item = Result<proto::Record, Status>> + Send>>;
 
 /// Answers operators and auditors.
 pub struct Service {
-    issuance: Arc<Issuance>,
-    records: Arc<dyn Records>,
+    committer: Committer,
+    profiles: Arc<Profiles>,
+    reader: Reader,
 }
 
 impl Service {
-    pub(super) fn new(issuance: Arc<Issuance>, records: Arc<dyn Records>) -> Self {
-        Service { issuance, records }
+    pub(super) fn new(committer: Committer, profiles: Arc<Profiles>, reader: Reader) -> Self {
+        Service { committer, profiles, reader }
     }
 
-    /// Reads the ledger where waiting for the disk holds nobody up.
-    async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&dyn Records) -> Result<T, LedgerError> + Send + 'static,
-    ) -> Result<T, Status> {
-        let records = Arc::clone(&self.records);
-        let read = tokio::task::spawn_blocking(move || read(&*records)).await;
-        read.map_err(|_| status::failed_call(&IssueError::Internal))?.map_err(|error| status::storage(&error))
-    }
-
-    async fn order(&self, id: &str) -> Result<ledger::Order, Status> {
+    async fn order(&self, peer: &PeerLimits, id: &str) -> Result<ledger::Order, Status> {
         let wanted = id.to_owned();
-        let found = self.read(move |records| records.order(&wanted)).await?;
+        let found = self.reader.read(peer, move |records| records.order(&wanted)).await?;
         found.ok_or_else(|| status::failed_call(&Refusal::OrderUnknown(id.to_owned()).into()))
     }
 
     /// Gives the id back if there is such an order.
-    async fn known_order(&self, id: String) -> Result<String, Status> {
-        self.order(&id).await.map(|_| id)
+    async fn known_order(&self, peer: &PeerLimits, id: String) -> Result<String, Status> {
+        self.order(peer, &id).await.map(|_| id)
     }
 
-    async fn record(&self, serial_number: SerialNumber) -> Result<Response<proto::Record>, Status> {
-        let found = self.read(move |records| records.by_serial_number(&serial_number)).await?;
+    async fn record(&self, peer: &PeerLimits, serial_number: SerialNumber) -> Result<Response<proto::Record>, Status> {
+        let found = self.reader.read(peer, move |records| records.by_serial_number(&serial_number)).await?;
         let unknown = || status::failed_call(&Refusal::RecordUnknown(serial_number).into());
         found.map(|found| Response::new(record(found))).ok_or_else(unknown)
     }
 
-    /// Streams what `read` gives, reading no further ahead than the peer takes it.
-    fn stream(
-        &self,
-        read: impl FnOnce(&dyn Records) -> Result<IssuedRecords, LedgerError> + Send + 'static,
-    ) -> Response<RecordStream> {
-        let (sender, receiver) = mpsc::channel(STREAMED);
-        let records = Arc::clone(&self.records);
-        tokio::task::spawn_blocking(move || {
-            let issued = match read(&*records) {
-                Ok(issued) => issued,
-                Err(error) => return drop(sender.blocking_send(Err(status::storage(&error)))),
-            };
-            for found in issued {
-                let found = found.map(record).map_err(|error| status::storage(&error));
-                let failed = found.is_err();
-                if sender.blocking_send(found).is_err() || failed {
-                    return; // The caller is gone, or knows that nothing more comes.
-                }
-            }
-        });
-        Response::new(ReceiverStream::new(receiver))
-    }
-
     fn terms(&self, terms: proto::OrderTerms) -> Result<OrderTerms, IssueError> {
-        issuer::check_id("id", &terms.id, ORDER_ID)?;
-        let Some(profile) = self.issuance.profiles().get(&terms.profile) else {
+        issuer::check_id("id", &terms.id, issuer::LONGEST_ORDER_ID)?;
+        let Some(profile) = self.profiles.get(&terms.profile) else {
             return Err(IssueError::ProfileUnknown(terms.profile));
         };
         profile.check_order(&terms.id, &terms.attributes).map_err(IssueError::RequestInvalid)?;
@@ -169,39 +132,40 @@ impl proto::admin_server::Admin for Service {
         let actor = peer::actor(role, name);
         let terms = self.terms(request.into_inner().terms.unwrap_or_default());
         let terms = terms.map_err(|error| status::failed_call(&error))?;
-        let created = self.issuance.committer().create_order(actor, terms).await;
+        let created = self.committer.create_order(actor, terms).await;
         created.map(|created| Response::new(order(created))).map_err(|error| status::failed_call(&error.into()))
     }
 
     async fn get_order(&self, request: Request<proto::GetOrderRequest>) -> Result<Response<proto::Order>, Status> {
-        Peer::of(&request)?.require(&READERS)?;
+        let limits = reader(&request)?;
         let id = request.into_inner().id;
-        self.order(&id).await.map(|found| Response::new(order(found)))
+        self.order(&limits, &id).await.map(|found| Response::new(order(found)))
     }
 
     async fn list_orders(
         &self,
         request: Request<proto::ListOrdersRequest>,
     ) -> Result<Response<proto::ListOrdersReply>, Status> {
-        Peer::of(&request)?.require(&READERS)?;
-        let orders = self.read(|records| records.orders()).await?;
-        Ok(Response::new(proto::ListOrdersReply { orders: orders.into_iter().map(order).collect() }))
+        let limits = reader(&request)?;
+        let listed = limits.record_stream()?;
+        let orders = self.reader.read(&limits, |records| records.orders()).await?;
+        Ok(held(proto::ListOrdersReply { orders: orders.into_iter().map(order).collect() }, listed))
     }
 
     async fn close_order(&self, request: Request<proto::CloseOrderRequest>) -> Result<Response<proto::Order>, Status> {
         let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
         let actor = peer::actor(role, name);
-        let closed = self.issuance.committer().close_order(actor, request.into_inner().id).await;
+        let closed = self.committer.close_order(actor, request.into_inner().id).await;
         closed.map(|closed| Response::new(order(closed))).map_err(|error| status::failed_call(&error.into()))
     }
 
     async fn get_record(&self, request: Request<proto::GetRecordRequest>) -> Result<Response<proto::Record>, Status> {
-        Peer::of(&request)?.require(&READERS)?;
+        let limits = reader(&request)?;
         match request.into_inner().by {
-            Some(By::SerialNumber(octets)) => self.record(serial(&octets)?).await,
+            Some(By::SerialNumber(octets)) => self.record(&limits, serial(&octets)?).await,
             Some(By::DeviceId(device)) => {
                 let unknown = format!("there is no record of the device {device:?}");
-                match self.read(move |records| records.by_device(&device)).await? {
+                match self.reader.read(&limits, move |records| records.by_device(&device)).await? {
                     Some(found) => Ok(Response::new(record(found))),
                     None => Err(status::record_unknown(unknown)),
                 }
@@ -219,29 +183,32 @@ impl proto::admin_server::Admin for Service {
         &self,
         request: Request<proto::ListRecordsRequest>,
     ) -> Result<Response<RecordStream>, Status> {
-        Peer::of(&request)?.require(&READERS)?;
-        let id = self.known_order(request.into_inner().order).await?;
-        Ok(self.stream(move |records| records.issued_under(&id)))
+        let limits = reader(&request)?;
+        let id = self.known_order(&limits, request.into_inner().order).await?;
+        let issued = self.reader.stream(&limits, move |records| records.issued_under(&id))?;
+        Ok(streamed(issued))
     }
 
     async fn scrap_certificate(
         &self,
         request: Request<proto::ScrapCertificateRequest>,
     ) -> Result<Response<proto::Record>, Status> {
+        let limits = Arc::clone(Peer::of(&request)?.limits()?);
         let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
         let actor = peer::actor(role, name);
         let proto::ScrapCertificateRequest { serial_number, reason } = request.into_inner();
         let serial_number = serial(&serial_number)?;
         check_text("reason", &reason, SCRAP_REASON).map_err(|error| status::failed_call(&error))?;
-        let scrapped = self.issuance.committer().scrap(actor, serial_number, reason).await;
+        let scrapped = self.committer.scrap(actor, serial_number, reason).await;
         scrapped.map_err(|error| status::failed_call(&error.into()))?;
-        self.record(serial_number).await
+        self.record(&limits, serial_number).await
     }
 
     async fn revoke_certificate(
         &self,
         request: Request<proto::RevokeCertificateRequest>,
     ) -> Result<Response<proto::Record>, Status> {
+        let limits = Arc::clone(Peer::of(&request)?.limits()?);
         let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
         let actor = peer::actor(role, name);
         let proto::RevokeCertificateRequest { serial_number, reason } = request.into_inner();
@@ -250,9 +217,9 @@ impl proto::admin_server::Admin for Service {
         let reason = u32::try_from(reason).unwrap_or(u32::MAX);
         let reason = RevocationReason::try_from(reason)
             .map_err(|error| status::failed_call(&IssueError::RequestInvalid(error.to_string())))?;
-        let revoked = self.issuance.committer().revoke(actor, serial_number, reason).await;
+        let revoked = self.committer.revoke(actor, serial_number, reason).await;
         revoked.map_err(|error| status::failed_call(&error.into()))?;
-        self.record(serial_number).await
+        self.record(&limits, serial_number).await
     }
 
     async fn create_export(
@@ -261,7 +228,7 @@ impl proto::admin_server::Admin for Service {
     ) -> Result<Response<proto::Export>, Status> {
         let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
         let actor = peer::actor(role, name);
-        let created = self.issuance.committer().create_export(actor, request.into_inner().order).await;
+        let created = self.committer.create_export(actor, request.into_inner().order).await;
         created.map(|created| Response::new(export(created))).map_err(|error| status::failed_call(&error.into()))
     }
 
@@ -269,27 +236,24 @@ impl proto::admin_server::Admin for Service {
         &self,
         request: Request<proto::ListExportsRequest>,
     ) -> Result<Response<proto::ListExportsReply>, Status> {
-        Peer::of(&request)?.require(&READERS)?;
-        let id = self.known_order(request.into_inner().order).await?;
-        let exports = self.read(move |records| records.exports(&id)).await?;
-        Ok(Response::new(proto::ListExportsReply { exports: exports.into_iter().map(export).collect() }))
+        let limits = reader(&request)?;
+        let listed = limits.record_stream()?;
+        let id = self.known_order(&limits, request.into_inner().order).await?;
+        let exports = self.reader.read(&limits, move |records| records.exports(&id)).await?;
+        Ok(held(proto::ListExportsReply { exports: exports.into_iter().map(export).collect() }, listed))
     }
 
     type GetExportStream = RecordStream;
 
     async fn get_export(&self, request: Request<proto::GetExportRequest>) -> Result<Response<RecordStream>, Status> {
-        Peer::of(&request)?.require(&READERS)?;
+        let limits = reader(&request)?;
         let id = export_id(&request.into_inner().id)?;
-        let found = self
-            .read({
-                let id = id.clone();
-                move |records| records.export(&id)
-            })
-            .await?;
-        if found.is_none() {
+        let wanted = id.clone();
+        if self.reader.read(&limits, move |records| records.export(&wanted)).await?.is_none() {
             return Err(status::failed_call(&Refusal::ExportUnknown(id).into()));
         }
-        Ok(self.stream(move |records| records.exported(&id)))
+        let exported = self.reader.stream(&limits, move |records| records.exported(&id))?;
+        Ok(streamed(exported))
     }
 
     async fn acknowledge_export(
@@ -299,11 +263,30 @@ impl proto::admin_server::Admin for Service {
         let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
         let actor = peer::actor(role, name);
         let id = export_id(&request.into_inner().id)?;
-        let acknowledged = self.issuance.committer().acknowledge_export(actor, id).await;
+        let acknowledged = self.committer.acknowledge_export(actor, id).await;
         acknowledged
             .map(|acknowledged| Response::new(export(acknowledged)))
             .map_err(|error| status::failed_call(&error.into()))
     }
+}
+
+/// The limits of a peer that may read.
+fn reader<T>(request: &Request<T>) -> Result<Arc<PeerLimits>, Status> {
+    let peer = Peer::of(request)?;
+    peer.require(&READERS)?;
+    peer.limits().cloned()
+}
+
+fn streamed(pages: Pages) -> Response<RecordStream> {
+    let records: RecordStream = Box::pin(pages.map(|found| found.map(record)));
+    Response::new(records)
+}
+
+/// A reply, and what counts until it is taken.
+fn held<T>(reply: T, permits: impl Send + Sync + 'static) -> Response<T> {
+    let mut response = Response::new(reply);
+    response.extensions_mut().insert(Held::new(permits));
+    response
 }
 
 /// The serial number in a request.

@@ -5,23 +5,29 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
+    Services,
+    calls::Held,
+    limits::{PeerLimits, Permit},
     peer::{self, Peer, Role},
     status,
 };
 use crate::{
-    committer::Issued,
+    committer::{Committer, Issued},
     config::OrderPolicy,
-    issuer::{self, Issuance, IssueError},
+    fairness::FairShare,
+    issuer::{Issuance, IssueError, IssueRequest, SHARE},
     ledger::Actor,
     metrics::OpenStream,
+    profile::Profiles,
     proto,
     serial::SerialNumber,
     signer::sha256,
@@ -36,24 +42,32 @@ const REQUEST_ID: usize = 64;
 /// The most serial numbers that one call confirms.
 const CONFIRMED: usize = 1000;
 
+/// The most confirmations that one peer may have at the committer.
+const CONFIRMED_AT_ONCE: usize = 256;
+
 /// Answers stations.
-#[derive(Debug)]
 pub struct Service {
-    issuance: Arc<Issuance>,
+    issuer: Arc<Issuance>,
+    committer: Committer,
+    profiles: Arc<Profiles>,
+    /// The peers' shares of the committer for confirmations.
+    confirmations: Arc<FairShare>,
     window: usize,
+    stall_limit: Duration,
     draining: watch::Receiver<bool>,
 }
 
 impl Service {
-    pub(super) fn new(issuance: Arc<Issuance>, window: usize, draining: watch::Receiver<bool>) -> Self {
-        Service { issuance, window, draining }
+    pub(super) fn new(services: &Services) -> Self {
+        let Services { issuer, committer, profiles, window, stall_limit, draining, .. } = services.clone();
+        let confirmations = FairShare::new(SHARE, CONFIRMED_AT_ONCE);
+        Service { issuer, committer, profiles, confirmations, window, stall_limit, draining }
     }
-}
 
-impl Service {
-    async fn confirm_one(&self, actor: &Actor, serial_number: Bytes) -> proto::ConfirmResult {
+    async fn confirm_one(&self, peer: &PeerLimits, actor: &Actor, serial_number: Bytes) -> proto::ConfirmResult {
+        let _turn = self.confirmations.turn(peer.name()).await;
         let confirmed = match SerialNumber::try_from(serial_number.as_ref()) {
-            Ok(serial) => self.issuance.committer().confirm(actor.clone(), serial).await.map_err(IssueError::from),
+            Ok(serial) => self.committer.confirm(actor.clone(), serial).await.map_err(IssueError::from),
             Err(error) => Err(IssueError::RequestInvalid(error.to_string())),
         };
         proto::ConfirmResult { serial_number, error: confirmed.err().map(|error| status::refused_item(&error)) }
@@ -68,32 +82,42 @@ impl proto::issuance_server::Issuance for Service {
         &self,
         request: Request<Streaming<proto::IssueRequest>>,
     ) -> Result<Response<Self::IssueStream>, Status> {
-        let (role, station) = Peer::of(&request)?.require(&[Role::Station])?;
+        let peer = Peer::of(&request)?;
+        let (role, station) = peer.require(&[Role::Station])?;
+        let limits = peer.limits()?;
         let stream = Stream {
-            issuance: Arc::clone(&self.issuance),
+            issuer: Arc::clone(&self.issuer),
             station: Arc::clone(station),
             actor: peer::actor(role, station),
+            _counted: limits.issue_stream()?,
+            limits: Arc::clone(limits),
             window: self.window,
+            stall_limit: self.stall_limit,
             draining: self.draining.clone(),
             _open: OpenStream::new(),
         };
-        let (replies, receiver) = mpsc::channel(REPLIES);
+        // One place more, for how the stream ends.
+        let (replies, receiver) = mpsc::channel(REPLIES + 1);
         tokio::spawn(stream.run(request.into_inner(), replies));
         Ok(Response::new(Gathered { replies: receiver, slept: false }))
     }
 
     async fn confirm(&self, request: Request<proto::ConfirmRequest>) -> Result<Response<proto::ConfirmReply>, Status> {
-        let (role, name) = Peer::of(&request)?.require(&[Role::Station, Role::Operator])?;
-        let actor = peer::actor(role, name);
+        let peer = Peer::of(&request)?;
+        let (role, name) = peer.require(&[Role::Station, Role::Operator])?;
+        let (actor, limits) = (peer::actor(role, name), Arc::clone(peer.limits()?));
         let serial_numbers = request.into_inner().serial_numbers;
         if serial_numbers.len() > CONFIRMED {
             let message = format!("{} serial numbers; at most {CONFIRMED} are allowed", serial_numbers.len());
             return Err(status::failed_call(&IssueError::RequestInvalid(message)));
         }
-        // All at once, so that they share a sync of the journal.
-        let results = serial_numbers.into_iter().map(|octets| self.confirm_one(&actor, octets));
+        let counted = limits.confirmations(u32::try_from(serial_numbers.len()).unwrap_or(u32::MAX))?;
+        // Many at once, so that they share a sync of the journal.
+        let results = serial_numbers.into_iter().map(|octets| self.confirm_one(&limits, &actor, octets));
         let results = futures_util::future::join_all(results).await;
-        Ok(Response::new(proto::ConfirmReply { results }))
+        let mut reply = Response::new(proto::ConfirmReply { results });
+        reply.extensions_mut().insert(Held::new(counted));
+        Ok(reply)
     }
 
     async fn get_issuer(
@@ -101,7 +125,7 @@ impl proto::issuance_server::Issuance for Service {
         request: Request<proto::GetIssuerRequest>,
     ) -> Result<Response<proto::GetIssuerReply>, Status> {
         let (role, name) = Peer::of(&request)?.require(&[Role::Station, Role::Operator, Role::Auditor])?;
-        let profiles = self.issuance.profiles().values();
+        let profiles = self.profiles.values();
         let usable: Vec<_> = profiles.filter(|profile| role != Role::Station || profile.allows_station(name)).collect();
         let now = Timestamp::now();
         let all = usable.iter().flat_map(|profile| profile.issuers());
@@ -145,66 +169,97 @@ impl tokio_stream::Stream for Gathered {
 }
 
 /// One station's stream. Each request is a task of its own, so that what has begun ends, whatever becomes of the
-/// stream. A request is read when there is room in the window, and its room is free again when its reply is on its way:
-/// a station that does not read is not read from.
+/// stream. A request is read when there is room in the stream's window, and its room is free again when its reply is on
+/// its way: a station that does not read is not read from, and after a while its stream is ended. A request that was read
+/// begins when there is room in the window that the station's streams share.
 struct Stream {
-    issuance: Arc<Issuance>,
+    issuer: Arc<Issuance>,
     station: Arc<str>,
     actor: Actor,
+    limits: Arc<PeerLimits>,
     window: usize,
+    stall_limit: Duration,
     draining: watch::Receiver<bool>,
+    _counted: Permit,
     _open: OpenStream,
 }
 
-type Replies = mpsc::Sender<Result<proto::IssueReply, Status>>;
+type Reply = Result<proto::IssueReply, Status>;
+
+/// Where a stream's replies go.
+struct Replies {
+    sender: mpsc::Sender<Reply>,
+    stall_limit: Duration,
+    /// Notified when one was not taken for that long.
+    stalled: Notify,
+}
+
+impl Replies {
+    async fn send(&self, reply: proto::IssueReply) {
+        // A station that hung up asks again and gets the same certificate; so does one that does not read.
+        let Err(mpsc::error::TrySendError::Full(reply)) = self.sender.try_send(Ok(reply)) else { return };
+        if tokio::time::timeout(self.stall_limit, self.sender.send(reply)).await.is_err() {
+            self.stalled.notify_one();
+        }
+    }
+}
 
 impl Stream {
-    async fn run(mut self, mut requests: Streaming<proto::IssueRequest>, replies: Replies) {
+    async fn run(mut self, mut requests: Streaming<proto::IssueRequest>, sender: mpsc::Sender<Reply>) {
+        let Ok(last) = sender.clone().try_reserve_owned() else { return };
+        let replies = Arc::new(Replies { sender, stall_limit: self.stall_limit, stalled: Notify::new() });
         let window = Arc::new(Semaphore::new(self.window));
-        let end = loop {
-            let Ok(room) = Arc::clone(&window).acquire_owned().await else { break Ok(()) };
-            let request = tokio::select! {
-                biased;
-                _ = self.draining.wait_for(|draining| *draining) => break Err(status::failed_call(&IssueError::Draining)),
-                // Reading a message may be interrupted: what has arrived of it stays in the stream.
-                request = requests.message() => request,
-            };
-            match request {
-                Ok(Some(request)) => {
-                    let (issuance, replies) = (Arc::clone(&self.issuance), replies.clone());
-                    let (station, actor) = (Arc::clone(&self.station), self.actor.clone());
-                    tokio::spawn(async move {
-                        let reply = answer(&issuance, station, actor, request).await;
-                        // A station that hung up asks again and gets the same certificate.
-                        let _ = replies.send(Ok(reply)).await;
-                        drop(room);
-                    });
-                }
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
-            }
+        let end = tokio::select! {
+            biased;
+            end = self.read(&mut requests, &window, &replies) => end,
+            () = replies.stalled.notified() => Err(status::stalled(self.stall_limit)),
         };
         // The last replies go out before the stream ends.
         let _ = window.acquire_many(u32::try_from(self.window).unwrap_or(u32::MAX)).await;
         if let Err(error) = end {
             tracing::debug!(station = %self.station, %error, "stream ended");
-            let _ = replies.send(Err(error)).await;
+            last.send(Err(error));
+        }
+    }
+
+    /// Reads requests and begins them, until the station ends the stream or it must end.
+    async fn read(
+        &mut self,
+        requests: &mut Streaming<proto::IssueRequest>,
+        window: &Arc<Semaphore>,
+        replies: &Arc<Replies>,
+    ) -> Result<(), Status> {
+        loop {
+            let Ok(room) = Arc::clone(window).acquire_owned().await else { return Ok(()) };
+            let request = tokio::select! {
+                biased;
+                _ = self.draining.wait_for(|draining| *draining) => return Err(status::failed_call(&IssueError::Draining)),
+                // Reading a message may be interrupted: what has arrived of it stays in the stream.
+                request = requests.message() => request.map_err(status::unreadable)?,
+            };
+            let Some(request) = request else { return Ok(()) };
+            let begun = self.limits.room().await;
+            let (issuer, replies) = (Arc::clone(&self.issuer), Arc::clone(replies));
+            let (station, actor) = (Arc::clone(&self.station), self.actor.clone());
+            tokio::spawn(async move {
+                let reply = answer(&issuer, station, actor, request).await;
+                // What other streams of the station may begin does not wait for this one's replies to be read.
+                drop(begun);
+                replies.send(reply).await;
+                drop(room);
+            });
         }
     }
 }
 
-async fn answer(
-    issuance: &Issuance,
-    station: Arc<str>,
-    actor: Actor,
-    request: proto::IssueRequest,
-) -> proto::IssueReply {
-    let proto::IssueRequest { request_id, device_id, order, profile, csr, reissue } = request;
+async fn answer(issuer: &Issuance, station: Arc<str>, actor: Actor, request: proto::IssueRequest) -> proto::IssueReply {
+    let proto::IssueRequest { mut request_id, device_id, order, profile, csr, reissue } = request;
     let result = if request_id.len() > REQUEST_ID {
         let message = format!("request_id has {} bytes; at most {REQUEST_ID} are allowed", request_id.len());
+        request_id.truncate(request_id.floor_char_boundary(REQUEST_ID));
         Err(IssueError::RequestInvalid(message))
     } else {
-        issuance.issue(issuer::IssueRequest { station, actor, device: device_id, order, profile, csr, reissue }).await
+        issuer.issue(IssueRequest { station, actor, device: device_id, order, profile, csr, reissue }).await
     };
     let result = match result {
         Ok(issued) => proto::issue_reply::Result::Issued(certificate(&issued)),

@@ -201,6 +201,13 @@ async fn wait_after(error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
+impl Connection {
+    /// The other end, before its first call.
+    pub(super) fn peer_mut(&mut self) -> &mut Peer {
+        &mut self.peer
+    }
+}
+
 impl Connected for Connection {
     type ConnectInfo = Peer;
 

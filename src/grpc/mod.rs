@@ -1,21 +1,27 @@
 //! The edge: who may call what, streams, and the only mapping from errors to gRPC statuses.
 
 pub mod admin;
+mod calls;
 pub mod issuance;
+mod limits;
 pub mod listener;
 pub mod peer;
+mod records;
 pub mod status;
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
-use tokio_stream::Stream;
-use tonic::transport::Server;
+use tokio::{io::AsyncWriteExt, sync::watch};
+use tokio_stream::{Stream, StreamExt};
+use tonic::{service::Routes, transport::Server};
 
-use self::listener::Connection;
+use self::{calls::Limited, limits::Limits, listener::Connection, records::Reader};
 use crate::{
+    committer::Committer,
     issuer::Issuance,
     ledger::Records,
+    metrics,
+    profile::Profiles,
     proto::{self, admin_server::AdminServer, issuance_server::IssuanceServer},
 };
 
@@ -27,11 +33,17 @@ pub const MAX_MESSAGE: usize = 1 << 20;
 #[derive(Clone)]
 pub struct Services {
     /// Issues certificates.
-    pub issuance: Arc<Issuance>,
+    pub issuer: Arc<Issuance>,
+    /// Changes the ledger.
+    pub committer: Committer,
     /// Reads the ledger.
     pub records: Arc<dyn Records>,
-    /// How many unanswered requests one stream may have.
+    /// What stations may ask for.
+    pub profiles: Arc<Profiles>,
+    /// How many unanswered requests one stream, and one station over all of its streams, may have.
     pub window: usize,
+    /// A stream whose peer takes no reply for so long is ended.
+    pub stall_limit: Duration,
     /// True when nothing new is to be accepted.
     pub draining: watch::Receiver<bool>,
 }
@@ -44,7 +56,8 @@ pub async fn serve(
     services: Services,
     incoming: impl Stream<Item = io::Result<Connection>>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let Services { issuance, records, window, mut draining } = services;
+    let issuance_service = issuance::Service::new(&services);
+    let Services { committer, records, profiles, window, stall_limit, mut draining, .. } = services;
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<IssuanceServer<issuance::Service>>().await;
     health.set_serving::<AdminServer<admin::Service>>().await;
@@ -53,8 +66,16 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
 
-    let issuance_service = issuance::Service::new(Arc::clone(&issuance), window, draining.clone());
-    let admin_service = admin::Service::new(issuance, records);
+    let admin_service = admin::Service::new(committer, profiles, Reader::new(records, stall_limit));
+    let routes = Routes::new(health_service)
+        .add_service(reflection_service)
+        .add_service(IssuanceServer::new(issuance_service).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(AdminServer::new(admin_service).max_decoding_message_size(MAX_MESSAGE));
+    let limits = Limits::new(window);
+    let admitted = incoming.filter_map(|connection| match connection {
+        Ok(connection) => admit(connection, &limits).map(Ok),
+        Err(error) => Some(Err(error)),
+    });
     Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
@@ -62,15 +83,49 @@ pub async fn serve(
         // Enough for a full window of requests, and no more: what a station sends ahead waits at the station.
         .initial_stream_window_size(256 << 10)
         .initial_connection_window_size(1 << 20)
-        .add_service(health_service)
-        .add_service(reflection_service)
-        .add_service(IssuanceServer::new(issuance_service).max_decoding_message_size(MAX_MESSAGE))
-        .add_service(AdminServer::new(admin_service).max_decoding_message_size(MAX_MESSAGE))
-        .serve_with_incoming_shutdown(incoming, async move {
+        .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
+        // A peer that goes on opening streams after it was told the limit is disconnected.
+        .http2_max_local_error_reset_streams(Some(1024))
+        .serve_with_incoming_shutdown(Limited(routes.prepare()), admitted, async move {
             // An error means that the daemon itself is gone.
             let _ = draining.wait_for(|draining| *draining).await;
             health.set_not_serving::<IssuanceServer<issuance::Service>>().await;
         })
         .await?;
     Ok(())
+}
+
+/// Lets a connection in, unless its peer has too many.
+fn admit(mut connection: Connection, limits: &Limits) -> Option<Connection> {
+    let peer = connection.peer_mut();
+    match limits.connect(peer) {
+        Some(admission) => {
+            peer.admit(admission);
+            Some(connection)
+        }
+        None => {
+            metrics::refusal("TOO_MANY_CONNECTIONS");
+            tracing::warn!(%peer, "refused a connection: the peer has too many");
+            tokio::spawn(turn_away(connection));
+            None
+        }
+    }
+}
+
+/// How long a connection that is not let in may take to hear why.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Tells a client, in HTTP/2's words, that it has too many connections: an empty SETTINGS frame, which must be the
+/// first, and GOAWAY with ENHANCE_YOUR_CALM (RFC 9113 section 6.8), which gRPC clients take for RESOURCE_EXHAUSTED.
+async fn turn_away(mut connection: Connection) {
+    const REASON: &[u8] = b"TOO_MANY_CONNECTIONS";
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const GOAWAY: [u8; 17] = [0, 0, 8 + REASON.len() as u8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+    let farewell = [&SETTINGS[..], &GOAWAY, REASON].concat();
+    // It may be gone already.
+    let _ = tokio::time::timeout(FAREWELL, async {
+        connection.write_all(&farewell).await?;
+        connection.shutdown().await
+    })
+    .await;
 }

@@ -4,14 +4,17 @@ use std::{fmt, sync::Arc};
 
 use der::Decode;
 use jiff::Timestamp;
-use tonic::{Request, Status};
+use tonic::{Request, Status, codegen::http};
 use x509_cert::{
     Certificate,
     ext::pkix::{SubjectAltName, name::GeneralName},
 };
 
-use super::status;
-use crate::ledger::Actor;
+use super::{
+    limits::{Admission, PeerLimits},
+    status,
+};
+use crate::{issuer::IssueError, ledger::Actor};
 
 /// What a peer may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +44,14 @@ pub struct Peer {
     identity: Option<(Role, Arc<str>)>,
     /// Until when its certificate is valid; a connection may outlive it, a call must not begin after it.
     expires: Option<Timestamp>,
+    /// What it may have open, from when its connection was let in.
+    admission: Option<Arc<Admission>>,
 }
 
 impl Peer {
     /// The holder of a client certificate that the TLS handshake has verified.
     pub fn from_certificate(der: &[u8]) -> Peer {
-        let Ok(certificate) = Certificate::from_der(der) else { return Peer { identity: None, expires: None } };
+        let Ok(certificate) = Certificate::from_der(der) else { return Peer::unknown() };
         let tbs = certificate.tbs_certificate();
         let expires = Timestamp::try_from(tbs.validity().not_after.to_system_time()).ok();
         let names = match tbs.get_extension::<SubjectAltName>() {
@@ -65,12 +70,35 @@ impl Peer {
             [(role, name)] => Some((*role, Arc::from(name.as_str()))),
             _ => None,
         };
-        Peer { identity, expires }
+        Peer { identity, expires, admission: None }
     }
 
     /// A process on this machine that may open the Unix socket, running as this user.
     pub fn local(user: u32) -> Peer {
-        Peer { identity: Some((Role::Operator, format!("local-uid-{user}").into())), expires: None }
+        Peer { identity: Some((Role::Operator, format!("local-uid-{user}").into())), expires: None, admission: None }
+    }
+
+    /// What it may do, if anything.
+    pub(super) fn role(&self) -> Option<Role> {
+        self.identity.as_ref().map(|(role, _)| *role)
+    }
+
+    fn unknown() -> Peer {
+        Peer { identity: None, expires: None, admission: None }
+    }
+
+    /// Lets its connection in.
+    pub(super) fn admit(&mut self, admission: Admission) {
+        self.admission = Some(Arc::new(admission));
+    }
+
+    /// What it may have open.
+    ///
+    /// # Errors
+    /// INTERNAL if its connection was not let in.
+    pub(super) fn limits(&self) -> Result<&Arc<PeerLimits>, Status> {
+        let admission = self.admission.as_ref().ok_or_else(|| status::failed_call(&IssueError::Internal))?;
+        Ok(admission.limits())
     }
 
     /// The name of a peer that has one of these roles.
@@ -102,7 +130,15 @@ impl Peer {
     /// # Errors
     /// As [`Peer::require`].
     pub fn of<T>(request: &Request<T>) -> Result<&Peer, Status> {
-        let peer = request.extensions().get::<Peer>();
+        Peer::found(request.extensions().get::<Peer>())
+    }
+
+    /// The same, before gRPC has looked at the request.
+    pub(super) fn of_call(extensions: &http::Extensions) -> Result<&Peer, Status> {
+        Peer::found(extensions.get::<Peer>())
+    }
+
+    fn found(peer: Option<&Peer>) -> Result<&Peer, Status> {
         peer.ok_or_else(|| status::unauthenticated("the connection has no peer".into()))
     }
 }

@@ -83,12 +83,24 @@ impl Cause {
     }
 
     fn status(self, message: String) -> Status {
+        let message = shortened(message);
         let mut details = ErrorDetails::with_error_info(self.reason, DOMAIN, HashMap::new());
         if self.retry_after.is_some() {
             details.set_retry_info(self.retry_after);
         }
         Status::with_error_details(self.code, message, details)
     }
+}
+
+/// The longest message, in bytes: it may name what the peer sent, of any length.
+const MESSAGE: usize = 1024;
+
+fn shortened(mut message: String) -> String {
+    if message.len() > MESSAGE {
+        message.truncate(message.floor_char_boundary(MESSAGE));
+        message.push('…');
+    }
+    message
 }
 
 /// The status of a refused item, as its reply carries it. Counts it.
@@ -102,6 +114,64 @@ pub fn refused_item(error: &IssueError) -> pb::Status {
         message: status.message().to_owned(),
         details: Vec::new(),
     })
+}
+
+/// What there is too much of.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Excess {
+    /// Calls of one peer.
+    #[error("this peer has {0}, which is the most; wait for replies and read them")]
+    Requests(String),
+    /// Streams of one peer.
+    #[error("this peer has {0}, which is the most; end some first")]
+    Streams(String),
+    /// Streams of records of all peers.
+    #[error("all peers together have {0} streams of records, which is the most; try again later")]
+    AllStreams(usize),
+}
+
+/// The status of a call that would be one too many. Counts it.
+pub(super) fn too_many(excess: &Excess) -> Status {
+    let reason = match excess {
+        Excess::Requests(_) => "TOO_MANY_REQUESTS",
+        Excess::Streams(_) | Excess::AllStreams(_) => "TOO_MANY_STREAMS",
+    };
+    metrics::refusal(reason);
+    Cause { code: Code::ResourceExhausted, reason, retry_after: Some(RETRY_AFTER) }.status(excess.to_string())
+}
+
+/// The status that ends a stream whose peer takes nothing for too long. Counts it.
+pub(super) fn stalled(limit: Duration) -> Status {
+    let reason = "STREAM_STALLED";
+    metrics::refusal(reason);
+    let message = format!("the peer took no reply for {limit:?}; open the stream again when replies can be read");
+    Cause { code: Code::Aborted, reason, retry_after: Some(RETRY_AFTER) }.status(message)
+}
+
+/// The status of a call whose request did not arrive, or was not answered, in time. Counts it.
+pub(super) fn too_slow(limit: Duration) -> Status {
+    let reason = "REQUEST_TOO_SLOW";
+    metrics::refusal(reason);
+    let message = format!("the request did not arrive and was not answered within {limit:?}");
+    Cause { code: Code::DeadlineExceeded, reason, retry_after: Some(RETRY_AFTER) }.status(message)
+}
+
+/// The status of a request that gRPC's own layer could not read, in place of `status`, which that layer gave. Counts it.
+///
+/// What it calls INTERNAL (no protobuf, a wrong compression flag, a message cut short) is the peer's doing, as is a message
+/// over the limit. Whatever has details is our own answer and stays.
+pub(super) fn unreadable(status: Status) -> Status {
+    let (code, reason) = match status.code() {
+        Code::Internal if status.details().is_empty() => (Code::InvalidArgument, "REQUEST_INVALID"),
+        Code::OutOfRange if status.details().is_empty() => (Code::OutOfRange, "MESSAGE_TOO_LARGE"),
+        _ => return status,
+    };
+    metrics::refusal(reason);
+    let message = match code {
+        Code::OutOfRange => format!("the message is too large: {}", status.message()),
+        _ => format!("the request cannot be read as the protocol's message: {}", status.message()),
+    };
+    Cause { code, reason, retry_after: None }.status(message)
 }
 
 /// The status of a failed call.

@@ -282,6 +282,10 @@ impl Signer for Pool {
         self.algorithm
     }
 
+    fn sessions(&self) -> usize {
+        Pool::sessions(self)
+    }
+
     fn sign(&self, message: Vec<u8>) -> Pin<Box<dyn Future<Output = Result<Signature, SignError>> + Send + '_>> {
         Box::pin(async move { self.make(&message).await })
     }

@@ -495,11 +495,13 @@ impl Records for EmbeddedRecords {
     }
 
     fn issued_under(&self, order: &str) -> Result<IssuedRecords, LedgerError> {
-        let Some(place) = self.view().order(order)? else { return Ok(Box::new(std::iter::empty())) };
+        let Some(place) = self.view().order(order)? else {
+            return Ok(IssuedRecords::new(std::iter::empty()));
+        };
         let end = self.shared.memory().end;
         let certificates = Certificates::of(self, order, place.created, end);
         let records = self.clone();
-        Ok(Box::new(certificates.map(move |record| records.as_it_is(record?))))
+        Ok(IssuedRecords::new(certificates.map(move |found| found?.map(|record| records.as_it_is(record)).transpose())))
     }
 
     fn exports(&self, order: &str) -> Result<Vec<Export>, LedgerError> {
@@ -513,12 +515,12 @@ impl Records for EmbeddedRecords {
     fn exported(&self, id: &ExportId) -> Result<IssuedRecords, LedgerError> {
         let view = self.view();
         let (Some(order), Some(export)) = (view.order(&id.order)?, view.export(id)?) else {
-            return Ok(Box::new(std::iter::empty()));
+            return Ok(IssuedRecords::new(std::iter::empty()));
         };
         let before = view.export(&ExportId { number: id.number - 1, ..id.clone() })?;
         let start = before.map_or(order.created, |before| before.position);
         let certificates = Certificates::of(self, &id.order, start, export.position);
-        Ok(Box::new(Exported { certificates, records: self.clone(), export, seen: 0 }))
+        Ok(IssuedRecords::new(Exported { certificates, records: self.clone(), export, seen: 0 }))
     }
 
     fn head(&self) -> Head {
@@ -600,18 +602,14 @@ impl Certificates {
 }
 
 impl Iterator for Certificates {
-    type Item = Result<Record, LedgerError>;
+    type Item = Result<Option<Record>, LedgerError>;
 
+    /// Reads one entry.
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let found = match self.frames.next()? {
-                Ok(frame) => self.take(frame.entry),
-                Err(error) => Err(error.into()),
-            };
-            if let Some(found) = found.transpose() {
-                return Some(found);
-            }
-        }
+        Some(match self.frames.next()? {
+            Ok(frame) => self.take(frame.entry),
+            Err(error) => Err(error.into()),
+        })
     }
 }
 
@@ -632,25 +630,22 @@ impl Exported {
 }
 
 impl Iterator for Exported {
-    type Item = Result<Record, LedgerError>;
+    type Item = Result<Option<Record>, LedgerError>;
 
+    /// Reads one entry.
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let Some(found) = self.certificates.next() else {
-                let ExportPlace { export, position } = &self.export;
-                let (seen, counted) = (std::mem::replace(&mut self.seen, export.certificates), export.certificates);
-                let what = || format!("the export {} counts {counted} certificates and has {seen}", export.id);
-                return (seen != counted).then(|| Err(self.records.journal.misfit(*position, &what()).into()));
-            };
-            match found.and_then(|record| Ok((self.was_live(&record)?, record))) {
-                Ok((true, record)) => {
-                    self.seen += 1;
-                    return Some(Ok(record));
-                }
-                Ok((false, _)) => {}
-                Err(error) => return Some(Err(error)),
-            }
-        }
+        let Some(found) = self.certificates.next() else {
+            let ExportPlace { export, position } = &self.export;
+            let (seen, counted) = (std::mem::replace(&mut self.seen, export.certificates), export.certificates);
+            let what = || format!("the export {} counts {counted} certificates and has {seen}", export.id);
+            return (seen != counted).then(|| Err(self.records.journal.misfit(*position, &what()).into()));
+        };
+        let live = found.and_then(|found| {
+            let Some(record) = found else { return Ok(None) };
+            Ok(self.was_live(&record)?.then_some(record))
+        });
+        self.seen += u64::from(matches!(live, Ok(Some(_))));
+        Some(live)
     }
 }
 

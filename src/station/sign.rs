@@ -505,6 +505,11 @@ fn stream_failure(failure: Failure) -> Break {
             retry_after: failure.retry_after.unwrap_or_default().min(LONGEST_RETRY),
             message: format!("the daemon is away: {failure}"),
         }),
+        // Too many streams of this station, say.
+        _ if failure.retry_after.is_some() => Break::Trouble(Trouble {
+            retry_after: failure.retry_after.unwrap_or_default().min(LONGEST_RETRY),
+            message: format!("the daemon opens no stream now: {failure}"),
+        }),
         _ => End::Failed(format!("the daemon refuses the stream: {failure}")).into(),
     }
 }

@@ -1,0 +1,118 @@
+//! What every call goes through, whichever service it is for: it counts as one of its peer's until its reply is taken,
+//! its request must arrive and be answered in time, and what gRPC's own layer refuses gets a reason.
+
+use std::{
+    any::Any,
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tonic::{
+    Status,
+    body::Body,
+    codegen::{BoxFuture, Service, http},
+    service::Routes,
+};
+
+use super::{peer::Peer, status};
+
+/// How long a request may take to arrive and be answered; a stream, to be opened. Nothing of it waits for the HSM.
+const ANSWERED: Duration = Duration::from_secs(60);
+
+/// How much of a reply is handed to the connection at once: HTTP/2's usual frame.
+const PIECE: usize = 16 << 10;
+
+/// The services, behind the limits of their peers.
+#[derive(Clone, Debug)]
+pub(super) struct Limited(pub(super) Routes);
+
+/// Something that a call holds until its reply is taken: a handler puts it into the extensions of its response.
+#[derive(Clone)]
+pub(super) struct Held {
+    _kept: Arc<dyn Any + Send + Sync>,
+}
+
+impl Held {
+    pub(super) fn new(kept: impl Any + Send + Sync) -> Self {
+        Held { _kept: Arc::new(kept) }
+    }
+}
+
+impl Service<http::Request<Body>> for Limited {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<http::Request<Body>>::poll_ready(&mut self.0, context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let permit = Peer::of_call(request.extensions()).and_then(|peer| peer.limits()?.call());
+        let permit = match permit {
+            Ok(permit) => permit,
+            Err(refused) => return Box::pin(std::future::ready(Ok(refused.into_http()))),
+        };
+        let answer = self.0.call(request);
+        Box::pin(async move {
+            let Ok(answered) = tokio::time::timeout(ANSWERED, answer).await else {
+                return Ok(status::too_slow(ANSWERED).into_http());
+            };
+            let mut response = answered?;
+            if let Some(refused) = Status::from_header_map(response.headers())
+                && refused.code() != tonic::Code::Ok
+            {
+                return Ok(status::unreadable(refused).into_http());
+            }
+            let held = response.extensions_mut().remove::<Held>();
+            Ok(response.map(|body| Body::new(Reply { body, rest: Bytes::new(), _held: held, _permit: permit })))
+        })
+    }
+}
+
+/// A reply on its way. It is handed over piece by piece: a peer that does not read holds up the rest of it here, where
+/// the call still counts, and not in the connection's buffers.
+struct Reply {
+    body: Body,
+    rest: Bytes,
+    _held: Option<Held>,
+    _permit: super::limits::Permit,
+}
+
+impl http_body::Body for Reply {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                other => return Poll::Ready(other),
+            }
+        }
+        let piece = self.rest.len().min(PIECE);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (body, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower() + rest);
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
+    }
+}

@@ -1,0 +1,238 @@
+//! How much one peer may have open at a time, over all of its connections: so that none can fill the daemon's memory or
+//! keep the others out. What is beyond is refused with a reason, and counted.
+//!
+//! | what | at most | beyond it |
+//! |---|---|---|
+//! | connections of a station; of another peer | [`STATION_CONNECTIONS`]; [`CONNECTIONS`] | closed with GOAWAY, ENHANCE_YOUR_CALM |
+//! | HTTP/2 streams of a connection | [`STREAMS_PER_CONNECTION`] | the client waits; REFUSED_STREAM if it does not |
+//! | calls of a peer, until their replies are taken | [`CALLS`] | `TOO_MANY_REQUESTS` |
+//! | certificates in a peer's Confirm calls, the same | [`CONFIRMATIONS`] | `TOO_MANY_REQUESTS` |
+//! | Issue streams of a peer | [`ISSUE_STREAMS`] | `TOO_MANY_STREAMS` |
+//! | streams and lists of records of a peer, and in all | [`RECORD_STREAMS`], [`ALL_RECORD_STREAMS`] | `TOO_MANY_STREAMS` |
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::Status;
+
+use super::{
+    peer::{Peer, Role},
+    status::{self, Excess},
+};
+
+/// Connections of one station, which needs one or two.
+const STATION_CONNECTIONS: usize = 16;
+
+/// Connections of one operator or auditor, whose scripts may run many commands at once.
+const CONNECTIONS: usize = 64;
+
+/// HTTP/2 streams of one connection (SETTINGS_MAX_CONCURRENT_STREAMS).
+pub(super) const STREAMS_PER_CONNECTION: u32 = 128;
+
+/// Calls of one peer, from their headers until their last reply is handed to the connection.
+const CALLS: usize = 256;
+
+/// Certificates in the Confirm calls of one peer, until the replies are handed to the connection.
+const CONFIRMATIONS: usize = 8_000;
+
+/// Issue streams of one peer.
+const ISSUE_STREAMS: usize = 64;
+
+/// Streams and lists of records of one peer.
+const RECORD_STREAMS: usize = 8;
+
+/// Streams and lists of records in all.
+const ALL_RECORD_STREAMS: usize = 64;
+
+/// One of several things that a peer may have; dropped, it may have another.
+pub(super) type Permit = OwnedSemaphorePermit;
+
+/// Every peer that has a connection.
+#[derive(Debug)]
+pub(super) struct Limits {
+    peers: Mutex<HashMap<Arc<str>, Weak<PeerLimits>>>,
+    record_streams: Arc<Semaphore>,
+    window: usize,
+}
+
+impl Limits {
+    /// `window` unanswered requests may each peer have under way.
+    pub(super) fn new(window: usize) -> Self {
+        let record_streams = Arc::new(Semaphore::new(ALL_RECORD_STREAMS));
+        Limits { peers: Mutex::default(), record_streams, window }
+    }
+
+    /// Lets a peer have one more connection. `None` if it has too many.
+    pub(super) fn connect(&self, peer: &Peer) -> Option<Admission> {
+        let most = match peer.role() {
+            Some(Role::Operator | Role::Auditor) => CONNECTIONS,
+            Some(Role::Station) | None => STATION_CONNECTIONS,
+        };
+        self.connect_as(&peer.to_string(), most)
+    }
+
+    fn connect_as(&self, peer: &str, connections: usize) -> Option<Admission> {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let limits = match peers.get(peer).and_then(Weak::upgrade) {
+            Some(limits) => limits,
+            None => {
+                peers.retain(|_, limits| limits.strong_count() > 0);
+                let limits = Arc::new(PeerLimits::new(peer.into(), connections, self));
+                peers.insert(Arc::clone(&limits.name), Arc::downgrade(&limits));
+                limits
+            }
+        };
+        drop(peers);
+        let connection = Arc::clone(&limits.connections).try_acquire_owned().ok()?;
+        Some(Admission { limits, _connection: connection })
+    }
+}
+
+/// A connection that was let in. It counts until the connection and its calls have ended.
+#[derive(Debug)]
+pub(super) struct Admission {
+    limits: Arc<PeerLimits>,
+    _connection: Permit,
+}
+
+impl Admission {
+    pub(super) fn limits(&self) -> &Arc<PeerLimits> {
+        &self.limits
+    }
+}
+
+/// What one peer has open, over all of its connections.
+#[derive(Debug)]
+pub(super) struct PeerLimits {
+    name: Arc<str>,
+    connections: Arc<Semaphore>,
+    calls: Arc<Semaphore>,
+    confirmations: Arc<Semaphore>,
+    issue_streams: Arc<Semaphore>,
+    record_streams: Arc<Semaphore>,
+    all_record_streams: Arc<Semaphore>,
+    window: Arc<Semaphore>,
+}
+
+impl PeerLimits {
+    fn new(name: Arc<str>, connections: usize, limits: &Limits) -> Self {
+        let at_most = |number| Arc::new(Semaphore::new(number));
+        PeerLimits {
+            name,
+            connections: at_most(connections),
+            calls: at_most(CALLS),
+            confirmations: at_most(CONFIRMATIONS),
+            issue_streams: at_most(ISSUE_STREAMS),
+            record_streams: at_most(RECORD_STREAMS),
+            all_record_streams: Arc::clone(&limits.record_streams),
+            window: at_most(limits.window),
+        }
+    }
+
+    /// As logs and the ledger name it.
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// A call; it counts until its reply is taken.
+    ///
+    /// # Errors
+    /// `TOO_MANY_REQUESTS`.
+    pub(super) fn call(&self) -> Result<Permit, Status> {
+        self.take(&self.calls, 1, || Excess::Requests(format!("{CALLS} calls whose replies it has not taken")))
+    }
+
+    /// So many certificates to confirm; they count until the reply is taken.
+    ///
+    /// # Errors
+    /// `TOO_MANY_REQUESTS`.
+    pub(super) fn confirmations(&self, number: u32) -> Result<Permit, Status> {
+        let excess = || Excess::Requests(format!("{CONFIRMATIONS} certificates in Confirm calls at a time"));
+        self.take(&self.confirmations, number, excess)
+    }
+
+    /// An Issue stream.
+    ///
+    /// # Errors
+    /// `TOO_MANY_STREAMS`.
+    pub(super) fn issue_stream(&self) -> Result<Permit, Status> {
+        self.take(&self.issue_streams, 1, || Excess::Streams(format!("{ISSUE_STREAMS} Issue streams")))
+    }
+
+    /// A stream or list of records: the peer's own, and one of those that there are in all.
+    ///
+    /// # Errors
+    /// `TOO_MANY_STREAMS`.
+    pub(super) fn record_stream(&self) -> Result<[Permit; 2], Status> {
+        let own = self.take(&self.record_streams, 1, || {
+            Excess::Streams(format!("{RECORD_STREAMS} calls that list records, orders or exports"))
+        })?;
+        let all = Arc::clone(&self.all_record_streams).try_acquire_owned();
+        let all = all.map_err(|_| status::too_many(&Excess::AllStreams(ALL_RECORD_STREAMS)))?;
+        Ok([own, all])
+    }
+
+    /// Waits for room for one more request under way.
+    pub(super) async fn room(&self) -> Option<Permit> {
+        // It is never closed.
+        Arc::clone(&self.window).acquire_owned().await.ok()
+    }
+
+    fn take(&self, of: &Arc<Semaphore>, number: u32, excess: impl Fn() -> Excess) -> Result<Permit, Status> {
+        Arc::clone(of).try_acquire_many_owned(number).map_err(|_| {
+            tracing::debug!(peer = %self.name, "refused a call: too many at a time");
+            status::too_many(&excess())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(status: &Status) -> String {
+        use tonic_types::StatusExt;
+        status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+    }
+
+    #[test]
+    fn limits_of_a_peer_count_all_of_its_connections() {
+        let limits = Limits::new(8);
+        let connect = |peer: &str| limits.connect_as(peer, 3);
+        let connections: Vec<_> = (0..3).filter_map(|_| connect("station:l/1")).collect();
+        assert_eq!(connections.len(), 3);
+        assert!(connect("station:l/1").is_none());
+        assert!(connect("station:l/2").is_some());
+        let calls: Vec<_> = (0..CALLS).map(|number| connections[number % 3].limits().call()).collect();
+        assert!(calls.iter().all(Result::is_ok));
+        let refused = connections[0].limits().call().unwrap_err();
+        assert_eq!((refused.code(), reason(&refused).as_str()), (tonic::Code::ResourceExhausted, "TOO_MANY_REQUESTS"));
+        drop(calls);
+        assert!(connections[0].limits().call().is_ok());
+        drop(connections);
+        assert!(connect("station:l/1").is_some());
+        assert_eq!(limits.peers.lock().unwrap().len(), 1, "those that are gone are forgotten");
+    }
+
+    #[test]
+    fn record_streams_are_bounded_for_a_peer_and_in_all() {
+        let limits = Limits::new(8);
+        let names = (0..=ALL_RECORD_STREAMS / RECORD_STREAMS).map(|number| format!("auditor:{number}"));
+        let peers: Vec<_> = names.filter_map(|name| limits.connect_as(&name, 1)).collect();
+        let mut open = Vec::new();
+        for peer in &peers[..peers.len() - 1] {
+            open.extend((0..RECORD_STREAMS).map(|_| peer.limits().record_stream().unwrap()));
+            let refused = peer.limits().record_stream().unwrap_err();
+            assert_eq!(reason(&refused), "TOO_MANY_STREAMS");
+            assert!(refused.message().contains("this peer"), "{}", refused.message());
+        }
+        let refused = peers[peers.len() - 1].limits().record_stream().unwrap_err();
+        assert_eq!(reason(&refused), "TOO_MANY_STREAMS");
+        assert!(refused.message().contains("all peers"), "{}", refused.message());
+        drop(open);
+        assert!(peers[0].limits().record_stream().is_ok());
+    }
+}

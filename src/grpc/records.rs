@@ -1,0 +1,131 @@
+//! Reading the ledger for operators and auditors: by few threads, none of which ever waits for a peer.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tonic::Status;
+
+use super::{limits::PeerLimits, status};
+use crate::{
+    fairness::FairShare,
+    issuer::IssueError,
+    ledger::{IssuedRecords, LedgerError, Record, Records},
+};
+
+/// How many look-ups or pages are read at once, in all.
+const READERS: usize = 8;
+
+/// How many of them are for one peer while others read, and while none does.
+const OF_ONE: usize = 2;
+const OF_ONE_ALONE: usize = 4;
+
+/// The most records in a page.
+const PAGE: usize = 64;
+
+/// How long a page may take to read; then it is as long as it is, and the next reader has the thread.
+const PAGE_TIME: Duration = Duration::from_millis(20);
+
+/// Records on their way to a peer.
+pub(super) type Pages = Pin<Box<dyn Stream<Item = Result<Record, Status>> + Send>>;
+
+/// Reads the ledger where waiting for the disk holds nobody up. What stations need is not read here.
+#[derive(Clone)]
+pub(super) struct Reader {
+    records: Arc<dyn Records>,
+    readers: Arc<Semaphore>,
+    share: Arc<FairShare>,
+    stall_limit: Duration,
+}
+
+impl Reader {
+    pub(super) fn new(records: Arc<dyn Records>, stall_limit: Duration) -> Self {
+        let (readers, share) = (Arc::new(Semaphore::new(READERS)), FairShare::new(OF_ONE, OF_ONE_ALONE));
+        Reader { records, readers, share, stall_limit }
+    }
+
+    /// Looks something up, in a turn of `peer`.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        peer: &PeerLimits,
+        read: impl FnOnce(&dyn Records) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let records = Arc::clone(&self.records);
+        self.in_turn(peer.name(), move || read(&*records)).await
+    }
+
+    /// Streams what `read` gives, a page at a time and only as fast as the peer takes it.
+    ///
+    /// # Errors
+    /// `TOO_MANY_STREAMS`.
+    pub(super) fn stream(
+        &self,
+        peer: &Arc<PeerLimits>,
+        read: impl FnOnce(&dyn Records) -> Result<IssuedRecords, LedgerError> + Send + 'static,
+    ) -> Result<Pages, Status> {
+        let permits = peer.record_stream()?;
+        let (sender, receiver) = mpsc::channel(PAGE);
+        // Where the end's reason is, as a full channel has no room for it.
+        let end = Arc::new(OnceLock::new());
+        let (reader, peer, failed) = (self.clone(), Arc::clone(peer), Arc::clone(&end));
+        tokio::spawn(async move {
+            if let Err(status) = reader.pages(peer.name(), read, &sender).await {
+                let _ = failed.set(status);
+            }
+            drop(permits);
+        });
+        let end = futures_util::stream::poll_fn(move |_| Poll::Ready(end.get().cloned().map(Err)));
+        Ok(Box::pin(ReceiverStream::new(receiver).map(Ok).chain(end.take(1))))
+    }
+
+    async fn pages(
+        &self,
+        peer: &Arc<str>,
+        read: impl FnOnce(&dyn Records) -> Result<IssuedRecords, LedgerError> + Send + 'static,
+        sender: &mpsc::Sender<Record>,
+    ) -> Result<(), Status> {
+        let records = Arc::clone(&self.records);
+        let mut issued = self.in_turn(peer, move || read(&*records)).await?;
+        loop {
+            let read = move || {
+                let page = issued.page(PAGE, Instant::now() + PAGE_TIME)?;
+                Ok((issued, page))
+            };
+            let (rest, page) = self.in_turn(peer, read).await?;
+            for record in page.records {
+                match tokio::time::timeout(self.stall_limit, sender.send(record)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Ok(()), // The caller is gone.
+                    Err(_) => return Err(status::stalled(self.stall_limit)),
+                }
+            }
+            if page.last {
+                return Ok(());
+            }
+            issued = rest;
+        }
+    }
+
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        peer: &Arc<str>,
+        read: impl FnOnce() -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let turn = self.share.turn(peer).await;
+        let reader = Arc::clone(&self.readers).acquire_owned().await;
+        // A caller that goes frees neither before the thread is done.
+        let read = tokio::task::spawn_blocking(move || {
+            let _kept = (turn, reader);
+            read()
+        });
+        read.await.map_err(|_| status::failed_call(&IssueError::Internal))?.map_err(|error| status::storage(&error))
+    }
+}
