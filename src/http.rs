@@ -10,39 +10,12 @@ use axum::{
     routing::get,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::net::TcpListener;
 
-use crate::metrics;
+use crate::{metrics, readiness::Readiness};
 
-/// How often the histograms' samples are put into their buckets, and `birthmark_ready` is set.
+/// How often the histograms' samples are put into their buckets.
 const UPKEEP: Duration = Duration::from_secs(1);
-
-/// Tells whether a part of the daemon can do its work now, or why not.
-pub type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
-
-/// Whether the daemon issues certificates now.
-pub struct Readiness {
-    draining: watch::Receiver<bool>,
-    checks: Vec<(String, Check)>,
-    warnings: Vec<(String, Check)>,
-}
-
-impl Readiness {
-    /// Ready unless draining, or one of `checks` says otherwise. What `warnings` say is in the way of nothing, yet.
-    pub fn new(draining: watch::Receiver<bool>, checks: Vec<(String, Check)>, warnings: Vec<(String, Check)>) -> Self {
-        Readiness { draining, checks, warnings }
-    }
-
-    /// What is in the way of issuing, one line a part; empty if nothing is.
-    pub fn obstacles(&self) -> Vec<String> {
-        let draining = self.draining.borrow().then(|| "draining: the daemon is shutting down".to_owned());
-        draining.into_iter().chain(failed(&self.checks)).collect()
-    }
-}
-
-fn failed(checks: &[(String, Check)]) -> impl Iterator<Item = String> {
-    checks.iter().filter_map(|(part, check)| Some(format!("{part}: {}", check().err()?)))
-}
 
 #[derive(Clone)]
 struct Shared {
@@ -54,8 +27,8 @@ struct Shared {
 ///
 /// # Errors
 /// Those of the listener.
-pub async fn serve(listener: TcpListener, readiness: Readiness, prometheus: PrometheusHandle) -> std::io::Result<()> {
-    let shared = Shared { readiness: Arc::new(readiness), prometheus };
+pub async fn serve(listener: TcpListener, readiness: Arc<Readiness>, prometheus: PrometheusHandle) -> std::io::Result<()> {
+    let shared = Shared { readiness, prometheus };
     tokio::spawn(upkeep(shared.clone()));
     let router = Router::new()
         .route("/metrics", get(render))
@@ -74,7 +47,7 @@ async fn render(State(shared): State<Shared>) -> impl IntoResponse {
 async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
     let obstacles = shared.readiness.obstacles();
     if obstacles.is_empty() {
-        let warnings = failed(&shared.readiness.warnings).map(|warning| format!("degraded: {warning}\n"));
+        let warnings = shared.readiness.warnings().into_iter().map(|warning| format!("degraded: {warning}\n"));
         (StatusCode::OK, ["ready\n".to_owned()].into_iter().chain(warnings).collect())
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, obstacles.join("\n") + "\n")

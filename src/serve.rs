@@ -30,7 +30,7 @@ use crate::{
     expiry::{self, Watched},
     grpc::{self, Services, listener, listener::Setting},
     hsm::{self, Key, KeyUri, Pool, PoolSettings, Sessions, Token},
-    http::{self, Check, Readiness},
+    http,
     issuer::Issuance,
     ledger::{
         LedgerError,
@@ -38,6 +38,7 @@ use crate::{
     },
     metrics,
     policy::{self, Issuers},
+    readiness::{Check, Readiness},
     signer::{PublicKey, Signer},
 };
 
@@ -137,8 +138,9 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()
         ("ledger".to_owned(), Box::new(move || records.healthy()) as Check)
     };
     let readiness = Readiness::new(draining.clone(), checks.chain([ledger_check]).collect(), warnings.collect());
+    let readiness = Arc::new(readiness);
     if let Some(http) = http {
-        tokio::spawn(http::serve(http, readiness, prometheus));
+        tokio::spawn(http::serve(http, Arc::clone(&readiness), prometheus));
     }
 
     let records = Arc::new(records);
@@ -162,8 +164,9 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()
         grpc = %addresses.grpc,
         socket = socket.as_ref().map(|path| tracing::field::display(path.display())),
         http = addresses.http.map(tracing::field::display),
-        "ready"
+        "listening"
     );
+    tokio::spawn(readiness.watch());
     if let Some(path) = ready_file {
         let text = serde_json::to_string_pretty(&addresses)?;
         durable::write(path, text.as_bytes(), Access::Public)
