@@ -9,7 +9,12 @@
 //! Each step's type is the proof that the step before was done:
 //! `VerifiedCsr → Approved → Reservation → Tbs → Signed → Issued`.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Instant,
+};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -112,6 +117,14 @@ impl Issuance {
     /// The committer.
     pub fn committer(&self) -> &Committer {
         &self.committer
+    }
+
+    /// The profiles that a station may use: of certificates of others it may be issued none, and touch none afterwards.
+    /// `None`: all, for the actor is no station.
+    pub fn profiles_of(&self, actor: &Actor) -> Option<Arc<BTreeSet<String>>> {
+        let station = actor.station()?;
+        let usable = self.profiles.values().filter(|profile| profile.allows_station(station));
+        Some(Arc::new(usable.map(|profile| profile.name().to_owned()).collect()))
     }
 
     /// Issues one certificate. From the reservation on it must run to its end, whether the station is still there or

@@ -1,7 +1,7 @@
 //! The `Issuance` service: stations' streams.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -51,9 +51,17 @@ impl Service {
 }
 
 impl Service {
-    async fn confirm_one(&self, actor: &Actor, serial_number: Bytes) -> proto::ConfirmResult {
+    async fn confirm_one(
+        &self,
+        actor: &Actor,
+        profiles: Option<Arc<BTreeSet<String>>>,
+        serial_number: Bytes,
+    ) -> proto::ConfirmResult {
         let confirmed = match SerialNumber::try_from(serial_number.as_ref()) {
-            Ok(serial) => self.issuance.committer().confirm(actor.clone(), serial).await.map_err(IssueError::from),
+            Ok(serial) => {
+                let confirmed = self.issuance.committer().confirm(actor.clone(), serial, profiles).await;
+                confirmed.map_err(IssueError::from)
+            }
             Err(error) => Err(IssueError::RequestInvalid(error.to_string())),
         };
         proto::ConfirmResult { serial_number, error: confirmed.err().map(|error| status::refused_item(&error)) }
@@ -68,8 +76,10 @@ impl proto::issuance_server::Issuance for Service {
         &self,
         request: Request<Streaming<proto::IssueRequest>>,
     ) -> Result<Response<Self::IssueStream>, Status> {
-        let (role, station) = Peer::of(&request)?.require(&[Role::Station])?;
+        let peer = Peer::of(&request)?;
+        let (role, station) = peer.require(&[Role::Station])?;
         let stream = Stream {
+            peer: peer.clone(),
             issuance: Arc::clone(&self.issuance),
             station: Arc::clone(station),
             actor: peer::actor(role, station),
@@ -91,7 +101,8 @@ impl proto::issuance_server::Issuance for Service {
             return Err(status::failed_call(&IssueError::RequestInvalid(message)));
         }
         // All at once, so that they share a sync of the journal.
-        let results = serial_numbers.into_iter().map(|octets| self.confirm_one(&actor, octets));
+        let profiles = self.issuance.profiles_of(&actor);
+        let results = serial_numbers.into_iter().map(|octets| self.confirm_one(&actor, profiles.clone(), octets));
         let results = futures_util::future::join_all(results).await;
         Ok(Response::new(proto::ConfirmReply { results }))
     }
@@ -148,6 +159,7 @@ impl tokio_stream::Stream for Gathered {
 /// stream. A request is read when there is room in the window, and its room is free again when its reply is on its way:
 /// a station that does not read is not read from.
 struct Stream {
+    peer: Peer,
     issuance: Arc<Issuance>,
     station: Arc<str>,
     actor: Actor,
@@ -161,11 +173,15 @@ type Replies = mpsc::Sender<Result<proto::IssueReply, Status>>;
 impl Stream {
     async fn run(mut self, mut requests: Streaming<proto::IssueRequest>, replies: Replies) {
         let window = Arc::new(Semaphore::new(self.window));
+        let mut expired = std::pin::pin!(self.peer.clone().expired());
         let end = loop {
             let Ok(room) = Arc::clone(&window).acquire_owned().await else { break Ok(()) };
             let request = tokio::select! {
                 biased;
                 _ = self.draining.wait_for(|draining| *draining) => break Err(status::failed_call(&IssueError::Draining)),
+                status = &mut expired => break Err(status),
+                // Nobody takes replies any more.
+                () = replies.closed() => break Ok(()),
                 // Reading a message may be interrupted: what has arrived of it stays in the stream.
                 request = requests.message() => request,
             };
