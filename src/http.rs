@@ -1,4 +1,7 @@
 //! Metrics and health over plain HTTP, for ops: `/metrics` (Prometheus text), `/livez`, `/readyz`.
+//!
+//! A connection serves one request and has a few seconds for all of it. Whoever opens many and asks nothing makes room
+//! for who asks (`connections.rs`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,13 +12,22 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
-use crate::{metrics, readiness::Readiness};
+use crate::{
+    connections::{Activity, Reason, Seat, Seats, source},
+    metrics,
+    readiness::Readiness,
+};
 
 /// How often the histograms' samples are put into their buckets.
 const UPKEEP: Duration = Duration::from_secs(1);
+
+/// How long a connection may take for its request and for reading the answer.
+const WHOLE: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
 struct Shared {
@@ -23,11 +35,13 @@ struct Shared {
     prometheus: PrometheusHandle,
 }
 
-/// Serves until the task is ended.
-///
-/// # Errors
-/// Those of the listener.
-pub async fn serve(listener: TcpListener, readiness: Arc<Readiness>, prometheus: PrometheusHandle) -> std::io::Result<()> {
+/// Serves until the task is ended, at most `limit` connections at a time.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    limit: usize,
+    readiness: Arc<Readiness>,
+    prometheus: PrometheusHandle,
+) {
     let shared = Shared { readiness, prometheus };
     tokio::spawn(upkeep(shared.clone()));
     let router = Router::new()
@@ -35,7 +49,35 @@ pub async fn serve(listener: TcpListener, readiness: Arc<Readiness>, prometheus:
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .with_state(shared);
-    axum::serve(listener, router).await
+    let seats = Seats::new("http", limit, limit.div_ceil(2));
+    loop {
+        seats.settle().await;
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                // Without calls every connection makes room for another, so there always is a seat.
+                if let Some(seat) = seats.take(source(address.ip()), Activity::new()) {
+                    tokio::spawn(answer(stream, address.to_string(), seat, router.clone()));
+                }
+            }
+            Err(error) => seats.cannot_accept(&error).await,
+        }
+    }
+}
+
+async fn answer<S>(stream: TcpStream, address: String, mut seat: Seat<S>, router: Router)
+where
+    S: Clone + Eq + std::hash::Hash,
+{
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::select! {
+        biased;
+        // Who hangs up early has had enough.
+        _ = connection => {}
+        () = seat.told_to_leave() => seat.refused(Reason::Crowded, || address),
+        () = tokio::time::sleep(WHOLE) => seat.refused(Reason::Silent, || address),
+    }
 }
 
 async fn render(State(shared): State<Shared>) -> impl IntoResponse {

@@ -30,6 +30,7 @@ pub mod checkpoint;
 pub mod client;
 pub mod committer;
 pub mod config;
+mod connections;
 pub mod csr;
 pub mod durable;
 pub mod expiry;

@@ -113,7 +113,6 @@ impl Log {
         let obstacles: BTreeMap<_, _> = readiness.failed_checks().map(named).collect();
         let warnings: BTreeMap<_, _> = failed(&readiness.warnings).map(named).collect();
         let mut changes = Vec::new();
-        // A cause whose words change (free bytes, the moment) is the same cause.
         differ(&self.obstacles, &obstacles, &mut changes, Change::obstacle, |part| Change::ObstacleGone { part });
         differ(&self.warnings, &warnings, &mut changes, Change::warning, |part| Change::WarningGone { part });
         let ready = obstacles.is_empty();
@@ -142,10 +141,17 @@ fn differ(
     begins: fn(String, String) -> Change,
     ends: fn(String) -> Change,
 ) {
-    let begun = now.iter().filter(|(part, _)| !before.contains_key(*part));
+    let is_new = |part: &str, cause: &str| before.get(part).is_none_or(|before| !same_but_for_figures(before, cause));
+    let begun = now.iter().filter(|(part, cause)| is_new(part, cause));
     changes.extend(begun.map(|(part, cause)| begins(part.clone(), cause.clone())));
     let ended = before.keys().filter(|part| !now.contains_key(*part));
     changes.extend(ended.map(|part| ends(part.clone())));
+}
+
+/// A cause whose figures change (free bytes, the moment) is the same cause.
+fn same_but_for_figures(left: &str, right: &str) -> bool {
+    let words = |text: &str| text.chars().filter(|character| !character.is_ascii_digit()).collect::<String>();
+    words(left) == words(right)
 }
 
 #[cfg(test)]
@@ -170,13 +176,12 @@ mod tests {
 
         *cause.lock().unwrap() = Some("5 bytes");
         assert_eq!(readiness.obstacles(), ["disk: 5 bytes"]);
-        let begun = [
-            Change::obstacle("disk".into(), "5 bytes".into()),
-            Change::warning("w".into(), "5 bytes".into()),
-        ];
+        let begun = [Change::obstacle("disk".into(), "5 bytes".into()), Change::warning("w".into(), "5 bytes".into())];
         assert_eq!(log.changes(&readiness), begun);
         *cause.lock().unwrap() = Some("4 bytes");
         assert_eq!(log.changes(&readiness), []);
+        *cause.lock().unwrap() = Some("no clock");
+        assert_eq!(log.changes(&readiness).len(), 2, "another cause in the same part");
 
         *cause.lock().unwrap() = None;
         let ended =

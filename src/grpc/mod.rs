@@ -1,6 +1,7 @@
 //! The edge: who may call what, streams, and the only mapping from errors to gRPC statuses.
 
 pub mod admin;
+mod call;
 pub mod issuance;
 pub mod listener;
 pub mod peer;
@@ -10,9 +11,9 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tokio_stream::Stream;
-use tonic::transport::Server;
+use tonic::{service::Routes, transport::Server};
 
-use self::listener::Connection;
+use self::{call::Watched, listener::Connection};
 use crate::{
     issuer::Issuance,
     ledger::Records,
@@ -55,6 +56,10 @@ pub async fn serve(
 
     let issuance_service = issuance::Service::new(Arc::clone(&issuance), window, draining.clone());
     let admin_service = admin::Service::new(issuance, records);
+    let routes = Routes::new(health_service)
+        .add_service(reflection_service)
+        .add_service(IssuanceServer::new(issuance_service).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(AdminServer::new(admin_service).max_decoding_message_size(MAX_MESSAGE));
     Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
@@ -62,11 +67,7 @@ pub async fn serve(
         // Enough for a full window of requests, and no more: what a station sends ahead waits at the station.
         .initial_stream_window_size(256 << 10)
         .initial_connection_window_size(1 << 20)
-        .add_service(health_service)
-        .add_service(reflection_service)
-        .add_service(IssuanceServer::new(issuance_service).max_decoding_message_size(MAX_MESSAGE))
-        .add_service(AdminServer::new(admin_service).max_decoding_message_size(MAX_MESSAGE))
-        .serve_with_incoming_shutdown(incoming, async move {
+        .serve_with_incoming_shutdown(Watched(routes.prepare()), incoming, async move {
             // An error means that the daemon itself is gone.
             let _ = draining.wait_for(|draining| *draining).await;
             health.set_not_serving::<IssuanceServer<issuance::Service>>().await;

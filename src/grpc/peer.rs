@@ -1,6 +1,6 @@
 //! Who is at the other end: the role and name in the client certificate's URI SAN, or a local user on the socket.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use der::Decode;
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use x509_cert::{
 };
 
 use super::status;
-use crate::ledger::Actor;
+use crate::{connections::Activity, ledger::Actor};
 
 /// What a peer may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,14 +39,19 @@ impl Role {
 #[derive(Clone, Debug)]
 pub struct Peer {
     identity: Option<(Role, Arc<str>)>,
-    /// Until when its certificate is valid; a connection may outlive it, a call must not begin after it.
+    /// Until when its certificate is valid; a connection may outlive it, also by resuming its TLS session, a call not.
     expires: Option<Timestamp>,
+    /// What happens on its connection.
+    activity: Arc<Activity>,
 }
 
 impl Peer {
     /// The holder of a client certificate that the TLS handshake has verified.
     pub fn from_certificate(der: &[u8]) -> Peer {
-        let Ok(certificate) = Certificate::from_der(der) else { return Peer { identity: None, expires: None } };
+        let activity = Activity::new();
+        let Ok(certificate) = Certificate::from_der(der) else {
+            return Peer { identity: None, expires: None, activity };
+        };
         let tbs = certificate.tbs_certificate();
         let expires = Timestamp::try_from(tbs.validity().not_after.to_system_time()).ok();
         let names = match tbs.get_extension::<SubjectAltName>() {
@@ -65,12 +70,33 @@ impl Peer {
             [(role, name)] => Some((*role, Arc::from(name.as_str()))),
             _ => None,
         };
-        Peer { identity, expires }
+        Peer { identity, expires, activity }
     }
 
     /// A process on this machine that may open the Unix socket, running as this user.
     pub fn local(user: u32) -> Peer {
-        Peer { identity: Some((Role::Operator, format!("local-uid-{user}").into())), expires: None }
+        let identity = Some((Role::Operator, format!("local-uid-{user}").into()));
+        Peer { identity, expires: None, activity: Activity::new() }
+    }
+
+    /// What happens on its connection.
+    pub(super) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    /// Resolves when the certificate of the peer has expired, with the status for its open calls; never without one.
+    pub(super) async fn expired(self) -> Status {
+        let Some(expires) = self.expires else { return std::future::pending().await };
+        // A clock that is set makes no long sleep wrong.
+        const LOOK: Duration = Duration::from_secs(60);
+        loop {
+            let now = Timestamp::now();
+            if expires < now {
+                return expired(expires);
+            }
+            let left = Duration::try_from(expires.duration_since(now)).unwrap_or_default();
+            tokio::time::sleep(left.min(LOOK) + Duration::from_millis(1)).await;
+        }
     }
 
     /// The name of a peer that has one of these roles.
@@ -86,7 +112,7 @@ impl Peer {
             )));
         };
         if let Some(expires) = self.expires.filter(|expires| *expires < Timestamp::now()) {
-            return Err(status::unauthenticated(format!("the client certificate expired at {expires}; enroll again")));
+            return Err(expired(expires));
         }
         if !allowed.contains(role) {
             return Err(status::role_required(format!(
@@ -114,6 +140,10 @@ impl fmt::Display for Peer {
             None => f.write_str("a peer without a role"),
         }
     }
+}
+
+fn expired(expires: Timestamp) -> Status {
+    status::unauthenticated(format!("the client certificate expired at {expires}; enroll again"))
 }
 
 /// How the ledger knows a peer.
