@@ -10,7 +10,7 @@
 mod queue;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -189,12 +189,18 @@ impl Committer {
         Ok(Issued { serial_number, certificate, issuer: std::mem::take(&mut reservation.issuer), replay: false })
     }
 
-    /// Records that a device has taken its certificate.
+    /// Records that a device has taken its certificate. `profiles` are those that the station that asks may use; `None`:
+    /// all, for it is no station.
     ///
     /// # Errors
     /// As for [`Committer::reserve`].
-    pub async fn confirm(&self, actor: Actor, serial_number: SerialNumber) -> Result<(), CommitError> {
-        self.change(actor, Action::Confirm { serial_number }, metrics::confirmed).await
+    pub async fn confirm(
+        &self,
+        actor: Actor,
+        serial_number: SerialNumber,
+        profiles: Option<Arc<BTreeSet<String>>>,
+    ) -> Result<(), CommitError> {
+        self.change(actor, Action::Confirm { serial_number, profiles }, metrics::confirmed).await
     }
 
     /// Records that a device is scrap.

@@ -1,4 +1,7 @@
 //! Metrics and health over plain HTTP, for ops: `/metrics` (Prometheus text), `/livez`, `/readyz`.
+//!
+//! A connection serves one request and has a few seconds for all of it. Whoever opens many and asks nothing makes room
+//! for who asks (`connections.rs`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,40 +12,22 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::net::{TcpListener, TcpStream};
 
-use crate::metrics;
+use crate::{
+    connections::{Activity, Reason, Seat, Seats, source},
+    metrics,
+    readiness::Readiness,
+};
 
-/// How often the histograms' samples are put into their buckets, and `birthmark_ready` is set.
+/// How often the histograms' samples are put into their buckets.
 const UPKEEP: Duration = Duration::from_secs(1);
 
-/// Tells whether a part of the daemon can do its work now, or why not.
-pub type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
-
-/// Whether the daemon issues certificates now.
-pub struct Readiness {
-    draining: watch::Receiver<bool>,
-    checks: Vec<(String, Check)>,
-    warnings: Vec<(String, Check)>,
-}
-
-impl Readiness {
-    /// Ready unless draining, or one of `checks` says otherwise. What `warnings` say is in the way of nothing, yet.
-    pub fn new(draining: watch::Receiver<bool>, checks: Vec<(String, Check)>, warnings: Vec<(String, Check)>) -> Self {
-        Readiness { draining, checks, warnings }
-    }
-
-    /// What is in the way of issuing, one line a part; empty if nothing is.
-    pub fn obstacles(&self) -> Vec<String> {
-        let draining = self.draining.borrow().then(|| "draining: the daemon is shutting down".to_owned());
-        draining.into_iter().chain(failed(&self.checks)).collect()
-    }
-}
-
-fn failed(checks: &[(String, Check)]) -> impl Iterator<Item = String> {
-    checks.iter().filter_map(|(part, check)| Some(format!("{part}: {}", check().err()?)))
-}
+/// How long a connection may take for its request and for reading the answer.
+const WHOLE: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
 struct Shared {
@@ -50,19 +35,49 @@ struct Shared {
     prometheus: PrometheusHandle,
 }
 
-/// Serves until the task is ended.
-///
-/// # Errors
-/// Those of the listener.
-pub async fn serve(listener: TcpListener, readiness: Readiness, prometheus: PrometheusHandle) -> std::io::Result<()> {
-    let shared = Shared { readiness: Arc::new(readiness), prometheus };
+/// Serves until the task is ended, at most `limit` connections at a time.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    limit: usize,
+    readiness: Arc<Readiness>,
+    prometheus: PrometheusHandle,
+) {
+    let shared = Shared { readiness, prometheus };
     tokio::spawn(upkeep(shared.clone()));
     let router = Router::new()
         .route("/metrics", get(render))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .with_state(shared);
-    axum::serve(listener, router).await
+    let seats = Seats::new("http", limit, limit.div_ceil(2));
+    loop {
+        seats.settle().await;
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                // Without calls every connection makes room for another, so there always is a seat.
+                if let Some(seat) = seats.take(source(address.ip()), Activity::new()) {
+                    tokio::spawn(answer(stream, address.to_string(), seat, router.clone()));
+                }
+            }
+            Err(error) => seats.cannot_accept(&error).await,
+        }
+    }
+}
+
+async fn answer<S>(stream: TcpStream, address: String, mut seat: Seat<S>, router: Router)
+where
+    S: Clone + Eq + std::hash::Hash,
+{
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::select! {
+        biased;
+        // Who hangs up early has had enough.
+        _ = connection => {}
+        () = seat.told_to_leave() => seat.refused(Reason::Crowded, || address),
+        () = tokio::time::sleep(WHOLE) => seat.refused(Reason::Silent, || address),
+    }
 }
 
 async fn render(State(shared): State<Shared>) -> impl IntoResponse {
@@ -74,7 +89,7 @@ async fn render(State(shared): State<Shared>) -> impl IntoResponse {
 async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
     let obstacles = shared.readiness.obstacles();
     if obstacles.is_empty() {
-        let warnings = failed(&shared.readiness.warnings).map(|warning| format!("degraded: {warning}\n"));
+        let warnings = shared.readiness.warnings().into_iter().map(|warning| format!("degraded: {warning}\n"));
         (StatusCode::OK, ["ready\n".to_owned()].into_iter().chain(warnings).collect())
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, obstacles.join("\n") + "\n")

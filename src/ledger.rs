@@ -4,7 +4,11 @@
 //! out. [`Records`] is the side that reads, for many threads at once. [`embedded`] implements both with a journal
 //! and an index on this machine; nothing above these traits may know that.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -171,6 +175,8 @@ pub enum Action {
     Confirm {
         /// The certificate's serial number.
         serial_number: SerialNumber,
+        /// The profiles that the station that asks may use; `None`: all, for it is no station.
+        profiles: Option<Arc<BTreeSet<String>>>,
     },
     /// The device is scrap: give back what its order was charged.
     Scrap {
@@ -309,6 +315,16 @@ pub enum Refusal {
         order: String,
         /// Who asked.
         station: String,
+    },
+    /// The station may not use the profile of the certificate.
+    #[error("{station} may not use the profile \"{profile}\", which the certificate {serial_number} has")]
+    ProfileStationRefused {
+        /// The certificate's serial number.
+        serial_number: SerialNumber,
+        /// Its profile.
+        profile: String,
+        /// Who asked.
+        station: Actor,
     },
     /// The public key belongs to another device.
     #[error("the public key {} is bound to another device, \"{device}\"; each device needs a key of its own", hex::encode(.key_hash))]

@@ -9,7 +9,7 @@
 //! | `birthmark_refusals_total` | counter | `reason` as in the protocol's ErrorInfo, and `TOO_MANY_CONNECTIONS` |
 //! | `birthmark_issue_seconds` | histogram | – ; from the request's arrival to its durable certificate |
 //! | `birthmark_streams` | gauge | – ; open Issue streams |
-//! | `birthmark_connections_refused_total` | counter | – ; TLS handshakes that failed |
+//! | `birthmark_connections_refused_total` | counter | `port` (`grpc`, `socket`, `http`), `reason`: `handshake` (failed), `silent` (nothing in time), `crowded` (idle, made room for another), `limit`, `accept` (by the system) |
 //! | `birthmark_hsm_sign_seconds` | histogram | `issuer`, `token` ; one signature, without waiting |
 //! | `birthmark_hsm_queue_depth` | gauge | `issuer` ; messages that wait for a session |
 //! | `birthmark_hsm_sessions` | gauge | `issuer`, `token` ; that sign now |
@@ -23,6 +23,7 @@
 //! | `birthmark_fsync_seconds` | histogram | – ; one sync of the journal |
 //! | `birthmark_issuer_expiry_seconds` | gauge | `issuer` ; until its certificate ends, negative when it has |
 //! | `birthmark_station_ca_expiry_seconds` | gauge | – ; the same of the CA of stations and operators |
+//! | `birthmark_server_certificate_expiry_seconds` | gauge | – ; the same of the daemon's own TLS certificate |
 //! | `birthmark_checkpoint_age_seconds` | gauge | – ; how long entries have waited for a checkpoint, 0 if none does |
 //! | `birthmark_ready` | gauge | – ; 1 when `/readyz` says ready |
 
@@ -56,7 +57,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "From a request's arrival to its durable certificate"
     );
     describe_gauge!("birthmark_streams", "Open Issue streams");
-    describe_counter!("birthmark_connections_refused_total", "TLS handshakes that failed");
+    describe_counter!(
+        "birthmark_connections_refused_total",
+        "Connections refused, or ended before they had done anything, by port and reason"
+    );
     describe_histogram!("birthmark_hsm_sign_seconds", Unit::Seconds, "One signature by the HSM, without waiting");
     describe_gauge!("birthmark_hsm_queue_depth", "Messages that wait for an HSM session");
     describe_gauge!("birthmark_hsm_sessions", "HSM sessions that work");
@@ -73,6 +77,11 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_histogram!("birthmark_fsync_seconds", Unit::Seconds, "One sync of the journal");
     describe_gauge!("birthmark_issuer_expiry_seconds", Unit::Seconds, "Until an issuer's certificate ends");
     describe_gauge!("birthmark_station_ca_expiry_seconds", Unit::Seconds, "Until the station CA's certificate ends");
+    describe_gauge!(
+        "birthmark_server_certificate_expiry_seconds",
+        Unit::Seconds,
+        "Until the daemon's own TLS certificate ends"
+    );
     describe_gauge!(
         "birthmark_checkpoint_age_seconds",
         Unit::Seconds,
@@ -104,8 +113,8 @@ pub(crate) fn refusal(reason: &'static str) {
     counter!("birthmark_refusals_total", "reason" => reason).increment(1);
 }
 
-pub(crate) fn connection_refused() {
-    counter!("birthmark_connections_refused_total").increment(1);
+pub(crate) fn connection_refused(port: &'static str, reason: &'static str) {
+    counter!("birthmark_connections_refused_total", "port" => port, "reason" => reason).increment(1);
 }
 
 pub(crate) fn commit_batch(operations: usize) {
@@ -130,6 +139,10 @@ pub(crate) fn issuer_expiry(issuer: &str, seconds: f64) {
 
 pub(crate) fn station_ca_expiry(seconds: f64) {
     gauge!("birthmark_station_ca_expiry_seconds").set(seconds);
+}
+
+pub(crate) fn server_certificate_expiry(seconds: f64) {
+    gauge!("birthmark_server_certificate_expiry_seconds").set(seconds);
 }
 
 /// Counts itself in a gauge until it is dropped.

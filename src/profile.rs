@@ -217,6 +217,14 @@ impl Profile {
         pattern::allows(&self.stations, station)
     }
 
+    /// Whether it can issue at this moment: its issuer is valid, and so would be a certificate made now.
+    ///
+    /// # Errors
+    /// Why every request would be refused.
+    pub fn check_issuer(&self, now: Timestamp) -> Result<(), String> {
+        self.validity.at(now, self.issuer_at(now)).map(drop)
+    }
+
     /// Checks that certificates can be made under an order: that it has the attributes that they show, and that those fit.
     ///
     /// # Errors

@@ -1,7 +1,8 @@
 //! The daemon, wired together: what is opened in which order, and how it goes down.
 //!
-//! Going down (SIGTERM, SIGINT): nothing new is accepted; what is reserved is signed, recorded and answered; the
-//! ledger is closed; exit 0. A sync of the journal that fails ends the process at once, with another exit code.
+//! Going down (SIGTERM, SIGINT, SIGQUIT): nothing new is accepted; what is reserved is signed, recorded and answered; the
+//! ledger is closed; exit 0. A sync of the journal that fails ends the process at once, with another exit code. Other
+//! signals that would end a process are logged, and end nothing.
 
 use std::{
     fs, io,
@@ -14,31 +15,35 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::{oneshot, watch},
+    task,
 };
 use toml::Spanned;
 
 use crate::{
-    cert::{self, IssuingCa, Time},
+    cert::{self, IssuingCa},
     checkpoint::Checkpoints,
     committer::Committer,
     config::{self, Config},
+    connections::{self, Limits},
     durable::{self, Access},
-    expiry::{self, Watched},
+    expiry::{self, Purpose, Watched},
     grpc::{self, Services, listener, listener::Setting},
     hsm::{self, Key, KeyUri, Pool, PoolSettings, Sessions, Token},
-    http::{self, Check, Readiness},
+    http,
     issuer::Issuance,
     ledger::{
         LedgerError,
-        embedded::{self, EmbeddedLedger, Settings},
+        embedded::{self, EmbeddedLedger, EmbeddedRecords, Settings},
     },
     metrics,
     policy::{self, Issuers},
     profile::Profiles,
+    readiness::{Part, Readiness},
     signer::{PublicKey, Signer},
 };
 
@@ -60,7 +65,8 @@ pub struct Addresses {
     pub http: Option<SocketAddr>,
 }
 
-/// Runs the daemon until it is told to end. `ready_file`, if given, is written (as JSON, [`Addresses`]) when it issues.
+/// Runs the daemon until it is told to end. `ready_file`, if given, is there (as JSON, [`Addresses`]) while it listens;
+/// whether it can issue, [`Readiness`] tells.
 ///
 /// # Errors
 /// What stands in the way of the start, as one sentence that says what to do; or what ended the daemon.
@@ -72,7 +78,50 @@ pub fn run(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
 }
 
 async fn daemon(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
+    // 1. What must be so before anything is open: no signal ends a start that takes long.
+    log_other_signals().context("cannot listen for signals")?;
+    let ready_file = ready_file.map(ReadyFile::new);
     let prometheus = metrics::install()?;
+
+    // 2. Everything that the configuration names.
+    let tls = open_tls(config)?;
+    let opened = open(config)?;
+
+    // 3. The addresses.
+    let listening = listen(config).await?;
+    let addresses = listening.addresses()?;
+
+    // 4. The daemon serves, and says what it can do.
+    let (drain, draining) = watch::channel(false);
+    let readiness = Arc::new(readiness(&draining, &opened));
+    let mut running = start(config, opened, listening, tls, draining, (Arc::clone(&readiness), prometheus));
+    // Before anybody knows that there is a daemon to be ended.
+    let end = asked_to_end().context("cannot listen for signals")?;
+    tracing::info!(
+        grpc = %addresses.grpc,
+        socket = addresses.socket.as_ref().map(|path| tracing::field::display(path.display())),
+        http = addresses.http.map(tracing::field::display),
+        "listening"
+    );
+    tokio::spawn(readiness.watch());
+    if let Some(file) = &ready_file {
+        file.write(&addresses)?;
+    }
+
+    // 5. Until it is told to end, or cannot go on.
+    tokio::select! {
+        name = end => tracing::info!(signal = name, "shutting down: finishing what is reserved"),
+        ended = &mut running.committer_ended => return Err(why_ended(ended)),
+    }
+
+    // 6. Down, in order.
+    drop(ready_file);
+    drain.send_replace(true);
+    running.shut_down().await
+}
+
+/// Reads the TLS settings.
+fn open_tls(config: &Config) -> anyhow::Result<Arc<rustls::ServerConfig>> {
     let config::Server { certificate, key, client_ca, .. } = &config.server;
     let [certificate_file, key_file, client_ca_file] =
         [certificate, key, client_ca].map(|path| config.resolve(path.get_ref()));
@@ -82,10 +131,27 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()
         Setting::Key => config.error_at(key.span(), "server.key", message),
         Setting::ClientCa => config.error_at(client_ca.span(), "server.client_ca", message),
     })?;
+    Ok(tls)
+}
+
+/// What the daemon works with, opened and checked.
+struct Opened {
+    pools: Pools,
+    watched: Vec<Watched>,
+    issuer: Arc<Issuance>,
+    profiles: Arc<Profiles>,
+    records: EmbeddedRecords,
+    committer: Committer,
+    committer_thread: JoinHandle<Result<(), LedgerError>>,
+    checkpoints: Option<Arc<Checkpoints>>,
+}
+
+/// Opens the keys, then what is said about certificates, then the ledger.
+fn open(config: &Config) -> anyhow::Result<Opened> {
     let (pools, issuers) = open_issuers(config)?;
     let profiles = policy::profiles(config, &issuers, Timestamp::now())?;
     let refused_keys = policy::refused_keys(config, &issuers)?;
-    tokio::spawn(expiry::watch(watched(config, &issuers)?));
+    let watched = watched(config, &issuers)?;
     let audit = open_audit(config, &issuers)?;
 
     let data = config.resolve(config.ledger.path.get_ref());
@@ -93,7 +159,25 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()
     let opened = EmbeddedLedger::open(&data, Timestamp::now(), &settings);
     let (ledger, records) = opened.map_err(|error| config.error_at(config.ledger.path.span(), "ledger.path", error))?;
     let (committer, committer_thread) = Committer::start(ledger).context("cannot start the committer")?;
+    let checkpoints = audit.map(|(signer, key, interval)| {
+        let (committer, file) = (committer.clone(), embedded::checkpoint_file(&data));
+        Arc::new(Checkpoints { signer, key, records: Arc::new(records.clone()), committer, file, interval })
+    });
+    let profiles = profiles.into_iter().map(|profile| (profile.name().to_owned(), profile));
+    let profiles = Arc::new(profiles.collect::<Profiles>());
+    let issuer = Issuance::new(Arc::clone(&profiles), refused_keys, committer.clone(), Arc::new(records.clone()));
+    let issuer = Arc::new(issuer);
+    Ok(Opened { pools, watched, issuer, profiles, records, committer, committer_thread, checkpoints })
+}
 
+/// Where the daemon listens.
+struct Listening {
+    tcp: TcpListener,
+    http: Option<TcpListener>,
+    socket: Option<(PathBuf, UnixListener)>,
+}
+
+async fn listen(config: &Config) -> anyhow::Result<Listening> {
     let bind = |address: &Spanned<SocketAddr>, key: &'static str| {
         let (address, span) = (*address.get_ref(), address.span());
         async move {
@@ -108,108 +192,182 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()
     };
     // The last that can fail: the file would be left behind.
     let mut socket = None;
-    let mut unix = None;
     if let Some(setting) = &config.server.socket {
         let path = config.resolve(setting.get_ref());
         let bound = listener::bind_socket(&path).map_err(|error| {
             let message = format!("cannot listen on {}: {error}", path.display());
             config.error_at(setting.span(), "server.socket", message)
         })?;
-        (socket, unix) = (Some(path), Some(bound));
+        socket = Some((path, bound));
     }
-    let addresses = Addresses {
-        grpc: tcp.local_addr()?,
-        socket: socket.clone(),
-        http: http.as_ref().map(TcpListener::local_addr).transpose()?,
-    };
+    Ok(Listening { tcp, http, socket })
+}
 
-    let (drain, draining) = watch::channel(false);
-    let part = |issuer: &str| format!("hsm of issuer {issuer}");
-    let checks = pools.iter().map(|(issuer, pool)| {
-        let pool = Arc::clone(pool);
-        (part(issuer), Box::new(move || pool.healthy()) as Check)
-    });
-    let warnings = pools.iter().map(|(issuer, pool)| {
-        let pool = Arc::clone(pool);
-        (part(issuer), Box::new(move || pool.degraded().map_or(Ok(()), Err)) as Check)
-    });
-    let ledger_check = {
-        let records = records.clone();
-        ("ledger".to_owned(), Box::new(move || records.healthy()) as Check)
-    };
-    let readiness = Readiness::new(draining.clone(), checks.chain([ledger_check]).collect(), warnings.collect());
-    if let Some(http) = http {
-        tokio::spawn(http::serve(http, readiness, prometheus));
+impl Listening {
+    fn addresses(&self) -> io::Result<Addresses> {
+        Ok(Addresses {
+            grpc: self.tcp.local_addr()?,
+            socket: self.socket.as_ref().map(|(path, _)| path.clone()),
+            http: self.http.as_ref().map(TcpListener::local_addr).transpose()?,
+        })
     }
+}
 
-    let records = Arc::new(records);
-    let checkpoints = audit.map(|(signer, key, interval)| {
-        let (committer, file) = (committer.clone(), embedded::checkpoint_file(&data));
-        Arc::new(Checkpoints { signer, key, records: records.clone(), committer, file, interval })
-    });
-    let profiles = profiles.into_iter().map(|profile| (profile.name().to_owned(), profile));
-    let profiles = Arc::new(profiles.collect::<Profiles>());
+/// A daemon that serves.
+struct Running {
+    server: task::JoinHandle<Result<(), Box<dyn std::error::Error + Send + Sync>>>,
+    committer: Committer,
+    committer_ended: oneshot::Receiver<Result<(), LedgerError>>,
+    checkpoints: Option<(Arc<Checkpoints>, task::JoinHandle<()>)>,
+    pools: Pools,
+    socket: Option<PathBuf>,
+}
+
+/// Starts all that runs beside: metrics and health first, so that they can be asked when nothing else can.
+fn start(
+    config: &Config,
+    opened: Opened,
+    listening: Listening,
+    tls: Arc<rustls::ServerConfig>,
+    draining: watch::Receiver<bool>,
+    (readiness, prometheus): (Arc<Readiness>, PrometheusHandle),
+) -> Running {
+    let Opened { pools, watched, issuer, profiles, records, committer, committer_thread, checkpoints } = opened;
+    let limits = connection_limits();
+    if let Some(http) = listening.http {
+        tokio::spawn(http::serve(http, limits.http, readiness, prometheus));
+    }
+    tokio::spawn(expiry::watch(watched));
+    let (socket, unix) = listening.socket.unzip();
     let services = Services {
-        issuer: Arc::new(Issuance::new(Arc::clone(&profiles), refused_keys, committer.clone(), records.clone())),
+        issuer,
         committer: committer.clone(),
-        records,
+        records: Arc::new(records),
         profiles,
         window: *config.server.window.get_ref(),
         stall_limit: Duration::from_secs(*config.server.stall_seconds.get_ref()),
         draining,
     };
-    let server = tokio::spawn(grpc::serve(services, listener::incoming(tcp, tls, unix)));
-    let mut committer_ended = watch_committer(committer_thread);
-    let making_checkpoints = checkpoints.as_ref().map(|checkpoints| Arc::clone(checkpoints).spawn());
+    Running {
+        server: tokio::spawn(grpc::serve(services, listener::incoming(listening.tcp, tls, unix, limits))),
+        committer,
+        committer_ended: watch_committer(committer_thread),
+        checkpoints: checkpoints.map(|checkpoints| {
+            let making = Arc::clone(&checkpoints).spawn();
+            (checkpoints, making)
+        }),
+        pools,
+        socket,
+    }
+}
 
-    // Before anybody knows that there is a daemon to be ended.
-    let end = asked_to_end().context("cannot listen for signals")?;
-    tracing::info!(
-        grpc = %addresses.grpc,
-        socket = socket.as_ref().map(|path| tracing::field::display(path.display())),
-        http = addresses.http.map(tracing::field::display),
-        "ready"
-    );
-    if let Some(path) = ready_file {
-        let text = serde_json::to_string_pretty(&addresses)?;
-        durable::write(path, text.as_bytes(), Access::Public)
-            .with_context(|| format!("cannot write the ready file {}", path.display()))?;
+impl Running {
+    /// Ends the open calls, makes a last checkpoint, finishes what is reserved, and closes the ledger and the HSM. Nothing
+    /// new is accepted already.
+    async fn shut_down(self) -> anyhow::Result<()> {
+        let Running { server, committer, committer_ended, checkpoints, pools, socket } = self;
+        if tokio::time::timeout(DRAIN, server).await.is_err() {
+            tracing::warn!("some stations did not read their replies in time; they get them when they ask again");
+        }
+        if let Some((checkpoints, making)) = checkpoints {
+            making.abort();
+            match tokio::time::timeout(LAST_CHECKPOINT, checkpoints.make_last()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "no last checkpoint; one is made at the next start"),
+                Err(_) => tracing::warn!("no last checkpoint in time; one is made at the next start"),
+            }
+        }
+        let closed = async {
+            committer.close().await;
+            committer_ended.await
+        };
+        match tokio::time::timeout(DRAIN, closed).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(ended) => return Err(why_ended(ended)),
+            Err(_) => {
+                tracing::warn!("some requests did not end in time; what they reserved is abandoned at the next start")
+            }
+        }
+        if let Some(path) = socket {
+            // It is replaced at the next start in any case.
+            let _ = fs::remove_file(path);
+        }
+        tokio::task::block_in_place(|| pools.iter().for_each(|(_, pool)| pool.close()));
+        tracing::info!("stopped");
+        Ok(())
     }
+}
 
-    tokio::select! {
-        name = end => tracing::info!(signal = name, "shutting down: finishing what is reserved"),
-        ended = &mut committer_ended => return Err(why_ended(ended)),
+/// What is in the way of issuing, or may come to be; the table is in [`crate::readiness`].
+fn readiness(draining: &watch::Receiver<bool>, opened: &Opened) -> Readiness {
+    let Opened { pools, watched, profiles, records, .. } = opened;
+    let (mut checks, mut warnings): (Vec<Part>, Vec<Part>) = (Vec::new(), Vec::new());
+    for (issuer, pool) in pools {
+        let part = format!("hsm of issuer {issuer}");
+        let (healthy, degraded) = (Arc::clone(pool), Arc::clone(pool));
+        checks.push((part.clone(), Box::new(move || healthy.healthy())));
+        warnings.push((part, Box::new(move || degraded.degraded().map_or(Ok(()), Err))));
     }
-    drain.send_replace(true);
-    if tokio::time::timeout(DRAIN, server).await.is_err() {
-        tracing::warn!("some stations did not read their replies in time; they get them when they ask again");
+    for name in profiles.keys() {
+        let part = format!("profile {name}");
+        let (profiles, name) = (Arc::clone(profiles), name.clone());
+        let check = move || profiles.get(&name).map_or(Ok(()), |profile| profile.check_issuer(Timestamp::now()));
+        checks.push((part, Box::new(check)));
     }
-    if let (Some(task), Some(checkpoints)) = (making_checkpoints, checkpoints) {
-        task.abort();
-        match tokio::time::timeout(LAST_CHECKPOINT, checkpoints.make_last()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "no last checkpoint; one is made at the next start"),
-            Err(_) => tracing::warn!("no last checkpoint in time; one is made at the next start"),
-        }
+    let records = records.clone();
+    checks.push(("ledger".to_owned(), Box::new(move || records.healthy())));
+    for purpose in [Purpose::Server, Purpose::StationCa] {
+        let certificates: Vec<_> = watched.iter().filter(|found| *found.purpose() == purpose).cloned().collect();
+        let each = certificates.clone();
+        checks.push((purpose.to_string(), Box::new(move || expiry::check_any(&certificates, Timestamp::now()))));
+        warnings.push((
+            purpose.to_string(),
+            // When none is valid, that is in the way, and told there.
+            Box::new(move || match expiry::check_any(&each, Timestamp::now()) {
+                Ok(()) => each.iter().try_for_each(|certificate| certificate.check(Timestamp::now())),
+                Err(_) => Ok(()),
+            }),
+        ));
     }
-    let closed = async {
-        committer.close().await;
-        committer_ended.await
-    };
-    match tokio::time::timeout(DRAIN, closed).await {
-        Ok(Ok(Ok(()))) => {}
-        Ok(ended) => return Err(why_ended(ended)),
-        Err(_) => {
-            tracing::warn!("some requests did not end in time; what they reserved is abandoned at the next start")
-        }
+    Readiness::new(draining.clone(), checks, warnings)
+}
+
+/// How many connections each port may have, of the files that the process may still open.
+fn connection_limits() -> Limits {
+    let most = connections::raise_descriptor_limit();
+    let limits = Limits::new(most.saturating_sub(connections::open_descriptors()));
+    if most < Limits::FEW_DESCRIPTORS {
+        tracing::warn!(
+            most,
+            connections = limits.tls,
+            "the process may open few files; raise its limit (LimitNOFILE=)"
+        );
     }
-    if let Some(path) = socket {
-        // It is replaced at the next start in any case.
+    limits
+}
+
+/// The file that tells where the daemon listens; it is there only while it does.
+struct ReadyFile<'a>(&'a Path);
+
+impl<'a> ReadyFile<'a> {
+    /// One that a killed daemon left behind must not speak for this one.
+    fn new(path: &'a Path) -> Self {
         let _ = fs::remove_file(path);
+        ReadyFile(path)
     }
-    tokio::task::block_in_place(|| pools.iter().for_each(|(_, pool)| pool.close()));
-    tracing::info!("ended");
-    Ok(())
+
+    fn write(&self, addresses: &Addresses) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(addresses)?;
+        durable::write(self.0, text.as_bytes(), Access::Public)
+            .with_context(|| format!("cannot write the ready file {}", self.0.display()))
+    }
+}
+
+impl Drop for ReadyFile<'_> {
+    fn drop(&mut self) {
+        // It may be gone already; there is nothing else to do about it.
+        let _ = fs::remove_file(self.0);
+    }
 }
 
 /// The pools that have the issuers' keys, by the issuers' names.
@@ -275,14 +433,26 @@ fn open_issuers(config: &Config) -> anyhow::Result<(Pools, Issuers)> {
     Ok((pools, issuers))
 }
 
-/// The CA certificates whose end must not come as a surprise.
-fn watched(config: &Config, issuers: &Issuers) -> anyhow::Result<Vec<(Watched, Time)>> {
-    let path = config.resolve(config.server.client_ca.get_ref());
-    let certificates = cert::read_certificates(&path).map_err(|message| anyhow!("{}: {message}", path.display()))?;
-    let ends = certificates.iter().map(|certificate| Time::end_of(certificate)).collect::<Result<Vec<_>, _>>();
-    let end = ends.map_err(|error| anyhow!("{}: {error}", path.display()))?.into_iter().min();
-    let issuers = issuers.values().map(|issuer| (Watched::Issuer(issuer.name().to_owned()), issuer.not_after()));
-    Ok(issuers.chain(end.map(|end| (Watched::StationCa, end))).collect())
+/// The certificates that the daemon depends on.
+fn watched(config: &Config, issuers: &Issuers) -> anyhow::Result<Vec<Watched>> {
+    let config::Server { certificate, client_ca, .. } = &config.server;
+    let read = |path: &Path, purpose: Purpose, number: usize| {
+        let path = config.resolve(path);
+        let read = cert::read_certificates(&path).and_then(|certificates| {
+            certificates
+                .iter()
+                .take(number)
+                .map(|der| Watched::read(purpose.clone(), der))
+                .collect::<Result<Vec<_>, _>>()
+        });
+        read.map_err(|message| anyhow!("{}: {message}", path.display()))
+    };
+    let issuers = issuers
+        .values()
+        .map(|issuer| Watched::new(Purpose::Issuer(issuer.name().to_owned()), issuer.not_before(), issuer.not_after()));
+    let server = read(certificate.get_ref(), Purpose::Server, 1)?;
+    let station_ca = read(client_ca.get_ref(), Purpose::StationCa, usize::MAX)?;
+    Ok(issuers.chain(server).chain(station_ca).collect())
 }
 
 /// Resolves when the committer's thread has ended.
@@ -305,13 +475,43 @@ fn why_ended(ended: Result<Result<(), LedgerError>, oneshot::error::RecvError>) 
     }
 }
 
-/// From now on SIGTERM and SIGINT end nothing by themselves; what this gives resolves to the name of the first.
+/// From now on SIGTERM, SIGINT and SIGQUIT end nothing by themselves; what this gives resolves to the name of the first.
 fn asked_to_end() -> io::Result<impl Future<Output = &'static str>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut quit = signal(SignalKind::quit())?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
+            // A core dump would have the PIN in it.
+            _ = quit.recv() => "SIGQUIT",
         }
     })
+}
+
+/// From now on these signals are logged: a closed terminal, the rotation of logs or the habit of `systemctl reload` must
+/// not end the daemon. SIGPIPE is ignored by Rust's runtime already; a write beyond the limit of file sizes fails when
+/// SIGXFSZ does not end the process.
+fn log_other_signals() -> io::Result<()> {
+    let read_at_start = "the configuration is read at the start only";
+    let number = |signal: rustix::process::Signal| SignalKind::from_raw(signal.as_raw());
+    let signals = [
+        ("SIGHUP", SignalKind::hangup(), read_at_start),
+        ("SIGUSR1", SignalKind::user_defined1(), "it has no meaning here"),
+        ("SIGUSR2", SignalKind::user_defined2(), "it has no meaning here"),
+        ("SIGALRM", SignalKind::alarm(), "it has no meaning here"),
+        ("SIGVTALRM", number(rustix::process::Signal::VTALARM), "it has no meaning here"),
+        ("SIGPROF", number(rustix::process::Signal::PROF), "it has no meaning here"),
+        ("SIGIO", SignalKind::io(), "it has no meaning here"),
+        ("SIGXFSZ", number(rustix::process::Signal::XFSZ), "a file would be larger than the process' limit allows"),
+    ];
+    for (name, kind, meaning) in signals {
+        let mut received = signal(kind)?;
+        tokio::spawn(async move {
+            while received.recv().await.is_some() {
+                tracing::warn!("{name} received: {meaning}");
+            }
+        });
+    }
+    Ok(())
 }

@@ -10,15 +10,18 @@ use super::environment;
 
 /// Run the daemon
 #[derive(Debug, clap::Args)]
-#[command(after_help = "SIGTERM and SIGINT end the daemon in order: nothing new is accepted, what is reserved is \
-    signed and recorded, exit 0. The level of the log is set with BIRTHMARK_LOG (error, warn, info, debug; the \
-    default is info).")]
+#[command(
+    after_help = "SIGTERM, SIGINT and SIGQUIT end the daemon in order: nothing new is accepted, what is reserved \
+    is signed and recorded, exit 0. SIGHUP and others end nothing. The level of the log is set with BIRTHMARK_LOG (error, warn, info, debug; the \
+    default is info)."
+)]
 pub(crate) struct Args {
     /// The configuration; hsm-config/birthmark.toml is an example with every key explained
     #[arg(long, value_name = "FILE", default_value = "/etc/birthmark/birthmark.toml")]
     config: PathBuf,
 
-    /// Write the addresses that the daemon listens on to this file, as JSON, when it is ready
+    /// Write the addresses that the daemon listens on to this file, as JSON, while it listens; it is removed at the end.
+    /// Whether the daemon can issue is in /readyz
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
 

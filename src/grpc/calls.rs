@@ -1,5 +1,6 @@
 //! What every call goes through, whichever service it is for: it counts as one of its peer's until its reply is taken,
-//! its request must arrive and be answered in time, and what gRPC's own layer refuses gets a reason.
+//! its request must arrive and be answered in time, it ends soon after its peer's certificate has expired, while it is
+//! open its connection is not idle, and what gRPC's own layer refuses gets a reason.
 
 use std::{
     any::Any,
@@ -11,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use hyper::body::{Frame, SizeHint};
 use tonic::{
     Status,
     body::Body,
@@ -19,10 +20,14 @@ use tonic::{
     service::Routes,
 };
 
-use super::{peer::Peer, status};
+use super::{limits::Permit, peer::Peer, status};
+use crate::connections::OpenCall;
 
 /// How long a request may take to arrive and be answered; a stream, to be opened. Nothing of it waits for the HSM.
 const ANSWERED: Duration = Duration::from_secs(60);
+
+/// How long after its peer's certificate a call may end by itself, so that what was begun is still answered.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// How much of a reply is handed to the connection at once: HTTP/2's usual frame.
 const PIECE: usize = 16 << 10;
@@ -53,11 +58,12 @@ impl Service<http::Request<Body>> for Limited {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let permit = Peer::of_call(request.extensions()).and_then(|peer| peer.limits()?.call());
-        let permit = match permit {
-            Ok(permit) => permit,
+        let admitted = Peer::of_call(request.extensions()).and_then(|peer| Ok((peer.clone(), peer.limits()?.call()?)));
+        let (peer, permit) = match admitted {
+            Ok(admitted) => admitted,
             Err(refused) => return Box::pin(std::future::ready(Ok(refused.into_http()))),
         };
+        let open = peer.activity().begin_call();
         let answer = self.0.call(request);
         Box::pin(async move {
             let Ok(answered) = tokio::time::timeout(ANSWERED, answer).await else {
@@ -70,9 +76,18 @@ impl Service<http::Request<Body>> for Limited {
                 return Ok(status::unreadable(refused).into_http());
             }
             let held = response.extensions_mut().remove::<Held>();
-            Ok(response.map(|body| Body::new(Reply { body, rest: Bytes::new(), _held: held, _permit: permit })))
+            let expired = Box::pin(expired(peer));
+            Ok(response.map(|body| {
+                Body::new(Reply { body, rest: Bytes::new(), expired, _held: held, _permit: permit, _open: open })
+            }))
         })
     }
+}
+
+async fn expired(peer: Peer) -> Status {
+    let status = peer.expired().await;
+    tokio::time::sleep(GRACE).await;
+    status
 }
 
 /// A reply on its way. It is handed over piece by piece: a peer that does not read holds up the rest of it here, where
@@ -80,15 +95,27 @@ impl Service<http::Request<Body>> for Limited {
 struct Reply {
     body: Body,
     rest: Bytes,
+    expired: Pin<Box<dyn Future<Output = Status> + Send>>,
     _held: Option<Held>,
-    _permit: super::limits::Permit,
+    _permit: Permit,
+    _open: OpenCall,
 }
 
-impl http_body::Body for Reply {
+impl hyper::body::Body for Reply {
     type Data = Bytes;
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.is_end_stream() {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(status) = self.expired.as_mut().poll(context) {
+            // What made the reply notices that nobody takes it any more.
+            (self.body, self.rest) = (Body::empty(), Bytes::new());
+            let mut trailers = http::HeaderMap::new();
+            let written = status.add_header(&mut trailers);
+            return Poll::Ready(Some(written.map(|()| Frame::trailers(trailers))));
+        }
         if self.rest.is_empty() {
             match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {

@@ -1,7 +1,7 @@
 //! The `Issuance` service: stations' streams.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -64,10 +64,25 @@ impl Service {
         Service { issuer, committer, profiles, confirmations, window, stall_limit, draining }
     }
 
-    async fn confirm_one(&self, peer: &PeerLimits, actor: &Actor, serial_number: Bytes) -> proto::ConfirmResult {
+    /// The profiles that a station may use: of others it is issued no certificate, and touches none afterwards.
+    fn usable_profiles(&self, station: &str) -> Arc<BTreeSet<String>> {
+        let usable = self.profiles.values().filter(|profile| profile.allows_station(station));
+        Arc::new(usable.map(|profile| profile.name().to_owned()).collect())
+    }
+
+    async fn confirm_one(
+        &self,
+        peer: &PeerLimits,
+        actor: &Actor,
+        profiles: Option<Arc<BTreeSet<String>>>,
+        serial_number: Bytes,
+    ) -> proto::ConfirmResult {
         let _turn = self.confirmations.turn(peer.name()).await;
         let confirmed = match SerialNumber::try_from(serial_number.as_ref()) {
-            Ok(serial) => self.committer.confirm(actor.clone(), serial).await.map_err(IssueError::from),
+            Ok(serial) => {
+                let confirmed = self.committer.confirm(actor.clone(), serial, profiles).await;
+                confirmed.map_err(IssueError::from)
+            }
             Err(error) => Err(IssueError::RequestInvalid(error.to_string())),
         };
         proto::ConfirmResult { serial_number, error: confirmed.err().map(|error| status::refused_item(&error)) }
@@ -86,6 +101,7 @@ impl proto::issuance_server::Issuance for Service {
         let (role, station) = peer.require(&[Role::Station])?;
         let limits = peer.limits()?;
         let stream = Stream {
+            peer: peer.clone(),
             issuer: Arc::clone(&self.issuer),
             station: Arc::clone(station),
             actor: peer::actor(role, station),
@@ -106,6 +122,7 @@ impl proto::issuance_server::Issuance for Service {
         let peer = Peer::of(&request)?;
         let (role, name) = peer.require(&[Role::Station, Role::Operator])?;
         let (actor, limits) = (peer::actor(role, name), Arc::clone(peer.limits()?));
+        let profiles = (role == Role::Station).then(|| self.usable_profiles(name));
         let serial_numbers = request.into_inner().serial_numbers;
         if serial_numbers.len() > CONFIRMED {
             let message = format!("{} serial numbers; at most {CONFIRMED} are allowed", serial_numbers.len());
@@ -113,7 +130,8 @@ impl proto::issuance_server::Issuance for Service {
         }
         let counted = limits.confirmations(u32::try_from(serial_numbers.len()).unwrap_or(u32::MAX))?;
         // Many at once, so that they share a sync of the journal.
-        let results = serial_numbers.into_iter().map(|octets| self.confirm_one(&limits, &actor, octets));
+        let results =
+            serial_numbers.into_iter().map(|octets| self.confirm_one(&limits, &actor, profiles.clone(), octets));
         let results = futures_util::future::join_all(results).await;
         let mut reply = Response::new(proto::ConfirmReply { results });
         reply.extensions_mut().insert(Held::new(counted));
@@ -173,6 +191,7 @@ impl tokio_stream::Stream for Gathered {
 /// its way: a station that does not read is not read from, and after a while its stream is ended. A request that was read
 /// begins when there is room in the window that the station's streams share.
 struct Stream {
+    peer: Peer,
     issuer: Arc<Issuance>,
     station: Arc<str>,
     actor: Actor,
@@ -229,11 +248,15 @@ impl Stream {
         window: &Arc<Semaphore>,
         replies: &Arc<Replies>,
     ) -> Result<(), Status> {
+        let mut expired = std::pin::pin!(self.peer.clone().expired());
         loop {
             let Ok(room) = Arc::clone(window).acquire_owned().await else { return Ok(()) };
             let request = tokio::select! {
                 biased;
                 _ = self.draining.wait_for(|draining| *draining) => return Err(status::failed_call(&IssueError::Draining)),
+                status = &mut expired => return Err(status),
+                // Nobody takes replies any more.
+                () = replies.sender.closed() => return Ok(()),
                 // Reading a message may be interrupted: what has arrived of it stays in the stream.
                 request = requests.message() => request.map_err(status::unreadable)?,
             };

@@ -1,9 +1,14 @@
 //! Connections: mutual TLS on TCP, and the Unix socket of local operators. Who the peer is, is known before gRPC sees
 //! a byte.
+//!
+//! Nobody is waited for: every connection is accepted at once, and has a seat (`connections.rs`) that another one gets when
+//! all are taken and nothing happens on it. A connection has to say something within seconds, to finish its handshake,
+//! and to have a call now and then.
 
 use std::{
     fs,
     io::{self, IoSlice},
+    net::{IpAddr, SocketAddr},
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::Path,
     pin::Pin,
@@ -20,27 +25,44 @@ use rustls::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::{Semaphore, mpsc},
-    time::timeout,
+    sync::mpsc,
+    time::{Instant, Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::transport::server::Connected;
+use zeroize::Zeroizing;
 
 use super::peer::Peer;
-use crate::{cert, metrics};
+use crate::{
+    cert,
+    connections::{Activity, Limits, Reason, Seat, Seats, source},
+    text_file::{self, TextError},
+};
+
+/// A client speaks first, and at once.
+const FIRST_OCTET: Duration = Duration::from_secs(3);
 
 /// A client that takes longer for the TLS handshake is not one of ours.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// How many handshakes may be under way; more wait in the kernel's backlog.
-const HANDSHAKES: usize = 256;
+/// HTTP/2 begins with the client's preface (RFC 9113 section 3.4).
+const PREFACE: Duration = Duration::from_secs(10);
 
-/// An accepted connection.
+/// How long a connection may be without a call. Clients connect again when they have one.
+const IDLE: Duration = Duration::from_secs(300);
+
+/// An accepted connection. To the HTTP/2 server above it looks closed by its peer when it has been idle for too long or
+/// has to make room.
 #[derive(Debug)]
 pub struct Connection {
     stream: Transport,
     peer: Peer,
+    seat: Seat<Arc<str>>,
+    /// When to look whether it is idle.
+    look: Pin<Box<Sleep>>,
+    heard: bool,
+    ended: bool,
 }
 
 #[derive(Debug)]
@@ -79,10 +101,7 @@ pub fn tls(certificate: &Path, key: &Path, client_ca: &Path) -> Result<Arc<Serve
         .build()
         .map_err(|error| of_client_ca(error.to_string()))?;
     let chain = cert::read_certificates(certificate).map_err(of(Setting::Certificate, certificate))?;
-    let private_key = PrivateKeyDer::from_pem_file(key).map_err(|error| {
-        let message = format!("cannot read the private key: {}", cert::describe_pem_error(&error));
-        of(Setting::Key, key)(message)
-    })?;
+    let private_key = read_private_key(key).map_err(of(Setting::Key, key))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| of(Setting::Certificate, certificate)(error.to_string()))?
@@ -94,6 +113,26 @@ pub fn tls(certificate: &Path, key: &Path, client_ca: &Path) -> Result<Arc<Serve
         })?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// The longest PEM file with a private key, in bytes.
+const KEY_FILE: u64 = 1 << 20;
+
+/// Reads the first private key of a PEM file that only its owner may read.
+fn read_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let failed = |error: TextError| format!("cannot read the private key: {error}");
+    let file = text_file::open_regular(path).map_err(failed)?;
+    let mode = file.metadata().map_err(|error| failed(error.into()))?.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(format!(
+            "others than its owner may use the private key (mode {mode:o}); make it private with chmod 600, and a new \
+             key if others had the chance to read this one"
+        ));
+    }
+    let octets = Zeroizing::new(text_file::read_octets(file, KEY_FILE).map_err(failed)?);
+    let text = text_file::decode(&octets).map_err(|error| failed(error.into()))?;
+    PrivateKeyDer::from_pem_slice(text.as_bytes())
+        .map_err(|error| format!("cannot read the private key: {}", cert::describe_pem_error(&error)))
 }
 
 /// Binds the Unix socket, for its owner and group only. A socket that a dead daemon left behind is replaced.
@@ -128,77 +167,136 @@ pub fn bind_socket(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Accepts connections until the stream is dropped.
-pub fn incoming(
+pub(crate) fn incoming(
     tcp: TcpListener,
     tls: Arc<ServerConfig>,
     socket: Option<UnixListener>,
+    limits: Limits,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let (connections, incoming) = mpsc::channel(64);
-    tokio::spawn(accept_tls(tcp, TlsAcceptor::from(tls), connections.clone()));
+    let seats = Seats::new("grpc", limits.tls, limits.tls.div_ceil(4));
+    let server = TlsServer { acceptor: TlsAcceptor::from(tls), seats, connections: connections.clone() };
+    tokio::spawn(server.accept(tcp, limits.handshakes));
     if let Some(socket) = socket {
-        tokio::spawn(accept_local(socket, connections));
+        let seats = Seats::new("socket", limits.socket, limits.socket.div_ceil(2));
+        tokio::spawn(accept_local(socket, seats, connections));
     }
     ReceiverStream::new(incoming)
 }
 
 type Connections = mpsc::Sender<io::Result<Connection>>;
 
-async fn accept_tls(listener: TcpListener, acceptor: TlsAcceptor, connections: Connections) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-    while let Ok(place) = Arc::clone(&handshakes).acquire_owned().await {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = connections.closed() => return,
-        };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                wait_after(&error).await;
-                continue;
+/// What becomes of a TCP connection.
+#[derive(Clone)]
+struct TlsServer {
+    acceptor: TlsAcceptor,
+    /// By identity, for connections whose handshake is done.
+    seats: Arc<Seats<Arc<str>>>,
+    connections: Connections,
+}
+
+impl TlsServer {
+    async fn accept(self, listener: TcpListener, handshakes: usize) {
+        let handshakes = Seats::new("grpc", handshakes, handshakes.div_ceil(2));
+        loop {
+            handshakes.settle().await;
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.connections.closed() => return,
+            };
+            match accepted {
+                Ok((stream, address)) => {
+                    let activity = Activity::new();
+                    // Nobody has calls here, so one of them always makes room.
+                    if let Some(seat) = handshakes.take(source(address.ip()), Arc::clone(&activity)) {
+                        tokio::spawn(self.clone().greet(stream, address, seat, activity));
+                    }
+                }
+                Err(error) => handshakes.cannot_accept(&error).await,
+            }
+        }
+    }
+
+    async fn greet(self, stream: TcpStream, address: SocketAddr, mut seat: Seat<IpAddr>, activity: Arc<Activity>) {
+        // Replies are small and wanted at once. Without it they are only later.
+        let _ = stream.set_nodelay(true);
+        let handshake = async {
+            // Before the client has said something there is no TLS state either.
+            if timeout(FIRST_OCTET, stream.readable()).await.is_err() {
+                return Err((Reason::Silent, format!("nothing came within {FIRST_OCTET:?}")));
+            }
+            activity.hear();
+            match timeout(HANDSHAKE, self.acceptor.accept(stream)).await {
+                Ok(stream) => stream.map_err(|error| (Reason::Handshake, error.to_string())),
+                Err(_) => Err((Reason::Silent, format!("no TLS handshake within {HANDSHAKE:?}"))),
             }
         };
-        let (acceptor, connections) = (acceptor.clone(), connections.clone());
-        tokio::spawn(async move {
-            // Replies are small and wanted at once. Without it they are only later.
-            let _ = stream.set_nodelay(true);
-            let failure = match timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => {
-                    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-                    let peer = Peer::from_certificate(certificate.map_or(&[], |certificate| certificate.as_ref()));
-                    tracing::debug!(%peer, %address, "connected");
-                    let _ = connections.send(Ok(Connection { stream: Transport::Tls(Box::new(stream)), peer })).await;
-                    return;
-                }
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("no TLS handshake within {HANDSHAKE:?}"),
-            };
-            drop(place);
-            metrics::connection_refused();
-            tracing::warn!(%address, reason = failure, "refused a connection");
-        });
+        let greeted = tokio::select! {
+            greeted = handshake => greeted,
+            () = seat.told_to_leave() => Err((Reason::Crowded, "too many handshakes are under way".into())),
+        };
+        match greeted {
+            Ok(stream) => {
+                let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let peer = Peer::from_certificate(certificate.map_or(&[], |certificate| certificate.as_ref()));
+                tracing::debug!(%peer, %address, "connected");
+                let transport = Transport::Tls(Box::new(stream));
+                Connection::admit(transport, peer, &self.seats, &self.connections).await;
+            }
+            Err((reason, what)) => seat.refused(reason, || format!("{address}: {what}")),
+        }
     }
 }
 
-async fn accept_local(listener: UnixListener, connections: Connections) {
+async fn accept_local(listener: UnixListener, seats: Arc<Seats<Arc<str>>>, connections: Connections) {
     loop {
+        seats.settle().await;
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = connections.closed() => return,
         };
         match accepted.and_then(|(stream, _)| stream.peer_cred().map(|user| (stream, user.uid()))) {
             Ok((stream, user)) => {
-                let connection = Connection { stream: Transport::Unix(stream), peer: Peer::local(user) };
-                let _ = connections.send(Ok(connection)).await;
+                Connection::admit(Transport::Unix(stream), Peer::local(user), &seats, &connections).await;
             }
-            Err(error) => wait_after(&error).await,
+            Err(error) => seats.cannot_accept(&error).await,
         }
     }
 }
 
-/// An accept that fails (no file descriptor left, say) would fail again at once.
-async fn wait_after(error: &io::Error) {
-    tracing::error!(%error, "cannot accept a connection");
-    tokio::time::sleep(Duration::from_millis(100)).await;
+impl Connection {
+    /// Passes a connection on if there is a seat for it.
+    async fn admit(stream: Transport, peer: Peer, seats: &Arc<Seats<Arc<str>>>, connections: &Connections) {
+        let Some(seat) = seats.take(Arc::from(peer.to_string()), Arc::clone(peer.activity())) else {
+            return seats.refused(Reason::Limit, || peer.to_string());
+        };
+        let look = Box::pin(sleep(PREFACE));
+        // An error means that the daemon goes down.
+        let _ = connections.send(Ok(Connection { stream, peer, seat, look, heard: false, ended: false })).await;
+    }
+
+    /// Whether it has made room for another one or has been idle for too long; otherwise it will be looked at again.
+    fn has_ended(&mut self, context: &mut Context<'_>) -> bool {
+        if !self.ended && self.seat.poll_told_to_leave(context).is_ready() {
+            self.seat.refused(Reason::Crowded, || self.peer.to_string());
+            self.ended = true;
+        }
+        while !self.ended && self.look.as_mut().poll(context).is_ready() {
+            let allowed = if self.heard { IDLE } else { PREFACE };
+            let quiet = self.peer.activity().quiet_since().map_or(Duration::ZERO, |since| since.elapsed());
+            if quiet < allowed {
+                self.look.as_mut().reset(Instant::now() + (allowed - quiet));
+                continue;
+            }
+            if self.heard {
+                tracing::debug!(peer = %self.peer, "closed an idle connection");
+            } else {
+                self.seat.refused(Reason::Silent, || self.peer.to_string());
+            }
+            self.ended = true;
+        }
+        self.ended
+    }
 }
 
 impl Connection {
@@ -218,10 +316,19 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
+        let polled = match &mut self.stream {
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
             Transport::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
+        if polled.is_ready() {
+            if !self.heard && !buf.filled().is_empty() {
+                self.heard = true;
+                self.peer.activity().hear();
+            }
+            return polled;
         }
+        // Nothing read is the end, as if the peer had closed the connection.
+        if self.has_ended(cx) { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 }
 

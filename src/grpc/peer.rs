@@ -1,6 +1,6 @@
 //! Who is at the other end: the role and name in the client certificate's URI SAN, or a local user on the socket.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use der::Decode;
 use jiff::Timestamp;
@@ -14,7 +14,7 @@ use super::{
     limits::{Admission, PeerLimits},
     status,
 };
-use crate::{issuer::IssueError, ledger::Actor};
+use crate::{connections::Activity, issuer::IssueError, ledger::Actor};
 
 /// What a peer may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,16 +42,18 @@ impl Role {
 #[derive(Clone, Debug)]
 pub struct Peer {
     identity: Option<(Role, Arc<str>)>,
-    /// Until when its certificate is valid; a connection may outlive it, a call must not begin after it.
+    /// Until when its certificate is valid; a connection may outlive it, also by resuming its TLS session, a call not.
     expires: Option<Timestamp>,
     /// What it may have open, from when its connection was let in.
     admission: Option<Arc<Admission>>,
+    /// What happens on its connection.
+    activity: Arc<Activity>,
 }
 
 impl Peer {
     /// The holder of a client certificate that the TLS handshake has verified.
     pub fn from_certificate(der: &[u8]) -> Peer {
-        let Ok(certificate) = Certificate::from_der(der) else { return Peer::unknown() };
+        let Ok(certificate) = Certificate::from_der(der) else { return Peer::new(None, None) };
         let tbs = certificate.tbs_certificate();
         let expires = Timestamp::try_from(tbs.validity().not_after.to_system_time()).ok();
         let names = match tbs.get_extension::<SubjectAltName>() {
@@ -70,21 +72,21 @@ impl Peer {
             [(role, name)] => Some((*role, Arc::from(name.as_str()))),
             _ => None,
         };
-        Peer { identity, expires, admission: None }
+        Peer::new(identity, expires)
     }
 
     /// A process on this machine that may open the Unix socket, running as this user.
     pub fn local(user: u32) -> Peer {
-        Peer { identity: Some((Role::Operator, format!("local-uid-{user}").into())), expires: None, admission: None }
+        Peer::new(Some((Role::Operator, format!("local-uid-{user}").into())), None)
+    }
+
+    fn new(identity: Option<(Role, Arc<str>)>, expires: Option<Timestamp>) -> Peer {
+        Peer { identity, expires, admission: None, activity: Activity::new() }
     }
 
     /// What it may do, if anything.
     pub(super) fn role(&self) -> Option<Role> {
         self.identity.as_ref().map(|(role, _)| *role)
-    }
-
-    fn unknown() -> Peer {
-        Peer { identity: None, expires: None, admission: None }
     }
 
     /// Lets its connection in.
@@ -101,6 +103,26 @@ impl Peer {
         Ok(admission.limits())
     }
 
+    /// What happens on its connection.
+    pub(super) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    /// Resolves when the certificate of the peer has expired, with the status for its open calls; never without one.
+    pub(super) async fn expired(self) -> Status {
+        let Some(expires) = self.expires else { return std::future::pending().await };
+        // A clock that is set makes no long sleep wrong.
+        const LOOK: Duration = Duration::from_secs(60);
+        loop {
+            let now = Timestamp::now();
+            if expires < now {
+                return expired(expires);
+            }
+            let left = Duration::try_from(expires.duration_since(now)).unwrap_or_default();
+            tokio::time::sleep(left.min(LOOK) + Duration::from_millis(1)).await;
+        }
+    }
+
     /// The name of a peer that has one of these roles.
     ///
     /// # Errors
@@ -114,7 +136,7 @@ impl Peer {
             )));
         };
         if let Some(expires) = self.expires.filter(|expires| *expires < Timestamp::now()) {
-            return Err(status::unauthenticated(format!("the client certificate expired at {expires}; enroll again")));
+            return Err(expired(expires));
         }
         if !allowed.contains(role) {
             return Err(status::role_required(format!(
@@ -150,6 +172,10 @@ impl fmt::Display for Peer {
             None => f.write_str("a peer without a role"),
         }
     }
+}
+
+fn expired(expires: Timestamp) -> Status {
+    status::unauthenticated(format!("the client certificate expired at {expires}; enroll again"))
 }
 
 /// How the ledger knows a peer.

@@ -54,7 +54,9 @@ impl Cause {
                 }
                 Refusal::OrderExhausted { .. } => (Code::ResourceExhausted, "ORDER_EXHAUSTED"),
                 Refusal::ProfileRefused { .. } => (Code::PermissionDenied, "PROFILE_REFUSED"),
-                Refusal::StationRefused { .. } => (Code::PermissionDenied, "STATION_REFUSED"),
+                Refusal::StationRefused { .. } | Refusal::ProfileStationRefused { .. } => {
+                    (Code::PermissionDenied, "STATION_REFUSED")
+                }
                 Refusal::KeyReused { .. } => (Code::AlreadyExists, "KEY_REUSED"),
                 Refusal::KeyBlocked { .. } => (Code::AlreadyExists, "KEY_BLOCKED"),
                 Refusal::DeviceHasCertificate { .. } => (Code::AlreadyExists, "DEVICE_HAS_CERTIFICATE"),

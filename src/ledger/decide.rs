@@ -48,7 +48,9 @@ pub(super) fn decide(
             }
             _ => refuse(Refusal::NotReserved(*serial_number)),
         },
-        Action::Confirm { serial_number } => life::confirm(view, &operation.actor, serial_number),
+        Action::Confirm { serial_number, profiles } => {
+            life::confirm(view, &operation.actor, serial_number, profiles.as_deref())
+        }
         Action::Scrap { serial_number, reason } => life::scrap(view, serial_number, reason),
         Action::Revoke { serial_number, reason } => life::revoke(view, serial_number, *reason),
         Action::CreateExport { order } => life::create_export(view, now, &operation.actor, order),
@@ -90,10 +92,8 @@ fn reserve(
             None => return refuse(Refusal::OrderUnknown(id.to_owned())),
         },
     };
-    if let Some(order) = &order
-        && !pattern::allows(&order.terms.stations, actor.station().unwrap_or_default())
-    {
-        return refuse(Refusal::StationRefused { order: holder.order.clone(), station: actor.to_string() });
+    if let Some(refusal) = order.as_ref().and_then(|order| refuse_station(order, actor)) {
+        return refuse(refusal);
     }
     if let Some(decision) = decide_by_key(view, holder, wish)? {
         return Ok(decision);
@@ -108,6 +108,14 @@ fn reserve(
     let serial_number = serial_numbers.next(now);
     let event = Event::Reserved { serial_number, holder: holder.clone(), replaces };
     Ok((Outcome::Reserved(serial_number), Some(event)))
+}
+
+/// The order's part of the one rule for which station may touch a certificate, when it is issued and afterwards: the
+/// order and the profile must both allow the station.
+fn refuse_station(order: &Order, actor: &Actor) -> Option<Refusal> {
+    let OrderTerms { id, stations, .. } = &order.terms;
+    let allowed = pattern::allows(stations, actor.station().unwrap_or_default());
+    (!allowed).then(|| Refusal::StationRefused { order: id.clone(), station: actor.to_string() })
 }
 
 /// A key that is known: either the same request again, or a key that may not be used.

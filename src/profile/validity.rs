@@ -41,6 +41,13 @@ impl End {
 impl Validity {
     /// Beginning and end of a certificate that is issued now. It never begins before its issuer.
     pub(super) fn at(&self, now: Timestamp, issuer: &IssuingCa) -> Result<[Time; 2], String> {
+        if Time::from(now) < issuer.not_before() {
+            return Err(format!(
+                "the issuer \"{}\" is not valid before {}, and the clock says {now}",
+                issuer.name(),
+                issuer.not_before()
+            ));
+        }
         let not_before = Time::from(now - self.back_dated).max(issuer.not_before());
         let not_after = match self.end {
             End::After(duration) => not_before.plus(duration),

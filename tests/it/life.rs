@@ -174,6 +174,33 @@ fn a_device_is_confirmed_scrapped_revoked_and_given_a_new_certificate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn station_that_the_profile_refuses_confirms_nothing() {
+    let site = Site::new();
+    site.configure(|usual| usual.replace("validity_days = 7300", "validity_days = 7300\nstations = [\"line1/*\"]"));
+    let daemon = site.start();
+    // The order names no stations.
+    site.create_order("o1", 5);
+    let mut stream = site.stream(&daemon, "line1/t1").await;
+    let serial_number = stream.ask(request("d1", "o1", csr("d1"))).await.issued().serial_number;
+    let mut other = site.stream(&daemon, "line2/t1").await;
+    other.ask(request("d2", "o1", csr("d2"))).await.must_be(Code::PermissionDenied, "STATION_REFUSED");
+
+    let confirm = async |role: &str, name: &str| {
+        let mut client = IssuanceClient::new(site.connect(&daemon, role, name).await);
+        let request = ConfirmRequest { serial_numbers: vec![serial_number.clone()] };
+        let reply = client.confirm(request).await.unwrap().into_inner();
+        reply.results[0].error.as_ref().map(Answer::of_status)
+    };
+    let refused = confirm("station", "line2/t1").await.expect("it is refused");
+    refused.must_be(Code::PermissionDenied, "STATION_REFUSED");
+    assert_eq!(site.order("o1")["confirmed"], 0);
+    assert_eq!(confirm("station", "line1/t2").await, None);
+    assert_eq!(confirm("operator", "anna").await, None);
+    assert_eq!(site.order("o1")["confirmed"], 1);
+    daemon.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_station_confirms_what_it_may_use() {
     let site = Site::new();
     site.configure(|usual| usual.replace("validity_days = 7300", "validity_days = 7300\norder = \"optional\""));
@@ -353,7 +380,7 @@ fn two_wishes_in_one_batch_have_one_winner() {
     let serial_numbers = issue(&mut ledger, RACES);
     let scrap = |serial_number| Action::Scrap { serial_number, reason: "a test".into() };
     for (device, serial_number) in (0..).zip(serial_numbers) {
-        let mut actions = vec![Action::Confirm { serial_number }, scrap(serial_number)];
+        let mut actions = vec![Action::Confirm { serial_number, profiles: None }, scrap(serial_number)];
         if device % 2 == 1 {
             actions.reverse();
         }
@@ -383,7 +410,7 @@ fn scrap_and_confirmation_at_once_end_in_scrap() {
         scope.spawn(|| {
             runtime().block_on(async {
                 for serial_number in &serial_numbers {
-                    match committer.confirm(actor(), *serial_number).await {
+                    match committer.confirm(actor(), *serial_number, None).await {
                         Ok(()) | Err(CommitError::Refused(Refusal::StateRefused { .. })) => {}
                         other => panic!("{other:?}"),
                     }

@@ -151,7 +151,7 @@ impl Work {
             for serial_number in self.issued.drain(..changed) {
                 operations.push(operation(match self.random.random_ratio(1, 3) {
                     true => Action::Scrap { serial_number, reason: "a test".into() },
-                    false => Action::Confirm { serial_number },
+                    false => Action::Confirm { serial_number, profiles: None },
                 }));
             }
             let asked = operations.clone();
@@ -169,7 +169,7 @@ impl Work {
                         self.issued.push(serial_number);
                         Acknowledged::Issued(serial_number)
                     }
-                    (Outcome::Changed { .. }, Action::Confirm { serial_number }) => {
+                    (Outcome::Changed { .. }, Action::Confirm { serial_number, .. }) => {
                         Acknowledged::Confirmed(serial_number)
                     }
                     (Outcome::Changed { .. }, Action::Scrap { serial_number, .. }) => {

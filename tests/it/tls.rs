@@ -1,9 +1,10 @@
 //! Who may connect, and what the daemon does with everybody else.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
     io::{Read, Write},
     net::TcpStream,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -25,19 +26,41 @@ use crate::{
 };
 
 /// A CA in software, for identities that `station enroll` would not make.
-struct SoftCa(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct SoftCa(CertifiedIssuer<'static, KeyPair>);
 
 impl SoftCa {
-    fn new(name: &str) -> SoftCa {
+    pub(crate) fn new(name: &str) -> SoftCa {
+        SoftCa::with(name, |_| {})
+    }
+
+    /// One whose certificate is changed before it is signed.
+    pub(crate) fn with(name: &str, change: impl FnOnce(&mut CertificateParams)) -> SoftCa {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        change(&mut params);
         SoftCa(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
+    /// Its certificate.
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate of this key.
+    pub(crate) fn certify(&self, params: &CertificateParams, key: &impl rcgen::PublicKeyData) -> String {
+        params.signed_by(key, &self.0).unwrap().pem()
+    }
+
     /// An identity folder with a certificate of these URIs, after `change`.
-    fn identity(&self, site: &Site, name: &str, uris: &[&str], change: impl FnOnce(&mut CertificateParams)) -> PathBuf {
+    pub(crate) fn identity(
+        &self,
+        site: &Site,
+        name: &str,
+        uris: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> PathBuf {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -55,7 +78,7 @@ impl SoftCa {
 }
 
 /// A site whose daemon takes clients of this CA as well.
-fn site_that_trusts(ca: &SoftCa) -> Site {
+pub(crate) fn site_that_trusts(ca: &SoftCa) -> Site {
     let site = Site::new();
     let both = fs::read_to_string(site.path("ca/station-ca.pem")).unwrap() + &ca.0.pem();
     site.token.write("ca/clients.pem", &both);
@@ -239,17 +262,6 @@ async fn what_is_not_mutual_tls_of_today_is_refused() {
     daemon.end();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn clients_that_say_nothing_hold_nobody_up() {
-    let site = Site::new();
-    let daemon = site.start();
-    site.create_order("o1", 5);
-    let _silent: Vec<_> = (0..200).map(|_| TcpStream::connect(daemon.grpc).unwrap()).collect();
-    let mut stream = site.stream(&daemon, "line1/t1").await;
-    stream.ask(request("d1", "o1", csr("d1"))).await.issued();
-    daemon.end();
-}
-
 #[test]
 fn the_socket_of_a_daemon_that_was_killed_is_replaced() {
     let site = Site::new();
@@ -260,4 +272,18 @@ fn the_socket_of_a_daemon_that_was_killed_is_replaced() {
     site.create_order("o1", 1);
     daemon.end();
     assert!(!site.path("run/admin.sock").exists());
+}
+
+#[test]
+fn key_that_others_may_read_refuses_the_start() {
+    let site = Site::new();
+    let key = site.path("tls/key.pem");
+    for mode in [0o644, 0o640, 0o604, 0o601] {
+        fs::set_permissions(&key, Permissions::from_mode(mode)).unwrap();
+        let said = site.refuse_to_start();
+        let says = ["server.key", "key.pem", &format!("mode {mode:o}"), "chmod 600"];
+        assert!(says.iter().all(|says| said.contains(says)), "{said}");
+    }
+    fs::set_permissions(&key, Permissions::from_mode(0o400)).unwrap();
+    site.start().end();
 }

@@ -8,35 +8,43 @@
 //! | revoked | refused | refused | a retry |
 //! | reserved, abandoned | refused | refused | refused |
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
-use super::{Decision, refuse};
+use super::{Decision, refuse, refuse_station};
 use crate::{
     ledger::{
         Actor, Export, ExportId, LedgerError, Outcome, RecordState, Refusal, RevocationReason,
         entry::Event,
         state::{OrderPlace, ReservedEntry, View},
     },
-    pattern,
     serial::SerialNumber,
 };
 
-/// A station that may use the certificate's order may confirm it; without an order, the one that asked for it. The edge
-/// sees to it that others are operators.
-pub(super) fn confirm(view: &View<'_>, actor: &Actor, serial_number: &SerialNumber) -> Result<Decision, LedgerError> {
+/// A station that may use the certificate's profile and order, so that it could have been issued to it, may confirm it;
+/// without an order, the one that asked for it. The edge sees to it that others are operators.
+pub(super) fn confirm(
+    view: &View<'_>,
+    actor: &Actor,
+    serial_number: &SerialNumber,
+    profiles: Option<&BTreeSet<String>>,
+) -> Result<Decision, LedgerError> {
     let serial_number = *serial_number;
     let Some(place) = view.place(&serial_number)? else { return refuse(Refusal::RecordUnknown(serial_number)) };
     let ReservedEntry { actor: asked, holder, .. } = view.reserved(&place)?;
-    if let Some(station) = actor.station() {
-        let order = view.order(&holder.order)?.map(|place| place.order);
-        match order {
-            Some(order) if !pattern::allows(&order.terms.stations, station) => {
-                return refuse(Refusal::StationRefused { order: holder.order, station: actor.to_string() });
-            }
-            None if asked != *actor => {
-                return refuse(Refusal::ConfirmRefused { serial_number, holder: asked, station: actor.clone() });
-            }
-            _ => {}
+    if actor.station().is_some() {
+        if profiles.is_some_and(|profiles| !profiles.contains(&holder.profile)) {
+            let (profile, station) = (holder.profile, actor.clone());
+            return refuse(Refusal::ProfileStationRefused { serial_number, profile, station });
+        }
+        let refusal = match view.order(&holder.order)?.map(|place| place.order) {
+            Some(order) => refuse_station(&order, actor),
+            None if asked == *actor => None,
+            None => Some(Refusal::ConfirmRefused { serial_number, holder: asked, station: actor.clone() }),
+        };
+        if let Some(refusal) = refusal {
+            return refuse(refusal);
         }
     }
     let event = Event::Confirmed { serial_number, order: holder.order };

@@ -265,7 +265,7 @@ impl Model {
                 let number = of(certificate)?;
                 let serial_number = self.known[number].serial_number;
                 let name = [STATIONS[0], STATIONS[1], OPERATOR][*actor];
-                (operation(name, Action::Confirm { serial_number }), self.confirm(number, *actor))
+                (operation(name, Action::Confirm { serial_number, profiles: None }), self.confirm(number, *actor))
             }
             Step::Scrap { certificate } => {
                 let number = of(certificate)?;
@@ -451,7 +451,10 @@ fn every_refusal_names_the_state_and_what_to_do() {
     assert!(nothing.contains("\"d1\" has never had a certificate"), "{nothing}");
     scene.scrap();
     let says = [
-        (scene.refused(Action::Confirm { serial_number }), "is scrapped; only an issued certificate can be confirmed"),
+        (
+            scene.refused(Action::Confirm { serial_number, profiles: None }),
+            "is scrapped; only an issued certificate can be confirmed",
+        ),
         (
             scene.refused(Action::Revoke { serial_number, reason: RevocationReason::KeyCompromise }),
             "is scrapped; only an issued or confirmed certificate can be revoked",
@@ -459,7 +462,10 @@ fn every_refusal_names_the_state_and_what_to_do() {
         (scene.refused(Action::Reserve(holder(0, 0, 0))), "which is scrapped; it is never accepted again"),
         (scene.refused(Action::Reissue(holder(0, 0, 0))), "which is scrapped; it is never accepted again"),
         (scene.refused(Action::Reserve(holder(0, 1, 0))), "is scrapped; a request for a new one must say so"),
-        (scene.refused(Action::Confirm { serial_number: SerialNumber::sample() }), "no record of the serial number"),
+        (
+            scene.refused(Action::Confirm { serial_number: SerialNumber::sample(), profiles: None }),
+            "no record of the serial number",
+        ),
     ];
     for (refusal, says) in says {
         assert!(refusal.to_string().contains(says), "{refusal}");

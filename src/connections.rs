@@ -1,0 +1,413 @@
+//! Bounds on connections, so that whoever opens many and says nothing holds nobody up.
+//!
+//! Each port has so many [`Seats`], and each source (an address, an identity, a local user) a part of them. A connection
+//! that comes when all are taken gets the seat of one on which nothing happens: first of one that has never said
+//! anything, then of the source that has the most, then of the one that has been quiet the longest. Only when on every
+//! one a call is open, the new one is refused. So accepting never waits.
+//!
+//! [`Limits`] shares the process' descriptors out between the ports, and keeps some for the HSM and the journal.
+
+use std::{
+    collections::HashMap,
+    fs,
+    hash::Hash,
+    io,
+    net::{IpAddr, Ipv6Addr},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::metrics;
+
+/// How many connections each port may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// TLS handshakes under way.
+    pub(crate) handshakes: usize,
+    /// Connections over TLS.
+    pub(crate) tls: usize,
+    /// Connections over the Unix socket.
+    pub(crate) socket: usize,
+    /// Connections to the HTTP port.
+    pub(crate) http: usize,
+}
+
+impl Limits {
+    /// Below this the daemon says at the start that it is little.
+    pub(crate) const FEW_DESCRIPTORS: usize = 1024;
+
+    /// More connections than this would only cost memory.
+    const MOST: usize = 8192;
+
+    /// Shares out `free` descriptors, those that the process may still open when all else of it is open.
+    pub(crate) fn new(free: usize) -> Limits {
+        let reserve = (free / 4).min(512);
+        let small = (free / 16).clamp(4, 256);
+        let half = (free.saturating_sub(reserve + 2 * small) / 2).clamp(4, Limits::MOST);
+        Limits { handshakes: half, tls: half, socket: small, http: small }
+    }
+}
+
+/// Lets the process open as many files as the system allows it, and gives that number; the usual limit of 1024 is there
+/// for programs that use select(2).
+pub(crate) fn raise_descriptor_limit() -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // What cannot be raised stays as it is.
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
+    let limit = if raised { maximum } else { current };
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}
+
+/// How many files the process has open.
+pub(crate) fn open_descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+/// Why a connection was not taken, or taken from its peer, before it had done anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// The TLS handshake failed.
+    Handshake,
+    /// Nothing came, or not all that belongs to the beginning, in time.
+    Silent,
+    /// There were too many, and nothing happened on this one.
+    Crowded,
+    /// There were too many, and all of them had open calls.
+    Limit,
+    /// The system gave none, as when the process has no descriptor left.
+    Accept,
+}
+
+impl Reason {
+    const NUMBER: usize = 5;
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Reason::Handshake => "handshake",
+            Reason::Silent => "silent",
+            Reason::Crowded => "crowded",
+            Reason::Limit => "limit",
+            Reason::Accept => "accept",
+        }
+    }
+}
+
+/// What happens on a connection.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    heard: AtomicBool,
+    calls: AtomicUsize,
+    quiet_since: Mutex<Instant>,
+}
+
+impl Activity {
+    pub(crate) fn new() -> Arc<Activity> {
+        Arc::new(Activity {
+            heard: AtomicBool::new(false),
+            calls: AtomicUsize::new(0),
+            quiet_since: Mutex::new(Instant::now()),
+        })
+    }
+
+    /// The peer has said something.
+    pub(crate) fn hear(&self) {
+        self.heard.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the peer has ever said anything.
+    pub(crate) fn was_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Since when no call has been open; `None` while one is.
+    pub(crate) fn quiet_since(&self) -> Option<Instant> {
+        let since = *self.quiet_since.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.calls.load(Ordering::Acquire) == 0).then_some(since)
+    }
+
+    /// A call is open until the guard is dropped.
+    pub(crate) fn begin_call(self: &Arc<Self>) -> OpenCall {
+        self.hear();
+        self.calls.fetch_add(1, Ordering::AcqRel);
+        OpenCall(Arc::clone(self))
+    }
+}
+
+/// An open call on a connection.
+#[derive(Debug)]
+pub(crate) struct OpenCall(Arc<Activity>);
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        *self.0.quiet_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.0.calls.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The places for connections of one port.
+#[derive(Debug)]
+pub(crate) struct Seats<S> {
+    port: &'static str,
+    limit: usize,
+    per_source: usize,
+    taken: Mutex<Taken<S>>,
+    /// Seats that are not dropped yet, those that were taken away included.
+    open: AtomicUsize,
+    refusals: Refusals,
+}
+
+#[derive(Debug)]
+struct Taken<S> {
+    next: u64,
+    by_id: HashMap<u64, Holder<S>>,
+    by_source: HashMap<S, usize>,
+}
+
+#[derive(Debug)]
+struct Holder<S> {
+    source: S,
+    activity: Arc<Activity>,
+    leave: oneshot::Sender<()>,
+}
+
+impl<S: Clone + Eq + Hash> Taken<S> {
+    fn of(&self, source: &S) -> usize {
+        self.by_source.get(source).copied().unwrap_or(0)
+    }
+
+    /// The connection that has to make room, of this source or of any.
+    fn quietest(&self, only: Option<&S>) -> Option<u64> {
+        let candidates = self.by_id.iter().filter(|(_, holder)| only.is_none_or(|only| *only == holder.source));
+        let quiet = candidates.filter_map(|(id, holder)| {
+            let since = holder.activity.quiet_since()?;
+            Some(((holder.activity.was_heard(), usize::MAX - self.of(&holder.source), since, *id), *id))
+        });
+        quiet.min().map(|(_, id)| id)
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Holder<S>> {
+        let holder = self.by_id.remove(&id)?;
+        if let Some(count) = self.by_source.get_mut(&holder.source) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_source.remove(&holder.source);
+            }
+        }
+        Some(holder)
+    }
+}
+
+impl<S: Clone + Eq + Hash> Seats<S> {
+    /// `limit` seats, and `per_source` of them for one source, at a port that logs and metrics call `port`.
+    pub(crate) fn new(port: &'static str, limit: usize, per_source: usize) -> Arc<Self> {
+        let taken = Mutex::new(Taken { next: 0, by_id: HashMap::new(), by_source: HashMap::new() });
+        Arc::new(Seats { port, limit, per_source, taken, open: AtomicUsize::new(0), refusals: Refusals::default() })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken<S>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A seat for a connection; none if every connection that could make room has an open call.
+    pub(crate) fn take(self: &Arc<Self>, source: S, activity: Arc<Activity>) -> Option<Seat<S>> {
+        let mut taken = self.taken();
+        let crowded = if taken.of(&source) >= self.per_source {
+            Some(taken.quietest(Some(&source)))
+        } else if taken.by_id.len() >= self.limit {
+            Some(taken.quietest(None))
+        } else {
+            None
+        };
+        if let Some(victim) = crowded {
+            // A receiver that is gone has left by itself.
+            let _ = taken.remove(victim?)?.leave.send(());
+        }
+        let id = taken.next;
+        taken.next += 1;
+        let (leave, told_to_leave) = oneshot::channel();
+        *taken.by_source.entry(source.clone()).or_insert(0) += 1;
+        taken.by_id.insert(id, Holder { source, activity, leave });
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Some(Seat { seats: Arc::clone(self), id, told_to_leave })
+    }
+
+    /// Lets those leave that were told to, so that no flood takes more descriptors than there are seats.
+    pub(crate) async fn settle(&self) {
+        while self.open.load(Ordering::Relaxed) > self.limit + self.limit / 8 + 8 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// An accept that fails (no file descriptor left, say) would fail again at once.
+    pub(crate) async fn cannot_accept(&self, error: &io::Error) {
+        self.refused(Reason::Accept, || error.to_string());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    /// Counts and logs that a connection was refused or ended; `detail` says which, and more.
+    pub(crate) fn refused(&self, reason: Reason, detail: impl FnOnce() -> String) {
+        metrics::connection_refused(self.port, reason.as_str());
+        self.refusals.log(self.port, reason, detail);
+    }
+}
+
+/// A connection's place; free again when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Seat<S: Clone + Eq + Hash> {
+    seats: Arc<Seats<S>>,
+    id: u64,
+    told_to_leave: oneshot::Receiver<()>,
+}
+
+impl<S: Clone + Eq + Hash> Seat<S> {
+    /// Ready when another connection got the place.
+    pub(crate) fn poll_told_to_leave(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.told_to_leave).poll(context).map(drop)
+    }
+
+    /// Resolves when another connection got the place.
+    pub(crate) async fn told_to_leave(&mut self) {
+        std::future::poll_fn(|context| self.poll_told_to_leave(context)).await;
+    }
+
+    /// As [`Seats::refused`].
+    pub(crate) fn refused(&self, reason: Reason, detail: impl FnOnce() -> String) {
+        self.seats.refused(reason, detail);
+    }
+}
+
+impl<S: Clone + Eq + Hash> Drop for Seat<S> {
+    fn drop(&mut self) {
+        self.seats.taken().remove(self.id);
+        self.seats.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Logs refusals, one line a second for each reason: a flood of connections must not fill the disk with its log.
+#[derive(Debug, Default)]
+struct Refusals([Mutex<(Option<Instant>, u64)>; Reason::NUMBER]);
+
+impl Refusals {
+    const PAUSE: Duration = Duration::from_secs(1);
+
+    fn log(&self, port: &str, reason: Reason, detail: impl FnOnce() -> String) {
+        let Some(place) = self.0.get(reason as usize) else { return };
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, skipped) = &mut *place;
+        if last.is_some_and(|last| last.elapsed() < Refusals::PAUSE) {
+            *skipped += 1;
+            return;
+        }
+        *last = Some(Instant::now());
+        let more = std::mem::take(skipped);
+        drop(place);
+        tracing::warn!(
+            port,
+            reason = reason.as_str(),
+            detail = detail(),
+            more_since_last = more,
+            "refused a connection"
+        );
+    }
+}
+
+/// The address as a source: whoever has one IPv6 address has its whole /64.
+pub(crate) fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) >> 64 << 64)),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(seats: &Arc<Seats<&'static str>>, source: &'static str) -> Option<(Seat<&'static str>, Arc<Activity>)> {
+        let activity = Activity::new();
+        seats.take(source, Arc::clone(&activity)).map(|seat| (seat, activity))
+    }
+
+    fn must_leave(seat: &mut Seat<&'static str>) -> bool {
+        seat.poll_told_to_leave(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn silent_connection_of_the_busiest_source_makes_room() {
+        let seats = Seats::new("test", 4, 3);
+        let (mut heard, activity) = take(&seats, "a").unwrap();
+        activity.hear();
+        let (mut of_b, _) = take(&seats, "b").unwrap();
+        let (mut first, _) = take(&seats, "a").unwrap();
+        let (mut second, _) = take(&seats, "a").unwrap();
+        let (mut new, _) = take(&seats, "c").unwrap();
+        assert!(must_leave(&mut first));
+        for stays in [&mut heard, &mut of_b, &mut second, &mut new] {
+            assert!(!must_leave(stays));
+        }
+    }
+
+    #[test]
+    fn source_at_its_limit_makes_room_itself() {
+        let seats = Seats::new("test", 10, 2);
+        let (mut of_b, _) = take(&seats, "b").unwrap();
+        let (mut first, _) = take(&seats, "a").unwrap();
+        let (mut second, _) = take(&seats, "a").unwrap();
+        let (mut third, _) = take(&seats, "a").unwrap();
+        assert!(must_leave(&mut first));
+        assert!(![&mut of_b, &mut second, &mut third].into_iter().any(must_leave));
+    }
+
+    #[test]
+    fn connection_with_an_open_call_keeps_its_place() {
+        let seats = Seats::new("test", 2, 2);
+        let (mut busy, activity) = take(&seats, "a").unwrap();
+        let call = activity.begin_call();
+        let (mut quiet, _) = take(&seats, "b").unwrap();
+        let (mut new, activity) = take(&seats, "c").unwrap();
+        let _other = activity.begin_call();
+        assert!(must_leave(&mut quiet) && !must_leave(&mut busy));
+        assert!(take(&seats, "d").is_none());
+        drop(call);
+        let (_last, _) = take(&seats, "d").unwrap();
+        assert!(must_leave(&mut busy) && !must_leave(&mut new));
+    }
+
+    #[test]
+    fn dropped_seat_is_free_again() {
+        let seats = Seats::new("test", 1, 1);
+        for _ in 0..3 {
+            let (mut seat, activity) = take(&seats, "a").unwrap();
+            let _call = activity.begin_call();
+            assert!(take(&seats, "b").is_none() && !must_leave(&mut seat));
+        }
+        assert_eq!(seats.open.load(Ordering::Relaxed), 0);
+        assert!(seats.taken().by_source.is_empty());
+    }
+
+    #[test]
+    fn descriptors_are_never_all_for_connections() {
+        for free in [64, 200, 900, 4096, 20_000, 1 << 20] {
+            let Limits { handshakes, tls, socket, http } = Limits::new(free);
+            let all = handshakes + tls + socket + http;
+            assert!(all <= free * 3 / 4 + 1, "{free}: {all}");
+            assert!([handshakes, tls, socket, http].into_iter().all(|limit| limit >= 4), "{free}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_one_host_are_one_source() {
+        let of = |text: &str| source(text.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+    }
+}
