@@ -110,7 +110,7 @@ impl IssuingCa {
         &self.authority_key_identifier
     }
 
-    pub(super) fn signer(&self) -> &dyn Signer {
+    pub(crate) fn signer(&self) -> &dyn Signer {
         &*self.signer
     }
 }
