@@ -4,6 +4,7 @@
 //! ledger is closed; exit 0. A sync of the journal that fails ends the process at once, with another exit code.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -38,7 +39,7 @@ use crate::{
     },
     metrics,
     policy::{self, Issuers},
-    signer::{PublicKey, Signer},
+    signer::{PublicKey, Recoverable},
 };
 
 /// How long open calls may take to end when the daemon goes down, and then what is reserved; a station that does not
@@ -142,13 +143,17 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()
     }
 
     let records = Arc::new(records);
+    let mut signers: BTreeMap<String, Arc<dyn Recoverable>> =
+        pools.iter().map(|(name, pool)| (name.clone(), Arc::clone(pool) as Arc<dyn Recoverable>)).collect();
     let checkpoints = audit.map(|(signer, key, interval)| {
+        signers.insert(AUDIT.to_owned(), Arc::clone(&signer) as Arc<dyn Recoverable>);
         let (committer, file) = (committer.clone(), embedded::checkpoint_file(&data));
         Arc::new(Checkpoints { signer, key, records: records.clone(), committer, file, interval })
     });
     let services = Services {
         issuance: Arc::new(Issuance::new(profiles, refused_keys, committer.clone(), records.clone())),
         records,
+        signers: Arc::new(signers),
         window: *config.server.window.get_ref(),
         draining,
     };
@@ -210,7 +215,10 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()
 type Pools = Vec<(String, Arc<Pool>)>;
 
 /// What checkpoints are signed with, and how often.
-type AuditKey = (Arc<dyn Signer>, PublicKey, Duration);
+type AuditKey = (Arc<Pool>, PublicKey, Duration);
+
+/// What logs, metrics and operators call the audit key's sessions.
+const AUDIT: &str = "audit";
 
 /// How long the HSM may take for a checkpoint; a later one covers what this one would have.
 const AUDIT_LIMIT: Duration = Duration::from_secs(10);
@@ -235,7 +243,7 @@ fn open_audit(config: &Config, issuers: &Issuers) -> anyhow::Result<Option<Audit
         return Err(wrong_key(message).into());
     }
     let pool_settings = PoolSettings { sessions: Sessions::Number(1), call_limit: AUDIT_LIMIT, wait: AUDIT_LIMIT };
-    let pool = Pool::open("audit", &[uri], &pool_settings, &key, config.folder());
+    let pool = Pool::open(AUDIT, &[uri], &pool_settings, &key, config.folder());
     let pool = pool.map_err(|error| wrong_key(error.to_string()))?;
     Ok(Some((Arc::new(pool), key, audit.interval().unwrap_or_default())))
 }

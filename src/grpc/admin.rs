@@ -8,6 +8,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{
+    hsm::{self, Signers},
     peer::{self, Peer, Role},
     status,
 };
@@ -45,11 +46,12 @@ type RecordStream = ReceiverStream<Result<proto::Record, Status>>;
 pub struct Service {
     issuance: Arc<Issuance>,
     records: Arc<dyn Records>,
+    signers: Signers,
 }
 
 impl Service {
-    pub(super) fn new(issuance: Arc<Issuance>, records: Arc<dyn Records>) -> Self {
-        Service { issuance, records }
+    pub(super) fn new(issuance: Arc<Issuance>, records: Arc<dyn Records>, signers: Signers) -> Self {
+        Service { issuance, records, signers }
     }
 
     /// Reads the ledger where waiting for the disk holds nobody up.
@@ -290,6 +292,14 @@ impl proto::admin_server::Admin for Service {
             return Err(status::failed_call(&Refusal::ExportUnknown(id).into()));
         }
         Ok(self.stream(move |records| records.exported(&id)))
+    }
+
+    async fn retry_hsm(
+        &self,
+        request: Request<proto::RetryHsmRequest>,
+    ) -> Result<Response<proto::RetryHsmReply>, Status> {
+        let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
+        hsm::retry(&self.signers, &peer::actor(role, name), request.into_inner()).await.map(Response::new)
     }
 
     async fn acknowledge_export(

@@ -1,6 +1,7 @@
 //! The edge: who may call what, streams, and the only mapping from errors to gRPC statuses.
 
 pub mod admin;
+mod hsm;
 pub mod issuance;
 pub mod listener;
 pub mod peer;
@@ -12,6 +13,7 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::transport::Server;
 
+pub use self::hsm::Signers;
 use self::listener::Connection;
 use crate::{
     issuer::Issuance,
@@ -30,6 +32,8 @@ pub struct Services {
     pub issuance: Arc<Issuance>,
     /// Reads the ledger.
     pub records: Arc<dyn Records>,
+    /// What signs, by the issuers' names and `audit`, for operators who have seen to a token.
+    pub signers: Signers,
     /// How many unanswered requests one stream may have.
     pub window: usize,
     /// True when nothing new is to be accepted.
@@ -44,7 +48,7 @@ pub async fn serve(
     services: Services,
     incoming: impl Stream<Item = io::Result<Connection>>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let Services { issuance, records, window, mut draining } = services;
+    let Services { issuance, records, signers, window, mut draining } = services;
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<IssuanceServer<issuance::Service>>().await;
     health.set_serving::<AdminServer<admin::Service>>().await;
@@ -54,7 +58,7 @@ pub async fn serve(
         .build_v1()?;
 
     let issuance_service = issuance::Service::new(Arc::clone(&issuance), window, draining.clone());
-    let admin_service = admin::Service::new(issuance, records);
+    let admin_service = admin::Service::new(issuance, records, signers);
     Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))

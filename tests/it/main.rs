@@ -12,6 +12,8 @@ mod enroll;
 mod faults;
 mod golden;
 mod hsm;
+mod hsm_codes;
+mod hsm_recovery;
 mod index;
 mod issuing;
 mod kill;

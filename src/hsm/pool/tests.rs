@@ -265,3 +265,82 @@ async fn measure_the_pool() {
         );
     }
 }
+
+#[test]
+fn public_half_is_found_whatever_shares_its_id() {
+    with_token("find_public_halves");
+}
+
+#[test]
+#[ignore = "runs in the process that public_half_is_found_whatever_shares_its_id starts"]
+fn find_public_halves() {
+    use cryptoki::{
+        mechanism::Mechanism,
+        object::{Attribute, CertificateType, ObjectClass},
+    };
+    use der::Encode;
+    let (folder, uri) = place("any");
+    let token = Token::open(&uri.token, &folder).unwrap();
+    let session = token.read_write_session().unwrap();
+    let make = |label: &str, id: &[u8], curve: const_oid::ObjectIdentifier| {
+        let mut name = vec![Attribute::Token(true), Attribute::Label(label.into())];
+        name.extend((!id.is_empty()).then(|| Attribute::Id(id.to_vec())));
+        let curve = Attribute::EcParams(curve.to_der().unwrap());
+        let public = [&name[..], &[curve, Attribute::Private(false)]].concat();
+        let fit = [Attribute::Private(true), Attribute::Sensitive(true), Attribute::Extractable(false)];
+        let private = [&name[..], &fit, &[Attribute::Sign(true)]].concat();
+        let mechanism = Mechanism::EccKeyPairGen;
+        session.call("making", |session| session.generate_key_pair(&mechanism, &public, &private)).unwrap().0
+    };
+    let open = |label: &str| Key::open(&token, &place(label).1.key);
+    use const_oid::db::rfc5912::{SECP_256_R_1 as P256, SECP_384_R_1 as P384};
+    // Many pairs with one id, of one curve and of two.
+    for (label, curve) in [("a", P256), ("b", P256), ("c", P384), ("d", P384), ("e", P256)] {
+        make(label, &[1], curve);
+    }
+    let keys: Vec<_> = ["a", "b", "c", "d", "e"].map(|label| open(label).unwrap()).into();
+    for (number, key) in keys.iter().enumerate() {
+        key.test().unwrap();
+        assert!(keys[..number].iter().all(|other| other.public_key() != key.public_key()), "{key:?}");
+    }
+    // A label that is also another key's, and no id.
+    make("f", &[], P256);
+    make("f", &[7], P384);
+    let query = crate::hsm::KeyQuery { label: Some("f".into()), id: Some(vec![7]), algorithm: None };
+    Key::open(&token, &query).unwrap().test().unwrap();
+    // Neither label nor id tells which.
+    make("g", &[8], P256);
+    make("g", &[8], P256);
+    let message = open("g").unwrap_err().to_string();
+    assert!(message.contains("2 private keys") && message.contains("neither label nor id tells"), "{message}");
+    let by_id = crate::hsm::KeyQuery { label: None, id: Some(vec![1]), algorithm: None };
+    let message = Key::open(&token, &by_id).unwrap_err().to_string();
+    assert!(message.contains("object=…") && message.contains("\"a\", \"b\""), "{message}");
+
+    // Without its public key object a key is found by a certificate, and not by another pair's public key.
+    let public = make("h", &[9], P256);
+    let key = open("h").unwrap();
+    let remove = |handle| session.call("removing", |session| session.destroy_object(handle)).unwrap();
+    remove(public);
+    let message = open("h").unwrap_err().to_string();
+    assert!(message.contains("is not in token") && message.contains("0 public keys"), "{message}");
+    let signer = crate::hsm::RcgenKey::new(&key);
+    let certificate = rcgen::CertificateParams::default().self_signed(&signer).unwrap();
+    let attributes = [
+        Attribute::Class(ObjectClass::CERTIFICATE),
+        Attribute::CertificateType(CertificateType::X_509),
+        Attribute::Token(true),
+        Attribute::Id(vec![9]),
+        Attribute::Subject(vec![0x30, 0]),
+        Attribute::Value(certificate.der().to_vec()),
+    ];
+    session.call("writing", |session| session.create_object(&attributes)).unwrap();
+    let found = open("h").unwrap();
+    found.test().unwrap();
+    assert_eq!(found.public_key(), key.public_key());
+    let (i, _) = (make("i", &[10], P256), make("j", &[10], P256));
+    make("k", &[10], P256);
+    remove(i);
+    let message = open("i").unwrap_err().to_string();
+    assert!(message.contains("2 public keys and certificates") && message.contains("none verifies"), "{message}");
+}
