@@ -156,7 +156,7 @@ async fn outage_does_not_grow_the_journal() {
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_login_is_retried_by_an_operator() {
     let site = Site::new();
-    let faults = Faults::between(&site, SETTINGS);
+    let faults = Faults::two_modules(&site, SETTINGS);
     let daemon = site.start();
     site.create_order("o", 1000);
     let mut stream = site.stream(&daemon, "line1/t1").await;
