@@ -59,7 +59,7 @@ async fn try_codes(site: Site, faults: Faults, codes: Vec<&'static str>) {
         faults.set(&format!("fail C_SignInit {code} rate 0.2\nfail C_Sign {code} rate 0.2"));
         load.more(10);
         faults.set(&format!("fail * {code}"));
-        wait_until(code, || faults.seen("C_SignInit.script") + faults.seen("C_OpenSession.script") >= 3);
+        wait_until(code, || daemon.get("/readyz").0 == 503);
         faults.set("");
         load.more(10);
         wait_until(code, working);
