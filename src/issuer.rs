@@ -151,6 +151,12 @@ impl Issuance {
             attributes: &attributes,
         };
         let approved = profile.approve(csr, &Applicant { values, now: Timestamp::now() })?;
+        // What cannot be signed is not reserved: each reservation of an outage would be two entries of the journal for
+        // nothing. A certificate that is there already needs no HSM.
+        let signer = approved.issuer().signer();
+        if !signer.can_sign() && !self.has_certificate(&request.device).await? {
+            signer.ready().await?;
+        }
         let reservation = match self.committer.reserve(&approved, &request.actor, request.reissue).await? {
             Reserved::New(reservation) => reservation,
             Reserved::Existing(issued) => {
@@ -186,6 +192,23 @@ impl Issuance {
             Ok(None) => Err(Refusal::OrderUnknown(order.to_owned()).into()),
             Err(error) => {
                 tracing::error!(%error, order, "the order could not be read");
+                Err(IssueError::Internal)
+            }
+        }
+    }
+}
+
+impl Issuance {
+    /// Whether the device has a live certificate, so that the ledger answers the request by itself: with that
+    /// certificate, or with a refusal.
+    async fn has_certificate(&self, device: &str) -> Result<bool, IssueError> {
+        let (records, id) = (Arc::clone(&self.records), device.to_owned());
+        // It may have to be read from the disk.
+        let found = tokio::task::spawn_blocking(move || records.by_device(&id)).await;
+        match found.map_err(|_| IssueError::Internal)? {
+            Ok(record) => Ok(record.is_some_and(|record| record.state.is_live())),
+            Err(error) => {
+                tracing::error!(%error, device, "the device's record could not be read");
                 Err(IssueError::Internal)
             }
         }

@@ -48,6 +48,7 @@ pub mod pattern;
 pub mod policy;
 pub mod profile;
 pub mod readiness;
+pub mod secrecy;
 pub mod serial;
 pub mod serve;
 pub mod show;

@@ -45,7 +45,14 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    if let Err(error) = birthmark::secrecy::forbid_core_dumps() {
+        eprintln!(
+            "birthmark: a crash might write PINs and keys into a core dump, and that cannot be switched off: {error}"
+        );
+        return ExitCode::FAILURE;
+    }
+    let result = match command {
         Command::Demo(args) => cli::demo::run(args),
         Command::Ceremony(args) => cli::ceremony::run(args),
         Command::Hsm(args) => cli::hsm::run(args),

@@ -18,6 +18,7 @@
 //! | `birthmark_hsm_hung_calls_total` | counter | `issuer`, `token` |
 //! | `birthmark_hsm_wrong_signatures_total` | counter | `issuer`, `token` ; found before they were used |
 //! | `birthmark_hsm_errors_total` | counter | `issuer`, `token`, `code` |
+//! | `birthmark_hsm_retries_total` | counter | – ; operators' requests to try tokens again |
 //! | `birthmark_committer_queue_depth` | gauge | – ; requests between reservation and record |
 //! | `birthmark_commit_batch_operations` | histogram | – |
 //! | `birthmark_fsync_seconds` | histogram | – ; one sync of the journal |
@@ -72,6 +73,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "Wrong signatures of the HSM, found before they were used"
     );
     describe_counter!("birthmark_hsm_errors_total", "Errors of the HSM, by PKCS#11 return code");
+    describe_counter!("birthmark_hsm_retries_total", "Operators' requests to try HSM tokens again");
     describe_gauge!("birthmark_committer_queue_depth", "Requests between reservation and record");
     describe_histogram!("birthmark_commit_batch_operations", "Operations that share one sync of the journal");
     describe_histogram!("birthmark_fsync_seconds", Unit::Seconds, "One sync of the journal");
@@ -123,6 +125,10 @@ pub(crate) fn commit_batch(operations: usize) {
 
 pub(crate) fn fsync(elapsed: Duration) {
     histogram!("birthmark_fsync_seconds").record(elapsed);
+}
+
+pub(crate) fn hsm_retry() {
+    counter!("birthmark_hsm_retries_total").increment(1);
 }
 
 pub(crate) fn checkpoint_age(age: Duration) {

@@ -5,6 +5,7 @@
 //! signals that would end a process are logged, and end nothing.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -32,7 +33,7 @@ use crate::{
     connections::{self, Limits},
     durable::{self, Access},
     expiry::{self, Purpose, Watched},
-    grpc::{self, Services, listener, listener::Setting},
+    grpc::{self, Services, Signers, listener, listener::Setting},
     hsm::{self, Key, KeyUri, Pool, PoolSettings, Sessions, Token},
     http,
     issuer::Issuance,
@@ -44,7 +45,7 @@ use crate::{
     policy::{self, Issuers},
     profile::Profiles,
     readiness::{Part, Readiness},
-    signer::{PublicKey, Signer},
+    signer::{PublicKey, Recoverable},
 };
 
 /// How long open calls may take to end when the daemon goes down, and then what is reserved; a station that does not
@@ -140,6 +141,7 @@ struct Opened {
     watched: Vec<Watched>,
     issuer: Arc<Issuance>,
     profiles: Arc<Profiles>,
+    signers: Signers,
     records: EmbeddedRecords,
     committer: Committer,
     committer_thread: JoinHandle<Result<(), LedgerError>>,
@@ -159,7 +161,10 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let opened = EmbeddedLedger::open(&data, Timestamp::now(), &settings);
     let (ledger, records) = opened.map_err(|error| config.error_at(config.ledger.path.span(), "ledger.path", error))?;
     let (committer, committer_thread) = Committer::start(ledger).context("cannot start the committer")?;
+    let mut signers: BTreeMap<String, Arc<dyn Recoverable>> =
+        pools.iter().map(|(name, pool)| (name.clone(), Arc::clone(pool) as Arc<dyn Recoverable>)).collect();
     let checkpoints = audit.map(|(signer, key, interval)| {
+        signers.insert(AUDIT.to_owned(), Arc::clone(&signer) as Arc<dyn Recoverable>);
         let (committer, file) = (committer.clone(), embedded::checkpoint_file(&data));
         Arc::new(Checkpoints { signer, key, records: Arc::new(records.clone()), committer, file, interval })
     });
@@ -167,7 +172,8 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let profiles = Arc::new(profiles.collect::<Profiles>());
     let issuer = Issuance::new(Arc::clone(&profiles), refused_keys, committer.clone(), Arc::new(records.clone()));
     let issuer = Arc::new(issuer);
-    Ok(Opened { pools, watched, issuer, profiles, records, committer, committer_thread, checkpoints })
+    let signers = Arc::new(signers);
+    Ok(Opened { pools, watched, issuer, profiles, signers, records, committer, committer_thread, checkpoints })
 }
 
 /// Where the daemon listens.
@@ -232,7 +238,8 @@ fn start(
     draining: watch::Receiver<bool>,
     (readiness, prometheus): (Arc<Readiness>, PrometheusHandle),
 ) -> Running {
-    let Opened { pools, watched, issuer, profiles, records, committer, committer_thread, checkpoints } = opened;
+    let Opened { pools, watched, issuer, profiles, signers, records, committer, committer_thread, checkpoints } =
+        opened;
     let limits = connection_limits();
     if let Some(http) = listening.http {
         tokio::spawn(http::serve(http, limits.http, readiness, prometheus));
@@ -244,6 +251,7 @@ fn start(
         committer: committer.clone(),
         records: Arc::new(records),
         profiles,
+        signers,
         window: *config.server.window.get_ref(),
         stall_limit: Duration::from_secs(*config.server.stall_seconds.get_ref()),
         draining,
@@ -374,7 +382,10 @@ impl Drop for ReadyFile<'_> {
 type Pools = Vec<(String, Arc<Pool>)>;
 
 /// What checkpoints are signed with, and how often.
-type AuditKey = (Arc<dyn Signer>, PublicKey, Duration);
+type AuditKey = (Arc<Pool>, PublicKey, Duration);
+
+/// What logs, metrics and operators call the audit key's sessions.
+const AUDIT: &str = "audit";
 
 /// How long the HSM may take for a checkpoint; a later one covers what this one would have.
 const AUDIT_LIMIT: Duration = Duration::from_secs(10);
@@ -399,7 +410,7 @@ fn open_audit(config: &Config, issuers: &Issuers) -> anyhow::Result<Option<Audit
         return Err(wrong_key(message).into());
     }
     let pool_settings = PoolSettings { sessions: Sessions::Number(1), call_limit: AUDIT_LIMIT, wait: AUDIT_LIMIT };
-    let pool = Pool::open("audit", &[uri], &pool_settings, &key, config.folder());
+    let pool = Pool::open(AUDIT, &[uri], &pool_settings, &key, config.folder());
     let pool = pool.map_err(|error| wrong_key(error.to_string()))?;
     Ok(Some((Arc::new(pool), key, audit.interval().unwrap_or_default())))
 }

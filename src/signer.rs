@@ -8,7 +8,10 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -286,14 +289,27 @@ pub enum SignError {
 #[derive(Debug)]
 pub struct Absent(pub SignatureAlgorithm);
 
+impl Absent {
+    fn unavailable() -> SignError {
+        SignError::Unavailable { reason: "there is no key here".into(), retry_after: Duration::ZERO }
+    }
+}
+
 impl Signer for Absent {
     fn algorithm(&self) -> SignatureAlgorithm {
         self.0
     }
 
     fn sign(&self, _: Vec<u8>) -> Pin<Box<dyn Future<Output = Result<Signature, SignError>> + Send + '_>> {
-        let reason = "there is no key here".into();
-        Box::pin(std::future::ready(Err(SignError::Unavailable { reason, retry_after: Duration::ZERO })))
+        Box::pin(std::future::ready(Err(Absent::unavailable())))
+    }
+
+    fn can_sign(&self) -> bool {
+        false
+    }
+
+    fn ready(&self) -> Pin<Box<dyn Future<Output = Result<(), SignError>> + Send + '_>> {
+        Box::pin(std::future::ready(Err(Absent::unavailable())))
     }
 }
 
@@ -310,4 +326,34 @@ pub trait Signer: Send + Sync + 'static {
     /// Signs `message`, and checks the signature: the signer is the one who can do something about a wrong one. Waits
     /// while the signer's bounded queue is full.
     fn sign(&self, message: Vec<u8>) -> Pin<Box<dyn Future<Output = Result<Signature, SignError>> + Send + '_>>;
+
+    /// Whether it signs now, as far as is known without asking it: whoever reserves something for a signature looks
+    /// before.
+    fn can_sign(&self) -> bool;
+
+    /// Waits for the end of an outage, for as long as [`Signer::sign`] would.
+    ///
+    /// # Errors
+    /// Why there is no signature to be had now.
+    fn ready(&self) -> Pin<Box<dyn Future<Output = Result<(), SignError>> + Send + '_>>;
+}
+
+/// A token of an HSM, as its operators see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenState {
+    /// Whose key it signs with: an issuer's name, or `audit`.
+    pub signer: String,
+    /// What the configuration calls it.
+    pub token: String,
+    /// How many sessions sign.
+    pub sessions: usize,
+    /// Why it does not sign; empty if it does.
+    pub reason: String,
+}
+
+/// A signer that may be out until a person has seen to it, and has to be told when that was done.
+pub trait Recoverable: Send + Sync + 'static {
+    /// Tries every token that is out once more, now, those too whose login was refused: the PIN is read again. Gives
+    /// what came of it, for every token. `same_pin` says that a PIN which was refused is right now.
+    fn retry(self: Arc<Self>, same_pin: bool) -> Pin<Box<dyn Future<Output = Vec<TokenState>> + Send>>;
 }

@@ -9,6 +9,8 @@ use std::{
     path::Path,
 };
 
+use zeroize::Zeroizing;
+
 /// Bounds a file of certificates, a configuration or a block list, in bytes.
 pub const LONGEST: u64 = 64 << 20;
 
@@ -58,8 +60,12 @@ pub fn decode(octets: &[u8]) -> Result<Cow<'_, str>, EncodingError> {
         if !odd.is_empty() {
             return Err(EncodingError::Utf16Invalid);
         }
-        let units = pairs.iter().map(|pair| read(*pair));
-        char::decode_utf16(units).collect::<Result<String, _>>().map_err(|_| EncodingError::Utf16Invalid)
+        // It may be a secret: a buffer that grows would leave copies of it behind, and so would one that is given up.
+        let mut text = Zeroizing::new(String::with_capacity(3 * pairs.len()));
+        for character in char::decode_utf16(pairs.iter().map(|pair| read(*pair))) {
+            text.push(character.map_err(|_| EncodingError::Utf16Invalid)?);
+        }
+        Ok(std::mem::take(&mut *text))
     };
     match octets {
         [0xff, 0xfe, rest @ ..] => return utf16(rest, u16::from_le_bytes).map(Cow::Owned),

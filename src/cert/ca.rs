@@ -115,7 +115,7 @@ impl IssuingCa {
         self.signer.sessions()
     }
 
-    pub(super) fn signer(&self) -> &dyn Signer {
+    pub(crate) fn signer(&self) -> &dyn Signer {
         &*self.signer
     }
 }

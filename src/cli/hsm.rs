@@ -8,14 +8,16 @@ use std::{
 use anyhow::Context;
 use birthmark::{
     cert::CaChain,
+    client::{Connection, Failure},
     config::Config,
     hsm::{KeyUri, Outcome, check},
+    proto::{HsmToken, RetryHsmRequest, admin_client::AdminClient},
 };
 use clap::Subcommand;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::json;
 
-use super::{environment, print, print_json, table};
+use super::{block_on, environment, print, print_json, table};
 
 /// Try out an HSM
 #[derive(Debug, clap::Args)]
@@ -31,6 +33,30 @@ enum Command {
     /// A few test signatures are made; nothing is changed. The PIN is tried once. Exit code 1 if the daemon would not
     /// start with this key.
     Check(CheckArgs),
+    /// Have a running daemon try the tokens that are out once more
+    ///
+    /// For a token whose PIN was refused, was locked or has expired, after somebody has seen to it: the daemon reads the
+    /// PIN again and tries it once. A PIN that was called wrong and is still the same is not tried, for each wrong try
+    /// counts. Tokens that sign are left alone. Exit code 1 if some still do not sign.
+    Retry(RetryArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct RetryArgs {
+    /// Only the tokens of this issuer, or of "audit"
+    #[arg(value_name = "ISSUER")]
+    signer: Option<String>,
+
+    /// The token was changed so that the PIN which it refused is right now
+    #[arg(long)]
+    same_pin: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connection: Connection,
 }
 
 #[derive(Debug, clap::Args)]
@@ -53,7 +79,37 @@ struct CheckArgs {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Command::Check(args) = args.command;
+    match args.command {
+        Command::Check(args) => run_check(args),
+        Command::Retry(args) => block_on(retry(args)),
+    }
+}
+
+async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
+    let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
+    let request = RetryHsmRequest { signer: args.signer.unwrap_or_default(), same_pin: args.same_pin };
+    let tokens = admin.retry_hsm(request).await.map_err(Failure::from)?.into_inner().tokens;
+    let sign = tokens.iter().all(|token| token.reason.is_empty());
+    if args.json {
+        let tokens = tokens.iter().map(|token| {
+            let HsmToken { signer, token, sessions, reason } = token;
+            json!({ "issuer": signer, "token": token, "sessions": sessions, "reason": reason })
+        });
+        print_json(&json!({ "ok": sign, "tokens": tokens.collect::<Vec<_>>() }))?;
+    } else {
+        let rows: Vec<_> = tokens
+            .into_iter()
+            .map(|HsmToken { signer, token, sessions, reason }| {
+                let found = if reason.is_empty() { "signs".to_owned() } else { reason };
+                vec![signer, token, sessions.to_string(), found]
+            })
+            .collect();
+        print(&table::columns(&["ISSUER", "TOKEN", "SESSIONS", "FOUND"], &rows))?;
+    }
+    Ok(if sign { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_check(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.as_deref().map(Config::load).transpose()?;
     if let Some(config) = &config {
         environment::apply(&config.module_environment())?;

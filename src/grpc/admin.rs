@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     calls::Held,
+    hsm::{self, Signers},
     limits::PeerLimits,
     peer::{self, Peer, Role},
     records::{Pages, Reader},
@@ -41,11 +42,12 @@ pub struct Service {
     committer: Committer,
     profiles: Arc<Profiles>,
     reader: Reader,
+    signers: Signers,
 }
 
 impl Service {
-    pub(super) fn new(committer: Committer, profiles: Arc<Profiles>, reader: Reader) -> Self {
-        Service { committer, profiles, reader }
+    pub(super) fn new(committer: Committer, profiles: Arc<Profiles>, reader: Reader, signers: Signers) -> Self {
+        Service { committer, profiles, reader, signers }
     }
 
     async fn order(&self, peer: &PeerLimits, id: &str) -> Result<ledger::Order, Status> {
@@ -254,6 +256,14 @@ impl proto::admin_server::Admin for Service {
         }
         let exported = self.reader.stream(&limits, move |records| records.exported(&id))?;
         Ok(streamed(exported))
+    }
+
+    async fn retry_hsm(
+        &self,
+        request: Request<proto::RetryHsmRequest>,
+    ) -> Result<Response<proto::RetryHsmReply>, Status> {
+        let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
+        hsm::retry(&self.signers, &peer::actor(role, name), request.into_inner()).await.map(Response::new)
     }
 
     async fn acknowledge_export(

@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod calls;
+mod hsm;
 pub mod issuance;
 mod limits;
 pub mod listener;
@@ -15,6 +16,7 @@ use tokio::{io::AsyncWriteExt, sync::watch};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{service::Routes, transport::Server};
 
+pub use self::hsm::Signers;
 use self::{calls::Limited, limits::Limits, listener::Connection, records::Reader};
 use crate::{
     committer::Committer,
@@ -40,6 +42,8 @@ pub struct Services {
     pub records: Arc<dyn Records>,
     /// What stations may ask for.
     pub profiles: Arc<Profiles>,
+    /// What signs, by the issuers' names and `audit`, for operators who have seen to a token.
+    pub signers: Signers,
     /// How many unanswered requests one stream, and one station over all of its streams, may have.
     pub window: usize,
     /// A stream whose peer takes no reply for so long is ended.
@@ -57,7 +61,7 @@ pub async fn serve(
     incoming: impl Stream<Item = io::Result<Connection>>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let issuance_service = issuance::Service::new(&services);
-    let Services { committer, records, profiles, window, stall_limit, mut draining, .. } = services;
+    let Services { committer, records, profiles, signers, window, stall_limit, mut draining, .. } = services;
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<IssuanceServer<issuance::Service>>().await;
     health.set_serving::<AdminServer<admin::Service>>().await;
@@ -66,7 +70,7 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
 
-    let admin_service = admin::Service::new(committer, profiles, Reader::new(records, stall_limit));
+    let admin_service = admin::Service::new(committer, profiles, Reader::new(records, stall_limit), signers);
     let routes = Routes::new(health_service)
         .add_service(reflection_service)
         .add_service(IssuanceServer::new(issuance_service).max_decoding_message_size(MAX_MESSAGE))

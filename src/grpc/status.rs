@@ -192,6 +192,11 @@ pub fn record_unknown(message: String) -> Status {
     Cause { code: Code::NotFound, reason: "RECORD_UNKNOWN", retry_after: None }.status(message)
 }
 
+/// The status for a signer that does not exist.
+pub fn signer_unknown(message: String) -> Status {
+    Cause { code: Code::NotFound, reason: "SIGNER_UNKNOWN", retry_after: None }.status(message)
+}
+
 /// The status for a peer without a role.
 pub fn unauthenticated(message: String) -> Status {
     Cause { code: Code::Unauthenticated, reason: "ROLE_REQUIRED", retry_after: None }.status(message)

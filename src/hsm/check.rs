@@ -6,7 +6,7 @@ use cryptoki_sys::{
     CKF_LOGIN_REQUIRED, CKF_PROTECTED_AUTHENTICATION_PATH, CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_TO_BE_CHANGED,
 };
 
-use super::{Error, Key, KeyUri, Sessions, Token, module::TokenInfo, sessions};
+use super::{Error, Key, KeyUri, Sessions, Token, sessions, token::TokenInfo};
 use crate::signer::PublicKey;
 
 /// What a check found.
@@ -99,8 +99,14 @@ impl Checks {
         let began = Instant::now();
         key.test()?;
         self.ok("test signature", format!("verified; it took {:.1} ms", began.elapsed().as_secs_f64() * 1e3));
-        let (keys, _) = sessions::open(&token, &uri.key, key, Sessions::Auto)?;
-        self.ok("best sessions", format!("{} (measured now, as with sessions = \"auto\")", keys.len()));
+        let opened = sessions::open(&token, &uri.key, key, Sessions::Auto)?;
+        let found = format!("{} (measured now, as with sessions = \"auto\")", opened.keys.len());
+        match opened.limit {
+            None => self.ok("best sessions", found),
+            Some(limit) => {
+                self.add("best sessions", Outcome::Note, format!("{found}; with one more the token failed: {limit}"));
+            }
+        }
         Ok(())
     }
 

@@ -6,8 +6,10 @@ use cryptoki::{context::Function, error::RvError};
 
 use super::{
     ladder::{self, Rung},
+    pin::PinFault,
     uri::UriError,
 };
+use crate::text_file::TextError;
 
 /// Why the HSM, its token or its key cannot be used. No variant ever carries a PIN.
 #[derive(Debug, thiserror::Error)]
@@ -45,10 +47,21 @@ pub enum Error {
     #[error("the secret file {} is empty; write the secret into it", path.display())]
     SecretFileEmpty { path: PathBuf },
 
+    #[error("the secret file {}: {source}", path.display())]
+    SecretFileText { path: PathBuf, source: TextError },
+
+    #[error("{place} holds no PIN: {fault}; it was not tried, so no try is lost")]
+    PinMalformed { place: String, fault: PinFault },
+
     #[error(
-        "token \"{token}\" refused the PIN; it was tried once and is not tried again, because more tries would lock the token: correct the PIN, then start again"
+        "token \"{token}\" refused the PIN; it was tried once and is not tried again, because more tries would lock the token: correct the PIN, then start again, or run birthmark hsm retry if the daemon runs"
     )]
     PinIncorrect { token: String },
+
+    #[error(
+        "the PIN is the one that token \"{token}\" refused, and another try would be wasted: correct it in the file that pin-source names; if the token was changed so that this PIN is right now, add --same-pin"
+    )]
+    PinUnchanged { token: String },
 
     #[error("the PIN of token \"{token}\" is locked; its security officer must reset it")]
     PinLocked { token: String },
@@ -62,10 +75,8 @@ pub enum Error {
     #[error("token \"{token}\" has no private key with {wanted}; {}", known_keys(known))]
     KeyMissing { wanted: String, token: String, known: Vec<String> },
 
-    #[error(
-        "token \"{token}\" has {count} private keys with {wanted}; name one of them with id=%… in the PKCS#11 URI (their ids are {ids})"
-    )]
-    KeyAmbiguous { wanted: String, token: String, count: usize, ids: String },
+    #[error("token \"{token}\" has {} private keys with {wanted}; {}", known.len(), tell_apart(known))]
+    KeyAmbiguous { wanted: String, token: String, known: Vec<(String, Vec<u8>)> },
 
     #[error(
         "the key \"{label}\" is not marked CKA_SENSITIVE, so its value could be read; make a new key with birthmark ceremony"
@@ -89,9 +100,9 @@ pub enum Error {
     KeyUnsupported { label: String, reason: String },
 
     #[error(
-        "the public half of key \"{label}\" is not in token \"{token}\"; import the public key with the same CKA_ID as the private key"
+        "the public half of key \"{label}\" is not in token \"{token}\" ({seen} public keys and certificates there have its CKA_ID or CKA_LABEL, none verifies its signatures); import the public key with the same CKA_ID and CKA_LABEL as the private key"
     )]
-    PublicKeyMissing { label: String, token: String },
+    PublicKeyMissing { label: String, token: String, seen: usize },
 
     #[error(
         "the certificate does not belong to key \"{label}\": SHA-256 of the certificate's public key is {certificate}, of the key's {key}; correct one of the two in the configuration"
@@ -99,7 +110,7 @@ pub enum Error {
     KeyMismatch { label: String, certificate: String, key: String },
 
     #[error(
-        "a signature by key \"{label}\" does not verify with its public key; do not use this HSM before its maker has looked at it"
+        "a signature by key \"{label}\" does not verify with its public key; look whether the token's public key with that CKA_ID and CKA_LABEL is another pair's, and otherwise do not use this HSM before its maker has looked at it"
     )]
     SignatureWrong { label: String },
 
@@ -116,8 +127,8 @@ pub enum Error {
     Thread(io::Error),
 
     /// A PKCS#11 call failed in a way that has no sentence of its own.
-    #[error("{doing}: {call} failed with {code}", code = ladder::name(*code))]
-    Call { doing: &'static str, call: String, code: RvError },
+    #[error("{doing}: {call} failed with {code}", call = called(*function), code = ladder::name(*code))]
+    Call { doing: &'static str, function: Option<Function>, code: RvError },
 
     /// cryptoki failed before or after the PKCS#11 call.
     #[error("{doing}: {reason}")]
@@ -135,7 +146,7 @@ impl Error {
 
     /// A PKCS#11 call that failed.
     pub(super) fn call(doing: &'static str, (function, code): (Function, RvError)) -> Error {
-        Error::Call { doing, call: format!("C_{function:?}"), code }
+        Error::Call { doing, function: Some(function), code }
     }
 
     /// A short, stable code for metrics: the `CKR_…` name where there is one.
@@ -148,6 +159,7 @@ impl Error {
             Error::KeyMismatch { .. } => "KEY_MISMATCH".into(),
             Error::TokenMissing { .. } => "TOKEN_MISSING".into(),
             Error::SignatureWrong { .. } => "SIGNATURE_WRONG".into(),
+            Error::PublicKeyMissing { .. } => "PUBLIC_KEY_MISSING".into(),
             Error::ModuleBusy { .. } => "MODULE_BUSY".into(),
             Error::NoAnswer { .. } => "NO_ANSWER".into(),
             _ => "OTHER".into(),
@@ -157,7 +169,7 @@ impl Error {
     /// Where on the recovery ladder it stands.
     pub(super) fn rung(&self) -> Rung {
         match self {
-            Error::Call { code, .. } => ladder::rung(*code),
+            Error::Call { function, code, .. } => ladder::rung(*function, *code),
             Error::PinIncorrect { .. } | Error::PinLocked { .. } => Rung::Final,
             Error::Wrapper { .. } => Rung::Suspect,
             _ => Rung::Breaker,
@@ -177,6 +189,12 @@ impl Error {
         }
     }
 
+    /// Whether the token did not open a session. Many say so in another code than CKR_SESSION_COUNT when they have no
+    /// room for more.
+    pub(super) fn refuses_session(&self) -> bool {
+        matches!(self, Error::Call { function: Some(Function::OpenSession), .. })
+    }
+
     /// Whether the session's handle is already void, so that closing it might close another that was given its number.
     pub(super) fn voids_session(&self) -> bool {
         matches!(
@@ -187,6 +205,10 @@ impl Error {
             }
         )
     }
+}
+
+fn called(function: Option<Function>) -> String {
+    function.map_or_else(|| "the call".to_owned(), |function| format!("C_{function:?}"))
 }
 
 fn known_tokens(labels: &[String]) -> String {
@@ -204,6 +226,25 @@ fn known_keys(labels: &[String]) -> String {
             .into()
     } else {
         format!("its private keys are {}", quoted(labels))
+    }
+}
+
+/// How the URI can name one of several private keys, by their labels and ids.
+fn tell_apart(known: &[(String, Vec<u8>)]) -> String {
+    let distinct = |mut names: Vec<String>| {
+        names.sort_unstable();
+        names.windows(2).all(|pair| pair[0] != pair[1]) && names.iter().all(|name| !name.is_empty())
+    };
+    let labels: Vec<_> = known.iter().map(|(label, _)| label.clone()).collect();
+    let ids: Vec<_> = known.iter().map(|(_, id)| hex::encode(id)).collect();
+    if distinct(ids.clone()) {
+        format!("name one of them with id=%… in the PKCS#11 URI (their ids are {})", ids.join(", "))
+    } else if distinct(labels.clone()) {
+        format!("name one of them with object=… in the PKCS#11 URI (their labels are {})", quoted(&labels))
+    } else {
+        let named: Vec<_> = known.iter().map(|(label, id)| format!("\"{label}\" {}", hex::encode(id))).collect();
+        let named = named.join(", ");
+        format!("neither label nor id tells them apart ({named}): give each a CKA_ID of its own with the HSM's tools")
     }
 }
 

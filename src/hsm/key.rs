@@ -2,19 +2,17 @@
 
 use std::{fmt, sync::Arc};
 
-use const_oid::ObjectIdentifier;
-use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
+use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki_sys::{
     CKG_MGF1_SHA256, CKG_MGF1_SHA384, CKG_MGF1_SHA512, CKM_ECDSA, CKM_RSA_PKCS, CKM_SHA256, CKM_SHA384, CKM_SHA512,
 };
-use der::{Decode, Encode, asn1::OctetStringRef, asn1::UintRef};
+use der::{Encode, asn1::UintRef};
 
 use super::{
-    Error, KeyQuery, Token,
-    call::SignMechanism,
-    module::{TokenIdentity, TokenSession},
+    Error, KeyQuery, Token, attributes::Attributes, call::SignMechanism, module::TokenSession, public_half,
+    token::TokenIdentity,
 };
-use crate::signer::{PublicKey, Sha2, SignatureAlgorithm, ec_spki, rsa_spki};
+use crate::signer::{PublicKey, Sha2, SignatureAlgorithm};
 
 /// A private key together with the session in which its handle is valid.
 ///
@@ -64,8 +62,7 @@ impl Key {
         check_fitness(&private, &label)?;
         let public = match private.public_key(&label)? {
             Some(public) => public,
-            None => public_object(&session, &private, &label)?
-                .ok_or_else(|| Error::PublicKeyMissing { label: label.clone(), token: token.label.clone() })?,
+            None => public_half::find(&session, handle, &private, token, query.algorithm)?,
         };
         let algorithm = match query.algorithm {
             Some(chosen) => chosen.must_fit(&public).map(|()| chosen),
@@ -90,7 +87,7 @@ impl Key {
 
     /// The one place that asks the HSM for a signature: `C_SignInit` and `C_Sign`. It comes as the HSM gives it.
     pub(super) fn sign_input(&self, input: &SigningInput) -> Result<Vec<u8>, Error> {
-        self.session.sign(self.handle, input.mechanism, &input.octets[..input.length])
+        input.sign(&self.session, self.handle)
     }
 
     /// CKA_LABEL.
@@ -176,16 +173,12 @@ fn find_private_key(session: &TokenSession, token: &TokenIdentity, query: &KeyQu
             Err(Error::KeyMissing { wanted: query.to_string(), token: token.label.clone(), known })
         }
         _ => {
-            let ids = found
-                .iter()
-                .map(|handle| Ok(hex::encode(Attributes::of(session, *handle, &[AttributeType::Id])?.id())))
-                .collect::<Result<Vec<_>, Error>>()?;
-            Err(Error::KeyAmbiguous {
-                wanted: query.to_string(),
-                token: token.label.clone(),
-                count: found.len(),
-                ids: ids.join(", "),
-            })
+            let name = |handle: &ObjectHandle| {
+                let key = Attributes::of(session, *handle, &[AttributeType::Label, AttributeType::Id])?;
+                Ok((key.label(), key.id()))
+            };
+            let known = found.iter().map(name).collect::<Result<_, Error>>()?;
+            Err(Error::KeyAmbiguous { wanted: query.to_string(), token: token.label.clone(), known })
         }
     }
 }
@@ -207,106 +200,6 @@ fn check_fitness(private: &Attributes, label: &str) -> Result<(), Error> {
         return Err(Error::KeyCannotSign { label: label() });
     }
     Ok(())
-}
-
-/// The public key object with the private key's CKA_ID, or with its label where it has no CKA_ID.
-fn public_object(session: &TokenSession, private: &Attributes, label: &str) -> Result<Option<PublicKey>, Error> {
-    let id = private.id();
-    let name = if id.is_empty() { Attribute::Label(label.as_bytes().to_vec()) } else { Attribute::Id(id) };
-    let template = [Attribute::Class(ObjectClass::PUBLIC_KEY), name];
-    let found = session.call("finding the public key", |session| session.find_objects(&template))?;
-    let Some(handle) = found.first() else { return Ok(None) };
-    Attributes::of(
-        session,
-        *handle,
-        &[
-            AttributeType::KeyType,
-            AttributeType::PublicKeyInfo,
-            AttributeType::Modulus,
-            AttributeType::PublicExponent,
-            AttributeType::EcParams,
-            AttributeType::EcPoint,
-        ],
-    )?
-    .public_key(label)
-}
-
-/// The attributes of an object that it has and shows.
-struct Attributes(Vec<Attribute>);
-
-impl Attributes {
-    fn of(session: &TokenSession, handle: ObjectHandle, wanted: &[AttributeType]) -> Result<Self, Error> {
-        session.call("reading a key's attributes", |session| session.get_attributes(handle, wanted)).map(Attributes)
-    }
-
-    fn flag(&self, wanted: AttributeType) -> Option<bool> {
-        self.0.iter().find(|attribute| attribute.attribute_type() == wanted).and_then(|attribute| match attribute {
-            Attribute::Sensitive(value)
-            | Attribute::Extractable(value)
-            | Attribute::NeverExtractable(value)
-            | Attribute::AlwaysAuthenticate(value)
-            | Attribute::Sign(value) => Some(*value),
-            _ => None,
-        })
-    }
-
-    /// The octets of an attribute that is there and not empty.
-    fn octets(&self, wanted: AttributeType) -> Option<&[u8]> {
-        self.0.iter().find(|attribute| attribute.attribute_type() == wanted).and_then(|attribute| match attribute {
-            Attribute::Label(value)
-            | Attribute::Id(value)
-            | Attribute::PublicKeyInfo(value)
-            | Attribute::Modulus(value)
-            | Attribute::PublicExponent(value)
-            | Attribute::EcParams(value)
-            | Attribute::EcPoint(value)
-                if !value.is_empty() =>
-            {
-                Some(value.as_slice())
-            }
-            _ => None,
-        })
-    }
-
-    fn label(&self) -> String {
-        String::from_utf8_lossy(self.octets(AttributeType::Label).unwrap_or_default()).into_owned()
-    }
-
-    fn id(&self) -> Vec<u8> {
-        self.octets(AttributeType::Id).unwrap_or_default().to_vec()
-    }
-
-    /// The public key, if these attributes hold all of it.
-    fn public_key(&self, label: &str) -> Result<Option<PublicKey>, Error> {
-        let unsupported = |reason: String| Error::KeyUnsupported { label: label.to_owned(), reason };
-        let malformed = |error: der::Error| unsupported(format!("its public key is not valid DER: {error}"));
-        let key_type = self.0.iter().find_map(|attribute| match attribute {
-            Attribute::KeyType(key_type) => Some(*key_type),
-            _ => None,
-        });
-        let parts =
-            [AttributeType::Modulus, AttributeType::PublicExponent, AttributeType::EcParams, AttributeType::EcPoint]
-                .map(|attribute| self.octets(attribute));
-        let spki = match (self.octets(AttributeType::PublicKeyInfo), parts) {
-            (Some(spki), _) => spki.to_vec(),
-            (None, [Some(modulus), Some(exponent), _, _]) if key_type == Some(KeyType::RSA) => {
-                rsa_spki(modulus, exponent).map_err(malformed)?
-            }
-            (None, [_, _, Some(curve), Some(point)]) if key_type == Some(KeyType::EC) => {
-                let curve = ObjectIdentifier::from_der(curve)
-                    .map_err(|_| unsupported("its curve is not named by an OID; use P-256, P-384 or P-521".into()))?;
-                ec_spki(curve, ec_point(point).map_err(malformed)?).map_err(malformed)?
-            }
-            _ => return Ok(None),
-        };
-        PublicKey::from_spki(&spki).map(Some).map_err(|error| unsupported(error.to_string()))
-    }
-}
-
-/// The uncompressed point in CKA_EC_POINT: the standard wraps it in an OCTET STRING, some modules do not.
-fn ec_point(attribute: &[u8]) -> der::Result<&[u8]> {
-    let raw = attribute.first() == Some(&4) && matches!(attribute.len(), 65 | 97 | 133);
-    if raw { Ok(attribute) } else { <&OctetStringRef>::from_der(attribute).map(OctetStringRef::as_bytes) }
 }
 
 /// What `C_Sign` gets for a message. The hash is made here, so that 32 or 48 bytes go to a network HSM, and because older
@@ -336,6 +229,11 @@ impl SigningInput {
         };
         input.append(hash.digest(message).as_ref());
         input
+    }
+
+    /// `C_SignInit` and `C_Sign` with this key.
+    pub(super) fn sign(&self, session: &TokenSession, key: ObjectHandle) -> Result<Vec<u8>, Error> {
+        session.sign(key, self.mechanism, &self.octets[..self.length])
     }
 
     fn append(&mut self, octets: &[u8]) {
@@ -399,7 +297,8 @@ fn ecdsa_sig_value(fixed: &[u8], width: usize) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use const_oid::db;
+    use const_oid::{ObjectIdentifier, db};
+    use der::Decode;
 
     use super::*;
 
@@ -429,15 +328,6 @@ mod tests {
         assert_eq!(ecdsa_sig_value(&[], 32), None);
         assert_eq!(ecdsa_sig_value(&fixed(&[], &[1]), 32), None);
         assert_eq!(ecdsa_sig_value(&fixed(&[1], &[0]), 32), None);
-    }
-
-    #[test]
-    fn an_ec_point_is_read_with_and_without_its_octet_string() {
-        let point: Vec<u8> = std::iter::once(4).chain([7; 64]).collect();
-        let wrapped = [&[4, 65][..], &point].concat();
-        assert_eq!(ec_point(&point).unwrap(), point);
-        assert_eq!(ec_point(&wrapped).unwrap(), point);
-        assert!(ec_point(&wrapped[..60]).is_err());
     }
 
     #[test]

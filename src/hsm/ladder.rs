@@ -2,7 +2,10 @@
 
 use std::sync::LazyLock;
 
-use cryptoki::error::{Rv, RvError};
+use cryptoki::{
+    context::Function,
+    error::{Rv, RvError},
+};
 use cryptoki_sys::{CK_RV, CKR_VENDOR_DEFINED};
 
 /// What is done about a failed call. Whatever it is, the message that was to be signed is signed again, in another
@@ -20,7 +23,8 @@ pub(super) enum Rung {
     Breaker,
     /// The token has no room for so many sessions: run with fewer.
     Capacity,
-    /// It needs a person. Trying again might lock the PIN.
+    /// The login needs a person: trying again by itself might lock the PIN. Only `C_Login` ends here; what an operator
+    /// does about it is `birthmark hsm retry`.
     Final,
 }
 
@@ -67,6 +71,7 @@ table! {
 
     Capacity: CKR_SESSION_COUNT CKR_DEVICE_MEMORY CKR_TOKEN_RESOURCE_EXCEEDED;
 
+    // Of C_Login. From any other call they cost no try of the PIN, and may pass: they are suspect.
     Final: CKR_PIN_INCORRECT CKR_PIN_INVALID CKR_PIN_LEN_RANGE CKR_PIN_EXPIRED CKR_PIN_LOCKED CKR_PIN_TOO_WEAK
         CKR_USER_PIN_NOT_INITIALIZED CKR_NEW_PIN_MODE CKR_NEXT_OTP;
 }
@@ -80,9 +85,13 @@ static BY_ERROR: LazyLock<Vec<(RvError, &'static str, Rung)>> = LazyLock::new(||
     TABLE.iter().filter_map(error).collect()
 });
 
-/// The rung of a return code. A vendor's own code, and one that no standard knows, is suspect.
-pub(super) fn rung(code: RvError) -> Rung {
-    find(code).map_or(Suspect, |(_, _, rung)| *rung)
+/// The rung of a return code of this function. A vendor's own code, and one that no standard knows, is suspect.
+pub(super) fn rung(function: Option<Function>, code: RvError) -> Rung {
+    match find(code).map_or(Suspect, |(_, _, rung)| *rung) {
+        // A session that is logged in tries no PIN: whatever the token means by it, it is not a refused try.
+        Final if !matches!(function, Some(Function::Login)) => Suspect,
+        rung => rung,
+    }
 }
 
 /// The code's name in the standard, or its number.
@@ -118,7 +127,18 @@ mod tests {
         }
         for (code, name, rung) in TABLE {
             let Rv::Error(error) = Rv::from(*code) else { continue };
-            assert_eq!((super::rung(error), super::name(error).as_str()), (*rung, *name));
+            assert_eq!((super::rung(Some(Function::Login), error), super::name(error).as_str()), (*rung, *name));
+        }
+    }
+
+    #[test]
+    fn only_a_login_is_final() {
+        for (code, _, rung) in TABLE {
+            let Rv::Error(error) = Rv::from(*code) else { continue };
+            for function in [Function::SignInit, Function::Sign, Function::OpenSession, Function::FindObjectsInit] {
+                let expected = if *rung == Final { Suspect } else { *rung };
+                assert_eq!(super::rung(Some(function), error), expected, "{error:?} of {function:?}");
+            }
         }
     }
 
@@ -140,7 +160,7 @@ mod tests {
             (RvError::PinIncorrect, Final),
             (RvError::PinLocked, Final),
         ] {
-            assert_eq!(rung(code), expected, "{code:?}");
+            assert_eq!(rung(Some(Function::Login), code), expected, "{code:?}");
         }
         assert_eq!(name(RvError::VendorDefined(0x8000_0042)), "CKR_VENDOR_DEFINED (0x80000042)");
         assert_eq!(name(RvError::UnknownErrorCode(0x7777)), "0x00007777");

@@ -4,7 +4,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -16,7 +16,8 @@ use super::{
     Error, Key, KeyUri, Token,
     ladder::Rung,
     module::lock,
-    queue::{Job, Made, Queue},
+    queue::{Job, Queue},
+    worker::{Leaving, Worker},
 };
 use crate::signer::{PublicKey, SignError};
 
@@ -24,12 +25,18 @@ use crate::signer::{PublicKey, SignError};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The pause after the token had no room for more sessions, while some work.
+/// The longest pause while some sessions work and the token opens no more: it may have no room, whatever it says.
 const CAPACITY_PAUSE: Duration = Duration::from_secs(30);
+
+/// How long a token is out before the module is initialised again under others that work, and the longest pause before
+/// that is done once more, after doubling. Many modules see a token that came back only then; the others are without
+/// sessions for a moment.
+const FIRST_FORCED: Duration = Duration::from_secs(15);
+const LONGEST_FORCED: Duration = Duration::from_secs(3600);
 
 /// How many failures of one session in a row open the breaker. More than one, because errors pass; few, because each
 /// costs the requests in flight time.
-const SUSPICIOUS: u32 = 3;
+pub(super) const SUSPICIOUS: u32 = 3;
 
 /// What is the same for all tokens of a pool.
 pub(super) struct Shared {
@@ -53,72 +60,8 @@ impl Shared {
         }
     }
 
-    fn micros(&self) -> u64 {
+    pub(super) fn micros(&self) -> u64 {
         self.started.elapsed().as_micros() as u64
-    }
-}
-
-/// A thread that calls the HSM, as the supervisor sees it.
-pub(super) struct Duty {
-    member: Arc<Member>,
-    signs: bool,
-    /// When its call began, in microseconds since the pool was started, plus one; 0 while it is not in a call.
-    since: AtomicU64,
-    /// What it signs. Whoever takes the job out answers it: the thread, or the supervisor when the call hangs.
-    job: Mutex<Option<Job>>,
-    /// Its call hung, and it was replaced: it only ends.
-    abandoned: AtomicBool,
-    /// It gave a wrong signature: it signs no more.
-    condemned: AtomicBool,
-}
-
-impl Duty {
-    fn new(member: &Arc<Member>, signs: bool) -> Arc<Duty> {
-        Arc::new(Duty {
-            member: Arc::clone(member),
-            signs,
-            since: AtomicU64::new(0),
-            job: Mutex::default(),
-            abandoned: AtomicBool::new(false),
-            condemned: AtomicBool::new(false),
-        })
-    }
-
-    fn begin(&self) {
-        self.since.store(self.member.shared.micros() + 1, Ordering::Release);
-    }
-
-    fn end(&self) {
-        self.since.store(0, Ordering::Release);
-    }
-
-    fn is_abandoned(&self) -> bool {
-        self.abandoned.load(Ordering::Acquire)
-    }
-
-    /// Its signature did not verify.
-    pub(super) fn condemn(&self) {
-        let member = &self.member;
-        counter!("birthmark_hsm_wrong_signatures_total", &member.labels).increment(1);
-        if self.condemned.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        tracing::error!(
-            issuer = member.shared.issuer,
-            token = member.name,
-            "the HSM gave a wrong signature; its session is taken out and the certificate is signed again"
-        );
-        if member.wrong.fetch_add(1, Ordering::AcqRel) + 1 >= SUSPICIOUS as usize {
-            member.open_breaker(&Error::SignatureWrong { label: member.uri.key.to_string() });
-        }
-        member.shared.queue.wake_all();
-    }
-
-    /// Its signature verified.
-    pub(super) fn commend(&self) {
-        if self.member.wrong.load(Ordering::Relaxed) != 0 {
-            self.member.wrong.store(0, Ordering::Relaxed);
-        }
     }
 }
 
@@ -138,15 +81,15 @@ pub(super) struct Member {
     pub(super) uri: KeyUri,
     /// What logs and metrics call it.
     pub(super) name: String,
-    labels: [(&'static str, String); 2],
+    pub(super) labels: [(&'static str, String); 2],
     /// How many threads should sign.
     sessions: AtomicUsize,
     /// Wrong signatures without a right one between.
-    wrong: AtomicUsize,
+    pub(super) wrong: AtomicUsize,
     /// Says the same as `state.breaker`, for the threads between two messages.
-    stopped: AtomicBool,
+    pub(super) stopped: AtomicBool,
     state: Mutex<State>,
-    sign_seconds: Histogram,
+    pub(super) sign_seconds: Histogram,
     gauge_sessions: Gauge,
     gauge_breaker: Gauge,
     gauge_hung: Gauge,
@@ -156,10 +99,16 @@ struct State {
     /// Kept from the first time it was opened: it knows whether the PIN was refused.
     token: Option<Arc<Token>>,
     breaker: Breaker,
-    duties: Vec<Arc<Duty>>,
+    workers: Vec<Arc<Worker>>,
     /// When it may be tried again to have all sessions, and the pause after that.
     next_attempt: Instant,
     pause: Duration,
+    /// How often it was tried to open sessions, attempts under way included.
+    attempts: u64,
+    /// It was said that there are fewer sessions than wanted.
+    short: bool,
+    /// While the token is out: when the module is initialised again though others work, and the pause after that.
+    forced: Option<(Instant, Duration)>,
 }
 
 impl Member {
@@ -185,17 +134,27 @@ impl Member {
             state: Mutex::new(State {
                 token: None,
                 breaker: Breaker::Closed,
-                duties: Vec::new(),
+                workers: Vec::new(),
                 next_attempt: Instant::now(),
                 pause: FIRST_PAUSE,
+                attempts: 0,
+                short: false,
+                forced: None,
             }),
         })
     }
 
     /// Opens the token and the key in it, and checks that it is the expected one and signs.
     pub(super) fn open_key(&self) -> Result<(Arc<Token>, Key), Error> {
-        let token = Token::open(&self.uri.token, &self.shared.base_dir)?;
-        lock(&self.state).token = Some(Arc::clone(&token));
+        // Kept before its login: it knows that its PIN was refused.
+        let token = Token::find(&self.uri.token, &self.shared.base_dir)?;
+        if lock(&self.state).token.replace(Arc::clone(&token)).is_none() {
+            // Once: the token of a member may be another one later, its module not.
+            let shared = Arc::downgrade(&self.shared);
+            let wake = move || shared.upgrade().inspect(|shared| shared.queue.wake_all()).is_some();
+            token.module().on_probe(wake);
+        }
+        token.ensure_login()?;
         let key = self.reopen(&token)?;
         token.must_have_mechanism(key.algorithm())?;
         key.test()?;
@@ -203,7 +162,7 @@ impl Member {
     }
 
     /// A new session with the same key: not one that was put in its place meanwhile.
-    fn reopen(&self, token: &Arc<Token>) -> Result<Key, Error> {
+    pub(super) fn reopen(&self, token: &Arc<Token>) -> Result<Key, Error> {
         let key = Key::open(token, &self.uri.key)?;
         key.must_match(&self.shared.expected)?;
         Ok(key)
@@ -251,7 +210,7 @@ impl Member {
     /// How many threads there are that may still end by themselves soon.
     pub(super) fn threads(&self) -> usize {
         let state = lock(&self.state);
-        state.duties.len() - state.hung()
+        state.workers.len() - state.hung()
     }
 
     pub(super) fn count(&self, error: &Error) {
@@ -273,6 +232,7 @@ impl Member {
                 if *breaker == Breaker::Closed {
                     tracing::error!(issuer, token, %error, "the HSM is out; it is probed until it signs again");
                     (state.next_attempt, state.pause) = (Instant::now(), FIRST_PAUSE);
+                    state.forced = Some((Instant::now() + FIRST_FORCED, 2 * FIRST_FORCED));
                 }
                 state.breaker = Breaker::Open(error.to_string());
             }
@@ -284,13 +244,14 @@ impl Member {
         self.shared.look();
     }
 
-    fn close_breaker(&self) {
+    pub(super) fn close_breaker(&self) {
         let mut state = lock(&self.state);
         if state.breaker != Breaker::Closed {
             tracing::info!(issuer = self.shared.issuer, token = self.name, "the HSM signs again");
         }
         state.breaker = Breaker::Closed;
         state.pause = FIRST_PAUSE;
+        state.forced = None;
         self.wrong.store(0, Ordering::Release);
         self.stopped.store(false, Ordering::Release);
         self.gauge_breaker.set(0.0);
@@ -307,19 +268,12 @@ impl Member {
     fn give_up_what_hangs(&self) {
         let now = self.shared.micros();
         let limit = self.shared.call_limit.as_micros() as u64;
-        let hangs = |duty: &Arc<Duty>| {
-            let since = duty.since.load(Ordering::Acquire);
-            since != 0 && now.saturating_sub(since) > limit && !duty.is_abandoned()
+        let hangs = |worker: &Arc<Worker>| {
+            !worker.is_abandoned() && worker.in_call_since().is_some_and(|since| now.saturating_sub(since) > limit)
         };
-        let hanging: Vec<_> = lock(&self.state).duties.iter().filter(|duty| hangs(duty)).cloned().collect();
-        for duty in hanging {
-            duty.abandoned.store(true, Ordering::Release);
-            let job = lock(&duty.job).take();
-            if duty.signs
-                && let Some(token) = &lock(&self.state).token
-            {
-                token.module().works(false);
-            }
+        let hanging: Vec<_> = lock(&self.state).workers.iter().filter(|worker| hangs(worker)).cloned().collect();
+        for worker in hanging {
+            let job = worker.abandon();
             counter!("birthmark_hsm_hung_calls_total", &self.labels).increment(1);
             tracing::error!(
                 issuer = self.shared.issuer,
@@ -338,8 +292,9 @@ impl Member {
         let missing = state.working() < self.target();
         if !missing {
             state.pause = FIRST_PAUSE;
+            state.short = false;
         }
-        let recovering = state.duties.iter().any(|duty| !duty.signs && !duty.is_abandoned());
+        let recovering = state.workers.iter().any(|worker| !worker.signs && !worker.is_abandoned());
         let waits = Instant::now() < state.next_attempt;
         if !missing || recovering || waits || self.shared.queue.is_closed() {
             return;
@@ -355,47 +310,40 @@ impl Member {
             }
             return;
         }
+        state.attempts += 1;
         state.next_attempt = Instant::now() + state.pause;
-        state.pause = (state.pause * 2).min(LONGEST_PAUSE);
-        let duty = Duty::new(self, false);
-        state.duties.push(Arc::clone(&duty));
+        let longest = if state.working() > 0 { CAPACITY_PAUSE } else { LONGEST_PAUSE };
+        state.pause = (state.pause * 2).min(longest);
+        let worker = Worker::recovering(self);
+        state.workers.push(Arc::clone(&worker));
         drop(state);
-        let recovery = Arc::clone(&duty);
+        let recovery = Leaving(worker);
         let spawned = thread::Builder::new().name("hsm-recovery".into()).spawn(move || {
-            recovery.begin();
-            recovery.recover();
-            recovery.leave();
+            recovery.0.begin();
+            recovery.0.recover();
+            drop(recovery);
         });
         if let Err(error) = spawned {
             tracing::error!(%error, "cannot start a thread");
-            duty.leave();
         }
     }
 
-    fn start_signing(self: &Arc<Self>, token: &Arc<Token>, key: Key) -> Result<(), Error> {
-        let duty = Duty::new(self, true);
-        lock(&self.state).duties.push(Arc::clone(&duty));
-        let module = Arc::clone(token.module());
-        module.works(true);
-        let (thread_duty, token) = (Arc::clone(&duty), Arc::clone(token));
+    pub(super) fn start_signing(self: &Arc<Self>, token: &Arc<Token>, key: Key) -> Result<(), Error> {
+        let worker = Worker::signing(self, token.module());
+        lock(&self.state).workers.push(Arc::clone(&worker));
+        let (ending, token) = (Leaving(Arc::clone(&worker)), Arc::clone(token));
         let spawned = thread::Builder::new().name(format!("hsm-{}", self.shared.issuer)).spawn(move || {
-            thread_duty.sign(&token, key);
-            if !thread_duty.is_abandoned() {
-                token.module().works(false);
-            }
+            ending.0.sign(&token, key);
             // With the last of them the anchor session is closed, which is a call too.
             drop(token);
-            thread_duty.leave();
+            drop(ending);
         });
-        spawned.map(drop).map_err(|error| {
-            module.works(false);
-            duty.leave();
-            Error::Thread(error)
-        })
+        // A thread that was not started has dropped what tells of its end.
+        spawned.map(drop).map_err(Error::Thread)
     }
 
     /// Has a job signed by another thread or token, or answers it if its time is over.
-    fn fail(&self, mut job: Job, reason: &str) {
+    pub(super) fn fail(&self, mut job: Job, reason: &str) {
         let failed_at = *job.failed_at.get_or_insert_with(Instant::now);
         if failed_at.elapsed() < self.shared.wait {
             self.shared.queue.put_back(job);
@@ -406,184 +354,97 @@ impl Member {
     }
 }
 
+/// Recovery, as [`Worker::recover`] steers it.
+impl Member {
+    /// Sessions are missing while others work: the token may have no room for more, whatever code it says that in.
+    pub(super) fn run_short(&self, error: &Error) {
+        let mut state = lock(&self.state);
+        if error.rung() == Rung::Capacity {
+            state.next_attempt = Instant::now() + CAPACITY_PAUSE;
+        }
+        let (issuer, token, sessions, wanted) = (&self.shared.issuer, &self.name, state.working(), self.target());
+        if !std::mem::replace(&mut state.short, true) {
+            tracing::warn!(
+                issuer,
+                token,
+                sessions,
+                wanted,
+                %error,
+                "the HSM opens no more sessions; signing goes on with those that work, and more are tried from time to time"
+            );
+        }
+    }
+
+    /// Whether the token has been out for so long that its module is initialised again though others work with it, after
+    /// this failure, which an initialisation may mend.
+    pub(super) fn may_force(&self, error: &Error) -> bool {
+        let mut state = lock(&self.state);
+        let now = Instant::now();
+        match state.forced {
+            Some((at, pause)) if at <= now && error.may_pass() => {
+                state.forced = Some((now + pause, (2 * pause).min(LONGEST_FORCED)));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// An operator asks for one more attempt: allows one more try of the PIN if it was refused, and wakes the supervisor.
+    /// Gives the number of attempts before it. It calls the HSM.
+    ///
+    /// # Errors
+    /// Why the PIN is not tried.
+    pub(super) fn retry(&self, same_pin: bool) -> Result<u64, Error> {
+        if let Some(token) = self.token() {
+            token.allow_login(&self.uri.token, &self.shared.base_dir, same_pin)?;
+        }
+        let mut state = lock(&self.state);
+        let attempts = state.attempts;
+        if let Breaker::Final(reason) = &state.breaker {
+            state.breaker = Breaker::Open(reason.clone());
+        }
+        (state.next_attempt, state.pause) = (Instant::now(), FIRST_PAUSE);
+        drop(state);
+        self.shared.look();
+        Ok(attempts)
+    }
+
+    /// Whether a token that is out has not had an attempt since there were so many.
+    pub(super) fn is_trying(&self, attempts: u64) -> bool {
+        let state = lock(&self.state);
+        let under_way = state.workers.iter().any(|worker| !worker.signs && !worker.is_abandoned());
+        state.breaker != Breaker::Closed && (state.attempts <= attempts || under_way)
+    }
+
+    /// The token, if it was ever found.
+    pub(super) fn token(&self) -> Option<Arc<Token>> {
+        lock(&self.state).token.clone()
+    }
+
+    /// Has the supervisor try again at once.
+    pub(super) fn try_now(&self) {
+        lock(&self.state).next_attempt = Instant::now();
+        self.shared.look();
+    }
+
+    /// A thread has ended.
+    pub(super) fn remove(&self, worker: &Arc<Worker>) {
+        lock(&self.state).workers.retain(|other| !Arc::ptr_eq(other, worker));
+        self.shared.look();
+    }
+}
+
 impl State {
     fn working(&self) -> usize {
-        self.duties.iter().filter(|duty| duty.signs && !duty.is_abandoned()).count()
+        self.workers.iter().filter(|worker| worker.signs && !worker.is_abandoned()).count()
     }
 
     fn hung(&self) -> usize {
-        self.duties.iter().filter(|duty| duty.is_abandoned()).count()
+        self.workers.iter().filter(|worker| worker.is_abandoned()).count()
     }
 }
 
 /// The answer to a message that the HSM cannot sign now.
 pub(super) fn unavailable(reason: String) -> SignError {
     SignError::Unavailable { reason, retry_after: Duration::from_secs(1) }
-}
-
-/// What the threads do.
-impl Duty {
-    /// Signs job after job, until the token is out or the session cannot be replaced.
-    fn sign(self: &Arc<Self>, token: &Arc<Token>, key: Key) {
-        let member = &self.member;
-        let shared = &member.shared;
-        let ended = || member.stopped.load(Ordering::Acquire) || self.is_abandoned();
-        let condemned = || self.condemned.load(Ordering::Acquire);
-        let mut key = key;
-        let mut failures = 0;
-        loop {
-            let Some(job) = shared.queue.next(|| ended() || condemned()) else {
-                // Closing the session is a call too.
-                self.begin();
-                drop(key);
-                if ended() || !condemned() {
-                    return self.end();
-                }
-                let tested = self.replace_session(token).filter(|key| key.test().is_ok());
-                self.end();
-                let Some(tested) = tested else { return };
-                self.condemned.store(false, Ordering::Release);
-                key = tested;
-                continue;
-            };
-            let input = job.input.clone();
-            *lock(&self.job) = Some(job);
-            let began = Instant::now();
-            self.begin();
-            let made = key.sign_input(&input);
-            let took = began.elapsed();
-            self.end();
-            // Without it the call hung, and the supervisor had it signed elsewhere.
-            let Some(job) = lock(&self.job).take() else { return };
-            match made {
-                Ok(signature) => {
-                    failures = 0;
-                    // A signature that nobody waits for is not kept.
-                    drop(job.reply.send(Ok(Made { signature, by: Arc::clone(self), room: job.room })));
-                    member.sign_seconds.record(took);
-                }
-                Err(error) => {
-                    member.count(&error);
-                    failures += 1;
-                    tracing::warn!(issuer = shared.issuer, token = member.name, %error, "an HSM session failed");
-                    let out = match error.rung() {
-                        Rung::Breaker | Rung::Final => true,
-                        Rung::Fine | Rung::NewSession | Rung::Suspect | Rung::Capacity => failures >= SUSPICIOUS,
-                    };
-                    if out {
-                        // First, so that no thread of this token gets the job.
-                        member.open_breaker(&error);
-                    }
-                    member.fail(job, &error.to_string());
-                    self.begin();
-                    key.discard(&error);
-                    let reopened = if out { None } else { self.replace_session(token) };
-                    self.end();
-                    match reopened {
-                        Some(reopened) if !self.is_abandoned() => key = reopened,
-                        _ => return,
-                    }
-                }
-            }
-        }
-    }
-
-    fn replace_session(&self, token: &Arc<Token>) -> Option<Key> {
-        let error = match self.member.reopen(token) {
-            Ok(key) => return Some(key),
-            Err(error) => error,
-        };
-        let member = &self.member;
-        member.count(&error);
-        // If there are others they go on; the supervisor has the missing session opened again.
-        let alone = member.working() <= 1;
-        let of_session = matches!(error.rung(), Rung::Capacity | Rung::NewSession | Rung::Suspect);
-        if (alone || !of_session) && !self.is_abandoned() {
-            member.open_breaker(&error);
-        }
-        None
-    }
-
-    /// Opens the sessions that are missing, after a test signature, and has threads sign with them.
-    fn recover(self: &Arc<Self>) {
-        let member = &self.member;
-        let error = match self.fill() {
-            Ok(()) => return,
-            Err(error) => error,
-        };
-        if self.is_abandoned() {
-            return;
-        }
-        member.count(&error);
-        match error.rung() {
-            Rung::Capacity if member.working() > 0 => {
-                let (sessions, wanted) = (member.working(), member.target());
-                let issuer = &member.shared.issuer;
-                tracing::warn!(issuer, token = member.name, sessions, wanted, "the HSM has no room for more sessions");
-                lock(&member.state).next_attempt = Instant::now() + CAPACITY_PAUSE;
-            }
-            Rung::Final => member.open_breaker(&error),
-            _ => {
-                if member.working() == 0 {
-                    member.open_breaker(&error);
-                }
-                self.start_module_again();
-            }
-        }
-    }
-
-    fn fill(self: &Arc<Self>) -> Result<(), Error> {
-        let member = &self.member;
-        let (token, key) = member.open_key()?;
-        let mut key = Some(key);
-        loop {
-            // A call hung meanwhile, and another thread does this.
-            if self.is_abandoned() || member.shared.queue.is_closed() {
-                return Ok(());
-            }
-            self.begin();
-            let next = match key.take() {
-                Some(key) => key,
-                None => member.reopen(&token)?,
-            };
-            if self.is_abandoned() {
-                return Ok(());
-            }
-            member.close_breaker();
-            member.start_signing(&token, next)?;
-            if member.working() >= member.target() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// The last resort: many modules find a token that was away only then. The next probe says whether it helped.
-    fn start_module_again(&self) {
-        let member = &self.member;
-        self.begin();
-        let token = lock(&member.state).token.clone();
-        let again = match token {
-            Some(token) => token.module().start_again(),
-            // Not even once found: the module itself may have refused.
-            None => super::module::Module::open(&member.uri.token.module_in(&member.shared.base_dir))
-                .and_then(|module| module.start_again()),
-        };
-        match again {
-            Ok(true) => {
-                lock(&member.state).next_attempt = Instant::now();
-                member.shared.look();
-            }
-            Ok(false) => {}
-            Err(error) => {
-                member.count(&error);
-                tracing::warn!(issuer = member.shared.issuer, token = member.name, %error, "not initialised again");
-            }
-        }
-    }
-
-    /// The thread ends.
-    fn leave(self: &Arc<Self>) {
-        lock(&self.member.state).duties.retain(|duty| !Arc::ptr_eq(duty, self));
-        self.member.shared.look();
-    }
 }

@@ -4,6 +4,7 @@
 //! its own session, and [`Pool`] signs with several of them. [`generate()`] makes new keys, and [`RcgenKey`] lets rcgen
 //! sign CA and station certificates with a key that never leaves the HSM.
 
+mod attributes;
 mod call;
 mod check;
 mod error;
@@ -12,11 +13,15 @@ mod key;
 mod ladder;
 mod member;
 mod module;
+mod pin;
 mod pool;
+mod public_half;
 mod queue;
 mod rcgen_key;
 mod sessions;
+mod token;
 mod uri;
+mod worker;
 
 /// What keeps the log readable: cryptoki logs each return code that it has no name for as an error; what matters of them,
 /// we say.
@@ -26,8 +31,10 @@ pub use check::{Check, Outcome, check};
 pub use error::Error;
 pub use generate::generate;
 pub use key::Key;
-pub use module::{ModuleInfo, Token, TokenIdentity, end_process};
+pub use module::end_process;
+pub use pin::{PinFault, read_secret};
 pub use pool::{Pool, PoolSettings, within};
 pub use rcgen_key::RcgenKey;
 pub use sessions::Sessions;
-pub use uri::{KeyQuery, KeyUri, TokenUri, UriError, read_secret};
+pub use token::{ModuleInfo, Token, TokenIdentity};
+pub use uri::{KeyQuery, KeyUri, TokenUri, UriError};

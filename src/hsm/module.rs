@@ -1,12 +1,11 @@
-//! PKCS#11 modules and the tokens that this process is logged in to.
+//! PKCS#11 modules: loaded once, initialised, and initialised again when that is the last resort.
 
 use std::{
     collections::HashMap,
-    fmt,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError, Weak,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
     thread,
@@ -14,25 +13,20 @@ use std::{
 };
 
 use cryptoki::{
-    context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11},
+    context::{CInitializeArgs, CInitializeFlags, Pkcs11},
     error::RvError,
-    mechanism::MechanismType,
     object::ObjectHandle,
-    session::{Session, SessionState, UserType},
+    session::Session,
     slot::Slot,
-    types::AuthPin,
 };
-use cryptoki_sys::{
-    CK_FLAGS, CK_TOKEN_INFO, CKF_ERROR_STATE, CKF_LOGIN_REQUIRED, CKF_TOKEN_INITIALIZED, CKF_USER_PIN_FINAL_TRY,
-    CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED,
-};
+use cryptoki_sys::CKF_TOKEN_INITIALIZED;
 
 use super::{
-    Error, TokenUri,
+    Error, Token, TokenUri,
     call::{self, Calls, LONGEST_SIGNATURE, SignMechanism},
-    ladder::{self, Rung},
+    ladder::Rung,
+    token::{TokenIdentity, TokenInfo},
 };
-use crate::signer::SignatureAlgorithm;
 
 /// The modules of this process by canonical path. PKCS#11 knows one context per process and module: a second
 /// `C_Initialize` fails at best. They stay loaded.
@@ -40,6 +34,9 @@ static MODULES: OnceLock<Mutex<HashMap<PathBuf, Arc<Module>>>> = OnceLock::new()
 
 /// How long to wait for calls to return before the module is finalized, and the least time between two times.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// How long a call waits before it looks again whether the module is being initialised.
+const STEP: Duration = Duration::from_millis(1);
 
 /// Finalizes every module and ends the process with this exit code, without what C libraries do when a process returns
 /// from `main`: OpenSSL, on which many modules stand, frees what threads that are still ending use, and a call that hangs
@@ -63,21 +60,30 @@ pub fn end_process(code: u8) -> ! {
     call::exit_at_once(code)
 }
 
+type Waker = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// A loaded PKCS#11 module.
 pub(super) struct Module {
-    path: PathBuf,
-    context: Pkcs11,
-    calls: Calls,
+    pub(super) path: PathBuf,
+    pub(super) context: Pkcs11,
+    pub(super) calls: Calls,
     /// Whether the module is initialised. Every call holds it shared: `C_Finalize` under a running call is undefined
     /// (PKCS#11 v2.40 section 5.4). It is only ever tried for exclusive use, so that a call that hangs blocks no other.
     initialised: RwLock<bool>,
+    /// Somebody wants the module alone: new calls wait, or the busy sessions of one token would never let it happen.
+    wanted_alone: AtomicBool,
     /// How often it was initialised. The sessions of an older generation are void.
     generation: AtomicU64,
     initialised_at: Mutex<Option<Instant>>,
-    /// How many sessions sign now, of all pools.
+    /// How many sessions count as working, of all pools.
     working: AtomicUsize,
+    /// How often the idle sessions were asked to sign something, and when last.
+    probes: AtomicU64,
+    probed_at: Mutex<Option<Instant>>,
+    /// Each wakes the idle threads of a pool; false when the pool is gone.
+    wakers: Mutex<Vec<Waker>>,
     /// The tokens in use: all who open the same token share one login.
-    tokens: Mutex<HashMap<TokenIdentity, Weak<Token>>>,
+    pub(super) tokens: Mutex<HashMap<TokenIdentity, Weak<Token>>>,
 }
 
 impl Module {
@@ -109,9 +115,13 @@ impl Module {
             context,
             calls,
             initialised: RwLock::new(false),
+            wanted_alone: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             initialised_at: Mutex::default(),
             working: AtomicUsize::new(0),
+            probes: AtomicU64::new(0),
+            probed_at: Mutex::default(),
+            wakers: Mutex::default(),
             tokens: Mutex::default(),
         })
     }
@@ -142,17 +152,20 @@ impl Module {
         }
     }
 
-    /// Waits until no call is in the module.
+    /// Waits until no call is in the module; new ones wait meanwhile.
     fn alone(&self) -> Result<RwLockWriteGuard<'_, bool>, Error> {
         let deadline = Instant::now() + QUIET;
-        loop {
+        self.wanted_alone.store(true, Ordering::Release);
+        let alone = loop {
             match self.initialised.try_write() {
-                Ok(guard) => return Ok(guard),
-                Err(TryLockError::Poisoned(guard)) => return Ok(guard.into_inner()),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(QUIET / 200),
-                Err(TryLockError::WouldBlock) => return Err(Error::ModuleBusy { path: self.path.clone() }),
+                Ok(guard) => break Ok(guard),
+                Err(TryLockError::Poisoned(guard)) => break Ok(guard.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(STEP),
+                Err(TryLockError::WouldBlock) => break Err(Error::ModuleBusy { path: self.path.clone() }),
             }
-        }
+        };
+        self.wanted_alone.store(false, Ordering::Release);
+        alone
     }
 
     fn finalize(&self, initialised: &mut bool) {
@@ -165,35 +178,64 @@ impl Module {
         }
     }
 
-    /// Finalizes the module and initialises it again, as a last resort: only if no session of any pool works with it, and
-    /// not again and again. Gives whether it was done.
+    /// Finalizes the module and initialises it again, as a last resort: unless sessions work with it, and not again and
+    /// again. Idle sessions that count as working are asked to sign, so that those whose handles are void are found; the
+    /// next attempt then sees how many are left. With `though_others_work` it is done even so: their sessions are void
+    /// then, and opened again before the next message. Gives whether it was done.
     ///
     /// # Errors
     /// If calls do not return, or the module refuses.
-    pub(super) fn start_again(&self) -> Result<bool, Error> {
+    pub(super) fn start_again(&self, though_others_work: bool) -> Result<bool, Error> {
         let recent = lock(&self.initialised_at).is_some_and(|at| at.elapsed() < QUIET);
-        if recent || self.working.load(Ordering::Acquire) > 0 {
+        if recent {
+            return Ok(false);
+        }
+        let working = self.working.load(Ordering::Acquire);
+        if working > 0 && !though_others_work {
+            self.probe_idle();
             return Ok(false);
         }
         let generation = self.generation();
-        tracing::warn!(module = %self.path.display(), "the PKCS#11 module is finalized and initialised again");
-        self.initialise(Some(generation)).map(|()| true)
+        tracing::warn!(module = %self.path.display(), working, "the PKCS#11 module is finalized and initialised again");
+        let again = self.initialise(Some(generation));
+        // Their sessions are void now: they are opened again before somebody needs them.
+        self.wake_idle();
+        again.map(|()| true)
     }
 
-    fn generation(&self) -> u64 {
+    /// Has the threads that wait for work look whether their sessions still sign: a handle that became void is only
+    /// found by using it.
+    pub(super) fn probe_idle(&self) {
+        let mut probed_at = lock(&self.probed_at);
+        if probed_at.is_some_and(|at| at.elapsed() < QUIET) {
+            return;
+        }
+        *probed_at = Some(Instant::now());
+        drop(probed_at);
+        self.wake_idle();
+    }
+
+    fn wake_idle(&self) {
+        self.probes.fetch_add(1, Ordering::AcqRel);
+        lock(&self.wakers).retain(|wake| wake());
+    }
+
+    /// The number of the newest probe: a session that has signed since it was asked for has answered it.
+    pub(super) fn probes(&self) -> u64 {
+        self.probes.load(Ordering::Acquire)
+    }
+
+    /// `wake` is called when idle threads are to look at [`Module::probes`], until it gives false.
+    pub(super) fn on_probe(&self, wake: impl Fn() -> bool + Send + Sync + 'static) {
+        lock(&self.wakers).push(Box::new(wake));
+    }
+
+    pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Counts a session that signs.
-    pub(super) fn works(&self, works: bool) {
-        match works {
-            true => self.working.fetch_add(1, Ordering::AcqRel),
-            false => self.working.fetch_sub(1, Ordering::AcqRel),
-        };
-    }
-
     /// Calls into the module.
-    fn call<T>(
+    pub(super) fn call<T>(
         &self,
         doing: &'static str,
         call: impl FnOnce(&Pkcs11) -> cryptoki::error::Result<T>,
@@ -202,16 +244,23 @@ impl Module {
         call(&self.context).map_err(Error::doing(doing))
     }
 
-    fn token_info(&self, slot: Slot) -> Result<TokenInfo, Error> {
+    pub(super) fn token_info(&self, slot: Slot) -> Result<TokenInfo, Error> {
         const DOING: &str = "reading a token's description";
         let _inside = self.enter(DOING, None)?;
-        self.calls.token_info(slot.into()).map(TokenInfo).map_err(|failure| Error::call(DOING, failure))
+        self.calls.token_info(slot.into()).map(TokenInfo::new).map_err(|failure| Error::call(DOING, failure))
     }
 
     /// Keeps the module initialised while the guard lives.
-    fn enter(&self, doing: &'static str, generation: Option<u64>) -> Result<RwLockReadGuard<'_, bool>, Error> {
+    pub(super) fn enter(
+        &self,
+        doing: &'static str,
+        generation: Option<u64>,
+    ) -> Result<RwLockReadGuard<'_, bool>, Error> {
+        while self.wanted_alone.load(Ordering::Acquire) {
+            thread::sleep(STEP);
+        }
         let initialised = self.initialised.read().unwrap_or_else(PoisonError::into_inner);
-        let failed = |code| Error::Call { doing, call: "the call".into(), code };
+        let failed = |code| Error::Call { doing, function: None, code };
         if generation.is_some_and(|generation| generation != self.generation()) {
             return Err(failed(RvError::SessionHandleInvalid));
         }
@@ -221,7 +270,7 @@ impl Module {
         Ok(initialised)
     }
 
-    fn find_slot(&self, uri: &TokenUri) -> Result<(Slot, TokenIdentity), Error> {
+    pub(super) fn find_slot(&self, uri: &TokenUri) -> Result<(Slot, TokenIdentity), Error> {
         let slots = self.call("listing the tokens", |context| context.get_slots_with_token())?;
         let tokens = slots
             .into_iter()
@@ -244,12 +293,28 @@ impl Module {
     }
 }
 
+/// A session that counts as working, until it is dropped.
+pub(super) struct Working(Arc<Module>);
+
+impl Working {
+    pub(super) fn new(module: &Arc<Module>) -> Working {
+        module.working.fetch_add(1, Ordering::AcqRel);
+        Working(Arc::clone(module))
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.working.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// A session, which is closed when dropped unless its handle is void.
 pub(super) struct TokenSession {
-    module: Arc<Module>,
-    generation: u64,
+    pub(super) module: Arc<Module>,
+    pub(super) generation: u64,
     /// Taken out only by drop.
-    session: Option<Session>,
+    pub(super) session: Option<Session>,
 }
 
 impl TokenSession {
@@ -281,7 +346,7 @@ impl TokenSession {
         let _inside = self.module.enter(doing, Some(self.generation))?;
         match &self.session {
             Some(session) => call(&self.module.calls, session),
-            None => Err(Error::Call { doing, call: "the call".into(), code: RvError::SessionClosed }),
+            None => Err(Error::Call { doing, function: None, code: RvError::SessionClosed }),
         }
     }
 
@@ -300,297 +365,6 @@ impl Drop for TokenSession {
             Err(_) => std::mem::forget(self.session.take()),
         }
     }
-}
-
-/// A token that this process is logged in to.
-pub struct Token {
-    module: Arc<Module>,
-    identity: TokenIdentity,
-    pin: AuthPin,
-    login: Mutex<Login>,
-}
-
-/// One thread at a time logs in, and all see how it went.
-struct Login {
-    /// Where the token was seen last; a module that was initialised again may have another number for it.
-    slot: Slot,
-    /// Stays open so that the token keeps the login and the object handles while other sessions come and go.
-    anchor: Option<TokenSession>,
-    /// Once the PIN was refused, no thread of this process tries it again: the tries are few.
-    refused: Option<RvError>,
-    /// How often `C_Login` was called.
-    attempts: u32,
-}
-
-impl Token {
-    /// Loads the module, finds the token and logs in. All who open the same token share it.
-    ///
-    /// Relative paths of the URI start at `base_dir`, the folder of the configuration file.
-    ///
-    /// # Errors
-    /// If the module, the token or the PIN is not there, or if the token refuses the PIN.
-    pub fn open(uri: &TokenUri, base_dir: &Path) -> Result<Arc<Token>, Error> {
-        let module = Module::open(&uri.module_in(base_dir))?;
-        let (slot, identity) = module.find_slot(uri)?;
-        let known = lock(&module.tokens).get(&identity).and_then(Weak::upgrade);
-        let token = match known {
-            Some(token) => token,
-            None => {
-                let login = Mutex::new(Login { slot, anchor: None, refused: None, attempts: 0 });
-                let pin = uri.pin(base_dir)?;
-                let token = Arc::new(Token { module: Arc::clone(&module), identity: identity.clone(), pin, login });
-                token.check_flags()?;
-                lock(&module.tokens).insert(identity, Arc::downgrade(&token));
-                token
-            }
-        };
-        lock(&token.login).slot = slot;
-        token.ensure_login()?;
-        Ok(token)
-    }
-
-    /// What the token says that it is.
-    pub fn identity(&self) -> &TokenIdentity {
-        &self.identity
-    }
-
-    /// The module behind it.
-    pub(super) fn module(&self) -> &Arc<Module> {
-        &self.module
-    }
-
-    /// What the module says that it is.
-    ///
-    /// # Errors
-    /// If the module does not answer.
-    pub fn module_info(&self) -> Result<ModuleInfo, Error> {
-        let info = self.module.call("reading the module's description", Pkcs11::get_library_info)?;
-        Ok(ModuleInfo {
-            path: self.module.path.clone(),
-            manufacturer: info.manufacturer_id().to_owned(),
-            description: info.library_description().to_owned(),
-            version: info.library_version().to_string(),
-        })
-    }
-
-    /// What the token says of itself now.
-    pub(super) fn info(&self) -> Result<TokenInfo, Error> {
-        let slot = lock(&self.login).slot;
-        self.module.token_info(slot)
-    }
-
-    /// Checks that the token can sign as a key of this algorithm must. Gives the mechanism's name.
-    ///
-    /// # Errors
-    /// If it cannot, or whatever the HSM says.
-    pub(super) fn must_have_mechanism(&self, algorithm: SignatureAlgorithm) -> Result<&'static str, Error> {
-        let slot = lock(&self.login).slot;
-        let (mechanism, name) = match algorithm {
-            SignatureAlgorithm::EcdsaP256Sha256
-            | SignatureAlgorithm::EcdsaP384Sha384
-            | SignatureAlgorithm::EcdsaP521Sha512 => (MechanismType::ECDSA, "CKM_ECDSA"),
-            SignatureAlgorithm::RsaPkcs1(_) => (MechanismType::RSA_PKCS, "CKM_RSA_PKCS"),
-            SignatureAlgorithm::RsaPss(_) => (MechanismType::RSA_PKCS_PSS, "CKM_RSA_PKCS_PSS"),
-        };
-        let all = self.module.call("listing the token's mechanisms", |context| context.get_mechanism_list(slot))?;
-        if all.contains(&mechanism) {
-            Ok(name)
-        } else {
-            Err(Error::MechanismMissing { token: self.identity.label.clone(), mechanism: name })
-        }
-    }
-
-    /// Checks what the token says of itself before a PIN is tried.
-    fn check_flags(&self) -> Result<(), Error> {
-        let info = self.info()?;
-        let token = || self.identity.label.clone();
-        let unfit = |reason| Err(Error::TokenUnfit { token: token(), reason });
-        if info.has(CKF_USER_PIN_LOCKED) {
-            return Err(Error::PinLocked { token: token() });
-        }
-        if info.has(CKF_ERROR_STATE) {
-            return unfit("it says that it is in an error state (CKF_ERROR_STATE)");
-        }
-        if info.has(CKF_LOGIN_REQUIRED) && !info.has(CKF_USER_PIN_INITIALIZED) {
-            return unfit("its user PIN is not set (CKF_USER_PIN_INITIALIZED is missing)");
-        }
-        if info.has(CKF_USER_PIN_FINAL_TRY) {
-            return unfit(
-                "only one try of its PIN is left (CKF_USER_PIN_FINAL_TRY), which is not risked; log in with the maker's tool to reset the counter",
-            );
-        }
-        Ok(())
-    }
-
-    /// How many sessions the token allows, if it says so.
-    pub(super) fn session_limit(&self) -> Option<usize> {
-        self.info().ok()?.session_limit()
-    }
-
-    /// Opens a logged-in session that reads objects and signs.
-    pub(super) fn session(&self) -> Result<TokenSession, Error> {
-        let slot = self.ensure_login()?;
-        self.open_session(|context| context.open_ro_session(slot))
-    }
-
-    /// Opens a logged-in session that may create objects.
-    pub(super) fn read_write_session(&self) -> Result<TokenSession, Error> {
-        let slot = self.ensure_login()?;
-        self.open_session(|context| context.open_rw_session(slot))
-    }
-
-    fn open_session(
-        &self,
-        open: impl FnOnce(&Pkcs11) -> cryptoki::error::Result<Session>,
-    ) -> Result<TokenSession, Error> {
-        const DOING: &str = "opening a session";
-        let _inside = self.module.enter(DOING, None)?;
-        let generation = self.module.generation();
-        let session = open(&self.module.context).map_err(Error::doing(DOING))?;
-        Ok(TokenSession { module: Arc::clone(&self.module), generation, session: Some(session) })
-    }
-
-    /// Logs in unless this process is logged in already, keeps the anchor session open, and gives the slot.
-    fn ensure_login(&self) -> Result<Slot, Error> {
-        let mut login = lock(&self.login);
-        let slot = login.slot;
-        if let Some(refusal) = login.refused {
-            return Err(self.refused(refusal));
-        }
-        // Asking is cheaper than C_Login, and with SoftHSM every C_Login rewrites a file that others read.
-        if let Some(anchor) = &login.anchor {
-            match anchor.call("looking at the anchor session", Session::get_session_info) {
-                Ok(info) if matches!(info.session_state(), SessionState::RoUser | SessionState::RwUser) => {
-                    return Ok(slot);
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    if let Some(anchor) = login.anchor.take() {
-                        anchor.discard(&error);
-                    }
-                }
-            }
-        }
-        let anchor = match login.anchor.take() {
-            Some(anchor) => anchor,
-            None => self.open_session(|context| context.open_ro_session(slot))?,
-        };
-        login.attempts += 1;
-        let outcome = anchor.call("logging in", |session| session.login(UserType::User, Some(&self.pin)));
-        login.anchor = Some(anchor);
-        let refusal = match outcome {
-            Ok(()) | Err(Error::Call { code: RvError::UserAlreadyLoggedIn, .. }) => return Ok(slot),
-            Err(Error::Call { code, .. }) if ladder::rung(code) == Rung::Final => code,
-            Err(other) => return Err(other),
-        };
-        login.refused = Some(refusal);
-        Err(self.refused(refusal))
-    }
-
-    fn refused(&self, code: RvError) -> Error {
-        let token = self.identity.label.clone();
-        match code {
-            RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange => Error::PinIncorrect { token },
-            RvError::PinLocked => Error::PinLocked { token },
-            other => Error::call("logging in", (Function::Login, other)),
-        }
-    }
-
-    /// Ends the login of the whole process, as a network HSM does that was restarted.
-    #[cfg(test)]
-    #[expect(clippy::disallowed_methods, reason = "that every session loses its login is what is tried")]
-    pub(super) fn log_out(&self) {
-        if let Some(anchor) = &lock(&self.login).anchor {
-            anchor.call("logging out", Session::logout).unwrap();
-        }
-    }
-
-    /// Changes the PIN behind the token's back.
-    #[cfg(test)]
-    pub(super) fn change_pin(&self, pin: &str) {
-        let session = self.read_write_session().unwrap();
-        session.call("changing the PIN", |session| session.set_pin(&self.pin, &AuthPin::from(pin.to_owned()))).unwrap();
-    }
-
-    #[cfg(test)]
-    pub(super) fn login_attempts(&self) -> u32 {
-        lock(&self.login).attempts
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").field("identity", &self.identity).finish_non_exhaustive()
-    }
-}
-
-/// What a token says that it is (`CK_TOKEN_INFO`), without the padding.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-pub struct TokenIdentity {
-    /// Its label.
-    pub label: String,
-    /// Its serial number.
-    pub serial: String,
-    /// Who made it.
-    pub manufacturer: String,
-    /// Its model.
-    pub model: String,
-}
-
-/// What a token says of itself (`CK_TOKEN_INFO`).
-pub(super) struct TokenInfo(CK_TOKEN_INFO);
-
-impl TokenInfo {
-    fn identity(&self) -> TokenIdentity {
-        let text = |padded: &[u8]| String::from_utf8_lossy(padded).trim_end_matches([' ', '\0']).to_owned();
-        let info = &self.0;
-        TokenIdentity {
-            label: text(&info.label),
-            serial: text(&info.serialNumber),
-            manufacturer: text(&info.manufacturerID),
-            model: text(&info.model),
-        }
-    }
-
-    /// Whether it has this flag.
-    pub(super) fn has(&self, flag: CK_FLAGS) -> bool {
-        self.0.flags & flag != 0
-    }
-
-    /// Some modules say that there is no limit, or that they do not tell, in other numbers than the standard's.
-    fn session_limit(&self) -> Option<usize> {
-        usize::try_from(self.0.ulMaxSessionCount).ok().filter(|limit| (1..1 << 20).contains(limit))
-    }
-
-    /// Its versions, for people.
-    pub(super) fn versions(&self) -> String {
-        let (hardware, firmware) = (self.0.hardwareVersion, self.0.firmwareVersion);
-        format!("hardware {}.{}, firmware {}.{}", hardware.major, hardware.minor, firmware.major, firmware.minor)
-    }
-}
-
-impl TokenIdentity {
-    fn is(&self, uri: &TokenUri, slot: Slot) -> bool {
-        let same = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
-        same(&uri.label, &self.label)
-            && same(&uri.serial, &self.serial)
-            && same(&uri.manufacturer, &self.manufacturer)
-            && same(&uri.model, &self.model)
-            && uri.slot_id.is_none_or(|id| id == slot.id())
-    }
-}
-
-/// What a PKCS#11 module says that it is (`CK_INFO`).
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct ModuleInfo {
-    /// The library's canonical path.
-    pub path: PathBuf,
-    /// Who made it.
-    pub manufacturer: String,
-    /// What it calls itself.
-    pub description: String,
-    /// Its version.
-    pub version: String,
 }
 
 /// A panic while the lock was held cannot leave what these locks guard half changed.

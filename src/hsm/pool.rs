@@ -18,18 +18,19 @@ use std::{
 };
 
 use metrics::gauge;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::{
     Error, Key, KeyUri, Token,
     check::NEVER_EXTRACTABLE,
     key::{SigningInput, certificate_signature},
-    member::{Duty, Member, Shared, unavailable},
+    member::{Member, Shared, unavailable},
     module::lock,
     queue::{Job, Queue},
     sessions::{self, Sessions},
+    worker::Worker,
 };
-use crate::signer::{PublicKey, SignError, Signature, SignatureAlgorithm, Signer, Verifier};
+use crate::signer::{PublicKey, Recoverable, SignError, Signature, SignatureAlgorithm, Signer, TokenState, Verifier};
 
 /// How many jobs may wait for each thread: enough that none is idle while the submitters are woken, few enough that
 /// a slow HSM is felt at once.
@@ -113,7 +114,7 @@ impl Pool {
         let mut away = Vec::new();
         for member in members.iter() {
             let (opened, settings) = (Arc::clone(member), settings.clone());
-            let keys = within(opening_limit(&settings), move || open_keys(&opened, &settings));
+            let keys = within(opening_limit(settings.call_limit), move || open_keys(&opened, &settings));
             match keys.and_then(|(token, keys)| member.start(&token, keys)) {
                 Ok(()) => {}
                 Err(error) if error.may_pass() && members.len() > 1 => away.push((member, error)),
@@ -217,21 +218,67 @@ impl Pool {
         }
     }
 
+    async fn outage_over(&self) -> Result<(), SignError> {
+        loop {
+            // Before the look, so that no end is missed.
+            let over = self.outage.over.notified();
+            tokio::pin!(over);
+            over.as_mut().enable();
+            // A token may be back that the supervisor has not seen yet.
+            let Err(reason) = self.healthy() else { return Ok(()) };
+            if !self.outage.is_on() {
+                return Ok(());
+            }
+            let patience = self.outage.patience(&self.shared);
+            if patience.is_zero() || self.shared.queue.is_closed() {
+                return Err(unavailable(reason));
+            }
+            // Too late is seen in the next round.
+            let _ = tokio::time::timeout(patience, over).await;
+        }
+    }
+
+    /// Tries one token, if it is out, and gives what came of it.
+    async fn retry_one(&self, member: Arc<Member>, same_pin: bool) -> TokenState {
+        let limit = opening_limit(self.shared.call_limit);
+        let allowed = {
+            let member = Arc::clone(&member);
+            tokio::task::spawn_blocking(move || within(limit, move || member.retry(same_pin))).await
+        };
+        let reason = match allowed {
+            Ok(Ok(attempts)) => {
+                let until = tokio::time::Instant::now() + limit;
+                while member.is_trying(attempts) && tokio::time::Instant::now() < until {
+                    tokio::time::sleep(TICK).await;
+                }
+                member.trouble()
+            }
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        TokenState {
+            signer: self.shared.issuer.clone(),
+            token: member.name.clone(),
+            sessions: member.working(),
+            reason: reason.unwrap_or_default(),
+        }
+    }
+
     /// The one check of the HSM's work. It is not made by the threads that call the HSM: it would cost their time.
-    fn check(&self, message: &[u8], signature: Vec<u8>, by: &Duty) -> Option<Signature> {
+    fn check(&self, message: &[u8], signature: Vec<u8>, by: &Worker) -> Option<Signature> {
         let signature = certificate_signature(self.algorithm, signature)
             .and_then(|octets| Signature::check(&self.verifier, message, octets));
         match signature {
-            Some(_) => by.commend(),
-            None => by.condemn(),
+            Some(_) => by.signature_verified(),
+            None => by.signature_rejected(),
         }
         signature
     }
 }
 
 /// How long opening a key may take: it is many calls, and a test signature.
-fn opening_limit(settings: &PoolSettings) -> Duration {
-    settings.call_limit * 6
+fn opening_limit(call_limit: Duration) -> Duration {
+    call_limit * 6
 }
 
 /// Opens something of the HSM in a thread of its own, which is left behind if it does not return.
@@ -257,11 +304,18 @@ fn open_keys(member: &Member, settings: &PoolSettings) -> Result<(Arc<Token>, Ve
     if first.never_extractable() != Some(true) {
         tracing::warn!(issuer = member.shared.issuer, token = member.name, "{NEVER_EXTRACTABLE}");
     }
-    let (keys, wanted) = sessions::open(&token, &member.uri.key, first, settings.sessions)?;
-    if keys.len() < wanted {
-        let (issuer, sessions) = (&member.shared.issuer, keys.len());
-        tracing::warn!(issuer, token = member.name, wanted, sessions, "the HSM allows fewer sessions than wanted");
+    let opened = sessions::open(&token, &member.uri.key, first, settings.sessions)?;
+    if opened.keys.len() < opened.wanted {
+        tracing::warn!(
+            issuer = member.shared.issuer,
+            token = member.name,
+            wanted = opened.wanted,
+            sessions = opened.keys.len(),
+            error = opened.limit.map(|error| error.to_string()),
+            "the HSM allows fewer sessions than wanted; signing goes on with these"
+        );
     }
+    let keys = opened.keys;
     Ok((token, keys))
 }
 
@@ -286,8 +340,25 @@ impl Signer for Pool {
         Pool::sessions(self)
     }
 
+    fn can_sign(&self) -> bool {
+        !self.outage.is_on()
+    }
+
+    fn ready(&self) -> Pin<Box<dyn Future<Output = Result<(), SignError>> + Send + '_>> {
+        Box::pin(self.outage_over())
+    }
+
     fn sign(&self, message: Vec<u8>) -> Pin<Box<dyn Future<Output = Result<Signature, SignError>> + Send + '_>> {
         Box::pin(async move { self.make(&message).await })
+    }
+}
+
+impl Recoverable for Pool {
+    fn retry(self: Arc<Self>, same_pin: bool) -> Pin<Box<dyn Future<Output = Vec<TokenState>> + Send>> {
+        Box::pin(async move {
+            let tokens = self.members.iter().map(|member| self.retry_one(Arc::clone(member), same_pin));
+            futures_util::future::join_all(tokens).await
+        })
     }
 }
 
@@ -296,22 +367,37 @@ impl Signer for Pool {
 struct Outage {
     /// Milliseconds since the pool was started, plus one; 0 while a token works.
     since: AtomicU64,
+    /// Notified when it is over.
+    over: Notify,
 }
 
 impl Outage {
     fn update(&self, works: bool, shared: &Shared) {
         let now = shared.started.elapsed().as_millis() as u64 + 1;
         match (works, self.since.load(Ordering::Acquire)) {
-            (true, _) => self.since.store(0, Ordering::Release),
+            (true, 0) => {}
+            (true, _) => {
+                self.since.store(0, Ordering::Release);
+                self.over.notify_waiters();
+            }
             (false, 0) => self.since.store(now, Ordering::Release),
             (false, _) => {}
         }
     }
 
+    fn is_on(&self) -> bool {
+        self.since.load(Ordering::Acquire) != 0
+    }
+
     /// Whether it lasts for so long that nothing waits for its end.
     fn lasts(&self, shared: &Shared) -> bool {
-        let since = self.since.load(Ordering::Acquire);
-        since != 0 && shared.started.elapsed() > Duration::from_millis(since) + shared.wait
+        self.is_on() && self.patience(shared).is_zero()
+    }
+
+    /// How much longer its end is waited for.
+    fn patience(&self, shared: &Shared) -> Duration {
+        let since = Duration::from_millis(self.since.load(Ordering::Acquire));
+        (since + shared.wait).saturating_sub(shared.started.elapsed())
     }
 }
 
@@ -357,276 +443,4 @@ impl Supervisor {
 
 #[cfg(test)]
 #[allow(clippy::disallowed_methods)] // A test ends before its files matter.
-mod tests {
-    use super::*;
-    use crate::{hsm::generate, signer::KeyKind};
-    use std::{env, fs, os::unix::fs::PermissionsExt, process::Command};
-
-    const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
-    const FOLDER: &str = "BIRTHMARK_TEST_FOLDER";
-
-    /// Runs one of the ignored tests below in a process of its own with a new SoftHSM token: the module reads its
-    /// environment once, and a process has one PKCS#11 context.
-    fn with_token(test: &str) {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("tokens")).unwrap();
-        let configuration = folder.path().join("softhsm2.conf");
-        let tokens = folder.path().join("tokens");
-        fs::write(&configuration, format!("directories.tokendir = {}\nlog.level = ERROR\n", tokens.display())).unwrap();
-        let pin = folder.path().join("pin");
-        fs::write(&pin, "123456\n").unwrap();
-        fs::set_permissions(&pin, fs::Permissions::from_mode(0o600)).unwrap();
-        let made = Command::new("softhsm2-util")
-            .args(["--init-token", "--free", "--label", "t", "--pin", "123456", "--so-pin", "87654321"])
-            .env("SOFTHSM2_CONF", &configuration)
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{made:?}");
-        let run = Command::new(env::current_exe().unwrap())
-            .args(["--exact", &format!("hsm::pool::tests::{test}"), "--ignored", "--nocapture"])
-            .env("SOFTHSM2_CONF", &configuration)
-            .env(FOLDER, folder.path())
-            .output()
-            .unwrap();
-        let output = String::from_utf8_lossy(&run.stdout);
-        eprint!("{}", String::from_utf8_lossy(&run.stderr));
-        assert!(
-            run.status.success() && output.contains("1 passed"),
-            "{output}{}",
-            String::from_utf8_lossy(&run.stderr)
-        );
-    }
-
-    /// The folder that [`with_token`] made, and the URI of the key in it.
-    fn place(label: &str) -> (std::path::PathBuf, KeyUri) {
-        let uri = format!("pkcs11:token=t;object={label}?module-path={MODULE}&pin-source=file:pin");
-        (env::var_os(FOLDER).unwrap().into(), KeyUri::parse(&uri).unwrap())
-    }
-
-    fn open(uri: &KeyUri, sessions: usize, expected: &PublicKey, folder: &Path) -> Result<Pool, Error> {
-        let sessions = Sessions::Number(sessions);
-        let settings = PoolSettings { sessions, wait: Duration::from_millis(500), ..PoolSettings::default() };
-        Pool::open("test", std::slice::from_ref(uri), &settings, expected, folder)
-    }
-
-    async fn must_sign(pool: &Pool, key: &PublicKey, message: &[u8]) {
-        let signature = pool.sign(message.to_vec()).await.unwrap();
-        assert!(key.verifies(pool.algorithm(), message, signature.as_bytes()));
-    }
-
-    #[test]
-    fn every_key_type_signs() {
-        with_token("sign_with_every_key_type");
-    }
-
-    #[tokio::test]
-    #[ignore = "runs in the process that every_key_type_signs starts"]
-    async fn sign_with_every_key_type() {
-        for kind in [KeyKind::P256, KeyKind::P384, KeyKind::P521, KeyKind::Rsa { bits: 2048 }] {
-            let label = kind.to_string();
-            let (folder, uri) = place(&label);
-            let token = Token::open(&uri.token, &folder).unwrap();
-            let public = generate(&token, &label, kind).unwrap().public_key().clone();
-            assert_eq!(public.kind, kind);
-            let pool = open(&uri, 2, &public, &folder).unwrap();
-            for number in 0..50u8 {
-                must_sign(&pool, &public, &[number]).await;
-            }
-            assert!(matches!(generate(&token, &label, kind), Err(Error::LabelTaken { .. })));
-            let other = generate(&token, &format!("{label} other"), kind).unwrap();
-            let mismatch = open(&uri, 1, other.public_key(), &folder).unwrap_err().to_string();
-            for hash in [public.hash(), other.public_key().hash()] {
-                assert!(mismatch.contains(&hex::encode(hash)), "{mismatch}");
-            }
-            for name in ["rsa-sha384", "rsa-sha512", "rsa-pss-sha256", "rsa-pss-sha384", "rsa-pss-sha512"] {
-                let mut uri = uri.clone();
-                uri.key.algorithm = Some(name.parse().unwrap());
-                let pool = open(&uri, 1, &public, &folder);
-                if !matches!(kind, KeyKind::Rsa { .. }) {
-                    assert!(pool.unwrap_err().to_string().contains("use ecdsa-sha"));
-                    continue;
-                }
-                let pool = pool.unwrap();
-                assert_eq!(pool.algorithm().to_string(), name);
-                must_sign(&pool, &public, b"message").await;
-            }
-        }
-    }
-
-    #[test]
-    fn a_lost_login_costs_no_signature() {
-        with_token("sign_after_a_logout");
-    }
-
-    #[tokio::test]
-    #[ignore = "runs in the process that a_lost_login_costs_no_signature starts"]
-    async fn sign_after_a_logout() {
-        let (folder, uri) = place("k");
-        let token = Token::open(&uri.token, &folder).unwrap();
-        let public = generate(&token, "k", KeyKind::P256).unwrap().public_key().clone();
-        let pool = open(&uri, 3, &public, &folder).unwrap();
-        for round in 0..5u8 {
-            token.log_out();
-            for number in 0..20 {
-                must_sign(&pool, &public, &[round, number]).await;
-            }
-        }
-        assert_eq!(pool.healthy(), Ok(()));
-    }
-
-    #[test]
-    fn a_refused_pin_is_never_tried_again() {
-        with_token("refuse_after_a_changed_pin");
-    }
-
-    #[tokio::test]
-    #[ignore = "runs in the process that a_refused_pin_is_never_tried_again starts"]
-    async fn refuse_after_a_changed_pin() {
-        let (folder, uri) = place("k");
-        let token = Token::open(&uri.token, &folder).unwrap();
-        let public = generate(&token, "k", KeyKind::P256).unwrap().public_key().clone();
-        let pool = open(&uri, 3, &public, &folder).unwrap();
-        token.change_pin("654321");
-        token.log_out();
-        for _ in 0..20 {
-            let SignError::Unavailable { reason, retry_after } = pool.sign(vec![1]).await.unwrap_err();
-            assert!(reason.contains("refused the PIN") && retry_after == Duration::from_secs(1), "{reason}");
-            // Until each thread has found out for itself.
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(token.login_attempts(), 2, "one at the start, one after the logout");
-        // And the threads that wait for a session end with the pool.
-        pool.close();
-    }
-
-    #[test]
-    fn a_key_that_is_not_fit_is_refused() {
-        with_token("refuse_unfit_keys");
-    }
-
-    #[test]
-    #[ignore = "runs in the process that a_key_that_is_not_fit_is_refused starts"]
-    fn refuse_unfit_keys() {
-        use cryptoki::{mechanism::Mechanism, object::Attribute};
-        use der::Encode;
-        let (folder, uri) = place("any");
-        let token = Token::open(&uri.token, &folder).unwrap();
-        let session = token.read_write_session().unwrap();
-        let curve = const_oid::db::rfc5912::SECP_256_R_1.to_der().unwrap();
-        let make = |label: &str, id: u8, attributes: &[Attribute]| {
-            let name = [Attribute::Token(true), Attribute::Label(label.into()), Attribute::Id(vec![id])];
-            let public = [&name[..], &[Attribute::EcParams(curve.clone()), Attribute::Private(false)]].concat();
-            let private = [&name[..], &[Attribute::Private(true)], attributes].concat();
-            session
-                .call("making a key", |session| session.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private))
-                .unwrap();
-        };
-        let good = [Attribute::Sensitive(true), Attribute::Extractable(false), Attribute::Sign(true)];
-        for (label, place, bad, says) in [
-            ("readable", 0, Attribute::Sensitive(false), "CKA_SENSITIVE"),
-            ("movable", 1, Attribute::Extractable(true), "CKA_EXTRACTABLE"),
-            ("mute", 2, Attribute::Sign(false), "CKA_SIGN is false"),
-        ] {
-            let mut attributes = good.clone();
-            attributes[place] = bad;
-            make(label, 1, &attributes);
-            let message = Key::open(&token, &self::place(label).1.key).unwrap_err().to_string();
-            assert!(message.contains(says) && message.contains(label), "{message}");
-        }
-        make("each", 2, &[&good[..], &[Attribute::AlwaysAuthenticate(true)]].concat());
-        let message = Key::open(&token, &self::place("each").1.key).unwrap_err().to_string();
-        assert!(message.contains("CKA_ALWAYS_AUTHENTICATE"), "{message}");
-
-        make("twin", 3, &good);
-        make("twin", 4, &good);
-        let message = Key::open(&token, &self::place("twin").1.key).unwrap_err().to_string();
-        assert!(message.contains("2 private keys with label \"twin\"") && message.contains("03, 04"), "{message}");
-        let query = crate::hsm::KeyQuery { label: None, id: Some(vec![4]), algorithm: None };
-        assert_eq!(Key::open(&token, &query).unwrap().label(), "twin");
-    }
-
-    #[test]
-    fn closing_signs_what_waits() {
-        with_token("sign_what_waits");
-    }
-
-    #[tokio::test]
-    #[ignore = "runs in the process that closing_signs_what_waits starts"]
-    async fn sign_what_waits() {
-        let (folder, uri) = place("k");
-        let token = Token::open(&uri.token, &folder).unwrap();
-        let public = generate(&token, "k", KeyKind::P256).unwrap().public_key().clone();
-        let pool = open(&uri, 1, &public, &folder).unwrap();
-        let waiting: Vec<_> = (0..QUEUE_PER_THREAD).map(|number| pool.sign(vec![number as u8])).collect();
-        let answers = futures_util::future::join_all(waiting);
-        let (answers, ()) = tokio::join!(answers, async { pool.close() });
-        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
-        assert!(pool.sign(vec![1]).await.is_err());
-    }
-
-    /// Not a test: the figures of benches/RESULTS.md.
-    /// `cargo test --release --lib figures_of_the_pool -- --ignored --nocapture`
-    #[test]
-    #[ignore = "measures; run it alone and in release"]
-    fn figures_of_the_pool() {
-        with_token("measure_the_pool");
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    #[ignore = "runs in the process that figures_of_the_pool starts"]
-    async fn measure_the_pool() {
-        const THREADS: usize = 2;
-        const TIME: Duration = Duration::from_secs(3);
-        let (folder, uri) = place("k");
-        let token = Token::open(&uri.token, &folder).unwrap();
-        let public = generate(&token, "k", KeyKind::P256).unwrap().public_key().clone();
-        let pool = Arc::new(open(&uri, THREADS, &public, &folder).unwrap());
-        let bare = || {
-            let keys: Vec<_> = (0..THREADS).map(|_| Key::open(&token, &uri.key).unwrap()).collect();
-            let input = SigningInput::new(pool.algorithm, b"message");
-            let began = Instant::now();
-            let sign = |key: Key| {
-                let mut signed = 0;
-                while began.elapsed() < TIME {
-                    key.sign_input(&input).unwrap();
-                    signed += 1;
-                }
-                signed
-            };
-            let signed: usize = thread::scope(|scope| {
-                let threads: Vec<_> = keys.into_iter().map(|key| scope.spawn(|| sign(key))).collect();
-                threads.into_iter().map(|thread| thread.join().unwrap()).sum()
-            });
-            signed as f64 / began.elapsed().as_secs_f64()
-        };
-        async fn through(pool: &Pool, checked: bool) -> f64 {
-            let began = Instant::now();
-            let task = || async {
-                let mut signed = 0;
-                while began.elapsed() < TIME {
-                    if checked {
-                        pool.make(b"message").await.unwrap();
-                    } else {
-                        let (reply, answer) = oneshot::channel();
-                        let room = pool.shared.queue.room().await.unwrap();
-                        let input = SigningInput::new(pool.algorithm, b"message");
-                        pool.shared.queue.push(Job { input, reply, failed_at: None, room });
-                        answer.await.unwrap().unwrap();
-                    }
-                    signed += 1;
-                }
-                signed
-            };
-            let signed: usize = futures_util::future::join_all((0..16).map(|_| task())).await.into_iter().sum();
-            signed as f64 / began.elapsed().as_secs_f64()
-        }
-        for _ in 0..3 {
-            let (bare, pool, checked) = (bare(), through(&pool, false).await, through(&pool, true).await);
-            eprintln!(
-                "bare {bare:.0}/s, pool {pool:.0}/s ({:.1} %), with the check {checked:.0}/s ({:.1} %)",
-                pool / bare * 100.0,
-                checked / bare * 100.0
-            );
-        }
-    }
-}
+mod tests;

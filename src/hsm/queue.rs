@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{key::SigningInput, member::Duty, module::lock};
+use super::{key::SigningInput, module::lock, worker::Worker};
 use crate::signer::SignError;
 
 /// One message to sign, and who waits for it.
@@ -25,8 +25,18 @@ pub(super) struct Job {
 /// A signature as the HSM gave it, not checked, and the thread that made it.
 pub(super) struct Made {
     pub(super) signature: Vec<u8>,
-    pub(super) by: Arc<Duty>,
+    pub(super) by: Arc<Worker>,
     pub(super) room: OwnedSemaphorePermit,
+}
+
+/// What a thread does next.
+pub(super) enum Next {
+    /// Sign this.
+    Sign(Job),
+    /// Nothing waits; see whether the session still signs.
+    Probe,
+    /// The thread should stop, or the queue is closed and empty.
+    Stop,
 }
 
 /// Jobs in the order of their arrival; one whose signing failed goes before the others.
@@ -86,8 +96,8 @@ impl Queue {
         }
     }
 
-    /// The next job; waits for it. `None` when the thread should stop, or the queue is closed and empty.
-    pub(super) fn next(&self, stopped: impl Fn() -> bool) -> Option<Job> {
+    /// What a thread does next; waits for it. A job goes before a probe, and proves as much.
+    pub(super) fn next(&self, stopped: impl Fn() -> bool, probed: impl Fn() -> bool) -> Next {
         let mut inner = lock(&self.inner);
         loop {
             if stopped() {
@@ -95,13 +105,14 @@ impl Queue {
                 if !inner.jobs.is_empty() && inner.waiting > 0 {
                     self.changed.notify_one();
                 }
-                return None;
+                return Next::Stop;
             }
             match inner.jobs.pop_front() {
                 // Whoever wanted it has gone.
                 Some(job) if job.reply.is_closed() => continue,
-                Some(job) => return Some(job),
-                None if inner.closed => return None,
+                Some(job) => return Next::Sign(job),
+                None if inner.closed => return Next::Stop,
+                None if probed() => return Next::Probe,
                 None => {}
             }
             inner.waiting += 1;

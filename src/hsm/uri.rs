@@ -1,21 +1,13 @@
-//! PKCS#11 URIs (RFC 7512), and where the PIN comes from.
+//! PKCS#11 URIs (RFC 7512).
 
 use std::{
-    fmt, fs,
-    io::{self, Read},
-    os::unix::fs::PermissionsExt,
+    fmt,
     path::{Path, PathBuf},
 };
 
-use cryptoki::types::AuthPin;
 use percent_encoding::percent_decode_str;
-use zeroize::Zeroizing;
 
-use super::Error;
 use crate::signer::SignatureAlgorithm;
-
-/// The environment variable that holds the PIN where the URI has no pin-source.
-const PIN_VARIABLE: &str = "BIRTHMARK_PIN";
 
 /// Names a private key: `pkcs11:token=birthmark;object=issuing?module-path=…&pin-source=file:…`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,17 +90,6 @@ impl TokenUri {
     pub(super) fn module_in(&self, base_dir: &Path) -> PathBuf {
         base_dir.join(&self.module)
     }
-
-    /// The PIN: from the file that pin-source names, otherwise from the environment.
-    pub(super) fn pin(&self, base_dir: &Path) -> Result<AuthPin, Error> {
-        if let Some(path) = &self.pin_source {
-            return read_secret(&base_dir.join(path)).map(|secret| AuthPin::from(secret.as_str().to_owned()));
-        }
-        match std::env::var(PIN_VARIABLE).map(Zeroizing::new) {
-            Ok(pin) if !pin.is_empty() => Ok(AuthPin::from(pin.as_str().to_owned())),
-            _ => Err(Error::PinMissing { token: self.label.clone().unwrap_or_else(|| self.to_string()) }),
-        }
-    }
 }
 
 /// Which token, as an error message names it.
@@ -138,29 +119,6 @@ impl fmt::Display for KeyQuery {
             (None, id) => write!(f, "id {}", hex::encode(id.as_deref().unwrap_or_default())),
         }
     }
-}
-
-/// Reads a file that holds a secret (a PIN, a private key in PEM), without its trailing line end.
-///
-/// # Errors
-/// If it cannot be read, is not UTF-8, is empty, or if anyone but its owner may read it.
-pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, Error> {
-    let failed = |source| Error::SecretFile { path: path.to_owned(), source };
-    let mut file = fs::File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    let mode = metadata.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(Error::SecretFileExposed { path: path.to_owned(), mode });
-    }
-    // Room for the whole file from the start: a buffer that grows leaves copies of the secret behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(metadata.len() as usize + 1));
-    file.read_to_end(&mut bytes).map_err(failed)?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| failed(io::Error::other("it is not UTF-8 text")))?;
-    let text = text.trim_end_matches(['\r', '\n']);
-    if text.is_empty() {
-        return Err(Error::SecretFileEmpty { path: path.to_owned() });
-    }
-    Ok(Zeroizing::new(text.to_owned()))
 }
 
 /// The attributes of a URI, decoded but not yet judged together.
@@ -292,7 +250,6 @@ fn decode_bytes(name: &str, value: &str) -> Result<Vec<u8>, UriError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods)] // A test ends before its files matter.
 mod tests {
     use super::*;
 
@@ -351,25 +308,5 @@ mod tests {
             assert!(message.contains(says), "{uri}: {message}");
         }
         assert!(TokenUri::parse(&format!("pkcs11:token=t;object=k?{MODULE}")).is_err());
-    }
-
-    #[test]
-    fn a_secret_file_is_for_its_owner_only() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("pin");
-        fs::write(&path, "1234\r\n").unwrap();
-        for (mode, good) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o610, false)] {
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            let read = read_secret(&path);
-            assert_eq!(read.is_ok(), good, "{mode:o}");
-            match read {
-                Ok(secret) => assert_eq!(secret.as_str(), "1234"),
-                Err(error) => assert!(error.to_string().contains("chmod 600"), "{error}"),
-            }
-        }
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        fs::write(&path, "\n").unwrap();
-        assert!(matches!(read_secret(&path), Err(Error::SecretFileEmpty { .. })));
-        assert!(matches!(read_secret(&folder.path().join("none")), Err(Error::SecretFile { .. })));
     }
 }

@@ -4,7 +4,7 @@ use std::{
     cell::Cell,
     collections::BTreeMap,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -36,18 +36,37 @@ pub(crate) struct Faults {
 impl Faults {
     /// Puts the module in front of the key "issuing"; `settings` are lines of `[issuers.main]`.
     pub(crate) fn between(site: &Site, settings: &str) -> Faults {
+        Faults::configure(site, settings, module(), &["[issuers.main]"])
+    }
+
+    /// As [`Faults::between`], and the audit key is in the same module.
+    pub(crate) fn one_module(site: &Site, settings: &str) -> Faults {
+        Faults::configure(site, settings, module(), &["[audit]", "[issuers.main]"])
+    }
+
+    /// As [`Faults::between`], and the real module behind it is not the one that has the audit key.
+    pub(crate) fn two_modules(site: &Site, settings: &str) -> Faults {
+        let other = site.path("other-module.so");
+        fs::copy(module(), &other).unwrap();
+        Faults::configure(site, settings, &other, &["[issuers.main]"])
+    }
+
+    /// The keys of these tables are behind the faults.
+    fn configure(site: &Site, settings: &str, real: &Path, tables: &[&str]) -> Faults {
         let faults = Faults { script: site.path("faults"), version: Cell::new(0) };
         fs::write(&faults.script, "").unwrap();
-        site.configure(|usual| {
+        site.configure(|mut text| {
+            for table in tables {
+                let (before, rest) = text.split_at(text.find(table).unwrap());
+                let rest = rest.replacen(module().to_str().unwrap(), fault_module().to_str().unwrap(), 1);
+                text = before.to_owned() + &rest;
+            }
             let environment = format!(
                 "[environment]\nPKCS11_FAULT_MODULE = \"{}\"\nPKCS11_FAULT_SCRIPT = \"{{config_dir}}/faults\"\n",
-                module().display()
+                real.display()
             );
-            let head = usual.find("[issuers.main]").unwrap();
-            let (before, issuer) = usual.split_at(head);
-            let issuer = issuer.replace(module().to_str().unwrap(), fault_module().to_str().unwrap());
-            let issuer = issuer.replacen("[issuers.main]\n", &format!("[issuers.main]\n{settings}\n"), 1);
-            before.replacen("[environment]\n", &environment, 1) + &issuer
+            let text = text.replacen("[issuers.main]\n", &format!("[issuers.main]\n{settings}\n"), 1);
+            text.replacen("[environment]\n", &environment, 1)
         });
         faults
     }

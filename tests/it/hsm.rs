@@ -84,10 +84,12 @@ const CASES: &[Case] = &[
     Case { script: "fail C_SignInit CKR_USER_NOT_LOGGED_IN rate 0.1", out: false, code: "CKR_USER_NOT_LOGGED_IN" },
     Case { script: "fail C_Sign CKR_DEVICE_ERROR rate 0.1", out: false, code: "CKR_DEVICE_ERROR" },
     Case { script: "fail C_Sign 0x80001234 rate 0.1", out: false, code: "0x80001234" },
+    Case { script: "fail C_Sign CKR_PIN_EXPIRED calls 1..2", out: false, code: "CKR_PIN_EXPIRED" },
     Case { script: "wrong-signature rate 0.1", out: false, code: "" },
     Case { script: "latency C_Sign 3ms jitter 4ms\nparallel 2", out: false, code: "" },
     Case { script: "hang C_Sign 3s calls 5..6", out: false, code: "" },
     Case { script: "fail C_Sign CKR_DEVICE_ERROR", out: true, code: "CKR_DEVICE_ERROR" },
+    Case { script: "fail C_SignInit CKR_PIN_EXPIRED", out: true, code: "CKR_PIN_EXPIRED" },
     Case {
         script: "fail C_Sign CKR_GENERAL_ERROR\nfail C_OpenSession CKR_GENERAL_ERROR",
         out: true,
@@ -256,12 +258,8 @@ async fn a_pin_that_is_refused_is_tried_once() {
     daemon.end();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_of_two_tokens_may_go_and_come_back() {
-    if Hsm::under_test() != Hsm::SoftHsm {
-        eprintln!("only SoftHSM's tool imports a key for both tokens");
-        return;
-    }
+/// A site whose issuer has its key in two tokens, "birthmark" and "second", of one module.
+pub(crate) fn site_with_two_tokens() -> (Site, Faults) {
     let site = Site::new();
     site.token.init_token("second");
     let folder = &site.token;
@@ -304,7 +302,16 @@ async fn one_of_two_tokens_may_go_and_come_back() {
     for name in ["root", "issuer"] {
         std::fs::copy(site.path("ca/shared.pem"), site.path(&format!("ca/{name}.pem"))).unwrap();
     }
+    (site, faults)
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_tokens_may_go_and_come_back() {
+    if Hsm::under_test() != Hsm::SoftHsm {
+        eprintln!("only SoftHSM's tool imports a key for both tokens");
+        return;
+    }
+    let (site, faults) = site_with_two_tokens();
     let daemon = site.start();
     site.create_order("o", 1_000_000);
     let load = Load::start(&site, &daemon, "o").await;

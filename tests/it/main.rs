@@ -14,6 +14,8 @@ mod fairness;
 mod faults;
 mod golden;
 mod hsm;
+mod hsm_codes;
+mod hsm_recovery;
 mod index;
 mod issuing;
 mod kill;

@@ -36,6 +36,8 @@ static SCRIPT: LazyLock<RwLock<Arc<Script>>> = LazyLock::new(RwLock::default);
 /// The slot of each open session, and the token's label of each slot seen.
 static SESSIONS: LazyLock<Mutex<HashMap<CK_SESSION_HANDLE, CK_SLOT_ID>>> = LazyLock::new(Mutex::default);
 static LABELS: LazyLock<Mutex<HashMap<CK_SLOT_ID, String>>> = LazyLock::new(Mutex::default);
+/// The tokens that stay gone until the module is initialised again.
+static VANISHED: LazyLock<Mutex<Vec<String>>> = LazyLock::new(Mutex::default);
 static DEAD: AtomicBool = AtomicBool::new(false);
 static INITIALISED: AtomicBool = AtomicBool::new(false);
 static RANDOM: AtomicU64 = AtomicU64::new(0x5eed);
@@ -44,6 +46,16 @@ static RANDOM: AtomicU64 = AtomicU64::new(0x5eed);
 static CALLING: RwLock<()> = RwLock::new(());
 static SIGNING: Mutex<usize> = Mutex::new(0);
 static SIGNED: Condvar = Condvar::new();
+
+/// The names of all return codes that a script may give, for tests that try them all.
+pub fn return_codes() -> impl Iterator<Item = &'static str> {
+    script::CODES.iter().map(|(name, _)| *name)
+}
+
+/// Whether the token is gone.
+fn is_removed(script: &Script, label: &String) -> bool {
+    script.removed.contains(label) || lock(&VANISHED).contains(label)
+}
 
 struct Real {
     /// Keeps the functions in memory.
@@ -127,10 +139,12 @@ fn follow(path: &Path, seen: &mut Seen) {
                 let before = in_force();
                 let script = Arc::new(script);
                 *SCRIPT.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&script);
+                lock(&VANISHED).extend(script.vanished.iter().cloned());
                 if script.dead {
                     DEAD.store(true, Ordering::SeqCst);
                 }
-                let removed = script.removed.iter().filter(|label| !before.removed.contains(label)).cloned().collect();
+                let gone = |script: &Script| [&script.removed[..], &script.vanished[..]].concat();
+                let removed = gone(&script).into_iter().filter(|label| !gone(&before).contains(label)).collect();
                 close_sessions(script.lose_sessions, removed);
                 seen.script = text;
             }
@@ -220,9 +234,8 @@ fn judge(script: &Script, function: &'static str, calls: &Calls, about: About) -
         verdict.code = Some(CKR_CRYPTOKI_NOT_INITIALIZED);
         return verdict;
     }
-    if !script.removed.is_empty()
-        && let Some(label) = about.label()
-        && script.removed.contains(&label)
+    if let Some(label) = about.label()
+        && is_removed(script, &label)
     {
         let of_session = matches!(about, About::Session(_));
         verdict.code = Some(if of_session { CKR_DEVICE_REMOVED } else { CKR_TOKEN_NOT_PRESENT });
@@ -350,6 +363,7 @@ unsafe extern "C" fn C_Initialize(arguments: *mut std::ffi::c_void) -> CK_RV {
     let code = initialise(arguments);
     if code == CKR_OK {
         DEAD.store(false, Ordering::SeqCst);
+        *lock(&VANISHED) = in_force().vanished.clone();
         INITIALISED.store(true, Ordering::SeqCst);
     }
     code
@@ -388,9 +402,7 @@ unsafe extern "C" fn C_GetSlotList(present: CK_BBOOL, list: *mut CK_SLOT_ID, cou
         return code;
     }
     slots.truncate(found as usize);
-    if !script.removed.is_empty() {
-        slots.retain(|slot| label_of(*slot).is_none_or(|label| !script.removed.contains(&label)));
-    }
+    slots.retain(|slot| label_of(*slot).is_none_or(|label| !is_removed(&script, &label)));
     let room = *count as usize;
     *count = slots.len() as CK_ULONG;
     if list.is_null() {

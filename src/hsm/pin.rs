@@ -1,0 +1,196 @@
+//! PINs and other secrets in files: read so that none is tried that cannot be right, and no copy is left in memory.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::unix::{ffi::OsStringExt, fs::PermissionsExt},
+    path::Path,
+};
+
+use cryptoki::types::AuthPin;
+use zeroize::Zeroizing;
+
+use super::{Error, TokenUri};
+use crate::text_file::{self, EncodingError, TextError};
+
+/// The environment variable that holds the PIN where the URI has no pin-source.
+const PIN_VARIABLE: &str = "BIRTHMARK_PIN";
+
+/// The longest file that holds a secret, in bytes.
+const LONGEST_SECRET: usize = 64 << 10;
+
+/// What cannot be a PIN. The messages never repeat any of it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PinFault {
+    /// It is no text.
+    #[error(transparent)]
+    Encoding(#[from] EncodingError),
+    /// There is nothing but a line end.
+    #[error("it is empty")]
+    Empty,
+    /// A PIN is one line.
+    #[error("it has several lines; write the PIN alone, on one line")]
+    Lines,
+    /// No keypad has it, and a NUL ends the PIN early in many modules.
+    #[error("it contains the character U+{0:04X}, which no PIN has; write the PIN as plain text")]
+    Character(u32),
+}
+
+/// A user PIN. It is erased when dropped, and shows itself nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Pin(Zeroizing<String>);
+
+impl Pin {
+    /// Takes a PIN as people and programs save it: in UTF-8 or UTF-16, with a byte order mark and a line end.
+    fn from_octets(octets: &[u8]) -> Result<Pin, PinFault> {
+        let text = Zeroizing::new(text_file::decode(octets)?.into_owned());
+        let pin = text.trim_end_matches(['\r', '\n']);
+        let wrong = |character: &char| character.is_control() || *character == '\u{feff}';
+        match pin.chars().find(wrong) {
+            None if pin.is_empty() => Err(PinFault::Empty),
+            None => Ok(Pin(Zeroizing::new(pin.to_owned()))),
+            Some('\r' | '\n') => Err(PinFault::Lines),
+            Some(other) => Err(PinFault::Character(other.into())),
+        }
+    }
+
+    /// For one login.
+    pub(super) fn for_login(&self) -> AuthPin {
+        AuthPin::from(self.0.as_str().to_owned())
+    }
+
+    #[cfg(test)]
+    pub(super) fn new(pin: &str) -> Pin {
+        Pin(Zeroizing::new(pin.to_owned()))
+    }
+}
+
+impl TokenUri {
+    /// The PIN: from the file that pin-source names, otherwise from the environment.
+    ///
+    /// # Errors
+    /// If there is none, its file cannot be read or is open to others, or it cannot be a PIN.
+    pub(super) fn pin(&self, base_dir: &Path) -> Result<Pin, Error> {
+        let malformed = |place: String| move |fault| Error::PinMalformed { place, fault };
+        if let Some(path) = &self.pin_source {
+            let path = base_dir.join(path);
+            let octets = read_secret_octets(&path)?;
+            return Pin::from_octets(&octets).map_err(|fault| match fault {
+                PinFault::Empty => Error::SecretFileEmpty { path },
+                fault => malformed(format!("the secret file {}", path.display()))(fault),
+            });
+        }
+        match std::env::var_os(PIN_VARIABLE).map(|pin| Zeroizing::new(pin.into_vec())) {
+            Some(octets) if !octets.is_empty() => {
+                Pin::from_octets(&octets).map_err(malformed(format!("the environment variable {PIN_VARIABLE}")))
+            }
+            _ => Err(Error::PinMissing { token: self.label.clone().unwrap_or_else(|| self.to_string()) }),
+        }
+    }
+}
+
+/// Reads a text file that holds a secret (a private key in PEM), without its trailing line end.
+///
+/// # Errors
+/// If it cannot be read, is not text, is empty, or if anyone but its owner may read it.
+pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, Error> {
+    let octets = read_secret_octets(path)?;
+    let failed = |error: EncodingError| Error::SecretFileText { path: path.to_owned(), source: error.into() };
+    let mut text = Zeroizing::new(text_file::decode(&octets).map_err(failed)?.into_owned());
+    let length = text.trim_end_matches(['\r', '\n']).len();
+    text.truncate(length);
+    if text.is_empty() {
+        return Err(Error::SecretFileEmpty { path: path.to_owned() });
+    }
+    Ok(text)
+}
+
+/// The octets of a file that is for its owner's eyes only.
+fn read_secret_octets(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let failed = |source: io::Error| Error::SecretFile { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(Error::SecretFileExposed { path: path.to_owned(), mode });
+    }
+    // Room for all of it from the start: a buffer that grows leaves copies of the secret behind.
+    let mut octets = Zeroizing::new(Vec::with_capacity(LONGEST_SECRET + 1));
+    file.take(LONGEST_SECRET as u64 + 1).read_to_end(&mut octets).map_err(failed)?;
+    if octets.len() > LONGEST_SECRET {
+        let source = TextError::TooLong(LONGEST_SECRET as u64);
+        return Err(Error::SecretFileText { path: path.to_owned(), source });
+    }
+    Ok(octets)
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // A test ends before its files matter.
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn utf16(text: &str, octets: fn(u16) -> [u8; 2]) -> Vec<u8> {
+        text.encode_utf16().flat_map(octets).collect()
+    }
+
+    #[test]
+    fn pin_as_programs_save_it_is_read() {
+        for saved in [
+            b"1234".to_vec(),
+            b"1234\n".to_vec(),
+            b"1234\r\n".to_vec(),
+            b"1234\n\n".to_vec(),
+            b"\xef\xbb\xbf1234\r\n".to_vec(),
+            utf16("\u{feff}1234\r\n", u16::to_le_bytes),
+            utf16("\u{feff}1234", u16::to_be_bytes),
+        ] {
+            assert!(Pin::from_octets(&saved) == Ok(Pin::new("1234")), "{saved:?}");
+        }
+        assert!(Pin::from_octets("pass phrasé ".as_bytes()) == Ok(Pin::new("pass phrasé ")));
+    }
+
+    #[test]
+    fn octets_that_cannot_be_a_pin_are_refused() {
+        for (saved, fault) in [
+            (b"\xef\xbb\xbf\r\n".to_vec(), PinFault::Empty),
+            (b"12\x0034".to_vec(), PinFault::Character(0)),
+            (b"1234\0".to_vec(), PinFault::Character(0)),
+            (b"1234\n\0".to_vec(), PinFault::Lines),
+            (b"12\t34".to_vec(), PinFault::Character(9)),
+            (b"1234\n5678\n".to_vec(), PinFault::Lines),
+            (b"1234\r5678".to_vec(), PinFault::Lines),
+            (b"\n1234".to_vec(), PinFault::Lines),
+            ("\u{feff}\u{feff}1234".into(), PinFault::Character(0xfeff)),
+            (b"12\xff".to_vec(), PinFault::Encoding(EncodingError::Utf8Invalid { at: 2 })),
+            (utf16("1234", u16::to_le_bytes), PinFault::Encoding(EncodingError::Utf16Unmarked)),
+            (utf16("1234", u16::to_be_bytes), PinFault::Encoding(EncodingError::Utf16Unmarked)),
+        ] {
+            match Pin::from_octets(&saved) {
+                Err(found) => assert!(found == fault && !found.to_string().contains("34"), "{saved:?}: {found}"),
+                Ok(_) => panic!("{saved:?} was taken"),
+            }
+        }
+    }
+
+    #[test]
+    fn secret_file_is_for_its_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pin");
+        fs::write(&path, "1234\r\n").unwrap();
+        for (mode, good) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o610, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let read = read_secret(&path);
+            assert_eq!(read.is_ok(), good, "{mode:o}");
+            match read {
+                Ok(secret) => assert_eq!(secret.as_str(), "1234"),
+                Err(error) => assert!(error.to_string().contains("chmod 600"), "{error}"),
+            }
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&path, "\n").unwrap();
+        assert!(matches!(read_secret(&path), Err(Error::SecretFileEmpty { .. })));
+        fs::write(&path, vec![b'1'; LONGEST_SECRET + 1]).unwrap();
+        assert!(matches!(read_secret(&path), Err(Error::SecretFileText { source: TextError::TooLong(_), .. })));
+        assert!(matches!(read_secret(&folder.path().join("none")), Err(Error::SecretFile { .. })));
+    }
+}

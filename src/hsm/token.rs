@@ -1,0 +1,352 @@
+//! Tokens that this process is logged in to.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, Weak},
+};
+
+use cryptoki::{
+    context::{Function, Pkcs11},
+    error::RvError,
+    mechanism::MechanismType,
+    session::{Session, SessionState, UserType},
+    slot::Slot,
+};
+use cryptoki_sys::{
+    CK_FLAGS, CK_TOKEN_INFO, CKF_ERROR_STATE, CKF_LOGIN_REQUIRED, CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_INITIALIZED,
+    CKF_USER_PIN_LOCKED,
+};
+
+use super::{
+    Error, TokenUri,
+    ladder::Rung,
+    module::{Module, TokenSession, lock},
+    pin::Pin,
+};
+use crate::signer::SignatureAlgorithm;
+
+/// A token that this process is logged in to.
+pub struct Token {
+    module: Arc<Module>,
+    identity: TokenIdentity,
+    login: Mutex<Login>,
+}
+
+/// One thread at a time logs in, and all see how it went.
+struct Login {
+    pin: Pin,
+    /// Where the token was seen last; a module that was initialised again may have another number for it.
+    slot: Slot,
+    /// Stays open so that the token keeps the login and the object handles while other sessions come and go.
+    anchor: Option<TokenSession>,
+    /// Once the PIN was refused, no thread of this process tries it again by itself: the tries are few.
+    refused: Option<RvError>,
+    /// How often `C_Login` was called.
+    attempts: u32,
+}
+
+impl Token {
+    /// Loads the module, finds the token and logs in. All who open the same token share it.
+    ///
+    /// Relative paths of the URI start at `base_dir`, the folder of the configuration file.
+    ///
+    /// # Errors
+    /// If the module, the token or the PIN is not there, or if the token refuses the PIN.
+    pub fn open(uri: &TokenUri, base_dir: &Path) -> Result<Arc<Token>, Error> {
+        let token = Token::find(uri, base_dir)?;
+        token.ensure_login()?;
+        Ok(token)
+    }
+
+    /// Loads the module and finds the token, without a login.
+    pub(super) fn find(uri: &TokenUri, base_dir: &Path) -> Result<Arc<Token>, Error> {
+        let module = Module::open(&uri.module_in(base_dir))?;
+        let (slot, identity) = module.find_slot(uri)?;
+        let known = lock(&module.tokens).get(&identity).and_then(Weak::upgrade);
+        let token = match known {
+            Some(token) => token,
+            None => {
+                let pin = uri.pin(base_dir)?;
+                let login = Mutex::new(Login { pin, slot, anchor: None, refused: None, attempts: 0 });
+                let token = Arc::new(Token { module: Arc::clone(&module), identity: identity.clone(), login });
+                token.check_flags()?;
+                lock(&module.tokens).insert(identity, Arc::downgrade(&token));
+                token
+            }
+        };
+        lock(&token.login).slot = slot;
+        Ok(token)
+    }
+
+    /// What the token says that it is.
+    pub fn identity(&self) -> &TokenIdentity {
+        &self.identity
+    }
+
+    /// The module behind it.
+    pub(super) fn module(&self) -> &Arc<Module> {
+        &self.module
+    }
+
+    /// What the module says that it is.
+    ///
+    /// # Errors
+    /// If the module does not answer.
+    pub fn module_info(&self) -> Result<ModuleInfo, Error> {
+        let info = self.module.call("reading the module's description", Pkcs11::get_library_info)?;
+        Ok(ModuleInfo {
+            path: self.module.path.clone(),
+            manufacturer: info.manufacturer_id().to_owned(),
+            description: info.library_description().to_owned(),
+            version: info.library_version().to_string(),
+        })
+    }
+
+    /// What the token says of itself now.
+    pub(super) fn info(&self) -> Result<TokenInfo, Error> {
+        let slot = lock(&self.login).slot;
+        self.module.token_info(slot)
+    }
+
+    /// Checks that the token can sign as a key of this algorithm must. Gives the mechanism's name.
+    ///
+    /// # Errors
+    /// If it cannot, or whatever the HSM says.
+    pub(super) fn must_have_mechanism(&self, algorithm: SignatureAlgorithm) -> Result<&'static str, Error> {
+        let slot = lock(&self.login).slot;
+        let (mechanism, name) = match algorithm {
+            SignatureAlgorithm::EcdsaP256Sha256
+            | SignatureAlgorithm::EcdsaP384Sha384
+            | SignatureAlgorithm::EcdsaP521Sha512 => (MechanismType::ECDSA, "CKM_ECDSA"),
+            SignatureAlgorithm::RsaPkcs1(_) => (MechanismType::RSA_PKCS, "CKM_RSA_PKCS"),
+            SignatureAlgorithm::RsaPss(_) => (MechanismType::RSA_PKCS_PSS, "CKM_RSA_PKCS_PSS"),
+        };
+        let all = self.module.call("listing the token's mechanisms", |context| context.get_mechanism_list(slot))?;
+        if all.contains(&mechanism) {
+            Ok(name)
+        } else {
+            Err(Error::MechanismMissing { token: self.identity.label.clone(), mechanism: name })
+        }
+    }
+
+    /// Checks what the token says of itself before a PIN is tried.
+    fn check_flags(&self) -> Result<(), Error> {
+        let info = self.info()?;
+        let token = || self.identity.label.clone();
+        let unfit = |reason| Err(Error::TokenUnfit { token: token(), reason });
+        if info.has(CKF_USER_PIN_LOCKED) {
+            return Err(Error::PinLocked { token: token() });
+        }
+        if info.has(CKF_ERROR_STATE) {
+            return unfit("it says that it is in an error state (CKF_ERROR_STATE)");
+        }
+        if info.has(CKF_LOGIN_REQUIRED) && !info.has(CKF_USER_PIN_INITIALIZED) {
+            return unfit("its user PIN is not set (CKF_USER_PIN_INITIALIZED is missing)");
+        }
+        if info.has(CKF_USER_PIN_FINAL_TRY) {
+            return unfit(
+                "only one try of its PIN is left (CKF_USER_PIN_FINAL_TRY), which is not risked; log in with the maker's tool to reset the counter",
+            );
+        }
+        Ok(())
+    }
+
+    /// How many sessions the token allows, if it says so.
+    pub(super) fn session_limit(&self) -> Option<usize> {
+        self.info().ok()?.session_limit()
+    }
+
+    /// Opens a logged-in session that reads objects and signs.
+    pub(super) fn session(&self) -> Result<TokenSession, Error> {
+        let slot = self.ensure_login()?;
+        self.open_session(|context| context.open_ro_session(slot))
+    }
+
+    /// Opens a logged-in session that may create objects.
+    pub(super) fn read_write_session(&self) -> Result<TokenSession, Error> {
+        let slot = self.ensure_login()?;
+        self.open_session(|context| context.open_rw_session(slot))
+    }
+
+    fn open_session(
+        &self,
+        open: impl FnOnce(&Pkcs11) -> cryptoki::error::Result<Session>,
+    ) -> Result<TokenSession, Error> {
+        const DOING: &str = "opening a session";
+        let _inside = self.module.enter(DOING, None)?;
+        let generation = self.module.generation();
+        let session = open(&self.module.context).map_err(Error::doing(DOING))?;
+        Ok(TokenSession { module: Arc::clone(&self.module), generation, session: Some(session) })
+    }
+
+    /// Logs in unless this process is logged in already, keeps the anchor session open, and gives the slot.
+    pub(super) fn ensure_login(&self) -> Result<Slot, Error> {
+        let mut login = lock(&self.login);
+        let slot = login.slot;
+        if let Some(refusal) = login.refused {
+            return Err(self.refused(refusal));
+        }
+        // Asking is cheaper than C_Login, and with SoftHSM every C_Login rewrites a file that others read.
+        if let Some(anchor) = &login.anchor {
+            match anchor.call("looking at the anchor session", Session::get_session_info) {
+                Ok(info) if matches!(info.session_state(), SessionState::RoUser | SessionState::RwUser) => {
+                    return Ok(slot);
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    if let Some(anchor) = login.anchor.take() {
+                        anchor.discard(&error);
+                    }
+                }
+            }
+        }
+        let anchor = match login.anchor.take() {
+            Some(anchor) => anchor,
+            None => self.open_session(|context| context.open_ro_session(slot))?,
+        };
+        login.attempts += 1;
+        let outcome = anchor.call("logging in", |session| session.login(UserType::User, Some(&login.pin.for_login())));
+        login.anchor = Some(anchor);
+        let refusal = match outcome {
+            Ok(()) | Err(Error::Call { code: RvError::UserAlreadyLoggedIn, .. }) => return Ok(slot),
+            Err(error) => match (&error, error.rung()) {
+                (Error::Call { code, .. }, Rung::Final) => *code,
+                _ => return Err(error),
+            },
+        };
+        login.refused = Some(refusal);
+        Err(self.refused(refusal))
+    }
+
+    /// After the PIN was refused: reads it anew from where the URI says, and allows one more try. That is for a person to
+    /// ask for. Nothing is tried here.
+    ///
+    /// # Errors
+    /// If the PIN is not there, the token says that no try should be made, or the token refused this very PIN and
+    /// `same_pin` does not say that it is right now.
+    pub(super) fn allow_login(&self, uri: &TokenUri, base_dir: &Path, same_pin: bool) -> Result<(), Error> {
+        let refused = lock(&self.login).refused;
+        let Some(refused) = refused else { return Ok(()) };
+        self.check_flags()?;
+        let pin = uri.pin(base_dir)?;
+        let mut login = lock(&self.login);
+        let was_wrong = matches!(refused, RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange);
+        if was_wrong && !same_pin && login.pin == pin {
+            return Err(Error::PinUnchanged { token: self.identity.label.clone() });
+        }
+        login.pin = pin;
+        login.refused = None;
+        Ok(())
+    }
+
+    fn refused(&self, code: RvError) -> Error {
+        let token = self.identity.label.clone();
+        match code {
+            RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange => Error::PinIncorrect { token },
+            RvError::PinLocked => Error::PinLocked { token },
+            other => Error::call("logging in", (Function::Login, other)),
+        }
+    }
+
+    /// Ends the login of the whole process, as a network HSM does that was restarted.
+    #[cfg(test)]
+    #[expect(clippy::disallowed_methods, reason = "that every session loses its login is what is tried")]
+    pub(super) fn log_out(&self) {
+        if let Some(anchor) = &lock(&self.login).anchor {
+            anchor.call("logging out", Session::logout).unwrap();
+        }
+    }
+
+    /// Changes the PIN behind the token's back.
+    #[cfg(test)]
+    pub(super) fn change_pin(&self, pin: &str) {
+        let session = self.read_write_session().unwrap();
+        let (old, new) = (lock(&self.login).pin.for_login(), Pin::new(pin).for_login());
+        session.call("changing the PIN", |session| session.set_pin(&old, &new)).unwrap();
+    }
+
+    #[cfg(test)]
+    pub(super) fn login_attempts(&self) -> u32 {
+        lock(&self.login).attempts
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// What a token says that it is (`CK_TOKEN_INFO`), without the padding.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+pub struct TokenIdentity {
+    /// Its label.
+    pub label: String,
+    /// Its serial number.
+    pub serial: String,
+    /// Who made it.
+    pub manufacturer: String,
+    /// Its model.
+    pub model: String,
+}
+
+/// What a token says of itself (`CK_TOKEN_INFO`).
+pub(super) struct TokenInfo(CK_TOKEN_INFO);
+
+impl TokenInfo {
+    pub(super) fn new(info: CK_TOKEN_INFO) -> Self {
+        TokenInfo(info)
+    }
+
+    pub(super) fn identity(&self) -> TokenIdentity {
+        let text = |padded: &[u8]| String::from_utf8_lossy(padded).trim_end_matches([' ', '\0']).to_owned();
+        let info = &self.0;
+        TokenIdentity {
+            label: text(&info.label),
+            serial: text(&info.serialNumber),
+            manufacturer: text(&info.manufacturerID),
+            model: text(&info.model),
+        }
+    }
+
+    /// Whether it has this flag.
+    pub(super) fn has(&self, flag: CK_FLAGS) -> bool {
+        self.0.flags & flag != 0
+    }
+
+    /// Some modules say that there is no limit, or that they do not tell, in other numbers than the standard's.
+    fn session_limit(&self) -> Option<usize> {
+        usize::try_from(self.0.ulMaxSessionCount).ok().filter(|limit| (1..1 << 20).contains(limit))
+    }
+
+    /// Its versions, for people.
+    pub(super) fn versions(&self) -> String {
+        let (hardware, firmware) = (self.0.hardwareVersion, self.0.firmwareVersion);
+        format!("hardware {}.{}, firmware {}.{}", hardware.major, hardware.minor, firmware.major, firmware.minor)
+    }
+}
+
+impl TokenIdentity {
+    pub(super) fn is(&self, uri: &TokenUri, slot: Slot) -> bool {
+        let same = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
+        same(&uri.label, &self.label)
+            && same(&uri.serial, &self.serial)
+            && same(&uri.manufacturer, &self.manufacturer)
+            && same(&uri.model, &self.model)
+            && uri.slot_id.is_none_or(|id| id == slot.id())
+    }
+}
+
+/// What a PKCS#11 module says that it is (`CK_INFO`).
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ModuleInfo {
+    /// The library's canonical path.
+    pub path: PathBuf,
+    /// Who made it.
+    pub manufacturer: String,
+    /// What it calls itself.
+    pub description: String,
+    /// Its version.
+    pub version: String,
+}
