@@ -45,6 +45,7 @@ pub mod name;
 pub mod pattern;
 pub mod policy;
 pub mod profile;
+pub mod quote;
 pub mod serial;
 pub mod serve;
 pub mod show;
