@@ -4,7 +4,8 @@
 use std::{
     error::Error as StdError,
     ffi::OsString,
-    fmt, fs, io,
+    fmt, io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -16,8 +17,13 @@ use tonic::{
 };
 use tonic_types::{RpcStatusExt, StatusExt, pb};
 
+use crate::{quote::quoted, text_file};
+
 /// Where the daemon listens for local operators unless it is told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/birthmark/admin.sock";
+
+/// The longest file of an identity, in bytes.
+const LONGEST_FILE: u64 = 1 << 20;
 
 /// Connecting includes the TLS handshake; a healthy line network needs milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,6 +62,12 @@ pub enum ClientError {
     /// The address or the identity cannot be used; nothing was sent.
     #[error("{0}")]
     Settings(String),
+    /// Something else listens there.
+    #[error(
+        "{0} does not speak TLS: it is not the address of the daemon's gRPC port ([server] listen), but perhaps of its HTTP \
+         port"
+    )]
+    NotTls(String),
     /// The daemon did not answer, or one side refused the other's certificate.
     #[error("cannot connect to the daemon at {address}: {cause}")]
     Connect {
@@ -78,6 +90,17 @@ impl Connection {
             Target::Server { url, identity } => Daemon::at_server(&url, &identity),
             Target::Socket { path, hint } => Daemon::at_socket(&path, hint),
         }
+    }
+
+    /// The flags that make this connection again, for a command that is printed.
+    pub fn arguments(&self) -> Vec<String> {
+        let path = |path: &PathBuf| path.display().to_string();
+        let flags = [
+            ("--server", self.server.clone()),
+            ("--identity", self.identity.as_ref().map(path)),
+            ("--socket", self.socket.as_ref().map(path)),
+        ];
+        flags.into_iter().filter_map(|(flag, value)| Some([flag.to_owned(), value?])).flatten().collect()
     }
 
     fn target(&self, environment: impl Fn(&str) -> Option<OsString>) -> Result<Target, ClientError> {
@@ -132,7 +155,7 @@ impl Daemon {
                     && uri.port().is_some()
             })
             .ok_or_else(|| {
-                ClientError::Settings(format!("\"{url}\" is not an address of the form https://HOST:PORT"))
+                ClientError::Settings(format!("{} is not an address of the form https://HOST:PORT", quoted(url)))
             })?;
         // Only the first call has an effect; another provider that is already there serves as well.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -143,7 +166,7 @@ impl Daemon {
         }
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(ca))
-            .identity(Identity::from_pem(read(&identity.join("cert.pem"))?, read(&identity.join("key.pem"))?))
+            .identity(Identity::from_pem(read(&identity.join("cert.pem"))?, read_key(&identity.join("key.pem"))?))
             .timeout(CONNECT_TIMEOUT);
         let endpoint = Endpoint::from(uri).tls_config(tls).map_err(|error| {
             let cause = innermost(&error);
@@ -172,6 +195,9 @@ impl Daemon {
                 return Err(ClientError::Connect { address: self.address.clone(), cause, lasting: false });
             }
         };
+        if speaks_no_tls(&cause) {
+            return Err(ClientError::NotTls(self.address.clone()));
+        }
         let (cause, lasting) = match certificate_trouble(&cause) {
             Some(trouble) => (trouble, true),
             None => (format!("{}{}", innermost(&cause), self.hint), false),
@@ -204,7 +230,21 @@ fn tuned(endpoint: Endpoint) -> Endpoint {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ClientError> {
-    fs::read(path).map_err(|error| ClientError::Settings(format!("cannot read {}: {error}", path.display())))
+    let read = text_file::read(path, LONGEST_FILE).map(String::into_bytes);
+    read.map_err(|error| ClientError::Settings(format!("cannot read {}: {error}", path.display())))
+}
+
+/// As [`read`], but nobody else may have read the key before.
+fn read_key(path: &Path) -> Result<Vec<u8>, ClientError> {
+    let mode = path.metadata().map_or(0, |metadata| metadata.permissions().mode() & 0o7777);
+    if mode & 0o077 != 0 {
+        let path = path.display();
+        return Err(ClientError::Settings(format!(
+            "the private key {path} can be used by others (mode {mode:04o}); run chmod 600 {path}, and enroll again if \
+             somebody may have read it"
+        )));
+    }
+    read(path)
 }
 
 /// An error that the daemon (or the way to it) gave, for people.
@@ -308,6 +348,13 @@ fn code_name(code: Code) -> &'static str {
     }
 }
 
+/// Whether what came is no TLS at all.
+fn speaks_no_tls(error: &(dyn StdError + 'static)) -> bool {
+    use rustls::{Error, InvalidMessage::InvalidContentType};
+    let mut errors = chain(error).filter_map(|error| error.downcast_ref::<Error>());
+    errors.any(|error| matches!(error, Error::InvalidMessage(InvalidContentType)))
+}
+
 /// A sentence if the cause of `error` is that one side refused the other's certificate.
 fn certificate_trouble(error: &(dyn StdError + 'static)) -> Option<String> {
     use rustls::{CertificateError, Error};
@@ -367,6 +414,8 @@ fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 
 #[cfg(test)]
 #[allow(clippy::disallowed_methods)] // A test ends before its files matter.
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn target(connection: Connection, environment: &[(&str, &str)]) -> Result<Target, String> {
@@ -444,6 +493,7 @@ mod tests {
             for (name, content) in [("cert.pem", &cert), ("key.pem", &key), ("ca.pem", &ca.ca)] {
                 fs::write(folder.path().join(name), content)?;
             }
+            fs::set_permissions(folder.path().join("key.pem"), fs::Permissions::from_mode(0o600))?;
             Ok(folder)
         }
 
@@ -498,6 +548,35 @@ mod tests {
         };
         let error = call(away, &good).await.err().unwrap_or_default();
         assert!(error.contains("refused") && !error.starts_with("lasting"), "{error}");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn port_without_tls_is_told_by_name() -> Result<(), Box<dyn StdError>> {
+        use tokio::io::AsyncWriteExt;
+        let pki = Pki::new()?;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+            }
+        });
+        let daemon = Daemon::at_server(&format!("https://localhost:{port}"), pki.identity(&pki)?.path())?;
+        assert!(matches!(daemon.connect().await, Err(ClientError::NotTls(_))));
+        Ok(())
+    }
+
+    #[test]
+    fn key_that_others_can_read_is_refused() -> Result<(), Box<dyn StdError>> {
+        let pki = Pki::new()?;
+        let identity = pki.identity(&pki)?;
+        for (mode, taken) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o644, false)] {
+            fs::set_permissions(identity.path().join("key.pem"), fs::Permissions::from_mode(mode))?;
+            let error = Daemon::at_server("https://localhost:1", identity.path()).err().map(|error| error.to_string());
+            assert_eq!(error.is_none(), taken, "{mode:o}: {error:?}");
+            assert!(error.is_none_or(|error| error.contains("chmod 600")));
+        }
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{print, print_json};
 
-/// Look at what the configuration's profiles give
+/// Inspect profiles
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]

@@ -185,9 +185,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn sign(args: Box<SignArgs>) -> anyhow::Result<ExitCode> {
     let input = match Input::at(&args.input).map_err(|message| anyhow!(message))? {
-        Input::Folder(folder) if args.watch => {
-            Input::Watch { folder, poll: args.poll, settle: args.settle }
-        }
+        Input::Folder(folder) if args.watch => Input::Watch { folder, poll: args.poll, settle: args.settle },
         _ if args.watch => bail!("--watch needs a folder, and {} is none", args.input.display()),
         input => input,
     };

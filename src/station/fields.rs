@@ -7,7 +7,9 @@ use der::{Decode, Reader, SliceReader, Tagged, asn1::AnyRef};
 /// The DER `SubjectPublicKeyInfo` of a DER `CertificationRequest` (RFC 2986 section 4).
 pub(super) fn csr_key(csr: &[u8]) -> Result<&[u8], String> {
     // version, subject, subjectPKInfo, attributes
-    Fields::of(csr).and_then(|fields| fields.get(2)).map_err(|_| format!("{} bytes that are no PKCS#10 CSR, neither PEM nor DER", csr.len()))
+    Fields::of(csr)
+        .and_then(|fields| fields.get(2))
+        .map_err(|_| format!("{} bytes that are no PKCS#10 CSR, neither PEM nor DER", csr.len()))
 }
 
 /// The DER `SubjectPublicKeyInfo` of a DER `Certificate` (RFC 5280 section 4.1).

@@ -82,7 +82,9 @@ impl Holds {
     pub(super) fn release(&self, file: &Path, issued: bool) -> bool {
         let mut held = self.held();
         held.files.remove(file);
-        let Some(order) = held.order.as_mut().filter(|order| order.probe.as_deref() == Some(file)) else { return false };
+        let Some(order) = held.order.as_mut().filter(|order| order.probe.as_deref() == Some(file)) else {
+            return false;
+        };
         if issued {
             held.order = None;
         } else {

@@ -133,7 +133,8 @@ impl Output {
     fn write(&mut self, outcome: Outcome) -> Result<(), String> {
         let refused = matches!(outcome, Outcome::Refused(_));
         let line = match outcome {
-            Outcome::Issued { wanted, issued, chain } => match self.put_certificate(&wanted.device_id, &issued, &chain) {
+            Outcome::Issued { wanted, issued, chain } => match self.put_certificate(&wanted.device_id, &issued, &chain)
+            {
                 Ok(()) => self.issued(wanted, &issued),
                 Err(error) => match self.not_written(wanted, error)? {
                     Some(line) => line,
@@ -315,7 +316,10 @@ impl NotWritten {
     /// Whether the next device's certificate could not be written either.
     fn concerns_all(&self) -> bool {
         use io::ErrorKind::{NotFound, QuotaExceeded, ReadOnlyFilesystem, StaleNetworkFileHandle, StorageFull};
-        matches!(self.cause.kind(), NotFound | QuotaExceeded | ReadOnlyFilesystem | StaleNetworkFileHandle | StorageFull)
+        matches!(
+            self.cause.kind(),
+            NotFound | QuotaExceeded | ReadOnlyFilesystem | StaleNetworkFileHandle | StorageFull
+        )
     }
 }
 
@@ -324,7 +328,9 @@ fn remedy(reason: &str) -> &'static str {
     match reason {
         "ORDER_UNKNOWN" => "create the order, or start again with another --order",
         "ORDER_EXHAUSTED" => "start again with another --order, or have scrapped devices recorded",
-        "ORDER_CLOSED" | "ORDER_OUTSIDE_WINDOW" => "wait until the order can be used, or start again with another --order",
+        "ORDER_CLOSED" | "ORDER_OUTSIDE_WINDOW" => {
+            "wait until the order can be used, or start again with another --order"
+        }
         "ORDER_PAUSED" => "wait until the order goes on",
         "STATION_REFUSED" | "ROLE_REQUIRED" => "use a station that the order and the profile allow",
         "PROFILE_UNKNOWN" | "PROFILE_REFUSED" => "start again with the order's --profile",

@@ -134,10 +134,14 @@ impl Places {
         let Some(names) = self.names.get().and_then(Option::as_ref) else { return Ok(()) };
         let folder = self.folder.display();
         if device_id.contains(':') && !names.colon {
-            return Err(format!("the folder {folder} can hold no file whose name has a colon; choose another with --out"));
+            return Err(format!(
+                "the folder {folder} can hold no file whose name has a colon; choose another with --out"
+            ));
         }
         if is_reserved(device_id) {
-            return Err(format!("\"{device_id}\" is no file name on Windows, where {folder} may be; choose another --out"));
+            return Err(format!(
+                "\"{device_id}\" is no file name on Windows, where {folder} may be; choose another --out"
+            ));
         }
         let mut ids = names.ids.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = ids.entry(device_id.to_ascii_lowercase()).or_insert_with(|| device_id.to_owned());
@@ -182,7 +186,8 @@ fn read(path: &Path) -> Option<Vec<u8>> {
 fn is_reserved(device_id: &str) -> bool {
     let stem = device_id.split('.').next().unwrap_or_default().to_ascii_uppercase();
     let numbered = ["COM", "LPT"].iter().any(|port| {
-        stem.strip_prefix(port).is_some_and(|number| number.len() == 1 && number.bytes().all(|byte| byte.is_ascii_digit()))
+        stem.strip_prefix(port)
+            .is_some_and(|number| number.len() == 1 && number.bytes().all(|byte| byte.is_ascii_digit()))
     });
     numbered || ["CON", "PRN", "AUX", "NUL"].contains(&stem.as_str())
 }

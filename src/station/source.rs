@@ -163,7 +163,9 @@ pub fn start(
                 reader.file(path, content)
             }
             Input::Lines(path) => reader.lines_file(&path),
-            Input::StandardInput => lines::reader(io::stdin()).map_err(Ended::Broken).and_then(|input| reader.lines(input)),
+            Input::StandardInput => {
+                lines::reader(io::stdin()).map_err(Ended::Broken).and_then(|input| reader.lines(input))
+            }
             Input::Watch { folder, poll, settle } => reader.watch(&folder, poll, settle),
         };
         if let Err(Ended::Broken(error)) = ended {

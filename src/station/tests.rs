@@ -374,12 +374,13 @@ async fn a_stop_lets_what_was_asked_come_in() -> TestResult {
 async fn a_watched_folder_is_emptied_into_done_and_failed() -> TestResult {
     let mut scene = Scene::new(3)?;
     let watched = scene.folder.path().join("in");
-    scene.job.input = Input::Watch { folder: watched.clone(), poll: Duration::from_millis(10), settle: Duration::from_secs(30) };
+    scene.job.input =
+        Input::Watch { folder: watched.clone(), poll: Duration::from_millis(10), settle: Duration::from_secs(30) };
     scene.serve(|_, request| match request.device_id.as_str() {
         "dev-1" => Act::Refuse(with_reason(Code::AlreadyExists, "KEY_REUSED", None)),
         _ => Act::Issue,
     })?;
-    fs::write(watched.join("no id.csr"), "x")?;
+    fs::write(watched.join("no id.csr"), "no CSR")?;
     let emptied = async {
         let left = |folder: &Path| fs::read_dir(folder).map_or(usize::MAX, Iterator::count);
         while left(&watched) != 2 || left(&watched.join("done")) != 2 || left(&watched.join("failed")) != 4 {
@@ -436,42 +437,71 @@ async fn nothing_in_a_watched_folder_keeps_others_from_being_served() -> TestRes
     let bad = |folder: &Path, name: &str| fs::write(folder.join(name), "no CSR at all");
     let table: Vec<(&str, Trouble)> = vec![
         ("a name too long for its refusal", Box::new(move |input, _| bad(input, &format!("{}.csr", "n".repeat(246))))),
-        ("a folder in place of the refusal", Box::new(move |input, _| {
-            folder_at(input.join("failed/bad.error.json/x"))?;
-            bad(input, "bad.csr")
-        })),
-        ("a folder in place of the failed CSR", Box::new(move |input, _| {
-            folder_at(input.join("failed/bad.csr/x"))?;
-            bad(input, "bad.csr")
-        })),
-        ("a folder in place of a certificate", Box::new(move |input, out| {
-            folder_at(out.join("dev-9.pem/x"))?;
-            fs::write(input.join("dev-9.csr"), csr().map_err(std::io::Error::other)?)
-        })),
-        ("a pipe in place of a certificate", Box::new(|input, out| {
-            fs::create_dir_all(out)?;
-            rustix::fs::mknodat(rustix::fs::CWD, out.join("dev-9.pem"), rustix::fs::FileType::Fifo, 0o600.into(), 0)?;
-            fs::write(input.join("dev-9.csr"), csr().map_err(std::io::Error::other)?)
-        })),
-        ("a pipe as a CSR", Box::new(|input, _| {
-            let path = input.join("a.csr");
-            Ok(rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0)?)
-        })),
-        ("a socket as a CSR", Box::new(|input, _| {
-            std::os::unix::net::UnixListener::bind(input.join("a.csr")).map(drop)
-        })),
-        ("links to nowhere, to themselves and to a device", Box::new(|input, _| {
-            symlink("nowhere", input.join("a.csr"))?;
-            symlink("b.csr", input.join("b.csr"))?;
-            symlink("/dev/zero", input.join("c.csr"))
-        })),
-        ("a name that is not UTF-8", Box::new(|input, _| {
-            fs::write(input.join(std::ffi::OsStr::from_bytes(b"\xff\xfe.csr")), "no CSR at all")
-        })),
-        ("a file in place of failed/", Box::new(move |input, _| {
-            fs::write(input.join("failed"), "")?;
-            bad(input, "bad.csr")
-        })),
+        (
+            "a folder in place of the refusal",
+            Box::new(move |input, _| {
+                folder_at(input.join("failed/bad.error.json/x"))?;
+                bad(input, "bad.csr")
+            }),
+        ),
+        (
+            "a folder in place of the failed CSR",
+            Box::new(move |input, _| {
+                folder_at(input.join("failed/bad.csr/x"))?;
+                bad(input, "bad.csr")
+            }),
+        ),
+        (
+            "a folder in place of a certificate",
+            Box::new(move |input, out| {
+                folder_at(out.join("dev-9.pem/x"))?;
+                fs::write(input.join("dev-9.csr"), csr().map_err(std::io::Error::other)?)
+            }),
+        ),
+        (
+            "a pipe in place of a certificate",
+            Box::new(|input, out| {
+                fs::create_dir_all(out)?;
+                rustix::fs::mknodat(
+                    rustix::fs::CWD,
+                    out.join("dev-9.pem"),
+                    rustix::fs::FileType::Fifo,
+                    0o600.into(),
+                    0,
+                )?;
+                fs::write(input.join("dev-9.csr"), csr().map_err(std::io::Error::other)?)
+            }),
+        ),
+        (
+            "a pipe as a CSR",
+            Box::new(|input, _| {
+                let path = input.join("a.csr");
+                Ok(rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0)?)
+            }),
+        ),
+        (
+            "a socket as a CSR",
+            Box::new(|input, _| std::os::unix::net::UnixListener::bind(input.join("a.csr")).map(drop)),
+        ),
+        (
+            "links to nowhere, to themselves and to a device",
+            Box::new(|input, _| {
+                symlink("nowhere", input.join("a.csr"))?;
+                symlink("b.csr", input.join("b.csr"))?;
+                symlink("/dev/zero", input.join("c.csr"))
+            }),
+        ),
+        (
+            "a name that is not UTF-8",
+            Box::new(|input, _| fs::write(input.join(std::ffi::OsStr::from_bytes(b"\xff\xfe.csr")), "no CSR at all")),
+        ),
+        (
+            "a file in place of failed/",
+            Box::new(move |input, _| {
+                fs::write(input.join("failed"), "")?;
+                bad(input, "bad.csr")
+            }),
+        ),
         ("a file in place of done/", Box::new(|input, _| fs::write(input.join("done"), ""))),
     ];
     for (what, trouble) in table {
@@ -590,10 +620,12 @@ async fn two_files_of_one_device_keep_their_refusals() -> TestResult {
 async fn lines_may_name_their_own_order() -> TestResult {
     let mut scene = Scene::new(0)?;
     let path = scene.folder.path().join("in.jsonl");
-    let line = |id: &str, more: &str| Ok::<_, Box<dyn Error>>(format!(
-        "{{\"device_id\": \"{id}\", \"csr\": {}{more}}}\n",
-        serde_json::to_string(&pem_csr()?)?
-    ));
+    let line = |id: &str, more: &str| {
+        Ok::<_, Box<dyn Error>>(format!(
+            "{{\"device_id\": \"{id}\", \"csr\": {}{more}}}\n",
+            serde_json::to_string(&pem_csr()?)?
+        ))
+    };
     let lines = [
         line("a", "")?,
         line("b", ", \"order\": \"other\"")?,

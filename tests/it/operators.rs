@@ -155,7 +155,7 @@ fn an_order_is_exported_as_json_lines() {
         .collect();
     assert_eq!(lines, expected);
 
-    let nothing = json!({ "export": null, "order": "o1", "certificates": 0, "files": [] });
+    let nothing = json!({ "export": null, "order": "o1", "certificates": 0, "files": [], "files_missing": [] });
     assert_eq!(parsed(&site.operator(&export)), nothing);
     assert_eq!(succeeded(&site.operator(&export[..8])), "nothing new to export of order o1\n");
     let get = ["export", "get", "o1.0001", "--format", "jsonl", "--out", "exports"];

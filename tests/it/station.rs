@@ -106,7 +106,7 @@ fn the_exit_code_tells_all_or_none() {
     must_exit(&sign(&site, "one.csr", &[]), 0, &[]);
     assert!(site.path("certs/one.pem").exists());
     fs::create_dir(site.path("empty")).unwrap();
-    must_exit(&sign(&site, "empty", &[]), 0, &["no CSR in empty"]);
+    must_exit(&sign(&site, "empty", &[]), 1, &["no CSR in empty"]);
     must_exit(&sign(&site, "none", &[]), 1, &["cannot read none"]);
     must_exit(&sign(&site, "one.csr", &["--watch"]), 1, &["--watch needs a folder"]);
     must_exit(&site.sign("line1/t1", "o1", ".", ".").output().unwrap(), 1, &["cannot share the folder"]);
@@ -218,7 +218,7 @@ fn an_order_or_a_profile_that_is_not_there_ends_the_run_in_one_sentence() {
     let identity = site.identity("station", "line1/t1").display().to_string();
     let other = ["station", "sign", "--order", "o1", "--profile", "nothing", "--in", "d1.csr", "--out", "certs"];
     let run = site.token.birthmark(&[&other[..], &["--server", &daemon.url(), "--identity", &identity]].concat());
-    refused(&run, &["no profile \"nothing\"", "there is: device"]);
+    refused(&run, &["no profile \"nothing\"", "it may use: device"]);
     // Nothing was left behind that looks like a refusal of the device.
     assert!(names(&site.path("certs")).is_empty(), "{:?}", names(&site.path("certs")));
     daemon.end();

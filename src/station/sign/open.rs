@@ -24,6 +24,8 @@ type Opened = (HashMap<String, Arc<str>>, mpsc::Sender<IssueRequest>, Streaming<
 pub(super) async fn open(daemon: &Daemon, job: &Job, again: bool) -> Result<Opened, Break> {
     let channel = daemon.connect().await.map_err(|error| match error {
         ClientError::Connect { lasting: false, .. } => passing(error.to_string()),
+        // Something stands in for a daemon that was there before.
+        ClientError::NotTls(_) if again => passing(error.to_string()),
         error => End::Failed(error.to_string()).into(),
     })?;
     let silent = |_| passing("the daemon does not answer".to_owned());

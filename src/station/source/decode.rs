@@ -86,7 +86,9 @@ fn contains_pem(content: &[u8]) -> bool {
 /// Whether the last block of a PEM text has no end yet.
 fn is_open_pem(text: &str) -> bool {
     match (text.rfind(BEGIN), text.rfind(END)) {
-        (Some(begin), Some(end)) => end < begin || !text.get(end + END.len()..).is_some_and(|tag| tag.contains("-----")),
+        (Some(begin), Some(end)) => {
+            end < begin || !text.get(end + END.len()..).is_some_and(|tag| tag.contains("-----"))
+        }
         (Some(_), None) => true,
         (None, _) => !text.starts_with('{'),
     }

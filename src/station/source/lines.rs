@@ -155,7 +155,8 @@ mod tests {
         assert!(unknown.contains("ordr"), "{unknown}");
         let long = format!("{{\"device_id\": \"a\", \"csr\": \"\", \"{}\": 1}}", "x".repeat(60_000));
         assert!(Line::parse(long.as_bytes()).unwrap_err().len() < 600);
-        let own = Line::parse(b"{\"device_id\": \"a\", \"csr\": \"\", \"order\": \"o2\", \"profile\": \"p2\"}").unwrap();
+        let own =
+            Line::parse(b"{\"device_id\": \"a\", \"csr\": \"\", \"order\": \"o2\", \"profile\": \"p2\"}").unwrap();
         assert_eq!((own.order.as_deref(), own.profile.as_deref()), (Some("o2"), Some("p2")));
     }
 
