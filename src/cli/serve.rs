@@ -16,7 +16,7 @@ use super::environment;
     signed and recorded, exit 0. The level of the log is set with BIRTHMARK_LOG (off, error, warn, info, debug or \
     trace; the default is info). Libraries log warnings at most, unless they are named: BIRTHMARK_LOG=debug,h2=debug")]
 pub(crate) struct Args {
-    /// The configuration; hsm-config/birthmark.toml is an example with every key explained
+    /// The configuration; hsm-config/birthmark.toml is an example with every setting explained
     #[arg(long, value_name = "FILE", default_value = "/etc/birthmark/birthmark.toml")]
     config: PathBuf,
 

@@ -46,7 +46,7 @@ const SHORTEST_BACKOFF: Duration = Duration::from_millis(100);
 /// When to ask again if the daemon does not say.
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
 
-/// No longer, whatever the daemon says: the pause is over when its cause is, and nobody tells.
+/// Upper bound on the retry delay that the daemon asks for: recovery is not announced.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// How long a station that was told to stop waits for what it has asked for.
@@ -63,13 +63,13 @@ pub struct Job {
     pub reissue: bool,
     /// Where the CSRs are.
     pub input: Input,
-    /// The folder for certificates; made if absent.
+    /// The folder for certificates; created if it does not exist.
     pub out: PathBuf,
     /// Also write chain files.
     pub chain: bool,
     /// How many requests may be unanswered, at least 1.
     pub window: usize,
-    /// How long to wait for a daemon that cannot sign; none: for ever.
+    /// How long to wait for a daemon that cannot sign; none: forever.
     pub give_up_after: Option<Duration>,
 }
 

@@ -170,6 +170,48 @@ fn an_order_is_exported_as_json_lines() {
     daemon.end();
 }
 
+#[test]
+fn export_whose_files_were_lost_is_named_with_its_command() {
+    let (site, daemon) = site(3);
+    let export =
+        ["export", "create", "--order", "o1", "--format", "aws-bulk", "--out", "my exports", "--policy", "sensors"];
+    succeeded(&site.operator(&export));
+    succeeded(&site.operator(&export));
+    // As after a kill between the batch and its files.
+    let lost = site.path("my exports/o1.0001.aws-bulk.jsonl");
+    let content = fs::read(&lost).unwrap();
+    fs::remove_dir_all(site.path("my exports")).unwrap();
+    let run = site.operator(&export);
+    let said = crate::token::text(&run.stderr);
+    assert_eq!(run.status.code(), Some(3), "{said}");
+    let command = said.split("write them with: birthmark ").nth(1).unwrap().trim();
+    assert_eq!(command, "export get o1.0001 --format aws-bulk --out 'my exports' --policy sensors");
+    let words: Vec<_> = command.split(' ').map(|word| word.trim_matches('\'')).collect();
+    let joined = [&words[..6], &["my exports"], &words[8..]].concat();
+    succeeded(&site.operator(&joined));
+    assert_eq!(fs::read(&lost).unwrap(), content);
+    succeeded(&site.operator(&export));
+    // What the platform has is not missing.
+    fs::remove_file(&lost).unwrap();
+    assert_eq!(site.operator(&export).status.code(), Some(3));
+    assert!(succeeded(&site.operator(&["export", "acknowledge", "o1.0001"])).contains("was acknowledged on"));
+    succeeded(&site.operator(&export));
+    daemon.end();
+}
+
+#[test]
+fn export_of_an_order_with_a_colon_has_portable_names() {
+    let (site, daemon) = site(1);
+    site.create_order("lot:7", 1);
+    site.token.write("more.jsonl", &json_line("c1", &csr("c1")));
+    succeeded(&site.sign("line1/t1", "lot:7", "more.jsonl", "certs").output().unwrap());
+    let export = ["export", "create", "--order", "lot:7", "--format", "aws-bulk", "--out", "aws"];
+    let printed = succeeded(&site.operator(&export));
+    assert!(printed.contains("--input-file-key lot_7.0001.aws-bulk.jsonl "), "{printed}");
+    assert!(site.path("aws/lot_7.0001.provisioning-template.json").exists());
+    daemon.end();
+}
+
 /// Puts a line's parameters in place of the template's references, as AWS IoT does.
 fn expand(template: &Value, parameters: &Value) -> Value {
     match template {

@@ -10,7 +10,7 @@ use crate::{station::progress::plural, text_file};
 /// The longest CSR that the daemon takes, in bytes of DER.
 const LONGEST_CSR: usize = 16 << 10;
 
-/// Programs that copy files make them as long as they will be first; no CSR ends in so many NULs.
+/// Programs that copy files make them as long as they will be first; no CSR ends in this many NULs.
 const NOT_COPIED_YET: [u8; 16] = [0; 16];
 
 const BEGIN: &str = "-----BEGIN ";
