@@ -4,7 +4,9 @@
 use std::{
     error::Error as StdError,
     ffi::OsString,
-    fmt, io,
+    fmt,
+    fs::File,
+    io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -17,7 +19,10 @@ use tonic::{
 };
 use tonic_types::{RpcStatusExt, StatusExt, pb};
 
-use crate::{quote::quoted, text_file};
+use crate::{
+    quote::quoted,
+    text_file::{self, EncodingError, TextError},
+};
 
 /// Where the daemon listens for local operators unless it is told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/birthmark/admin.sock";
@@ -230,8 +235,15 @@ fn tuned(endpoint: Endpoint) -> Endpoint {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ClientError> {
-    let read = text_file::read(path, LONGEST_FILE).map(String::into_bytes);
-    read.map_err(|error| ClientError::Settings(format!("cannot read {}: {error}", path.display())))
+    let failed = |error: TextError| ClientError::Settings(format!("cannot read {}: {error}", path.display()));
+    let file = File::open(path).map_err(|error| failed(error.into()))?;
+    let octets = text_file::read_octets(file, LONGEST_FILE).map_err(failed)?;
+    match text_file::decode(&octets) {
+        Ok(text) => Ok(text.into_owned().into_bytes()),
+        // Text beside the PEM may be in any encoding.
+        Err(EncodingError::Utf8Invalid { .. }) => Ok(octets),
+        Err(error) => Err(failed(error.into())),
+    }
 }
 
 /// As [`read`], but nobody else may have read the key before.

@@ -83,7 +83,10 @@ fn directives(wanted: &str) -> anyhow::Result<String> {
     for directive in wanted.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
         let text = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
         // A number is a level as well, elsewhere.
-        let parsed = text.parse::<LevelFilter>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_alphabetic()));
+        let parsed = text
+            .parse::<LevelFilter>()
+            .ok()
+            .filter(|_| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphabetic()));
         let Some(parsed) = parsed else {
             bail!(
                 "BIRTHMARK_LOG: {} is not a level of the log; it is one of off, error, warn, info, debug and trace, alone \
