@@ -210,6 +210,36 @@ fn export_of_an_order_with_a_colon_has_portable_names() {
     assert!(printed.contains("--input-file-key lot_7.0001.aws-bulk.jsonl "), "{printed}");
     assert!(site.path("aws/lot_7.0001.provisioning-template.json").exists());
     daemon.end();
+    assert!(!site.path("ready.json").exists(), "nobody is ready any more");
+}
+
+#[test]
+fn dump_has_order_attributes_and_one_form_of_hashes_and_times() {
+    let (site, daemon) = site(1);
+    let order = ["order", "create", "o2", "--profile", "device", "--quantity", "1", "--attribute", "batch=A7"];
+    let created = site.operator(&[&order[..], &["--from", "2026-03-01T06:00:00Z"]].concat());
+    daemon.end();
+    let dumped = succeeded(&site.token.birthmark(&["journal", "dump", "data"]));
+    let entries: Vec<Value> = dumped.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    if created.status.success() {
+        let order = entries.iter().find(|entry| entry["order"] == "o2").unwrap();
+        assert_eq!(
+            (&order["attributes"]["batch"], &order["not_before"]),
+            (&"A7".into(), &"2026-03-01T06:00:00.000000Z".into())
+        );
+    }
+    for entry in &entries {
+        let (time, hash) = (entry["time"].as_str().unwrap(), entry["chain_hash"].as_str().unwrap());
+        assert_eq!(
+            (time.len(), time.as_bytes()[19], hash.len()),
+            ("2026-03-01T06:00:00.000000Z".len(), b'.', 64),
+            "{entry}"
+        );
+    }
+    let verified: Value =
+        serde_json::from_str(&succeeded(&site.token.birthmark(&["journal", "verify", "data", "--json"]))).unwrap();
+    assert_eq!(verified["chain_hash"], entries.last().unwrap()["chain_hash"]);
+    assert_eq!(verified["newest"], entries.last().unwrap()["time"]);
 }
 
 /// Puts a line's parameters in place of the template's references, as AWS IoT does.
