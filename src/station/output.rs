@@ -143,7 +143,8 @@ impl Output {
             },
             Outcome::AlreadyThere { device_id, certificate, file } => {
                 self.summary.already_there += 1;
-                self.done(&device_id, file.as_deref(), true);
+                // Nobody was asked for it, so it says nothing of the order.
+                self.done(&device_id, file.as_deref(), false);
                 Line::of_certificate(&self.places, device_id, "skipped", &certificate)
             }
             Outcome::Refused(refused) => self.refused(refused),
