@@ -13,6 +13,7 @@ use std::{
 };
 
 use rustls::AlertDescription;
+use rustls_pki_types::UnixTime;
 use tonic::{
     Code, Status,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri},
@@ -378,6 +379,17 @@ fn certificate_trouble(error: &(dyn StdError + 'static)) -> Option<String> {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 format!("the daemon's certificate is not for this host name: {error}")
             }
+            CertificateError::NotValidYetContext { time, not_before } => format!(
+                "the daemon's certificate is valid from {} on, and this computer's clock says {}; set the clock",
+                moment(*not_before),
+                moment(*time)
+            ),
+            CertificateError::ExpiredContext { time, not_after } => format!(
+                "the daemon's certificate expired on {}, and this computer's clock says {}; renew the certificate, or set \
+                 the clock",
+                moment(*not_after),
+                moment(*time)
+            ),
             error => format!("the daemon's certificate is not valid: {error}"),
         }),
         _ => None,
@@ -390,6 +402,12 @@ fn certificate_trouble(error: &(dyn StdError + 'static)) -> Option<String> {
         about_certificate.then(|| format!("the daemon refused the identity's certificate (TLS alert {alert})"))
     };
     refused_here.or_else(refused_there)
+}
+
+/// As RFC 3339.
+fn moment(time: UnixTime) -> String {
+    let time = i64::try_from(time.as_secs()).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    time.map_or("a time that is none".to_owned(), |time| time.to_string())
 }
 
 /// The alerts with which a server refuses a client's certificate (RFC 8446 section 6.2).

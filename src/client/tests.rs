@@ -68,8 +68,15 @@ impl Pki {
 
     /// Certificate and key.
     fn issue(&self, name: &str) -> Result<(String, String), rcgen::Error> {
+        self.issue_for(name, [2020, 4000])
+    }
+
+    /// The same, valid between the beginnings of two years.
+    fn issue_for(&self, name: &str, [from, until]: [i32; 2]) -> Result<(String, String), rcgen::Error> {
         let key = rcgen::KeyPair::generate()?;
-        let params = rcgen::CertificateParams::new([name.to_owned()])?;
+        let mut params = rcgen::CertificateParams::new([name.to_owned()])?;
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
         Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
     }
 
@@ -85,8 +92,11 @@ impl Pki {
 
     /// A server of no service that wants a certificate of this CA and has one for `name`; gives its port.
     async fn serve(&self, name: &str) -> Result<u16, Box<dyn StdError>> {
+        self.serve_with(self.issue(name)?).await
+    }
+
+    async fn serve_with(&self, (cert, key): (String, String)) -> Result<u16, Box<dyn StdError>> {
         use tonic::transport::{Server, ServerTlsConfig, server::TcpIncoming};
-        let (cert, key) = self.issue(name)?;
         let tls = ServerTlsConfig::new()
             .identity(Identity::from_pem(cert, key))
             .client_ca_root(Certificate::from_pem(&self.ca));
@@ -124,6 +134,16 @@ async fn a_certificate_that_one_side_refuses_is_told_apart_from_a_daemon_that_is
         (port, theirs.identity(&ours)?, "refused the identity's certificate"),
         (port, ours.identity(&theirs)?, "does not come from the CA"),
         (ours.serve("elsewhere").await?, ours.identity(&ours)?, "not for this host name"),
+        (
+            ours.serve_with(ours.issue_for("localhost", [2020, 2021])?).await?,
+            ours.identity(&ours)?,
+            "expired on 2021-01-01T00:00:00Z, and this computer's clock says",
+        ),
+        (
+            ours.serve_with(ours.issue_for("localhost", [3000, 3001])?).await?,
+            ours.identity(&ours)?,
+            "valid from 3000-01-01T00:00:00Z on",
+        ),
     ] {
         let error = call(port, &identity).await.err().unwrap_or_default();
         assert!(error.starts_with("lasting: ") && error.contains(message), "{error}");
