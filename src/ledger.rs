@@ -269,9 +269,9 @@ pub enum Refusal {
     /// No such order.
     #[error("there is no order {}", crate::quote::quoted(.0))]
     OrderUnknown(String),
-    /// An order with other terms has this id.
-    #[error("the order \"{0}\" exists already, with other terms or closed")]
-    OrderExists(String),
+    /// An order with other terms has this id, or a closed one; says what differs.
+    #[error("the order \"{0}\" exists already, {1}")]
+    OrderExists(String, &'static str),
     /// The order was closed.
     #[error("the order \"{0}\" is closed")]
     OrderClosed(String),
