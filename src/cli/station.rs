@@ -212,7 +212,7 @@ async fn sign(args: Box<SignArgs>) -> anyhow::Result<ExitCode> {
     let (summary, end) = sign::run(&daemon, job, progress, report, stop).await;
 
     let devices = summary.succeeded() + summary.refused;
-    if devices > 0 {
+    if devices + summary.held > 0 {
         eprintln!("birthmark: {summary}");
     }
     match end {
