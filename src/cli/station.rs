@@ -163,7 +163,8 @@ struct SignArgs {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = value_parser!(u16).range(1..=4096))]
     window: u16,
 
-    /// Stop waiting for a daemon that cannot sign after this time, such as 90s or 10m [default: wait forever]
+    /// Give up when the daemon has been away or has answered nothing for this time, such as 90s or 10m [default: wait
+    /// forever]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     give_up_after: Option<Duration>,
 
