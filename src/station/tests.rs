@@ -164,6 +164,10 @@ fn csr() -> Result<Vec<u8>, rcgen::Error> {
     Ok(CertificateParams::default().serialize_request(&KeyPair::generate()?)?.der().to_vec())
 }
 
+fn pem_csr() -> Result<String, Box<dyn Error>> {
+    Ok(pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", csr()?)))
+}
+
 /// A station with CSRs, and a fake daemon.
 struct Scene {
     folder: tempfile::TempDir,

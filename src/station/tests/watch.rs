@@ -20,10 +20,6 @@ fn watching(scene: &mut Scene, settle: Duration) -> std::path::PathBuf {
     folder
 }
 
-fn pem_csr() -> Result<String, Box<dyn Error>> {
-    Ok(pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", csr()?)))
-}
-
 #[tokio::test]
 async fn nothing_in_a_watched_folder_keeps_others_from_being_served() -> TestResult {
     use std::os::unix::{ffi::OsStrExt, fs::symlink};
