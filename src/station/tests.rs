@@ -35,7 +35,7 @@ use crate::{
     signer::sha256,
 };
 
-mod watch;
+mod hot_folder;
 
 type TestResult = Result<(), Box<dyn Error>>;
 
