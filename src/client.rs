@@ -4,20 +4,32 @@
 use std::{
     error::Error as StdError,
     ffi::OsString,
-    fmt, fs, io,
+    fmt,
+    fs::File,
+    io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use rustls::AlertDescription;
+use rustls_pki_types::UnixTime;
 use tonic::{
     Code, Status,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri},
 };
 use tonic_types::{RpcStatusExt, StatusExt, pb};
 
+use crate::{
+    quote::quoted,
+    text_file::{self, EncodingError, TextError},
+};
+
 /// Where the daemon listens for local operators unless it is told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/birthmark/admin.sock";
+
+/// The longest file of an identity, in bytes.
+const LONGEST_FILE: u64 = 1 << 20;
 
 /// Connecting includes the TLS handshake; a healthy line network needs milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,6 +68,12 @@ pub enum ClientError {
     /// The address or the identity cannot be used; nothing was sent.
     #[error("{0}")]
     Settings(String),
+    /// Something else listens there.
+    #[error(
+        "{0} does not speak TLS: it is not the address of the daemon's gRPC port ([server] listen), but perhaps of its HTTP \
+         port"
+    )]
+    NotTls(String),
     /// The daemon did not answer, or one side refused the other's certificate.
     #[error("cannot connect to the daemon at {address}: {cause}")]
     Connect {
@@ -78,6 +96,17 @@ impl Connection {
             Target::Server { url, identity } => Daemon::at_server(&url, &identity),
             Target::Socket { path, hint } => Daemon::at_socket(&path, hint),
         }
+    }
+
+    /// The flags that make this connection again, for a command that is printed.
+    pub fn arguments(&self) -> Vec<String> {
+        let path = |path: &PathBuf| path.display().to_string();
+        let flags = [
+            ("--server", self.server.clone()),
+            ("--identity", self.identity.as_ref().map(path)),
+            ("--socket", self.socket.as_ref().map(path)),
+        ];
+        flags.into_iter().filter_map(|(flag, value)| Some([flag.to_owned(), value?])).flatten().collect()
     }
 
     fn target(&self, environment: impl Fn(&str) -> Option<OsString>) -> Result<Target, ClientError> {
@@ -132,7 +161,7 @@ impl Daemon {
                     && uri.port().is_some()
             })
             .ok_or_else(|| {
-                ClientError::Settings(format!("\"{url}\" is not an address of the form https://HOST:PORT"))
+                ClientError::Settings(format!("{} is not an address of the form https://HOST:PORT", quoted(url)))
             })?;
         // Only the first call has an effect; another provider that is already there serves as well.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -143,7 +172,7 @@ impl Daemon {
         }
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(ca))
-            .identity(Identity::from_pem(read(&identity.join("cert.pem"))?, read(&identity.join("key.pem"))?))
+            .identity(Identity::from_pem(read(&identity.join("cert.pem"))?, read_key(&identity.join("key.pem"))?))
             .timeout(CONNECT_TIMEOUT);
         let endpoint = Endpoint::from(uri).tls_config(tls).map_err(|error| {
             let cause = innermost(&error);
@@ -172,6 +201,9 @@ impl Daemon {
                 return Err(ClientError::Connect { address: self.address.clone(), cause, lasting: false });
             }
         };
+        if speaks_no_tls(&cause) {
+            return Err(ClientError::NotTls(self.address.clone()));
+        }
         let (cause, lasting) = match certificate_trouble(&cause) {
             Some(trouble) => (trouble, true),
             None => (format!("{}{}", innermost(&cause), self.hint), false),
@@ -204,7 +236,28 @@ fn tuned(endpoint: Endpoint) -> Endpoint {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ClientError> {
-    fs::read(path).map_err(|error| ClientError::Settings(format!("cannot read {}: {error}", path.display())))
+    let failed = |error: TextError| ClientError::Settings(format!("cannot read {}: {error}", path.display()));
+    let file = File::open(path).map_err(|error| failed(error.into()))?;
+    let octets = text_file::read_octets(file, LONGEST_FILE).map_err(failed)?;
+    match text_file::decode(&octets) {
+        Ok(text) => Ok(text.into_owned().into_bytes()),
+        // Text beside the PEM may be in any encoding.
+        Err(EncodingError::Utf8Invalid { .. }) => Ok(octets),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// As [`read`], but nobody else may have read the key before.
+fn read_key(path: &Path) -> Result<Vec<u8>, ClientError> {
+    let mode = path.metadata().map_or(0, |metadata| metadata.permissions().mode() & 0o7777);
+    if mode & 0o077 != 0 {
+        let path = path.display();
+        return Err(ClientError::Settings(format!(
+            "the private key {path} can be used by others (mode {mode:04o}); run chmod 600 {path}, and enroll again if \
+             somebody may have read it"
+        )));
+    }
+    read(path)
 }
 
 /// An error that the daemon (or the way to it) gave, for people.
@@ -308,6 +361,13 @@ fn code_name(code: Code) -> &'static str {
     }
 }
 
+/// Whether what came is no TLS at all.
+fn speaks_no_tls(error: &(dyn StdError + 'static)) -> bool {
+    use rustls::{Error, InvalidMessage::InvalidContentType};
+    let mut errors = chain(error).filter_map(|error| error.downcast_ref::<Error>());
+    errors.any(|error| matches!(error, Error::InvalidMessage(InvalidContentType)))
+}
+
 /// A sentence if the cause of `error` is that one side refused the other's certificate.
 fn certificate_trouble(error: &(dyn StdError + 'static)) -> Option<String> {
     use rustls::{CertificateError, Error};
@@ -319,6 +379,17 @@ fn certificate_trouble(error: &(dyn StdError + 'static)) -> Option<String> {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 format!("the daemon's certificate is not for this host name: {error}")
             }
+            CertificateError::NotValidYetContext { time, not_before } => format!(
+                "the daemon's certificate is valid from {} on, and this computer's clock says {}; set the clock",
+                moment(*not_before),
+                moment(*time)
+            ),
+            CertificateError::ExpiredContext { time, not_after } => format!(
+                "the daemon's certificate expired on {}, and this computer's clock says {}; renew the certificate, or set \
+                 the clock",
+                moment(*not_after),
+                moment(*time)
+            ),
             error => format!("the daemon's certificate is not valid: {error}"),
         }),
         _ => None,
@@ -331,6 +402,12 @@ fn certificate_trouble(error: &(dyn StdError + 'static)) -> Option<String> {
         about_certificate.then(|| format!("the daemon refused the identity's certificate (TLS alert {alert})"))
     };
     refused_here.or_else(refused_there)
+}
+
+/// As RFC 3339.
+fn moment(time: UnixTime) -> String {
+    let time = i64::try_from(time.as_secs()).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    time.map_or("a time that is none".to_owned(), |time| time.to_string())
 }
 
 /// The alerts with which a server refuses a client's certificate (RFC 8446 section 6.2).
@@ -366,159 +443,4 @@ fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 
 
 #[cfg(test)]
 #[allow(clippy::disallowed_methods)] // A test ends before its files matter.
-mod tests {
-    use super::*;
-
-    fn target(connection: Connection, environment: &[(&str, &str)]) -> Result<Target, String> {
-        connection
-            .target(|name| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()))
-            .map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_flag_wins_over_every_variable() {
-        let all = [("BIRTHMARK_SERVER", "https://a:1"), ("BIRTHMARK_IDENTITY", "/id"), ("BIRTHMARK_SOCKET", "/s")];
-        let socket = Connection { socket: Some("/flag".into()), ..Connection::default() };
-        assert_eq!(target(socket, &all), Ok(Target::Socket { path: "/flag".into(), hint: "" }));
-        let server = Connection { server: Some("https://b:2".into()), ..Connection::default() };
-        assert_eq!(target(server, &all), Ok(Target::Server { url: "https://b:2".into(), identity: "/id".into() }));
-    }
-
-    #[test]
-    fn variables_stand_in_for_flags_and_the_default_is_the_local_socket() {
-        let server = [("BIRTHMARK_SERVER", "https://a:1"), ("BIRTHMARK_IDENTITY", "/id")];
-        assert_eq!(
-            target(Connection::default(), &server),
-            Ok(Target::Server { url: "https://a:1".into(), identity: "/id".into() })
-        );
-        let local = target(Connection::default(), &[("BIRTHMARK_SERVER", "")]);
-        assert!(matches!(local, Ok(Target::Socket { path, .. }) if path == Path::new(DEFAULT_SOCKET)));
-    }
-
-    #[test]
-    fn half_an_address_says_what_is_missing() {
-        let both = [("BIRTHMARK_SERVER", "https://a:1"), ("BIRTHMARK_SOCKET", "/s")];
-        for (connection, environment, word) in [
-            (Connection { server: Some("https://a:1".into()), ..Connection::default() }, &[][..], "--identity"),
-            (Connection { identity: Some("/id".into()), ..Connection::default() }, &[], "--server"),
-            (Connection::default(), &both, "both set"),
-        ] {
-            let error = target(connection, environment).map_err(|error| error.contains(word));
-            assert_eq!(error, Err(true), "{word}");
-        }
-    }
-
-    #[test]
-    fn only_an_https_url_with_a_port_is_an_address() {
-        for url in ["", "host", "host:1", "http://host:1", "https://host", "https://:1"] {
-            let error = Daemon::at_server(url, Path::new("/nowhere")).map(|_| ()).map_err(|error| error.to_string());
-            assert!(error.is_err_and(|error| error.contains("https://HOST:PORT")), "{url}");
-        }
-    }
-
-    /// A CA and what it issues, as PEM files of an identity.
-    struct Pki {
-        issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
-        ca: String,
-    }
-
-    impl Pki {
-        fn new() -> Result<Self, rcgen::Error> {
-            let key = rcgen::KeyPair::generate()?;
-            let mut params = rcgen::CertificateParams::default();
-            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-            let ca = params.self_signed(&key)?.pem();
-            Ok(Pki { issuer: rcgen::Issuer::new(params, key), ca })
-        }
-
-        /// Certificate and key.
-        fn issue(&self, name: &str) -> Result<(String, String), rcgen::Error> {
-            let key = rcgen::KeyPair::generate()?;
-            let params = rcgen::CertificateParams::new([name.to_owned()])?;
-            Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
-        }
-
-        fn identity(&self, ca: &Pki) -> Result<tempfile::TempDir, Box<dyn StdError>> {
-            let folder = tempfile::tempdir()?;
-            let (cert, key) = self.issue("station")?;
-            for (name, content) in [("cert.pem", &cert), ("key.pem", &key), ("ca.pem", &ca.ca)] {
-                fs::write(folder.path().join(name), content)?;
-            }
-            Ok(folder)
-        }
-
-        /// A server of no service that wants a certificate of this CA and has one for `name`; gives its port.
-        async fn serve(&self, name: &str) -> Result<u16, Box<dyn StdError>> {
-            use tonic::transport::{Server, ServerTlsConfig, server::TcpIncoming};
-            let (cert, key) = self.issue(name)?;
-            let tls = ServerTlsConfig::new()
-                .identity(Identity::from_pem(cert, key))
-                .client_ca_root(Certificate::from_pem(&self.ca));
-            let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into())?;
-            let port = incoming.local_addr()?.port();
-            let (_, health) = tonic_health::server::health_reporter();
-            tokio::spawn(Server::builder().tls_config(tls)?.add_service(health).serve_with_incoming(incoming));
-            Ok(port)
-        }
-    }
-
-    /// Connects and makes a call: TLS 1.3 lets a client connect before the server has looked at its certificate.
-    async fn call(port: u16, identity: &tempfile::TempDir) -> Result<(), String> {
-        let daemon = Daemon::at_server(&format!("https://localhost:{port}"), identity.path());
-        let channel = daemon.map_err(|error| error.to_string())?.connect().await.map_err(|error| match error {
-            ClientError::Connect { lasting: true, .. } => format!("lasting: {error}"),
-            error => error.to_string(),
-        })?;
-        let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
-        let reply = health.check(tonic_health::pb::HealthCheckRequest::default()).await.map_err(Failure::from);
-        reply.map(|_| ()).map_err(|failure| match failure.certificate_refused {
-            true => format!("lasting: {failure}"),
-            false => failure.to_string(),
-        })
-    }
-
-    #[tokio::test]
-    async fn a_certificate_that_one_side_refuses_is_told_apart_from_a_daemon_that_is_away()
-    -> Result<(), Box<dyn StdError>> {
-        let (ours, theirs) = (Pki::new()?, Pki::new()?);
-        let good = ours.identity(&ours)?;
-        let port = ours.serve("localhost").await?;
-        assert_eq!(call(port, &good).await, Ok(()));
-        for (port, identity, message) in [
-            (port, theirs.identity(&ours)?, "refused the identity's certificate"),
-            (port, ours.identity(&theirs)?, "does not come from the CA"),
-            (ours.serve("elsewhere").await?, ours.identity(&ours)?, "not for this host name"),
-        ] {
-            let error = call(port, &identity).await.err().unwrap_or_default();
-            assert!(error.starts_with("lasting: ") && error.contains(message), "{error}");
-        }
-        let away = {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-            listener.local_addr()?.port()
-        };
-        let error = call(away, &good).await.err().unwrap_or_default();
-        assert!(error.contains("refused") && !error.starts_with("lasting"), "{error}");
-        Ok(())
-    }
-
-    #[test]
-    fn an_identity_that_cannot_be_used_is_named() -> Result<(), Box<dyn StdError>> {
-        let pki = Pki::new()?;
-        let at = |identity: &tempfile::TempDir| {
-            let daemon = Daemon::at_server("https://localhost:1", identity.path());
-            daemon.err().map(|error| error.to_string()).unwrap_or_default()
-        };
-        for (name, content, message) in [
-            ("ca.pem", "", "holds no PEM certificate"),
-            ("cert.pem", "", "cannot be used"),
-            ("key.pem", &pki.issue("other")?.1, "cannot be used"),
-        ] {
-            let identity = pki.identity(&pki)?;
-            fs::write(identity.path().join(name), content)?;
-            assert!(at(&identity).contains(message), "{name}: {}", at(&identity));
-            fs::remove_file(identity.path().join(name))?;
-            assert!(at(&identity).contains(name), "{}", at(&identity));
-        }
-        Ok(())
-    }
-}
+mod tests;

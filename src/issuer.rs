@@ -51,7 +51,7 @@ pub enum IssueError {
     #[error("{0}")]
     RequestInvalid(String),
     /// There is no such profile.
-    #[error("there is no profile \"{0}\"; GetIssuer lists those that this station may use")]
+    #[error("there is no profile {}", crate::quote::quoted(.0))]
     ProfileUnknown(String),
     /// The CSR is refused.
     #[error(transparent)]

@@ -272,11 +272,11 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// No such order.
-    #[error("there is no order \"{0}\"")]
+    #[error("there is no order {}", crate::quote::quoted(.0))]
     OrderUnknown(String),
-    /// An order with other terms has this id.
-    #[error("the order \"{0}\" exists already, with other terms or closed")]
-    OrderExists(String),
+    /// An order with other terms has this id, or a closed one; says what differs.
+    #[error("the order \"{0}\" exists already, {1}")]
+    OrderExists(String, &'static str),
     /// The order was closed.
     #[error("the order \"{0}\" is closed")]
     OrderClosed(String),
@@ -291,7 +291,9 @@ pub enum Refusal {
         now: Timestamp,
     },
     /// The order's quantity is used up.
-    #[error("the order \"{order}\" is used up: all of its {quantity} certificates are issued or being issued")]
+    #[error(
+        "the order \"{order}\" is used up: all of its {quantity} certificates are issued or being issued; create another order"
+    )]
     OrderExhausted {
         /// The order's id.
         order: String,
@@ -395,7 +397,7 @@ pub enum Refusal {
         wanted: RecordState,
     },
     /// No such export.
-    #[error("there is no export \"{0}\"")]
+    #[error("there is no export {}", crate::quote::quoted(&.0.to_string()))]
     ExportUnknown(ExportId),
     /// No live certificate was issued under the order since its last export.
     #[error("there is nothing new to export: every live certificate of the order \"{0}\" is in an export already")]

@@ -47,6 +47,7 @@ pub mod name;
 pub mod pattern;
 pub mod policy;
 pub mod profile;
+pub mod quote;
 pub mod readiness;
 pub mod secrecy;
 pub mod serial;

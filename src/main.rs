@@ -20,21 +20,21 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show the whole way on this machine: SoftHSM token, ceremony, daemon, stations, export
+    /// Run a complete demonstration on this machine: SoftHSM token, ceremony, daemon, stations, export
     Demo(cli::demo::Args),
-    /// Make CA keys in the HSM and their certificates, as one reviewed file says
+    /// Make CA keys in the HSM and their certificates, as specified in a reviewed file
     Ceremony(cli::ceremony::Args),
     /// Try out an HSM before the daemon uses it
     Hsm(cli::hsm::Args),
     /// Run the daemon
     Serve(cli::serve::Args),
-    /// Enroll stations, sign devices' CSRs, and confirm what devices have taken
+    /// Enroll stations, sign devices' CSRs, and confirm that devices have installed their certificates
     Station(cli::station::Args),
     /// Manage production orders
     Order(cli::order::Args),
-    /// Look up what was issued, and say what became of it
+    /// Look up what was issued, and change its state
     Record(cli::record::Args),
-    /// Look at what the configuration's profiles give
+    /// Inspect profiles
     Profile(cli::profile::Args),
     /// Export issued certificates for pre-registration in a cloud
     Export(cli::export::Args),
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => cli::bench::run(args),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("birthmark: {error:#}");
+        eprintln!("birthmark: {}", cli::sentence(&error));
         ExitCode::FAILURE
     })
 }

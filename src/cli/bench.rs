@@ -70,15 +70,15 @@ struct Options {
     #[arg(long, value_enum, default_value_t = KeyName::P256)]
     key: KeyName,
 
-    /// Fill the ledger with so many certificates first
+    /// Fill the ledger with this number of certificates first
     #[arg(long, value_name = "N", default_value_t = 0)]
     records: u64,
 
-    /// Let each C_Sign take at least so long, such as 5ms; needs the fault-injecting module
+    /// The time that each C_Sign takes at least, such as 5ms; needs the fault-injecting module
     #[arg(long, value_name = "TIME", value_parser = latency)]
     hsm_latency: Option<Duration>,
 
-    /// Let the HSM make so many signatures at once
+    /// Number of concurrent HSM signatures
     #[arg(long, value_name = "N", default_value_t = 32, requires = "hsm_latency",
         value_parser = clap::value_parser!(u32).range(1..=1024))]
     hsm_parallel: u32,
@@ -91,7 +91,7 @@ struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     sessions: Option<u32>,
 
-    /// Send so many requests a second, each at its time, whatever became of those before it (an open loop)
+    /// Offer R requests per second at fixed times, whether or not earlier ones are answered (open loop)
     #[arg(long, value_name = "R", conflicts_with = "window", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: Option<u32>,
 
@@ -202,7 +202,7 @@ fn allow_open_files(needed: u32) -> anyhow::Result<()> {
     if let Some(maximum) = maximum {
         ensure!(
             maximum >= needed,
-            "so many stations need {needed} open files and the limit is {maximum}; raise the hard limit (ulimit -Hn {needed})"
+            "this number of stations needs {needed} open files, and the limit is {maximum}; raise the hard limit (ulimit -Hn {needed})"
         );
     }
     setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum })

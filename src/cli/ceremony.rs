@@ -11,7 +11,7 @@ use birthmark::ceremony::Ceremony;
 
 use super::environment;
 
-/// Make CA keys in the HSM and their certificates, as one reviewed file says.
+/// Make CA keys in the HSM and their certificates, as specified in a reviewed file.
 ///
 /// It shows what it will do, asks, does it, and writes a record. It never replaces a key or a file. The PIN comes from
 /// the token URI's pin-source or from the environment variable BIRTHMARK_PIN.

@@ -24,7 +24,7 @@ use rustls::{
 
 use super::site::{PATIENCE, Site, USUAL_PORTS, progress, station_folder, step, text};
 
-/// Show the whole way on this machine: SoftHSM token, ceremony, daemon, stations, export
+/// Run a complete demonstration on this machine: SoftHSM token, ceremony, daemon, stations, export
 ///
 /// It makes a SoftHSM token and CA keys in it, starts the daemon, lets stations stream CSRs made on the spot, kills one
 /// station half-way and starts it again, verifies every certificate, and exports the order. It needs softhsm2 and

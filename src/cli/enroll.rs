@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// An address of the server; may be repeated
     #[arg(long, value_name = "ADDRESS")]
     ip: Vec<IpAddr>,
-    /// How long the certificate lives [default: 365, for a server 825]
+    /// How many days the certificate is valid [default: 365, for a server 825]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=36_525))]
     days: Option<u32>,
     /// The folder for the files [default: the name, with "-" for "/"]
@@ -82,15 +82,21 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let folder = args.out.clone().unwrap_or_else(|| subject.folder().into());
 
     let ca = station_ca(&args)?;
+    let names: Vec<_> = args.dns.iter().cloned().chain(args.ip.iter().map(ToString::to_string)).collect();
     let enrolled = ca.enroll(&Request { subject, days, dns: args.dns, ip: args.ip }, &folder)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&enrolled)?);
+        super::print_json(&serde_json::to_value(&enrolled)?)?;
     } else {
         let who = enrolled.uri.as_deref().unwrap_or(&enrolled.name);
-        println!("{who} until {}", enrolled.not_after);
+        let text = match role {
+            Role::Server => format!("server certificate for {}", names.join(", ")),
+            _ => format!("certificate of {who}"),
+        };
+        let mut text = format!("{text}; valid until {}; copy this folder to where it is used:\n", enrolled.not_after);
         for path in [&enrolled.certificate, &enrolled.key, &enrolled.ca] {
-            println!("{}", path.display());
+            text.push_str(&format!("{}\n", path.display()));
         }
+        super::print(&text)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,17 +2,17 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{bail, ensure};
+use anyhow::{anyhow, bail, ensure};
 use birthmark::{
     client::{Connection, Failure, rfc3339},
-    export::{self, Batch, Format},
+    export::{self, Batch, ExportError, Format},
     ledger::ExportId,
     proto::{AcknowledgeExportRequest, Export, admin_client::AdminClient},
 };
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{block_on, print, print_json, table};
+use super::{block_on, command_line, print, print_json, table};
 
 /// Export issued certificates for pre-registration in a cloud
 #[derive(Debug, clap::Args)]
@@ -23,18 +23,32 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Cut the next batch of an order and write it to files that a platform imports
+    /// Create the next batch of an order and write it to files that a platform imports
     ///
     /// A batch has the order's live certificates that were issued since the batch before. The files are there whole or
-    /// not at all, and existing ones are never replaced. With nothing new to export it says so and exits with 0.
+    /// not at all, and existing ones are never replaced. A colon in the order's id is a _ in the files' names.
+    #[command(after_long_help = CREATE_AFTER)]
     Create(CreateArgs),
     /// List the exports of an order
     List(ListArgs),
     /// Write the files of an export again; its content never changes
     Get(GetArgs),
-    /// Say that the platform has an export
+    /// Record that the platform has an export
     Acknowledge(AcknowledgeArgs),
 }
+
+const CREATE_AFTER: &str = "\
+A batch that was created before the command or the machine went down has no files. As long as such an export is not \
+acknowledged, it is named with the command that writes its files.
+
+Exit codes:
+  0  a batch was written, or there was nothing new to export
+  1  it failed
+  2  wrong usage
+  3  nothing new, but exports that are not acknowledged have no files in DIR";
+
+/// Nothing new, and files may be missing.
+const FILES_MISSING: u8 = 3;
 
 #[derive(Debug, clap::Args)]
 struct CreateArgs {
@@ -60,7 +74,7 @@ struct Files {
     #[arg(long, value_enum)]
     format: Shape,
 
-    /// The folder for the files; made if absent
+    /// The folder for the files; created if it does not exist
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
@@ -129,26 +143,63 @@ enum Shape {
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     block_on(async {
         match args.command {
-            Command::Create(args) => create(args).await,
-            Command::List(args) => list(args).await,
-            Command::Get(args) => get(args).await,
-            Command::Acknowledge(args) => acknowledge(args).await,
+            Command::Create(args) => return create(args).await,
+            Command::List(args) => list(args).await?,
+            Command::Get(args) => get(args).await?,
+            Command::Acknowledge(args) => acknowledge(args).await?,
         }
-    })?;
-    Ok(ExitCode::SUCCESS)
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
-async fn create(args: CreateArgs) -> anyhow::Result<()> {
+async fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
     let format = args.files.format()?;
     let channel = args.connection.daemon()?.connect().await?;
-    match export::create(channel, &args.order, &format, &args.files.out).await? {
-        Some((export, batch)) if args.json => print_json(&batch_to_json(&export, &batch)),
-        Some((export, batch)) => print(&(account(&export, &batch) + &next_steps(&format, &batch))),
-        None if args.json => {
-            print_json(&json!({ "export": null, "order": args.order, "certificates": 0, "files": [] }))
+    let out = &args.files.out;
+    let made = match export::create(channel.clone(), &args.order, &format, out).await {
+        Err(ExportError::Created { id, cause }) => {
+            let hint = get_command(&id, &args);
+            return Err(anyhow!("{}; write them with: {hint}", ExportError::Created { id, cause }));
         }
-        None => print(&format!("nothing new to export of order {}\n", args.order)),
+        made => made?,
+    };
+    let mut lost = export::without_files(channel, &args.order, &format, out).await?;
+    // This one's files are in place, and somebody may have taken them already.
+    lost.retain(|export| made.as_ref().is_none_or(|(made, _)| made.id != export.id));
+    let missing: Vec<_> = lost.iter().map(|export| &export.id).collect();
+    match &made {
+        Some((export, batch)) if args.json => {
+            let mut told = batch_to_json(export, batch);
+            told["files_missing"] = json!(missing);
+            print_json(&told)?;
+        }
+        Some((export, batch)) => print(&(account(export, batch) + &next_steps(&format, batch)))?,
+        None if args.json => print_json(
+            &json!({ "export": null, "order": args.order, "certificates": 0, "files": [], "files_missing": missing }),
+        )?,
+        None => print(&format!("nothing new to export of order {}\n", args.order))?,
     }
+    for id in &missing {
+        eprintln!(
+            "birthmark: the export {id} is not acknowledged and has no files in {}; if they are nowhere else, write them \
+             with: {}",
+            out.display(),
+            get_command(id, &args)
+        );
+    }
+    Ok(if made.is_none() && !missing.is_empty() { ExitCode::from(FILES_MISSING) } else { ExitCode::SUCCESS })
+}
+
+/// The command that writes an export's files as this one would have.
+fn get_command(id: &str, args: &CreateArgs) -> String {
+    let format = args.files.format.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    let mut words = ["birthmark", "export", "get", id, "--format", &format, "--out"].map(str::to_owned).to_vec();
+    words.push(args.files.out.display().to_string());
+    if let Some(policy) = &args.files.policy {
+        words.extend(["--policy".to_owned(), policy.clone()]);
+    }
+    words.extend(args.connection.arguments());
+    command_line(&words)
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
@@ -211,7 +262,7 @@ async fn acknowledge(args: AcknowledgeArgs) -> anyhow::Result<()> {
         return print_json(&export_to_json(&export));
     }
     let at = export.acknowledged_at.as_ref().and_then(rfc3339).unwrap_or_default();
-    print(&format!("export {} is acknowledged since {at}, by {}\n", export.id, export.acknowledged_by))
+    print(&format!("export {} was acknowledged on {at} by {}\n", export.id, export.acknowledged_by))
 }
 
 impl Files {
@@ -241,14 +292,15 @@ fn next_steps(format: &Format, batch: &Batch) -> String {
     let (Format::AwsBulk { policy }, [parameters, template]) = (format, &batch.files[..]) else {
         return String::new();
     };
-    let key = parameters.path.file_name().unwrap_or_default().display();
+    let word = |text: String| command_line(&[text]);
+    let key = parameters.path.file_name().unwrap_or_default().display().to_string();
     format!(
         "\nNext, in an account where the issuing CA is registered and the policy \"{policy}\" exists:\n  \
          aws s3 cp {} s3://BUCKET/{key}\n  \
-         aws iot start-thing-registration-task --template-body file://{} \\\n    \
+         aws iot start-thing-registration-task --template-body {} \\\n    \
          --input-file-bucket BUCKET --input-file-key {key} --role-arn ROLE_ARN\n",
-        parameters.path.display(),
-        template.path.display(),
+        word(parameters.path.display().to_string()),
+        word(format!("file://{}", template.path.display())),
     )
 }
 

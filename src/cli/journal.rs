@@ -10,7 +10,6 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use birthmark::{
     client::certificate_pem,
     config::Config,
@@ -22,6 +21,7 @@ use birthmark::{
     },
     serial::SerialNumber,
     signer::PublicKey,
+    text_file,
 };
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -42,7 +42,7 @@ enum Command {
     Verify(VerifyArgs),
     /// Print the journal's entries as JSON, one a line
     Dump(DumpArgs),
-    /// Delete the index and make it anew from the journal, while no daemon runs
+    /// Delete the index and rebuild it from the journal, while no daemon runs
     Reindex(ReindexArgs),
 }
 
@@ -76,8 +76,8 @@ impl Place {
 #[command(after_help = "It changes nothing and needs no lock: the daemon may run, and a copy will do. \
     Memory: about 100 MiB, and 70 to 130 bytes for each certificate unless --chain-only.\n\n\
     Exit codes: 0 whole; 1 damaged, contradictory, cut short, rewritten or not to be trusted (the message names the \
-    file and the byte); 2 wrong usage; 3 whole but for a torn end, as a crash leaves it: the daemon cuts it off when it \
-    starts.")]
+    file and the byte); 2 wrong usage; 3 whole but for an incomplete last entry, as a crash leaves it: the daemon cuts \
+    it off when it starts.")]
 struct VerifyArgs {
     #[command(flatten)]
     place: Place,
@@ -104,7 +104,7 @@ struct VerifyArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Checksums and hash chain are verified on the way, from the beginning of the file that holds \
     --from. It needs no lock: the daemon may run.\n\nExit codes: 0 all printed; 1 damage (what is before it was \
-    printed); 2 wrong usage; 3 all printed but for a torn end.")]
+    printed); 2 wrong usage; 3 all printed but for an incomplete last entry.")]
 struct DumpArgs {
     #[command(flatten)]
     place: Place,
@@ -160,8 +160,8 @@ fn verify_journal(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
 fn end(torn: Option<&TornEnd>) -> ExitCode {
     let Some(TornEnd { path, offset, bytes, what }) = torn else { return ExitCode::SUCCESS };
     eprintln!(
-        "birthmark: the end is torn: {} cannot be read from byte {offset} on ({bytes} bytes: {what}); a crash leaves it \
-         so, and the daemon cuts it off when it starts",
+        "birthmark: the last entry is incomplete: {} cannot be read from byte {offset} on ({bytes} bytes: {what}); a crash \
+         leaves it so, and the daemon cuts it off when it starts",
         path.display()
     );
     ExitCode::from(TORN)
@@ -169,7 +169,7 @@ fn end(torn: Option<&TornEnd>) -> ExitCode {
 
 fn trust(args: &VerifyArgs, folder: &Path) -> anyhow::Result<Trust> {
     let read_key = |path: &PathBuf| {
-        let key = std::fs::read(path).map_err(anyhow::Error::from);
+        let key = text_file::read(path, text_file::LONGEST).map_err(anyhow::Error::from);
         let key = key.and_then(|text| Ok(pem::parse(text)?)).and_then(|pem| {
             anyhow::ensure!(pem.tag() == "PUBLIC KEY", "it is a {}, not a PUBLIC KEY", pem.tag());
             Ok(PublicKey::from_spki(pem.contents())?)
@@ -196,7 +196,7 @@ fn account(verified: &Verified, trust: &Trust, elapsed: Duration) -> String {
         ("journal", Some(hex::encode(verified.id))),
         ("entries", Some(verified.entries.to_string())),
         ("chain hash", Some(hex::encode(verified.chain))),
-        ("newest entry", verified.newest.map(|time| time.to_string())),
+        ("newest entry", verified.newest.map(time)),
         ("files", Some(verified.files.to_string())),
         (
             "verified",
@@ -213,16 +213,16 @@ fn account(verified: &Verified, trust: &Trust, elapsed: Duration) -> String {
         rows.push(("exports", Some(counts.exports.to_string())));
     }
     rows.push(("checkpoints", Some(counts.checkpoints.to_string())));
-    rows.push(("cut short", Some(cut_short(trust))));
+    rows.push(("truncated", Some(truncated(trust))));
     rows.push(("trusted", Some(trusted(verified, trust))));
     table::fields(&rows)
 }
 
-fn cut_short(trust: &Trust) -> String {
+fn truncated(trust: &Trust) -> String {
     match &trust.reference {
         Some((name, reference)) => {
             let checkpoint = &reference.checkpoint;
-            format!("no: it holds all {} entries that {name} of {} knows", checkpoint.sequence, checkpoint.time)
+            format!("no: it has all {} entries that {name} of {} covers", checkpoint.sequence, time(checkpoint.time))
         }
         None => "not known: there is no checkpoint file; give one with --checkpoint".into(),
     }
@@ -231,9 +231,9 @@ fn cut_short(trust: &Trust) -> String {
 fn trusted(verified: &Verified, trust: &Trust) -> String {
     match verified.trusted {
         Some(covered) => format!(
-            "up to entry {}, by the audit key on {}; nobody vouches for the {} behind it",
+            "up to entry {}, by the audit key on {}; the {} entries after it are not covered by a checkpoint",
             covered.sequence,
-            covered.time,
+            time(covered.time),
             verified.entries - covered.sequence
         ),
         None if trust.keys.is_empty() => "not verified: give the audit key with --trusted-key".into(),
@@ -246,7 +246,7 @@ fn to_json(verified: &Verified, trust: &Trust, elapsed: Duration) -> Value {
         "journal": hex::encode(verified.id),
         "entries": verified.entries,
         "chain_hash": hex::encode(verified.chain),
-        "newest": verified.newest,
+        "newest": verified.newest.map(time),
         "files": verified.files,
         "bytes": verified.bytes,
         "seconds": elapsed.as_secs_f64(),
@@ -255,11 +255,11 @@ fn to_json(verified: &Verified, trust: &Trust, elapsed: Duration) -> Value {
         "reference": trust.reference.as_ref().map(|(name, reference)| json!({
             "file": name,
             "sequence": reference.checkpoint.sequence,
-            "time": reference.checkpoint.time,
+            "time": time(reference.checkpoint.time),
         })),
         "trusted": verified.trusted.map(|covered| json!({
             "sequence": covered.sequence,
-            "time": covered.time,
+            "time": time(covered.time),
             "entries_behind": verified.entries - covered.sequence,
         })),
         "torn_end": verified.torn.as_ref().map(|torn| json!({
@@ -377,8 +377,9 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
                 "order": terms.id,
                 "profile": terms.profile,
                 "quantity": terms.quantity,
-                "not_before": terms.not_before,
-                "not_after": terms.not_after,
+                "not_before": terms.not_before.map(time),
+                "not_after": terms.not_after.map(time),
+                "attributes": terms.attributes,
                 "stations": terms.stations.iter().map(|pattern| pattern.as_str()).collect::<Vec<_>>(),
             }),
         ),
@@ -391,17 +392,22 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
     };
     let mut entry = json!({
         "sequence": frame.sequence,
-        "time": frame.entry.time,
+        "time": time(frame.entry.time),
         "actor": frame.entry.actor.to_string(),
         "event": kind,
     });
     if let (Some(entry), Value::Object(fields)) = (entry.as_object_mut(), fields) {
         entry.extend(fields);
-        entry.insert("chain_hash".into(), BASE64.encode(frame.chain).into());
+        entry.insert("chain_hash".into(), hex::encode(frame.chain).into());
         entry.insert("file".into(), format!("{:08}.journal", frame.file).into());
         entry.insert("offset".into(), frame.offset.into());
     }
     entry
+}
+
+/// RFC 3339 with six decimals always, so that times sort as text.
+fn time(time: jiff::Timestamp) -> String {
+    format!("{time:.6}")
 }
 
 fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
@@ -417,6 +423,6 @@ fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
     let entries = EmbeddedLedger::reindex(&folder, &Settings::default());
     bar.finish_and_clear();
     let entries = entries?;
-    print(&format!("the index was made anew from {entries} entries in {:.1} s\n", started.elapsed().as_secs_f64()))?;
+    print(&format!("the index was rebuilt from {entries} entries in {:.1} s\n", started.elapsed().as_secs_f64()))?;
     Ok(ExitCode::SUCCESS)
 }

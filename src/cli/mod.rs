@@ -1,7 +1,9 @@
 //! The command line: one file a command.
 //!
 //! Exit codes: 0 done; 1 failed (nothing, or not all, was done: the message says which); 2 wrong usage;
-//! 3 `station sign` and `station confirm` finished with some devices refused, `journal verify` and `dump` found a torn end; 130 and 143 `station sign` was stopped by SIGINT or SIGTERM.
+//! 3 `station sign` and `station confirm` finished with some devices refused, `journal verify` and `dump` found an
+//! incomplete last entry, `export create` had nothing new while files of earlier exports are missing;
+//! 130 and 143 `station sign` was stopped by SIGINT or SIGTERM.
 
 use std::io::{ErrorKind, Write};
 
@@ -24,7 +26,36 @@ mod table;
 
 /// Runs a command that speaks with the daemon.
 fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(command)
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(command);
+    // A name that is still being looked up would hold the process up.
+    runtime.shutdown_background();
+    result
+}
+
+/// An error and its causes as one sentence, without those that the one before has repeated already.
+pub(crate) fn sentence(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+/// Words as a command that a shell reads as it is printed.
+fn command_line(words: &[String]) -> String {
+    let quoted = words.iter().map(|word| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte);
+        if !word.is_empty() && word.bytes().all(plain) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', "'\\''"))
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
 }
 
 /// Prints a value for programs.
@@ -37,5 +68,22 @@ fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cause_that_was_told_is_not_told_again() {
+        let error = anyhow::anyhow!("os error 2").context("no file x: os error 2").context("cannot start");
+        assert_eq!(sentence(&error), "cannot start: no file x: os error 2");
+    }
+
+    #[test]
+    fn printed_command_is_quoted_for_a_shell() {
+        let words = ["get", "lot:7.0001", "--out", "my folder", "it's", ""].map(str::to_owned);
+        assert_eq!(command_line(&words), "get lot:7.0001 --out 'my folder' 'it'\\''s' ''");
     }
 }

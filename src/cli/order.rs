@@ -59,7 +59,7 @@ struct CreateArgs {
     #[arg(long = "station", value_name = "PATTERN")]
     stations: Vec<String>,
 
-    /// What the order's certificates say where their profile has {order.NAME}; may be repeated
+    /// What the order's certificates contain where their profile has {order.NAME}; may be repeated
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, String)>,
 
@@ -123,7 +123,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let count = args.attributes.len();
     let attributes: BTreeMap<_, _> = args.attributes.into_iter().collect();
     if attributes.len() != count {
-        return Err(anyhow!("an --attribute is there twice"));
+        return Err(anyhow!("an --attribute is given twice"));
     }
     let terms = OrderTerms {
         id: args.id,
@@ -197,9 +197,9 @@ fn state(order: &Order) -> &'static str {
     let until = terms.and_then(|terms| terms.not_after.as_ref()).map_or(i64::MAX, |time| time.seconds);
     match order.closed {
         true => "closed",
-        false if now >= until => "over",
-        false if order.left == 0 => "used up",
-        false if now < from => "not yet",
+        false if now >= until => "expired",
+        false if order.left == 0 => "complete",
+        false if now < from => "scheduled",
         false => "open",
     }
 }

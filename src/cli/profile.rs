@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{print, print_json};
 
-/// Look at what the configuration's profiles give
+/// Inspect profiles
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -37,14 +37,14 @@ enum Command {
     not start with such a profile."
 )]
 struct CheckArgs {
-    /// The profile; all of them if absent
+    /// The profile [default: all of them]
     profile: Option<String>,
 
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = "/etc/birthmark/birthmark.toml")]
     config: PathBuf,
 
-    /// The sample device's id; one as short as the profile allows if absent
+    /// The sample device's id; one as short as the profile allows by default
     #[arg(long, value_name = "ID")]
     device: Option<String>,
 

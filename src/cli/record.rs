@@ -18,7 +18,7 @@ use tonic::transport::Channel;
 
 use super::{block_on, print, print_json, table};
 
-/// Look up what was issued, and say what became of it
+/// Look up what was issued, and change its state
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]

@@ -1,9 +1,11 @@
 //! `birthmark serve`
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{fs, io::IsTerminal, path::PathBuf, process::ExitCode};
 
-use birthmark::{config::Config, hsm, serve};
+use anyhow::{Context, bail};
+use birthmark::{config::Config, hsm, quote::quoted, serve};
 use clap::ValueEnum;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use super::environment;
@@ -12,11 +14,12 @@ use super::environment;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "SIGTERM, SIGINT and SIGQUIT end the daemon in order: nothing new is accepted, what is reserved \
-    is signed and recorded, exit 0. SIGHUP and others end nothing. The level of the log is set with BIRTHMARK_LOG (error, warn, info, debug; the \
-    default is info)."
+    is signed and recorded, exit 0. SIGHUP and others end nothing. The level of the log is set with BIRTHMARK_LOG (off, error, \
+    warn, info, debug or trace; the default is info). Libraries log warnings at most, unless they are named: \
+    BIRTHMARK_LOG=debug,h2=debug"
 )]
 pub(crate) struct Args {
-    /// The configuration; hsm-config/birthmark.toml is an example with every key explained
+    /// The configuration; hsm-config/birthmark.toml is an example with every setting explained
     #[arg(long, value_name = "FILE", default_value = "/etc/birthmark/birthmark.toml")]
     config: PathBuf,
 
@@ -41,22 +44,103 @@ enum LogFormat {
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
     environment::apply(&config.module_environment())?;
-    log(args.log_format);
-    match serve::run(&config, args.ready_file.as_deref()) {
+    log(args.log_format)?;
+    let remove_ready_file = || {
+        if let Some(file) = &args.ready_file {
+            // Most often there is none.
+            let _ = fs::remove_file(file);
+        }
+    };
+    // One that a killed daemon left behind would speak for this one.
+    remove_ready_file();
+    let result = serve::run(&config, args.ready_file.as_deref());
+    remove_ready_file();
+    match result {
         Ok(()) => hsm::end_process(0),
         Err(error) => {
-            eprintln!("birthmark: {error:#}");
+            eprintln!("birthmark: {}", super::sentence(&error));
             hsm::end_process(1)
         }
     }
 }
 
-fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("BIRTHMARK_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(format!("info,{}", hsm::LOG_FILTER)));
+fn log(format: LogFormat) -> anyhow::Result<()> {
+    let wanted = std::env::var_os("BIRTHMARK_LOG").unwrap_or_default();
+    let wanted = wanted.to_str().context("BIRTHMARK_LOG is not UTF-8 text")?;
+    let filter = EnvFilter::try_new(directives(wanted)?).context("BIRTHMARK_LOG")?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => subscriber.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
         LogFormat::Json => subscriber.json().init(),
+    }
+    Ok(())
+}
+
+/// Libraries whose own log is of no use to whoever runs the daemon.
+const LIBRARIES: [&str; 9] = ["axum", "h2", "hyper", "hyper_util", "mio", "rustls", "sled", "tonic", "tower"];
+
+/// The log's filter for what BIRTHMARK_LOG says: a level for the daemon, others for what is named. An explicit
+/// directive wins over what quiets the libraries, since it comes later.
+fn directives(wanted: &str) -> anyhow::Result<String> {
+    let mut level = LevelFilter::INFO;
+    let mut named = Vec::new();
+    for directive in wanted.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
+        let text = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
+        // A number is a level as well, elsewhere.
+        let parsed = text
+            .parse::<LevelFilter>()
+            .ok()
+            .filter(|_| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphabetic()));
+        let Some(parsed) = parsed else {
+            bail!(
+                "BIRTHMARK_LOG: {} is not a level of the log; it is one of off, error, warn, info, debug and trace, alone \
+                 or after the name of a module, as in info,birthmark::grpc=debug",
+                quoted(text)
+            );
+        };
+        match directive.contains('=') {
+            true => named.push(directive),
+            false => level = parsed,
+        }
+    }
+    let libraries = level.min(LevelFilter::WARN);
+    let quiet = LIBRARIES.map(|library| format!("{library}={libraries}"));
+    let mut all = vec![level.to_string(), hsm::LOG_FILTER.to_owned(), quiet.join(",")];
+    all.extend(named.into_iter().map(str::to_owned));
+    Ok(all.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn level_of_the_log_keeps_libraries_quiet() {
+        for (wanted, level, library) in [
+            ("", "info", "warn"),
+            ("info", "info", "warn"),
+            ("DEBUG", "debug", "warn"),
+            ("error", "error", "error"),
+            ("off", "off", "off"),
+        ] {
+            let all = directives(wanted).unwrap();
+            assert!(all.starts_with(&format!("{level},cryptoki=off,")), "{all}");
+            assert!(all.contains(&format!(",h2={library},")) && all.ends_with(&format!(",tower={library}")), "{all}");
+            assert!(EnvFilter::try_new(all).is_ok());
+        }
+        let all = directives("debug, h2=trace,cryptoki=error").unwrap();
+        assert!(all.ends_with(",h2=trace,cryptoki=error"), "{all}");
+        // What is named comes beside the usual level.
+        assert!(directives("birthmark::grpc=debug").unwrap().starts_with("info,"));
+    }
+
+    #[test]
+    fn slip_in_the_level_of_the_log_is_an_error() {
+        for wanted in ["debgu", "info,h2=loud", "birthmark", "h2=", "3", "info;debug"] {
+            let error = directives(wanted).unwrap_err().to_string();
+            assert!(error.contains("off, error, warn, info, debug and trace"), "{wanted}: {error}");
+        }
     }
 }

@@ -1,23 +1,26 @@
 //! `birthmark station`
 
 use std::{
+    io::Read,
     path::PathBuf,
     process::{self, ExitCode},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use birthmark::{
     client::Connection,
+    quote::quoted,
     serial::SerialNumber,
     station::{
-        confirm::{self, Refused},
+        confirm::{self, Found, Refused},
         output::Report,
-        progress::Progress,
+        progress::{Progress, plural},
         sign::{self, End, Job, Stop},
         source::Input,
     },
+    text_file,
 };
 use clap::{Subcommand, value_parser};
 use tokio::{
@@ -25,7 +28,7 @@ use tokio::{
     sync::watch,
 };
 
-/// Enroll stations, sign devices' CSRs, and confirm what devices have taken
+/// Enroll stations, sign devices' CSRs, and confirm that devices have installed their certificates
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -39,7 +42,7 @@ enum Command {
     /// Get a certificate for every CSR of a folder, a file or a pipe
     #[command(long_about = SIGN_ABOUT, after_long_help = SIGN_AFTER)]
     Sign(Box<SignArgs>),
-    /// Say that devices have taken their certificates
+    /// Confirm that devices have installed their certificates
     #[command(after_long_help = CONFIRM_AFTER)]
     Confirm(ConfirmArgs),
 }
@@ -48,44 +51,57 @@ const SIGN_ABOUT: &str = "\
 Get a certificate for every CSR of a folder, a file or a pipe.
 
 It may be stopped and run again at any time: devices that have their certificate in DIR are left out, and asking \
-again for the others is free, since the daemon answers a retry with the same certificate. While the daemon is away \
-it waits and connects again by itself.";
+again for the others is free, since the daemon answers a retry with the same certificate (\"replayed\"). While the \
+daemon is away it waits and connects again by itself.";
 
 const SIGN_AFTER: &str = "\
 Input:
   a folder        each <device-id>.csr, .pem, .der, .p10 or .req in it; other files are ignored
   a file          one CSR; the device id is the file's name without its ending
-  a .jsonl file   a line per device: {\"device_id\": \"…\", \"csr\": \"<PEM, or base64 of DER>\"}
+  a .jsonl file   a line per device: {\"device_id\": \"…\", \"csr\": \"<PEM, or base64 of DER>\"}; \"order\" and \"profile\"
+                  in a line replace those of the command; any other name in it is an error
   -               such lines on standard input, each signed as it comes
+Text may be UTF-8, or UTF-16 with a byte order mark, as PowerShell and Excel write it.
 
 Files written:
   DIR/<device-id>.pem         the certificate
   DIR/<device-id>.chain.pem   with --chain: the certificate and its CAs but the root, as the device presents them
-  DIR/<device-id>.error.json  why a device was refused; removed when it succeeds
-With --watch, CSRs move to IN/done/ or, with their .error.json, to IN/failed/; one of the same name is replaced there.
+  DIR/<device-id>.error.json  why a device was refused; removed when it succeeds. Of a second, different CSR of one
+                              device: DIR/<file>.error.json
+A folder that does not tell upper from lower case, as on a memory stick or a Windows share, holds the files of one \
+of Dev-1 and dev-1; the other is refused.
+
+With --watch, CSRs move to IN/done/ or, with their .error.json, to IN/failed/; one of the same name is replaced there. \
+A CSR that is not whole, or cannot be read, is given the time of --settle. While the order as a whole is refused (used \
+up, closed, not open yet, unknown), CSRs stay in IN and are tried again, and one line says why; so does a CSR whose \
+certificate cannot be written.
 
 With --json, standard output has an object per device as it completes, with device_id, status (issued, replay, \
-skipped or refused), serial_number, certificate_id and file, or reason and message; and at the end {\"summary\": …}.
+skipped, refused, or held with --watch), serial_number, certificate_id and file, or reason and message; and at the end {\"summary\": …}.
 
 Exit codes:
   0    every device has its certificate
-  1    none has, or something that concerns all devices is wrong
+  1    none has, there is no CSR, or something that concerns all devices is wrong
   2    wrong usage
   3    some devices were refused
-  130  stopped by SIGINT (Ctrl-C); what was asked for has up to 5 s to come in, a second one stops at once
+  130  stopped by SIGINT (Ctrl-C); what was asked for has up to 5 s to come in, a second one half a second later or
+       more stops at once
   143  stopped by SIGTERM, likewise";
 
 const CONFIRM_AFTER: &str = "\
 Confirming again is free: after a failure, run it again.
 
-With --json, standard output has one object: confirmed, a number, and refused, an array of serial_number, reason and \
-message.
+Of a folder, each *.pem counts that begins with a device's certificate, whatever its name, and each certificate once. \
+Files with a CA certificate, a key or something else are named and left out.
+
+With --json, standard output has one object: confirmed, a number, and refused, an array of serial_number (none for a \
+file that cannot be read), reason and message.
 
 Exit codes:
   0  every certificate is confirmed
-  1  none is, or the daemon could not be asked
+  1  none is, there is none, or the daemon could not be asked
   2  wrong usage
-  3  some were refused";
+  3  some were refused, or a file cannot be read";
 
 #[derive(Debug, clap::Args)]
 struct ConfirmArgs {
@@ -93,7 +109,7 @@ struct ConfirmArgs {
     #[arg(value_name = "SERIAL", required_unless_present = "certificates")]
     serial_numbers: Vec<String>,
 
-    /// All certificates of a folder, as "birthmark station sign" writes them
+    /// Every certificate in a folder, as "birthmark station sign" writes them
     #[arg(long, value_name = "DIR", conflicts_with = "serial_numbers")]
     certificates: Option<PathBuf>,
 
@@ -123,7 +139,7 @@ struct SignArgs {
     #[arg(long = "in", value_name = "PATH")]
     input: PathBuf,
 
-    /// The folder for the certificates; made if absent
+    /// The folder for the certificates; created if it does not exist
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
@@ -139,11 +155,16 @@ struct SignArgs {
     #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = duration, requires = "watch")]
     poll: Duration,
 
+    /// How long --watch waits for the rest of a file that is not whole
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, requires = "watch")]
+    settle: Duration,
+
     /// How many requests may be unanswered
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = value_parser!(u16).range(1..=4096))]
     window: u16,
 
-    /// Stop waiting for a daemon that cannot sign after this time, such as 90s or 10m [default: wait for ever]
+    /// Give up when the daemon has been away or has answered nothing for this time, such as 90s or 10m [default: wait
+    /// forever]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     give_up_after: Option<Duration>,
 
@@ -165,7 +186,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn sign(args: Box<SignArgs>) -> anyhow::Result<ExitCode> {
     let input = match Input::at(&args.input).map_err(|message| anyhow!(message))? {
-        Input::Folder(folder) if args.watch => Input::Watch { folder, poll: args.poll },
+        Input::Folder(folder) if args.watch => Input::Watch { folder, poll: args.poll, settle: args.settle },
         _ if args.watch => bail!("--watch needs a folder, and {} is none", args.input.display()),
         input => input,
     };
@@ -185,21 +206,25 @@ async fn sign(args: Box<SignArgs>) -> anyhow::Result<ExitCode> {
         give_up_after: args.give_up_after,
     };
     let name = job.input.name();
+    let from_folder = matches!(job.input, Input::Folder(_));
     let report = args.json.then(|| Box::new(std::io::stdout()) as Report);
     let progress = Arc::new(Progress::on_standard_error());
     let stop = stop_at_signals()?;
     let (summary, end) = sign::run(&daemon, job, progress, report, stop).await;
 
     let devices = summary.succeeded() + summary.refused;
-    if devices > 0 {
+    if devices + summary.held > 0 {
         eprintln!("birthmark: {summary}");
-    } else if end == End::Done {
-        eprintln!("birthmark: there is no CSR in {name}; other files: {}", summary.ignored_files);
     }
     match end {
         End::Failed(message) => Err(anyhow!(message)),
         End::Stopped(Stop::Interrupt) => Ok(ExitCode::from(INTERRUPTED)),
         End::Stopped(Stop::Terminate) => Ok(ExitCode::from(TERMINATED)),
+        // A program that writes lines may have had none to write.
+        End::Done if devices == 0 && from_folder => Err(anyhow!(
+            "there is no CSR in {name}; it has {} that are named otherwise than *.csr, .pem, .der, .p10 or .req",
+            plural(summary.ignored_files, "file")
+        )),
         End::Done if summary.refused == 0 => Ok(ExitCode::SUCCESS),
         End::Done if summary.succeeded() == 0 => Ok(ExitCode::FAILURE),
         End::Done => Ok(ExitCode::from(3)),
@@ -207,17 +232,25 @@ async fn sign(args: Box<SignArgs>) -> anyhow::Result<ExitCode> {
 }
 
 async fn confirm(args: ConfirmArgs) -> anyhow::Result<ExitCode> {
-    let serial_numbers = match &args.certificates {
+    let Found { serial_numbers, left_out, unreadable } = match &args.certificates {
         Some(folder) => confirm::serial_numbers_in(folder).map_err(|message| anyhow!(message))?,
-        None => serial_numbers(&args.serial_numbers)?,
+        None => Found { serial_numbers: serial_numbers(&args.serial_numbers)?, ..Found::default() },
     };
+    for file in &left_out {
+        eprintln!("birthmark: left out: {file}");
+    }
+    if let (true, Some(folder)) = (serial_numbers.is_empty() && unreadable.is_empty(), &args.certificates) {
+        bail!("there is no certificate of a device in {}", folder.display());
+    }
     let channel = args.connection.daemon()?.connect().await?;
-    let summary = confirm::confirm(channel, &serial_numbers).await?;
+    let mut summary = confirm::confirm(channel, &serial_numbers).await?;
+    summary.refused.extend(unreadable);
     if args.json {
         super::print_json(&serde_json::to_value(&summary)?)?;
     } else {
         for Refused { serial_number, reason, message } in &summary.refused {
-            eprintln!("birthmark: {serial_number}: {message} ({reason})");
+            let number = serial_number.as_ref().map(|number| format!("{number}: ")).unwrap_or_default();
+            eprintln!("birthmark: {number}{message} ({reason})");
         }
         super::print(&format!("{} confirmed, {} refused\n", summary.confirmed, summary.refused.len()))?;
     }
@@ -229,10 +262,13 @@ async fn confirm(args: ConfirmArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn serial_numbers(texts: &[String]) -> anyhow::Result<Vec<SerialNumber>> {
-    let parse = |text: &str| text.parse().with_context(|| format!("\"{text}\""));
+    let parse = |text: &str| text.parse().with_context(|| quoted(text));
     match texts {
         [text] if text == "-" => {
-            let lines = std::io::read_to_string(std::io::stdin()).context("standard input")?;
+            let mut octets = Vec::new();
+            std::io::stdin().take(text_file::LONGEST + 1).read_to_end(&mut octets).context("standard input")?;
+            ensure!(octets.len() as u64 <= text_file::LONGEST, "standard input is longer than serial numbers can be");
+            let lines = text_file::decode(&octets).context("standard input")?;
             lines.lines().map(str::trim).filter(|line| !line.is_empty()).map(parse).collect()
         }
         texts => texts.iter().map(|text| parse(text)).collect(),
@@ -243,19 +279,29 @@ fn serial_numbers(texts: &[String]) -> anyhow::Result<Vec<SerialNumber>> {
 const INTERRUPTED: u8 = 128 + 2;
 const TERMINATED: u8 = 128 + 15;
 
+/// Signals that come together are one request to stop.
+const ONE_REQUEST: Duration = Duration::from_millis(500);
+
 /// The first signal stops the run in good order, the second one ends the process.
 fn stop_at_signals() -> anyhow::Result<watch::Receiver<Option<Stop>>> {
     let (sender, stop) = watch::channel(None);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::spawn(async move {
+        let mut first: Option<Instant> = None;
         loop {
             let (how, code) = tokio::select! {
                 _ = interrupt.recv() => (Stop::Interrupt, INTERRUPTED),
                 _ = terminate.recv() => (Stop::Terminate, TERMINATED),
             };
-            if sender.send_replace(Some(how)).is_some() {
-                process::exit(code.into());
+            match first {
+                None => {
+                    first = Some(Instant::now());
+                    sender.send_replace(Some(how));
+                }
+                // Some supervisors signal the process and then its group: that is one request to stop.
+                Some(first) if first.elapsed() < ONE_REQUEST => {}
+                Some(_) => process::exit(code.into()),
             }
         }
     });

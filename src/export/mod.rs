@@ -25,6 +25,7 @@ use crate::{
         CreateExportRequest, Export, GetExportRequest, GetIssuerRequest, ListExportsRequest, Record,
         admin_client::AdminClient, issuance_client::IssuanceClient,
     },
+    quote::quoted,
     station::{LONGEST_ORDER_ID, is_id},
 };
 
@@ -70,7 +71,7 @@ pub struct WrittenFile {
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The daemon refused or went away.
-    #[error("{0}")]
+    #[error(transparent)]
     Daemon(#[from] Failure),
     /// A file could not be written.
     #[error("cannot write {}: {cause}", path.display())]
@@ -84,9 +85,7 @@ pub enum ExportError {
     #[error("{} exists; remove it, or choose another folder with --out", .0.display())]
     Exists(PathBuf),
     /// The daemon has created the export, and its files could not be written.
-    #[error(
-        "the export {id} is created, but its files are not: {cause}; write them with \"birthmark export get {id}\""
-    )]
+    #[error("the export {id} is created, but its files are not: {cause}")]
     Created {
         /// The export's id.
         id: String,
@@ -125,8 +124,8 @@ impl fmt::Display for Unfit {
     }
 }
 
-/// Lets the daemon cut the next batch of an order, and writes it to files in `out`, which is made if absent. None if
-/// there is nothing new to export.
+/// Lets the daemon create the next batch of an order, and writes it to files in `out`, which is created if it does not
+/// exist. None if there is nothing new to export.
 ///
 /// # Errors
 /// [`ExportError`]; then no file was written. [`ExportError::Created`] if the batch is cut all the same.
@@ -163,7 +162,24 @@ pub async fn list(channel: Channel, order: &str) -> Result<Vec<Export>, ExportEr
     Ok(AdminClient::new(channel).list_exports(request).await.map_err(Failure::from)?.into_inner().exports)
 }
 
-/// Writes an export to files in `out`, which is made if absent: the same as ever before.
+/// The exports of an order that nobody has acknowledged and whose files are not all in `out`: they may be elsewhere, or
+/// they were lost between the batch and its files.
+///
+/// # Errors
+/// As [`list`].
+pub async fn without_files(
+    channel: Channel,
+    order: &str,
+    format: &Format,
+    out: &Path,
+) -> Result<Vec<Export>, ExportError> {
+    let mut exports = list(channel, order).await?;
+    let is_there = |name: String| out.join(name).symlink_metadata().is_ok();
+    exports.retain(|export| export.acknowledged_at.is_none() && !format.names(&export.id).into_iter().all(is_there));
+    Ok(exports)
+}
+
+/// Writes an export to files in `out`, which is created if it does not exist: the same as ever before.
 ///
 /// # Errors
 /// [`ExportError`]; then no file was written.
@@ -186,7 +202,7 @@ fn check_order(order: &str) -> Result<(), ExportError> {
     if is_id(order, LONGEST_ORDER_ID) {
         return Ok(());
     }
-    Err(ExportError::Invalid(format!("\"{order}\" cannot be the id of an order")))
+    Err(ExportError::Invalid(format!("{} cannot be the id of an order", quoted(order))))
 }
 
 fn make_folder(out: &Path) -> Result<(), ExportError> {
@@ -198,6 +214,18 @@ impl Format {
         match self {
             Format::Jsonl => Ok(()),
             Format::AwsBulk { policy } => aws_bulk::template(policy).map(drop),
+        }
+    }
+
+    /// The names of an export's files, the one with the certificates first. A colon, which an id may have, is none of
+    /// the characters of AWS' object keys and of Windows' file names.
+    fn names(&self, id: &str) -> Vec<String> {
+        let id = id.replace(':', "_");
+        match self {
+            Format::Jsonl => vec![format!("{id}.jsonl")],
+            Format::AwsBulk { .. } => {
+                vec![format!("{id}.aws-bulk.jsonl"), format!("{id}.provisioning-template.json")]
+            }
         }
     }
 }
@@ -212,22 +240,12 @@ async fn write(
 ) -> Result<Batch, ExportError> {
     make_folder(out)?;
     let id = &export.id;
-    let (name, template) = match format {
-        Format::Jsonl => (format!("{id}.jsonl"), None),
-        Format::AwsBulk { policy } => {
-            let name = format!("{id}.provisioning-template.json");
-            (format!("{id}.aws-bulk.jsonl"), Some((name, aws_bulk::template(policy)?)))
-        }
-    };
-    let mut lines = Staged::new(out.join(name))?;
-    let template = match template {
-        Some((name, text)) => {
-            let mut template = Staged::new(out.join(name))?;
-            template.append(text.as_bytes())?;
-            Some(template)
-        }
-        None => None,
-    };
+    let mut files =
+        format.names(id).into_iter().map(|name| Staged::new(out.join(name))).collect::<Result<Vec<_>, _>>()?;
+    if let (Format::AwsBulk { policy }, Some(template)) = (format, files.get_mut(1)) {
+        template.append(aws_bulk::template(policy)?.as_bytes())?;
+    }
+    let Some(lines) = files.first_mut() else { return Err(ExportError::Invalid("the format has no files".into())) };
 
     let mut unfit = Unfit::default();
     while let Some(record) = records.next().await {
@@ -266,7 +284,7 @@ async fn write(
     if unfit.count > 0 {
         return Err(ExportError::Unfit(unfit));
     }
-    let files = publish(std::iter::once(lines).chain(template), out)?;
+    let files = publish(files.into_iter(), out)?;
     Ok(Batch { certificates: unfit.of, files })
 }
 
@@ -385,6 +403,14 @@ mod tests {
         assert_eq!(fs::read_to_string(&batch.files[0].path)?.lines().count(), 2);
         assert_eq!(fs::read_dir(folder.path())?.count(), 2);
         Ok(())
+    }
+
+    #[test]
+    fn files_have_names_that_every_platform_takes() {
+        assert_eq!(Format::Jsonl.names("lot:7.0001"), ["lot_7.0001.jsonl"]);
+        for name in aws().names("a:b-c_D.0001") {
+            assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!_.*'()-/".contains(&byte)), "{name}");
+        }
     }
 
     #[tokio::test]

@@ -166,7 +166,7 @@ impl proto::admin_server::Admin for Service {
         match request.into_inner().by {
             Some(By::SerialNumber(octets)) => self.record(&limits, serial(&octets)?).await,
             Some(By::DeviceId(device)) => {
-                let unknown = format!("there is no record of the device {device:?}");
+                let unknown = format!("there is no record of the device {}", crate::quote::quoted(&device));
                 match self.reader.read(&limits, move |records| records.by_device(&device)).await? {
                     Some(found) => Ok(Response::new(record(found))),
                     None => Err(status::record_unknown(unknown)),

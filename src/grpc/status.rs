@@ -48,7 +48,7 @@ impl Cause {
             },
             IssueError::Refused(refusal) => match refusal {
                 Refusal::OrderUnknown(_) => (Code::NotFound, "ORDER_UNKNOWN"),
-                Refusal::OrderExists(_) => (Code::AlreadyExists, "ORDER_EXISTS"),
+                Refusal::OrderExists(..) => (Code::AlreadyExists, "ORDER_EXISTS"),
                 Refusal::OrderClosed(_) | Refusal::OrderOutOfWindow { .. } => {
                     (Code::FailedPrecondition, "ORDER_CLOSED")
                 }

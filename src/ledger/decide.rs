@@ -210,8 +210,22 @@ fn device_has_certificate(found: Holder, serial_number: SerialNumber) -> Refusal
 fn create_order(view: &View<'_>, now: Timestamp, terms: &OrderTerms) -> Result<Decision, LedgerError> {
     match view.order(&terms.id)? {
         Some(OrderPlace { order, .. }) if order.terms == *terms && !order.closed => Ok((Outcome::Order(order), None)),
-        Some(_) => refuse(Refusal::OrderExists(terms.id.clone())),
+        Some(OrderPlace { order, .. }) => refuse(Refusal::OrderExists(terms.id.clone(), difference(&order, terms))),
         None => Ok((Outcome::Order(Order::new(terms.clone(), now)), Some(Event::OrderCreated(terms.clone())))),
+    }
+}
+
+/// In what an order is not the one that is to be created.
+fn difference(order: &Order, terms: &OrderTerms) -> &'static str {
+    match &order.terms {
+        _ if order.closed => "and is closed",
+        there if there.profile != terms.profile => "for another profile",
+        there if there.quantity != terms.quantity => "with another quantity",
+        there if (there.not_before, there.not_after) != (terms.not_before, terms.not_after) => {
+            "with another time window"
+        }
+        there if there.stations != terms.stations => "for other stations",
+        _ => "with other attributes",
     }
 }
 

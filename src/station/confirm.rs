@@ -1,18 +1,16 @@
-//! Says which devices have taken their certificates.
+//! Confirms that devices have installed their certificates.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashSet, fs, path::Path};
 
 use serde::Serialize;
 use tonic::transport::Channel;
 
-use super::fields;
+use super::{fields, places::LONGEST_CERTIFICATES};
 use crate::{
     client::Failure,
     proto::{ConfirmRequest, issuance_client::IssuanceClient},
     serial::SerialNumber,
+    text_file,
 };
 
 /// The most serial numbers in one call.
@@ -30,8 +28,9 @@ pub struct Summary {
 /// A certificate that is not confirmed.
 #[derive(Debug, Serialize)]
 pub struct Refused {
-    /// Its serial number in hex.
-    pub serial_number: String,
+    /// Its serial number in hex; none if its file cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial_number: Option<String>,
     /// Why, for programs.
     pub reason: String,
     /// Why, for people.
@@ -52,7 +51,7 @@ pub async fn confirm(channel: Channel, serial_numbers: &[SerialNumber]) -> Resul
             match result.error.as_ref().map(Failure::from) {
                 None => summary.confirmed += 1,
                 Some(failure) => summary.refused.push(Refused {
-                    serial_number: hex::encode(&result.serial_number),
+                    serial_number: Some(hex::encode(&result.serial_number)),
                     reason: failure.reason(),
                     message: failure.message,
                 }),
@@ -62,34 +61,117 @@ pub async fn confirm(channel: Channel, serial_numbers: &[SerialNumber]) -> Resul
     Ok(summary)
 }
 
-/// The serial numbers of the certificates that "station sign" wrote to a folder, sorted by file.
+/// What a folder has.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The devices' certificates, each once.
+    pub serial_numbers: Vec<SerialNumber>,
+    /// Files that are not a device's certificate, each with what they are.
+    pub left_out: Vec<String>,
+    /// Files that should be one and cannot be read.
+    pub unreadable: Vec<Refused>,
+}
+
+/// The devices' certificates in a folder, in the order of their files. What a file holds decides and not its name: a
+/// chain file begins with the device's certificate, too.
 ///
 /// # Errors
-/// A sentence that names the folder or the file.
-pub fn serial_numbers_in(folder: &Path) -> Result<Vec<SerialNumber>, String> {
+/// A sentence that names the folder.
+pub fn serial_numbers_in(folder: &Path) -> Result<Found, String> {
     let unreadable = |error| format!("cannot read {}: {error}", folder.display());
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        if path.extension().is_some_and(|ending| ending == "pem") && !is_chain(&path) {
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("pem")) {
             paths.push(path);
         }
     }
     paths.sort();
-    paths.into_iter().map(|path| serial_number(&path)).collect()
+    let (mut found, mut known) = (Found::default(), HashSet::new());
+    for path in paths {
+        match content(&path) {
+            Ok(Content::Device(serial_number)) => {
+                if known.insert(serial_number) {
+                    found.serial_numbers.push(serial_number);
+                }
+            }
+            Ok(Content::Other(what)) => found.left_out.push(format!("{} holds {what}", path.display())),
+            Err(what) => found.unreadable.push(Refused {
+                serial_number: None,
+                reason: "CERTIFICATE_UNREADABLE".to_owned(),
+                message: format!("{}: {what}", path.display()),
+            }),
+        }
+    }
+    Ok(found)
 }
 
-/// Whether it is the chain file beside a device's certificate.
-fn is_chain(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".chain.pem"));
-    name.is_some_and(|device| path.with_file_name(format!("{device}.pem")).exists())
+/// What a PEM file holds.
+enum Content {
+    /// A device's certificate, first of all.
+    Device(SerialNumber),
+    /// Something else.
+    Other(String),
 }
 
-fn serial_number(path: &PathBuf) -> Result<SerialNumber, String> {
-    let named = |what: String| format!("{}: {what}", path.display());
-    let text = fs::read(path).map_err(|error| named(error.to_string()))?;
-    let block = pem::parse(&text).ok().filter(|block| block.tag() == "CERTIFICATE");
-    let block = block.ok_or_else(|| named("it holds no PEM certificate".to_owned()))?;
-    let octets = fields::serial_number(block.contents()).map_err(named)?;
-    SerialNumber::try_from(octets).map_err(|error| named(error.to_string()))
+fn content(path: &Path) -> Result<Content, String> {
+    let file = text_file::open_regular(path).map_err(|error| error.to_string())?;
+    let octets = text_file::read_octets(file, LONGEST_CERTIFICATES).map_err(|error| error.to_string())?;
+    let text = text_file::decode(&octets).map_err(|error| error.to_string())?;
+    let blocks = pem::parse_many(text.as_bytes()).map_err(|error| format!("the PEM is damaged: {error}"))?;
+    let Some(first) = blocks.first() else { return Err("it holds no PEM certificate".to_owned()) };
+    if first.tag() != "CERTIFICATE" {
+        return Ok(Content::Other(format!("a {}", first.tag())));
+    }
+    if fields::is_ca(first.contents()) {
+        return Ok(Content::Other("a CA certificate".to_owned()));
+    }
+    let octets = fields::serial_number(first.contents())?;
+    match SerialNumber::try_from(octets) {
+        Ok(serial_number) => Ok(Content::Device(serial_number)),
+        Err(error) => Ok(Content::Other(format!("a certificate that no Birthmark daemon issued: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods, reason = "a test ends before its files matter")]
+
+    use super::*;
+
+    #[test]
+    fn folder_is_read_by_content_and_not_by_name() -> Result<(), Box<dyn std::error::Error>> {
+        let key = rcgen::KeyPair::generate()?;
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let ca = params.self_signed(&key)?.pem();
+        let issuer = rcgen::Issuer::new(params, &key);
+        let device = |number: u8| {
+            let mut params = rcgen::CertificateParams::default();
+            params.serial_number = Some(vec![number; 20].into());
+            Ok::<_, rcgen::Error>(params.signed_by(&key, &issuer)?.pem())
+        };
+        let folder = tempfile::tempdir()?;
+        for (name, content) in [
+            ("a.pem", device(1)?),
+            ("a.chain.pem", device(2)?),
+            ("b.pem", device(3)?),
+            ("b.chain.pem", format!("{}{ca}", device(3)?)),
+            ("c.chain.pem", format!("{}{ca}", device(4)?)),
+            ("ca.PEM", ca.clone()),
+            ("key.pem", key.serialize_pem()),
+            ("torn.pem", device(5)?.split_at(100).0.to_owned()),
+            ("empty.pem", String::new()),
+            (".hidden.pem", device(6)?),
+        ] {
+            fs::write(folder.path().join(name), content)?;
+        }
+        let found = serial_numbers_in(folder.path())?;
+        let first: Vec<_> = found.serial_numbers.iter().map(|number| number.as_bytes()[0]).collect();
+        assert_eq!(first, [2, 1, 3, 4]);
+        assert_eq!(found.left_out.len(), 2, "{:?}", found.left_out);
+        assert_eq!(found.unreadable.len(), 2, "{:?}", found.unreadable);
+        Ok(())
+    }
 }

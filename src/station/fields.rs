@@ -7,7 +7,9 @@ use der::{Decode, Reader, SliceReader, Tagged, asn1::AnyRef};
 /// The DER `SubjectPublicKeyInfo` of a DER `CertificationRequest` (RFC 2986 section 4).
 pub(super) fn csr_key(csr: &[u8]) -> Result<&[u8], String> {
     // version, subject, subjectPKInfo, attributes
-    Fields::of(csr).and_then(|fields| fields.get(2)).map_err(|error| format!("this is not a PKCS#10 CSR: {error}"))
+    Fields::of(csr)
+        .and_then(|fields| fields.get(2))
+        .map_err(|_| format!("{} bytes that are no PKCS#10 CSR, neither PEM nor DER", csr.len()))
 }
 
 /// The DER `SubjectPublicKeyInfo` of a DER `Certificate` (RFC 5280 section 4.1).
@@ -27,6 +29,16 @@ pub(super) fn serial_number(certificate: &[u8]) -> Result<&[u8], String> {
 pub(super) fn is_self_issued(certificate: &[u8]) -> bool {
     let names = Fields::of(certificate).and_then(|fields| Ok((fields.get(3)?, fields.get(5)?)));
     names.is_ok_and(|(issuer, subject)| issuer == subject)
+}
+
+/// Whether a DER `Certificate` says of itself that it is a CA's (RFC 5280 section 4.2.1.9).
+pub(super) fn is_ca(certificate: &[u8]) -> bool {
+    use x509_cert::ext::pkix::BasicConstraints;
+    let certificate = x509_cert::Certificate::from_der(certificate);
+    let constraints = certificate.and_then(|certificate| {
+        certificate.tbs_certificate().get_extension::<BasicConstraints>().map(|found| found.map(|(_, value)| value))
+    });
+    constraints.is_ok_and(|constraints| constraints.is_some_and(|constraints| constraints.ca))
 }
 
 /// The fields of the signed inner SEQUENCE of a CSR or certificate, each with tag and length.

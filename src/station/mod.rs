@@ -18,12 +18,15 @@
 
 pub mod confirm;
 pub mod enroll;
+pub mod hold;
 pub mod output;
+pub mod places;
 pub mod progress;
 pub mod sign;
 pub mod source;
 
 mod fields;
+mod refusal;
 #[cfg(test)]
 #[allow(clippy::disallowed_methods)] // A test ends before its files matter.
 mod tests;

@@ -5,7 +5,7 @@ use std::{
     fmt, fs,
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Arc, LazyLock},
+    sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -15,8 +15,10 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::{
-    LONGEST_DEVICE_ID, fields, is_id,
+    fields,
+    places::{Places, temporary_ending},
     progress::{Progress, plural, rate},
+    refusal::{self, Refusal},
     source::{Refused, Wanted},
 };
 use crate::{
@@ -26,97 +28,8 @@ use crate::{
     signer::sha256,
 };
 
-/// The ending of chain files; a device whose id ends like one would share its file with another's.
-const CHAIN: &str = ".chain";
-
 /// How many devices are named per reason in the summary.
 const EXAMPLES: usize = 3;
-
-/// The files of one run.
-#[derive(Debug)]
-pub struct Places {
-    folder: PathBuf,
-    chain: bool,
-    watched: Option<PathBuf>,
-}
-
-impl Places {
-    /// Certificates go to `folder`, with `chain` also chain files. Of a watched folder, CSRs move to its `done` and
-    /// `failed`.
-    pub fn new(folder: PathBuf, chain: bool, watched: Option<PathBuf>) -> Self {
-        Places { folder, chain, watched }
-    }
-
-    /// Makes the folders.
-    ///
-    /// # Errors
-    /// A sentence that names the folder.
-    pub fn make(&self) -> Result<(), String> {
-        let mut folders = vec![self.folder.clone()];
-        folders.extend(self.watched.iter().flat_map(|folder| [folder.join("done"), folder.join("failed")]));
-        for folder in folders {
-            fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
-        }
-        self.sweep();
-        Ok(())
-    }
-
-    /// Removes the files that a run on this machine was writing when it was killed. Others may be at work in the same
-    /// folder, here or on another machine; what cannot be removed is in nobody's way.
-    fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let Some(name) = name.to_str().filter(|name| name.starts_with('.')) else { continue };
-            let process = name.strip_suffix(".tmp").and_then(|rest| rest.rsplit_once('.')?.1.parse::<u32>().ok());
-            let left_behind = |process: u32| {
-                name.ends_with(&temporary_ending(process)) && !Path::new(&format!("/proc/{process}")).exists()
-            };
-            if process.is_some_and(left_behind) {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
-
-    /// The folder that is watched, if one is.
-    pub fn watched(&self) -> Option<&Path> {
-        self.watched.as_deref()
-    }
-
-    /// Whether the files of this device are its own.
-    ///
-    /// # Errors
-    /// A sentence, if they would be another's.
-    pub fn fits(&self, device_id: &str) -> Result<(), String> {
-        match self.chain && device_id.ends_with(CHAIN) {
-            true => Err(format!("with --chain a device id cannot end in \"{CHAIN}\", as the chain files do")),
-            false => Ok(()),
-        }
-    }
-
-    /// The DER certificate that the device has from an earlier run, if all its files are there and the certificate
-    /// carries this key (a DER `SubjectPublicKeyInfo`). What was half written counts as not there.
-    pub fn existing(&self, device_id: &str, key: &[u8]) -> Option<Vec<u8>> {
-        let text = fs::read(self.certificate(device_id)).ok()?;
-        let certificate = pem::parse(&text).ok().filter(|block| block.tag() == "CERTIFICATE")?.into_contents();
-        let chained = !self.chain || fs::read(self.chain(device_id)).is_ok_and(|chain| chain.starts_with(&text));
-        (fields::certificate_key(&certificate) == Ok(key) && chained).then_some(certificate)
-    }
-
-    fn certificate(&self, device_id: &str) -> PathBuf {
-        self.folder.join(format!("{device_id}.pem"))
-    }
-
-    fn chain(&self, device_id: &str) -> PathBuf {
-        self.folder.join(format!("{device_id}{CHAIN}.pem"))
-    }
-
-    /// Beside the CSR in the watched folder's `failed`, otherwise among the certificates.
-    fn refusal(&self, device_id: &str) -> PathBuf {
-        let folder = self.watched.as_ref().map_or_else(|| self.folder.clone(), |folder| folder.join("failed"));
-        folder.join(format!("{device_id}.error.json"))
-    }
-}
 
 /// What became of a device.
 #[derive(Debug)]
@@ -141,6 +54,15 @@ pub enum Outcome {
     },
     /// The device gets no certificate.
     Refused(Refused),
+    /// The whole order is refused; the CSR stays in the watched folder.
+    Held {
+        /// The device.
+        wanted: Wanted,
+        /// The daemon's reason.
+        reason: String,
+        /// One sentence.
+        message: String,
+    },
 }
 
 /// The CA certificates that a device presents after its own, as PEM: the issuing CA, and those above it but for a
@@ -196,6 +118,7 @@ impl Output {
 
     /// The summary, to standard output for programs if there is a report.
     pub fn finish(mut self, ended: Option<&str>) -> Summary {
+        self.summary.held = self.places.holds().count();
         self.summary.ignored_files = self.progress.ignored();
         self.summary.seconds = self.progress.elapsed().as_secs_f64();
         self.summary.ended = ended.map(str::to_owned);
@@ -210,104 +133,150 @@ impl Output {
     fn write(&mut self, outcome: Outcome) -> Result<(), String> {
         let refused = matches!(outcome, Outcome::Refused(_));
         let line = match outcome {
-            Outcome::Issued { wanted, issued, chain } => self.issued(&wanted, &issued, &chain)?,
+            Outcome::Issued { wanted, issued, chain } => match self.put_certificate(&wanted.device_id, &issued, &chain)
+            {
+                Ok(()) => self.issued(wanted, &issued),
+                Err(error) => match self.not_written(wanted, error)? {
+                    Some(line) => line,
+                    None => return Ok(()),
+                },
+            },
             Outcome::AlreadyThere { device_id, certificate, file } => {
                 self.summary.already_there += 1;
-                let path = self.done(&device_id, file.as_deref())?;
-                Line::of_certificate(device_id, "skipped", &certificate, path)
+                // Nobody was asked for it, so it says nothing of the order.
+                self.done(&device_id, file.as_deref(), false);
+                Line::of_certificate(&self.places, device_id, "skipped", &certificate)
             }
-            Outcome::Refused(refused) => self.refused(refused)?,
+            Outcome::Refused(refused) => self.refused(refused),
+            Outcome::Held { wanted, reason, message } => match self.held(wanted, reason, message) {
+                Some(line) => line,
+                None => return Ok(()),
+            },
         };
         if let Some(report) = &mut self.report {
             self.progress
                 .beside(|| write_line(report, &line))
                 .map_err(|error| format!("cannot write the report: {error}"))?;
         }
-        self.progress.finish_device(refused);
+        if line.status != "held" {
+            self.progress.finish_device(refused || line.status == "refused");
+        }
         Ok(())
     }
 
-    fn issued(&mut self, wanted: &Wanted, issued: &IssuedCertificate, chain: &str) -> Result<Line, String> {
+    fn put_certificate(&self, device_id: &str, issued: &IssuedCertificate, chain: &str) -> Result<(), NotWritten> {
         let pem = certificate_pem(&issued.certificate);
         // The certificate comes last: where it is, the chain is.
-        if self.places.chain {
-            self.put(&self.places.chain(&wanted.device_id), format!("{pem}{chain}").as_bytes())?;
+        if self.places.chain_wanted() {
+            self.put(&self.places.chain(device_id), format!("{pem}{chain}").as_bytes())?;
         }
-        self.put(&self.places.certificate(&wanted.device_id), pem.as_bytes())?;
-        let path = self.done(&wanted.device_id, wanted.file.as_deref())?;
+        self.put(&self.places.certificate(device_id), pem.as_bytes())
+    }
+
+    fn issued(&mut self, wanted: Wanted, issued: &IssuedCertificate) -> Line {
+        self.done(&wanted.device_id, wanted.file.as_deref(), !issued.replay);
         let status = if issued.replay { "replay" } else { "issued" };
         *(if issued.replay { &mut self.summary.replayed } else { &mut self.summary.issued }) += 1;
-        Ok(Line::of_certificate(wanted.device_id.clone(), status, &issued.certificate, path))
+        Line::of_certificate(&self.places, wanted.device_id, status, &issued.certificate)
     }
 
     /// The device has its certificate: an earlier refusal is void, and a watched folder's CSR moves.
-    fn done(&self, device_id: &str, csr: Option<&Path>) -> Result<PathBuf, String> {
-        let refusal = self.places.refusal(device_id);
-        match fs::remove_file(&refusal) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(format!("cannot remove {}: {error}", refusal.display()));
+    fn done(&self, device_id: &str, csr: Option<&Path>, issued: bool) {
+        for refusal in refusal::void(&self.places, device_id, csr) {
+            if let Err(error) = fs::remove_file(&refusal) {
+                self.progress.say(&format!("cannot remove {}: {error}", refusal.display()));
             }
-            _ => {}
         }
-        self.move_away(csr, "done")?;
-        Ok(self.places.certificate(device_id))
+        self.move_away(csr, "done", issued);
     }
 
-    fn refused(&mut self, refused: Refused) -> Result<Line, String> {
-        let Refused { device_id, file, reason, message } = refused;
-        // In a watched folder the file's own name serves, whatever it is; elsewhere only an id is a safe name. Of a
-        // second CSR for one device nothing is left behind, since the device itself was not refused.
-        let stem = match (&file, self.places.watched()) {
-            (Some(file), Some(_)) => file.file_stem().map(|stem| stem.to_string_lossy().into_owned()),
-            _ => is_id(&device_id, LONGEST_DEVICE_ID).then(|| device_id.clone()),
-        };
-        let mut path = None;
-        if let Some(stem) = stem.filter(|_| reason != "DUPLICATE_DEVICE") {
-            let refusal = Refusal {
-                device_id: &device_id,
-                order: &self.order,
-                profile: &self.profile,
-                reason: &reason,
-                message: &message,
-                time: now(),
-            };
-            let mut text = serde_json::to_vec_pretty(&refusal).unwrap_or_default();
-            text.push(b'\n');
-            let place = self.places.refusal(&stem);
-            self.put(&place, &text)?;
-            path = Some(place);
+    /// A certificate that the disk or the folder does not take. In a watched folder its CSR waits there; elsewhere the
+    /// device counts as refused, or the run ends if no other device can do better.
+    fn not_written(&mut self, wanted: Wanted, error: NotWritten) -> Result<Option<Line>, String> {
+        let message = error.to_string();
+        let Wanted { device_id, file, terms, .. } = wanted;
+        if let (Some(_), Some(file)) = (self.places.watched(), &file) {
+            if !self.places.holds().not_written(file) {
+                return Ok(None);
+            }
+            self.progress.say(&format!("{device_id}: {message}; will keep trying"));
+            return Ok(Some(Line::without_certificate(device_id, "held", "NOT_WRITTEN".to_owned(), message)));
         }
-        self.move_away(file.as_deref(), "failed")?;
+        if error.concerns_all() {
+            return Err(message);
+        }
+        Ok(Some(self.refused(Refused { device_id, file, terms, reason: "NOT_WRITTEN".to_owned(), message })))
+    }
+
+    /// Told once for each reason, and in the report once for each device.
+    fn held(&mut self, wanted: Wanted, reason: String, message: String) -> Option<Line> {
+        let (device_id, file) = (wanted.device_id, wanted.file?);
+        let (new, first) = self.places.holds().refuse_order(&file, &reason);
+        if new {
+            let folder = file.parent().unwrap_or(Path::new("."));
+            self.progress.say(&format!(
+                "{message} ({reason}); CSRs stay in {} and are tried again: {}",
+                folder.display(),
+                remedy(&reason)
+            ));
+        }
+        first.then(|| Line::without_certificate(device_id, "held", reason, message))
+    }
+
+    fn refused(&mut self, refused: Refused) -> Line {
+        let path = match self.put_refusal(&refused) {
+            Ok(path) => path,
+            Err(error) => {
+                self.progress.say(&format!("{}: {error}", refused.device_id));
+                None
+            }
+        };
+        let Refused { device_id, file, reason, message, .. } = refused;
+        if self.places.watched().is_some() && self.report.is_none() {
+            self.progress.say(&format!("{device_id}: {message} ({reason})"));
+        }
+        self.move_away(file.as_deref(), "failed", false);
         let group = self.summary.refused_by_reason.entry(reason.clone()).or_default();
         group.count += 1;
         if group.examples.len() < EXAMPLES {
             group.examples.push(format!("{device_id}: {message}"));
         }
         self.summary.refused += 1;
-        Ok(Line {
-            device_id,
-            status: "refused",
-            serial_number: None,
-            certificate_id: None,
-            file: path.map(|path| path.display().to_string()),
-            reason: Some(reason),
-            message: Some(message),
-        })
+        let file = path.map(|path| path.display().to_string());
+        Line { file, ..Line::without_certificate(device_id, "refused", reason, message) }
     }
 
-    /// Moves the CSR of a watched folder; one of the same name that is there already is replaced.
+    /// Writes why a device was refused; gives the file, if there is one.
+    fn put_refusal(&self, refused: &Refused) -> Result<Option<PathBuf>, NotWritten> {
+        let Some(place) = refusal::place(&self.places, refused) else { return Ok(None) };
+        self.put(&place, &Refusal::new(refused, &self.order, &self.profile).to_json())?;
+        Ok(Some(place))
+    }
+
+    /// Moves the CSR of a watched folder; one of the same name that is there already is replaced. `issued` is whether
+    /// the order gave a new certificate for it.
     #[expect(
         clippy::disallowed_methods,
         reason = "the certificate is durable; a CSR that is still there is asked for again"
     )]
-    fn move_away(&self, csr: Option<&Path>, to: &str) -> Result<(), String> {
+    fn move_away(&self, csr: Option<&Path>, to: &str, issued: bool) {
         let (Some(watched), Some(csr), Some(name)) = (self.places.watched(), csr, csr.and_then(Path::file_name)) else {
-            return Ok(());
+            return;
         };
-        match fs::rename(csr, watched.join(to).join(name)) {
-            // Somebody took it away meanwhile; the certificate is there all the same.
+        if self.places.holds().release(csr, issued) {
+            self.progress.say("the order can be used again");
+        }
+        let folder = watched.join(to);
+        let moved = match fs::rename(csr, folder.join(name)) {
+            // Somebody took the CSR away meanwhile, or the folder.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && csr.symlink_metadata().is_ok() => {
+                fs::create_dir_all(&folder).and_then(|()| fs::rename(csr, folder.join(name)))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            moved => moved.map_err(|error| format!("cannot move {} to {to}: {error}", csr.display())),
+            moved => moved,
+        };
+        if let Err(error) = moved {
+            self.progress.say(&format!("cannot move {} to {to}: {error}; it is left there", csr.display()));
         }
     }
 
@@ -315,7 +284,7 @@ impl Output {
     /// otherwise only at the end of the run ([`Output::sync`]): the next run takes nothing on trust that a power
     /// failure could have torn, and asking again is free.
     #[expect(clippy::disallowed_methods, reason = "synced once at the end of the run")]
-    fn put(&self, path: &Path, content: &[u8]) -> Result<(), String> {
+    fn put(&self, path: &Path, content: &[u8]) -> Result<(), NotWritten> {
         let written = if self.places.watched().is_some() {
             durable::write(path, content, Access::Public)
         } else {
@@ -325,22 +294,49 @@ impl Output {
                 let _ = fs::remove_file(&temporary);
             })
         };
-        written.map_err(|error| format!("cannot write {}: {error}", path.display()))
+        written.map_err(|cause| NotWritten { path: path.to_owned(), cause })
     }
 
     /// One sync for all files is far faster than one each.
     fn sync(&self) -> Result<(), String> {
-        let folder = &self.places.folder;
+        let folder = self.places.folder();
         let synced = fs::File::open(folder).and_then(|open| Ok(rustix::fs::syncfs(open)?));
         synced.map_err(|error| format!("cannot sync {}: {error}", folder.display()))
     }
 }
 
-/// How the names of files end that this process of this machine is writing.
-fn temporary_ending(process: u32) -> String {
-    static MACHINE: LazyLock<String> =
-        LazyLock::new(|| fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned());
-    format!(".{}.{process}.tmp", *MACHINE)
+/// A file that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}: {cause}", path.display())]
+struct NotWritten {
+    path: PathBuf,
+    cause: io::Error,
+}
+
+impl NotWritten {
+    /// Whether the next device's certificate could not be written either.
+    fn concerns_all(&self) -> bool {
+        use io::ErrorKind::{NotFound, QuotaExceeded, ReadOnlyFilesystem, StaleNetworkFileHandle, StorageFull};
+        matches!(
+            self.cause.kind(),
+            NotFound | QuotaExceeded | ReadOnlyFilesystem | StaleNetworkFileHandle | StorageFull
+        )
+    }
+}
+
+/// What to do about an order that is refused for `reason`.
+fn remedy(reason: &str) -> &'static str {
+    match reason {
+        "ORDER_UNKNOWN" => "create the order, or start again with another --order",
+        "ORDER_EXHAUSTED" => "start again with another --order, or have scrapped devices recorded",
+        "ORDER_CLOSED" | "ORDER_OUTSIDE_WINDOW" => {
+            "wait until the order can be used, or start again with another --order"
+        }
+        "ORDER_PAUSED" => "wait until the order goes on",
+        "STATION_REFUSED" | "ROLE_REQUIRED" => "use a station that the order and the profile allow",
+        "PROFILE_UNKNOWN" | "PROFILE_REFUSED" => "start again with the order's --profile",
+        _ => "ask whoever runs the daemon",
+    }
 }
 
 fn write_line(report: &mut Report, line: &impl Serialize) -> io::Result<()> {
@@ -349,12 +345,6 @@ fn write_line(report: &mut Report, line: &impl Serialize) -> io::Result<()> {
     report.write_all(&text)?;
     // A program that reads along must not wait for a buffer to fill.
     report.flush()
-}
-
-/// RFC 3339, to the second.
-fn now() -> String {
-    let now = jiff::Timestamp::now();
-    now.round(jiff::Unit::Second).unwrap_or(now).to_string()
 }
 
 /// One device in the report.
@@ -375,7 +365,8 @@ struct Line {
 }
 
 impl Line {
-    fn of_certificate(device_id: String, status: &'static str, certificate: &[u8], path: PathBuf) -> Self {
+    fn of_certificate(places: &Places, device_id: String, status: &'static str, certificate: &[u8]) -> Self {
+        let path = places.certificate(&device_id);
         Line {
             device_id,
             status,
@@ -386,17 +377,11 @@ impl Line {
             message: None,
         }
     }
-}
 
-/// `<device-id>.error.json`
-#[derive(Serialize)]
-struct Refusal<'a> {
-    device_id: &'a str,
-    order: &'a str,
-    profile: &'a str,
-    reason: &'a str,
-    message: &'a str,
-    time: String,
+    fn without_certificate(device_id: String, status: &'static str, reason: String, message: String) -> Self {
+        let (reason, message) = (Some(reason), Some(message));
+        Line { device_id, status, serial_number: None, certificate_id: None, file: None, reason, message }
+    }
 }
 
 /// How a run went.
@@ -410,6 +395,8 @@ pub struct Summary {
     pub already_there: u64,
     /// Devices that got none.
     pub refused: u64,
+    /// CSRs that stay in the watched folder, because the order or the disk does not take them for now.
+    pub held: u64,
     /// Files that are not CSRs.
     pub ignored_files: u64,
     /// The refused devices by reason.
@@ -445,6 +432,9 @@ impl fmt::Display for Summary {
             "{} issued, {} replayed, {} already there, {} refused in {:.1} s",
             self.issued, self.replayed, self.already_there, self.refused, self.seconds
         )?;
+        if self.held > 0 {
+            write!(f, ", {} waiting", self.held)?;
+        }
         // Of a few devices it would tell nothing.
         if asked >= 10 {
             write!(f, " ({:.1} certificates/s)", rate(asked, Duration::from_secs_f64(self.seconds)))?;

@@ -64,7 +64,7 @@ impl Progress {
         self.started.elapsed()
     }
 
-    /// So many devices more will come; from now on the time left can be told.
+    /// `devices` more will come; from now on the time left can be told.
     pub fn expect(&self, devices: u64) {
         let expected = self.expected.fetch_add(devices, Ordering::Relaxed) + devices;
         if let Show::Bar(bar) = &self.show {
@@ -136,27 +136,24 @@ impl Progress {
 
     fn line(&self, finished: u64, rate: f64) -> String {
         let (expected, refused) = (self.expected.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed));
-        let mut line = match expected {
-            0 => format!("{finished} done, {rate:.1}/s"),
+        let issued = finished.saturating_sub(refused);
+        match expected {
+            0 => format!("{issued} issued, {refused} refused, {rate:.1}/s"),
             expected => {
                 let left = expected.saturating_sub(finished) as f64 / rate.max(0.001);
-                format!("{finished}/{expected} done, {rate:.1}/s, {left:.0} s left")
+                format!("{finished} of {expected}: {issued} issued, {refused} refused, {rate:.1}/s, {left:.0} s left")
             }
-        };
-        if refused > 0 {
-            line.push_str(&format!(", {refused} refused"));
         }
-        line
     }
 }
 
-/// So many a second.
+/// The number per second.
 pub(super) fn rate(count: u64, time: Duration) -> f64 {
     count as f64 / time.as_secs_f64().max(0.001)
 }
 
 /// `1 block`, `2 blocks`.
-pub(super) fn plural(count: u64, noun: &str) -> String {
+pub fn plural(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
@@ -177,9 +174,9 @@ mod tests {
     #[test]
     fn a_line_tells_the_time_left_once_the_total_is_known() {
         let progress = Progress::silent();
-        assert_eq!(progress.line(7, 3.5), "7 done, 3.5/s");
+        assert_eq!(progress.line(7, 3.5), "7 issued, 0 refused, 3.5/s");
         progress.expect(107);
         progress.finish_device(true);
-        assert_eq!(progress.line(7, 50.0), "7/107 done, 50.0/s, 2 s left, 1 refused");
+        assert_eq!(progress.line(7, 50.0), "7 of 107: 6 issued, 1 refused, 50.0/s, 2 s left");
     }
 }

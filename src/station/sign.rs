@@ -17,23 +17,24 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until, timeout},
 };
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Streaming, transport::Channel};
+use tonic::Code;
 
+use self::open::{open, passing, stream_failure};
 use super::{
     LONGEST_ORDER_ID, fields, is_id,
-    output::{Outcome, Output, Places, Report, Summary, presented_chain},
+    output::{Outcome, Output, Report, Summary},
+    places::Places,
     progress::Progress,
-    source::{self, Input, Item, Refused, Wanted},
+    source::{self, Input, Item, Refused, Terms, Wanted},
 };
 use crate::{
-    client::{ClientError, Daemon, Failure},
-    proto::{
-        GetIssuerRequest, IssueReply, IssueRequest, IssuedCertificate, issuance_client::IssuanceClient,
-        issue_reply::Result as Answer,
-    },
+    client::{Daemon, Failure},
+    proto::{IssueReply, IssueRequest, IssuedCertificate, issue_reply::Result as Answer},
+    quote::quoted,
     signer::sha256,
 };
+
+mod open;
 
 /// The longest pause before connecting again; how long it is in truth is random, so that the stations of a hall do
 /// not come back all at once.
@@ -45,14 +46,11 @@ const SHORTEST_BACKOFF: Duration = Duration::from_millis(100);
 /// When to ask again if the daemon does not say.
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
 
-/// No longer, whatever the daemon says: the pause is over when its cause is, and nobody tells.
+/// Upper bound on the retry delay that the daemon asks for: recovery is not announced.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// How long a station that was told to stop waits for what it has asked for.
 const LAST_REPLIES: Duration = Duration::from_secs(5);
-
-/// How long opening a stream may take.
-const OPENING: Duration = Duration::from_secs(10);
 
 /// What to sign, under which terms, and where to put it.
 #[derive(Clone, Debug)]
@@ -65,13 +63,13 @@ pub struct Job {
     pub reissue: bool,
     /// Where the CSRs are.
     pub input: Input,
-    /// The folder for certificates; made if absent.
+    /// The folder for certificates; created if it does not exist.
     pub out: PathBuf,
     /// Also write chain files.
     pub chain: bool,
     /// How many requests may be unanswered, at least 1.
     pub window: usize,
-    /// How long to wait for a daemon that cannot sign; none: for ever.
+    /// How long to wait for a daemon that cannot sign; none: forever.
     pub give_up_after: Option<Duration>,
 }
 
@@ -110,8 +108,9 @@ pub async fn run(
     };
     let places = Arc::new(Places::new(job.out.clone(), job.chain, watched));
     let output = Output::new(places.clone(), progress.clone(), job.order.clone(), job.profile.clone(), report);
-    if let Err(message) = check(&job).and_then(|()| places.make()) {
-        return (output.finish(Some(&message)), End::Failed(message));
+    match check(&job).and_then(|()| places.make()) {
+        Ok(warnings) => warnings.iter().for_each(|warning| progress.say(warning)),
+        Err(message) => return (output.finish(Some(&message)), End::Failed(message)),
     }
 
     let (outcomes, writer) = output.start(job.window);
@@ -123,8 +122,11 @@ pub async fn run(
         again: BTreeSet::new(),
         next_id: 0,
         outcomes,
+        waiting_since: None,
         outage: None,
+        told: false,
         attempts: 0,
+        connected: false,
         stop,
         progress: progress.clone(),
         job,
@@ -150,7 +152,7 @@ pub async fn run(
 
 fn check(job: &Job) -> Result<(), String> {
     if !job.order.is_empty() && !is_id(&job.order, LONGEST_ORDER_ID) {
-        return Err(format!("\"{}\" cannot be the id of an order", job.order));
+        return Err(format!("{} cannot be the id of an order", quoted(&job.order)));
     }
     if let Input::Folder(folder) | Input::Watch { folder, .. } = &job.input
         && let (Ok(folder), Ok(out)) = (fs::canonicalize(folder), fs::canonicalize(&job.out))
@@ -174,10 +176,16 @@ struct Session<'a> {
     again: BTreeSet<(Instant, u64)>,
     next_id: u64,
     outcomes: mpsc::Sender<Outcome>,
+    /// Since when the daemon owes an answer; none if nothing is asked.
+    waiting_since: Option<Instant>,
     /// Since when the daemon cannot sign.
     outage: Option<Instant>,
+    /// Whether the user knows of the outage.
+    told: bool,
     /// How often the connection failed since the daemon last answered a request.
     attempts: u32,
+    /// Whether the daemon ever accepted this run.
+    connected: bool,
     stop: watch::Receiver<Option<Stop>>,
     progress: Arc<Progress>,
 }
@@ -192,6 +200,8 @@ struct Unanswered {
 struct Trouble {
     message: String,
     retry_after: Duration,
+    /// The next try may tell the cause better: a daemon that refuses a certificate ends the connection first.
+    vague: bool,
 }
 
 /// Why an exchange stops: for now, or for good.
@@ -214,12 +224,13 @@ impl Session<'_> {
             return end;
         }
         loop {
+            self.waiting_since.get_or_insert_with(Instant::now);
             let trouble = match self.exchange().await {
                 Ok(()) => return End::Done,
                 Err(Break::End(end)) => return end,
                 Err(Break::Trouble(trouble)) => trouble,
             };
-            self.note_outage(&trouble.message);
+            self.note_outage(&trouble.message, trouble.vague && self.attempts == 0);
             for unanswered in self.unanswered.values_mut() {
                 unanswered.delayed = true;
             }
@@ -254,9 +265,13 @@ impl Session<'_> {
     async fn exchange(&mut self) -> Result<(), Break> {
         let interrupted = self.interrupted();
         let (chains, requests, mut replies) = tokio::select! {
-            opened = open(self.daemon, &self.job) => opened?,
+            opened = open(self.daemon, &self.job, self.connected) => opened?,
             end = interrupted => return Err(end.into()),
         };
+        self.connected = true;
+        if self.unanswered.is_empty() {
+            self.waiting_since = None;
+        }
         // The channel has room for the whole window and holds each unanswered request at most once: sending never
         // waits, so that replies are always read while requests are written.
         for id in self.unanswered.keys() {
@@ -327,6 +342,7 @@ impl Session<'_> {
             Ok(Item::Wanted(wanted)) => {
                 let id = self.next_id;
                 self.next_id += 1;
+                self.waiting_since.get_or_insert_with(Instant::now);
                 self.unanswered.insert(id, Unanswered { wanted, delayed: false });
                 return Ok(Some(id));
             }
@@ -343,8 +359,8 @@ impl Session<'_> {
         let request = IssueRequest {
             request_id: id.to_string(),
             device_id: wanted.device_id.clone(),
-            order: self.job.order.clone(),
-            profile: self.job.profile.clone(),
+            order: wanted.terms.order.as_ref().unwrap_or(&self.job.order).clone(),
+            profile: wanted.terms.profile.as_ref().unwrap_or(&self.job.profile).clone(),
             csr: wanted.csr.clone(),
             reissue: self.job.reissue,
         };
@@ -368,11 +384,16 @@ impl Session<'_> {
                     self.ask_again(id, &failure);
                     return Ok(());
                 }
-                if concerns_all(&failure) {
-                    return Err(End::Failed(format!("the daemon refuses: {failure}")));
-                }
                 let Some(Unanswered { wanted, .. }) = self.unanswered.remove(&id) else { return Ok(()) };
-                refused(wanted, &failure.reason(), failure.message)
+                let watched = matches!(self.job.input, Input::Watch { .. });
+                if watched && concerns_order(&failure) {
+                    let (reason, message) = (failure.reason(), failure.message);
+                    Outcome::Held { wanted, reason, message }
+                } else if concerns_all(&failure) && wanted.terms == Terms::default() {
+                    return Err(End::Failed(format!("the daemon refuses: {failure}")));
+                } else {
+                    refused(wanted, &failure.reason(), failure.message)
+                }
             }
             None => {
                 let Some(Unanswered { wanted, .. }) = self.unanswered.remove(&id) else { return Ok(()) };
@@ -380,6 +401,7 @@ impl Session<'_> {
             }
         };
         self.attempts = 0;
+        self.waiting_since = (!self.unanswered.is_empty()).then(Instant::now);
         self.note_recovery();
         self.pass(outcome).await
     }
@@ -410,7 +432,7 @@ impl Session<'_> {
         // Up to a quarter later, so that a window of requests does not come back at once.
         let delay = delay + delay.mul_f64(rand::random::<f64>() / 4.0);
         self.again.insert((Instant::now() + delay, id));
-        self.note_outage(&format!("the daemon cannot sign for now: {failure}"));
+        self.note_outage(&format!("the daemon cannot sign for now: {failure}"), false);
     }
 
     /// Waits while the writer is behind: then replies are not read, and the daemon waits too.
@@ -419,14 +441,15 @@ impl Session<'_> {
         self.outcomes.send(outcome).await.map_err(|_| End::Failed("the certificates cannot be written".to_owned()))
     }
 
-    fn note_outage(&mut self, message: &str) {
-        if self.outage.is_none() {
-            self.outage = Some(Instant::now());
-            let bound = match self.job.give_up_after {
-                Some(bound) => format!("for up to {bound:?}"),
-                None => "(bound it with --give-up-after)".to_owned(),
-            };
-            self.progress.say(&format!("{message}; waiting {bound}"));
+    /// Tells it once for each outage; `later` if the next try will know better.
+    fn note_outage(&mut self, message: &str, later: bool) {
+        self.outage.get_or_insert_with(Instant::now);
+        if later || std::mem::replace(&mut self.told, true) {
+            return;
+        }
+        match self.job.give_up_after {
+            Some(bound) => self.progress.say(&format!("{message}; waiting for up to {bound:?}")),
+            None => self.progress.say(&format!("{message}; waiting; use --give-up-after to limit this")),
         }
     }
 
@@ -434,13 +457,17 @@ impl Session<'_> {
         if self.unanswered.values().any(|unanswered| unanswered.delayed) {
             return;
         }
-        if let Some(since) = self.outage.take() {
+        let Some(since) = self.outage.take() else { return };
+        if std::mem::replace(&mut self.told, false) {
             self.progress.say(&format!("the daemon is back after {:.1} s", since.elapsed().as_secs_f64()));
         }
     }
 
+    /// When the user's patience ends: the bound after the beginning of the outage, or after the last answer, which is the
+    /// earlier one if the daemon itself waits, for its HSM or its disk.
     fn deadline(&self) -> Option<Instant> {
-        Some(self.outage? + self.job.give_up_after?)
+        let since = [self.outage, self.waiting_since].into_iter().flatten().min()?;
+        Some(since + self.job.give_up_after?)
     }
 
     fn given_up(&self) -> End {
@@ -460,62 +487,12 @@ impl Session<'_> {
     }
 }
 
-type Opened = (HashMap<String, Arc<str>>, mpsc::Sender<IssueRequest>, Streaming<IssueReply>);
-
-/// Connects, learns the issuers' chains (by name, as a device presents them) and opens a stream.
-async fn open(daemon: &Daemon, job: &Job) -> Result<Opened, Break> {
-    let channel = daemon.connect().await.map_err(|error| match error {
-        ClientError::Connect { lasting: false, .. } => passing(error.to_string()),
-        error => End::Failed(error.to_string()).into(),
-    })?;
-    let silent = |_| passing("the daemon does not answer".to_owned());
-    let mut client: IssuanceClient<Channel> = IssuanceClient::new(channel);
-    let known = timeout(OPENING, client.get_issuer(GetIssuerRequest {})).await.map_err(silent)?;
-    let known = known.map_err(|status| stream_failure(status.into()))?.into_inner();
-    if !known.profiles.iter().any(|profile| profile.name == job.profile) {
-        let names: Vec<_> = known.profiles.into_iter().map(|profile| profile.name).collect();
-        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        let message = format!("there is no profile \"{}\" for this station; there is: {names}", job.profile);
-        return Err(End::Failed(message).into());
-    }
-    let chains = known.issuers.into_iter().map(|issuer| (issuer.name, presented_chain(&issuer.chain).into()));
-    let (requests, outgoing) = mpsc::channel(job.window);
-    let replies = timeout(OPENING, client.issue(ReceiverStream::new(outgoing))).await.map_err(silent)?;
-    let replies = replies.map_err(|status| stream_failure(status.into()))?.into_inner();
-    Ok((chains.collect(), requests, replies))
-}
-
-/// Whether a failed call or stream is worth another try.
-fn stream_failure(failure: Failure) -> Break {
-    if failure.certificate_refused {
-        return End::Failed(failure.to_string()).into();
-    }
-    match failure.code {
-        Code::PermissionDenied | Code::Unauthenticated => {
-            let hint = "signing needs the identity of a station (see \"birthmark station enroll\")";
-            End::Failed(format!("the daemon does not let this peer sign: {failure}; {hint}")).into()
-        }
-        Code::Unimplemented => End::Failed(format!("this is not a Birthmark daemon: {failure}")).into(),
-        Code::Unavailable
-        | Code::Cancelled
-        | Code::Unknown
-        | Code::Internal
-        | Code::Aborted
-        | Code::DeadlineExceeded => Break::Trouble(Trouble {
-            retry_after: failure.retry_after.unwrap_or_default().min(LONGEST_RETRY),
-            message: format!("the daemon is away: {failure}"),
-        }),
-        // Too many streams of this station, say.
-        _ if failure.retry_after.is_some() => Break::Trouble(Trouble {
-            retry_after: failure.retry_after.unwrap_or_default().min(LONGEST_RETRY),
-            message: format!("the daemon opens no stream now: {failure}"),
-        }),
-        _ => End::Failed(format!("the daemon refuses the stream: {failure}")).into(),
-    }
-}
-
-fn passing(message: String) -> Break {
-    Break::Trouble(Trouble { message, retry_after: Duration::ZERO })
+/// Whether the refusal is about the order or what else all devices of it have in common. It may pass.
+fn concerns_order(failure: &Failure) -> bool {
+    let reasons = ["ORDER_EXHAUSTED", "ORDER_CLOSED", "ORDER_PAUSED", "ORDER_OUTSIDE_WINDOW"];
+    let issuer = ["ISSUER_ENDING", "ISSUER_EXPIRING", "ISSUER_EXPIRED"];
+    let is_one = |reason: &str| reasons.contains(&reason) || issuer.contains(&reason);
+    concerns_all(failure) || failure.reason.as_deref().is_some_and(is_one)
 }
 
 /// Whether the refusal of one device is about what this run was started with: the next device would meet the same.
@@ -525,8 +502,8 @@ fn concerns_all(failure: &Failure) -> bool {
 }
 
 fn refused(wanted: Wanted, reason: &str, message: String) -> Outcome {
-    let Wanted { device_id, file, .. } = wanted;
-    Outcome::Refused(Refused { device_id, file, reason: reason.to_owned(), message })
+    let Wanted { device_id, file, terms, .. } = wanted;
+    Outcome::Refused(Refused { device_id, file, terms, reason: reason.to_owned(), message })
 }
 
 /// Full jitter: anything from nothing to an exponentially growing bound; `random` is from 0 to 1.

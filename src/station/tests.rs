@@ -35,6 +35,8 @@ use crate::{
     signer::sha256,
 };
 
+mod hot_folder;
+
 type TestResult = Result<(), Box<dyn Error>>;
 
 /// What a fake daemon does with the n-th request (from 0) that it ever got.
@@ -42,7 +44,7 @@ type Behaviour = Arc<dyn Fn(usize, &IssueRequest) -> Act + Send + Sync>;
 
 enum Act {
     Issue,
-    /// Issues, but for a key that nobody asked about.
+    /// Replies with a certificate for a different key.
     IssueForAnotherKey,
     Refuse(Status),
     /// Ends the stream with this status, whatever else is unanswered.
@@ -160,6 +162,10 @@ fn with_reason(code: Code, reason: &str, retry: Option<Duration>) -> Status {
 
 fn csr() -> Result<Vec<u8>, rcgen::Error> {
     Ok(CertificateParams::default().serialize_request(&KeyPair::generate()?)?.der().to_vec())
+}
+
+fn pem_csr() -> Result<String, Box<dyn Error>> {
+    Ok(pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", csr()?)))
 }
 
 /// A station with CSRs, and a fake daemon.
@@ -348,7 +354,7 @@ async fn what_concerns_every_device_ends_the_run_at_once() -> TestResult {
     let mut scene = Scene::new(1)?;
     scene.job.profile = "other".into();
     scene.serve(|_, _| Act::Issue)?;
-    assert!(matches!(scene.run().await?.1, End::Failed(text) if text.contains("there is: device")));
+    assert!(matches!(scene.run().await?.1, End::Failed(text) if text.contains("it may use: device")));
     Ok(())
 }
 
@@ -374,12 +380,13 @@ async fn a_stop_lets_what_was_asked_come_in() -> TestResult {
 async fn a_watched_folder_is_emptied_into_done_and_failed() -> TestResult {
     let mut scene = Scene::new(3)?;
     let watched = scene.folder.path().join("in");
-    scene.job.input = Input::Watch { folder: watched.clone(), poll: Duration::from_millis(10) };
+    scene.job.input =
+        Input::Watch { folder: watched.clone(), poll: Duration::from_millis(10), settle: Duration::from_secs(30) };
     scene.serve(|_, request| match request.device_id.as_str() {
         "dev-1" => Act::Refuse(with_reason(Code::AlreadyExists, "KEY_REUSED", None)),
         _ => Act::Issue,
     })?;
-    fs::write(watched.join("no id.csr"), "x")?;
+    fs::write(watched.join("no id.csr"), "no CSR")?;
     let emptied = async {
         let left = |folder: &Path| fs::read_dir(folder).map_or(usize::MAX, Iterator::count);
         while left(&watched) != 2 || left(&watched.join("done")) != 2 || left(&watched.join("failed")) != 4 {
@@ -402,5 +409,65 @@ async fn csrs_and_certificates_never_share_a_folder() -> TestResult {
     let mut scene = Scene::new(1)?;
     scene.job.out = scene.folder.path().join("in");
     assert!(matches!(scene.run().await?.1, End::Failed(message) if message.contains("share")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn lines_may_name_their_own_order() -> TestResult {
+    let mut scene = Scene::new(0)?;
+    let path = scene.folder.path().join("in.jsonl");
+    let line = |id: &str, more: &str| {
+        Ok::<_, Box<dyn Error>>(format!(
+            "{{\"device_id\": \"{id}\", \"csr\": {}{more}}}\n",
+            serde_json::to_string(&pem_csr()?)?
+        ))
+    };
+    let lines = [
+        line("a", "")?,
+        line("b", ", \"order\": \"other\"")?,
+        line("c", ", \"order\": \"unknown\", \"profile\": \"special\"")?,
+        line("d", ", \"order\": \"../x\"")?,
+        line("e", ", \"lot\": \"7\"")?,
+    ];
+    fs::write(&path, lines.concat())?;
+    scene.job.input = Input::Lines(path);
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = asked.clone();
+    scene.serve(move |_, request| {
+        let terms = (request.device_id.clone(), request.order.clone(), request.profile.clone());
+        seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(terms);
+        match request.order.as_str() {
+            "unknown" => Act::Refuse(with_reason(Code::NotFound, "ORDER_UNKNOWN", None)),
+            _ => Act::Issue,
+        }
+    })?;
+    let (summary, end) = scene.run().await?;
+    assert_eq!((end, summary.issued, summary.refused), (End::Done, 2, 3), "{summary}");
+    let asked = asked.lock().map_err(|_| "poisoned")?.clone();
+    let expected = [("a", "order-1", "device"), ("b", "other", "device"), ("c", "unknown", "special")];
+    assert_eq!(asked, expected.map(|(id, order, profile)| (id.into(), order.into(), profile.into())));
+    let refusal: serde_json::Value = serde_json::from_slice(&fs::read(scene.job.out.join("c.error.json"))?)?;
+    assert_eq!([&refusal["order"], &refusal["profile"]], ["unknown", "special"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn certificate_that_cannot_be_written_is_that_devices_alone() -> TestResult {
+    let scene = Scene::new(3)?;
+    fs::create_dir_all(scene.job.out.join("dev-1.pem/x"))?;
+    scene.serve(|_, _| Act::Issue)?;
+    let (summary, end) = scene.run().await?;
+    assert_eq!((end, summary.issued, summary.refused), (End::Done, 2, 1));
+    assert_eq!(summary.refused_by_reason.keys().collect::<Vec<_>>(), ["NOT_WRITTEN"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn patience_ends_while_the_daemon_itself_waits() -> TestResult {
+    let mut scene = Scene::new(2)?;
+    scene.job.give_up_after = Some(Duration::from_millis(300));
+    scene.serve(|_, _| Act::Silence)?;
+    let run = tokio::time::timeout(Duration::from_secs(10), scene.run()).await?;
+    assert!(matches!(run?.1, End::Failed(message) if message.starts_with("gave up")));
     Ok(())
 }

@@ -82,6 +82,13 @@ fn an_open_loop_over_a_slow_hsm_counts_the_time_that_it_takes() {
 }
 
 #[test]
+fn bench_with_one_station_is_measured() {
+    let temporary = tempfile::tempdir().unwrap();
+    let report = measured(temporary.path(), &["--seconds", "1", "--stations", "1", "--sessions", "2", "--json"]);
+    assert_eq!(report["stations"], 1);
+}
+
+#[test]
 fn impossible_options_are_refused_before_anything_is_made() {
     let temporary = tempfile::tempdir().unwrap();
     for (options, says) in [

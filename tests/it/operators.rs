@@ -155,7 +155,7 @@ fn an_order_is_exported_as_json_lines() {
         .collect();
     assert_eq!(lines, expected);
 
-    let nothing = json!({ "export": null, "order": "o1", "certificates": 0, "files": [] });
+    let nothing = json!({ "export": null, "order": "o1", "certificates": 0, "files": [], "files_missing": [] });
     assert_eq!(parsed(&site.operator(&export)), nothing);
     assert_eq!(succeeded(&site.operator(&export[..8])), "nothing new to export of order o1\n");
     let get = ["export", "get", "o1.0001", "--format", "jsonl", "--out", "exports"];
@@ -168,6 +168,78 @@ fn an_order_is_exported_as_json_lines() {
     assert_eq!(succeeded(&export_of("o2")), "nothing new to export of order o2\n");
     assert!(!site.path("more").exists() || fs::read_dir(site.path("more")).unwrap().count() == 0);
     daemon.end();
+}
+
+#[test]
+fn export_whose_files_were_lost_is_named_with_its_command() {
+    let (site, daemon) = site(3);
+    let export =
+        ["export", "create", "--order", "o1", "--format", "aws-bulk", "--out", "my exports", "--policy", "sensors"];
+    succeeded(&site.operator(&export));
+    succeeded(&site.operator(&export));
+    // As after a kill between the batch and its files.
+    let lost = site.path("my exports/o1.0001.aws-bulk.jsonl");
+    let content = fs::read(&lost).unwrap();
+    fs::remove_dir_all(site.path("my exports")).unwrap();
+    let run = site.operator(&export);
+    let said = crate::token::text(&run.stderr);
+    assert_eq!(run.status.code(), Some(3), "{said}");
+    let command = said.split("write them with: birthmark ").nth(1).unwrap().trim();
+    assert_eq!(command, "export get o1.0001 --format aws-bulk --out 'my exports' --policy sensors");
+    let words: Vec<_> = command.split(' ').map(|word| word.trim_matches('\'')).collect();
+    let joined = [&words[..6], &["my exports"], &words[8..]].concat();
+    succeeded(&site.operator(&joined));
+    assert_eq!(fs::read(&lost).unwrap(), content);
+    succeeded(&site.operator(&export));
+    // What the platform has is not missing.
+    fs::remove_file(&lost).unwrap();
+    assert_eq!(site.operator(&export).status.code(), Some(3));
+    assert!(succeeded(&site.operator(&["export", "acknowledge", "o1.0001"])).contains("was acknowledged on"));
+    succeeded(&site.operator(&export));
+    daemon.end();
+}
+
+#[test]
+fn export_of_an_order_with_a_colon_has_portable_names() {
+    let (site, daemon) = site(1);
+    site.create_order("lot:7", 1);
+    site.token.write("more.jsonl", &json_line("c1", &csr("c1")));
+    succeeded(&site.sign("line1/t1", "lot:7", "more.jsonl", "certs").output().unwrap());
+    let export = ["export", "create", "--order", "lot:7", "--format", "aws-bulk", "--out", "aws"];
+    let printed = succeeded(&site.operator(&export));
+    assert!(printed.contains("--input-file-key lot_7.0001.aws-bulk.jsonl "), "{printed}");
+    assert!(site.path("aws/lot_7.0001.provisioning-template.json").exists());
+    daemon.end();
+    assert!(!site.path("ready.json").exists(), "nobody is ready any more");
+}
+
+#[test]
+fn dump_has_order_attributes_and_one_form_of_hashes_and_times() {
+    let site = Site::new();
+    site.configure(|usual| {
+        usual + "\n[profiles.batch]\nissuer = \"main\"\nsubject = [\"OU={order.batch}\", \"CN={device_id}\"]\n"
+    });
+    let daemon = site.start();
+    let order = ["order", "create", "o2", "--profile", "batch", "--quantity", "1", "--attribute", "batch=A7"];
+    succeeded(&site.operator(&[&order[..], &["--from", "2026-03-01T06:00:00Z"]].concat()));
+    daemon.end();
+    let dumped = succeeded(&site.token.birthmark(&["journal", "dump", "data"]));
+    let entries: Vec<Value> = dumped.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let order = entries.iter().find(|entry| entry["order"] == "o2").unwrap();
+    assert_eq!(order["attributes"], json!({ "batch": "A7" }));
+    assert_eq!(order["not_before"], "2026-03-01T06:00:00.000000Z");
+    for entry in &entries {
+        let (time, hash) = (entry["time"].as_str().unwrap(), entry["chain_hash"].as_str().unwrap());
+        assert_eq!(
+            (time.len(), time.as_bytes()[19], hash.len()),
+            ("2026-03-01T06:00:00.000000Z".len(), b'.', 64),
+            "{entry}"
+        );
+    }
+    let verified: Value =
+        serde_json::from_str(&succeeded(&site.token.birthmark(&["journal", "verify", "data", "--json"]))).unwrap();
+    assert_eq!(verified["chain_hash"], entries.last().unwrap()["chain_hash"]);
+    assert_eq!(verified["newest"], entries.last().unwrap()["time"]);
 }
 
 /// Puts a line's parameters in place of the template's references, as AWS IoT does.

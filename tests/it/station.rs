@@ -10,6 +10,7 @@ use std::{
 
 use rcgen::KeyPair;
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::{
     csr::fixture,
@@ -106,7 +107,7 @@ fn the_exit_code_tells_all_or_none() {
     must_exit(&sign(&site, "one.csr", &[]), 0, &[]);
     assert!(site.path("certs/one.pem").exists());
     fs::create_dir(site.path("empty")).unwrap();
-    must_exit(&sign(&site, "empty", &[]), 0, &["no CSR in empty"]);
+    must_exit(&sign(&site, "empty", &[]), 1, &["no CSR in empty"]);
     must_exit(&sign(&site, "none", &[]), 1, &["cannot read none"]);
     must_exit(&sign(&site, "one.csr", &["--watch"]), 1, &["--watch needs a folder"]);
     must_exit(&site.sign("line1/t1", "o1", ".", ".").output().unwrap(), 1, &["cannot share the folder"]);
@@ -208,6 +209,78 @@ fn a_watched_folder_is_served_until_it_is_told_to_stop() {
 }
 
 #[test]
+fn byte_order_marks_and_own_orders_of_lines_are_read() {
+    let (site, daemon) = site(10);
+    site.create_order("o2", 5);
+    let line =
+        |id: &str, more: &str| format!("{{\"device_id\": \"{id}\", \"csr\": {}{more}}}\r\n", json!(pem_csr(&csr(id))));
+    let text = format!("\u{feff}{}{}", line("b1", ""), line("b2", ", \"order\": \"o2\""));
+    fs::write(site.path("utf8.jsonl"), &text).unwrap();
+    must_exit(&sign(&site, "utf8.jsonl", &[]), 0, &["2 issued"]);
+    let lines = format!("\u{feff}{}", line("c1", ""));
+    fs::write(site.path("utf16.jsonl"), lines.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>()).unwrap();
+    must_exit(&sign(&site, "utf16.jsonl", &[]), 0, &["1 issued"]);
+    let marked = format!("\u{feff}{}", pem_csr(&csr("p1")));
+    fs::write(site.path("p1.csr"), marked.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>()).unwrap();
+    must_exit(&sign(&site, "p1.csr", &[]), 0, &["1 issued"]);
+    site.token.write("typo.jsonl", &line("d1", ", \"ordr\": \"o2\""));
+    must_exit(&sign(&site, "typo.jsonl", &[]), 1, &["ordr", "REQUEST_INVALID"]);
+    assert_eq!((&site.order("o1")["issued"], &site.order("o2")["issued"]), (&3.into(), &1.into()));
+    daemon.end();
+}
+
+#[test]
+fn confirm_reads_what_files_hold() {
+    let (site, daemon) = site(10);
+    fs::create_dir(site.path("in")).unwrap();
+    for id in ["a", "b"] {
+        fs::write(site.path(&format!("in/{id}.csr")), csr(id)).unwrap();
+    }
+    must_exit(&sign(&site, "in", &["--chain"]), 0, &[]);
+    // Named as a's chain would be, and of another device.
+    fs::rename(site.path("certs/b.pem"), site.path("certs/a.chain.pem")).unwrap();
+    fs::remove_file(site.path("certs/b.chain.pem")).unwrap();
+    fs::copy(site.path("ca/issuer.pem"), site.path("certs/issuer.pem")).unwrap();
+    let identity = site.identity("station", "line1/t1").display().to_string();
+    let url = daemon.url();
+    let confirm = |folder: &str| {
+        site.token.birthmark(&[
+            "station",
+            "confirm",
+            "--certificates",
+            folder,
+            "--server",
+            &url,
+            "--identity",
+            &identity,
+        ])
+    };
+    must_exit(&confirm("certs"), 0, &["issuer.pem holds a CA certificate"]);
+    assert_eq!(site.order("o1")["confirmed"], 2);
+    fs::write(site.path("certs/torn.pem"), "-----BEGIN CERT").unwrap();
+    must_exit(&confirm("certs"), 3, &["torn.pem", "CERTIFICATE_UNREADABLE"]);
+    must_exit(&confirm("in"), 1, &["no certificate"]);
+    daemon.end();
+}
+
+#[test]
+fn two_signals_at_once_are_one_request_to_stop() {
+    let (site, daemon) = site(10);
+    fs::create_dir(site.path("hot")).unwrap();
+    fs::write(site.path("hot/d1.csr"), csr("d1")).unwrap();
+    let log = fs::File::create(site.path("station.log")).unwrap();
+    let mut command = site.sign("line1/t1", "o1", "hot", "certs");
+    let mut station = Process::spawn(command.args(["--watch", "--poll", "50ms"]).stderr(log));
+    wait_until("the CSR is done", || site.path("hot/done/d1.csr").exists());
+    station.signal(Signal::INT);
+    station.signal(Signal::INT);
+    assert_eq!(station.wait().code(), Some(130));
+    let said = fs::read_to_string(site.path("station.log")).unwrap();
+    assert!(said.contains("1 issued"), "{said}");
+    daemon.end();
+}
+
+#[test]
 fn an_order_or_a_profile_that_is_not_there_ends_the_run_in_one_sentence() {
     let (site, daemon) = site(10);
     fs::write(site.path("d1.csr"), csr("d1")).unwrap();
@@ -218,7 +291,7 @@ fn an_order_or_a_profile_that_is_not_there_ends_the_run_in_one_sentence() {
     let identity = site.identity("station", "line1/t1").display().to_string();
     let other = ["station", "sign", "--order", "o1", "--profile", "nothing", "--in", "d1.csr", "--out", "certs"];
     let run = site.token.birthmark(&[&other[..], &["--server", &daemon.url(), "--identity", &identity]].concat());
-    refused(&run, &["no profile \"nothing\"", "there is: device"]);
+    refused(&run, &["no profile \"nothing\"", "it may use: device"]);
     // Nothing was left behind that looks like a refusal of the device.
     assert!(names(&site.path("certs")).is_empty(), "{:?}", names(&site.path("certs")));
     daemon.end();

@@ -382,7 +382,8 @@ type Station = (mpsc::Sender<Bytes>, Streaming<IssueReply>);
 
 /// Opens a connection and a stream for each station.
 async fn connect(args: &Args) -> anyhow::Result<Vec<Station>> {
-    let identities = (1..=IDENTITIES)
+    // As many as were enrolled.
+    let identities = (1..=IDENTITIES.min(u32::try_from(args.stations).unwrap_or(IDENTITIES)))
         .map(|identity| {
             let identity = args.site.join(station_folder(identity));
             Ok(Connection { server: Some(args.server.clone()), identity: Some(identity), socket: None }.daemon()?)

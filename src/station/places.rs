@@ -1,0 +1,247 @@
+//! The files of one run: where they are, and whether the folder can hold them.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::{LazyLock, Mutex, OnceLock, PoisonError},
+};
+
+use super::{fields, hold::Holds};
+use crate::text_file;
+
+/// The ending of chain files; a device whose id ends like one would share its file with another's.
+const CHAIN: &str = ".chain";
+
+/// The longest file that can be a certificate with its chain, in bytes.
+pub(super) const LONGEST_CERTIFICATES: u64 = 1 << 20;
+
+/// The files of one run.
+#[derive(Debug)]
+pub struct Places {
+    folder: PathBuf,
+    chain: bool,
+    watched: Option<PathBuf>,
+    names: OnceLock<Option<Names>>,
+    holds: Holds,
+}
+
+/// The names in a folder that does not tell upper from lower case, as on Windows, macOS and memory sticks.
+#[derive(Debug)]
+struct Names {
+    /// Whether a colon may be part of a name.
+    colon: bool,
+    /// Device ids by their lower case: those of the run, and those whose certificates are there.
+    ids: Mutex<HashMap<String, String>>,
+}
+
+impl Places {
+    /// Certificates go to `folder`, with `chain` also chain files. Of a watched folder, CSRs move to its `done` and
+    /// `failed`.
+    pub fn new(folder: PathBuf, chain: bool, watched: Option<PathBuf>) -> Self {
+        Places { folder, chain, watched, names: OnceLock::new(), holds: Holds::default() }
+    }
+
+    /// Makes the folders, and finds out what the one for certificates can hold. Gives sentences about what is wrong
+    /// with the others, without which a watched folder is served all the same.
+    ///
+    /// # Errors
+    /// A sentence that names the folder.
+    pub fn make(&self) -> Result<Vec<String>, String> {
+        let failed = |folder: &Path, error: io::Error| format!("cannot make {}: {error}", folder.display());
+        fs::create_dir_all(&self.folder).map_err(|error| failed(&self.folder, error))?;
+        let names =
+            self.look_at_names().map_err(|error| format!("cannot write to {}: {error}", self.folder.display()))?;
+        // Made once a run.
+        let _ = self.names.set(names);
+        self.sweep();
+        let others = self.watched.iter().flat_map(|folder| [folder.join("done"), folder.join("failed")]);
+        Ok(others.filter_map(|folder| fs::create_dir_all(&folder).err().map(|error| failed(&folder, error))).collect())
+    }
+
+    fn look_at_names(&self) -> io::Result<Option<Names>> {
+        let ending = temporary_ending(std::process::id());
+        let create = |name: &str| File::create(self.folder.join(name));
+        let remove = |name: &str| {
+            // What cannot be removed is swept by a later run.
+            let _ = fs::remove_file(self.folder.join(name));
+        };
+        let (upper, lower) = (format!(".BIRTHMARK{ending}"), format!(".birthmark{ending}"));
+        create(&upper)?;
+        let same = self.folder.join(&lower).exists();
+        remove(&upper);
+        if !same {
+            return Ok(None);
+        }
+        let colon = format!(".birthmark:{ending}");
+        let names = || -> io::Result<Vec<String>> {
+            let names = fs::read_dir(&self.folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+            names.collect()
+        };
+        let takes_colon = create(&colon).is_ok() && names()?.contains(&colon);
+        remove(&colon);
+        let ids = names()?.into_iter().filter_map(|name| name.strip_suffix(".pem").map(str::to_owned));
+        let ids = ids.map(|id| (id.to_ascii_lowercase(), id)).collect();
+        Ok(Some(Names { colon: takes_colon, ids: Mutex::new(ids) }))
+    }
+
+    /// Removes the files that a run on this machine was writing when it was killed. Others may be at work in the same
+    /// folder, here or on another machine; leftovers are harmless.
+    fn sweep(&self) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| name.starts_with('.')) else { continue };
+            let process = name.strip_suffix(".tmp").and_then(|rest| rest.rsplit_once('.')?.1.parse::<u32>().ok());
+            let left_behind = |process: u32| {
+                name.ends_with(&temporary_ending(process)) && !Path::new(&format!("/proc/{process}")).exists()
+            };
+            if process.is_some_and(left_behind) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// The folder for certificates.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The folder that is watched, if one is.
+    pub fn watched(&self) -> Option<&Path> {
+        self.watched.as_deref()
+    }
+
+    /// Whether chain files are wanted.
+    pub(super) fn chain_wanted(&self) -> bool {
+        self.chain
+    }
+
+    /// The files of the watched folder that stay there for now.
+    pub fn holds(&self) -> &Holds {
+        &self.holds
+    }
+
+    /// Takes the names of this device's files for it.
+    ///
+    /// # Errors
+    /// A sentence, if they are another's or if the folder cannot hold them.
+    pub fn claim(&self, device_id: &str) -> Result<(), String> {
+        if self.chain && device_id.to_ascii_lowercase().ends_with(CHAIN) {
+            return Err(format!("with --chain a device id cannot end in \"{CHAIN}\", as the chain files do"));
+        }
+        let Some(names) = self.names.get().and_then(Option::as_ref) else { return Ok(()) };
+        let folder = self.folder.display();
+        if device_id.contains(':') && !names.colon {
+            return Err(format!(
+                "the folder {folder} can hold no file whose name has a colon; choose another with --out"
+            ));
+        }
+        if is_reserved(device_id) {
+            return Err(format!(
+                "\"{device_id}\" is no file name on Windows, where {folder} may be; choose another --out"
+            ));
+        }
+        let mut ids = names.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = ids.entry(device_id.to_ascii_lowercase()).or_insert_with(|| device_id.to_owned());
+        if taken != device_id {
+            return Err(format!(
+                "the folder {folder} does not tell upper from lower case, and {taken}.pem in it is for another device; \
+                 choose another folder with --out"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The DER certificate that the device has from an earlier run, if all its files are there and the certificate
+    /// carries this key (a DER `SubjectPublicKeyInfo`). What was half written counts as not there.
+    pub fn existing(&self, device_id: &str, key: &[u8]) -> Option<Vec<u8>> {
+        let text = read(&self.certificate(device_id))?;
+        let certificate = pem::parse(&text).ok().filter(|block| block.tag() == "CERTIFICATE")?.into_contents();
+        let chained = !self.chain || read(&self.chain(device_id)).is_some_and(|chain| chain.starts_with(&text));
+        (fields::certificate_key(&certificate) == Ok(key) && chained).then_some(certificate)
+    }
+
+    pub(super) fn certificate(&self, device_id: &str) -> PathBuf {
+        self.folder.join(format!("{device_id}.pem"))
+    }
+
+    pub(super) fn chain(&self, device_id: &str) -> PathBuf {
+        self.folder.join(format!("{device_id}{CHAIN}.pem"))
+    }
+
+    /// Where refusals go: beside the CSR in the watched folder's `failed`, otherwise among the certificates.
+    pub(super) fn refusals(&self) -> PathBuf {
+        self.watched.as_ref().map_or_else(|| self.folder.clone(), |folder| folder.join("failed"))
+    }
+}
+
+fn read(path: &Path) -> Option<Vec<u8>> {
+    let file = text_file::open_regular(path).ok()?;
+    text_file::read_octets(file, LONGEST_CERTIFICATES).ok()
+}
+
+/// Whether Windows takes a file of this name for a device, whatever its ending.
+fn is_reserved(device_id: &str) -> bool {
+    let stem = device_id.split('.').next().unwrap_or_default().to_ascii_uppercase();
+    let numbered = ["COM", "LPT"].iter().any(|port| {
+        stem.strip_prefix(port)
+            .is_some_and(|number| number.len() == 1 && number.bytes().all(|byte| byte.is_ascii_digit()))
+    });
+    numbered || ["CON", "PRN", "AUX", "NUL"].contains(&stem.as_str())
+}
+
+/// How the names of files end that this process of this machine is writing.
+pub(super) fn temporary_ending(process: u32) -> String {
+    static MACHINE: LazyLock<String> =
+        LazyLock::new(|| fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned());
+    format!(".{}.{process}.tmp", *MACHINE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(names: Option<Names>) -> Places {
+        let places = Places::new("out".into(), true, None);
+        let _ = places.names.set(names);
+        places
+    }
+
+    #[test]
+    fn folder_that_folds_case_holds_one_id_of_a_kind() {
+        let ids = HashMap::from([("dev-9".to_owned(), "DEV-9".to_owned())]);
+        let folding = places(Some(Names { colon: false, ids: Mutex::new(ids) }));
+        for (id, refused) in [
+            ("Dev-1", None),
+            ("Dev-1", None),
+            ("dev-1", Some("Dev-1.pem")),
+            ("dev-9", Some("DEV-9.pem")),
+            ("DEV-9", None),
+            ("a:b", Some("colon")),
+            ("nul", Some("Windows")),
+            ("Com1.x", Some("Windows")),
+            ("COM10", None),
+            ("CONSOLE", None),
+            ("a.Chain", Some("--chain")),
+        ] {
+            let found = folding.claim(id).err();
+            assert_eq!(found.is_some(), refused.is_some(), "{id}: {found:?}");
+            assert!(refused.is_none_or(|word| found.as_deref().unwrap_or_default().contains(word)), "{id}: {found:?}");
+        }
+        let telling = places(None);
+        for id in ["Dev-1", "dev-1", "a:b", "NUL"] {
+            assert_eq!(telling.claim(id), Ok(()));
+        }
+    }
+
+    #[test]
+    fn pipe_in_place_of_a_certificate_blocks_nobody() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let pipe = folder.path().join("a.pem");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0)?;
+        assert_eq!(Places::new(folder.path().to_owned(), false, None).existing("a", b""), None);
+        Ok(())
+    }
+}
