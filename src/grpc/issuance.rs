@@ -180,12 +180,12 @@ impl Stream {
                 biased;
                 _ = self.draining.wait_for(|draining| *draining) => break Err(status::failed_call(&IssueError::Draining)),
                 status = &mut expired => break Err(status),
-                // Nobody takes replies any more.
-                () = replies.closed() => break Ok(()),
                 // Reading a message may be interrupted: what has arrived of it stays in the stream.
                 request = requests.message() => request,
             };
             match request {
+                // Nobody takes replies any more.
+                Ok(Some(_)) if replies.is_closed() => break Ok(()),
                 Ok(Some(request)) => {
                     let (issuance, replies) = (Arc::clone(&self.issuance), replies.clone());
                     let (station, actor) = (Arc::clone(&self.station), self.actor.clone());
