@@ -255,12 +255,14 @@ impl Stream {
                 biased;
                 _ = self.draining.wait_for(|draining| *draining) => return Err(status::failed_call(&IssueError::Draining)),
                 status = &mut expired => return Err(status),
-                // Nobody takes replies any more.
-                () = replies.sender.closed() => return Ok(()),
                 // Reading a message may be interrupted: what has arrived of it stays in the stream.
                 request = requests.message() => request.map_err(status::unreadable)?,
             };
             let Some(request) = request else { return Ok(()) };
+            // Nobody takes replies any more.
+            if replies.sender.is_closed() {
+                return Ok(());
+            }
             let begun = self.limits.room().await;
             let (issuer, replies) = (Arc::clone(&self.issuer), Arc::clone(replies));
             let (station, actor) = (Arc::clone(&self.station), self.actor.clone());

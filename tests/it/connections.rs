@@ -12,6 +12,7 @@ use std::{
 use birthmark::proto::{
     ConfirmRequest, GetIssuerRequest, ListRecordsRequest, admin_client::AdminClient, issuance_client::IssuanceClient,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinSet;
 use tonic::Code;
 
@@ -64,8 +65,15 @@ async fn must_serve(site: &Site, daemon: &Daemon, device: &str) {
     succeeded(&site.operator(&["order", "show", "o1"]));
 }
 
+/// The test needs more descriptors than the daemon has.
+fn raise_own_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn flood_of_idle_connections_holds_nobody_up() {
+    raise_own_limit();
     let site = Site::new();
     let daemon = site.start_as(with_descriptors(500));
     site.create_order("o1", 50);

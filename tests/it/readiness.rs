@@ -65,7 +65,7 @@ fn server_certificate_that_expires_is_told_when_it_does() {
     serve_with(&site, |params| params.not_after = date_time_ymd(1970, 1, 1) + soon(40));
     let daemon = site.start();
     assert_eq!(daemon.get("/readyz").0, 200);
-    assert!(lines(&site, &["WARN", "server certificate", "expires soon"]) == 1, "{}", site.log());
+    wait_until("the log says so", || lines(&site, &["WARN", "server certificate", "expires soon"]) == 1);
     let left = daemon.metric("birthmark_server_certificate_expiry_seconds", &[]);
     assert!((0.0..=40.0).contains(&left), "{left}");
     wait_until("it has expired", || daemon.get("/readyz").0 == 503);
