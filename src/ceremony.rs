@@ -28,6 +28,7 @@ use self::{
     file::{Action, Authority, CeremonyFile, IssuerKey, IssuerRef, Place, Step},
 };
 use crate::{
+    ca::CaChain,
     config::ConfigError,
     durable::{self, Access},
     hsm::{self, Key, KeyQuery, RcgenKey, Token, read_secret},
@@ -130,7 +131,7 @@ struct Checker<'a> {
 struct PlannedCa {
     key: String,
     not_after: SystemTime,
-    path_length: Option<u8>,
+    path_length: Option<u64>,
 }
 
 impl Checker<'_> {
@@ -172,7 +173,7 @@ impl Checker<'_> {
         let ca = PlannedCa {
             key: step.key.get_ref().clone(),
             not_after: authority.end.get_ref().after(self.now),
-            path_length: authority.path_length,
+            path_length: authority.path_length.map(u64::from),
         };
         self.planned.insert(authority.certificate.path.clone(), ca);
         Ok(())
@@ -231,7 +232,7 @@ impl Checker<'_> {
             None => {
                 let ca = open_issuer(self.token, issuer, self.now);
                 let (certificate, _) = ca.map_err(|reason| self.refuse(span.clone(), "step.issuer", reason))?;
-                (certificate.not_after, certificate.ca.flatten())
+                (certificate.not_after, certificate.path_length())
             }
         };
         let ends = authority.end.get_ref().after(self.now);
@@ -245,7 +246,7 @@ impl Checker<'_> {
         }
         let room = match (path_length, authority.path_length) {
             (None, _) => true,
-            (Some(issuer), Some(own)) => own < issuer,
+            (Some(issuer), Some(own)) => u64::from(own) < issuer,
             (Some(_), None) => false,
         };
         if !room {
@@ -314,10 +315,11 @@ fn check_import<'a>(
     let root_certificate = Certificate::read(&root.path).map_err(|reason| (root, reason))?;
     let of_root = |reason| (root, format!("{} cannot be the root: {reason}", root.written.display()));
     root_certificate.must_be_ca(now).map_err(of_root)?;
-    if root_certificate.ca == Some(Some(0)) && root_certificate.der != certificate.der {
-        return Err(of_root("its path length is 0, so it may not issue CA certificates".into()));
+    let mut chain = vec![certificate.parsed().clone()];
+    if certificate.der() != root_certificate.der() {
+        chain.push(root_certificate.parsed().clone());
     }
-    root_certificate.must_have_issued(&certificate).map_err(of_signed)?;
+    CaChain::from_certificates(chain).map_err(|error| of_signed(error.to_string()))?;
     if certificate.not_after > root_certificate.not_after {
         let ends = (date(certificate.not_after), date(root_certificate.not_after));
         return Err(of_signed(format!("it ends on {}, after its root, which ends on {}", ends.0, ends.1)));
@@ -420,8 +422,8 @@ impl Performer<'_> {
             }
             Action::AuditKey { kind, public_key } => {
                 let key = self.generate(step, *kind)?;
-                let spki = pem::Pem::new("PUBLIC KEY", key.public_key().spki.as_slice());
-                let pem = pem::encode_config(&spki, pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF));
+                let spki = ::pem::Pem::new("PUBLIC KEY", key.public_key().spki.as_slice());
+                let pem = ::pem::encode_config(&spki, ::pem::EncodeConfig::new().set_line_ending(::pem::LineEnding::LF));
                 self.write(public_key, pem.as_bytes())?;
                 let mut done = self.done(step, &key, None, None);
                 done.public_key = Some(Output::of(public_key.path.clone(), pem.as_bytes()));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::{cert::Time, metrics};
+use crate::{metrics, x509_time::Time};
 
 /// How often the metrics are set.
 const INTERVAL: Duration = Duration::from_secs(60);

@@ -21,6 +21,7 @@ use crate::{
     ledger::{Actor, LedgerError, Records, Refusal},
     metrics,
     profile::{Applicant, Profile, ProfileError, Values},
+    shown::shown,
     signer::SignError,
 };
 
@@ -50,7 +51,7 @@ pub enum IssueError {
     #[error("{0}")]
     RequestInvalid(String),
     /// There is no such profile.
-    #[error("there is no profile \"{0}\"; GetIssuer lists those that this station may use")]
+    #[error("there is no profile \"{}\"; GetIssuer lists those that this station may use", shown(.0))]
     ProfileUnknown(String),
     /// The CSR is refused.
     #[error(transparent)]

@@ -22,7 +22,7 @@ use tokio::{
 use toml::Spanned;
 
 use crate::{
-    cert::{self, IssuingCa, Time},
+    ca::IssuingCa,
     checkpoint::Checkpoints,
     committer::Committer,
     config::{self, Config},
@@ -38,7 +38,10 @@ use crate::{
     },
     metrics,
     policy::{self, Issuers},
+    pem,
     signer::{PublicKey, Signer},
+    x509::Certificate,
+    x509_time::Time,
 };
 
 /// How long open calls may take to end when the daemon goes down, and then what is reserved; a station that does not
@@ -84,6 +87,7 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()
     let (pools, issuers) = open_issuers(config)?;
     let profiles = policy::profiles(config, &issuers, Timestamp::now())?;
     let refused_keys = policy::refused_keys(config, &issuers)?;
+    policy::check_client_ca(config, &issuers)?;
     tokio::spawn(expiry::watch(watched(config, &issuers)?));
     let audit = open_audit(config, &issuers)?;
 
@@ -245,7 +249,7 @@ fn open_issuers(config: &Config) -> anyhow::Result<(Pools, Issuers)> {
     let mut pools = Vec::new();
     let mut issuers = Issuers::new();
     for (name, settings) in &config.issuers {
-        let (chain, algorithm) = policy::chain(config, name, settings)?;
+        let (chain, algorithm) = policy::chain(config, name, settings, Timestamp::now())?;
         let wrong_key = |message: String| config.error_at(settings.key.span(), &format!("issuers.{name}.key"), message);
         let uris = settings.key.get_ref().uris().iter().map(|uri| {
             let mut uri = KeyUri::parse(uri)?;
@@ -272,9 +276,10 @@ fn open_issuers(config: &Config) -> anyhow::Result<(Pools, Issuers)> {
 /// The CA certificates whose end must not come as a surprise.
 fn watched(config: &Config, issuers: &Issuers) -> anyhow::Result<Vec<(Watched, Time)>> {
     let path = config.resolve(config.server.client_ca.get_ref());
-    let certificates = cert::read_certificates(&path).map_err(|message| anyhow!("{}: {message}", path.display()))?;
-    let ends = certificates.iter().map(|certificate| Time::end_of(certificate)).collect::<Result<Vec<_>, _>>();
-    let end = ends.map_err(|error| anyhow!("{}: {error}", path.display()))?.into_iter().min();
+    let certificates = pem::read_certificates(&path).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+    let certificates = certificates.iter().map(|der| Certificate::from_der(der)).collect::<Result<Vec<_>, _>>();
+    let certificates = certificates.map_err(|error| anyhow!("{}: it is not DER: {error}", path.display()))?;
+    let end = certificates.iter().map(Certificate::not_after).min();
     let issuers = issuers.values().map(|issuer| (Watched::Issuer(issuer.name().to_owned()), issuer.not_after()));
     Ok(issuers.chain(end.map(|end| (Watched::StationCa, end))).collect())
 }

@@ -13,11 +13,11 @@ use toml::Spanned;
 
 use super::certificate::distinguished_name;
 use crate::{
-    cert::Time,
     config::{ConfigError, KeyType, Source},
     hsm::TokenUri,
     name::Attribute,
     signer::KeyKind,
+    x509_time::Time,
 };
 
 /// A ceremony file that was read and understood; nothing outside of it was looked at.

@@ -72,7 +72,7 @@ pub struct CertificateRecord {
     pub fingerprint_sha256: String,
     /// Its serial number.
     pub serial: String,
-    /// Its subject, as RFC 4514 writes it.
+    /// Its subject, in the order of the certificate.
     pub subject: String,
     /// When it ends.
     pub not_after: String,
@@ -102,9 +102,9 @@ impl CertificateRecord {
     pub(super) fn of(certificate: &Certificate, place: &Place) -> Self {
         CertificateRecord {
             file: Output::of(place.path.clone(), certificate.pem().as_bytes()),
-            fingerprint_sha256: hex::encode(sha256(&certificate.der)),
+            fingerprint_sha256: hex::encode(sha256(certificate.der())),
             serial: certificate.serial(),
-            subject: certificate.subject(),
+            subject: certificate.subject().to_string(),
             not_after: rfc3339(certificate.not_after),
         }
     }

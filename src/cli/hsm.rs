@@ -7,12 +7,12 @@ use std::{
 
 use anyhow::Context;
 use birthmark::{
-    cert::CaChain,
+    ca::CaChain,
     config::Config,
     hsm::{KeyUri, Outcome, check},
+    pem,
 };
 use clap::Subcommand;
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::json;
 
 use super::{environment, print, print_json, table};
@@ -81,6 +81,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn read(path: &Path) -> anyhow::Result<CaChain> {
-    let certificate = CertificateDer::from_pem_file(path).with_context(|| format!("cannot read {}", path.display()))?;
-    CaChain::new(vec![certificate.to_vec()]).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+    let certificate = pem::read_certificates(path).with_context(|| format!("cannot read {}", path.display()))?;
+    // Of a whole chain the first is the issuing CA.
+    let certificate = certificate.into_iter().take(1).collect();
+    CaChain::new(certificate).with_context(|| path.display().to_string())
 }

@@ -14,7 +14,7 @@ use std::{
 
 use rustls::{
     RootCertStore, ServerConfig,
-    pki_types::{PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::{Error as PemError, PemObject}},
     server::WebPkiClientVerifier,
 };
 use tokio::{
@@ -28,7 +28,7 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::transport::server::Connected;
 
 use super::peer::Peer;
-use crate::{cert, metrics};
+use crate::{metrics, pem};
 
 /// A client that takes longer for the TLS handshake is not one of ours.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -72,15 +72,19 @@ pub fn tls(certificate: &Path, key: &Path, client_ca: &Path) -> Result<Arc<Serve
     let of_client_ca = of(Setting::ClientCa, client_ca);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
-    for root in cert::read_certificates(client_ca).map_err(&of_client_ca)? {
+    let read = |path: &Path| match pem::read_certificates(path) {
+        Ok(certificates) => Ok(certificates.into_iter().map(CertificateDer::from).collect::<Vec<_>>()),
+        Err(error) => Err(format!("cannot read the certificates: {error}")),
+    };
+    for root in read(client_ca).map_err(&of_client_ca)? {
         roots.add(root).map_err(|error| of_client_ca(format!("not a CA certificate: {error}")))?;
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .build()
         .map_err(|error| of_client_ca(error.to_string()))?;
-    let chain = cert::read_certificates(certificate).map_err(of(Setting::Certificate, certificate))?;
+    let chain = read(certificate).map_err(of(Setting::Certificate, certificate))?;
     let private_key = PrivateKeyDer::from_pem_file(key).map_err(|error| {
-        let message = format!("cannot read the private key: {}", cert::describe_pem_error(&error));
+        let message = format!("cannot read the private key: {}", describe_pem_error(&error));
         of(Setting::Key, key)(message)
     })?;
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -94,6 +98,15 @@ pub fn tls(certificate: &Path, key: &Path, client_ca: &Path) -> Result<Arc<Serve
         })?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// What is wrong with the PEM of the key, without the file's name.
+fn describe_pem_error(error: &PemError) -> String {
+    match error {
+        PemError::Io(error) => error.to_string(),
+        PemError::NoItemsFound => "there is none in it".into(),
+        error => error.to_string(),
+    }
 }
 
 /// Binds the Unix socket, for its owner and group only. A socket that a dead daemon left behind is replaced.

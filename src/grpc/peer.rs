@@ -1,17 +1,15 @@
 //! Who is at the other end: the role and name in the client certificate's URI SAN, or a local user on the socket.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::SystemTime};
 
-use der::Decode;
 use jiff::Timestamp;
 use tonic::{Request, Status};
-use x509_cert::{
-    Certificate,
-    ext::pkix::{SubjectAltName, name::GeneralName},
-};
 
 use super::status;
-use crate::ledger::Actor;
+use crate::{
+    ledger::Actor,
+    x509::{Certificate, GeneralName},
+};
 
 /// What a peer may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,16 +45,12 @@ impl Peer {
     /// The holder of a client certificate that the TLS handshake has verified.
     pub fn from_certificate(der: &[u8]) -> Peer {
         let Ok(certificate) = Certificate::from_der(der) else { return Peer { identity: None, expires: None } };
-        let tbs = certificate.tbs_certificate();
-        let expires = Timestamp::try_from(tbs.validity().not_after.to_system_time()).ok();
-        let names = match tbs.get_extension::<SubjectAltName>() {
-            Ok(Some((_, SubjectAltName(names)))) => names,
-            _ => Vec::new(),
-        };
+        let expires = Timestamp::try_from(SystemTime::from(certificate.not_after())).ok();
+        let names = certificate.subject_alt_names().unwrap_or_default();
         let identities: Vec<_> = names
             .iter()
             .filter_map(|name| match name {
-                GeneralName::UniformResourceIdentifier(uri) => parse_urn(uri.as_str()),
+                GeneralName::Uri(uri) => parse_urn(uri),
                 _ => None,
             })
             .collect();

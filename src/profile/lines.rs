@@ -7,8 +7,9 @@ use toml::Spanned;
 
 use super::{extensions::Extensions, reader::Reader};
 use crate::{
-    cert::{IssuingCa, Time},
+    ca::IssuingCa,
     config::ConfigError,
+    x509_time::Time,
 };
 
 /// An issuer of a profile, with all of a certificate that does not vary encoded.
@@ -19,10 +20,8 @@ pub(super) struct Line {
     pub(super) issuer: Arc<IssuingCa>,
     /// The signature's AlgorithmIdentifier and the issuer's Name: what stands between serial number and validity.
     pub(super) head: Vec<u8>,
-    /// Constant extensions for EC keys.
+    /// The extensions that are the same in every certificate.
     pub(super) extensions: Vec<u8>,
-    /// Constant extensions for RSA keys.
-    pub(super) extensions_rsa: Vec<u8>,
 }
 
 /// In the order in which they take over; the first has no moment, so there is always one.
@@ -48,8 +47,7 @@ impl Lines {
             Ok(Line {
                 from,
                 head: [issuer.algorithm().identifier(), issuer.subject()].concat(),
-                extensions: extensions.encode(issuer, false),
-                extensions_rsa: extensions.encode(issuer, true),
+                extensions: extensions.encode(issuer),
                 issuer: Arc::clone(issuer),
             })
         };

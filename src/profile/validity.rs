@@ -3,8 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    cert::{IssuingCa, Time},
+    ca::IssuingCa,
     config::BeyondIssuer,
+    x509_time::Time,
 };
 
 #[derive(Clone, Copy, Debug)]

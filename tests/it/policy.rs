@@ -391,7 +391,7 @@ fn the_example_configuration_is_read() {
     for text in [text, full] {
         fs::write(&example, text).unwrap();
         let config = Config::load(&example).unwrap();
-        let issuers = policy::issuers_without_keys(&config).unwrap();
+        let issuers = policy::issuers_without_keys(&config, Timestamp::now()).unwrap();
         policy::profiles(&config, &issuers, Timestamp::now()).unwrap();
     }
 }
