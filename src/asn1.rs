@@ -73,12 +73,7 @@ pub(crate) fn object_identifier(out: &mut Vec<u8>, oid: impl AsRef<[u8]>) {
 }
 
 /// Appends an Extension (RFC 5280 section 4.1): SEQUENCE { OID, critical if TRUE, OCTET STRING of the value }.
-pub(crate) fn extension(
-    out: &mut Vec<u8>,
-    oid: impl AsRef<[u8]>,
-    critical: bool,
-    value: impl FnOnce(&mut Vec<u8>),
-) {
+pub(crate) fn extension(out: &mut Vec<u8>, oid: impl AsRef<[u8]>, critical: bool, value: impl FnOnce(&mut Vec<u8>)) {
     tlv(out, SEQUENCE, |out| {
         object_identifier(out, oid);
         if critical {

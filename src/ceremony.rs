@@ -8,6 +8,7 @@
 
 mod certificate;
 mod file;
+mod import;
 mod record;
 
 use std::{
@@ -26,9 +27,9 @@ pub use self::record::{CertificateRecord, KeyRecord, Output, Record, StepRecord}
 use self::{
     certificate::{distinguished_name, self_sign},
     file::{Action, Authority, CeremonyFile, IssuerKey, IssuerRef, Place, Step},
+    import::Imported,
 };
 use crate::{
-    ca::CaChain,
     config::ConfigError,
     durable::{self, Access},
     hsm::{self, Key, KeyQuery, RcgenKey, Token, read_secret},
@@ -105,12 +106,14 @@ impl Ceremony {
             outputs: BTreeSet::new(),
             labels: BTreeSet::new(),
             planned: HashMap::new(),
+            imported: HashMap::new(),
         };
         checker.must_be_new("ceremony.record", &self.file.record)?;
         for step in &self.file.steps {
             checker.step(step)?;
         }
-        Ok(Plan { file: self.file, token, now })
+        let imported = checker.imported;
+        Ok(Plan { file: self.file, token, now, imported })
     }
 }
 
@@ -125,6 +128,8 @@ struct Checker<'a> {
     labels: BTreeSet<String>,
     /// The CA certificates that they would write, by path.
     planned: HashMap<PathBuf, PlannedCa>,
+    /// What would be imported, by the path where it goes.
+    imported: HashMap<PathBuf, Imported>,
 }
 
 /// A CA certificate that an earlier step would make.
@@ -154,15 +159,19 @@ impl Checker<'_> {
                 self.label_must_be_new(step)?;
                 self.must_be_new("step.public_key", public_key)?;
             }
-            Action::Import { signed, root, certificate } => {
+            Action::Import(import) => {
                 if self.labels.contains(step.key.get_ref()) {
                     let message = "is made by a step of this file; an offline root signs between two ceremonies, so use two files";
                     return Err(self.refuse(step.key.span(), "step.key", message));
                 }
                 let key = open(self.token, step.key.get_ref())?;
-                check_import(&key, signed, root, self.now)
-                    .map_err(|(place, reason)| self.refuse(place.span.clone(), "step", reason))?;
-                self.must_be_new("step.certificate", certificate)?;
+                let imported = import::check(&key, import, self.now)
+                    .map_err(|error| self.refuse(error.place.span.clone(), "step", &error.reason))?;
+                self.must_be_new("step.certificate", &import.certificate)?;
+                if let Some(root_certificate) = &import.root_certificate {
+                    self.must_be_new("step.root_certificate", root_certificate)?;
+                }
+                self.imported.insert(import.certificate.path.clone(), imported);
             }
         }
         Ok(())
@@ -300,39 +309,13 @@ fn read_key_file(path: &Path, expected: &PublicKey) -> Result<rcgen::KeyPair, St
     Ok(key)
 }
 
-/// Reads what an offline root signed and checks it against the key in the token and the root.
-fn check_import<'a>(
-    key: &Key,
-    signed: &'a Place,
-    root: &'a Place,
-    now: SystemTime,
-) -> Result<Certificate, (&'a Place, String)> {
-    let certificate = Certificate::read(&signed.path).map_err(|reason| (signed, reason))?;
-    let of_signed = |reason| (signed, format!("{} cannot be imported: {reason}", signed.written.display()));
-    key.must_match(&certificate.key).map_err(|error| of_signed(error.to_string()))?;
-    certificate.must_be_ca(now).map_err(of_signed)?;
-
-    let root_certificate = Certificate::read(&root.path).map_err(|reason| (root, reason))?;
-    let of_root = |reason| (root, format!("{} cannot be the root: {reason}", root.written.display()));
-    root_certificate.must_be_ca(now).map_err(of_root)?;
-    let mut chain = vec![certificate.parsed().clone()];
-    if certificate.der() != root_certificate.der() {
-        chain.push(root_certificate.parsed().clone());
-    }
-    CaChain::from_certificates(chain).map_err(|error| of_signed(error.to_string()))?;
-    if certificate.not_after > root_certificate.not_after {
-        let ends = (date(certificate.not_after), date(root_certificate.not_after));
-        return Err(of_signed(format!("it ends on {}, after its root, which ends on {}", ends.0, ends.1)));
-    }
-    Ok(certificate)
-}
-
 /// A checked ceremony. Its `Display` is what the people at the ceremony read before they say yes.
 #[derive(Debug)]
 pub struct Plan {
     file: CeremonyFile,
     token: Arc<Token>,
     now: SystemTime,
+    imported: HashMap<PathBuf, Imported>,
 }
 
 impl Plan {
@@ -423,18 +406,33 @@ impl Performer<'_> {
             Action::AuditKey { kind, public_key } => {
                 let key = self.generate(step, *kind)?;
                 let spki = ::pem::Pem::new("PUBLIC KEY", key.public_key().spki.as_slice());
-                let pem = ::pem::encode_config(&spki, ::pem::EncodeConfig::new().set_line_ending(::pem::LineEnding::LF));
+                let pem =
+                    ::pem::encode_config(&spki, ::pem::EncodeConfig::new().set_line_ending(::pem::LineEnding::LF));
                 self.write(public_key, pem.as_bytes())?;
                 let mut done = self.done(step, &key, None, None);
                 done.public_key = Some(Output::of(public_key.path.clone(), pem.as_bytes()));
                 Ok(done)
             }
-            Action::Import { signed, root, certificate: place } => {
+            Action::Import(import) => {
                 let key = open(&self.plan.token, step.key.get_ref()).map_err(|error| error.to_string())?;
                 // Read and checked again: the files may have changed since the plan was shown.
-                let certificate = check_import(&key, signed, root, now).map_err(|(_, reason)| reason)?;
-                self.write_certificate(place, &certificate)?;
-                Ok(self.done(step, &key, Some((certificate, place)), None))
+                let imported = import::check(&key, import, now).map_err(|error| error.reason)?;
+                if self.plan.imported.get(&import.certificate.path) != Some(&imported) {
+                    return Err(format!(
+                        "{} or what belongs to it was changed since the plan was shown",
+                        import.signed.written.display()
+                    ));
+                }
+                let Imported { certificate, root, differences } = imported;
+                self.write_certificate(&import.certificate, &certificate)?;
+                if let Some(place) = &import.root_certificate {
+                    self.write_certificate(place, &root)?;
+                }
+                let mut done = self.done(step, &key, Some((certificate, &import.certificate)), None);
+                done.root_certificate =
+                    import.root_certificate.as_ref().map(|place| CertificateRecord::of(&root, place));
+                done.differences = differences;
+                Ok(done)
             }
         }
     }
@@ -489,6 +487,8 @@ impl Performer<'_> {
             certificate: certificate.as_ref().map(|(certificate, place)| CertificateRecord::of(certificate, place)),
             request,
             public_key: None,
+            root_certificate: None,
+            differences: Vec::new(),
         };
         if let Some((certificate, place)) = certificate {
             self.certificates.insert(place.path.clone(), certificate);
@@ -604,10 +604,20 @@ impl fmt::Display for Plan {
                     writeln!(f, "    make        {kind} key \"{label}\", which vouches for the journal")?;
                     writeln!(f, "    write       {}", public_key.written.display())?;
                 }
-                Action::Import { signed, root, certificate } => {
+                Action::Import(import) => {
                     writeln!(f, "    use         key \"{label}\"")?;
-                    writeln!(f, "    import      {}, issued by {}", signed.written.display(), root.written.display())?;
-                    writeln!(f, "    write       {}", certificate.written.display())?;
+                    writeln!(
+                        f,
+                        "    import      {}, issued by {}",
+                        import.signed.written.display(),
+                        import.root.written.display()
+                    )?;
+                    if let Some(imported) = self.imported.get(&import.certificate.path) {
+                        write!(f, "{imported}")?;
+                    }
+                    for place in std::iter::once(&import.certificate).chain(&import.root_certificate) {
+                        writeln!(f, "    write       {}", place.written.display())?;
+                    }
                 }
             }
         }

@@ -18,7 +18,7 @@ use crate::{
     pem::{self, is_der},
     shown::shown,
     signer::{self, PublicKey, SpkiError, VerifyError},
-    x509::text_of,
+    x509::{Name, text_of},
 };
 
 /// The largest CSR, in bytes, DER or PEM.
@@ -28,7 +28,7 @@ pub const MAX_LENGTH: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct VerifiedCsr {
     public_key: PublicKey,
-    /// The content of the DER Name. Who does not look at it must not care what it is.
+    /// The DER Name. Who does not look at it must not care what it is.
     subject: Vec<u8>,
 }
 
@@ -41,6 +41,14 @@ impl VerifiedCsr {
     /// The public key, for the certificate.
     pub fn into_public_key(self) -> PublicKey {
         self.public_key
+    }
+
+    /// The subject.
+    ///
+    /// # Errors
+    /// If it is not a Name.
+    pub(crate) fn subject(&self) -> Result<Name, DerError> {
+        Name::from_der(&self.subject)
     }
 
     /// The subject's CN.
@@ -167,9 +175,9 @@ pub fn from_pem(octets: &[u8]) -> Result<Vec<u8>, CsrError> {
         [block] => {
             malformed(format!("it is a PEM block of \"{}\", not of \"CERTIFICATE REQUEST\"", shown(&block.label)))
         }
-        several if several.iter().any(|block| block.label.ends_with("PRIVATE KEY")) => {
-            malformed("it holds a private key, which must stay where it is; send the CSR alone, and make a new key".into())
-        }
+        several if several.iter().any(|block| block.label.ends_with("PRIVATE KEY")) => malformed(
+            "it holds a private key, which must stay where it is; send the CSR alone, and make a new key".into(),
+        ),
         several => malformed(format!("it holds {} PEM blocks; send one CSR a request", several.len())),
     }
 }
@@ -195,7 +203,7 @@ struct Request<'a> {
     info: &'a [u8],
     /// The octets of the INTEGER.
     version: &'a [u8],
-    /// The content of the Name.
+    /// The whole Name.
     subject: &'a [u8],
     public_key: &'a [u8],
     /// The whole AlgorithmIdentifier.
@@ -215,14 +223,15 @@ impl<'a> Request<'a> {
         request.finish()?;
         let mut reader = Reader::new(info.of(SEQUENCE)?);
         let version = reader.expect(INTEGER)?;
-        let subject = reader.expect(SEQUENCE)?;
+        let subject = reader.value()?;
+        subject.of(SEQUENCE)?;
         let public_key = reader.value()?.whole;
         // Some programs leave an empty set of attributes out.
         if let Some(attributes) = reader.optional(explicit(0))? {
             check_attributes(attributes)?;
         }
         reader.finish()?;
-        Ok(Request { info: info.whole, version, subject, public_key, algorithm, signature })
+        Ok(Request { info: info.whole, version, subject: subject.whole, public_key, algorithm, signature })
     }
 }
 
@@ -241,10 +250,10 @@ fn check_attributes(attributes: &[u8]) -> Result<(), DerError> {
     Ok(())
 }
 
-/// The text of the only attribute of a type; `subject` is the content of a Name.
+/// The text of the only attribute of a type in a DER Name.
 fn only(subject: &[u8], oid: ObjectIdentifier) -> Result<Cow<'_, str>, NoText> {
     let mut found = None;
-    let mut rdns = Reader::new(subject);
+    let mut rdns = Reader::new(Value::only(subject).and_then(|name| name.of(SEQUENCE)).map_err(NoText::Malformed)?);
     while !rdns.is_empty() {
         let mut rdn = Reader::new(rdns.expect(SET).map_err(NoText::Malformed)?);
         while !rdn.is_empty() {

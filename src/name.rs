@@ -81,9 +81,9 @@ impl Attribute {
     /// # Errors
     /// A sentence that says what was wrong and what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (name, value) = text
-            .split_once('=')
-            .ok_or_else(|| format!("\"{}\" is not of the form TYPE=value, such as \"CN={{device_id}}\"", shown(text)))?;
+        let (name, value) = text.split_once('=').ok_or_else(|| {
+            format!("\"{}\" is not of the form TYPE=value, such as \"CN={{device_id}}\"", shown(text))
+        })?;
         let (name, value) = (name.trim(), value.trim());
         let (oid, syntax) = match TYPES.iter().find(|(known, ..)| *known == name) {
             Some((_, oid, syntax)) => (Oid::from(*oid), *syntax),

@@ -96,7 +96,9 @@ pub enum Fault {
     NotYetValid(Time),
     #[error("it expired at {0}")]
     Expired(Time),
-    #[error("its issuer is \"{issuer}\", but the next certificate is that of \"{next}\"; list each issuer after what it issued")]
+    #[error(
+        "its issuer is \"{issuer}\", but the next certificate is that of \"{next}\"; list each issuer after what it issued"
+    )]
     Issuer { issuer: String, next: String },
     #[error(
         "its issuer and the subject of the next certificate, \"{0}\", are the same text in another encoding (string type, \
@@ -130,7 +132,8 @@ pub(crate) fn check(chain: &[Certificate]) -> Result<(), PathError> {
         check_ca(certificate, index == 0, anchor).map_err(wrong)?;
         let constraints = certificate.basic_constraints().map_err(|error| wrong(of("basicConstraints", error)))?;
         // Section 6.1.4 (l): CAs that issued themselves are not counted.
-        if let Some(allowed) = constraints.and_then(|constraints| constraints.path_length).filter(|most| *most < below) {
+        if let Some(allowed) = constraints.and_then(|constraints| constraints.path_length).filter(|most| *most < below)
+        {
             return Err(wrong(Fault::PathLength { allowed, found: below }));
         }
         below += u64::from(!certificate.is_self_issued());
@@ -142,13 +145,14 @@ pub(crate) fn check(chain: &[Certificate]) -> Result<(), PathError> {
         for (position, lower) in chain.iter().enumerate().take(index) {
             // Section 6.1.4 (b); what a CA issued to itself is exempt.
             if !lower.is_self_issued() {
-                check_names(certificate, lower)
-                    .map_err(|fault| wrong(match fault {
+                check_names(certificate, lower).map_err(|fault| {
+                    wrong(match fault {
                         Fault::NameConstraints(what) => {
                             Fault::NameConstraints(format!("certificate {} has {what}", position + 1))
                         }
                         fault => fault,
-                    }))?;
+                    })
+                })?;
             }
         }
     }

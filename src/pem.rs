@@ -110,10 +110,9 @@ fn content(label: &str, body: &str) -> Result<Vec<u8>, PemError> {
         }
         base64.extend(line.chars().filter(|character| !character.is_whitespace()));
     }
-    BASE64_STANDARD.decode(base64).map_err(|error| PemError::Base64 {
-        label: shown(label).to_string(),
-        reason: error.to_string(),
-    })
+    BASE64_STANDARD
+        .decode(base64)
+        .map_err(|error| PemError::Base64 { label: shown(label).to_string(), reason: error.to_string() })
 }
 
 /// Whether the octets are one DER SEQUENCE, as their length says: no text is, whatever its first character.
@@ -153,7 +152,8 @@ pub fn read_certificates(path: &Path) -> Result<Vec<Vec<u8>>, ReadError> {
         return Err(ReadError::Der);
     }
     let blocks = blocks(&octets)?;
-    let others: Vec<_> = blocks.iter().filter(|block| !is_certificate(block)).map(|block| block.label.as_str()).collect();
+    let others: Vec<_> =
+        blocks.iter().filter(|block| !is_certificate(block)).map(|block| block.label.as_str()).collect();
     if others.len() == blocks.len() {
         let others = if others.is_empty() { String::new() } else { format!(", but {}", shown(&others.join(", "))) };
         return Err(ReadError::Nothing(others));

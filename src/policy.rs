@@ -138,7 +138,8 @@ pub fn check_client_ca(config: &Config, issuers: &Issuers) -> Result<(), ConfigE
             .map_err(|error| wrong(format!("{}: a certificate in it is not DER: {error}", file.display())))?;
         for issuer in issuers.values() {
             let chain = issuer.certificates().certificates();
-            let above = chain.iter().any(|ca| ca.spki == client_ca.spki || path::check_issued_by(ca, &client_ca).is_ok());
+            let above =
+                chain.iter().any(|ca| ca.spki == client_ca.spki || path::check_issued_by(ca, &client_ca).is_ok());
             if above {
                 return Err(wrong(format!(
                     "\"{}\" is a CA of the issuer \"{}\", so every device could connect as a station; clients need a CA \

@@ -12,8 +12,8 @@ use const_oid::{ObjectIdentifier, db};
 use der::{Decode, Encode};
 
 pub use self::algorithm::{Sha2, SignatureAlgorithm};
-pub(crate) use self::verification::{VerifyError, verify};
 use self::fixed_key::FixedKey;
+pub(crate) use self::verification::{VerifyError, verify};
 use crate::asn1::{BIT_STRING, DerError, OBJECT_IDENTIFIER, Reader, SEQUENCE, Value};
 
 /// The kind of a public key.
@@ -110,8 +110,8 @@ impl PublicKey {
             KeyKind::Ed25519
         } else if is(db::rfc5912::RSA_ENCRYPTION) {
             let key = RsaPublicKey::from_der(bits);
-            let key = key
-                .map_err(|error| SpkiError::Malformed(format!("the RSAPublicKey is not valid DER: {error}")))?;
+            let key =
+                key.map_err(|error| SpkiError::Malformed(format!("the RSAPublicKey is not valid DER: {error}")))?;
             KeyKind::Rsa { bits: key.bits() }
         } else {
             let algorithm = verification::name_of(algorithm);

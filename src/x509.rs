@@ -13,15 +13,14 @@ use const_oid::ObjectIdentifier;
 pub use self::name::Name;
 pub(crate) use self::{
     extension::{
-        AuthorityKeyIdentifier, CONTENT_COMMITMENT, CRL_SIGN, DIGITAL_SIGNATURE, GeneralName, KEY_AGREEMENT, KEY_CERT_SIGN,
-        KEY_ENCIPHERMENT, NameConstraints,
+        AuthorityKeyIdentifier, CONTENT_COMMITMENT, CRL_SIGN, DIGITAL_SIGNATURE, GeneralName, KEY_AGREEMENT,
+        KEY_CERT_SIGN, KEY_ENCIPHERMENT, NameConstraints,
     },
     name::{starts_with, text_of},
 };
 use crate::{
     asn1::{
-        BIT_STRING, BOOLEAN, DerError, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, Oid, Reader, SEQUENCE, Value,
-        explicit,
+        BIT_STRING, BOOLEAN, DerError, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, Oid, Reader, SEQUENCE, Value, explicit,
     },
     signer::{PublicKey, SpkiError},
     x509_time::Time,

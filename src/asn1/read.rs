@@ -55,11 +55,7 @@ impl<'a> Value<'a> {
 
     /// Its content, if it has this tag.
     pub(crate) fn of(self, expected: u8) -> Result<&'a [u8], DerError> {
-        if self.tag == expected {
-            Ok(self.content)
-        } else {
-            Err(DerError::Unexpected { expected, found: self.tag })
-        }
+        if self.tag == expected { Ok(self.content) } else { Err(DerError::Unexpected { expected, found: self.tag }) }
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
 const BACK_DATED: Duration = Duration::from_secs(3600);
 
 /// A certificate that was read and understood.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Certificate {
     pub(crate) key: PublicKey,
     pub(crate) not_before: SystemTime,
@@ -44,8 +44,8 @@ impl Certificate {
     }
 
     pub(crate) fn from_der(der: &[u8]) -> Result<Self, String> {
-        let parsed = x509::Certificate::from_der(der)
-            .map_err(|error| format!("the certificate is not valid DER: {error}"))?;
+        let parsed =
+            x509::Certificate::from_der(der).map_err(|error| format!("the certificate is not valid DER: {error}"))?;
         Ok(Certificate {
             key: parsed.public_key()?,
             not_before: parsed.not_before.into(),
@@ -212,13 +212,15 @@ pub(crate) fn distinguished_name(attributes: &[Attribute]) -> Result<Distinguish
         // Refuses what is too long or has a character that its string type lacks.
         attribute.check(&attribute.value)?;
         let arcs = attribute.oid.arcs().unwrap_or_default().into_iter().map(u64::try_from).collect::<Result<_, _>>();
-        let arcs = arcs.map_err(|_| format!("the attribute type {} has an arc above 64 bits", attribute.type_name()))?;
+        let arcs =
+            arcs.map_err(|_| format!("the attribute type {} has an arc above 64 bits", attribute.type_name()))?;
         let kind = DnType::CustomDnType(arcs);
         if name.get(&kind).is_some() {
             return Err(format!("the attribute {} is there twice", attribute.type_name()));
         }
         if attribute.oid == EMAIL_ADDRESS {
-            let reason = "RFC 5280 section 4.1.2.6 wants e-mail addresses in a subjectAltName, which a CA here does not have";
+            let reason =
+                "RFC 5280 section 4.1.2.6 wants e-mail addresses in a subjectAltName, which a CA here does not have";
             return Err(format!("emailAddress does not belong into the subject of a CA: {reason}; leave it out"));
         }
         let (text, refused) = (attribute.value.as_str(), |error: rcgen::Error| error.to_string());

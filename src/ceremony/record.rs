@@ -47,6 +47,12 @@ pub struct StepRecord {
     /// The file with the public half of the key that it made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_key: Option<Output>,
+    /// The certificate of the root that issued what was imported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_certificate: Option<CertificateRecord>,
+    /// How what was imported differs from what was requested.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<String>,
 }
 
 /// A key of the token.

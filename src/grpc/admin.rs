@@ -111,7 +111,10 @@ impl Service {
             return Err(IssueError::ProfileUnknown(terms.profile));
         };
         if let Some(pattern) = terms.stations.iter().find(|pattern| pattern.len() > STATION_PATTERN) {
-            let message = format!("a pattern of stations has {} characters; at most {STATION_PATTERN} are allowed", pattern.len());
+            let message = format!(
+                "a pattern of stations has {} characters; at most {STATION_PATTERN} are allowed",
+                pattern.len()
+            );
             return Err(IssueError::RequestInvalid(message));
         }
         let stations: Vec<_> = terms.stations.into_iter().map(Pattern::new).collect();

@@ -14,7 +14,10 @@ use std::{
 
 use rustls::{
     RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::{Error as PemError, PemObject}},
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{Error as PemError, PemObject},
+    },
     server::WebPkiClientVerifier,
 };
 use tokio::{

@@ -20,7 +20,10 @@ use crate::{
     profile::{HARDWARE_MODULE_NAME, Profile},
     shown::shown,
     signer::{KeyKind, SignatureAlgorithm},
-    x509::{AuthorityKeyIdentifier, CRL_SIGN, Certificate, DIGITAL_SIGNATURE, GeneralName, KEY_AGREEMENT, KEY_ENCIPHERMENT, CONTENT_COMMITMENT, Name},
+    x509::{
+        AuthorityKeyIdentifier, CONTENT_COMMITMENT, CRL_SIGN, Certificate, DIGITAL_SIGNATURE, GeneralName,
+        KEY_AGREEMENT, KEY_ENCIPHERMENT, Name,
+    },
     x509_time::Time,
 };
 
@@ -160,7 +163,8 @@ impl Rules<'_> {
             ),
             Some(value) => {
                 let issuers = self.issuer.subject_key_identifier().ok().flatten();
-                let same = !self.is_critical(ID_CE_AUTHORITY_KEY_IDENTIFIER) && value.key_identifier.as_deref() == issuers;
+                let same =
+                    !self.is_critical(ID_CE_AUTHORITY_KEY_IDENTIFIER) && value.key_identifier.as_deref() == issuers;
                 let message = "the authorityKeyIdentifier is not the issuer's subjectKeyIdentifier";
                 self.must(same, "authority_key_identifier", "RFC 5280 section 4.2.1.1", message);
             }
@@ -197,7 +201,8 @@ impl Rules<'_> {
         let (purposes, usage) = (self.certificate.extended_key_usage().ok().flatten(), self.key_usage());
         let Some(purposes) = purposes.filter(|_| usage != 0) else { return };
         let allowed = |purpose: &Oid| PURPOSES.iter().find(|(known, ..)| purpose == known).map(|(.., usage)| *usage);
-        for (_, name, allowed) in PURPOSES.iter().filter(|(known, ..)| purposes.iter().any(|purpose| purpose == known)) {
+        for (_, name, allowed) in PURPOSES.iter().filter(|(known, ..)| purposes.iter().any(|purpose| purpose == known))
+        {
             let message = format!("{name} has no use with this keyUsage, which allows nothing that it needs");
             self.must(usage & allowed != 0, "key_usage", RULE, message);
         }
@@ -259,7 +264,8 @@ impl Rules<'_> {
         );
         if self.certificate.extension(ID_CE_SUBJECT_ALT_NAME).is_some() {
             let names = self.certificate.subject_alt_names().unwrap_or_default();
-            let found = names.iter().any(|name| matches!(name, GeneralName::Other(oid) if *oid == HARDWARE_MODULE_NAME));
+            let found =
+                names.iter().any(|name| matches!(name, GeneralName::Other(oid) if *oid == HARDWARE_MODULE_NAME));
             let message = "an IDevID's subjectAltName must have a hardwareModuleName, such as \
                            \"hardware-module:1.3.6.1.4.1.99999.1:{device_id}\"";
             self.must(found, "subject_alt_names", "IEEE 802.1AR-2018 section 8.10.4", message);

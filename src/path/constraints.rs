@@ -52,7 +52,8 @@ fn matches(name: &GeneralName, subtree: &GeneralName) -> Result<bool, String> {
         (GeneralName::Dns(name), GeneralName::Dns(subtree)) => Ok(within_domain(name, subtree)),
         (GeneralName::Email(name), GeneralName::Email(subtree)) => Ok(email_within(name, subtree)),
         (GeneralName::Uri(name), GeneralName::Uri(subtree)) => {
-            let host = host(name).ok_or_else(|| format!("{}, which has no host to compare", show(&GeneralName::Uri(name.clone()))))?;
+            let host = host(name)
+                .ok_or_else(|| format!("{}, which has no host to compare", show(&GeneralName::Uri(name.clone()))))?;
             Ok(host_within(host, subtree))
         }
         (GeneralName::Ip(name), GeneralName::Ip(subtree)) => Ok(ip_within(name, subtree)),

@@ -58,7 +58,8 @@ fn der_is_known_by_its_length_not_its_first_octet() {
 
 #[test]
 fn file_without_end_or_certificate_is_refused_by_name() {
-    for (path, message) in [("/dev/zero", "longer than"), ("/dev/null", "no PEM certificate"), ("/nowhere", "No such file")]
+    for (path, message) in
+        [("/dev/zero", "longer than"), ("/dev/null", "no PEM certificate"), ("/nowhere", "No such file")]
     {
         let error = read_certificates(Path::new(path)).unwrap_err().to_string();
         assert!(error.contains(message), "{path}: {error}");

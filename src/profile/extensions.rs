@@ -155,12 +155,7 @@ fn key_usage(out: &mut Vec<u8>, usage: &[KeyUsage]) {
     primitive(out, BIT_STRING, &[bits.trailing_zeros() as u8, bits]);
 }
 
-fn oids(
-    out: &mut Vec<u8>,
-    extension_oid: ObjectIdentifier,
-    list: &[Oid],
-    each: impl Fn(&mut Vec<u8>, &Oid),
-) {
+fn oids(out: &mut Vec<u8>, extension_oid: ObjectIdentifier, list: &[Oid], each: impl Fn(&mut Vec<u8>, &Oid)) {
     if !list.is_empty() {
         extension(out, extension_oid, false, |out| {
             tlv(out, SEQUENCE, |out| list.iter().for_each(|oid| each(out, oid)));

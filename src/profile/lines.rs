@@ -6,11 +6,7 @@ use jiff::Timestamp;
 use toml::Spanned;
 
 use super::{extensions::Extensions, reader::Reader};
-use crate::{
-    ca::IssuingCa,
-    config::ConfigError,
-    x509_time::Time,
-};
+use crate::{ca::IssuingCa, config::ConfigError, x509_time::Time};
 
 /// An issuer of a profile, with all of a certificate that does not vary encoded.
 #[derive(Debug)]

@@ -56,13 +56,9 @@ impl Defaults {
                 ..device
             },
             // Matter Core Specification section 6.2.2.3: VID and PID are the product's, so only the site knows them.
-            Preset::MatterDac => Defaults {
-                keys: &[P256],
-                subject: None,
-                extended_key_usage: &[],
-                longest: Some(600),
-                ..device
-            },
+            Preset::MatterDac => {
+                Defaults { keys: &[P256], subject: None, extended_key_usage: &[], longest: Some(600), ..device }
+            }
             Preset::AzureDps => Defaults { device_id: Some("azure-registration-id"), ..device },
             Preset::TlsClient => Defaults {
                 keys: &[P256, P384, P521, Ed25519, Rsa2048, Rsa3072, Rsa4096],

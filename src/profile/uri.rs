@@ -9,7 +9,9 @@ use crate::{name::is_dns_name, shown::shown};
 pub(super) fn check_uri(uri: &str) -> Result<(), String> {
     fault(uri).map_or(Ok(()), |fault| {
         let uri = shown(uri);
-        Err(format!("\"{uri}\" is not a URI: {fault}; use one such as https://example.com/device or urn:example:device"))
+        Err(format!(
+            "\"{uri}\" is not a URI: {fault}; use one such as https://example.com/device or urn:example:device"
+        ))
     })
 }
 
@@ -64,7 +66,8 @@ fn characters(part: &str, more: &[u8]) -> Option<&'static str> {
     let mut octets = part.bytes();
     while let Some(octet) = octets.next() {
         if octet == b'%' {
-            if ![octets.next(), octets.next()].iter().all(|digit| digit.is_some_and(|digit| digit.is_ascii_hexdigit())) {
+            if ![octets.next(), octets.next()].iter().all(|digit| digit.is_some_and(|digit| digit.is_ascii_hexdigit()))
+            {
                 return Some("a % is not followed by two hex digits");
             }
         } else if !octet.is_ascii_alphanumeric() && !b"-._~!$&'()*+,;=".contains(&octet) && !more.contains(&octet) {
@@ -94,8 +97,25 @@ mod tests {
             assert_eq!(check_uri(uri), Ok(()), "{uri}");
         }
         for uri in [
-            "https:///x", "file:///x", "https://", "https://exa_mple.com", "https://[::g]/", "https://a:99999/", "https://a:x/",
-            "urn:x:%zz", "urn:x:%4", "urn:x:[", "urn:x:a b", "urn:x:é", "urn:x:\u{0}", "urn:x#a#b", "urn:", "x", "1x:y", ":y", "https://@/",
+            "https:///x",
+            "file:///x",
+            "https://",
+            "https://exa_mple.com",
+            "https://[::g]/",
+            "https://a:99999/",
+            "https://a:x/",
+            "urn:x:%zz",
+            "urn:x:%4",
+            "urn:x:[",
+            "urn:x:a b",
+            "urn:x:é",
+            "urn:x:\u{0}",
+            "urn:x#a#b",
+            "urn:",
+            "x",
+            "1x:y",
+            ":y",
+            "https://@/",
         ] {
             assert!(check_uri(uri).is_err(), "{uri}");
         }

@@ -2,11 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{
-    ca::IssuingCa,
-    config::BeyondIssuer,
-    x509_time::Time,
-};
+use crate::{ca::IssuingCa, config::BeyondIssuer, x509_time::Time};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Validity {

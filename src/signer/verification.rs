@@ -9,8 +9,9 @@ use const_oid::{
     db::{
         self,
         rfc5912::{
-            ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, ID_MGF_1, ID_RSASSA_PSS, ID_SHA_256, ID_SHA_384,
-            ID_SHA_512, SHA_256_WITH_RSA_ENCRYPTION, SHA_384_WITH_RSA_ENCRYPTION, SHA_512_WITH_RSA_ENCRYPTION,
+            ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, ID_MGF_1, ID_RSASSA_PSS, ID_SHA_256,
+            ID_SHA_384, ID_SHA_512, SHA_256_WITH_RSA_ENCRYPTION, SHA_384_WITH_RSA_ENCRYPTION,
+            SHA_512_WITH_RSA_ENCRYPTION,
         },
     },
 };
@@ -51,7 +52,8 @@ fn verification(key: KeyKind, algorithm: &[u8]) -> Result<&'static dyn Verificat
     let malformed = |error: DerError| VerifyError::Unsupported(format!("its AlgorithmIdentifier is not DER: {error}"));
     let (oid, parameters) = read_identifier(algorithm).map_err(malformed)?;
     let is = |known: ObjectIdentifier| oid == known.as_bytes();
-    let ec = [(ECDSA_WITH_SHA_256, Sha2::Sha256), (ECDSA_WITH_SHA_384, Sha2::Sha384), (ECDSA_WITH_SHA_512, Sha2::Sha512)];
+    let ec =
+        [(ECDSA_WITH_SHA_256, Sha2::Sha256), (ECDSA_WITH_SHA_384, Sha2::Sha384), (ECDSA_WITH_SHA_512, Sha2::Sha512)];
     let rsa = [
         (SHA_256_WITH_RSA_ENCRYPTION, Sha2::Sha256),
         (SHA_384_WITH_RSA_ENCRYPTION, Sha2::Sha384),
@@ -183,7 +185,9 @@ fn read_identifier(identifier: &[u8]) -> Result<(&[u8], &[u8]), DerError> {
 
 /// What is wrong with the form of a signature that does not verify: its sender has a key and made an error elsewhere.
 fn encoding_fault(key: &PublicKey, signature: &[u8]) -> Option<String> {
-    let octets = |found: &str, due: usize| (signature.len() != due).then(|| format!("{found} {due} octets, not {}", signature.len()));
+    let octets = |found: &str, due: usize| {
+        (signature.len() != due).then(|| format!("{found} {due} octets, not {}", signature.len()))
+    };
     let size = match key.kind {
         KeyKind::Ed25519 => return octets("an Ed25519 signature has", 64),
         KeyKind::Rsa { .. } => {
@@ -195,7 +199,11 @@ fn encoding_fault(key: &PublicKey, signature: &[u8]) -> Option<String> {
         KeyKind::P521 => 66,
     };
     let fault = ecdsa_fault(signature)?;
-    let raw = if signature.len() == 2 * size { ", but r and s one after the other, as PKCS#11 and chips give them" } else { "" };
+    let raw = if signature.len() == 2 * size {
+        ", but r and s one after the other, as PKCS#11 and chips give them"
+    } else {
+        ""
+    };
     Some(format!(
         "the ECDSA signature is not DER{raw} ({fault}); it must be encoded as SEQUENCE {{ INTEGER r, INTEGER s }} \
          (RFC 3279 section 2.2.3)"

@@ -21,11 +21,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::{
-    LONGEST_DEVICE_ID, fields, is_id,
-    output::Places,
-    progress::{Progress, plural},
-};
+use super::{LONGEST_DEVICE_ID, fields, is_id, output::Places, progress::Progress};
+use crate::{csr, pem::is_der};
 
 /// The longest CSR that the daemon takes, in bytes of DER.
 const LONGEST_CSR: usize = 16 << 10;
@@ -424,7 +421,7 @@ fn der_of_file(content: &[u8]) -> Result<Vec<u8>, String> {
     if content.is_empty() {
         return Err("the file is empty".to_owned());
     }
-    if is_pem(content) { der_of_pem(content) } else { within_limit(content.to_vec()) }
+    if is_der(content) { within_limit(content.to_vec()) } else { der_of_pem(content) }
 }
 
 fn der_of_text(text: &str) -> Result<Vec<u8>, String> {
@@ -441,14 +438,7 @@ fn is_pem(content: &[u8]) -> bool {
 }
 
 fn der_of_pem(content: &[u8]) -> Result<Vec<u8>, String> {
-    let blocks = pem::parse_many(content).map_err(|error| format!("the PEM is damaged: {error}"))?;
-    match &blocks[..] {
-        [block] if matches!(block.tag(), "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST") => {
-            within_limit(block.contents().to_vec())
-        }
-        [block] => Err(format!("the PEM holds a {}, not a CERTIFICATE REQUEST", block.tag())),
-        blocks => Err(format!("the PEM holds {}, not one CSR", plural(blocks.len() as u64, "block"))),
-    }
+    csr::from_pem(content).map_err(|error| error.to_string()).and_then(within_limit)
 }
 
 fn within_limit(csr: Vec<u8>) -> Result<Vec<u8>, String> {

@@ -130,7 +130,8 @@ impl fmt::Display for Name {
             return f.write_str("an empty name");
         }
         let rdn = |attributes: &Vec<Attribute>| {
-            let each = attributes.iter().map(|attribute| format!("{}={}", type_name(&attribute.oid), attribute.to_text()));
+            let each =
+                attributes.iter().map(|attribute| format!("{}={}", type_name(&attribute.oid), attribute.to_text()));
             each.collect::<Vec<_>>().join("+")
         };
         write!(f, "{}", shown(&self.rdns.iter().map(rdn).collect::<Vec<_>>().join(", ")))
@@ -172,7 +173,13 @@ mod tests {
         ] {
             assert_eq!(text_of(tag, &content).as_deref(), Some("Möbel"), "{tag}");
         }
-        for (tag, content) in [(UTF8_STRING, &b"\xff"[..]), (BMP_STRING, b"\xd8\x00"), (BMP_STRING, b"a"), (UNIVERSAL_STRING, b"\0\x11\0\0"), (4, b"a")] {
+        for (tag, content) in [
+            (UTF8_STRING, &b"\xff"[..]),
+            (BMP_STRING, b"\xd8\x00"),
+            (BMP_STRING, b"a"),
+            (UNIVERSAL_STRING, b"\0\x11\0\0"),
+            (4, b"a"),
+        ] {
             assert_eq!(text_of(tag, content), None, "{tag}");
         }
     }
