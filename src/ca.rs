@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+use const_oid::db::rfc5280::ID_CE_NAME_CONSTRAINTS;
+
 use crate::{
     asn1::{DerError, SEQUENCE, implicit, primitive, tlv},
     path::{self, PathError},
@@ -105,6 +107,7 @@ pub struct CaChain {
     public_key: PublicKey,
     public_keys: Vec<PublicKey>,
     key_identifier: Vec<u8>,
+    constrains_names: bool,
 }
 
 /// Why certificates are not the chain of an issuing CA.
@@ -154,7 +157,8 @@ impl CaChain {
         let public_key = issuing.public_key()?;
         // Path validation demands it.
         let key_identifier = issuing.subject_key_identifier().ok().flatten().unwrap_or_default().to_vec();
-        Ok(CaChain { issuing, certificates, public_key, public_keys, key_identifier })
+        let constrains_names = certificates.iter().any(|ca| ca.extension(ID_CE_NAME_CONSTRAINTS).is_some());
+        Ok(CaChain { issuing, certificates, public_key, public_keys, key_identifier, constrains_names })
     }
 
     /// Checks that every certificate is valid at this moment.
@@ -171,6 +175,11 @@ impl CaChain {
     /// What is wrong, and with which certificate.
     pub(crate) fn check_end_entity(&self, certificate: &Certificate) -> Result<(), PathError> {
         path::check_end_entity(&self.certificates, certificate)
+    }
+
+    /// Whether it depends on the names in a certificate whether it is valid below the chain.
+    pub(crate) fn constrains_names(&self) -> bool {
+        self.constrains_names
     }
 
     /// The certificates, the issuing CA first.

@@ -30,6 +30,7 @@ use self::{
     import::Imported,
 };
 use crate::{
+    ca::CaChain,
     config::ConfigError,
     durable::{self, Access},
     hsm::{self, Key, KeyQuery, RcgenKey, Token, read_secret},
@@ -394,6 +395,9 @@ impl Performer<'_> {
                 let mut parameters = ca_parameters(authority, &key, validity)?;
                 parameters.use_authority_key_identifier_extension = true;
                 let certificate = ca_key.issue(&ca, &parameters, &RcgenKey::new(&key))?;
+                // What the start would refuse is refused here.
+                CaChain::from_certificates(vec![certificate.parsed().clone(), ca.parsed().clone()])
+                    .map_err(|error| error.to_string())?;
                 self.write_certificate(&authority.certificate, &certificate)?;
                 Ok(self.done(step, &key, Some((certificate, &authority.certificate)), None))
             }

@@ -216,7 +216,7 @@ pub(crate) struct Source {
 impl Source {
     /// Reads the file, which an error calls `kind`.
     pub(crate) fn read<T: serde::de::DeserializeOwned>(path: &Path, kind: &str) -> Result<(T, Self), ConfigError> {
-        let text = fs::read_to_string(path)
+        let text = text_file::read(path, text_file::LONGEST)
             .map_err(|error| ConfigError(format!("cannot read the {kind} {}: {error}", path.display())))?;
         let path = std::path::absolute(path).map_err(|error| ConfigError(format!("{}: {error}", path.display())))?;
         let source = Source { path, text };

@@ -6,6 +6,8 @@
 mod key_quality;
 mod refused_keys;
 #[cfg(test)]
+mod tests;
+#[cfg(test)]
 mod wycheproof;
 
 use std::borrow::Cow;

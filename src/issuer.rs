@@ -123,6 +123,9 @@ impl Issuance {
     pub async fn issue(&self, request: IssueRequest) -> Result<Issued, IssueError> {
         let started = Instant::now();
         check_device_id(&request.device)?;
+        if !request.order.is_empty() {
+            check_id("order", &request.order, 64)?;
+        }
         let profile = self.profiles.get(&request.profile).ok_or(IssueError::ProfileUnknown(request.profile))?;
 
         let csr = csr::verify(&request.csr, &self.refused_keys)?;

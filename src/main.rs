@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => cli::bench::run(args),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("birthmark: {error:#}");
+        eprintln!("birthmark: {}", cli::sentence(&error));
         ExitCode::FAILURE
     })
 }

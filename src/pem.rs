@@ -120,7 +120,7 @@ pub(crate) fn is_der(octets: &[u8]) -> bool {
     Value::only(octets).is_ok_and(|value| value.tag == SEQUENCE)
 }
 
-/// Why the certificates of a file cannot be taken. The messages do not name the file.
+/// Why what a file should hold cannot be taken. The messages do not name the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -136,6 +136,9 @@ pub enum ReadError {
     /// It has no certificate.
     #[error("there is no PEM certificate in it{0}")]
     Nothing(String),
+    /// It is something else than a public key.
+    #[error("it holds {0}, not one PUBLIC KEY")]
+    NotAPublicKey(String),
     /// It has several where one is due.
     #[error("it holds {0} certificates; it must hold one")]
     Several(usize),
@@ -170,6 +173,20 @@ pub fn read_certificate(path: &Path) -> Result<Vec<u8>, ReadError> {
     match (certificates.len(), certificates.pop()) {
         (1, Some(certificate)) => Ok(certificate),
         (several, _) => Err(ReadError::Several(several)),
+    }
+}
+
+/// Reads the DER SubjectPublicKeyInfo of a PEM file with one public key.
+///
+/// # Errors
+/// See [`ReadError`].
+pub fn read_public_key(path: &Path) -> Result<Vec<u8>, ReadError> {
+    let file = std::fs::File::open(path).map_err(TextError::Io)?;
+    let mut blocks = blocks(&text_file::read_octets(file, text_file::LONGEST)?)?;
+    match (blocks.len(), blocks.pop()) {
+        (1, Some(block)) if block.label == "PUBLIC KEY" => Ok(block.der),
+        (1, Some(block)) => Err(ReadError::NotAPublicKey(shown(&block.label).to_string())),
+        (several, _) => Err(ReadError::NotAPublicKey(format!("{several} PEM blocks"))),
     }
 }
 

@@ -40,7 +40,9 @@ pub fn chain(
     }
     let span = settings.chain.first().map_or(0..0, Spanned::span);
     let chain = CaChain::new(chain).map_err(|error| wrong(span.clone(), error.to_string()))?;
-    for moment in moments(config, name, now) {
+    let life = chain.issuing().not_before..=chain.issuing().not_after;
+    // A profile that would move over to it outside of its life is told so with the line of the moment.
+    for moment in moments(config, name, now).filter(|moment| *moment == now || life.contains(&(*moment).into())) {
         chain.check_validity(moment.into()).map_err(|error| wrong(span.clone(), error.to_string()))?;
     }
     let algorithm = match &settings.signature {

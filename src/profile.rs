@@ -36,7 +36,7 @@ use self::{
     validity::{End, Validity},
 };
 use crate::{
-    asn1::{OCTET_STRING, SEQUENCE, encoded_length, explicit, extension, primitive, tlv},
+    asn1::{BIT_STRING, OCTET_STRING, SEQUENCE, encoded_length, explicit, extension, primitive, tlv},
     ca::IssuingCa,
     config::{self, Config, ConfigError, CsrSubject, KeyType, OrderPolicy, Preset},
     csr::VerifiedCsr,
@@ -45,6 +45,7 @@ use crate::{
     serial::SerialNumber,
     shown::shown,
     signer::{KeyKind, PublicKey},
+    x509::Certificate,
 };
 
 /// How far certificates are back-dated, for devices and servers whose clock is behind.
@@ -340,6 +341,7 @@ impl Profile {
         });
         failed.map_err(ProfileError::SubjectRefused)?;
         self.check_length(body.len(), &line.issuer)?;
+        check_names(&body, &line.issuer)?;
         Ok(body)
     }
 
@@ -375,6 +377,28 @@ impl Approved {
     pub fn body(&self) -> &[u8] {
         &self.body
     }
+}
+
+/// Refuses a certificate whose names the issuer's chain does not allow (RFC 5280 section 4.2.1.10): device ids and orders'
+/// attributes decide about it. Most chains constrain none.
+fn check_names(body: &[u8], issuer: &IssuingCa) -> Result<(), ProfileError> {
+    if !issuer.certificates().constrains_names() {
+        return Ok(());
+    }
+    let mut unsigned = Vec::with_capacity(body.len() + 128);
+    tlv(&mut unsigned, SEQUENCE, |out| {
+        tlv(out, SEQUENCE, |out| {
+            out.extend_from_slice(&[0xa0, 3, 2, 1, 2, 2, 1, 1]); // version 3, and any serial number
+            out.extend_from_slice(body);
+        });
+        out.extend_from_slice(issuer.algorithm().identifier());
+        primitive(out, BIT_STRING, &[0]);
+    });
+    let certificate = Certificate::from_der(&unsigned)
+        .map_err(|error| ProfileError::SubjectRefused(format!("the certificate would be malformed: {error}")))?;
+    issuer.certificates().check_end_entity(&certificate).map_err(|error| {
+        ProfileError::SubjectRefused(format!("the certificate would not be valid below its issuer: {error}"))
+    })
 }
 
 fn read_subject(reader: &Reader<'_>, defaults: &Defaults) -> Result<Subject, ConfigError> {

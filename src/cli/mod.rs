@@ -32,10 +32,28 @@ fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
     print(&format!("{value:#}\n"))
 }
 
+/// An error and its causes as one line; a cause that the sentence before it has told already is left out.
+pub(crate) fn sentence(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        told if told.contains(&cause) => told.to_owned(),
+        told => format!("{told}: {cause}"),
+    })
+}
+
 /// Prints on standard output, where `print!` would panic when a reader such as `head` has seen enough.
 fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn sentence_tells_each_cause_once() {
+        let told = anyhow::anyhow!("no such file").context("cannot read x: no such file; create it").context("step 1");
+        assert_eq!(super::sentence(&told), "step 1: cannot read x: no such file; create it");
     }
 }

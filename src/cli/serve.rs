@@ -42,7 +42,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match serve::run(&config, args.ready_file.as_deref()) {
         Ok(()) => hsm::end_process(0),
         Err(error) => {
-            eprintln!("birthmark: {error:#}");
+            eprintln!("birthmark: {}", super::sentence(&error));
             hsm::end_process(1)
         }
     }

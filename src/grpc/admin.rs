@@ -117,8 +117,9 @@ impl Service {
             );
             return Err(IssueError::RequestInvalid(message));
         }
+        let attributes = check_attributes(terms.attributes)?;
         let stations: Vec<_> = terms.stations.into_iter().map(Pattern::new).collect();
-        profile.check_order(&terms.id, &terms.attributes, &stations).map_err(IssueError::RequestInvalid)?;
+        profile.check_order(&terms.id, &attributes, &stations).map_err(IssueError::RequestInvalid)?;
         if terms.quantity == 0 {
             return Err(IssueError::RequestInvalid("quantity must be at least 1".into()));
         }
@@ -139,7 +140,7 @@ impl Service {
             not_before,
             not_after,
             stations,
-            attributes: check_attributes(terms.attributes)?,
+            attributes,
         })
     }
 }
