@@ -1,5 +1,5 @@
-//! DER (ITU-T X.690): appends it to octets, which is all that the writers of certificates and names need. [`read`] has
-//! the other direction, [`Oid`] object identifiers of any size.
+//! DER (ITU-T X.690): appends it to octets, which is all that the writers of certificates and names need. `read` has
+//! the other direction, `oid` object identifiers of any size.
 
 mod oid;
 mod read;

@@ -6,7 +6,7 @@ mod profile;
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
+    fmt,
     net::SocketAddr,
     ops::Range,
     path::{Path, PathBuf},
@@ -16,6 +16,8 @@ use std::{
 use jiff::SignedDuration;
 use serde::Deserialize;
 use toml::Spanned;
+
+use crate::text_file;
 
 pub use self::profile::{
     BeyondIssuer, CsrSubject, CustomExtension, IssuerFrom, KeyType, KeyUsage, OrderPolicy, Preset, Profile,

@@ -16,6 +16,7 @@ use crate::{
     profile::Profile,
     signer::{Absent, SignatureAlgorithm},
     x509::Certificate,
+    x509_time::Time,
 };
 
 /// The issuing CAs by name.
@@ -42,7 +43,7 @@ pub fn chain(
     let chain = CaChain::new(chain).map_err(|error| wrong(span.clone(), error.to_string()))?;
     let life = chain.issuing().not_before..=chain.issuing().not_after;
     // A profile that would move over to it outside of its life is told so with the line of the moment.
-    for moment in moments(config, name, now).filter(|moment| *moment == now || life.contains(&(*moment).into())) {
+    for moment in moments(config, name, now).filter(|moment| *moment == now || life.contains(&Time::from(*moment))) {
         chain.check_validity(moment.into()).map_err(|error| wrong(span.clone(), error.to_string()))?;
     }
     let algorithm = match &settings.signature {

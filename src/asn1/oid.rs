@@ -138,7 +138,7 @@ mod tests {
             ("2.999.1", "883701"),
             ("2.51.1.1", "81030101"),
             ("2.25.329800735698586629295641978511506172918", "6983f09da7ebcfdee0c7a1a7b2c0948cc8f9d776"),
-            ("2.25.340282366920938463463374607431768211455", "6983ffffffffffffffffffffffffffffffffffff7f"),
+            ("2.25.340282366920938463463374607431768211455", "6983ffffffffffffffffffffffffffffffffff7f"),
         ] {
             let oid: Oid = text.parse().unwrap();
             assert_eq!(oid.to_string(), text);

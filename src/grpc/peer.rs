@@ -153,4 +153,16 @@ mod tests {
             assert_eq!(parsed.as_ref().map(|(role, name)| (*role, name.as_str())), expected, "{uri}");
         }
     }
+
+    /// TLS lets it in, so that it must not be told that it has no URI SAN.
+    #[test]
+    fn certificate_with_a_long_serial_number_has_its_role() {
+        let mut params = rcgen::CertificateParams::default();
+        params.serial_number = Some(vec![0x31; 30].into());
+        params.subject_alt_names = vec![rcgen::SanType::URI("urn:birthmark:station:line1/t3".try_into().unwrap())];
+        let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let peer = Peer::from_certificate(certificate.der());
+        assert_eq!(peer.to_string(), "station:line1/t3");
+        assert!(peer.require(&[Role::Station]).is_ok());
+    }
 }
