@@ -234,6 +234,15 @@ pub(crate) fn distinguished_name(attributes: &[Attribute]) -> Result<Distinguish
     if attributes.is_empty() { Err("the subject is empty".into()) } else { Ok(name) }
 }
 
+/// A path length in words.
+pub(crate) fn cas_below(path_length: Option<u64>) -> String {
+    match path_length {
+        None => "any number of CAs below it".to_owned(),
+        Some(0) => "no CA below it".to_owned(),
+        Some(length) => format!("up to {length} CAs below it in a chain"),
+    }
+}
+
 /// The day, in UTC, as messages show it.
 pub(crate) fn date(time: SystemTime) -> String {
     Time::from(time).date().to_string()

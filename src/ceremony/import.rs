@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    certificate::{Certificate, date},
+    certificate::{Certificate, cas_below, date},
     file::{End, Import, Place},
 };
 use crate::{
@@ -133,11 +133,7 @@ impl fmt::Display for Imported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Imported { certificate, root, differences } = self;
         for (name, certificate) in [("", certificate), ("root ", root)] {
-            let below = match certificate.path_length() {
-                None => "any number of CAs below it".to_owned(),
-                Some(0) => "no CA below it".to_owned(),
-                Some(length) => format!("up to {length} CAs below it in a chain"),
-            };
+            let below = cas_below(certificate.path_length());
             writeln!(f, "    {:<12}\"{}\"", format!("{name}subject"), certificate.subject())?;
             let [begins, ends] = [certificate.not_before, certificate.not_after].map(date);
             writeln!(f, "                valid from {begins} until {ends}, {below}")?;
