@@ -6,7 +6,8 @@
 use std::{collections::BTreeMap, fs, hint::black_box, sync::Arc};
 
 use birthmark::{
-    cert::{self, CaChain, IssuingCa},
+    ca::{CaChain, IssuingCa},
+    cert,
     client::certificate_pem,
     config::Config,
     csr::{self, RefusedKeys},

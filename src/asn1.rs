@@ -1,17 +1,30 @@
-//! Appends DER (ITU-T X.690) to octets: all that the writers of certificates and names need.
+//! DER (ITU-T X.690): appends it to octets, which is all that the writers of certificates and names need. `read` has
+//! the other direction, `oid` object identifiers of any size.
 
-use const_oid::ObjectIdentifier;
+mod oid;
+mod read;
+
+pub(crate) use self::{
+    oid::Oid,
+    read::{DerError, Reader, Value},
+};
 
 pub(crate) const BOOLEAN: u8 = 0x01;
 pub(crate) const INTEGER: u8 = 0x02;
 pub(crate) const BIT_STRING: u8 = 0x03;
 pub(crate) const OCTET_STRING: u8 = 0x04;
+pub(crate) const NULL: u8 = 0x05;
 pub(crate) const OBJECT_IDENTIFIER: u8 = 0x06;
 pub(crate) const UTF8_STRING: u8 = 0x0c;
+pub(crate) const NUMERIC_STRING: u8 = 0x12;
 pub(crate) const PRINTABLE_STRING: u8 = 0x13;
+pub(crate) const TELETEX_STRING: u8 = 0x14;
 pub(crate) const IA5_STRING: u8 = 0x16;
 pub(crate) const UTC_TIME: u8 = 0x17;
 pub(crate) const GENERALIZED_TIME: u8 = 0x18;
+pub(crate) const VISIBLE_STRING: u8 = 0x1a;
+pub(crate) const UNIVERSAL_STRING: u8 = 0x1c;
+pub(crate) const BMP_STRING: u8 = 0x1e;
 pub(crate) const SEQUENCE: u8 = 0x30;
 pub(crate) const SET: u8 = 0x31;
 
@@ -54,13 +67,13 @@ pub(crate) fn primitive(out: &mut Vec<u8>, tag: u8, content: &[u8]) {
     tlv(out, tag, |out| out.extend_from_slice(content));
 }
 
-/// Appends an OBJECT IDENTIFIER.
-pub(crate) fn object_identifier(out: &mut Vec<u8>, oid: ObjectIdentifier) {
-    primitive(out, OBJECT_IDENTIFIER, oid.as_bytes());
+/// Appends an OBJECT IDENTIFIER; `oid` are the octets of its content.
+pub(crate) fn object_identifier(out: &mut Vec<u8>, oid: impl AsRef<[u8]>) {
+    primitive(out, OBJECT_IDENTIFIER, oid.as_ref());
 }
 
 /// Appends an Extension (RFC 5280 section 4.1): SEQUENCE { OID, critical if TRUE, OCTET STRING of the value }.
-pub(crate) fn extension(out: &mut Vec<u8>, oid: ObjectIdentifier, critical: bool, value: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn extension(out: &mut Vec<u8>, oid: impl AsRef<[u8]>, critical: bool, value: impl FnOnce(&mut Vec<u8>)) {
     tlv(out, SEQUENCE, |out| {
         object_identifier(out, oid);
         if critical {

@@ -8,6 +8,8 @@
 
 mod certificate;
 mod file;
+mod import;
+mod plan;
 mod record;
 
 use std::{
@@ -26,8 +28,10 @@ pub use self::record::{CertificateRecord, KeyRecord, Output, Record, StepRecord}
 use self::{
     certificate::{distinguished_name, self_sign},
     file::{Action, Authority, CeremonyFile, IssuerKey, IssuerRef, Place, Step},
+    import::Imported,
 };
 use crate::{
+    ca::CaChain,
     config::ConfigError,
     durable::{self, Access},
     hsm::{self, Key, KeyQuery, RcgenKey, Token, read_secret},
@@ -104,12 +108,14 @@ impl Ceremony {
             outputs: BTreeSet::new(),
             labels: BTreeSet::new(),
             planned: HashMap::new(),
+            imported: HashMap::new(),
         };
         checker.must_be_new("ceremony.record", &self.file.record)?;
         for step in &self.file.steps {
             checker.step(step)?;
         }
-        Ok(Plan { file: self.file, token, now })
+        let imported = checker.imported;
+        Ok(Plan { file: self.file, token, now, imported })
     }
 }
 
@@ -124,13 +130,15 @@ struct Checker<'a> {
     labels: BTreeSet<String>,
     /// The CA certificates that they would write, by path.
     planned: HashMap<PathBuf, PlannedCa>,
+    /// What would be imported, by the path where it goes.
+    imported: HashMap<PathBuf, Imported>,
 }
 
 /// A CA certificate that an earlier step would make.
 struct PlannedCa {
     key: String,
     not_after: SystemTime,
-    path_length: Option<u8>,
+    path_length: Option<u64>,
 }
 
 impl Checker<'_> {
@@ -153,15 +161,19 @@ impl Checker<'_> {
                 self.label_must_be_new(step)?;
                 self.must_be_new("step.public_key", public_key)?;
             }
-            Action::Import { signed, root, certificate } => {
+            Action::Import(import) => {
                 if self.labels.contains(step.key.get_ref()) {
                     let message = "is made by a step of this file; an offline root signs between two ceremonies, so use two files";
                     return Err(self.refuse(step.key.span(), "step.key", message));
                 }
                 let key = open(self.token, step.key.get_ref())?;
-                check_import(&key, signed, root, self.now)
-                    .map_err(|(place, reason)| self.refuse(place.span.clone(), "step", reason))?;
-                self.must_be_new("step.certificate", certificate)?;
+                let imported = import::check(&key, import, self.now)
+                    .map_err(|error| self.refuse(error.place.span.clone(), "step", &error.reason))?;
+                self.must_be_new("step.certificate", &import.certificate)?;
+                if let Some(root_certificate) = &import.root_certificate {
+                    self.must_be_new("step.root_certificate", root_certificate)?;
+                }
+                self.imported.insert(import.certificate.path.clone(), imported);
             }
         }
         Ok(())
@@ -172,7 +184,7 @@ impl Checker<'_> {
         let ca = PlannedCa {
             key: step.key.get_ref().clone(),
             not_after: authority.end.get_ref().after(self.now),
-            path_length: authority.path_length,
+            path_length: authority.path_length.map(u64::from),
         };
         self.planned.insert(authority.certificate.path.clone(), ca);
         Ok(())
@@ -231,7 +243,7 @@ impl Checker<'_> {
             None => {
                 let ca = open_issuer(self.token, issuer, self.now);
                 let (certificate, _) = ca.map_err(|reason| self.refuse(span.clone(), "step.issuer", reason))?;
-                (certificate.not_after, certificate.ca.flatten())
+                (certificate.not_after, certificate.path_length())
             }
         };
         let ends = authority.end.get_ref().after(self.now);
@@ -245,7 +257,7 @@ impl Checker<'_> {
         }
         let room = match (path_length, authority.path_length) {
             (None, _) => true,
-            (Some(issuer), Some(own)) => own < issuer,
+            (Some(issuer), Some(own)) => u64::from(own) < issuer,
             (Some(_), None) => false,
         };
         if !room {
@@ -299,38 +311,13 @@ fn read_key_file(path: &Path, expected: &PublicKey) -> Result<rcgen::KeyPair, St
     Ok(key)
 }
 
-/// Reads what an offline root signed and checks it against the key in the token and the root.
-fn check_import<'a>(
-    key: &Key,
-    signed: &'a Place,
-    root: &'a Place,
-    now: SystemTime,
-) -> Result<Certificate, (&'a Place, String)> {
-    let certificate = Certificate::read(&signed.path).map_err(|reason| (signed, reason))?;
-    let of_signed = |reason| (signed, format!("{} cannot be imported: {reason}", signed.written.display()));
-    key.must_match(&certificate.key).map_err(|error| of_signed(error.to_string()))?;
-    certificate.must_be_ca(now).map_err(of_signed)?;
-
-    let root_certificate = Certificate::read(&root.path).map_err(|reason| (root, reason))?;
-    let of_root = |reason| (root, format!("{} cannot be the root: {reason}", root.written.display()));
-    root_certificate.must_be_ca(now).map_err(of_root)?;
-    if root_certificate.ca == Some(Some(0)) && root_certificate.der != certificate.der {
-        return Err(of_root("its path length is 0, so it may not issue CA certificates".into()));
-    }
-    root_certificate.must_have_issued(&certificate).map_err(of_signed)?;
-    if certificate.not_after > root_certificate.not_after {
-        let ends = (date(certificate.not_after), date(root_certificate.not_after));
-        return Err(of_signed(format!("it ends on {}, after its root, which ends on {}", ends.0, ends.1)));
-    }
-    Ok(certificate)
-}
-
 /// A checked ceremony. Its `Display` is what the people at the ceremony read before they say yes.
 #[derive(Debug)]
 pub struct Plan {
     file: CeremonyFile,
     token: Arc<Token>,
     now: SystemTime,
+    imported: HashMap<PathBuf, Imported>,
 }
 
 impl Plan {
@@ -409,6 +396,9 @@ impl Performer<'_> {
                 let mut parameters = ca_parameters(authority, &key, validity)?;
                 parameters.use_authority_key_identifier_extension = true;
                 let certificate = ca_key.issue(&ca, &parameters, &RcgenKey::new(&key))?;
+                // What the start would refuse is refused here.
+                CaChain::from_certificates(vec![certificate.parsed().clone(), ca.parsed().clone()])
+                    .map_err(|error| error.to_string())?;
                 self.write_certificate(&authority.certificate, &certificate)?;
                 Ok(self.done(step, &key, Some((certificate, &authority.certificate)), None))
             }
@@ -420,19 +410,34 @@ impl Performer<'_> {
             }
             Action::AuditKey { kind, public_key } => {
                 let key = self.generate(step, *kind)?;
-                let spki = pem::Pem::new("PUBLIC KEY", key.public_key().spki.as_slice());
-                let pem = pem::encode_config(&spki, pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF));
+                let spki = ::pem::Pem::new("PUBLIC KEY", key.public_key().spki.as_slice());
+                let pem =
+                    ::pem::encode_config(&spki, ::pem::EncodeConfig::new().set_line_ending(::pem::LineEnding::LF));
                 self.write(public_key, pem.as_bytes())?;
                 let mut done = self.done(step, &key, None, None);
                 done.public_key = Some(Output::of(public_key.path.clone(), pem.as_bytes()));
                 Ok(done)
             }
-            Action::Import { signed, root, certificate: place } => {
+            Action::Import(import) => {
                 let key = open(&self.plan.token, step.key.get_ref()).map_err(|error| error.to_string())?;
                 // Read and checked again: the files may have changed since the plan was shown.
-                let certificate = check_import(&key, signed, root, now).map_err(|(_, reason)| reason)?;
-                self.write_certificate(place, &certificate)?;
-                Ok(self.done(step, &key, Some((certificate, place)), None))
+                let imported = import::check(&key, import, now).map_err(|error| error.reason)?;
+                if self.plan.imported.get(&import.certificate.path) != Some(&imported) {
+                    return Err(format!(
+                        "{} or what belongs to it was changed since the plan was shown",
+                        import.signed.written.display()
+                    ));
+                }
+                let Imported { certificate, root, differences } = imported;
+                self.write_certificate(&import.certificate, &certificate)?;
+                if let Some(place) = &import.root_certificate {
+                    self.write_certificate(place, &root)?;
+                }
+                let mut done = self.done(step, &key, Some((certificate, &import.certificate)), None);
+                done.root_certificate =
+                    import.root_certificate.as_ref().map(|place| CertificateRecord::of(&root, place));
+                done.differences = differences;
+                Ok(done)
             }
         }
     }
@@ -487,6 +492,8 @@ impl Performer<'_> {
             certificate: certificate.as_ref().map(|(certificate, place)| CertificateRecord::of(certificate, place)),
             request,
             public_key: None,
+            root_certificate: None,
+            differences: Vec::new(),
         };
         if let Some((certificate, place)) = certificate {
             self.certificates.insert(place.path.clone(), certificate);
@@ -566,71 +573,4 @@ impl fmt::Display for Leftovers {
         }
         Ok(())
     }
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let token = self.token.identity();
-        writeln!(f, "Ceremony   {}", self.file.source.path().display())?;
-        writeln!(f, "Token      \"{}\", serial {}, {} {}", token.label, token.serial, token.manufacturer, token.model)?;
-        for (index, step) in self.file.steps.iter().enumerate() {
-            let label = step.key.get_ref();
-            writeln!(f, "\n{:>2}. {}", index + 1, step.name)?;
-            match &step.action {
-                Action::SelfSigned { authority } => {
-                    writeln!(f, "    make        {} key \"{label}\"", authority.kind)?;
-                    self.write_authority(f, authority, "itself")?;
-                }
-                Action::Intermediate { authority, issuer } => {
-                    writeln!(f, "    make        {} key \"{label}\"", authority.kind)?;
-                    let key = match &issuer.key {
-                        IssuerKey::Label(label) => format!("key \"{}\"", label.get_ref()),
-                        IssuerKey::File(file) => format!("the key in {}", file.written.display()),
-                    };
-                    self.write_authority(
-                        f,
-                        authority,
-                        &format!("{} with {key}", issuer.certificate.written.display()),
-                    )?;
-                }
-                Action::Request { kind, subject, request } => {
-                    writeln!(f, "    make        {kind} key \"{label}\"")?;
-                    writeln!(f, "    request     a CA certificate for {}", name(subject))?;
-                    writeln!(f, "    write       {}", request.written.display())?;
-                }
-                Action::AuditKey { kind, public_key } => {
-                    writeln!(f, "    make        {kind} key \"{label}\", which vouches for the journal")?;
-                    writeln!(f, "    write       {}", public_key.written.display())?;
-                }
-                Action::Import { signed, root, certificate } => {
-                    writeln!(f, "    use         key \"{label}\"")?;
-                    writeln!(f, "    import      {}, issued by {}", signed.written.display(), root.written.display())?;
-                    writeln!(f, "    write       {}", certificate.written.display())?;
-                }
-            }
-        }
-        write!(f, "\nRecord     {}", self.file.record.written.display())
-    }
-}
-
-impl Plan {
-    fn write_authority(&self, f: &mut fmt::Formatter<'_>, authority: &Authority, issuer: &str) -> fmt::Result {
-        let ends = authority.end.get_ref().after(self.now);
-        let below = match authority.path_length {
-            None => "any number of CAs below it".into(),
-            Some(0) => "no CA below it".into(),
-            Some(length) => format!("up to {length} CAs below it in a chain"),
-        };
-        writeln!(f, "    certify     {}", name(&authority.subject))?;
-        writeln!(f, "                by {issuer}, until {}, {below}", date(ends))?;
-        writeln!(f, "    write       {}", authority.certificate.written.display())
-    }
-}
-
-fn name(attributes: &[Attribute]) -> String {
-    attributes
-        .iter()
-        .map(|attribute| format!("{}={}", attribute.type_name(), attribute.value))
-        .collect::<Vec<_>>()
-        .join(", ")
 }

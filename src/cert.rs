@@ -3,17 +3,11 @@
 //! `Reservation → Tbs → Signed`: a serial number becomes a certificate once, or is given back. All that stands behind
 //! the serial number was written by the [profile](crate::profile).
 
-mod ca;
-mod time;
-
 use std::sync::Arc;
 
-pub use self::{
-    ca::{CaChain, IssuingCa, describe_pem_error, read_certificates},
-    time::Time,
-};
 use crate::{
     asn1::{BIT_STRING, INTEGER, SEQUENCE, primitive, tlv},
+    ca::IssuingCa,
     committer::Reservation,
     profile::Approved,
     serial::SerialNumber,

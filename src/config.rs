@@ -6,7 +6,7 @@ mod profile;
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
+    fmt,
     net::SocketAddr,
     ops::Range,
     path::{Path, PathBuf},
@@ -16,6 +16,8 @@ use std::{
 use jiff::SignedDuration;
 use serde::Deserialize;
 use toml::Spanned;
+
+use crate::text_file;
 
 pub use self::profile::{
     BeyondIssuer, CsrSubject, CustomExtension, IssuerFrom, KeyType, KeyUsage, OrderPolicy, Preset, Profile,
@@ -223,7 +225,7 @@ pub(crate) struct Source {
 impl Source {
     /// Reads the file, which an error calls `kind`.
     pub(crate) fn read<T: serde::de::DeserializeOwned>(path: &Path, kind: &str) -> Result<(T, Self), ConfigError> {
-        let text = fs::read_to_string(path)
+        let text = text_file::read(path, text_file::LONGEST)
             .map_err(|error| ConfigError(format!("cannot read the {kind} {}: {error}", path.display())))?;
         let path = std::path::absolute(path).map_err(|error| ConfigError(format!("{}: {error}", path.display())))?;
         let source = Source { path, text };

@@ -6,19 +6,22 @@
 mod key_quality;
 mod refused_keys;
 #[cfg(test)]
+mod tests;
+#[cfg(test)]
 mod wycheproof;
 
-use aws_lc_rs::signature::ParsedPublicKey;
+use std::borrow::Cow;
+
 use const_oid::{ObjectIdentifier, db};
-use der::{
-    AnyRef, Decode, Reader, SliceReader, Tag, TagNumber,
-    asn1::{BitStringRef, PrintableStringRef, TeletexStringRef, Utf8StringRef},
-};
-use spki::AlgorithmIdentifierRef;
-use x509_cert::name::Name;
 
 pub use self::refused_keys::RefusedKeys;
-use crate::signer::{PublicKey, SpkiError, verification_algorithm};
+use crate::{
+    asn1::{BIT_STRING, DerError, INTEGER, OBJECT_IDENTIFIER, Reader, SEQUENCE, SET, Value, explicit},
+    pem::{self, is_der},
+    quote::shortened,
+    signer::{self, PublicKey, SpkiError, VerifyError},
+    x509::{Name, text_of},
+};
 
 /// The largest CSR, in bytes, DER or PEM.
 pub const MAX_LENGTH: usize = 16 * 1024;
@@ -27,8 +30,8 @@ pub const MAX_LENGTH: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct VerifiedCsr {
     public_key: PublicKey,
-    common_name: Option<String>,
-    serial_number: Option<String>,
+    /// The DER Name. Who does not look at it must not care what it is.
+    subject: Vec<u8>,
 }
 
 impl VerifiedCsr {
@@ -42,15 +45,49 @@ impl VerifiedCsr {
         self.public_key
     }
 
-    /// The subject's CN, if it has exactly one.
-    pub fn common_name(&self) -> Option<&str> {
-        self.common_name.as_deref()
+    /// The subject.
+    ///
+    /// # Errors
+    /// If it is not a Name.
+    pub(crate) fn subject(&self) -> Result<Name, DerError> {
+        Name::from_der(&self.subject)
     }
 
-    /// The subject's serialNumber, if it has exactly one.
-    pub fn serial_number(&self) -> Option<&str> {
-        self.serial_number.as_deref()
+    /// The subject's CN.
+    ///
+    /// # Errors
+    /// Why there is none to compare.
+    pub fn common_name(&self) -> Result<Cow<'_, str>, NoText> {
+        only(&self.subject, db::rfc4519::CN)
     }
+
+    /// The subject's serialNumber.
+    ///
+    /// # Errors
+    /// Why there is none to compare.
+    pub fn serial_number(&self) -> Result<Cow<'_, str>, NoText> {
+        only(&self.subject, db::rfc4519::SERIAL_NUMBER)
+    }
+}
+
+/// Why a subject does not have the one text of an attribute. The messages go on from "it".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoText {
+    /// It has no such attribute.
+    #[error("it has none")]
+    Absent,
+    /// It has more than one.
+    #[error("it has several")]
+    Several,
+    /// The value is of a type that is no text, or not what its type says.
+    #[error(
+        "it has one whose value is not text (ASN.1 tag 0x{0:02x}); use a UTF8String or PrintableString, or any other \
+         DirectoryString"
+    )]
+    NotText(u8),
+    /// The subject is not what RFC 5280 calls a Name.
+    #[error("its encoding is wrong: {0}")]
+    Malformed(DerError),
 }
 
 /// Why a CSR is refused. Each message names the rule and what would be right.
@@ -64,11 +101,17 @@ pub enum CsrError {
         "the CSR's signature does not verify with the public key that it contains: the sender does not have the private key, or the CSR was changed"
     )]
     ProofOfPossession,
+    /// Its signature is not encoded as its algorithm says.
+    #[error("the CSR's signature cannot be verified: {0}")]
+    SignatureEncoding(String),
+    /// Its signature is of an algorithm that is not supported.
+    #[error("the CSR's signature is not supported: {0}")]
+    SignatureUnsupported(String),
     /// Its key is weak.
     #[error("the CSR's key is refused: {0}")]
     KeyWeak(String),
-    /// Its key or signature algorithm is not supported.
-    #[error("the CSR is not supported: {0}")]
+    /// Its key is of a kind that is not supported.
+    #[error("the CSR's key is not supported: {0}")]
     KeyUnsupported(String),
 }
 
@@ -90,19 +133,16 @@ pub(crate) fn check_size(csr: &[u8]) -> Result<(), CsrError> {
 pub fn verify(csr: &[u8], refused: &RefusedKeys) -> Result<VerifiedCsr, CsrError> {
     check_size(csr)?;
     let unarmoured;
-    let der = match csr.first() {
-        None => return Err(CsrError::Malformed("it is empty".into())),
-        // The tag of a SEQUENCE; no PEM begins with the digit 0.
-        Some(0x30) => csr,
-        Some(_) => {
-            unarmoured = from_pem(csr)?;
-            &unarmoured
-        }
+    let der = if is_der(csr) {
+        csr
+    } else {
+        unarmoured = from_pem(csr)?;
+        &unarmoured
     };
     let request = Request::parse(der).map_err(|error| CsrError::Malformed(format!("it is not valid DER: {error}")))?;
-    if request.version != 0 {
-        let version = u32::from(request.version) + 1;
-        return Err(CsrError::Malformed(format!("it has version {version}; PKCS#10 knows version 1 only")));
+    if request.version != [0] {
+        let version = hex::encode(request.version.get(..8).unwrap_or(request.version));
+        return Err(CsrError::Malformed(format!("it has the version 0x{version}; PKCS#10 knows only 0, version 1")));
     }
     let public_key = PublicKey::from_spki(request.public_key).map_err(|error| match error {
         SpkiError::Malformed(what) => CsrError::Malformed(what),
@@ -110,96 +150,132 @@ pub fn verify(csr: &[u8], refused: &RefusedKeys) -> Result<VerifiedCsr, CsrError
     })?;
     key_quality::check(&public_key)?;
     refused.check(&public_key)?;
-    prove_possession(&public_key, &request.algorithm, request.info, request.signature)?;
-    let subject = Name::from_der(request.subject)
-        .map_err(|error| CsrError::Malformed(format!("its subject is not valid DER: {error}")))?;
-    let common_name = only(&subject, db::rfc4519::CN);
-    let serial_number = only(&subject, db::rfc4519::SERIAL_NUMBER);
-    Ok(VerifiedCsr { public_key, common_name, serial_number })
+    prove_possession(&public_key, request.algorithm, request.info, request.signature)?;
+    Ok(VerifiedCsr { public_key, subject: request.subject.to_vec() })
 }
 
-/// Verifies that `signature` over `message` was made by the private half of `key`.
-fn prove_possession(
-    key: &PublicKey,
-    algorithm: &AlgorithmIdentifierRef<'_>,
-    message: &[u8],
-    signature: &[u8],
-) -> Result<(), CsrError> {
-    let algorithm = verification_algorithm(key.kind, algorithm).map_err(CsrError::KeyUnsupported)?;
-    // Refuses, among others, EC points that are not on their curve or at infinity.
-    let parsed = ParsedPublicKey::new(algorithm, &key.bits)
-        .map_err(|_| CsrError::KeyWeak(format!("it is not a valid {} key", key.kind)))?;
-    parsed.verify_sig(message, signature).map_err(|_| CsrError::ProofOfPossession)
+/// Verifies that `signature` over `message` was made by the private half of `key`. `algorithm` is a DER
+/// AlgorithmIdentifier.
+fn prove_possession(key: &PublicKey, algorithm: &[u8], message: &[u8], signature: &[u8]) -> Result<(), CsrError> {
+    signer::verify(key, algorithm, message, signature).map_err(|error| match error {
+        VerifyError::Unsupported(what) => CsrError::SignatureUnsupported(what),
+        VerifyError::Key(_) => CsrError::KeyWeak(error.to_string()),
+        VerifyError::Encoding(what) => CsrError::SignatureEncoding(what),
+        VerifyError::Wrong => CsrError::ProofOfPossession,
+    })
 }
 
-fn from_pem(text: &[u8]) -> Result<Vec<u8>, CsrError> {
-    let malformed = |what: String| CsrError::Malformed(what);
-    // PEM may have text around it, but it is text.
-    if text.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace()) {
-        return Err(malformed("it is neither DER (which begins with the byte 0x30) nor text".into()));
+/// The DER of the CSR in what is not DER as a whole: a PEM block, or the reason why it is neither.
+///
+/// # Errors
+/// What is wrong, and what would be right.
+pub fn from_pem(octets: &[u8]) -> Result<Vec<u8>, CsrError> {
+    let malformed = |what: String| Err(CsrError::Malformed(what));
+    if octets.is_empty() {
+        return malformed("it is empty".into());
     }
-    let blocks = pem::parse_many(text).map_err(|error| malformed(format!("it is neither DER nor PEM: {error}")))?;
-    let [block] = blocks.as_slice() else {
-        return Err(malformed(match blocks.len() {
-            0 => "it is neither DER (which begins with the byte 0x30) nor PEM".into(),
-            several => format!("it holds {several} PEM blocks; send one CSR a request"),
-        }));
+    let blocks = match pem::blocks(octets) {
+        Ok(blocks) => blocks,
+        Err(error) => return malformed(format!("it is neither DER nor whole PEM: {error}")),
     };
-    match block.tag() {
-        "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => Ok(block.contents().to_vec()),
-        other => Err(malformed(format!("it is a PEM block of \"{other}\", not of \"CERTIFICATE REQUEST\""))),
+    // openssl ecparam -genkey, and many scripts after it, write the curve beside what they were asked for.
+    let blocks: Vec<_> = blocks.into_iter().filter(|block| !block.label.ends_with(" PARAMETERS")).collect();
+    match blocks.as_slice() {
+        [] => malformed(neither(octets)),
+        [block] if is_request(block) => Ok(block.der.clone()),
+        [block] => {
+            malformed(format!("it is a PEM block of \"{}\", not of \"CERTIFICATE REQUEST\"", shortened(&block.label)))
+        }
+        several if several.iter().any(|block| block.label.ends_with("PRIVATE KEY")) => malformed(
+            "it holds a private key, which must stay where it is; send the CSR alone, and make a new key".into(),
+        ),
+        several => malformed(format!("it holds {} PEM blocks; send one CSR a request", several.len())),
     }
 }
 
-/// The parts of a CertificationRequest, as they stand in the DER.
+fn is_request(block: &pem::Block) -> bool {
+    matches!(block.label.as_str(), "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST")
+}
+
+/// What octets without a PEM block are.
+fn neither(octets: &[u8]) -> String {
+    let text = octets.iter().all(|octet| !octet.is_ascii_control() || octet.is_ascii_whitespace());
+    match Value::only(octets) {
+        _ if text => "it is neither DER nor PEM: it is text without -----BEGIN CERTIFICATE REQUEST-----".into(),
+        Ok(value) => format!("it is not a PKCS#10 CSR: it begins with the tag 0x{:02x}, not with 0x30", value.tag),
+        Err(error) if octets.first() == Some(&SEQUENCE) => format!("it is not whole DER: {error}"),
+        Err(_) => "it is neither DER (which begins with the byte 0x30) nor PEM".into(),
+    }
+}
+
+/// The parts of a CertificationRequest (RFC 2986 section 4), as they stand in the DER.
 struct Request<'a> {
     /// The whole CertificationRequestInfo: what is signed.
     info: &'a [u8],
-    version: u8,
+    /// The octets of the INTEGER.
+    version: &'a [u8],
+    /// The whole Name.
     subject: &'a [u8],
     public_key: &'a [u8],
-    algorithm: AlgorithmIdentifierRef<'a>,
+    /// The whole AlgorithmIdentifier.
+    algorithm: &'a [u8],
     signature: &'a [u8],
 }
 
 impl<'a> Request<'a> {
-    fn parse(der: &'a [u8]) -> der::Result<Self> {
-        let mut reader = SliceReader::new(der)?;
-        let request = reader.sequence(|request| -> der::Result<Self> {
-            let info = request.tlv_bytes()?;
-            let algorithm = AlgorithmIdentifierRef::decode(request)?;
-            let signature = BitStringRef::decode(request)?;
-            let signature = signature.as_bytes().ok_or_else(|| Tag::BitString.value_error())?;
-            let mut reader = SliceReader::new(info)?;
-            let (version, subject, public_key) = reader.sequence(|info| -> der::Result<_> {
-                let version = u8::decode(info)?;
-                let subject = info.tlv_bytes()?;
-                let public_key = info.tlv_bytes()?;
-                // The attributes must be there and whole, whatever they ask for. Some programs leave an empty set out.
-                if !info.is_finished() {
-                    let attributes = AnyRef::decode(info)?;
-                    let expected = Tag::ContextSpecific { constructed: true, number: TagNumber(0) };
-                    der::Tagged::tag(&attributes).assert_eq(expected)?;
-                }
-                Ok((version, subject, public_key))
-            })?;
-            reader.finish()?;
-            Ok(Request { info, version, subject, public_key, algorithm, signature })
-        })?;
+    fn parse(der: &'a [u8]) -> Result<Self, DerError> {
+        let mut request = Reader::new(Value::only(der)?.of(SEQUENCE)?);
+        let info = request.value()?;
+        let algorithm = request.value()?.whole;
+        let signature = match request.expect(BIT_STRING)?.split_first() {
+            Some((0, signature)) => signature,
+            _ => return Err(DerError::Content("BIT STRING")),
+        };
+        request.finish()?;
+        let mut reader = Reader::new(info.of(SEQUENCE)?);
+        let version = reader.expect(INTEGER)?;
+        let subject = reader.value()?;
+        subject.of(SEQUENCE)?;
+        let public_key = reader.value()?.whole;
+        // Some programs leave an empty set of attributes out.
+        if let Some(attributes) = reader.optional(explicit(0))? {
+            check_attributes(attributes)?;
+        }
         reader.finish()?;
-        Ok(request)
+        Ok(Request { info: info.whole, version, subject: subject.whole, public_key, algorithm, signature })
     }
 }
 
-/// The value of an attribute, if there is exactly one of its type and it is text.
-fn only(name: &Name, oid: ObjectIdentifier) -> Option<String> {
-    let mut found = name.iter().filter(|attribute| attribute.oid == oid);
-    let (Some(attribute), None) = (found.next(), found.next()) else { return None };
-    let value = AnyRef::from(&attribute.value);
-    match der::Tagged::tag(&value) {
-        Tag::Utf8String => value.decode_as::<Utf8StringRef<'_>>().ok().map(|text| text.as_str().to_owned()),
-        Tag::PrintableString => value.decode_as::<PrintableStringRef<'_>>().ok().map(|text| text.as_str().to_owned()),
-        Tag::TeletexString => value.decode_as::<TeletexStringRef<'_>>().ok().map(|text| text.as_str().to_owned()),
-        _ => None,
+/// Checks that attributes are attributes, whatever they ask for: SEQUENCE { type, SET OF value }.
+fn check_attributes(attributes: &[u8]) -> Result<(), DerError> {
+    let mut reader = Reader::new(attributes);
+    while !reader.is_empty() {
+        let mut attribute = Reader::new(reader.expect(SEQUENCE)?);
+        attribute.expect(OBJECT_IDENTIFIER)?;
+        let mut values = Reader::new(attribute.expect(SET)?);
+        while !values.is_empty() {
+            values.value()?;
+        }
+        attribute.finish()?;
     }
+    Ok(())
+}
+
+/// The text of the only attribute of a type in a DER Name.
+fn only(subject: &[u8], oid: ObjectIdentifier) -> Result<Cow<'_, str>, NoText> {
+    let mut found = None;
+    let mut rdns = Reader::new(Value::only(subject).and_then(|name| name.of(SEQUENCE)).map_err(NoText::Malformed)?);
+    while !rdns.is_empty() {
+        let mut rdn = Reader::new(rdns.expect(SET).map_err(NoText::Malformed)?);
+        while !rdn.is_empty() {
+            let mut attribute = Reader::new(rdn.expect(SEQUENCE).map_err(NoText::Malformed)?);
+            let this = attribute.expect(OBJECT_IDENTIFIER).map_err(NoText::Malformed)? == oid.as_bytes();
+            let value = attribute.value().map_err(NoText::Malformed)?;
+            if this && found.replace(value).is_some() {
+                return Err(NoText::Several);
+            }
+        }
+    }
+    let value = found.ok_or(NoText::Absent)?;
+    text_of(value.tag, value.content).ok_or(NoText::NotText(value.tag))
 }

@@ -3,10 +3,9 @@
 
 use std::{fmt, time::Duration};
 
-use der::Decode;
 use jiff::Timestamp;
 
-use crate::{cert::Time, metrics};
+use crate::{asn1::DerError, metrics, x509::Certificate, x509_time::Time};
 
 /// How often the metrics are set.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -59,10 +58,9 @@ impl Watched {
     ///
     /// # Errors
     /// If it is not valid DER.
-    pub fn read(purpose: Purpose, certificate: &[u8]) -> Result<Self, String> {
-        let parsed = x509_cert::Certificate::from_der(certificate).map_err(|error| error.to_string())?;
-        let validity = parsed.tbs_certificate().validity();
-        Ok(Watched::new(purpose, Time::of(validity.not_before), Time::of(validity.not_after)))
+    pub fn read(purpose: Purpose, certificate: &[u8]) -> Result<Self, DerError> {
+        let certificate = Certificate::from_der(certificate)?;
+        Ok(Watched::new(purpose, certificate.not_before(), certificate.not_after()))
     }
 
     /// What it is for.

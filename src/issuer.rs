@@ -130,12 +130,11 @@ impl Issuance {
     pub async fn issue(&self, request: IssueRequest) -> Result<Issued, IssueError> {
         let started = Instant::now();
         check_device_id(&request.device)?;
+        if !request.order.is_empty() {
+            check_id("order", &request.order, LONGEST_ORDER_ID)?;
+        }
         let profile = self.profiles.get(&request.profile).ok_or(IssueError::ProfileUnknown(request.profile))?;
         csr::check_size(&request.csr)?;
-        if request.order.len() > LONGEST_ORDER_ID {
-            let shown = request.order.chars().take(LONGEST_ORDER_ID).chain(['…']).collect();
-            return Err(Refusal::OrderUnknown(shown).into());
-        }
         // From here on it costs: each station has its share, of each issuer and its HSM.
         let _turn = match self.shares.get(profile.issuer_at(Timestamp::now()).name()) {
             Some(share) => Some(share.turn(&request.station).await),

@@ -24,6 +24,7 @@
 //! line is in `src/main.rs` and `src/cli/`. `ARCHITECTURE.md` has the map on one page.
 
 mod asn1;
+pub mod ca;
 pub mod ceremony;
 pub mod cert;
 pub mod checkpoint;
@@ -44,7 +45,9 @@ pub mod ledger;
 pub mod lint;
 pub mod metrics;
 pub mod name;
+mod path;
 pub mod pattern;
+pub mod pem;
 pub mod policy;
 pub mod profile;
 pub mod quote;
@@ -56,6 +59,8 @@ pub mod show;
 pub mod signer;
 pub mod station;
 pub mod text_file;
+pub mod x509;
+pub mod x509_time;
 
 /// The gRPC protocol, generated from `proto/birthmark/v1/`; the definitions there are its manual.
 #[allow(missing_docs, unreachable_pub, clippy::all)]

@@ -12,7 +12,8 @@ use jiff::{SignedDuration, Timestamp};
 use rcgen::{CertificateParams, DnType, DnValue, KeyPair, RsaKeySize};
 
 use crate::{
-    cert::{self, IssuingCa},
+    ca::IssuingCa,
+    cert,
     config::{self, CsrSubject, KeyType, OrderPolicy},
     csr::{self, RefusedKeys},
     profile::{Applicant, Profile, ProfileError, Values},

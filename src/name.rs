@@ -2,12 +2,18 @@
 
 use const_oid::{ObjectIdentifier, db::rfc4519};
 
-use crate::asn1::{IA5_STRING, PRINTABLE_STRING, SEQUENCE, SET, UTF8_STRING, object_identifier, primitive, tlv};
+use crate::{
+    asn1::{IA5_STRING, Oid, PRINTABLE_STRING, SEQUENCE, SET, UTF8_STRING, object_identifier, primitive, tlv},
+    quote::shortened,
+};
 
 /// The Vendor ID in a Matter certificate (Matter Core Specification section 6.1.1).
 pub const MATTER_VENDOR_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.37244.2.1");
 /// The Product ID in a Matter certificate.
 pub const MATTER_PRODUCT_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.37244.2.2");
+
+/// The e-mail address in a subject (RFC 5280 section 4.1.2.6).
+pub const EMAIL_ADDRESS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.1");
 
 /// What values a type of attribute may have, and how they are encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,15 +22,17 @@ pub enum Syntax {
     Text(usize),
     /// PrintableString (RFC 5280 appendix A.1 demands it), up to so many characters.
     Printable(usize),
-    /// IA5String, up to so many characters.
-    Ascii(usize),
+    /// IA5String of one DNS label (RFC 4519 section 2.4).
+    Label,
+    /// IA5String of an e-mail address, up to so many characters.
+    Mailbox(usize),
     /// PrintableString of the two letters of ISO 3166.
     Country,
     /// UTF8String of 4 upper-case hex digits (Matter Core Specification section 6.2.2.2).
     Hex4,
 }
 
-use Syntax::{Ascii, Country, Hex4, Printable, Text};
+use Syntax::{Country, Hex4, Label, Mailbox, Printable, Text};
 
 /// The attribute types by the names that configuration files have for them; the lengths are those of RFC 5280 appendix
 /// A.1 and X.520 annex C, where they say any.
@@ -50,8 +58,8 @@ const TYPES: &[(&str, ObjectIdentifier, Syntax)] = &[
     ("businessCategory", rfc4519::BUSINESS_CATEGORY, Text(128)),
     ("organizationIdentifier", ObjectIdentifier::new_unwrap("2.5.4.97"), Text(64)),
     ("UID", rfc4519::UID, Text(256)),
-    ("DC", rfc4519::DC, Ascii(63)),
-    ("emailAddress", ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.1"), Ascii(255)),
+    ("DC", rfc4519::DC, Label),
+    ("emailAddress", EMAIL_ADDRESS, Mailbox(255)),
     ("VID", MATTER_VENDOR_ID, Hex4),
     ("PID", MATTER_PRODUCT_ID, Hex4),
 ];
@@ -60,7 +68,7 @@ const TYPES: &[(&str, ObjectIdentifier, Syntax)] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attribute {
     /// The attribute's type.
-    pub oid: ObjectIdentifier,
+    pub oid: Oid,
     /// What values it may have.
     pub syntax: Syntax,
     /// Its value, or a template of it.
@@ -73,23 +81,24 @@ impl Attribute {
     /// # Errors
     /// A sentence that says what was wrong and what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (name, value) = text
-            .split_once('=')
-            .ok_or_else(|| format!("\"{text}\" is not of the form TYPE=value, such as \"CN={{device_id}}\""))?;
+        let (name, value) = text.split_once('=').ok_or_else(|| {
+            format!("\"{}\" is not of the form TYPE=value, such as \"CN={{device_id}}\"", shortened(text))
+        })?;
         let (name, value) = (name.trim(), value.trim());
         let (oid, syntax) = match TYPES.iter().find(|(known, ..)| *known == name) {
-            Some((_, oid, syntax)) => (*oid, *syntax),
+            Some((_, oid, syntax)) => (Oid::from(*oid), *syntax),
             None => {
-                let oid = ObjectIdentifier::new(name).map_err(|_| {
+                let oid = name.parse::<Oid>().map_err(|_| {
                     let known: Vec<_> = TYPES.iter().map(|(name, ..)| *name).collect();
+                    let name = shortened(name);
                     format!("\"{name}\" is not a known attribute type; the types are {}, or an OID", known.join(", "))
                 })?;
-                let known = TYPES.iter().find(|(_, known, _)| *known == oid);
+                let known = TYPES.iter().find(|(_, known, _)| oid == *known);
                 (oid, known.map_or(Text(256), |(.., syntax)| *syntax))
             }
         };
         if value.is_empty() {
-            return Err(format!("\"{text}\" has no value"));
+            return Err(format!("\"{}\" has no value", shortened(text)));
         }
         Ok(Attribute { oid, syntax, value: value.to_owned() })
     }
@@ -100,9 +109,10 @@ impl Attribute {
     /// A sentence that names the attribute, the value, and what would be right.
     pub fn check(&self, value: &str) -> Result<(), String> {
         let name = self.type_name();
-        let wrong = |right: String| Err(format!("{name} \"{value}\" {right}"));
+        let wrong = |right: String| Err(format!("{name} \"{}\" {right}", shortened(value)));
         let longest = match self.syntax {
-            Text(longest) | Printable(longest) | Ascii(longest) => longest,
+            Text(longest) | Printable(longest) | Mailbox(longest) => longest,
+            Label => 63,
             Country if value.len() == 2 && value.bytes().all(|byte| byte.is_ascii_uppercase()) => 2,
             Country => return wrong("must be the two capital letters of ISO 3166, such as DE".into()),
             Hex4 if value.len() == 4 && value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F')) => 4,
@@ -117,7 +127,10 @@ impl Attribute {
             Printable(_) if !value.bytes().all(printable) => {
                 wrong("has characters that a PrintableString cannot hold; use A-Z a-z 0-9 ' ( ) + , - . / : = ?".into())
             }
-            Ascii(_) if !value.is_ascii() => wrong("must be ASCII".into()),
+            Label if !is_dns_label(value) => {
+                wrong("must be one label of a DNS name, such as example; write each label as a DC of its own".into())
+            }
+            Mailbox(_) if !is_mailbox(value) => wrong("must be an e-mail address, such as iot@example.com".into()),
             _ if value.chars().any(char::is_control) => wrong("must not have control characters".into()),
             _ => Ok(()),
         }
@@ -133,11 +146,11 @@ impl Attribute {
         let tag = match self.syntax {
             Text(_) | Hex4 => UTF8_STRING,
             Printable(_) | Country => PRINTABLE_STRING,
-            Ascii(_) => IA5_STRING,
+            Label | Mailbox(_) => IA5_STRING,
         };
         tlv(out, SET, |out| {
             tlv(out, SEQUENCE, |out| {
-                object_identifier(out, self.oid);
+                object_identifier(out, &self.oid);
                 primitive(out, tag, value.as_bytes());
             });
         });
@@ -151,8 +164,32 @@ impl Attribute {
 }
 
 /// The short name of an attribute type, or its OID.
-pub fn type_name(oid: &ObjectIdentifier) -> String {
-    TYPES.iter().find(|(_, known, _)| known == oid).map_or_else(|| oid.to_string(), |(name, ..)| (*name).to_owned())
+pub fn type_name(oid: &Oid) -> String {
+    TYPES.iter().find(|(_, known, _)| oid == known).map_or_else(|| oid.to_string(), |(name, ..)| (*name).to_owned())
+}
+
+/// A label of the preferred name syntax (RFC 1034 section 3.5), which RFC 5280 demands.
+pub(crate) fn is_dns_label(label: &str) -> bool {
+    (1..=63).contains(&label.len())
+        && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+}
+
+/// Labels between dots.
+pub(crate) fn is_dns_name(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(is_dns_label)
+}
+
+/// An e-mail address (RFC 5321 section 4.1.2: Dot-string, at, Domain).
+pub(crate) fn is_mailbox(address: &str) -> bool {
+    let atom = |atom: &str| {
+        !atom.is_empty()
+            && atom.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte))
+    };
+    address
+        .rsplit_once('@')
+        .is_some_and(|(local, domain)| local.len() <= 64 && local.split('.').all(atom) && is_dns_name(domain))
 }
 
 #[cfg(test)]
@@ -173,6 +210,14 @@ mod tests {
             ("serialNumber=A_1", false),
             ("DC=example", true),
             ("DC=é", false),
+            ("DC=exa mple.com", false),
+            ("DC=example.com", false),
+            ("DC=-x", false),
+            ("emailAddress=iot+1@example.com", true),
+            ("emailAddress=not an address", false),
+            ("emailAddress=a@b@c", false),
+            ("emailAddress=a..b@example.com", false),
+            ("2.25.329800735698586629295641978511506172918=x", true),
             ("O=Möbel & Söhne", true),
             ("1.3.6.1.4.1.99999.1=x", true),
         ] {

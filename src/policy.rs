@@ -8,12 +8,15 @@ use jiff::Timestamp;
 use toml::Spanned;
 
 use crate::{
-    cert::{CaChain, IssuingCa, read_certificates},
+    ca::{CaChain, IssuingCa},
     config::{self, Config, ConfigError},
     csr::RefusedKeys,
     lint::{self, Severity},
+    path, pem,
     profile::Profile,
     signer::{Absent, SignatureAlgorithm},
+    x509::Certificate,
+    x509_time::Time,
 };
 
 /// The issuing CAs by name.
@@ -22,23 +25,27 @@ pub type Issuers = BTreeMap<String, Arc<IssuingCa>>;
 /// Reads an issuer's chain, and how it signs.
 ///
 /// # Errors
-/// What is wrong with the files, or that the key cannot sign so.
+/// What is wrong with the files, that what it issues would not be valid, or that the key cannot sign so.
 pub fn chain(
     config: &Config,
     name: &str,
     settings: &config::Issuer,
+    now: Timestamp,
 ) -> Result<(CaChain, SignatureAlgorithm), ConfigError> {
     let wrong = |span, message: String| config.error_at(span, &format!("issuers.{name}.chain"), message);
     let mut chain = Vec::new();
     for file in &settings.chain {
         let path = config.resolve(file.get_ref());
-        let certificates = read_certificates(&path);
-        let certificates =
-            certificates.map_err(|message| wrong(file.span(), format!("{}: {message}", path.display())))?;
-        chain.extend(certificates.iter().map(|certificate| certificate.to_vec()));
+        let certificates = pem::read_certificates(&path);
+        chain.extend(certificates.map_err(|error| wrong(file.span(), format!("{}: {error}", path.display())))?);
     }
     let span = settings.chain.first().map_or(0..0, Spanned::span);
-    let chain = CaChain::new(chain).map_err(|message| wrong(span.clone(), message))?;
+    let chain = CaChain::new(chain).map_err(|error| wrong(span.clone(), error.to_string()))?;
+    let life = chain.issuing().not_before..=chain.issuing().not_after;
+    // A profile that would move over to it outside of its life is told so with the line of the moment.
+    for moment in moments(config, name, now).filter(|moment| *moment == now || life.contains(&Time::from(*moment))) {
+        chain.check_validity(moment.into()).map_err(|error| wrong(span.clone(), error.to_string()))?;
+    }
     let algorithm = match &settings.signature {
         None => SignatureAlgorithm::for_key(chain.public_key()).map_err(|message| wrong(span, message))?,
         Some(signature) => {
@@ -51,13 +58,28 @@ pub fn chain(
     Ok((chain, algorithm))
 }
 
+/// From when on profiles issue with this issuer, as far as it is to come; nothing if all have moved over to others.
+fn moments<'a>(config: &'a Config, issuer: &'a str, now: Timestamp) -> impl Iterator<Item = Timestamp> + 'a {
+    config.profiles.values().flat_map(move |profile| {
+        let whole = profile.issuer.as_ref().filter(|name| name.get_ref() == issuer).map(|_| now);
+        let lines = profile.issuers.iter().enumerate().filter_map(move |(index, line)| {
+            let next = profile.issuers.get(index + 1).and_then(|next| next.get_ref().from.as_ref());
+            let replaced = next.is_some_and(|from| *from.get_ref() <= now);
+            let line = line.get_ref();
+            let from = line.from.as_ref().map_or(now, |from| (*from.get_ref()).max(now));
+            (line.name.get_ref() == issuer && !replaced).then_some(from)
+        });
+        whole.into_iter().chain(lines)
+    })
+}
+
 /// The issuers without their keys.
 ///
 /// # Errors
 /// Those of [`chain`].
-pub fn issuers_without_keys(config: &Config) -> Result<Issuers, ConfigError> {
+pub fn issuers_without_keys(config: &Config, now: Timestamp) -> Result<Issuers, ConfigError> {
     let issuers = config.issuers.iter().map(|(name, settings)| {
-        let (chain, algorithm) = chain(config, name, settings)?;
+        let (chain, algorithm) = chain(config, name, settings, now)?;
         Ok((name.clone(), Arc::new(IssuingCa::new(name, chain, Arc::new(Absent(algorithm))))))
     });
     issuers.collect()
@@ -103,4 +125,33 @@ pub fn refused_keys(config: &Config, issuers: &Issuers) -> Result<RefusedKeys, C
         refused.add_authority(issuer.public_key(), &format!("the issuing CA \"{}\" itself", issuer.name()));
     }
     Ok(refused)
+}
+
+/// Checks that no device's certificate passes for one of a station: that no CA of clients is above a CA of devices.
+///
+/// # Errors
+/// Which it is.
+pub fn check_client_ca(config: &Config, issuers: &Issuers) -> Result<(), ConfigError> {
+    let setting = &config.server.client_ca;
+    let wrong = |message: String| config.error_at(setting.span(), "server.client_ca", message);
+    let file = config.resolve(setting.get_ref());
+    let clients = pem::read_certificates(&file).map_err(|error| wrong(format!("{}: {error}", file.display())))?;
+    for client_ca in clients {
+        let client_ca = Certificate::from_der(&client_ca)
+            .map_err(|error| wrong(format!("{}: a certificate in it is not DER: {error}", file.display())))?;
+        for issuer in issuers.values() {
+            let chain = issuer.certificates().certificates();
+            let above =
+                chain.iter().any(|ca| ca.spki == client_ca.spki || path::check_issued_by(ca, &client_ca).is_ok());
+            if above {
+                return Err(wrong(format!(
+                    "\"{}\" is a CA of the issuer \"{}\", so every device could connect as a station; clients need a CA \
+                     of their own, which issues no devices",
+                    client_ca.subject(),
+                    issuer.name()
+                )));
+            }
+        }
+    }
+    Ok(())
 }

@@ -11,6 +11,7 @@ mod preset;
 mod reader;
 mod subject;
 mod template;
+mod uri;
 mod validity;
 
 use std::{
@@ -35,14 +36,16 @@ use self::{
     validity::{End, Validity},
 };
 use crate::{
-    asn1::{OCTET_STRING, SEQUENCE, encoded_length, explicit, extension, primitive, tlv},
-    cert::IssuingCa,
+    asn1::{BIT_STRING, OCTET_STRING, SEQUENCE, encoded_length, explicit, extension, primitive, tlv},
+    ca::IssuingCa,
     config::{self, Config, ConfigError, CsrSubject, KeyType, OrderPolicy, Preset},
     csr::VerifiedCsr,
     ledger::Holder,
     pattern::{self, Pattern},
+    quote::shortened,
     serial::SerialNumber,
     signer::{KeyKind, PublicKey},
+    x509::Certificate,
 };
 
 /// How far certificates are back-dated, for devices and servers whose clock is behind.
@@ -140,6 +143,11 @@ impl Profile {
         }
         let subject = read_subject(&reader, &defaults)?;
         let alt_names = reader.each("subject_alt_names", &settings.subject_alt_names, AltName::parse)?;
+        if subject.email_addresses().any(|address| !alt_names.iter().any(|name| name.is_email(address))) {
+            let message = "has an emailAddress, which must be in subject_alt_names too, as \"email:…\" with the same text \
+                           (RFC 5280 section 4.1.2.6)";
+            return Err(reader.error("subject", message));
+        }
         let device_ids = match (&settings.device_id, defaults.device_id) {
             (Some(rule), _) => Some(DeviceIds::parse(rule.get_ref())),
             (None, rule) => rule.map(DeviceIds::parse),
@@ -225,11 +233,34 @@ impl Profile {
         self.validity.at(now, self.issuer_at(now)).map(drop)
     }
 
-    /// Checks that certificates can be made under an order: that it has the attributes that they show, and that those fit.
+    /// Checks that certificates can be made under an order: that it has the attributes that they show and no others, that
+    /// those fit, and that its stations may use the profile.
     ///
     /// # Errors
-    /// The first that is missing, or is not what its place in the certificate allows.
-    pub fn check_order(&self, order: &str, attributes: &BTreeMap<String, String>) -> Result<(), String> {
+    /// The first that is missing, that nothing uses, or that is not what its place in the certificate allows.
+    pub fn check_order(
+        &self,
+        order: &str,
+        attributes: &BTreeMap<String, String>,
+        stations: &[Pattern],
+    ) -> Result<(), String> {
+        if let Some(unused) = attributes.keys().find(|name| !self.order_attributes.contains(*name)) {
+            let used: Vec<_> = self.order_attributes.iter().map(String::as_str).collect();
+            let used = if used.is_empty() { "none".to_owned() } else { used.join(", ") };
+            let unused = shortened(unused);
+            return Err(format!("the profile \"{}\" uses no attribute \"{unused}\"; it uses {used}", self.name));
+        }
+        let anywhere = [Pattern::new("*")];
+        let allowed = if self.stations.is_empty() { &anywhere } else { self.stations.as_slice() };
+        if let Some(idle) = stations.iter().find(|idle| !allowed.iter().any(|allowed| allowed.shares_a_station(idle))) {
+            let allowed: Vec<_> = allowed.iter().map(Pattern::as_str).collect();
+            return Err(format!(
+                "no station <line>/<station> that may use the profile \"{}\" (those of {}) fits the order's \"{}\"",
+                self.name,
+                allowed.join(", "),
+                shortened(idle.as_str())
+            ));
+        }
         let (device, station, _) = self.sample();
         let values = Values { device: &device, order, station: &station, attributes };
         let mut unused = Vec::new();
@@ -287,10 +318,11 @@ impl Profile {
             CsrSubject::CnIsDeviceId => ("CN", csr.common_name()),
             CsrSubject::SerialNumberIsDeviceId => ("serialNumber", csr.serial_number()),
         };
-        if found == Some(device) {
-            return Ok(());
-        }
-        let found = found.map_or("it has none, or several".to_owned(), |found| format!("it is \"{found}\""));
+        let found = match found {
+            Ok(found) if found == device => return Ok(()),
+            Ok(found) => format!("it is \"{}\"", shortened(&found)),
+            Err(error) => error.to_string(),
+        };
         let message = format!("the {name} of the CSR's subject must be the device id \"{device}\"; {found}");
         Err(ProfileError::SubjectRefused(message))
     }
@@ -300,7 +332,7 @@ impl Profile {
     fn body(&self, line: &Line, key: &PublicKey, applicant: &Applicant<'_>) -> Result<Vec<u8>, ProfileError> {
         let Applicant { values, now } = applicant;
         let validity = self.validity.at(*now, &line.issuer).map_err(ProfileError::IssuerEnding)?;
-        let constant = if matches!(key.kind, KeyKind::Rsa { .. }) { &line.extensions_rsa } else { &line.extensions };
+        let constant = &line.extensions;
         let mut failed = Ok(());
         let mut body = Vec::with_capacity(line.head.len() + key.spki.len() + constant.len() + 512);
         body.extend_from_slice(&line.head);
@@ -320,6 +352,7 @@ impl Profile {
         });
         failed.map_err(ProfileError::SubjectRefused)?;
         self.check_length(body.len(), &line.issuer)?;
+        check_names(&body, &line.issuer)?;
         Ok(body)
     }
 
@@ -355,6 +388,28 @@ impl Approved {
     pub fn body(&self) -> &[u8] {
         &self.body
     }
+}
+
+/// Refuses a certificate whose names the issuer's chain does not allow (RFC 5280 section 4.2.1.10): device ids and orders'
+/// attributes decide about it. Most chains constrain none.
+fn check_names(body: &[u8], issuer: &IssuingCa) -> Result<(), ProfileError> {
+    if !issuer.certificates().constrains_names() {
+        return Ok(());
+    }
+    let mut unsigned = Vec::with_capacity(body.len() + 128);
+    tlv(&mut unsigned, SEQUENCE, |out| {
+        tlv(out, SEQUENCE, |out| {
+            out.extend_from_slice(&[0xa0, 3, 2, 1, 2, 2, 1, 1]); // version 3, and any serial number
+            out.extend_from_slice(body);
+        });
+        out.extend_from_slice(issuer.algorithm().identifier());
+        primitive(out, BIT_STRING, &[0]);
+    });
+    let certificate = Certificate::from_der(&unsigned)
+        .map_err(|error| ProfileError::SubjectRefused(format!("the certificate would be malformed: {error}")))?;
+    issuer.certificates().check_end_entity(&certificate).map_err(|error| {
+        ProfileError::SubjectRefused(format!("the certificate would not be valid below its issuer: {error}"))
+    })
 }
 
 fn read_subject(reader: &Reader<'_>, defaults: &Defaults) -> Result<Subject, ConfigError> {

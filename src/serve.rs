@@ -26,7 +26,7 @@ use tokio::{
 use toml::Spanned;
 
 use crate::{
-    cert::{self, IssuingCa},
+    ca::IssuingCa,
     checkpoint::Checkpoints,
     committer::Committer,
     config::{self, Config},
@@ -41,7 +41,7 @@ use crate::{
         LedgerError,
         embedded::{self, EmbeddedLedger, EmbeddedRecords, Settings},
     },
-    metrics,
+    metrics, pem,
     policy::{self, Issuers},
     profile::Profiles,
     readiness::{Part, Readiness},
@@ -153,6 +153,7 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let (pools, issuers) = open_issuers(config)?;
     let profiles = policy::profiles(config, &issuers, Timestamp::now())?;
     let refused_keys = policy::refused_keys(config, &issuers)?;
+    policy::check_client_ca(config, &issuers)?;
     let watched = watched(config, &issuers)?;
     let audit = open_audit(config, &issuers)?;
 
@@ -420,7 +421,7 @@ fn open_issuers(config: &Config) -> anyhow::Result<(Pools, Issuers)> {
     let mut pools = Vec::new();
     let mut issuers = Issuers::new();
     for (name, settings) in &config.issuers {
-        let (chain, algorithm) = policy::chain(config, name, settings)?;
+        let (chain, algorithm) = policy::chain(config, name, settings, Timestamp::now())?;
         let wrong_key = |message: String| config.error_at(settings.key.span(), &format!("issuers.{name}.key"), message);
         let uris = settings.key.get_ref().uris().iter().map(|uri| {
             let mut uri = KeyUri::parse(uri)?;
@@ -449,14 +450,9 @@ fn watched(config: &Config, issuers: &Issuers) -> anyhow::Result<Vec<Watched>> {
     let config::Server { certificate, client_ca, .. } = &config.server;
     let read = |path: &Path, purpose: Purpose, number: usize| {
         let path = config.resolve(path);
-        let read = cert::read_certificates(&path).and_then(|certificates| {
-            certificates
-                .iter()
-                .take(number)
-                .map(|der| Watched::read(purpose.clone(), der))
-                .collect::<Result<Vec<_>, _>>()
-        });
-        read.map_err(|message| anyhow!("{}: {message}", path.display()))
+        let certificates = pem::read_certificates(&path).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+        let watched = certificates.iter().take(number).map(|der| Watched::read(purpose.clone(), der));
+        watched.collect::<Result<Vec<_>, _>>().map_err(|error| anyhow!("{}: {error}", path.display()))
     };
     let issuers = issuers
         .values()

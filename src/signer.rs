@@ -3,6 +3,7 @@
 
 mod algorithm;
 mod fixed_key;
+mod verification;
 
 use std::{
     fmt,
@@ -18,10 +19,11 @@ use std::{
 use aws_lc_rs::signature::{ParsedPublicKey, UnparsedPublicKey};
 use const_oid::{ObjectIdentifier, db};
 use der::{Decode, Encode};
-use spki::SubjectPublicKeyInfoRef;
 
-pub use self::algorithm::{Sha2, SignatureAlgorithm, verification_algorithm};
+pub use self::algorithm::{Sha2, SignatureAlgorithm};
 use self::fixed_key::FixedKey;
+pub(crate) use self::verification::{VerifyError, verify};
+use crate::asn1::{BIT_STRING, DerError, OBJECT_IDENTIFIER, Reader, SEQUENCE, Value};
 
 /// The kind of a public key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,29 +95,36 @@ impl PublicKey {
     /// # Errors
     /// What is wrong with the encoding, or that the algorithm is not known.
     pub fn from_spki(spki: &[u8]) -> Result<Self, SpkiError> {
-        let malformed =
-            |what: &str, error: der::Error| SpkiError::Malformed(format!("the {what} is not valid DER: {error}"));
-        let parsed =
-            SubjectPublicKeyInfoRef::from_der(spki).map_err(|error| malformed("SubjectPublicKeyInfo", error))?;
-        let bits = parsed.subject_public_key.as_bytes();
-        let bits = bits.ok_or_else(|| SpkiError::Malformed("the public key's BIT STRING has unused bits".into()))?;
+        let (algorithm, parameters, bits) = read_spki(spki)
+            .map_err(|error| SpkiError::Malformed(format!("the SubjectPublicKeyInfo is not valid DER: {error}")))?;
         let unsupported = |what: String| Err(SpkiError::Unsupported(what));
-        let kind = match parsed.algorithm.oid {
-            db::rfc5912::ID_EC_PUBLIC_KEY => match parsed.algorithm.parameters_oid() {
-                Ok(db::rfc5912::SECP_256_R_1) => KeyKind::P256,
-                Ok(db::rfc5912::SECP_384_R_1) => KeyKind::P384,
-                Ok(db::rfc5912::SECP_521_R_1) => KeyKind::P521,
-                Ok(other) => return unsupported(format!("the elliptic curve {other}; use P-256, P-384 or P-521")),
-                Err(_) => return unsupported("an elliptic curve without a name; use P-256, P-384 or P-521".into()),
-            },
-            db::rfc8410::ID_ED_25519 => KeyKind::Ed25519,
-            db::rfc5912::RSA_ENCRYPTION => {
-                let key = RsaPublicKey::from_der(bits).map_err(|error| malformed("RSAPublicKey", error))?;
-                KeyKind::Rsa { bits: key.bits() }
+        let is = |known: ObjectIdentifier| algorithm == known.as_bytes();
+        let kind = if is(db::rfc5912::ID_EC_PUBLIC_KEY) {
+            let Some(curve) = parameters.filter(|value| value.tag == OBJECT_IDENTIFIER) else {
+                return unsupported("an elliptic curve without a name; use P-256, P-384 or P-521".into());
+            };
+            let known = [
+                (db::rfc5912::SECP_256_R_1, KeyKind::P256),
+                (db::rfc5912::SECP_384_R_1, KeyKind::P384),
+                (db::rfc5912::SECP_521_R_1, KeyKind::P521),
+            ];
+            match known.iter().find(|(oid, _)| curve.content == oid.as_bytes()) {
+                Some((_, kind)) => *kind,
+                None => {
+                    let curve = verification::name_of(curve.content);
+                    return unsupported(format!("the elliptic curve {curve}; use P-256, P-384 or P-521"));
+                }
             }
-            other => {
-                return unsupported(format!("the key algorithm {other}; use P-256, P-384, P-521, Ed25519 or RSA"));
-            }
+        } else if is(db::rfc8410::ID_ED_25519) {
+            KeyKind::Ed25519
+        } else if is(db::rfc5912::RSA_ENCRYPTION) {
+            let key = RsaPublicKey::from_der(bits);
+            let key =
+                key.map_err(|error| SpkiError::Malformed(format!("the RSAPublicKey is not valid DER: {error}")))?;
+            KeyKind::Rsa { bits: key.bits() }
+        } else {
+            let algorithm = verification::name_of(algorithm);
+            return unsupported(format!("the key algorithm {algorithm}; use P-256, P-384, P-521, Ed25519 or RSA"));
         };
         Ok(PublicKey { kind, spki: spki.to_vec(), bits: bits.to_vec() })
     }
@@ -137,6 +146,21 @@ impl PublicKey {
     pub fn verifies(&self, algorithm: SignatureAlgorithm, message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(algorithm.verification(), &self.bits).verify(message, signature).is_ok()
     }
+}
+
+/// The algorithm's OID, its parameters, and the octets of the key.
+fn read_spki(spki: &[u8]) -> Result<(&[u8], Option<Value<'_>>, &[u8]), DerError> {
+    let mut reader = Reader::new(Value::only(spki)?.of(SEQUENCE)?);
+    let mut algorithm = Reader::new(reader.expect(SEQUENCE)?);
+    let bits = match reader.expect(BIT_STRING)?.split_first() {
+        Some((0, bits)) => bits,
+        _ => return Err(DerError::Content("BIT STRING: a key has whole octets")),
+    };
+    reader.finish()?;
+    let oid = algorithm.expect(OBJECT_IDENTIFIER)?;
+    let parameters = if algorithm.is_empty() { None } else { Some(algorithm.value()?) };
+    algorithm.finish()?;
+    Ok((oid, parameters, bits))
 }
 
 /// A public key that is ready to verify many signatures of one algorithm.

@@ -3,124 +3,96 @@
 //! Device certificates are not made here: they have a writer of their own.
 
 use std::{
-    fs,
     path::Path,
     time::{Duration, SystemTime},
 };
 
-use aws_lc_rs::signature::UnparsedPublicKey;
-use der::{Decode, Encode, referenced::OwnedToRef};
 use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, Issuer, KeyIdMethod, PublicKeyData};
-use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 
 use super::file::End;
 use crate::{
-    cert::Time,
+    ca::CaChain,
     hsm::{Key, RcgenKey},
-    name::{Attribute, Syntax},
-    signer::{PublicKey, verification_algorithm},
+    name::{Attribute, EMAIL_ADDRESS, Syntax},
+    path,
+    pem::{self, ReadError},
+    signer::PublicKey,
+    x509::{self, Name},
+    x509_time::Time,
 };
 
 /// How far back a new certificate's notBefore lies, for devices and stations whose clock is behind.
 const BACK_DATED: Duration = Duration::from_secs(3600);
 
 /// A certificate that was read and understood.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Certificate {
-    pub(crate) der: Vec<u8>,
     pub(crate) key: PublicKey,
     pub(crate) not_before: SystemTime,
     pub(crate) not_after: SystemTime,
-    /// CA:TRUE, with the path length if there is one.
-    pub(crate) ca: Option<Option<u8>>,
-    /// keyCertSign; `None` without a keyUsage extension.
-    signs_certificates: Option<bool>,
-    parsed: x509_cert::Certificate,
+    parsed: x509::Certificate,
 }
 
 impl Certificate {
     /// Reads a PEM file that holds exactly one certificate.
     pub(crate) fn read(path: &Path) -> Result<Self, String> {
-        let text = fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        let blocks = pem::parse_many(text).map_err(|error| format!("{} is not PEM: {error}", path.display()))?;
-        match &blocks[..] {
-            [block] if block.tag() == "CERTIFICATE" => {
-                Certificate::from_der(block.contents()).map_err(|error| format!("{}: {error}", path.display()))
-            }
-            [block] => Err(format!("{} holds a {}, not a CERTIFICATE", path.display(), block.tag())),
-            blocks => {
-                Err(format!("{} holds {} PEM blocks; it must hold one certificate", path.display(), blocks.len()))
-            }
-        }
+        let der = pem::read_certificate(path).map_err(|error| match error {
+            ReadError::File(error) => format!("cannot read {}: {error}", path.display()),
+            error => format!("{}: {error}", path.display()),
+        })?;
+        Certificate::from_der(&der).map_err(|error| format!("{}: {error}", path.display()))
     }
 
     pub(crate) fn from_der(der: &[u8]) -> Result<Self, String> {
-        let malformed = |error: der::Error| format!("the certificate is not valid DER: {error}");
-        let parsed = x509_cert::Certificate::from_der(der).map_err(malformed)?;
-        let tbs = parsed.tbs_certificate();
-        let key = PublicKey::from_spki(&tbs.subject_public_key_info().to_der().map_err(malformed)?)?;
-        let constraints = tbs.get_extension::<BasicConstraints>().map_err(malformed)?;
-        let usage = tbs.get_extension::<KeyUsage>().map_err(malformed)?;
+        let parsed =
+            x509::Certificate::from_der(der).map_err(|error| format!("the certificate is not valid DER: {error}"))?;
         Ok(Certificate {
-            der: der.to_vec(),
-            key,
-            not_before: tbs.validity().not_before.to_system_time(),
-            not_after: tbs.validity().not_after.to_system_time(),
-            ca: constraints.filter(|(_, value)| value.ca).map(|(_, value)| value.path_len_constraint),
-            signs_certificates: usage.map(|(_, usage)| usage.key_cert_sign()),
+            key: parsed.public_key()?,
+            not_before: parsed.not_before.into(),
+            not_after: parsed.not_after.into(),
             parsed,
         })
     }
 
+    pub(crate) fn der(&self) -> &[u8] {
+        self.parsed.der()
+    }
+
+    pub(crate) fn parsed(&self) -> &x509::Certificate {
+        &self.parsed
+    }
+
     pub(crate) fn pem(&self) -> String {
-        pem::encode_config(
-            &pem::Pem::new("CERTIFICATE", &self.der[..]),
-            pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF),
+        ::pem::encode_config(
+            &::pem::Pem::new("CERTIFICATE", self.der()),
+            ::pem::EncodeConfig::new().set_line_ending(::pem::LineEnding::LF),
         )
     }
 
     /// The serial number's octets in hexadecimal.
     pub(crate) fn serial(&self) -> String {
-        hex::encode(self.parsed.tbs_certificate().serial_number().as_bytes())
+        hex::encode(&self.parsed.serial_number)
     }
 
-    /// The subject as RFC 4514 writes it (the last attribute first).
-    pub(crate) fn subject(&self) -> String {
-        self.parsed.tbs_certificate().subject().to_string()
+    /// The subject, in the order of the certificate.
+    pub(crate) fn subject(&self) -> &Name {
+        self.parsed.subject()
+    }
+
+    /// The most CAs that may follow it in a chain; no limit if `None`.
+    pub(crate) fn path_length(&self) -> Option<u64> {
+        self.parsed.basic_constraints().ok().flatten().and_then(|constraints| constraints.path_length)
     }
 
     /// Checks that it may issue certificates at all, and now.
     pub(crate) fn must_be_ca(&self, now: SystemTime) -> Result<(), String> {
-        if self.ca.is_none() {
-            return Err("it is not a CA certificate (no basicConstraints with CA:TRUE)".into());
-        }
-        match self.signs_certificates {
-            Some(true) => {}
-            Some(false) => return Err("its keyUsage does not have keyCertSign".into()),
-            None => return Err("it has no keyUsage extension with keyCertSign".into()),
-        }
-        if now < self.not_before {
-            return Err(format!("it is not valid before {}", date(self.not_before)));
-        }
-        if now > self.not_after {
-            return Err(format!("it ended on {}", date(self.not_after)));
-        }
-        Ok(())
+        let chain = CaChain::from_certificates(vec![self.parsed.clone()]).map_err(|error| error.to_string())?;
+        chain.check_validity(now.into()).map_err(|error| error.to_string())
     }
 
     /// Checks names and signature: that this certificate issued `other`.
     pub(crate) fn must_have_issued(&self, other: &Certificate) -> Result<(), String> {
-        let (issuer, subject) = (other.parsed.tbs_certificate().issuer(), self.parsed.tbs_certificate().subject());
-        if issuer.to_der().ok() != subject.to_der().ok() {
-            return Err(format!("its issuer is \"{issuer}\", not \"{subject}\""));
-        }
-        let algorithm = verification_algorithm(self.key.kind, &other.parsed.signature_algorithm().owned_to_ref())
-            .map_err(|reason| format!("it has {reason}"))?;
-        let message = other.parsed.tbs_certificate().to_der().map_err(|error| error.to_string())?;
-        let signature = other.parsed.signature().as_bytes().unwrap_or_default();
-        UnparsedPublicKey::new(algorithm, &self.key.bits)
-            .verify(&message, signature)
-            .map_err(|_| format!("its signature was not made by the key of \"{subject}\""))
+        path::check_issued_by(&other.parsed, &self.parsed).map_err(|fault| fault.to_string())
     }
 
     /// Checks that rcgen, which rebuilds names from their parts, would write this one's subject as an issuer unchanged.
@@ -128,17 +100,18 @@ impl Certificate {
         let try_out = || -> Result<Certificate, String> {
             let failed = |error: rcgen::Error| error.to_string();
             let key = rcgen::KeyPair::generate().map_err(failed)?;
-            let issuer = Issuer::from_ca_cert_der(&self.der[..].into(), &key).map_err(failed)?;
+            let issuer = Issuer::from_ca_cert_der(&self.der().into(), &key).map_err(failed)?;
             let probe = CertificateParams::default().signed_by(&key, &issuer).map_err(failed)?;
             Certificate::from_der(probe.der())
         };
-        let subject = self.parsed.tbs_certificate().subject();
-        let same = try_out().is_ok_and(|probe| probe.parsed.tbs_certificate().issuer().to_der() == subject.to_der());
-        if same {
-            Ok(())
-        } else {
-            Err(format!("its subject \"{subject}\" has an attribute twice, or two in one RDN, which is not supported"))
+        let subject = self.subject();
+        if try_out().is_ok_and(|probe| probe.parsed.issuer.as_der() == subject.as_der()) {
+            return Ok(());
         }
+        Err(format!(
+            "its subject \"{subject}\" has an attribute twice, two in one RDN, or an encoding that would not be kept, which \
+             is not supported"
+        ))
     }
 }
 
@@ -157,7 +130,7 @@ impl CaKey {
         parameters: &CertificateParams,
         subject_key: &impl PublicKeyData,
     ) -> Result<Certificate, String> {
-        let ca = (&issuer.der[..]).into();
+        let ca = issuer.der().into();
         let made = match self {
             CaKey::Hsm(key) => {
                 let key = RcgenKey::new(key);
@@ -238,19 +211,36 @@ pub(crate) fn distinguished_name(attributes: &[Attribute]) -> Result<Distinguish
     for attribute in attributes {
         // Refuses what is too long or has a character that its string type lacks.
         attribute.check(&attribute.value)?;
-        let kind = DnType::CustomDnType(attribute.oid.arcs().map(u64::from).collect());
+        let arcs = attribute.oid.arcs().unwrap_or_default().into_iter().map(u64::try_from).collect::<Result<_, _>>();
+        let arcs =
+            arcs.map_err(|_| format!("the attribute type {} has an arc above 64 bits", attribute.type_name()))?;
+        let kind = DnType::CustomDnType(arcs);
         if name.get(&kind).is_some() {
             return Err(format!("the attribute {} is there twice", attribute.type_name()));
+        }
+        if attribute.oid == EMAIL_ADDRESS {
+            let reason =
+                "RFC 5280 section 4.1.2.6 wants e-mail addresses in a subjectAltName, which a CA here does not have";
+            return Err(format!("emailAddress does not belong into the subject of a CA: {reason}; leave it out"));
         }
         let (text, refused) = (attribute.value.as_str(), |error: rcgen::Error| error.to_string());
         let value = match attribute.syntax {
             Syntax::Printable(_) | Syntax::Country => DnValue::PrintableString(text.try_into().map_err(refused)?),
-            Syntax::Ascii(_) => DnValue::Ia5String(text.try_into().map_err(refused)?),
+            Syntax::Label | Syntax::Mailbox(_) => DnValue::Ia5String(text.try_into().map_err(refused)?),
             Syntax::Text(_) | Syntax::Hex4 => DnValue::Utf8String(text.to_owned()),
         };
         name.push(kind, value);
     }
     if attributes.is_empty() { Err("the subject is empty".into()) } else { Ok(name) }
+}
+
+/// A path length in words.
+pub(crate) fn cas_below(path_length: Option<u64>) -> String {
+    match path_length {
+        None => "any number of CAs below it".to_owned(),
+        Some(0) => "no CA below it".to_owned(),
+        Some(length) => format!("up to {length} CAs below it in a chain"),
+    }
 }
 
 /// The day, in UTC, as messages show it.

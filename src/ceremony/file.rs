@@ -13,11 +13,11 @@ use toml::Spanned;
 
 use super::certificate::distinguished_name;
 use crate::{
-    cert::Time,
     config::{ConfigError, KeyType, Source},
     hsm::TokenUri,
     name::Attribute,
     signer::KeyKind,
+    x509_time::Time,
 };
 
 /// A ceremony file that was read and understood; nothing outside of it was looked at.
@@ -50,9 +50,23 @@ pub(crate) enum Action {
     /// A new key and a PKCS#10 request.
     Request { kind: KeyKind, subject: Vec<Attribute>, request: Place },
     /// A certificate that an offline root made of a request.
-    Import { signed: Place, root: Place, certificate: Place },
+    Import(Box<Import>),
     /// A new key that signs checkpoints of the ledger, and its public half in a file.
     AuditKey { kind: KeyKind, public_key: Place },
+}
+
+/// What an offline root made, and where it goes.
+#[derive(Debug)]
+pub(crate) struct Import {
+    pub(crate) signed: Place,
+    pub(crate) root: Place,
+    pub(crate) certificate: Place,
+    /// Where the root's certificate goes beside it.
+    pub(crate) root_certificate: Option<Place>,
+    /// What was asked for, as far as it is told.
+    pub(crate) request: Option<Place>,
+    pub(crate) path_length: u8,
+    pub(crate) end: Option<End>,
 }
 
 /// A CA that a step makes.
@@ -156,6 +170,7 @@ struct RawStep {
     request: Option<Spanned<PathBuf>>,
     signed: Option<Spanned<PathBuf>>,
     root: Option<Spanned<PathBuf>>,
+    root_certificate: Option<Spanned<PathBuf>>,
     public_key: Option<Spanned<PathBuf>>,
 }
 
@@ -219,13 +234,17 @@ impl StepReader<'_> {
                 ("request", Action::Request { kind: self.kind()?, subject: self.subject()?, request })
             }
             "import" => {
-                self.allow(&["signed", "root", "certificate"])?;
-                let signed = self.place("signed", &self.raw.signed)?;
-                let root = self.place("root", &self.raw.root)?;
-                (
-                    "import",
-                    Action::Import { signed, root, certificate: self.place("certificate", &self.raw.certificate)? },
-                )
+                self.allow(&[
+                    "signed",
+                    "root",
+                    "certificate",
+                    "root_certificate",
+                    "request",
+                    "path_length",
+                    "days",
+                    "not_after",
+                ])?;
+                ("import", Action::Import(Box::new(self.import()?)))
             }
             "audit-key" => {
                 self.allow(&["key_type", "public_key"])?;
@@ -260,6 +279,7 @@ impl StepReader<'_> {
             ("request", raw.request.as_ref().map(Spanned::span)),
             ("signed", raw.signed.as_ref().map(Spanned::span)),
             ("root", raw.root.as_ref().map(Spanned::span)),
+            ("root_certificate", raw.root_certificate.as_ref().map(Spanned::span)),
             ("public_key", raw.public_key.as_ref().map(Spanned::span)),
         ];
         for (name, span) in present {
@@ -291,6 +311,19 @@ impl StepReader<'_> {
             end: self.end()?,
             path_length: self.raw.path_length.as_ref().map(|length| *length.get_ref()).or(default_path_length),
             certificate: self.place("certificate", &self.raw.certificate)?,
+        })
+    }
+
+    fn import(&self) -> Result<Import, ConfigError> {
+        let told = self.raw.days.is_some() || self.raw.not_after.is_some();
+        Ok(Import {
+            signed: self.place("signed", &self.raw.signed)?,
+            root: self.place("root", &self.raw.root)?,
+            certificate: self.place("certificate", &self.raw.certificate)?,
+            root_certificate: self.raw.root_certificate.as_ref().map(|written| place(self.source, written)),
+            request: self.raw.request.as_ref().map(|written| place(self.source, written)),
+            path_length: self.raw.path_length.as_ref().map_or(0, |length| *length.get_ref()),
+            end: told.then(|| self.end()).transpose()?.map(Spanned::into_inner),
         })
     }
 

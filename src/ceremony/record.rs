@@ -47,6 +47,12 @@ pub struct StepRecord {
     /// The file with the public half of the key that it made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_key: Option<Output>,
+    /// The certificate of the root that issued what was imported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_certificate: Option<CertificateRecord>,
+    /// How what was imported differs from what was requested.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<String>,
 }
 
 /// A key of the token.
@@ -72,7 +78,7 @@ pub struct CertificateRecord {
     pub fingerprint_sha256: String,
     /// Its serial number.
     pub serial: String,
-    /// Its subject, as RFC 4514 writes it.
+    /// Its subject, in the order of the certificate.
     pub subject: String,
     /// When it ends.
     pub not_after: String,
@@ -102,9 +108,9 @@ impl CertificateRecord {
     pub(super) fn of(certificate: &Certificate, place: &Place) -> Self {
         CertificateRecord {
             file: Output::of(place.path.clone(), certificate.pem().as_bytes()),
-            fingerprint_sha256: hex::encode(sha256(&certificate.der)),
+            fingerprint_sha256: hex::encode(sha256(certificate.der())),
             serial: certificate.serial(),
-            subject: certificate.subject(),
+            subject: certificate.subject().to_string(),
             not_after: rfc3339(certificate.not_after),
         }
     }

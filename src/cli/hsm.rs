@@ -7,14 +7,14 @@ use std::{
 
 use anyhow::Context;
 use birthmark::{
-    cert::CaChain,
+    ca::CaChain,
     client::{Connection, Failure},
     config::Config,
     hsm::{KeyUri, Outcome, check},
+    pem,
     proto::{HsmToken, RetryHsmRequest, admin_client::AdminClient},
 };
 use clap::Subcommand;
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::json;
 
 use super::{block_on, environment, print, print_json, table};
@@ -137,6 +137,8 @@ fn run_check(args: CheckArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn read(path: &Path) -> anyhow::Result<CaChain> {
-    let certificate = CertificateDer::from_pem_file(path).with_context(|| format!("cannot read {}", path.display()))?;
-    CaChain::new(vec![certificate.to_vec()]).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+    let certificate = pem::read_certificates(path).with_context(|| format!("cannot read {}", path.display()))?;
+    // Of a whole chain the first is the issuing CA.
+    let certificate = certificate.into_iter().take(1).collect();
+    CaChain::new(certificate).with_context(|| path.display().to_string())
 }

@@ -19,9 +19,9 @@ use birthmark::{
         entry::Event,
         journal::{Scan, ScannedFrame, TornEnd, Trust, Verified, verify},
     },
+    pem,
     serial::SerialNumber,
     signer::PublicKey,
-    text_file,
 };
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -169,11 +169,8 @@ fn end(torn: Option<&TornEnd>) -> ExitCode {
 
 fn trust(args: &VerifyArgs, folder: &Path) -> anyhow::Result<Trust> {
     let read_key = |path: &PathBuf| {
-        let key = text_file::read(path, text_file::LONGEST).map_err(anyhow::Error::from);
-        let key = key.and_then(|text| Ok(pem::parse(text)?)).and_then(|pem| {
-            anyhow::ensure!(pem.tag() == "PUBLIC KEY", "it is a {}, not a PUBLIC KEY", pem.tag());
-            Ok(PublicKey::from_spki(pem.contents())?)
-        });
+        let key = pem::read_public_key(path).map_err(anyhow::Error::from);
+        let key = key.and_then(|key| Ok(PublicKey::from_spki(&key)?));
         key.with_context(|| format!("cannot read a public key from {}", path.display()))
     };
     let keys = args.trusted_key.iter().map(read_key).collect::<anyhow::Result<Vec<_>>>()?;

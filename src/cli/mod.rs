@@ -76,9 +76,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cause_that_was_told_is_not_told_again() {
-        let error = anyhow::anyhow!("os error 2").context("no file x: os error 2").context("cannot start");
-        assert_eq!(sentence(&error), "cannot start: no file x: os error 2");
+    fn sentence_tells_each_cause_once() {
+        let told = anyhow::anyhow!("no such file").context("cannot read x: no such file; create it").context("step 1");
+        assert_eq!(sentence(&told), "step 1: cannot read x: no such file; create it");
     }
 
     #[test]

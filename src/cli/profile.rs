@@ -64,9 +64,9 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         issuer::check_id("--device", device, 128)?;
     }
     let config = Config::load(&args.config)?;
-    let issuers = policy::issuers_without_keys(&config)?;
-    policy::refused_keys(&config, &issuers)?;
     let now = Timestamp::now();
+    let issuers = policy::issuers_without_keys(&config, now)?;
+    policy::refused_keys(&config, &issuers)?;
     let mut checked = Vec::new();
     for (name, settings) in &config.profiles {
         if args.profile.as_ref().is_none_or(|wanted| wanted == name) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::CsrError;
-use crate::signer::PublicKey;
+use crate::{quote::shortened, signer::PublicKey, text_file};
 
 /// Keys known by the SHA-256 of their DER SubjectPublicKeyInfo.
 #[derive(Debug, Default)]
@@ -22,7 +22,8 @@ impl RefusedKeys {
     /// # Errors
     /// A sentence that names the line.
     pub fn read(&mut self, path: &Path) -> Result<(), String> {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let text = text_file::read(path, text_file::LONGEST);
+        let text = text.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         for (index, line) in text.lines().enumerate() {
             let hash = line.split('#').next().unwrap_or_default().trim();
             if hash.is_empty() {
@@ -30,7 +31,7 @@ impl RefusedKeys {
             }
             let mut octets = [0; 32];
             hex::decode_to_slice(hash, &mut octets).map_err(|_| {
-                format!("{}:{}: \"{hash}\" is not a SHA-256 in 64 hex digits", path.display(), index + 1)
+                format!("{}:{}: \"{}\" is not a SHA-256 in 64 hex digits", path.display(), index + 1, shortened(hash))
             })?;
             self.blocked.insert(octets);
         }

@@ -32,6 +32,9 @@ const ATTRIBUTES: usize = 32;
 const ATTRIBUTE_NAME: usize = 32;
 const ATTRIBUTE_VALUE: usize = 256;
 
+/// The longest pattern of stations: a station's name has up to 129 characters.
+const STATION_PATTERN: usize = 256;
+
 /// The longest reason of a scrap, in characters.
 const SCRAP_REASON: usize = 256;
 
@@ -72,7 +75,16 @@ impl Service {
         let Some(profile) = self.profiles.get(&terms.profile) else {
             return Err(IssueError::ProfileUnknown(terms.profile));
         };
-        profile.check_order(&terms.id, &terms.attributes).map_err(IssueError::RequestInvalid)?;
+        if let Some(pattern) = terms.stations.iter().find(|pattern| pattern.len() > STATION_PATTERN) {
+            let message = format!(
+                "a pattern of stations has {} characters; at most {STATION_PATTERN} are allowed",
+                pattern.len()
+            );
+            return Err(IssueError::RequestInvalid(message));
+        }
+        let attributes = check_attributes(terms.attributes)?;
+        let stations: Vec<_> = terms.stations.into_iter().map(Pattern::new).collect();
+        profile.check_order(&terms.id, &attributes, &stations).map_err(IssueError::RequestInvalid)?;
         if terms.quantity == 0 {
             return Err(IssueError::RequestInvalid("quantity must be at least 1".into()));
         }
@@ -83,14 +95,17 @@ impl Service {
         {
             return Err(IssueError::RequestInvalid(format!("not_after {until} must be later than not_before {from}")));
         }
+        if let Some(until) = not_after.filter(|until| *until <= Timestamp::now()) {
+            return Err(IssueError::RequestInvalid(format!("not_after {until} is past: nothing could be issued")));
+        }
         Ok(OrderTerms {
             id: terms.id,
             profile: terms.profile,
             quantity: terms.quantity,
             not_before,
             not_after,
-            stations: terms.stations.into_iter().map(Pattern::new).collect(),
-            attributes: check_attributes(terms.attributes)?,
+            stations,
+            attributes,
         })
     }
 }

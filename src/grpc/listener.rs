@@ -19,7 +19,10 @@ use std::{
 
 use rustls::{
     RootCertStore, ServerConfig,
-    pki_types::{PrivateKeyDer, pem::PemObject},
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{Error as PemError, PemObject},
+    },
     server::WebPkiClientVerifier,
 };
 use tokio::{
@@ -35,8 +38,8 @@ use zeroize::Zeroizing;
 
 use super::peer::Peer;
 use crate::{
-    cert,
     connections::{Activity, Limits, Reason, Seat, Seats, source},
+    pem,
     text_file::{self, TextError},
 };
 
@@ -94,13 +97,17 @@ pub fn tls(certificate: &Path, key: &Path, client_ca: &Path) -> Result<Arc<Serve
     let of_client_ca = of(Setting::ClientCa, client_ca);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
-    for root in cert::read_certificates(client_ca).map_err(&of_client_ca)? {
+    let read = |path: &Path| match pem::read_certificates(path) {
+        Ok(certificates) => Ok(certificates.into_iter().map(CertificateDer::from).collect::<Vec<_>>()),
+        Err(error) => Err(format!("cannot read the certificates: {error}")),
+    };
+    for root in read(client_ca).map_err(&of_client_ca)? {
         roots.add(root).map_err(|error| of_client_ca(format!("not a CA certificate: {error}")))?;
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .build()
         .map_err(|error| of_client_ca(error.to_string()))?;
-    let chain = cert::read_certificates(certificate).map_err(of(Setting::Certificate, certificate))?;
+    let chain = read(certificate).map_err(of(Setting::Certificate, certificate))?;
     let private_key = read_private_key(key).map_err(of(Setting::Key, key))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -132,7 +139,15 @@ fn read_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let octets = Zeroizing::new(text_file::read_octets(file, KEY_FILE).map_err(failed)?);
     let text = text_file::decode(&octets).map_err(|error| failed(error.into()))?;
     PrivateKeyDer::from_pem_slice(text.as_bytes())
-        .map_err(|error| format!("cannot read the private key: {}", cert::describe_pem_error(&error)))
+        .map_err(|error| format!("cannot read the private key: {}", describe_pem_error(&error)))
+}
+
+/// What is wrong with the PEM of the key, without the file's name.
+fn describe_pem_error(error: &PemError) -> String {
+    match error {
+        PemError::NoItemsFound => "there is none in it".into(),
+        error => error.to_string(),
+    }
 }
 
 /// Binds the Unix socket, for its owner and group only. A socket that a dead daemon left behind is replaced.

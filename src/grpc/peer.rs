@@ -1,20 +1,24 @@
 //! Who is at the other end: the role and name in the client certificate's URI SAN, or a local user on the socket.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use der::Decode;
 use jiff::Timestamp;
 use tonic::{Request, Status, codegen::http};
-use x509_cert::{
-    Certificate,
-    ext::pkix::{SubjectAltName, name::GeneralName},
-};
 
 use super::{
     limits::{Admission, PeerLimits},
     status,
 };
-use crate::{connections::Activity, issuer::IssueError, ledger::Actor};
+use crate::{
+    connections::Activity,
+    issuer::IssueError,
+    ledger::Actor,
+    x509::{Certificate, GeneralName},
+};
 
 /// What a peer may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,16 +58,12 @@ impl Peer {
     /// The holder of a client certificate that the TLS handshake has verified.
     pub fn from_certificate(der: &[u8]) -> Peer {
         let Ok(certificate) = Certificate::from_der(der) else { return Peer::new(None, None) };
-        let tbs = certificate.tbs_certificate();
-        let expires = Timestamp::try_from(tbs.validity().not_after.to_system_time()).ok();
-        let names = match tbs.get_extension::<SubjectAltName>() {
-            Ok(Some((_, SubjectAltName(names)))) => names,
-            _ => Vec::new(),
-        };
+        let expires = Timestamp::try_from(SystemTime::from(certificate.not_after())).ok();
+        let names = certificate.subject_alt_names().unwrap_or_default();
         let identities: Vec<_> = names
             .iter()
             .filter_map(|name| match name {
-                GeneralName::UniformResourceIdentifier(uri) => parse_urn(uri.as_str()),
+                GeneralName::Uri(uri) => parse_urn(uri),
                 _ => None,
             })
             .collect();
@@ -220,5 +220,17 @@ mod tests {
             let parsed = parse_urn(uri);
             assert_eq!(parsed.as_ref().map(|(role, name)| (*role, name.as_str())), expected, "{uri}");
         }
+    }
+
+    /// TLS lets it in, so that it must not be told that it has no URI SAN.
+    #[test]
+    fn certificate_with_a_long_serial_number_has_its_role() {
+        let mut params = rcgen::CertificateParams::default();
+        params.serial_number = Some(vec![0x31; 30].into());
+        params.subject_alt_names = vec![rcgen::SanType::URI("urn:birthmark:station:line1/t3".try_into().unwrap())];
+        let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let peer = Peer::from_certificate(certificate.der());
+        assert_eq!(peer.to_string(), "station:line1/t3");
+        assert!(peer.require(&[Role::Station]).is_ok());
     }
 }

@@ -35,7 +35,8 @@ impl Cause {
             IssueError::ProfileUnknown(_) => (Code::NotFound, "PROFILE_UNKNOWN"),
             IssueError::Csr(error) => match error {
                 CsrError::Malformed(_) => (Code::InvalidArgument, "CSR_MALFORMED"),
-                CsrError::ProofOfPossession => (Code::InvalidArgument, "POP_INVALID"),
+                CsrError::ProofOfPossession | CsrError::SignatureEncoding(_) => (Code::InvalidArgument, "POP_INVALID"),
+                CsrError::SignatureUnsupported(_) => (Code::InvalidArgument, "CSR_SIGNATURE_UNSUPPORTED"),
                 CsrError::KeyWeak(_) => (Code::InvalidArgument, "KEY_WEAK"),
                 CsrError::KeyUnsupported(_) => (Code::InvalidArgument, "KEY_UNSUPPORTED"),
             },

@@ -1,26 +1,30 @@
 //! The rules that a certificate is held against: RFC 5280's for all, and those of its preset.
 
 use const_oid::{
-    AssociatedOid, ObjectIdentifier,
-    db::{rfc4519, rfc5912},
-};
-use der::{Decode, Encode, Tag, Tagged, referenced::OwnedToRef};
-use x509_cert::{
-    Certificate,
-    ext::pkix::{
-        AuthorityKeyIdentifier, BasicConstraints, KeyUsage, KeyUsages, SubjectAltName, SubjectKeyIdentifier,
-        name::GeneralName,
+    ObjectIdentifier,
+    db::{
+        rfc4519,
+        rfc5280::{
+            ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_BASIC_CONSTRAINTS, ID_CE_KEY_USAGE, ID_CE_SUBJECT_ALT_NAME,
+            ID_CE_SUBJECT_KEY_IDENTIFIER, ID_KP_CLIENT_AUTH, ID_KP_CODE_SIGNING, ID_KP_EMAIL_PROTECTION,
+            ID_KP_SERVER_AUTH,
+        },
     },
-    name::Name,
 };
 
 use super::{Finding, Sample, Severity};
 use crate::{
-    cert::Time,
+    asn1::{IA5_STRING, Oid, PRINTABLE_STRING, UTF8_STRING},
     config::{self, Preset},
     name::{MATTER_PRODUCT_ID, MATTER_VENDOR_ID, type_name},
     profile::{HARDWARE_MODULE_NAME, Profile},
-    signer::SignatureAlgorithm,
+    quote::shortened,
+    signer::{KeyKind, SignatureAlgorithm},
+    x509::{
+        AuthorityKeyIdentifier, CONTENT_COMMITMENT, CRL_SIGN, Certificate, DIGITAL_SIGNATURE, GeneralName,
+        KEY_AGREEMENT, KEY_ENCIPHERMENT, Name,
+    },
+    x509_time::Time,
 };
 
 /// The parameters of AWS IoT's just-in-time provisioning and the attributes from which they are taken.
@@ -36,15 +40,14 @@ const JITP: [(&str, ObjectIdentifier); 7] = [
 
 /// Holds a sample against all rules.
 pub(super) fn check(profile: &Profile, settings: &config::Profile, sample: &Sample) -> Vec<Finding> {
-    let parse = |der: &[u8]| Certificate::from_der(der).map_err(|error| error.to_string());
-    let issuer = sample.issuer.chain().first().map_or(Err("it has no chain".into()), |der| parse(der));
-    let (certificate, issuer) = match (parse(&sample.certificate), issuer) {
-        (Ok(certificate), Ok(issuer)) => (certificate, issuer),
-        (Err(error), _) | (_, Err(error)) => {
+    let certificate = match Certificate::from_der(&sample.certificate) {
+        Ok(certificate) => certificate,
+        Err(error) => {
             let (severity, rule) = (Severity::Error, "RFC 5280 section 4.1");
             return vec![Finding { severity, key: "extensions", rule, message: format!("it is not DER: {error}") }];
         }
     };
+    let issuer = sample.issuer.certificates().issuing().clone();
     let mut rules = Rules { findings: Vec::new(), settings, sample, certificate, issuer };
     rules.rfc5280();
     rules.jitp();
@@ -56,6 +59,18 @@ pub(super) fn check(profile: &Profile, settings: &config::Profile, sample: &Samp
     }
     rules.findings
 }
+
+/// The uses of the key that are consistent with a purpose (RFC 5280 section 4.2.1.12).
+const PURPOSES: [(ObjectIdentifier, &str, u16); 4] = [
+    (ID_KP_SERVER_AUTH, "server-auth", DIGITAL_SIGNATURE | KEY_ENCIPHERMENT | KEY_AGREEMENT),
+    (ID_KP_CLIENT_AUTH, "client-auth", DIGITAL_SIGNATURE | KEY_AGREEMENT),
+    (ID_KP_CODE_SIGNING, "code-signing", DIGITAL_SIGNATURE),
+    (
+        ID_KP_EMAIL_PROTECTION,
+        "email-protection",
+        DIGITAL_SIGNATURE | CONTENT_COMMITMENT | KEY_ENCIPHERMENT | KEY_AGREEMENT,
+    ),
+];
 
 struct Rules<'a> {
     findings: Vec<Finding>,
@@ -87,25 +102,30 @@ impl Rules<'_> {
         }
     }
 
-    /// An extension: whether it is critical, and its value.
-    fn extension<T: AssociatedOid + for<'d> Decode<'d>>(&self) -> Option<(bool, T)> {
-        let found = self.certificate.tbs_certificate().extensions()?.iter().find(|found| found.extn_id == T::OID)?;
-        T::from_der(found.extn_value.as_bytes()).ok().map(|value| (found.critical, value))
+    fn is_critical(&self, oid: ObjectIdentifier) -> bool {
+        self.certificate.extension(oid).is_some_and(|extension| extension.critical)
+    }
+
+    /// The bits of keyUsage; none without the extension.
+    fn key_usage(&self) -> u16 {
+        self.certificate.key_usage().ok().flatten().unwrap_or_default()
+    }
+
+    fn authority_key_identifier(&self) -> Option<AuthorityKeyIdentifier> {
+        self.certificate.authority_key_identifier().ok().flatten()
     }
 
     fn subject(&self) -> &Name {
-        self.certificate.tbs_certificate().subject()
+        &self.certificate.subject
     }
 
     /// The ends of the certificate and of its issuer.
     fn ends(&self) -> [Time; 2] {
-        [&self.certificate, &self.issuer]
-            .map(|certificate| Time::of(certificate.tbs_certificate().validity().not_after))
+        [self.certificate.not_after, self.issuer.not_after]
     }
 
     fn rfc5280(&mut self) {
-        let tbs = self.certificate.tbs_certificate();
-        let serial_number = tbs.serial_number().as_bytes();
+        let serial_number = self.certificate.serial_number.as_slice();
         let positive =
             serial_number.len() <= 20 && serial_number.first().is_some_and(|octet| (1..0x80).contains(octet));
         self.must(
@@ -114,14 +134,9 @@ impl Rules<'_> {
             "RFC 5280 section 4.1.2.2",
             "the serial number is not positive and up to 20 octets",
         );
-
-        let tbs = self.certificate.tbs_certificate();
-        let same = tbs.issuer().to_der().ok() == self.issuer.tbs_certificate().subject().to_der().ok();
-        self.must(same, "issuer", "RFC 5280 section 4.1.2.4", "the issuer name is not the CA's subject octet by octet");
-
-        let usage = self.issuer.tbs_certificate().get_extension::<KeyUsage>().ok().flatten();
-        let signs = usage.is_some_and(|(_, KeyUsage(usage))| usage.contains(KeyUsages::KeyCertSign));
-        self.must(signs, "issuer", "RFC 5280 section 4.2.1.3", "the issuer's keyUsage does not have keyCertSign");
+        if let Err(error) = self.sample.issuer.certificates().check_end_entity(&self.certificate) {
+            self.must(false, "issuer", "RFC 5280 section 6", format!("it is not valid below its issuer: {error}"));
+        }
 
         let [end, issuers_end] = self.ends();
         let within = end <= issuers_end || self.settings.beyond_issuer == Some(config::BeyondIssuer::Allow);
@@ -131,36 +146,30 @@ impl Rules<'_> {
         );
         self.should(within, self.settings.validity_key(), "RFC 5280 section 6.1", message);
 
-        let constraints = self.extension::<BasicConstraints>();
-        let no_ca =
-            constraints.is_some_and(|(critical, value)| critical && !value.ca && value.path_len_constraint.is_none());
+        let constraints = self.certificate.basic_constraints().ok().flatten();
+        let no_ca = constraints.is_some_and(|value| !value.ca && value.path_length.is_none());
         self.must(
-            no_ca,
+            no_ca && self.is_critical(ID_CE_BASIC_CONSTRAINTS),
             "extensions",
             "RFC 5280 section 4.2.1.9",
             "basicConstraints do not say, critically, that it is no CA",
         );
-
-        let key_identifier = self
-            .issuer
-            .tbs_certificate()
-            .get_extension::<SubjectKeyIdentifier>()
-            .ok()
-            .flatten()
-            .map(|(_, SubjectKeyIdentifier(identifier))| identifier);
-        match self.extension::<AuthorityKeyIdentifier>() {
+        match self.authority_key_identifier() {
             None => self.should(
                 false,
                 "authority_key_identifier",
                 "RFC 5280 section 4.2.1.1",
                 "there is no authorityKeyIdentifier, which every certificate of a CA must have",
             ),
-            Some((critical, value)) => {
-                let same = !critical && value.key_identifier == key_identifier;
+            Some(value) => {
+                let issuers = self.issuer.subject_key_identifier().ok().flatten();
+                let same =
+                    !self.is_critical(ID_CE_AUTHORITY_KEY_IDENTIFIER) && value.key_identifier.as_deref() == issuers;
                 let message = "the authorityKeyIdentifier is not the issuer's subjectKeyIdentifier";
                 self.must(same, "authority_key_identifier", "RFC 5280 section 4.2.1.1", message);
             }
         }
+        self.purposes();
         self.names();
         let critical = self.settings.extensions.iter().filter(|extension| extension.get_ref().critical);
         let critical: Vec<_> = critical.map(|extension| extension.get_ref().oid.get_ref().clone()).collect();
@@ -172,20 +181,38 @@ impl Rules<'_> {
     fn names(&mut self) {
         let subject = self.subject();
         let odd: Vec<_> = subject
-            .iter()
+            .attributes()
             .filter(|attribute| {
-                let tag = attribute.value.tag();
                 let ascii = matches!(type_name(&attribute.oid).as_str(), "DC" | "emailAddress");
-                let usual =
-                    if ascii { tag == Tag::Ia5String } else { matches!(tag, Tag::Utf8String | Tag::PrintableString) };
-                !usual
+                let usual = if ascii { &[IA5_STRING][..] } else { &[UTF8_STRING, PRINTABLE_STRING] };
+                !usual.contains(&attribute.tag)
             })
             .map(|attribute| type_name(&attribute.oid))
             .collect();
-        let several = subject.iter().filter(|attribute| attribute.oid == rfc4519::CN).count() > 1;
+        let several = subject.values(rfc4519::CN).len() > 1;
         let message = format!("{} is neither UTF8String nor PrintableString", odd.join(", "));
         self.must(odd.is_empty(), "subject", "RFC 5280 section 4.1.2.4", message);
         self.should(!several, "subject", "RFC 6125 section 2.3.1", "the subject has several CNs; clouds look at one");
+    }
+
+    /// A key is used only for what both extensions allow (RFC 5280 section 4.2.1.12).
+    fn purposes(&mut self) {
+        const RULE: &str = "RFC 5280 section 4.2.1.12";
+        let (purposes, usage) = (self.certificate.extended_key_usage().ok().flatten(), self.key_usage());
+        let Some(purposes) = purposes.filter(|_| usage != 0) else { return };
+        let allowed = |purpose: &Oid| PURPOSES.iter().find(|(known, ..)| purpose == known).map(|(.., usage)| *usage);
+        for (_, name, allowed) in PURPOSES.iter().filter(|(known, ..)| purposes.iter().any(|purpose| purpose == known))
+        {
+            let message = format!("{name} has no use with this keyUsage, which allows nothing that it needs");
+            self.must(usage & allowed != 0, "key_usage", RULE, message);
+        }
+        // Nobody knows what a private purpose needs.
+        if let Some(allowed) = purposes.iter().map(allowed).collect::<Option<Vec<_>>>() {
+            let allowed = allowed.into_iter().fold(0, |all, usage| all | usage);
+            let message = "keyUsage has more than the purposes of extendedKeyUsage can use, such as key-encipherment \
+                           beside client-auth alone; leave it out";
+            self.should(usage & !allowed == 0, "key_usage", RULE, message);
+        }
     }
 
     fn jitp(&mut self) {
@@ -199,13 +226,13 @@ impl Rules<'_> {
             let message = match JITP.iter().find(|(name, _)| *name == parameter) {
                 None => {
                     let known: Vec<_> = JITP.iter().map(|(name, _)| *name).collect();
-                    format!("\"{parameter}\" is not a parameter; there are {}, Id", known.join(", "))
+                    format!("\"{}\" is not a parameter; there are {}, Id", shortened(parameter), known.join(", "))
                 }
-                Some((_, oid)) if self.subject().iter().any(|attribute| attribute.oid == *oid) => continue,
+                Some((_, oid)) if !self.subject().values(*oid).is_empty() => continue,
                 Some((_, oid)) => {
                     format!(
                         "{parameter} is taken from {name}, which the subject lacks; add \"{name}=…\"",
-                        name = type_name(oid)
+                        name = type_name(&Oid::from(*oid))
                     )
                 }
             };
@@ -215,33 +242,30 @@ impl Rules<'_> {
 
     /// Only digitalSignature, and critical.
     fn only_digital_signature(&mut self, rule: &'static str) {
-        let usage = self.extension::<KeyUsage>();
-        let only = usage.is_some_and(|(critical, KeyUsage(usage))| critical && usage == KeyUsages::DigitalSignature);
+        let only = self.is_critical(ID_CE_KEY_USAGE) && self.key_usage() == DIGITAL_SIGNATURE;
         self.must(only, "key_usage", rule, "keyUsage must be critical and digital-signature alone");
     }
 
     fn idevid(&mut self) {
-        let serial_numbers = self.subject().iter().filter(|attribute| attribute.oid == rfc4519::SERIAL_NUMBER).count();
+        let serial_numbers = self.subject().values(rfc4519::SERIAL_NUMBER).len();
         let message = "an IDevID's subject must have one serialNumber, such as \"serialNumber={device_id}\"";
         self.must(serial_numbers == 1, "subject", "IEEE 802.1AR-2018 section 8.6", message);
         let message = "an IDevID must have an authorityKeyIdentifier";
-        let found = self.extension::<AuthorityKeyIdentifier>().is_some();
+        let found = self.authority_key_identifier().is_some();
         self.must(found, "authority_key_identifier", "IEEE 802.1AR-2018 section 8.10.1", message);
-        let found = self.extension::<SubjectKeyIdentifier>().is_some();
+        let found = self.certificate.extension(ID_CE_SUBJECT_KEY_IDENTIFIER).is_some();
         let message = "a subjectKeyIdentifier is not recommended in an IDevID";
         self.should(!found, "subject_key_identifier", "IEEE 802.1AR-2018 section 8.10.2", message);
-        let usage = self.extension::<KeyUsage>();
-        let signs = usage.is_some_and(|(_, KeyUsage(usage))| usage.contains(KeyUsages::DigitalSignature));
         self.must(
-            signs,
+            self.key_usage() & DIGITAL_SIGNATURE != 0,
             "key_usage",
             "IEEE 802.1AR-2018 section 8.10.3",
             "an IDevID's keyUsage must have digital-signature",
         );
-        if let Some((_, SubjectAltName(names))) = self.extension::<SubjectAltName>() {
-            let found = names
-                .iter()
-                .any(|name| matches!(name, GeneralName::OtherName(other) if other.type_id == HARDWARE_MODULE_NAME));
+        if self.certificate.extension(ID_CE_SUBJECT_ALT_NAME).is_some() {
+            let names = self.certificate.subject_alt_names().unwrap_or_default();
+            let found =
+                names.iter().any(|name| matches!(name, GeneralName::Other(oid) if *oid == HARDWARE_MODULE_NAME));
             let message = "an IDevID's subjectAltName must have a hardwareModuleName, such as \
                            \"hardware-module:1.3.6.1.4.1.99999.1:{device_id}\"";
             self.must(found, "subject_alt_names", "IEEE 802.1AR-2018 section 8.10.4", message);
@@ -259,46 +283,42 @@ impl Rules<'_> {
         let message =
             format!("a DAC is signed with ecdsa-sha256 by a P-256 key, not with {algorithm}: use another issuer");
         self.must(algorithm == SignatureAlgorithm::EcdsaP256Sha256, "issuer", RULE, message);
-        let key = self.certificate.tbs_certificate().subject_public_key_info();
-        let p256 = key.algorithm.owned_to_ref().parameters_oid().ok() == Some(rfc5912::SECP_256_R_1);
+        let p256 = self.certificate.public_key().is_ok_and(|key| key.kind == KeyKind::P256);
         let only = self.settings.keys.as_ref().is_none_or(|keys| keys.get_ref() == &[config::KeyType::P256]);
         self.must(p256 && only, "keys", RULE, "a DAC has a P-256 key; say keys = [\"p256\"] or leave it out");
         self.only_digital_signature(RULE);
 
-        let identifier = self.extension::<SubjectKeyIdentifier>();
-        let good =
-            identifier.is_some_and(|(critical, SubjectKeyIdentifier(id))| !critical && id.as_bytes().len() == 20);
+        let identifier = self.certificate.subject_key_identifier().ok().flatten();
+        let good = identifier.is_some_and(|id| id.len() == 20) && !self.is_critical(ID_CE_SUBJECT_KEY_IDENTIFIER);
         self.must(good, "subject_key_identifier", RULE, "a DAC must have a subjectKeyIdentifier of 20 octets");
-        let identifier = self.extension::<AuthorityKeyIdentifier>().and_then(|(_, value)| value.key_identifier);
+        let identifier = self.authority_key_identifier().and_then(|value| value.key_identifier);
         let message = "a DAC must have an authorityKeyIdentifier of 20 octets, which is the PAI's subjectKeyIdentifier";
-        let good = identifier.is_some_and(|id| id.as_bytes().len() == 20);
+        let good = identifier.is_some_and(|id| id.len() == 20);
         self.must(good, "authority_key_identifier", RULE, message);
 
-        let of = |name: &Name, oid| values(name, oid);
-        let (subject, pai) = (self.subject().clone(), self.issuer.tbs_certificate().subject().clone());
-        let (vid, pid) = (of(&subject, MATTER_VENDOR_ID), of(&subject, MATTER_PRODUCT_ID));
+        let values = |name: &Name| [MATTER_VENDOR_ID, MATTER_PRODUCT_ID].map(|oid| name.values(oid));
+        let ([vid, pid], [pai_vid, pai_pid]) = (values(self.subject()), values(&self.issuer.subject));
         let message = "a DAC's subject has exactly one VID and one PID, such as \"VID=FFF1\", \"PID=8000\"";
         self.must(vid.len() == 1 && pid.len() == 1, "subject", RULE, message);
-        let (pai_vid, pai_pid) = (of(&pai, MATTER_VENDOR_ID), of(&pai, MATTER_PRODUCT_ID));
         let message =
-            format!("the PAI's VID is {}, the DAC's {}; they must be one and the same", shown(&pai_vid), shown(&vid));
+            format!("the PAI's VID is {}, the DAC's {}; they must be one and the same", list(&pai_vid), list(&vid));
         // An order cannot give the VID, nor the PID under a PAI that has one: nobody would compare them.
         self.must(pai_vid.len() == 1 && pai_vid == vid, "subject", RULE, message);
         let message = format!(
             "the PAI's PID is {}, the DAC's {}; they must be the same, and no order can give it",
-            shown(&pai_pid),
-            shown(&pid)
+            list(&pai_pid),
+            list(&pid)
         );
         self.must(pai_pid.is_empty() || pai_pid == pid, "subject", RULE, message);
 
-        let constraints = self.issuer.tbs_certificate().get_extension::<BasicConstraints>().ok().flatten();
-        let path_length = constraints.and_then(|(_, value)| value.path_len_constraint);
+        let constraints = self.issuer.basic_constraints().ok().flatten();
+        let path_length = constraints.and_then(|value| value.path_length);
         let found = path_length.map_or("no path length".to_owned(), |length| format!("the path length {length}"));
         let message = format!("the PAI has {found}; it must have the path length 0");
         self.must(path_length == Some(0), "issuer", PAI, message);
-        let usage = self.issuer.tbs_certificate().get_extension::<KeyUsage>().ok().flatten();
-        let signs_crls =
-            usage.is_some_and(|(critical, KeyUsage(usage))| critical && usage.contains(KeyUsages::CRLSign));
+        let usage = self.issuer.key_usage().ok().flatten().unwrap_or_default();
+        let critical = self.issuer.extension(ID_CE_KEY_USAGE).is_some_and(|extension| extension.critical);
+        let signs_crls = critical && usage & CRL_SIGN != 0;
         self.must(signs_crls, "issuer", PAI, "the PAI's keyUsage must be critical and have cRLSign as well");
         let length = self.sample.certificate.len();
         let message =
@@ -308,23 +328,15 @@ impl Rules<'_> {
 
     fn azure_dps(&mut self) {
         const RULE: &str = "Azure DPS, X.509 attestation";
-        let names = values(self.subject(), rfc4519::CN);
+        let names = self.subject().values(rfc4519::CN);
         let expected = self.sample.device.as_str();
-        let message = format!("the CN is {}; it must be the registration id, which is the device id", shown(&names));
+        let message = format!("the CN is {}; it must be the registration id, which is the device id", list(&names));
         self.must(names == [expected], "subject", RULE, message);
         let lower = !expected.bytes().any(|byte| byte.is_ascii_uppercase());
         self.should(lower, "device_id", RULE, "registration ids are kept in lower case; let device_id demand that");
     }
 }
 
-/// The values of an attribute.
-fn values(name: &Name, oid: ObjectIdentifier) -> Vec<String> {
-    name.iter()
-        .filter(|attribute| attribute.oid == oid)
-        .map(|attribute| String::from_utf8_lossy(attribute.value.value()).into_owned())
-        .collect()
-}
-
-fn shown(values: &[String]) -> String {
-    if values.is_empty() { "absent".to_owned() } else { format!("\"{}\"", values.join("\", \"")) }
+fn list(values: &[String]) -> String {
+    if values.is_empty() { "absent".to_owned() } else { format!("\"{}\"", shortened(&values.join("\", \""))) }
 }

@@ -3,29 +3,37 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use const_oid::{
     ObjectIdentifier,
-    db::rfc5280::{
-        ID_AD_CA_ISSUERS, ID_AD_OCSP, ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_BASIC_CONSTRAINTS,
-        ID_CE_CERTIFICATE_POLICIES, ID_CE_CRL_DISTRIBUTION_POINTS, ID_CE_EXT_KEY_USAGE, ID_CE_KEY_USAGE,
-        ID_CE_SUBJECT_ALT_NAME, ID_CE_SUBJECT_KEY_IDENTIFIER, ID_KP_CLIENT_AUTH, ID_KP_CODE_SIGNING,
-        ID_KP_EMAIL_PROTECTION, ID_KP_SERVER_AUTH, ID_PE_AUTHORITY_INFO_ACCESS,
+    db::{
+        rfc5280::{
+            ID_AD_CA_ISSUERS, ID_AD_OCSP, ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_BASIC_CONSTRAINTS,
+            ID_CE_CERTIFICATE_ISSUER, ID_CE_CERTIFICATE_POLICIES, ID_CE_CRL_DISTRIBUTION_POINTS, ID_CE_CRL_NUMBER,
+            ID_CE_CRL_REASONS, ID_CE_DELTA_CRL_INDICATOR, ID_CE_EXT_KEY_USAGE, ID_CE_FRESHEST_CRL,
+            ID_CE_INHIBIT_ANY_POLICY, ID_CE_INVALIDITY_DATE, ID_CE_ISSUER_ALT_NAME, ID_CE_ISSUING_DISTRIBUTION_POINT,
+            ID_CE_KEY_USAGE, ID_CE_NAME_CONSTRAINTS, ID_CE_POLICY_CONSTRAINTS, ID_CE_POLICY_MAPPINGS,
+            ID_CE_SUBJECT_ALT_NAME, ID_CE_SUBJECT_DIRECTORY_ATTRIBUTES, ID_CE_SUBJECT_KEY_IDENTIFIER,
+            ID_KP_CLIENT_AUTH, ID_KP_CODE_SIGNING, ID_KP_EMAIL_PROTECTION, ID_KP_SERVER_AUTH,
+            ID_PE_AUTHORITY_INFO_ACCESS, ID_PE_SUBJECT_INFO_ACCESS,
+        },
+        rfc6960::ID_PKIX_OCSP_NOCHECK,
+        rfc6962::{CT_PRECERT_POISON, CT_PRECERT_SCTS},
     },
 };
 use der::{AnyRef, Decode};
 
-use super::{alt_name::check_uri, preset::Defaults, reader::Reader};
+use super::{preset::Defaults, reader::Reader, uri::check_uri};
 use crate::{
-    asn1::{BIT_STRING, SEQUENCE, explicit, extension, implicit, object_identifier, primitive, tlv},
-    cert::IssuingCa,
+    asn1::{BIT_STRING, Oid, SEQUENCE, explicit, extension, implicit, object_identifier, primitive, tlv},
+    ca::IssuingCa,
     config::{ConfigError, CustomExtension, KeyType, KeyUsage},
+    quote::shortened,
 };
 
 /// What the extensions of a profile say, whoever issues and whoever gets the certificate.
 #[derive(Debug)]
 pub(super) struct Extensions {
     key_usage: Vec<KeyUsage>,
-    key_usage_rsa: Vec<KeyUsage>,
-    extended_key_usage: Vec<ObjectIdentifier>,
-    policies: Vec<ObjectIdentifier>,
+    extended_key_usage: Vec<Oid>,
+    policies: Vec<Oid>,
     crl_distribution_points: Vec<String>,
     ocsp: Vec<String>,
     ca_issuers: Vec<String>,
@@ -35,7 +43,7 @@ pub(super) struct Extensions {
 
 #[derive(Debug)]
 struct Custom {
-    oid: ObjectIdentifier,
+    oid: Oid,
     critical: bool,
     value: Vec<u8>,
 }
@@ -43,16 +51,16 @@ struct Custom {
 impl Extensions {
     pub(super) fn read(reader: &Reader<'_>, defaults: &Defaults, keys: &[KeyType]) -> Result<Extensions, ConfigError> {
         let settings = reader.settings;
-        let (key_usage, key_usage_rsa) = match &settings.key_usage {
+        let key_usage = match &settings.key_usage {
             Some(usage) => {
                 check_usage(usage.get_ref(), keys).map_err(|message| reader.error("key_usage", message))?;
-                (usage.get_ref().clone(), usage.get_ref().clone())
+                usage.get_ref().clone()
             }
-            None => (defaults.key_usage.to_vec(), defaults.key_usage_rsa.to_vec()),
+            None => defaults.key_usage.to_vec(),
         };
         let extended_key_usage = match &settings.extended_key_usage {
             Some(purposes) => reader.each("extended_key_usage", purposes, purpose)?,
-            None => defaults.extended_key_usage.to_vec(),
+            None => defaults.extended_key_usage.iter().map(|oid| Oid::from(*oid)).collect(),
         };
         let custom = settings
             .extensions
@@ -61,18 +69,18 @@ impl Extensions {
                 custom(setting.get_ref()).map_err(|message| reader.error_at(setting.span(), "extensions", message))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        for (index, extension) in custom.iter().enumerate() {
-            if custom[..index].iter().any(|other| other.oid == extension.oid) {
-                return Err(reader.error("extensions", format!("{} is there twice", extension.oid)));
-            }
+        let policies = reader.each("certificate_policies", &settings.certificate_policies, oid)?;
+        for (key, list) in [
+            ("extensions", custom.iter().map(|extension| &extension.oid).collect::<Vec<_>>()),
+            ("certificate_policies", policies.iter().collect()),
+            ("extended_key_usage", extended_key_usage.iter().collect()),
+        ] {
+            once(&list).map_err(|message| reader.error(key, message))?;
         }
         Ok(Extensions {
             key_usage,
-            key_usage_rsa,
             extended_key_usage,
-            policies: reader.each("certificate_policies", &settings.certificate_policies, |text| {
-                ObjectIdentifier::new(text).map_err(|_| format!("\"{text}\" is not an OID"))
-            })?,
+            policies,
             crl_distribution_points: reader.each("crl_distribution_points", &settings.crl_distribution_points, url)?,
             ocsp: reader.each("ocsp", &settings.ocsp, url)?,
             ca_issuers: reader.each("ca_issuers", &settings.ca_issuers, url)?,
@@ -81,16 +89,15 @@ impl Extensions {
         })
     }
 
-    /// The DER of all of them under one issuer, for RSA keys or for all others.
-    pub(super) fn encode(&self, issuer: &IssuingCa, rsa: bool) -> Vec<u8> {
+    /// The DER of all of them under one issuer.
+    pub(super) fn encode(&self, issuer: &IssuingCa) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);
         // cA is FALSE by default, and DER leaves defaults out.
         extension(&mut out, ID_CE_BASIC_CONSTRAINTS, true, |out| tlv(out, SEQUENCE, |_| {}));
-        let usage = if rsa { &self.key_usage_rsa } else { &self.key_usage };
-        if !usage.is_empty() {
-            extension(&mut out, ID_CE_KEY_USAGE, true, |out| key_usage(out, usage));
+        if !self.key_usage.is_empty() {
+            extension(&mut out, ID_CE_KEY_USAGE, true, |out| key_usage(out, &self.key_usage));
         }
-        oids(&mut out, ID_CE_EXT_KEY_USAGE, &self.extended_key_usage, object_identifier);
+        oids(&mut out, ID_CE_EXT_KEY_USAGE, &self.extended_key_usage, |out, oid| object_identifier(out, oid));
         if self.authority_key_identifier {
             extension(&mut out, ID_CE_AUTHORITY_KEY_IDENTIFIER, false, |out| {
                 out.extend_from_slice(issuer.authority_key_identifier());
@@ -115,7 +122,7 @@ impl Extensions {
             });
         }
         for Custom { oid, critical, value } in &self.custom {
-            extension(&mut out, *oid, *critical, |out| out.extend_from_slice(value));
+            extension(&mut out, oid, *critical, |out| out.extend_from_slice(value));
         }
         out
     }
@@ -148,15 +155,10 @@ fn key_usage(out: &mut Vec<u8>, usage: &[KeyUsage]) {
     primitive(out, BIT_STRING, &[bits.trailing_zeros() as u8, bits]);
 }
 
-fn oids(
-    out: &mut Vec<u8>,
-    extension_oid: ObjectIdentifier,
-    list: &[ObjectIdentifier],
-    each: impl Fn(&mut Vec<u8>, ObjectIdentifier),
-) {
+fn oids(out: &mut Vec<u8>, extension_oid: ObjectIdentifier, list: &[Oid], each: impl Fn(&mut Vec<u8>, &Oid)) {
     if !list.is_empty() {
         extension(out, extension_oid, false, |out| {
-            tlv(out, SEQUENCE, |out| list.iter().for_each(|oid| each(out, *oid)));
+            tlv(out, SEQUENCE, |out| list.iter().for_each(|oid| each(out, oid)));
         });
     }
 }
@@ -176,42 +178,76 @@ fn access_description(out: &mut Vec<u8>, method: ObjectIdentifier, url: &str) {
     });
 }
 
-fn purpose(text: &str) -> Result<ObjectIdentifier, String> {
-    match text {
-        "client-auth" => Ok(ID_KP_CLIENT_AUTH),
-        "server-auth" => Ok(ID_KP_SERVER_AUTH),
-        "code-signing" => Ok(ID_KP_CODE_SIGNING),
-        "email-protection" => Ok(ID_KP_EMAIL_PROTECTION),
-        oid => ObjectIdentifier::new(oid).map_err(|_| {
-            format!("\"{oid}\" is none of client-auth, server-auth, code-signing, email-protection, and no OID")
-        }),
+fn oid(text: &str) -> Result<Oid, String> {
+    text.parse().map_err(|error| format!("\"{}\" is not an OID: {error}", shortened(text)))
+}
+
+/// RFC 5280 sections 4.2 and 4.2.1.4: an extension and a policy are there once; of a purpose nobody needs two.
+fn once(oids: &[&Oid]) -> Result<(), String> {
+    match oids.iter().enumerate().find(|(index, oid)| oids.iter().take(*index).any(|earlier| earlier == *oid)) {
+        Some((_, oid)) => Err(format!("{oid} is there twice; a certificate has it once")),
+        None => Ok(()),
     }
+}
+
+fn purpose(text: &str) -> Result<Oid, String> {
+    Ok(match text {
+        "client-auth" => ID_KP_CLIENT_AUTH.into(),
+        "server-auth" => ID_KP_SERVER_AUTH.into(),
+        "code-signing" => ID_KP_CODE_SIGNING.into(),
+        "email-protection" => ID_KP_EMAIL_PROTECTION.into(),
+        other => other.parse().map_err(|_| {
+            let other = shortened(other);
+            format!("\"{other}\" is none of client-auth, server-auth, code-signing, email-protection, and no OID")
+        })?,
+    })
 }
 
 fn url(text: &str) -> Result<String, String> {
     let known = ["http://", "https://", "ldap://"];
     if !known.iter().any(|scheme| text.starts_with(scheme) && text.len() > scheme.len()) {
-        return Err(format!("\"{text}\" is not a URL that begins with {}", known.join(", ")));
+        return Err(format!("\"{}\" is not a URL that begins with {}", shortened(text), known.join(", ")));
     }
     check_uri(text).map(|()| text.to_owned())
 }
 
+/// The extensions that no key `extensions` may give, and why.
+const REFUSED: [(ObjectIdentifier, &str); 22] = [
+    (ID_CE_BASIC_CONSTRAINTS, "has a key of its own (none: a device is no CA)"),
+    (ID_CE_KEY_USAGE, "has a key of its own (key_usage)"),
+    (ID_CE_EXT_KEY_USAGE, "has a key of its own (extended_key_usage)"),
+    (ID_CE_SUBJECT_ALT_NAME, "has a key of its own (subject_alt_names)"),
+    (ID_CE_SUBJECT_KEY_IDENTIFIER, "has a key of its own (subject_key_identifier)"),
+    (ID_CE_AUTHORITY_KEY_IDENTIFIER, "has a key of its own (authority_key_identifier)"),
+    (ID_CE_CERTIFICATE_POLICIES, "has a key of its own (certificate_policies)"),
+    (ID_CE_CRL_DISTRIBUTION_POINTS, "has a key of its own (crl_distribution_points)"),
+    (ID_PE_AUTHORITY_INFO_ACCESS, "has a key of its own (ocsp and ca_issuers)"),
+    (ID_CE_NAME_CONSTRAINTS, "is for CAs alone (nameConstraints, RFC 5280 section 4.2.1.10)"),
+    (ID_CE_POLICY_MAPPINGS, "is for CAs alone (policyMappings, RFC 5280 section 4.2.1.5)"),
+    (ID_CE_POLICY_CONSTRAINTS, "is for CAs alone (policyConstraints, RFC 5280 section 4.2.1.11)"),
+    (ID_CE_INHIBIT_ANY_POLICY, "is for CAs alone (inhibitAnyPolicy, RFC 5280 section 4.2.1.14)"),
+    (ID_CE_CRL_NUMBER, "is of CRLs, not of certificates (RFC 5280 section 5.2)"),
+    (ID_CE_DELTA_CRL_INDICATOR, "is of CRLs, not of certificates (RFC 5280 section 5.2)"),
+    (ID_CE_ISSUING_DISTRIBUTION_POINT, "is of CRLs, not of certificates (RFC 5280 section 5.2)"),
+    (ID_CE_CRL_REASONS, "is of CRL entries, not of certificates (RFC 5280 section 5.3)"),
+    (ID_CE_INVALIDITY_DATE, "is of CRL entries, not of certificates (RFC 5280 section 5.3)"),
+    (ID_CE_CERTIFICATE_ISSUER, "is of CRL entries, not of certificates (RFC 5280 section 5.3)"),
+    (CT_PRECERT_POISON, "makes a certificate one that nobody may accept (RFC 6962 section 3.1)"),
+    (CT_PRECERT_SCTS, "is made by a log for one certificate, not by a profile (RFC 6962 section 3.3)"),
+    (ID_PKIX_OCSP_NOCHECK, "is for OCSP responders (RFC 6960 section 4.2.2.2.1)"),
+];
+
+/// Those that RFC 5280 sections 4.2.1.7, 4.2.1.8, 4.2.1.15 and 4.2.2.2 demand to be not critical.
+const NEVER_CRITICAL: [ObjectIdentifier; 4] =
+    [ID_CE_ISSUER_ALT_NAME, ID_CE_SUBJECT_DIRECTORY_ATTRIBUTES, ID_CE_FRESHEST_CRL, ID_PE_SUBJECT_INFO_ACCESS];
+
 fn custom(setting: &CustomExtension) -> Result<Custom, String> {
-    let text = setting.oid.get_ref();
-    let oid = ObjectIdentifier::new(text).map_err(|_| format!("\"{text}\" is not an OID"))?;
-    let ours = [
-        (ID_CE_BASIC_CONSTRAINTS, "no key: a device is no CA"),
-        (ID_CE_KEY_USAGE, "key_usage"),
-        (ID_CE_EXT_KEY_USAGE, "extended_key_usage"),
-        (ID_CE_SUBJECT_ALT_NAME, "subject_alt_names"),
-        (ID_CE_SUBJECT_KEY_IDENTIFIER, "subject_key_identifier"),
-        (ID_CE_AUTHORITY_KEY_IDENTIFIER, "authority_key_identifier"),
-        (ID_CE_CERTIFICATE_POLICIES, "certificate_policies"),
-        (ID_CE_CRL_DISTRIBUTION_POINTS, "crl_distribution_points"),
-        (ID_PE_AUTHORITY_INFO_ACCESS, "ocsp and ca_issuers"),
-    ];
-    if let Some((_, key)) = ours.iter().find(|(known, _)| *known == oid) {
-        return Err(format!("{oid} has a key of its own ({key})"));
+    let oid = oid(setting.oid.get_ref())?;
+    if let Some((_, reason)) = REFUSED.iter().find(|(known, _)| oid == *known) {
+        return Err(format!("{oid} {reason}"));
+    }
+    if setting.critical && NEVER_CRITICAL.iter().any(|known| oid == *known) {
+        return Err(format!("{oid} must not be critical (RFC 5280 section 4.2)"));
     }
     let value = match (&setting.hex, &setting.base64) {
         (Some(text), None) => hex::decode(text.get_ref()).map_err(|error| format!("hex: {error}"))?,

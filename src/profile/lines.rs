@@ -6,10 +6,7 @@ use jiff::Timestamp;
 use toml::Spanned;
 
 use super::{extensions::Extensions, reader::Reader};
-use crate::{
-    cert::{IssuingCa, Time},
-    config::ConfigError,
-};
+use crate::{ca::IssuingCa, config::ConfigError, x509_time::Time};
 
 /// An issuer of a profile, with all of a certificate that does not vary encoded.
 #[derive(Debug)]
@@ -19,10 +16,8 @@ pub(super) struct Line {
     pub(super) issuer: Arc<IssuingCa>,
     /// The signature's AlgorithmIdentifier and the issuer's Name: what stands between serial number and validity.
     pub(super) head: Vec<u8>,
-    /// Constant extensions for EC keys.
+    /// The extensions that are the same in every certificate.
     pub(super) extensions: Vec<u8>,
-    /// Constant extensions for RSA keys.
-    pub(super) extensions_rsa: Vec<u8>,
 }
 
 /// In the order in which they take over; the first has no moment, so there is always one.
@@ -48,8 +43,7 @@ impl Lines {
             Ok(Line {
                 from,
                 head: [issuer.algorithm().identifier(), issuer.subject()].concat(),
-                extensions: extensions.encode(issuer, false),
-                extensions_rsa: extensions.encode(issuer, true),
+                extensions: extensions.encode(issuer),
                 issuer: Arc::clone(issuer),
             })
         };

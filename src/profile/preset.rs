@@ -5,14 +5,14 @@ use jiff::SignedDuration;
 
 use super::validity::End;
 use crate::{
-    cert::Time,
     config::{
         BeyondIssuer, KeyType,
         KeyType::{Ed25519, P256, P384, P521, Rsa2048, Rsa3072, Rsa4096},
         KeyUsage,
-        KeyUsage::{DigitalSignature, KeyEncipherment},
+        KeyUsage::DigitalSignature,
         Preset,
     },
+    x509_time::Time,
 };
 
 /// A profile of which the configuration says no more than its preset and issuer.
@@ -24,7 +24,6 @@ pub(super) struct Defaults {
     pub(super) end: End,
     pub(super) beyond_issuer: BeyondIssuer,
     pub(super) key_usage: &'static [KeyUsage],
-    pub(super) key_usage_rsa: &'static [KeyUsage],
     pub(super) extended_key_usage: &'static [ObjectIdentifier],
     pub(super) subject_key_identifier: bool,
     /// The most octets of DER that a certificate may have.
@@ -40,8 +39,6 @@ impl Defaults {
             end: End::WithIssuer,
             beyond_issuer: BeyondIssuer::Refuse,
             key_usage: &[DigitalSignature],
-            // For the RSA key exchange of TLS 1.2.
-            key_usage_rsa: &[DigitalSignature, KeyEncipherment],
             extended_key_usage: &[ID_KP_CLIENT_AUTH],
             subject_key_identifier: true,
             longest: None,
@@ -54,25 +51,18 @@ impl Defaults {
                 subject: Some("serialNumber={device_id}"),
                 end: End::At(Time::NEVER),
                 beyond_issuer: BeyondIssuer::Allow,
-                key_usage_rsa: &[DigitalSignature],
                 extended_key_usage: &[],
                 subject_key_identifier: false,
                 ..device
             },
             // Matter Core Specification section 6.2.2.3: VID and PID are the product's, so only the site knows them.
-            Preset::MatterDac => Defaults {
-                keys: &[P256],
-                subject: None,
-                key_usage_rsa: &[DigitalSignature],
-                extended_key_usage: &[],
-                longest: Some(600),
-                ..device
-            },
+            Preset::MatterDac => {
+                Defaults { keys: &[P256], subject: None, extended_key_usage: &[], longest: Some(600), ..device }
+            }
             Preset::AzureDps => Defaults { device_id: Some("azure-registration-id"), ..device },
             Preset::TlsClient => Defaults {
                 keys: &[P256, P384, P521, Ed25519, Rsa2048, Rsa3072, Rsa4096],
                 end: End::After(SignedDuration::from_hours(365 * 24)),
-                key_usage_rsa: &[DigitalSignature],
                 ..device
             },
         }

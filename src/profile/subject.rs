@@ -3,11 +3,15 @@
 use super::template::{Template, Values};
 use crate::{
     asn1::{SEQUENCE, tlv},
-    name::{Attribute, Syntax},
+    name::{Attribute, EMAIL_ADDRESS, Syntax},
 };
 
 #[derive(Debug)]
-pub(super) struct Subject(Vec<Part>);
+pub(super) struct Subject {
+    parts: Vec<Part>,
+    /// The values of emailAddress among them.
+    email_addresses: Vec<Template>,
+}
 
 #[derive(Debug)]
 enum Part {
@@ -24,29 +28,36 @@ impl Subject {
     pub(super) fn add(&mut self, text: &str) -> Result<(), String> {
         let attribute = Attribute::parse(text)?;
         let value = Template::parse(&attribute.value)?;
+        if attribute.oid == EMAIL_ADDRESS {
+            self.email_addresses.push(value.clone());
+        }
         let Some(constant) = value.constant() else {
-            self.0.push(Part::Filled { attribute, value });
+            self.parts.push(Part::Filled { attribute, value });
             return Ok(());
         };
-        if !matches!(self.0.last(), Some(Part::Constant(_))) {
-            self.0.push(Part::Constant(Vec::new()));
+        if !matches!(self.parts.last(), Some(Part::Constant(_))) {
+            self.parts.push(Part::Constant(Vec::new()));
         }
-        match self.0.last_mut() {
+        match self.parts.last_mut() {
             Some(Part::Constant(encoded)) => attribute.encode(constant, encoded),
             _ => Ok(()),
         }
     }
 
     pub(super) fn new() -> Subject {
-        Subject(Vec::new())
+        Subject { parts: Vec::new(), email_addresses: Vec::new() }
+    }
+
+    pub(super) fn email_addresses(&self) -> impl Iterator<Item = &Template> {
+        self.email_addresses.iter()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.parts.is_empty()
     }
 
     pub(super) fn templates(&self) -> impl Iterator<Item = &Template> {
-        self.0.iter().filter_map(|part| match part {
+        self.parts.iter().filter_map(|part| match part {
             Part::Filled { value, .. } => Some(value),
             Part::Constant(_) => None,
         })
@@ -54,7 +65,7 @@ impl Subject {
 
     /// An order's attribute as a sample certificate has it: what the subject can hold.
     pub(super) fn sample_of(&self, name: &str) -> &'static str {
-        let country = self.0.iter().any(|part| match part {
+        let country = self.parts.iter().any(|part| match part {
             Part::Filled { attribute, value } => {
                 attribute.syntax == Syntax::Country && value.order_attributes().any(|found| found == name)
             }
@@ -67,7 +78,7 @@ impl Subject {
     pub(super) fn encode(&self, values: &Values<'_>, out: &mut Vec<u8>) -> Result<(), String> {
         let mut failed = Ok(());
         tlv(out, SEQUENCE, |out| {
-            failed = self.0.iter().try_for_each(|part| match part {
+            failed = self.parts.iter().try_for_each(|part| match part {
                 Part::Constant(encoded) => {
                     out.extend_from_slice(encoded);
                     Ok(())

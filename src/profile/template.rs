@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::quote::shortened;
+
 /// What placeholders stand for.
 #[derive(Clone, Copy, Debug)]
 pub struct Values<'a> {
@@ -31,6 +33,7 @@ enum Piece {
 impl Template {
     pub(super) fn parse(text: &str) -> Result<Template, String> {
         let unknown = |what: &str| {
+            let text = shortened(text);
             format!("\"{text}\" has {what}; there are {{device_id}}, {{order}}, {{station}} and {{order.NAME}}")
         };
         let mut pieces = Vec::new();
@@ -47,7 +50,7 @@ impl Template {
                 "station" => Piece::Station,
                 _ => match name.strip_prefix("order.") {
                     Some(attribute) if !attribute.is_empty() => Piece::OrderAttribute(attribute.to_owned()),
-                    _ => return Err(unknown(&format!("the unknown placeholder {{{name}}}"))),
+                    _ => return Err(unknown(&format!("the unknown placeholder {{{}}}", shortened(name)))),
                 },
             });
             rest = &rest[start + end + 1..];

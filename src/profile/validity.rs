@@ -2,10 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{
-    cert::{IssuingCa, Time},
-    config::BeyondIssuer,
-};
+use crate::{ca::IssuingCa, config::BeyondIssuer, x509_time::Time};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Validity {

@@ -3,9 +3,6 @@
 use std::{fmt, str::FromStr};
 
 use aws_lc_rs::signature::{self, VerificationAlgorithm};
-use const_oid::{ObjectIdentifier, db};
-use der::Encode;
-use spki::AlgorithmIdentifierRef;
 
 use super::{KeyKind, PublicKey};
 
@@ -169,57 +166,6 @@ impl fmt::Display for SignatureAlgorithm {
     }
 }
 
-/// What verifies a signature made with `algorithm` by a key of this kind: any SHA-2 with any curve, which is more than
-/// issuers here use, because devices and offline roots sign as they like.
-///
-/// # Errors
-/// A sentence that says what would be supported.
-pub fn verification_algorithm(
-    key: KeyKind,
-    algorithm: &AlgorithmIdentifierRef<'_>,
-) -> Result<&'static dyn VerificationAlgorithm, String> {
-    use db::rfc5912::{
-        ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, ID_RSASSA_PSS, SHA_256_WITH_RSA_ENCRYPTION,
-        SHA_384_WITH_RSA_ENCRYPTION, SHA_512_WITH_RSA_ENCRYPTION,
-    };
-    Ok(match (key, algorithm.oid) {
-        (KeyKind::P256, ECDSA_WITH_SHA_256) => &signature::ECDSA_P256_SHA256_ASN1,
-        (KeyKind::P256, ECDSA_WITH_SHA_384) => &signature::ECDSA_P256_SHA384_ASN1,
-        (KeyKind::P256, ECDSA_WITH_SHA_512) => &signature::ECDSA_P256_SHA512_ASN1,
-        (KeyKind::P384, ECDSA_WITH_SHA_256) => &signature::ECDSA_P384_SHA256_ASN1,
-        (KeyKind::P384, ECDSA_WITH_SHA_384) => &signature::ECDSA_P384_SHA384_ASN1,
-        (KeyKind::P384, ECDSA_WITH_SHA_512) => &signature::ECDSA_P384_SHA512_ASN1,
-        (KeyKind::P521, ECDSA_WITH_SHA_256) => &signature::ECDSA_P521_SHA256_ASN1,
-        (KeyKind::P521, ECDSA_WITH_SHA_384) => &signature::ECDSA_P521_SHA384_ASN1,
-        (KeyKind::P521, ECDSA_WITH_SHA_512) => &signature::ECDSA_P521_SHA512_ASN1,
-        (KeyKind::Ed25519, db::rfc8410::ID_ED_25519) => &signature::ED25519,
-        (KeyKind::Rsa { .. }, SHA_256_WITH_RSA_ENCRYPTION) => &signature::RSA_PKCS1_2048_8192_SHA256,
-        (KeyKind::Rsa { .. }, SHA_384_WITH_RSA_ENCRYPTION) => &signature::RSA_PKCS1_2048_8192_SHA384,
-        (KeyKind::Rsa { .. }, SHA_512_WITH_RSA_ENCRYPTION) => &signature::RSA_PKCS1_2048_8192_SHA512,
-        (KeyKind::Rsa { .. }, ID_RSASSA_PSS) => pss_verification(algorithm)?,
-        (kind, oid) => {
-            return Err(format!(
-                "a signature by a {kind} key with the algorithm {}; sign with SHA-256, SHA-384 or SHA-512",
-                name_of(&oid)
-            ));
-        }
-    })
-}
-
-/// RSASSA-PSS-params with the same hash throughout and a salt as long as the hash, as every common program writes them;
-/// compared as bytes, since there is one DER encoding of each.
-fn pss_verification(algorithm: &AlgorithmIdentifierRef<'_>) -> Result<&'static dyn VerificationAlgorithm, String> {
-    let identifier = algorithm.to_der().unwrap_or_default();
-    let known = [Sha2::Sha256, Sha2::Sha384, Sha2::Sha512].map(SignatureAlgorithm::RsaPss);
-    known.into_iter().find(|known| known.identifier() == identifier).map(SignatureAlgorithm::verification).ok_or_else(
-        || {
-            "an RSA-PSS signature with unusual parameters; use one hash of SHA-256, SHA-384 or SHA-512 throughout and \
-             a salt of its length"
-                .into()
-        },
-    )
-}
-
 /// SEQUENCE { 1.2.840.113549.1.1.x, NULL } : PKCS#1 v1.5 has NULL parameters (RFC 4055 section 5).
 const fn pkcs1_identifier(arc: u8) -> [u8; 15] {
     [0x30, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 13, 1, 1, arc, 5, 0]
@@ -235,12 +181,4 @@ const fn pss_identifier(hash: Sha2) -> [u8; 67] {
         0x30, 13, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, arc, 5, 0, //
         0xa2, 3, 2, 1, salt,
     ]
-}
-
-/// An OID as messages show it.
-fn name_of(oid: &ObjectIdentifier) -> String {
-    match db::DB.by_oid(oid) {
-        Some(name) => format!("{name} ({oid})"),
-        None => oid.to_string(),
-    }
 }

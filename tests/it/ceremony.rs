@@ -233,7 +233,15 @@ certificate = "ca/issuer.pem"
 
     openssl_root(&token, "root", "/O=Acme/CN=Offline", &["EC", "-pkeyopt", "ec_paramgen_curve:P-384"], "3650");
     openssl_root(&token, "other", "/O=Acme/CN=Offline", &["EC", "-pkeyopt", "ec_paramgen_curve:P-384"], "3650");
-    token.write("ca.ext", "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\n");
+    let identifier = "subjectKeyIdentifier=hash\n";
+    let ca = "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\n";
+    token.write("ca.ext", &format!("{ca}{identifier}"));
+    token.write("bare.ext", ca);
+    token.write("loose.ext", &format!("{identifier}{}", ca.replace("critical,CA:TRUE", "CA:TRUE")));
+    token.write("odd.ext", &format!("{ca}{identifier}1.2.3.4=critical,DER:0500\n"));
+    token.write("authority.ext", &format!("{ca}{identifier}2.5.29.35=DER:30168014{}\n", "99".repeat(20)));
+    let other = ca.replace(",pathlen:0", "").replace(",cRLSign", "");
+    token.write("other.ext", &format!("{other}{identifier}"));
     token.write("usage.ext", "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,digitalSignature\n");
     token.write("leaf.ext", "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,keyCertSign\n");
     fs::create_dir(token.path("incoming")).unwrap();
@@ -261,7 +269,11 @@ certificate = "ca/issuer.pem"
     };
     refused(&ceremony(&token, import), &["cannot read", "incoming/issuer.pem"]);
     for (root, extensions, days, says) in [
-        ("root", "leaf.ext", "900", "not a CA certificate"),
+        ("root", "leaf.ext", "900", "it is not a CA's: its basicConstraints do not say CA:TRUE"),
+        ("root", "bare.ext", "900", "no subjectKeyIdentifier"),
+        ("root", "loose.ext", "900", "basicConstraints are not critical"),
+        ("root", "odd.ext", "900", "critical extension 1.2.3.4"),
+        ("root", "authority.ext", "900", "authorityKeyIdentifier is not the subjectKeyIdentifier"),
         ("root", "usage.ext", "900", "does not have keyCertSign"),
         ("other", "ca.ext", "900", "signature was not made by the key"),
         ("root", "ca.ext", "4000", "after its root"),
@@ -278,9 +290,30 @@ certificate = "ca/issuer.pem"
         &["csr.pem exists"],
     );
 
+    // What differs from the request is said, and is for people to decide.
+    let told = format!("{import}request = \"ca/issuer.csr.pem\"\ndays = 3650\nroot_certificate = \"ca/root.pem\"\n");
+    token.write("ceremony.toml", &(token.ceremony_head() + &told));
+    sign("root", "other.ext", "900", "-sha256");
+    let plan = token.birthmark(&["ceremony", "ceremony.toml", "--dry-run"]);
+    let plan = text(&plan.stderr);
+    for part in [
+        "subject     \"O=Acme, CN=Acme Issuing\"",
+        "DIFFERS     path length: requested 0, signed no limit",
+        "DIFFERS     key usage: requested keyCertSign and cRLSign, signed keyCertSign",
+        "DIFFERS     validity: requested 3650 days, signed 900 days",
+    ] {
+        assert!(plan.contains(part), "{part} is not in {plan}");
+    }
+
     // A hash that Birthmark itself does not sign with.
     sign("root", "ca.ext", "900", "-sha256");
-    succeeded(&ceremony(&token, import));
+    succeeded(&ceremony(&token, &told.replace("days = 3650", "days = 900")));
+    let record = fs::read_to_string(token.path("ca/record.json")).unwrap();
+    assert!(record.contains("root_certificate") && !record.contains("differences"), "{record}");
+    assert_eq!(
+        pem_body(&fs::read(token.path("incoming/root.pem")).unwrap()),
+        pem_body(&fs::read(token.path("ca/root.pem")).unwrap())
+    );
     let both = [fs::read(token.path("incoming/issuer.pem")).unwrap(), fs::read(token.path("ca/issuer.pem")).unwrap()];
     assert_eq!(pem_body(&both[0]), pem_body(&both[1]));
     token.openssl(&["verify", "-x509_strict", "-CAfile", "incoming/root.pem", "ca/issuer.pem"]);
@@ -343,4 +376,51 @@ fn the_pin_may_come_from_the_environment() {
     fs::remove_file(token.path("pin")).unwrap();
     let mut command = token.command(&["ceremony", "ceremony.toml", "--yes"]);
     succeeded(&command.env("BIRTHMARK_PIN", "123456").output().unwrap());
+}
+
+/// The files in hsm-config lead to a running daemon with the example configuration, also with a root that is elsewhere.
+#[test]
+fn offline_root_files_lead_to_a_configuration_that_starts() {
+    let token = Token::new();
+    let example = |name: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("hsm-config").join(name);
+        let text = fs::read_to_string(path).unwrap();
+        let (head, steps) = text.split_at(text.find("[[step]]").unwrap());
+        assert!(head.contains("[token]"));
+        let record = head.lines().find(|line| line.starts_with("record")).unwrap();
+        token.ceremony_head().replace("record = \"ca/record.json\"", record) + steps
+    };
+    token.write("1.toml", &example("ceremony-offline-root-1-request.toml"));
+    succeeded(&token.birthmark(&["ceremony", "1.toml", "--yes"]));
+    openssl_root(&token, "root", "/O=Acme/CN=Offline", &["EC", "-pkeyopt", "ec_paramgen_curve:P-384"], "5000");
+    fs::create_dir(token.path("incoming")).unwrap();
+    fs::copy(token.path("root.pem"), token.path("incoming/root.pem")).unwrap();
+    // As the first file tells it.
+    token.write(
+        "ca.ext",
+        "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\n\
+         subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n",
+    );
+    let arguments = "x509 -req -in ca/issuer.csr.pem -CA root.pem -CAkey root.key -sha384 -days 3650 -extfile ca.ext \
+                     -CAcreateserial -out incoming/issuer.pem";
+    token.openssl(&arguments.split_whitespace().collect::<Vec<_>>());
+    token.write("2.toml", &example("ceremony-offline-root-2-import.toml"));
+    let imported = token.birthmark(&["ceremony", "2.toml", "--yes"]);
+    succeeded(&imported);
+    assert!(!text(&imported.stderr).contains("DIFFERS"), "{}", text(&imported.stderr));
+    // Every file and every key that the example configuration names is there.
+    let configuration = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("hsm-config/birthmark.toml");
+    let configuration = fs::read_to_string(configuration).unwrap();
+    for file in ["ca/issuer.pem", "ca/root.pem", "ca/station-ca.pem", "ca/audit.pem"] {
+        assert!(configuration.contains(file) && token.path(file).exists(), "{file}");
+    }
+    let own = "SOFTHSM2_CONF = \"{config_dir}/hsm/softhsm2.conf\"";
+    token.write("birthmark.toml", &configuration.replace(own, &crate::token::environment()));
+    let listed: Vec<_> = configuration.split("object=").skip(1).filter_map(|rest| rest.split('?').next()).collect();
+    assert!(listed.len() >= 3, "{listed:?}");
+    for key in listed.into_iter().filter(|key| !key.contains(' ')) {
+        let uri = token.uri(&format!(";object={key}"));
+        succeeded(&token.birthmark(&["hsm", "check", &uri, "--config", "birthmark.toml"]));
+    }
+    succeeded(&token.birthmark(&["profile", "check", "--config", "birthmark.toml"]));
 }

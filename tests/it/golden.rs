@@ -29,7 +29,7 @@ fn config() -> Config {
 
 fn profiles() -> Vec<Profile> {
     let config = config();
-    let issuers = policy::issuers_without_keys(&config).unwrap();
+    let issuers = policy::issuers_without_keys(&config, now()).unwrap();
     config.profiles.iter().map(|(name, settings)| Profile::new(&config, name, settings, &issuers).unwrap()).collect()
 }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::LONGEST_TEXT;
-use crate::{station::progress::plural, text_file};
+use crate::{csr, text_file};
 
 /// The longest CSR that the daemon takes, in bytes of DER.
 const LONGEST_CSR: usize = 16 << 10;
@@ -98,21 +98,7 @@ fn csr_of_pem(text: &str) -> Result<Vec<u8>, String> {
     if text.trim_start().starts_with('{') {
         return Err("the file looks like JSON lines; name it .jsonl".to_owned());
     }
-    if is_open_pem(text) {
-        return Err("the file ends before the END line of its PEM; is it still being written?".to_owned());
-    }
-    // Some tools leave blank lines in it, which RFC 7468 section 2 does not have.
-    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    let blocks = pem::parse_many(lines.join("\n")).map_err(|error| format!("the PEM is damaged: {error}"))?;
-    // "openssl ecparam -genkey" writes the curve before the key, and some append the CSR to that.
-    let blocks: Vec<_> = blocks.iter().filter(|block| !block.tag().ends_with(" PARAMETERS")).collect();
-    match &blocks[..] {
-        [block] if matches!(block.tag(), "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST") => {
-            within_limit(block.contents().to_vec())
-        }
-        [block] => Err(format!("the PEM holds a {}, not a CERTIFICATE REQUEST", block.tag())),
-        blocks => Err(format!("the PEM holds {}, not one CSR", plural(blocks.len() as u64, "block"))),
-    }
+    csr::from_pem(text.as_bytes()).map_err(|error| error.to_string()).and_then(within_limit)
 }
 
 /// The length of the DER value at the beginning, header included; none if the header is not whole or not DER.

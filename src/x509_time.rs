@@ -5,10 +5,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use der::Decode;
 use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::Offset};
 
-use crate::asn1::{GENERALIZED_TIME, UTC_TIME, primitive};
+use crate::asn1::{DerError, GENERALIZED_TIME, UTC_TIME, Value, primitive};
 
 /// A moment in a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,23 +20,37 @@ impl Time {
     /// [`Timestamp`] can hold.
     pub const NEVER: Time = Time(DateTime::constant(9999, 12, 31, 23, 59, 59, 0));
 
-    /// Reads the time of a parsed certificate.
-    pub(crate) fn of(time: x509_cert::time::Time) -> Time {
-        Time::after_epoch(time.to_unix_duration())
+    /// Reads a UTCTime, or a GeneralizedTime of any year: RFC 5280 wants none before 2050, but verifiers take it.
+    pub(crate) fn read(value: Value<'_>) -> Result<Time, DerError> {
+        let wrong = DerError::Content("time");
+        let text = std::str::from_utf8(value.content).ok().and_then(|text| text.strip_suffix('Z')).ok_or(wrong)?;
+        let (year, rest) = match value.tag {
+            UTC_TIME => text.split_at_checked(2),
+            GENERALIZED_TIME => text.split_at_checked(4),
+            _ => return Err(wrong),
+        }
+        .ok_or(wrong)?;
+        if rest.len() != 10 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(wrong);
+        }
+        let number = |text: &str| text.parse::<i8>().map_err(|_| wrong);
+        let mut parts = [0; 5];
+        for (part, digits) in parts.iter_mut().zip(rest.as_bytes().chunks(2)) {
+            *part = number(std::str::from_utf8(digits).map_err(|_| wrong)?)?;
+        }
+        let year = match (value.tag, year.parse::<i16>().map_err(|_| wrong)?) {
+            // Section 4.1.2.5.1.
+            (UTC_TIME, year) if year < 50 => 2000 + year,
+            (UTC_TIME, year) => 1900 + year,
+            (_, year) => year,
+        };
+        let [month, day, hour, minute, second] = parts;
+        DateTime::new(year, month, day, hour, minute, second, 0).map(Time).map_err(|_| wrong)
     }
 
     fn after_epoch(duration: Duration) -> Time {
         let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
         Time(EPOCH).plus(SignedDuration::from_secs(seconds))
-    }
-
-    /// The end of a DER certificate.
-    ///
-    /// # Errors
-    /// If it is not valid DER.
-    pub fn end_of(certificate: &[u8]) -> Result<Time, String> {
-        let parsed = x509_cert::Certificate::from_der(certificate).map_err(|error| error.to_string())?;
-        Ok(Time::of(parsed.tbs_certificate().validity().not_after))
     }
 
     /// So much later, but no later than [`Time::NEVER`].
@@ -94,6 +107,7 @@ impl fmt::Display for Time {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::asn1::UTF8_STRING;
 
     #[test]
     fn utc_time_is_used_until_2049_and_generalized_time_from_2050() {
@@ -110,5 +124,30 @@ mod tests {
         Time::NEVER.plus(SignedDuration::from_secs(1)).encode(&mut out);
         assert_eq!(out, b"\x18\x0f99991231235959Z");
         assert_eq!(Time::from(SystemTime::from(Time::NEVER)), Time::NEVER);
+    }
+
+    #[test]
+    fn time_of_either_type_and_any_year_is_read() {
+        let read = |tag, text: &str| {
+            let mut der = Vec::new();
+            primitive(&mut der, tag, text.as_bytes());
+            Time::read(Value::only(&der).unwrap()).map(|time| time.to_string()).ok()
+        };
+        for (tag, text, expected) in [
+            (UTC_TIME, "260102030405Z", Some("2026-01-02T03:04:05Z")),
+            (UTC_TIME, "500102030405Z", Some("1950-01-02T03:04:05Z")),
+            (GENERALIZED_TIME, "20260102030405Z", Some("2026-01-02T03:04:05Z")),
+            (GENERALIZED_TIME, "99991231235959Z", Some("9999-12-31T23:59:59Z")),
+            (GENERALIZED_TIME, "19500102030405Z", Some("1950-01-02T03:04:05Z")),
+            (UTC_TIME, "2601020304Z", None),
+            (UTC_TIME, "260102030405+0000", None),
+            (UTC_TIME, "261302030405Z", None),
+            (UTC_TIME, "26010203040éZ", None),
+            (GENERALIZED_TIME, "20260102030405.5Z", None),
+            (GENERALIZED_TIME, "+0260102030405Z", None),
+            (UTF8_STRING, "260102030405Z", None),
+        ] {
+            assert_eq!(read(tag, text).as_deref(), expected, "{text}");
+        }
     }
 }

@@ -1,0 +1,162 @@
+//! Reads DER that others wrote: value after value, as the octets stand there. It judges tags and lengths (definite, in as
+//! few octets as possible) and nothing else: what nobody looks at refuses nothing.
+
+/// Why octets are not the DER that was expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DerError {
+    /// The octets end within a value.
+    #[error("it ends too early: {expected} octets are announced, {found} are there")]
+    Truncated {
+        /// By the length of the value.
+        expected: usize,
+        /// Up to the end.
+        found: usize,
+    },
+    /// A length that DER does not have.
+    #[error("it has a length that DER does not allow (indefinite, or in more octets than it needs)")]
+    Length,
+    /// A tag above 30, which nothing here has.
+    #[error("it has a tag above 30")]
+    Tag,
+    /// Another type than expected.
+    #[error("it has the tag 0x{found:02x} where 0x{expected:02x} is due")]
+    Unexpected {
+        /// The tag that is due.
+        expected: u8,
+        /// The tag that is there.
+        found: u8,
+    },
+    /// Something is left over.
+    #[error("{0} octets follow its end")]
+    Trailing(usize),
+    /// The content is not that of its type.
+    #[error("it has an impossible {0}")]
+    Content(&'static str),
+}
+
+/// One value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Value<'a> {
+    pub(crate) tag: u8,
+    pub(crate) content: &'a [u8],
+    /// Tag and length included.
+    pub(crate) whole: &'a [u8],
+}
+
+impl<'a> Value<'a> {
+    /// The only value in `octets`.
+    pub(crate) fn only(octets: &'a [u8]) -> Result<Self, DerError> {
+        let mut reader = Reader::new(octets);
+        let value = reader.value()?;
+        reader.finish()?;
+        Ok(value)
+    }
+
+    /// Its content, if it has this tag.
+    pub(crate) fn of(self, expected: u8) -> Result<&'a [u8], DerError> {
+        if self.tag == expected { Ok(self.content) } else { Err(DerError::Unexpected { expected, found: self.tag }) }
+    }
+}
+
+/// Values one after another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(octets: &'a [u8]) -> Self {
+        Reader { rest: octets }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// The next value.
+    pub(crate) fn value(&mut self) -> Result<Value<'a>, DerError> {
+        let (header, length) = header(self.rest)?;
+        let end = header.saturating_add(length);
+        let (Some(whole), Some(rest)) = (self.rest.get(..end), self.rest.get(end..)) else {
+            return Err(DerError::Truncated { expected: end, found: self.rest.len() });
+        };
+        let value = Value {
+            tag: whole.first().copied().unwrap_or_default(),
+            content: whole.get(header..).unwrap_or_default(),
+            whole,
+        };
+        self.rest = rest;
+        Ok(value)
+    }
+
+    /// The content of the next value, which must have this tag.
+    pub(crate) fn expect(&mut self, tag: u8) -> Result<&'a [u8], DerError> {
+        self.value()?.of(tag)
+    }
+
+    /// The content of the next value if it has this tag.
+    pub(crate) fn optional(&mut self, tag: u8) -> Result<Option<&'a [u8]>, DerError> {
+        if self.rest.first() == Some(&tag) { self.expect(tag).map(Some) } else { Ok(None) }
+    }
+
+    /// Checks that nothing is left.
+    pub(crate) fn finish(self) -> Result<(), DerError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(DerError::Trailing(self.rest.len())) }
+    }
+}
+
+/// The lengths of a value's header and content.
+fn header(octets: &[u8]) -> Result<(usize, usize), DerError> {
+    let short = |expected| DerError::Truncated { expected, found: octets.len() };
+    let (Some(tag), Some(first)) = (octets.first(), octets.get(1)) else { return Err(short(2)) };
+    if tag & 0x1f == 0x1f {
+        return Err(DerError::Tag);
+    }
+    if *first < 0x80 {
+        return Ok((2, usize::from(*first)));
+    }
+    let count = usize::from(first & 0x7f);
+    if !(1..=4).contains(&count) {
+        return Err(DerError::Length);
+    }
+    let length = octets.get(2..2 + count).ok_or_else(|| short(2 + count))?;
+    let length = length.iter().fold(0_usize, |length, octet| length << 8 | usize::from(*octet));
+    let fewest = if length < 0x80 { 0 } else { (usize::BITS - length.leading_zeros()).div_ceil(8) as usize };
+    if fewest == count { Ok((2 + count, length)) } else { Err(DerError::Length) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn value_is_read_with_its_octets() {
+        let mut reader = Reader::new(&[0x30, 3, 2, 1, 5, 0x05, 0]);
+        let sequence = reader.value().unwrap();
+        assert_eq!((sequence.tag, sequence.content, sequence.whole), (0x30, &[2, 1, 5][..], &[0x30, 3, 2, 1, 5][..]));
+        assert_eq!(reader.optional(2), Ok(None));
+        assert_eq!(reader.optional(5), Ok(Some(&[][..])));
+        assert!(reader.is_empty());
+        let long = [&[4, 0x81, 128][..], &[7; 128]].concat();
+        assert_eq!(Value::only(&long).unwrap().content.len(), 128);
+    }
+
+    #[test]
+    fn what_der_does_not_have_is_refused() {
+        for (octets, error) in [
+            (&[][..], DerError::Truncated { expected: 2, found: 0 }),
+            (&[0x30, 2, 1], DerError::Truncated { expected: 4, found: 3 }),
+            (&[0x30, 0x80, 0, 0], DerError::Length),
+            (&[0x30, 0x81, 5, 0, 0, 0, 0, 0], DerError::Length),
+            (&[0x30, 0x82, 0, 0x80], DerError::Length),
+            (&[0x30, 0x85, 1, 1, 1, 1, 1], DerError::Length),
+            (&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff], DerError::Truncated { expected: 0x1_0000_0005, found: 6 }),
+            (&[0x1f, 1, 0], DerError::Tag),
+            (&[5, 0, 0], DerError::Trailing(1)),
+        ] {
+            assert_eq!(Value::only(octets), Err(error), "{octets:02x?}");
+        }
+        assert_eq!(Value::only(&[5, 0]).unwrap().of(4), Err(DerError::Unexpected { expected: 4, found: 5 }));
+    }
+}

@@ -1,0 +1,83 @@
+//! The plan in words: what the people at the ceremony read before they say yes.
+
+use std::fmt;
+
+use super::{
+    Plan,
+    certificate::{cas_below, date},
+    file::{Action, Authority, IssuerKey},
+};
+use crate::name::Attribute;
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let token = self.token.identity();
+        writeln!(f, "Ceremony   {}", self.file.source.path().display())?;
+        writeln!(f, "Token      \"{}\", serial {}, {} {}", token.label, token.serial, token.manufacturer, token.model)?;
+        for (index, step) in self.file.steps.iter().enumerate() {
+            let label = step.key.get_ref();
+            writeln!(f, "\n{:>2}. {}", index + 1, step.name)?;
+            match &step.action {
+                Action::SelfSigned { authority } => {
+                    writeln!(f, "    make        {} key \"{label}\"", authority.kind)?;
+                    self.write_authority(f, authority, "itself")?;
+                }
+                Action::Intermediate { authority, issuer } => {
+                    writeln!(f, "    make        {} key \"{label}\"", authority.kind)?;
+                    let key = match &issuer.key {
+                        IssuerKey::Label(label) => format!("key \"{}\"", label.get_ref()),
+                        IssuerKey::File(file) => format!("the key in {}", file.written.display()),
+                    };
+                    self.write_authority(
+                        f,
+                        authority,
+                        &format!("{} with {key}", issuer.certificate.written.display()),
+                    )?;
+                }
+                Action::Request { kind, subject, request } => {
+                    writeln!(f, "    make        {kind} key \"{label}\"")?;
+                    writeln!(f, "    request     a CA certificate for {}", name(subject))?;
+                    writeln!(f, "    write       {}", request.written.display())?;
+                }
+                Action::AuditKey { kind, public_key } => {
+                    writeln!(f, "    make        {kind} key \"{label}\", which vouches for the journal")?;
+                    writeln!(f, "    write       {}", public_key.written.display())?;
+                }
+                Action::Import(import) => {
+                    writeln!(f, "    use         key \"{label}\"")?;
+                    writeln!(
+                        f,
+                        "    import      {}, issued by {}",
+                        import.signed.written.display(),
+                        import.root.written.display()
+                    )?;
+                    if let Some(imported) = self.imported.get(&import.certificate.path) {
+                        write!(f, "{imported}")?;
+                    }
+                    for place in std::iter::once(&import.certificate).chain(&import.root_certificate) {
+                        writeln!(f, "    write       {}", place.written.display())?;
+                    }
+                }
+            }
+        }
+        write!(f, "\nRecord     {}", self.file.record.written.display())
+    }
+}
+
+impl Plan {
+    fn write_authority(&self, f: &mut fmt::Formatter<'_>, authority: &Authority, issuer: &str) -> fmt::Result {
+        let ends = authority.end.get_ref().after(self.now);
+        let below = cas_below(authority.path_length.map(u64::from));
+        writeln!(f, "    certify     {}", name(&authority.subject))?;
+        writeln!(f, "                by {issuer}, until {}, {below}", date(ends))?;
+        writeln!(f, "    write       {}", authority.certificate.written.display())
+    }
+}
+
+fn name(attributes: &[Attribute]) -> String {
+    attributes
+        .iter()
+        .map(|attribute| format!("{}={}", attribute.type_name(), attribute.value))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
