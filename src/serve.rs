@@ -33,8 +33,10 @@ use crate::{
     http::{self, Check, Readiness},
     issuer::Issuance,
     ledger::{
-        LedgerError,
-        embedded::{self, EmbeddedLedger, Settings},
+        LedgerError, Records,
+        clock::ClockBounds,
+        embedded::{self, EmbeddedLedger, Guards, Settings},
+        scrub::Scrub,
     },
     metrics,
     policy::{self, Issuers},
@@ -89,8 +91,12 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()
 
     let data = config.resolve(config.ledger.path.get_ref());
     let settings = Settings { min_free: u64::from(config.ledger.min_free_mib) << 20, ..Settings::default() };
-    let opened = EmbeddedLedger::open(&data, Timestamp::now(), &settings);
+    let guards = Guards { audit_keys: audit_keys(config, audit.as_ref())?, clock: clock_bounds(config, &issuers) };
+    let opened = EmbeddedLedger::open_guarded(&data, Timestamp::now(), &settings, &guards);
     let (ledger, records) = opened.map_err(|error| config.error_at(config.ledger.path.span(), "ledger.path", error))?;
+    let begins_anew = records.head().sequence > 0 && !embedded::checkpoint_file(&data).exists();
+    let scrub = config.ledger.scrub_interval().map(|interval| Scrub::start(records.clone(), interval)).transpose();
+    let _scrub = scrub.context("cannot start the scrub")?;
     let (committer, committer_thread) = Committer::start(ledger).context("cannot start the committer")?;
 
     let bind = |address: &Spanned<SocketAddr>, key: &'static str| {
@@ -136,7 +142,12 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()
         let records = records.clone();
         ("ledger".to_owned(), Box::new(move || records.healthy()) as Check)
     };
-    let readiness = Readiness::new(draining.clone(), checks.chain([ledger_check]).collect(), warnings.collect());
+    let ledger_warning = {
+        let records = records.clone();
+        ("ledger".to_owned(), Box::new(move || records.intact()) as Check)
+    };
+    let warnings = warnings.chain([ledger_warning]).collect();
+    let readiness = Readiness::new(draining.clone(), checks.chain([ledger_check]).collect(), warnings);
     if let Some(http) = http {
         tokio::spawn(http::serve(http, readiness, prometheus));
     }
@@ -144,7 +155,8 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()
     let records = Arc::new(records);
     let checkpoints = audit.map(|(signer, key, interval)| {
         let (committer, file) = (committer.clone(), embedded::checkpoint_file(&data));
-        Arc::new(Checkpoints { signer, key, records: records.clone(), committer, file, interval })
+        let begins_anew = begins_anew.into();
+        Arc::new(Checkpoints { signer, key, records: records.clone(), committer, file, interval, begins_anew })
     });
     let services = Services {
         issuance: Arc::new(Issuance::new(profiles, refused_keys, committer.clone(), records.clone())),
@@ -238,6 +250,38 @@ fn open_audit(config: &Config, issuers: &Issuers) -> anyhow::Result<Option<Audit
     let pool = Pool::open("audit", &[uri], &pool_settings, &key, config.folder());
     let pool = pool.map_err(|error| wrong_key(error.to_string()))?;
     Ok(Some((Arc::new(pool), key, audit.interval().unwrap_or_default())))
+}
+
+/// The keys that may have signed the checkpoint file; none without an audit key.
+fn audit_keys(config: &Config, audit: Option<&AuditKey>) -> anyhow::Result<Vec<PublicKey>> {
+    let (Some(settings), Some((_, key, _))) = (&config.audit, audit) else { return Ok(Vec::new()) };
+    let previous = settings.previous_keys.iter().map(|path| {
+        let file = config.resolve(path.get_ref());
+        PublicKey::read(&file).map_err(|message| {
+            let message = format!("cannot read a public key from {}: {message}", file.display());
+            config.error_at(path.span(), "audit.previous_keys", message)
+        })
+    });
+    Ok(std::iter::once(Ok(key.clone())).chain(previous).collect::<Result<_, _>>()?)
+}
+
+/// Seconds since 1970.
+const BUILT: &str = env!("BIRTHMARK_BUILT");
+
+/// When the clock cannot be right: before this program was built or the first issuer's certificate was valid, and after
+/// the end of the server's certificate, with which no station would talk to it anyway.
+fn clock_bounds(config: &Config, issuers: &Issuers) -> ClockBounds {
+    let now = Timestamp::now();
+    // What is too far away for a timestamp bounds nothing.
+    let moment = |time: Time| now.checked_add(time.since(now)).ok();
+    let built = BUILT.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    let built = built.map(|built| (built, "when this program was built".to_owned()));
+    let issuers = issuers.values().filter_map(|issuer| Some((moment(issuer.not_before())?, issuer.name())));
+    let issuer = issuers.min().map(|(begin, name)| (begin, format!("when the certificate of the issuer \"{name}\" begins")));
+    let certificates = cert::read_certificates(&config.resolve(config.server.certificate.get_ref()));
+    let end = certificates.ok().and_then(|certificates| moment(Time::end_of(certificates.first()?).ok()?));
+    let latest = end.map(|end| (end, "when the certificate server.certificate expires".to_owned()));
+    ClockBounds { earliest: built.into_iter().chain(issuer).max(), latest }
 }
 
 /// Opens every issuer's key.

@@ -111,6 +111,19 @@ impl PublicKey {
         Ok(PublicKey { kind, spki: spki.to_vec(), bits: bits.to_vec() })
     }
 
+    /// Reads the PEM file of one.
+    ///
+    /// # Errors
+    /// What is wrong with it, without the file's name.
+    pub fn read(path: &std::path::Path) -> Result<Self, String> {
+        let text = crate::text_file::read(path, crate::text_file::LONGEST).map_err(|error| error.to_string())?;
+        let pem = pem::parse(text).map_err(|error| error.to_string())?;
+        if pem.tag() != "PUBLIC KEY" {
+            return Err(format!("it is a {}, not a PUBLIC KEY", pem.tag()));
+        }
+        PublicKey::from_spki(pem.contents()).map_err(|error| error.to_string())
+    }
+
     /// SHA-256 of the DER `SubjectPublicKeyInfo`: how the ledger knows a key.
     pub fn hash(&self) -> [u8; 32] {
         sha256(&self.spki)

@@ -2,29 +2,30 @@
 
 use std::{
     collections::HashSet,
-    fs::File,
     io::{BufWriter, IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use birthmark::{
     client::certificate_pem,
     config::Config,
     ledger::{
+        Actor,
         checkpoint::SignedCheckpoint,
         embedded::{EmbeddedLedger, Settings, checkpoint_file},
         entry::Event,
-        journal::{Scan, ScannedFrame, TornEnd, Trust, Verified, verify},
+        journal::{Remark, Scan, ScannedFrame, TornEnd, Trust, Verified, verify},
     },
     serial::SerialNumber,
     signer::PublicKey,
 };
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{print, print_json, table};
@@ -44,6 +45,22 @@ enum Command {
     Dump(DumpArgs),
     /// Delete the index and make it anew from the journal, while no daemon runs
     Reindex(ReindexArgs),
+    /// Go on without entries that the journal has lost and the index or the checkpoint knows, and record that
+    AcceptLoss(AcceptArgs),
+    /// Record that this computer's clock is right, although the journal's newest entry contradicts it
+    AcceptClock(AcceptArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "The daemon must not run. What was accepted, when, why and by whom is an entry of the journal, which \
+    \"birthmark journal verify\" shows.")]
+struct AcceptArgs {
+    #[command(flatten)]
+    place: Place,
+
+    /// Why, for those who verify the journal later
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
 }
 
 /// Where the journal is.
@@ -136,6 +153,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => verify_journal(&args),
         Command::Dump(args) => dump(&args),
         Command::Reindex(args) => reindex(&args),
+        Command::AcceptLoss(args) => accept_loss(args),
+        Command::AcceptClock(args) => accept_clock(args),
     }
 }
 
@@ -169,12 +188,7 @@ fn end(torn: Option<&TornEnd>) -> ExitCode {
 
 fn trust(args: &VerifyArgs, folder: &Path) -> anyhow::Result<Trust> {
     let read_key = |path: &PathBuf| {
-        let key = std::fs::read(path).map_err(anyhow::Error::from);
-        let key = key.and_then(|text| Ok(pem::parse(text)?)).and_then(|pem| {
-            anyhow::ensure!(pem.tag() == "PUBLIC KEY", "it is a {}, not a PUBLIC KEY", pem.tag());
-            Ok(PublicKey::from_spki(pem.contents())?)
-        });
-        key.with_context(|| format!("cannot read a public key from {}", path.display()))
+        PublicKey::read(path).map_err(|what| anyhow!("cannot read a public key from {}: {what}", path.display()))
     };
     let keys = args.trusted_key.iter().map(read_key).collect::<anyhow::Result<Vec<_>>>()?;
     let beside = checkpoint_file(folder);
@@ -213,6 +227,9 @@ fn account(verified: &Verified, trust: &Trust, elapsed: Duration) -> String {
         rows.push(("exports", Some(counts.exports.to_string())));
     }
     rows.push(("checkpoints", Some(counts.checkpoints.to_string())));
+    rows.extend(verified.remarks.iter().map(|Remark { sequence, time, actor, what }| {
+        ("remark", Some(format!("entry {sequence} of {time} by {actor}: {what}")))
+    }));
     rows.push(("cut short", Some(cut_short(trust))));
     rows.push(("trusted", Some(trusted(verified, trust))));
     table::fields(&rows)
@@ -262,6 +279,12 @@ fn to_json(verified: &Verified, trust: &Trust, elapsed: Duration) -> Value {
             "time": covered.time,
             "entries_behind": verified.entries - covered.sequence,
         })),
+        "remarks": verified.remarks.iter().map(|Remark { sequence, time, actor, what }| json!({
+            "sequence": sequence,
+            "time": time,
+            "actor": actor.to_string(),
+            "what": what,
+        })).collect::<Vec<_>>(),
         "torn_end": verified.torn.as_ref().map(|torn| json!({
             "file": torn.path,
             "offset": torn.offset,
@@ -333,7 +356,9 @@ impl Filter<'_> {
             | Event::OrderClosed { .. }
             | Event::ExportCreated { .. }
             | Event::ExportAcknowledged { .. }
-            | Event::Checkpoint { .. } => false,
+            | Event::Checkpoint { .. }
+            | Event::LossAccepted { .. }
+            | Event::ClockAccepted { .. } => false,
         }
     }
 }
@@ -387,7 +412,11 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
             ("export_created", json!({ "export": id.to_string(), "order": id.order, "certificates": certificates }))
         }
         Event::ExportAcknowledged { id } => ("export_acknowledged", json!({ "export": id.to_string() })),
-        Event::Checkpoint { note } => ("checkpoint", json!({ "note": note })),
+        Event::Checkpoint { note, begins_anew } => {
+            ("checkpoint", json!({ "note": note, "begins_anew": begins_anew }))
+        }
+        Event::LossAccepted { what, reason } => ("loss_accepted", json!({ "what": what, "reason": reason })),
+        Event::ClockAccepted { reason } => ("clock_accepted", json!({ "reason": reason })),
     };
     let mut entry = json!({
         "sequence": frame.sequence,
@@ -405,11 +434,9 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
 }
 
 fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
-    let folder = args.place.folder()?;
+    let folder = data_folder(&args.place)?;
     // A folder without a journal is a slip, not a ledger to begin.
     drop(Scan::open(&folder)?);
-    let lock = File::open(folder.join("lock"));
-    lock.with_context(|| format!("{} is not a data folder that a daemon has used", folder.display()))?;
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     bar.set_message("reading the journal");
     bar.enable_steady_tick(Duration::from_millis(100));
@@ -418,5 +445,59 @@ fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
     bar.finish_and_clear();
     let entries = entries?;
     print(&format!("the index was made anew from {entries} entries in {:.1} s\n", started.elapsed().as_secs_f64()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The folder, which must be one that a daemon has used.
+fn data_folder(place: &Place) -> anyhow::Result<PathBuf> {
+    let folder = place.folder()?;
+    if folder.join("journal").is_dir() {
+        return Ok(folder);
+    }
+    Err(anyhow!("{} is not a data folder that a daemon has used: it holds no folder \"journal\"", folder.display()))
+}
+
+/// The longest reason, in characters.
+const LONGEST_REASON: usize = 256;
+
+fn reason(text: &str) -> anyhow::Result<String> {
+    if (1..=LONGEST_REASON).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
+        return Ok(text.to_owned());
+    }
+    Err(anyhow!("--reason must be 1 to {LONGEST_REASON} characters without control characters"))
+}
+
+/// As the daemon calls who uses its socket.
+fn operator() -> Actor {
+    Actor(format!("operator:local-uid-{}", rustix::process::getuid().as_raw()).into())
+}
+
+fn accept_loss(args: AcceptArgs) -> anyhow::Result<ExitCode> {
+    let (folder, reason) = (data_folder(&args.place)?, reason(&args.reason)?);
+    let lost = EmbeddedLedger::accept_loss(&folder, Timestamp::now(), &Settings::default(), operator(), reason)?;
+    print(&format!(
+        "accepted and recorded: {lost}\nThe index was made anew. Devices whose certificates are lost can get others: look for \
+         copies of what was issued, and record them elsewhere.\n"
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn accept_clock(args: AcceptArgs) -> anyhow::Result<ExitCode> {
+    let (folder, reason) = (data_folder(&args.place)?, reason(&args.reason)?);
+    let now = Timestamp::now();
+    let newest = EmbeddedLedger::accept_clock(&folder, now, &Settings::default(), operator(), reason)?;
+    let mut later = (0, 0);
+    for frame in Scan::open(&folder)? {
+        let entry = frame?.entry;
+        if entry.time > now && !matches!(entry.event, Event::ClockAccepted { .. }) {
+            later.0 += 1;
+            later.1 += u64::from(matches!(entry.event, Event::Issued { .. }));
+        }
+    }
+    let (entries, certificates) = later;
+    print(&format!(
+        "accepted and recorded: it is {now}, and the newest entry was of {newest}\n{entries} entries have a later time than \
+         now; the {certificates} certificates among them may have a wrong validity (birthmark journal dump shows them)\n"
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

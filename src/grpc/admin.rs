@@ -33,6 +33,10 @@ const ATTRIBUTES: usize = 32;
 const ATTRIBUTE_NAME: usize = 32;
 const ATTRIBUTE_VALUE: usize = 256;
 
+/// The most patterns of stations of an order, and the longest, in characters.
+const STATIONS: usize = 1024;
+const STATION: usize = 128;
+
 /// The longest reason of a scrap, in characters.
 const SCRAP_REASON: usize = 256;
 
@@ -111,6 +115,7 @@ impl Service {
         if terms.quantity == 0 {
             return Err(IssueError::RequestInvalid("quantity must be at least 1".into()));
         }
+        check_stations(&terms.stations)?;
         let not_before = terms.not_before.map(timestamp).transpose()?;
         let not_after = terms.not_after.map(timestamp).transpose()?;
         if let (Some(from), Some(until)) = (not_before, not_after)
@@ -128,6 +133,15 @@ impl Service {
             attributes: check_attributes(terms.attributes)?,
         })
     }
+}
+
+/// The protocol's rules for an order's stations.
+fn check_stations(stations: &[String]) -> Result<(), IssueError> {
+    if stations.len() > STATIONS {
+        let message = format!("an order may name {STATIONS} patterns of stations; this one has {}", stations.len());
+        return Err(IssueError::RequestInvalid(message));
+    }
+    stations.iter().try_for_each(|pattern| check_text("a pattern of stations", pattern, STATION))
 }
 
 /// The protocol's rules for an order's attributes.
