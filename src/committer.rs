@@ -445,3 +445,6 @@ fn unexpected(outcome: &Outcome) -> CommitError {
     tracing::error!(?outcome, "the ledger gave an outcome that does not fit the operation");
     CommitError::Closed
 }
+
+#[cfg(test)]
+mod tests;

@@ -207,11 +207,14 @@ impl EmbeddedLedger {
     fn recover(folder: &Path, settings: &Settings, guards: &Guards, anew: bool) -> Result<EmbeddedLedger, LedgerError> {
         let unusable = |cause: io::Error| LedgerError::Folder { folder: folder.display().to_string(), cause };
         let lock = Lock::take(folder)?;
-        if !Journal::exists(&folder.join("journal"))? {
-            check_nothing_known(folder)?;
+        let checkpoint = checkpoint_file(folder);
+        if checkpoint.exists() && !Journal::exists(&folder.join("journal"))? {
+            // A new one would take its place as if nothing had been issued.
+            let (path, what) = (checkpoint.display().to_string(), "there is no journal file".to_owned());
+            return Err(LedgerError::Checkpoint { path, what });
         }
         let mut journal = open_journal(folder, settings)?;
-        check_against_checkpoint(&journal, &checkpoint_file(folder), &guards.audit_keys)?;
+        check_against_checkpoint(&journal, &checkpoint, &guards.audit_keys)?;
         let index_folder = folder.join("index");
         let (mut index, mut runs, mut applied) = Index::open(&index_folder, &mut journal)?;
         if anew {
@@ -682,16 +685,6 @@ fn open_journal(folder: &Path, settings: &Settings) -> Result<Journal, LedgerErr
         Err(JournalError::InUse { pid, .. }) => Err(LedgerError::Locked { folder: folder.display().to_string(), pid }),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Without a journal nothing may know one: a new one would take its place as if nothing had been issued.
-fn check_nothing_known(folder: &Path) -> Result<(), LedgerError> {
-    let known: Vec<_> = ["index", "checkpoint"].into_iter().filter(|name| folder.join(name).exists()).collect();
-    if known.is_empty() {
-        return Ok(());
-    }
-    let what = format!("there is no journal file, and the data folder has the {} of one", known.join(" and the "));
-    Err(JournalError::Lost { folder: folder.join("journal").display().to_string(), what }.into())
 }
 
 /// The journal must be one that goes on from the newest checkpoint, which one of the keys must have signed.

@@ -238,12 +238,14 @@ fn locate(path: &Path, file: &File, header: &Header, next_path: &Path, next: &He
         };
         return JournalError::damaged(path, at as u64, format!("{wrong} ({what})"));
     }
-    // Whole in itself: then it was cut at a frame, or is another file.
-    if chain == next.chain && sequence == next.first_sequence {
-        return JournalError::damaged(next_path, 0, format!("its header does not fit the file before it: {what}"));
-    }
-    let what = format!("the file ends after entry {}, and the next one begins with {} ({what})", sequence - 1, next.first_sequence);
-    JournalError::damaged(path, at as u64, what)
+    // Whole in itself: it was cut between two entries, or one of both is another file.
+    let what = format!(
+        "{} ends at byte {at} after entry {}, and this one begins with entry {} ({what})",
+        path.display(),
+        sequence - 1,
+        next.first_sequence
+    );
+    JournalError::Gap { path: next_path.display().to_string(), what }
 }
 
 /// Begins a file; what is written to it lasts only after [`sync_new`].
