@@ -122,7 +122,10 @@ impl Checkpoints {
         let begins_anew = self.begins_anew.load(Ordering::Relaxed);
         self.committer.checkpoint(note.clone(), begins_anew).await?;
         if begins_anew {
-            tracing::warn!(entries = checkpoint.sequence, "checkpoints begin anew: none was held against these entries");
+            tracing::warn!(
+                entries = checkpoint.sequence,
+                "checkpoints begin anew: none was held against these entries"
+            );
             self.begins_anew.store(false, Ordering::Relaxed);
         }
 

@@ -71,7 +71,9 @@ pub enum IssueError {
     #[error("the ledger cannot record now: {0}")]
     StorageUnavailable(String),
     /// What is recorded cannot be read. The log names the place.
-    #[error("what is recorded about this cannot be read: the ledger's storage is damaged; the daemon's log and /readyz say where")]
+    #[error(
+        "what is recorded about this cannot be read: the ledger's storage is damaged; the daemon's log and /readyz say where"
+    )]
     StorageDamaged,
     /// The daemon is going down.
     #[error("the daemon is shutting down")]

@@ -425,7 +425,9 @@ pub enum Refusal {
         why: String,
     },
     /// What would have to be recorded fits no entry.
-    #[error("the request is too large to be recorded: its entry would have {bytes} bytes; at most {limit} are possible")]
+    #[error(
+        "the request is too large to be recorded: its entry would have {bytes} bytes; at most {limit} are possible"
+    )]
     TooLarge {
         /// Its length.
         bytes: usize,
@@ -653,7 +655,9 @@ pub enum LedgerError {
     #[error("the journal could not be made durable ({0}); the daemon stops, and recovers when it is started again")]
     Fatal(std::io::Error),
     /// Another process has changed the journal under this one.
-    #[error("the journal file {path} was changed by another process: {what}; the daemon stops, before it hands out what is lost")]
+    #[error(
+        "the journal file {path} was changed by another process: {what}; the daemon stops, before it hands out what is lost"
+    )]
     Taken {
         /// The file.
         path: String,

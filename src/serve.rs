@@ -277,7 +277,8 @@ fn clock_bounds(config: &Config, issuers: &Issuers) -> ClockBounds {
     let built = BUILT.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
     let built = built.map(|built| (built, "when this program was built".to_owned()));
     let issuers = issuers.values().filter_map(|issuer| Some((moment(issuer.not_before())?, issuer.name())));
-    let issuer = issuers.min().map(|(begin, name)| (begin, format!("when the certificate of the issuer \"{name}\" begins")));
+    let issuer =
+        issuers.min().map(|(begin, name)| (begin, format!("when the certificate of the issuer \"{name}\" begins")));
     let certificates = cert::read_certificates(&config.resolve(config.server.certificate.get_ref()));
     let end = certificates.ok().and_then(|certificates| moment(Time::end_of(certificates.first()?).ok()?));
     let latest = end.map(|end| (end, "when the certificate server.certificate expires".to_owned()));

@@ -52,8 +52,10 @@ enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The daemon must not run. What was accepted, when, why and by whom is an entry of the journal, which \
-    \"birthmark journal verify\" shows.")]
+#[command(
+    after_help = "The daemon must not run. What was accepted, when, why and by whom is an entry of the journal, which \
+    \"birthmark journal verify\" shows."
+)]
 struct AcceptArgs {
     #[command(flatten)]
     place: Place,
@@ -412,9 +414,7 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
             ("export_created", json!({ "export": id.to_string(), "order": id.order, "certificates": certificates }))
         }
         Event::ExportAcknowledged { id } => ("export_acknowledged", json!({ "export": id.to_string() })),
-        Event::Checkpoint { note, begins_anew } => {
-            ("checkpoint", json!({ "note": note, "begins_anew": begins_anew }))
-        }
+        Event::Checkpoint { note, begins_anew } => ("checkpoint", json!({ "note": note, "begins_anew": begins_anew })),
         Event::LossAccepted { what, reason } => ("loss_accepted", json!({ "what": what, "reason": reason })),
         Event::ClockAccepted { reason } => ("clock_accepted", json!({ "reason": reason })),
     };

@@ -49,6 +49,7 @@
 //! page is not on the disk). So the last write is written again and synced before anything is answered from it.
 
 mod damage;
+mod error;
 mod frame;
 mod read;
 mod scan;
@@ -62,7 +63,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub(crate) use self::error::AppendError;
 pub use self::{
+    error::JournalError,
     frame::Position,
     read::{Frames, ReadFrame, Reader},
     scan::{Scan, ScannedFrame, TornEnd},
@@ -72,158 +75,11 @@ use self::{
     frame::{Frame, FrameError},
     segment::Header,
 };
-use super::entry::{Entry, NotAnEntry};
+use super::entry::Entry;
 use crate::durable;
 
 /// The chain hash after a frame: SHA-256 over all payloads up to it.
 pub type ChainHash = [u8; 32];
-
-/// What is wrong with a journal. Each message names the file and the byte.
-#[derive(Debug, thiserror::Error)]
-pub enum JournalError {
-    /// A file could not be read, written or listed.
-    #[error("the journal file {path} cannot be used: {cause}")]
-    Io {
-        /// The file.
-        path: String,
-        /// What the system said.
-        cause: io::Error,
-    },
-    /// Something durable has changed.
-    #[error(
-        "the journal file {path} is damaged at byte {offset}: {what}; nothing was changed: restore this file from a \
-         backup"
-    )]
-    Damaged {
-        /// The file.
-        path: String,
-        /// Where the unreadable frame or header begins.
-        offset: u64,
-        /// What is wrong there.
-        what: String,
-    },
-    /// An event that is not known here.
-    #[error(
-        "the journal file {path} has at byte {offset} an event that this daemon does not know; use the daemon that wrote \
-         it, or a newer one"
-    )]
-    NewerEvent {
-        /// The file.
-        path: String,
-        /// Where the entry's frame begins.
-        offset: u64,
-    },
-    /// Something else knows entries that are not there.
-    #[error(
-        "the journal in {folder} has lost entries: {what}; restore it from a newer backup or, to go on with what is here \
-         and give up what is not, use \"birthmark journal accept-loss\""
-    )]
-    Lost {
-        /// The journal's folder.
-        folder: String,
-        /// Who knows what.
-        what: String,
-    },
-    /// Another process has the newest file locked.
-    #[error("another process{} has the journal file {path} locked", .pid.map(|pid| format!(" (number {pid})")).unwrap_or_default())]
-    InUse {
-        /// The file.
-        path: String,
-        /// The process, if the system tells.
-        pid: Option<u32>,
-    },
-    /// The files do not follow each other.
-    #[error("the journal file {path} does not follow the file before it: {what}")]
-    Gap {
-        /// The file.
-        path: String,
-        /// What differs.
-        what: String,
-    },
-    /// An entry is whole, but cannot be true together with those before it.
-    #[error(
-        "the journal file {path} has at byte {offset} an entry (number {sequence}) that contradicts those before it: {what}"
-    )]
-    Contradiction {
-        /// The file.
-        path: String,
-        /// Where the entry's frame begins.
-        offset: u64,
-        /// The entry's sequence number.
-        sequence: u64,
-        /// The rule that it breaks.
-        what: String,
-    },
-    /// Written by a newer daemon.
-    #[error("the journal file {path} has version {found}, this daemon knows version {known}; use a newer daemon")]
-    NewerVersion {
-        /// The file.
-        path: String,
-        /// Its version.
-        found: u32,
-        /// The newest that is known here.
-        known: u32,
-    },
-}
-
-impl JournalError {
-    fn io(path: &Path, cause: io::Error) -> Self {
-        JournalError::Io { path: path.display().to_string(), cause }
-    }
-
-    fn damaged(path: &Path, offset: u64, what: impl ToString) -> Self {
-        JournalError::Damaged { path: path.display().to_string(), offset, what: what.to_string() }
-    }
-
-    /// Whether it says that what was durable cannot be read any more; not what the system lacks for a moment.
-    pub(crate) fn is_damage(&self) -> bool {
-        use rustix::io::Errno;
-        match self {
-            JournalError::Damaged { .. } | JournalError::Gap { .. } | JournalError::Contradiction { .. } => true,
-            JournalError::Io { cause, .. } => {
-                let lost = [Errno::IO, Errno::NOENT, Errno::UCLEAN, Errno::BADMSG, Errno::NODATA, Errno::NXIO, Errno::NODEV];
-                lost.iter().any(|errno| cause.raw_os_error() == Some(errno.raw_os_error()))
-                    || cause.kind() == io::ErrorKind::NotFound
-            }
-            _ => false,
-        }
-    }
-
-    /// For a whole frame whose payload is no entry.
-    fn no_entry(path: &Path, offset: u64, what: NotAnEntry) -> Self {
-        match what {
-            NotAnEntry::NewerEvent => JournalError::NewerEvent { path: path.display().to_string(), offset },
-            NotAnEntry::Malformed(what) => JournalError::damaged(path, offset, what),
-        }
-    }
-}
-
-/// Why a batch is not in the journal.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum AppendError {
-    /// It was not written; the journal is as it was before.
-    #[error("the journal could not be written: {0}")]
-    NotWritten(io::Error),
-    /// It is not known what of it is on the disk.
-    #[error("the journal could not be made durable: {0}")]
-    Unknown(io::Error),
-    /// An entry that fits no frame; the journal, and what was staged before, are as they were.
-    #[error("the entry has {bytes} bytes; {limit} are possible")]
-    TooLarge {
-        /// Its length.
-        bytes: usize,
-        /// The largest length that is possible.
-        limit: usize,
-    },
-    /// The newest file is not the one that was written before: nothing was written to it.
-    #[error("the journal file {path} was changed by another process: {what}")]
-    Taken {
-        /// The file.
-        path: String,
-        /// What shows it.
-        what: String,
-    },
-}
 
 /// The journal, open for appending. There is one in a data folder; the folder's lock sees to that.
 #[derive(Debug)]
@@ -597,16 +453,26 @@ fn folder_error(folder: &Path) -> impl Fn(io::Error) -> JournalError + '_ {
     move |cause| JournalError::io(folder, cause)
 }
 
-/// The process that holds the lock of a file, as far as the system tells.
+/// The process that holds the lock of a file, if the system tells without doubt.
 pub(super) fn lock_holder(file: &File) -> Option<u32> {
-    let inode = file.metadata().ok()?.ino().to_string();
+    let metadata = file.metadata().ok()?;
+    let (device, inode) = (metadata.dev(), metadata.ino());
+    let here = format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
     // 1: FLOCK  ADVISORY  WRITE 4711 08:01:131200 0 EOF
-    locks.lines().find_map(|line| {
+    let held = locks.lines().filter_map(|line| {
         let fields: Vec<_> = line.split_whitespace().collect();
         let [_, "FLOCK", _, "WRITE", pid, place, ..] = fields[..] else { return None };
-        (place.rsplit(':').next() == Some(inode.as_str())).then(|| pid.parse().ok().filter(|pid| *pid > 0))?
-    })
+        let (_, its_inode) = place.rsplit_once(':')?;
+        // A process of another namespace has no number here.
+        (its_inode == inode.to_string()).then_some((place.to_owned(), pid.parse().ok().filter(|pid| *pid > 0)?))
+    });
+    let held: Vec<(String, u32)> = held.collect();
+    match &held[..] {
+        // Some file systems have another number here than in the metadata.
+        [(_, pid)] => Some(*pid),
+        several => several.iter().find(|(place, _)| *place == here).map(|(_, pid)| *pid),
+    }
 }
 
 /// Reads `length` bytes of `file` at `offset`; short only at the end of the file.

@@ -34,7 +34,9 @@ impl Scrub {
         let thread = thread::Builder::new().name("scrub".into()).spawn(move || {
             // On Linux the priority is the thread's own. Without it the bounded rate is gentle enough.
             let _ = rustix::process::setpriority_process(None, 19);
-            while scrub(&records, &stopped) && matches!(stopped.recv_timeout(interval), Err(RecvTimeoutError::Timeout)) {}
+            while scrub(&records, &stopped) && matches!(stopped.recv_timeout(interval), Err(RecvTimeoutError::Timeout))
+            {
+            }
         })?;
         Ok(Scrub { stop: Some(stop), thread: Some(thread) })
     }

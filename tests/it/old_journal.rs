@@ -81,7 +81,8 @@ fn answers_as_then(ledger: &mut EmbeddedLedger, records: &EmbeddedRecords) {
             Some(_) => Action::Reissue(holder),
             None => Action::Reserve(holder),
         };
-        let operation = Operation { actor: Actor("station:line1/tester1".into()), action: action(record.holder.clone()) };
+        let operation =
+            Operation { actor: Actor("station:line1/tester1".into()), action: action(record.holder.clone()) };
         let outcome = ledger.commit(now(), &[operation]).unwrap().remove(0);
         assert!(matches!(&outcome, Outcome::Replay { certificate: again, .. } if again == certificate), "{outcome:?}");
     }
@@ -151,8 +152,13 @@ fn clock_that_was_ahead_is_accepted_and_the_ledger_goes_on() {
         let text = |text: &str| text.to_owned();
         let mut key_hash = [7; 32];
         key_hash[..device.len()].copy_from_slice(device.as_bytes());
-        let holder =
-            Holder { device: text(device), key_hash, order: text("first"), profile: text("device"), issuer: text("device") };
+        let holder = Holder {
+            device: text(device),
+            key_hash,
+            order: text("first"),
+            profile: text("device"),
+            issuer: text("device"),
+        };
         let operation = Operation { actor: Actor("station:line1/t".into()), action: Action::Reserve(holder) };
         ledger.commit(at, &[operation]).unwrap().remove(0)
     };
@@ -162,10 +168,16 @@ fn clock_that_was_ahead_is_accepted_and_the_ledger_goes_on() {
     let ahead = now() + SignedDuration::from_hours(30 * 24);
     let years = now() + SignedDuration::from_hours(13 * 365 * 24);
     let refused = reserve(&mut ledger, "years", years);
-    assert!(matches!(&refused, Outcome::Refused(refusal) if refusal.to_string().contains("accept-clock")), "{refused:?}");
+    assert!(
+        matches!(&refused, Outcome::Refused(refusal) if refusal.to_string().contains("accept-clock")),
+        "{refused:?}"
+    );
     assert!(matches!(reserve(&mut ledger, "ahead", ahead), Outcome::Reserved(_)));
     let refused = reserve(&mut ledger, "now", now());
-    assert!(matches!(&refused, Outcome::Refused(refusal) if refusal.to_string().contains("accept-clock")), "{refused:?}");
+    assert!(
+        matches!(&refused, Outcome::Refused(refusal) if refusal.to_string().contains("accept-clock")),
+        "{refused:?}"
+    );
     ledger.close().unwrap();
 
     let accept = |at| {

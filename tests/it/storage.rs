@@ -160,7 +160,8 @@ fn index_that_knows_more_than_the_journal_refuses_the_start() {
             copy(older, &folder.join("journal"));
         }),
         ("without the newest file", |folder, _| {
-            let newest = fs::read_dir(folder.join("journal")).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
+            let newest =
+                fs::read_dir(folder.join("journal")).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
             fs::remove_file(newest).unwrap();
         }),
         ("empty", |folder, _| {
@@ -215,12 +216,7 @@ fn operation_too_large_to_record_fails_alone() {
     assert!(
         matches!(
             &outcomes[..],
-            [
-                Outcome::Reserved(_),
-                Outcome::Refused(Refusal::TooLarge { .. }),
-                Outcome::Reserved(_),
-                Outcome::Order(_)
-            ]
+            [Outcome::Reserved(_), Outcome::Refused(Refusal::TooLarge { .. }), Outcome::Reserved(_), Outcome::Order(_)]
         ),
         "{outcomes:?}"
     );
@@ -345,13 +341,8 @@ async fn order_too_large_is_refused_at_the_edge() {
     let daemon = site.start();
     let mut admin = daemon.admin().await;
     let wire = |stations: Vec<String>| {
-        let terms = WireTerms {
-            id: "o1".into(),
-            profile: "device".into(),
-            quantity: 1,
-            stations,
-            ..WireTerms::default()
-        };
+        let terms =
+            WireTerms { id: "o1".into(), profile: "device".into(), quantity: 1, stations, ..WireTerms::default() };
         CreateOrderRequest { terms: Some(terms) }
     };
     for stations in [vec!["x".repeat(900_000)], vec!["line1/t1".to_owned(); 2000], vec![String::new()]] {

@@ -5,7 +5,9 @@ use std::{fs, io, path::Path};
 
 use jiff::Timestamp;
 
-use super::{EmbeddedLedger, Guards, Settings, batch::to_microseconds, check_against_checkpoint, checkpoint_file, open_journal};
+use super::{
+    EmbeddedLedger, Guards, Settings, batch::to_microseconds, check_against_checkpoint, checkpoint_file, open_journal,
+};
 use crate::{
     durable,
     ledger::{
@@ -97,7 +99,9 @@ impl EmbeddedLedger {
 fn newest_time(journal: &Journal) -> Result<Option<Timestamp>, LedgerError> {
     let mut newest = None;
     // The newest file may not have an entry yet.
-    for frame in journal.reader().frames(Position::file_start(journal.segment().saturating_sub(1).max(1)), journal.end()) {
+    for frame in
+        journal.reader().frames(Position::file_start(journal.segment().saturating_sub(1).max(1)), journal.end())
+    {
         newest = Some(frame?.entry.time);
     }
     Ok(newest)

@@ -19,7 +19,11 @@ use crate::ledger::{
 };
 
 impl EmbeddedLedger {
-    pub(super) fn commit_batch(&mut self, now: Timestamp, operations: &[Operation]) -> Result<Vec<Outcome>, LedgerError> {
+    pub(super) fn commit_batch(
+        &mut self,
+        now: Timestamp,
+        operations: &[Operation],
+    ) -> Result<Vec<Outcome>, LedgerError> {
         // Before anything of this batch is durable: what fails here fails all of it.
         self.sink_if_due()?;
 

@@ -218,7 +218,9 @@ fn a_write_that_fails_leaves_the_journal_as_it_was() {
     // Every write to it fails with ENOSPC; it cannot be cut back either, so nothing is known of it.
     let file = std::mem::replace(&mut journal.file, File::options().write(true).open("/dev/full").unwrap());
     journal.stage(&entry(3)).unwrap();
-    assert!(matches!(journal.write_staged(), Err(AppendError::Unknown(error)) if error.kind() == io::ErrorKind::StorageFull));
+    assert!(
+        matches!(journal.write_staged(), Err(AppendError::Unknown(error)) if error.kind() == io::ErrorKind::StorageFull)
+    );
     journal.file = file;
     // A file that may not be written.
     let path = segment::path(folder.path(), 1);
@@ -375,7 +377,8 @@ fn journal_shorter_than_what_is_known_has_lost_entries() {
     let (id, end, chain) = (journal.id(), journal.end(), *journal.chain());
     let last = Some((*positions.last().unwrap(), chain));
     drop(journal);
-    let lost = |result: Result<(), JournalError>| assert!(matches!(result, Err(JournalError::Lost { .. })), "{result:?}");
+    let lost =
+        |result: Result<(), JournalError>| assert!(matches!(result, Err(JournalError::Lost { .. })), "{result:?}");
     let journal = Journal::open(folder.path(), SEGMENT).unwrap();
     journal.attest(id, last).unwrap();
     journal.attest(id, None).unwrap();

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use super::{ChainHash, JournalError, Scan, ScannedFrame, TornEnd};
 use crate::{
     ledger::{
+        Actor,
         audit::{Audit, Counts},
         checkpoint::SignedCheckpoint,
-        Actor,
         entry::{Entry, Event},
     },
     signer::PublicKey,
@@ -71,7 +71,9 @@ impl Remark {
                 "checkpoints begin anew: none before was held against the entries up to here".to_owned()
             }
             Event::LossAccepted { what, reason } => format!("loss accepted ({reason}): {what}"),
-            Event::ClockAccepted { reason } => format!("clock accepted ({reason}): later entries may have earlier times"),
+            Event::ClockAccepted { reason } => {
+                format!("clock accepted ({reason}): later entries may have earlier times")
+            }
             _ => return None,
         };
         let Entry { time, actor, .. } = &frame.entry;
