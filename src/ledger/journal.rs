@@ -277,7 +277,7 @@ impl Journal {
     /// has seen, with the chain hash after it.
     ///
     /// # Errors
-    /// [`JournalError::Lost`] if the journal never had that entry.
+    /// [`JournalError::Lost`] if the journal never had that entry, or damage.
     pub(crate) fn attest(&self, id: [u8; 16], last: Option<(Position, ChainHash)>) -> Result<(), JournalError> {
         if id != self.id {
             let [known, here] = [id, self.id].map(hex::encode);
@@ -285,14 +285,16 @@ impl Journal {
         }
         // What lies after the end is for [`Journal::settle`] to judge.
         let Some((position, chain)) = last.filter(|(position, _)| *position < self.end()) else { return Ok(()) };
-        match self.reader.chain_at(position) {
-            Some(found) if found == chain => Ok(()),
-            _ => Err(self.lost(format!(
-                "the index knows another entry at byte {} of file {:08}.journal than the one that is there",
-                position.offset(),
-                position.segment()
-            ))),
+        if self.reader.chain_at(position) == Some(chain) {
+            return Ok(());
         }
+        // Damage, or a journal that went on in another way? A file that can be read through has no damage.
+        let (file, next) = (position.segment(), Position::new(position.segment().saturating_add(1), 0));
+        self.reader.frames(Position::new(file, 0), self.end().min(next)).try_for_each(|frame| frame.map(drop))?;
+        Err(self.lost(format!(
+            "the index knows another entry at byte {} of file {file:08}.journal than the one that is there",
+            position.offset()
+        )))
     }
 
     fn lost(&self, what: String) -> JournalError {

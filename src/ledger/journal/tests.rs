@@ -385,6 +385,14 @@ fn journal_shorter_than_what_is_known_has_lost_entries() {
     lost(journal.attest([0; 16], None));
     lost(journal.attest(id, last.map(|(position, _)| (position, [0; 32]))));
     lost(journal.attest(id, Some((Position::new(1, 73), chain))));
+    // Where it cannot be read it is damaged.
+    let first = fs::read(file(&folder, 1)).unwrap();
+    let mut flipped = first.clone();
+    flipped[100] ^= 1;
+    fs::write(file(&folder, 1), flipped).unwrap();
+    let damaged = journal.attest(id, Some((Position::start(), chain)));
+    assert!(matches!(damaged, Err(JournalError::Damaged { offset: 72, .. })), "{damaged:?}");
+    fs::write(file(&folder, 1), first).unwrap();
     drop(journal);
     fs::remove_file(file(&folder, end.segment())).unwrap();
     let mut journal = Journal::open(folder.path(), SEGMENT).unwrap();
