@@ -602,7 +602,7 @@ pub enum LedgerError {
         cause: std::io::Error,
     },
     /// The journal is damaged, or from a newer version.
-    #[error("{0}")]
+    #[error(transparent)]
     Journal(#[from] journal::JournalError),
     /// The newest checkpoint knows another journal.
     #[error(

@@ -271,7 +271,8 @@ const BUILT: &str = env!("BIRTHMARK_BUILT");
 /// When the clock cannot be right: before this program was built or the first issuer's certificate was valid, and after
 /// the end of the server's certificate, with which no station would talk to it anyway.
 fn clock_bounds(config: &Config, issuers: &Issuers) -> ClockBounds {
-    let now = Timestamp::now();
+    // Certificates know whole seconds.
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
     // What is too far away for a timestamp bounds nothing.
     let moment = |time: Time| now.checked_add(time.since(now)).ok();
     let built = BUILT.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
