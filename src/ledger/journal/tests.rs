@@ -311,8 +311,8 @@ fn older_file_that_changed_refuses_the_start() {
     let positions = write(&mut journal, 0..30);
     drop(journal);
     let second = fs::read(file(&folder, 2)).unwrap();
-    for at in 0..second.len() {
-        // One byte cut out anywhere.
+    for at in 12..second.len() {
+        // One byte cut out anywhere behind the version.
         fs::write(file(&folder, 2), [&second[..at], &second[at + 1..]].concat()).unwrap();
         open_refuses(folder.path(), 2, "damaged at byte");
     }
