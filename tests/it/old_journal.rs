@@ -91,7 +91,8 @@ fn answers_as_then(ledger: &mut EmbeddedLedger, records: &EmbeddedRecords) {
     let second = records.order("second").unwrap().unwrap();
     assert!(second.closed && second.terms.attributes["batch"] == "B7" && second.terms.not_after.is_some());
     for (order, acknowledged) in [("first", true), ("second", false)] {
-        let [export] = &records.exports(order).unwrap()[..] else { panic!("{order}") };
+        let exports = records.exports(order).unwrap();
+        let [export] = &exports[..] else { panic!("{order}") };
         assert_eq!(export.acknowledged.is_some(), acknowledged);
         let exported: Vec<Record> = records.exported(&export.id).unwrap().map(Result::unwrap).collect();
         let written = fs::read_to_string(fixture().join(format!("export/{}.jsonl", export.id))).unwrap();

@@ -141,12 +141,9 @@ fn read_of_damaged_storage_is_no_bug_and_is_remembered() {
     flip(&journal_file(folder.path(), 2), at as u64);
     let error = records.by_device(&format!("d{device}")).unwrap_err();
     assert!(error.is_damage(), "{error}");
-    let [Outcome::Failed(error), Outcome::Reserved(_)] = &ledger
-        .commit(Timestamp::now(), &[operation(Action::Reserve(holder(device))), operation(Action::Reserve(holder(99)))])
-        .unwrap()[..]
-    else {
-        panic!("a replay that cannot be read")
-    };
+    let batch = [operation(Action::Reserve(holder(device))), operation(Action::Reserve(holder(99)))];
+    let outcomes = ledger.commit(Timestamp::now(), &batch).unwrap();
+    let [Outcome::Failed(error), Outcome::Reserved(_)] = &outcomes[..] else { panic!("{outcomes:?}") };
     assert!(error.is_damage(), "{error}");
     assert!(records.intact().unwrap_err().contains("00000002.journal is damaged at byte "));
 }
