@@ -321,7 +321,7 @@ fn older_file_that_changed_refuses_the_start() {
     for (what, content, says) in [
         ("an entry cut out", [&second[..80], &second[third.offset() as usize..]].concat(), "damaged at byte 80: "),
         ("its end cut off", second[..third.offset() as usize].to_vec(), "after entry"),
-        ("a byte more", [&second[..], &[0]].concat(), &format!("damaged at byte {}: ", second.len())),
+        ("a byte more", [&second[..], &[0]].concat(), &format!("damaged at byte {}: ", second.len())[..]),
         ("nothing in it", Vec::new(), "within its header"),
         ("its header alone", second[..first.offset() as usize].to_vec(), "after entry"),
         ("another file", fs::read(file(&folder, 3)).unwrap(), "after entry"),
