@@ -21,7 +21,8 @@ demo: ## the whole way on this machine: SoftHSM, ceremony, daemon, stations, exp
 	target/release/birthmark demo $(DEMO)
 
 test: $(VENV)/ready target/go-judge ## every test, against a real SoftHSM and judged by OpenSSL, GnuTLS, Go and Python
-	@$(INSTALL) softhsm2-util=softhsm2 openssl=openssl certtool=gnutls-bin strace=strace pkcs11-tool=opensc
+	@$(INSTALL) softhsm2-util=softhsm2 openssl=openssl certtool=gnutls-bin strace=strace pkcs11-tool=opensc \
+		faketime=faketime
 	tests/judges/selftest.sh target/go-judge
 	cargo test --release --locked -- --skip hsm::every_fault --skip hsm::mixed_faults --skip hsm_codes::
 	# What an HSM does to time is tried with the processors to itself.

@@ -1,11 +1,16 @@
 //! Compiles the protocol definitions, without a system `protoc`.
 
 use prost::Message;
-use std::{env, error::Error, fs, path::PathBuf};
+use std::{env, error::Error, fs, path::PathBuf, time::SystemTime};
 
 #[expect(clippy::disallowed_methods, reason = "a build that crashes is built again")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
+    // The clock cannot be right before that. Builds that are to be the same byte for byte set it.
+    println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let built = env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or_else(now);
+    println!("cargo:rustc-env=BIRTHMARK_BUILT={built}");
     let protocol = protox::compile(["birthmark/v1/issuance.proto", "birthmark/v1/admin.proto"], ["proto"])?;
     let journal = protox::compile(["birthmark/v1/journal.proto"], ["proto"])?;
 

@@ -8,7 +8,10 @@
 
 use std::{
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -47,6 +50,9 @@ pub struct Checkpoints {
     pub file: PathBuf,
     /// How long entries may be without a checkpoint.
     pub interval: Duration,
+    /// Whether the next one begins anew: the file was gone, so none was held against the entries that the ledger had at
+    /// the start.
+    pub begins_anew: AtomicBool,
 }
 
 /// Why there is no new checkpoint.
@@ -113,10 +119,18 @@ impl Checkpoints {
         let signed = checkpoint.clone().signed(&self.key, signature.into_bytes());
         signed.verify(std::slice::from_ref(&self.key)).map_err(CheckpointError::Wrong)?;
         let note = signed.to_string();
-        self.committer.checkpoint(note.clone()).await?;
+        let begins_anew = self.begins_anew.load(Ordering::Relaxed);
+        self.committer.checkpoint(note.clone(), begins_anew).await?;
+        if begins_anew {
+            tracing::warn!(
+                entries = checkpoint.sequence,
+                "checkpoints begin anew: none was held against these entries"
+            );
+            self.begins_anew.store(false, Ordering::Relaxed);
+        }
 
         let (path, text) = (self.file.clone(), note.clone());
-        let written = tokio::task::spawn_blocking(move || durable::write(&path, text.as_bytes(), Access::Public)).await;
+        let written = tokio::task::spawn_blocking(move || durable::write(&path, text.as_bytes(), Access::Owner)).await;
         let failed = |cause| CheckpointError::File { path: self.file.display().to_string(), cause };
         written.map_err(|error| failed(error.into()))?.map_err(failed)?;
         tracing::info!(

@@ -260,9 +260,9 @@ impl Committer {
     ///
     /// # Errors
     /// As for [`Committer::reserve`].
-    pub async fn checkpoint(&self, note: String) -> Result<(), CommitError> {
+    pub async fn checkpoint(&self, note: String, begins_anew: bool) -> Result<(), CommitError> {
         let _place = self.places.acquire().await.map_err(|_| CommitError::Closed)?;
-        match self.submit(Actor::daemon(), Action::Checkpoint { note }).await? {
+        match self.submit(Actor::daemon(), Action::Checkpoint { note, begins_anew }).await? {
             Outcome::Checkpointed => Ok(()),
             other => Err(unexpected(&other)),
         }
@@ -368,23 +368,30 @@ fn run(mut ledger: impl Ledger, requests: Receiver<Request>, places: &Semaphore)
     let in_flight = || CAPACITY - places.available_permits();
     while let Some(mut batch) = requests.take(BATCH, in_flight) {
         metrics::commit_batch(batch.len());
+        let mut failed = None;
         // Some must be decided again, because what they waited for has ended.
         while !batch.is_empty() {
-            batch = commit(&mut ledger, batch, &mut waiting, &requests)?;
+            batch = commit(&mut ledger, batch, &mut waiting, &mut failed)?;
+        }
+        if let Some(failed) = failed {
+            fail(failed, &requests);
         }
     }
     ledger.close()
 }
 
+/// What the storage did not take, and why.
+type Unstored = Option<(LedgerError, Vec<Request>)>;
+
 /// Commits a batch and answers it. Gives back what must be decided again.
 fn commit(
     ledger: &mut impl Ledger,
-    batch: Vec<Request>,
+    mut batch: Vec<Request>,
     waiting: &mut Waiting,
-    requests: &Receiver<Request>,
+    failed: &mut Unstored,
 ) -> Result<Vec<Request>, LedgerError> {
     let (operations, replies): (Vec<_>, Vec<_>) =
-        batch.into_iter().map(|Request { operation, reply }| (operation, reply)).unzip();
+        batch.drain(..).map(|Request { operation, reply }| (operation, reply)).unzip();
     let outcomes = match ledger.commit(Timestamp::now(), &operations) {
         Ok(outcomes) => outcomes,
         Err(error) if error.is_fatal() => {
@@ -392,8 +399,16 @@ fn commit(
             return Err(error);
         }
         Err(error) => {
-            let failed = operations.into_iter().zip(replies).map(|(operation, reply)| Request { operation, reply });
-            fail(error, failed.collect(), requests);
+            let restored = operations.into_iter().zip(replies).map(|(operation, reply)| Request { operation, reply });
+            batch = restored.collect();
+            // What is too large for what is left of the disk must not fail what is not: each half is decided by itself.
+            if matches!(error, LedgerError::Write(_)) && batch.len() > 1 {
+                let second = batch.split_off(batch.len() / 2);
+                let mut again = commit(ledger, batch, waiting, failed)?;
+                again.extend(commit(ledger, second, waiting, failed)?);
+                return Ok(again);
+            }
+            failed.get_or_insert((error, Vec::new())).1.extend(batch);
             return Ok(Vec::new());
         }
     };
@@ -414,10 +429,10 @@ fn commit(
     Ok(finished.iter().filter_map(|serial_number| waiting.remove(serial_number)).flatten().collect())
 }
 
-/// Says that nothing of a batch happened. What nobody waits for gives reservations up: that is tried until it happens, or
-/// their devices would have no certificate and get none.
-fn fail(error: LedgerError, batch: Vec<Request>, requests: &Receiver<Request>) {
-    tracing::error!(%error, operations = batch.len(), "the ledger could not commit a batch; nothing of it happened");
+/// Says that these operations did not happen. What nobody waits for gives reservations up: that is tried until it happens,
+/// or their devices would have no certificate and get none.
+fn fail((error, batch): (LedgerError, Vec<Request>), requests: &Receiver<Request>) {
+    tracing::error!(%error, operations = batch.len(), "the ledger could not commit these operations; none of them happened");
     let error = Arc::new(error);
     let (answered, again): (Vec<_>, Vec<_>) = batch.into_iter().partition(|request| request.reply.is_some());
     for Request { reply, .. } in answered {
@@ -439,3 +454,6 @@ fn unexpected(outcome: &Outcome) -> CommitError {
     tracing::error!(?outcome, "the ledger gave an outcome that does not fit the operation");
     CommitError::Unexpected
 }
+
+#[cfg(test)]
+mod tests;

@@ -99,11 +99,29 @@ pub struct Ledger {
     /// Nothing new is issued while the data folder's file system has less free space, in MiB.
     #[serde(default = "default_min_free")]
     pub min_free_mib: u32,
+    /// Hours between two readings of the whole journal, which find damage; 0: never, not even at the start.
+    #[serde(default = "default_scrub_interval")]
+    pub scrub_interval_hours: Spanned<u32>,
+}
+
+fn default_scrub_interval() -> Spanned<u32> {
+    Spanned::new(0..0, 7 * 24)
+}
+
+impl Ledger {
+    /// The time between two scrubs; none if there are none.
+    pub fn scrub_interval(&self) -> Option<Duration> {
+        let hours = *self.scrub_interval_hours.get_ref();
+        (hours > 0).then(|| Duration::from_hours(hours.into()))
+    }
 }
 
 fn default_min_free() -> u32 {
     256
 }
+
+/// A year, in hours.
+const LONGEST_SCRUB_INTERVAL: u32 = 8760;
 
 /// `[keys]`
 #[derive(Debug, Default, Deserialize)]
@@ -122,6 +140,9 @@ pub struct Audit {
     /// How long entries may be without a checkpoint, such as `1h` or `30s`.
     #[serde(default = "default_interval")]
     pub interval: Spanned<String>,
+    /// PEM: the public halves of the audit keys before this one, whose checkpoints are still to be trusted.
+    #[serde(default)]
+    pub previous_keys: Vec<Spanned<PathBuf>>,
 }
 
 fn default_interval() -> Spanned<String> {
@@ -355,6 +376,10 @@ impl Config {
         }
         if self.profiles.is_empty() {
             return Err(self.error_at(0..0, "profiles", "there must be at least one [profiles.NAME]"));
+        }
+        if *self.ledger.scrub_interval_hours.get_ref() > LONGEST_SCRUB_INTERVAL {
+            let message = format!("must be 1 to {LONGEST_SCRUB_INTERVAL}, or 0 for never");
+            return Err(self.error_at(self.ledger.scrub_interval_hours.span(), "ledger.scrub_interval_hours", message));
         }
         if let Some(audit) = &self.audit
             && audit.interval().is_none()

@@ -71,6 +71,11 @@ pub enum IssueError {
     /// The journal cannot be written now.
     #[error("the ledger cannot record now: {0}")]
     StorageUnavailable(String),
+    /// What is recorded cannot be read. The log names the place.
+    #[error(
+        "what is recorded about this cannot be read: the ledger's storage is damaged; the daemon's log and /readyz say where"
+    )]
+    StorageDamaged,
     /// The daemon is going down.
     #[error("the daemon is shutting down")]
     Draining,
@@ -191,7 +196,7 @@ impl Issuance {
             Ok(None) => Err(Refusal::OrderUnknown(order.to_owned()).into()),
             Err(error) => {
                 tracing::error!(%error, order, "the order could not be read");
-                Err(IssueError::Internal)
+                Err(if error.is_damage() { IssueError::StorageDamaged } else { IssueError::Internal })
             }
         }
     }
@@ -242,6 +247,7 @@ impl From<CommitError> for IssueError {
             CommitError::Storage(error) => match &*error {
                 LedgerError::Write(cause) => IssueError::StorageUnavailable(cause.to_string()),
                 LedgerError::NoRoom { .. } => IssueError::StorageUnavailable(error.to_string()),
+                error if error.is_damage() => IssueError::StorageDamaged,
                 // Logged by the committer.
                 _ => IssueError::Internal,
             },

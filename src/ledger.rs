@@ -17,6 +17,7 @@ use crate::{pattern::Pattern, serial::SerialNumber};
 
 pub mod audit;
 pub mod checkpoint;
+pub mod clock;
 mod decide;
 pub mod embedded;
 pub mod entry;
@@ -24,7 +25,9 @@ mod export;
 mod index;
 mod issued_records;
 pub mod journal;
+mod lock;
 mod revocation;
+pub mod scrub;
 mod state;
 
 pub use self::{
@@ -213,6 +216,8 @@ pub enum Action {
     Checkpoint {
         /// The signed text; see [`checkpoint`].
         note: String,
+        /// The checkpoints before it are gone.
+        begins_anew: bool,
     },
 }
 
@@ -418,12 +423,33 @@ pub enum Refusal {
         profile: String,
     },
     /// The clock is behind the newest entry.
-    #[error("the clock ({now}) is behind the ledger's newest entry ({newest}); set it right")]
+    #[error(
+        "the clock ({now}) is before the ledger's newest entry ({newest}); set it right or, if it is right and was wrong when \
+         that entry was written, stop the daemon and use \"birthmark journal accept-clock\""
+    )]
     ClockBackwards {
         /// The daemon's clock.
         now: Timestamp,
         /// The newest entry's time.
         newest: Timestamp,
+    },
+    /// The clock cannot be right.
+    #[error("the clock ({now}) cannot be right: {why}")]
+    ClockImplausible {
+        /// The daemon's clock.
+        now: Timestamp,
+        /// What contradicts it, and what to do.
+        why: String,
+    },
+    /// What would have to be recorded fits no entry.
+    #[error(
+        "the request is too large to be recorded: its entry would have {bytes} bytes; at most {limit} are possible"
+    )]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// The largest length that is possible.
+        limit: usize,
     },
     /// The disk is nearly full.
     #[error("the ledger's disk has {} MiB free, less than the {} MiB it must have; make room", .free >> 20, .min_free >> 20)]
@@ -574,8 +600,16 @@ pub struct IssuedCertificate {
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// Another process uses the data folder.
-    #[error("another birthmark daemon uses the data folder {0}; stop it, or give this one a folder of its own")]
-    Locked(String),
+    #[error(
+        "another birthmark daemon uses the data folder {folder}{}; stop it, or give this one a folder of its own",
+        .pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+    )]
+    Locked {
+        /// The data folder.
+        folder: String,
+        /// The other process, if the system tells.
+        pid: Option<u32>,
+    },
     /// The data folder cannot be used.
     #[error("the data folder {folder} cannot be used: {cause}; it must be a folder that this user may write")]
     Folder {
@@ -585,12 +619,12 @@ pub enum LedgerError {
         cause: std::io::Error,
     },
     /// The journal is damaged, or from a newer version.
-    #[error("{0}")]
+    #[error(transparent)]
     Journal(#[from] journal::JournalError),
     /// The newest checkpoint knows another journal.
     #[error(
         "the journal does not fit the newest checkpoint, {path}: {what}. Restore the journal from a newer backup; or, to go on with \
-         what is here and give up what is not, move that file away and keep it"
+         what is here and give up what is not, use \"birthmark journal accept-loss\", which keeps that file"
     )]
     Checkpoint {
         /// The checkpoint's file.
@@ -598,6 +632,21 @@ pub enum LedgerError {
         /// What differs.
         what: String,
     },
+    /// The newest checkpoint is not one that the audit key signed.
+    #[error(
+        "the checkpoint {path} is not to be trusted: {what}. Put a copy in its place that was kept elsewhere, or name the key that \
+         signed it under audit.previous_keys; or, if nobody can vouch for the journal any more, move that file away and keep \
+         it: the next checkpoint then says that it begins anew"
+    )]
+    CheckpointNotTrusted {
+        /// The checkpoint's file.
+        path: String,
+        /// Why not.
+        what: String,
+    },
+    /// There is nothing that an operator would have to accept.
+    #[error("there is nothing to accept: {0}")]
+    NothingToAccept(String),
     /// The batch could not be written; nothing of it happened, and a later one may succeed.
     #[error("the journal could not be written: {0}")]
     Write(std::io::Error),
@@ -622,11 +671,34 @@ pub enum LedgerError {
     /// It is not known what is on the disk: the process must end, and start again from what is there.
     #[error("the journal could not be made durable ({0}); the daemon stops, and recovers when it is started again")]
     Fatal(std::io::Error),
+    /// Another process has changed the journal under this one.
+    #[error(
+        "the journal file {path} was changed by another process: {what}; the daemon stops, before it hands out what is lost"
+    )]
+    Taken {
+        /// The file.
+        path: String,
+        /// What shows it.
+        what: String,
+    },
+    /// A bug; the log says where.
+    #[error("the decision on an operation panicked; this is a bug")]
+    Panicked,
 }
 
 impl LedgerError {
     /// Whether the ledger must not be used again: the process must end.
     pub fn is_fatal(&self) -> bool {
-        matches!(self, LedgerError::Fatal(_) | LedgerError::IndexStuck(_))
+        matches!(self, LedgerError::Fatal(_) | LedgerError::IndexStuck(_) | LedgerError::Taken { .. })
+    }
+
+    /// Whether what is recorded cannot be read any more: the message names the file and the byte.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, LedgerError::Journal(error) if error.is_damage())
+    }
+
+    /// Whether index or checkpoint know entries that the journal does not have.
+    pub(crate) fn is_loss(&self) -> bool {
+        matches!(self, LedgerError::Journal(journal::JournalError::Lost { .. }) | LedgerError::Checkpoint { .. })
     }
 }

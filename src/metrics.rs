@@ -26,6 +26,9 @@
 //! | `birthmark_station_ca_expiry_seconds` | gauge | – ; the same of the CA of stations and operators |
 //! | `birthmark_server_certificate_expiry_seconds` | gauge | – ; the same of the daemon's own TLS certificate |
 //! | `birthmark_checkpoint_age_seconds` | gauge | – ; how long entries have waited for a checkpoint, 0 if none does |
+//! | `birthmark_journal_damage` | gauge | – ; places of the journal that are known to be damaged |
+//! | `birthmark_scrub_bytes_total` | counter | – ; bytes of the journal that were read again and checked |
+//! | `birthmark_scrub_timestamp_seconds` | gauge | – ; when the whole journal was last read and checked |
 //! | `birthmark_ready` | gauge | – ; 1 when `/readyz` says ready |
 
 use std::time::Duration;
@@ -89,6 +92,9 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         Unit::Seconds,
         "How long the ledger has had entries that no checkpoint covers"
     );
+    describe_gauge!("birthmark_journal_damage", "Places of the journal that are known to be damaged");
+    describe_counter!("birthmark_scrub_bytes_total", "Bytes of the journal that the scrub has read");
+    describe_gauge!("birthmark_scrub_timestamp_seconds", Unit::Seconds, "When the last scrub ended, Unix time");
     describe_gauge!("birthmark_ready", "1 when the daemon issues certificates");
     Ok(handle)
 }
@@ -133,6 +139,18 @@ pub(crate) fn hsm_retry() {
 
 pub(crate) fn checkpoint_age(age: Duration) {
     gauge!("birthmark_checkpoint_age_seconds").set(age.as_secs_f64());
+}
+
+pub(crate) fn journal_damage(places: usize) {
+    gauge!("birthmark_journal_damage").set(places as f64);
+}
+
+pub(crate) fn scrubbed(bytes: u64) {
+    counter!("birthmark_scrub_bytes_total").increment(bytes);
+}
+
+pub(crate) fn scrub_finished() {
+    gauge!("birthmark_scrub_timestamp_seconds").set(jiff::Timestamp::now().as_second() as f64);
 }
 
 pub(crate) fn ready(ready: bool) {

@@ -38,14 +38,18 @@ use crate::{
     http,
     issuer::Issuance,
     ledger::{
-        LedgerError,
-        embedded::{self, EmbeddedLedger, EmbeddedRecords, Settings},
+        LedgerError, Records,
+        clock::ClockBounds,
+        embedded::{self, EmbeddedLedger, EmbeddedRecords, Guards, Settings},
+        scrub::Scrub,
     },
     metrics, pem,
     policy::{self, Issuers},
     profile::Profiles,
     readiness::{Part, Readiness},
     signer::{PublicKey, Recoverable},
+    x509::Certificate,
+    x509_time::Time,
 };
 
 /// How long open calls may take to end when the daemon goes down, and then what is reserved; a station that does not
@@ -143,6 +147,7 @@ struct Opened {
     profiles: Arc<Profiles>,
     signers: Signers,
     records: EmbeddedRecords,
+    scrub: Option<Scrub>,
     committer: Committer,
     committer_thread: JoinHandle<Result<(), LedgerError>>,
     checkpoints: Option<Arc<Checkpoints>>,
@@ -159,22 +164,35 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
 
     let data = config.resolve(config.ledger.path.get_ref());
     let settings = Settings { min_free: u64::from(config.ledger.min_free_mib) << 20, ..Settings::default() };
-    let opened = EmbeddedLedger::open(&data, Timestamp::now(), &settings);
+    let guards = Guards { audit_keys: audit_keys(config, audit.as_ref())?, clock: clock_bounds(config, &issuers) };
+    let opened = EmbeddedLedger::open_guarded(&data, Timestamp::now(), &settings, &guards);
     let (ledger, records) = opened.map_err(|error| config.error_at(config.ledger.path.span(), "ledger.path", error))?;
+    let begins_anew = records.head().sequence > 0 && !embedded::checkpoint_file(&data).exists();
+    let scrub = config.ledger.scrub_interval().map(|interval| Scrub::start(records.clone(), interval)).transpose();
+    let scrub = scrub.context("cannot start the scrub")?;
     let (committer, committer_thread) = Committer::start(ledger).context("cannot start the committer")?;
     let mut signers: BTreeMap<String, Arc<dyn Recoverable>> =
         pools.iter().map(|(name, pool)| (name.clone(), Arc::clone(pool) as Arc<dyn Recoverable>)).collect();
     let checkpoints = audit.map(|(signer, key, interval)| {
         signers.insert(AUDIT.to_owned(), Arc::clone(&signer) as Arc<dyn Recoverable>);
         let (committer, file) = (committer.clone(), embedded::checkpoint_file(&data));
-        Arc::new(Checkpoints { signer, key, records: Arc::new(records.clone()), committer, file, interval })
+        let begins_anew = begins_anew.into();
+        Arc::new(Checkpoints {
+            signer,
+            key,
+            records: Arc::new(records.clone()),
+            committer,
+            file,
+            interval,
+            begins_anew,
+        })
     });
     let profiles = profiles.into_iter().map(|profile| (profile.name().to_owned(), profile));
     let profiles = Arc::new(profiles.collect::<Profiles>());
     let issuer = Issuance::new(Arc::clone(&profiles), refused_keys, committer.clone(), Arc::new(records.clone()));
     let issuer = Arc::new(issuer);
     let signers = Arc::new(signers);
-    Ok(Opened { pools, watched, issuer, profiles, signers, records, committer, committer_thread, checkpoints })
+    Ok(Opened { pools, watched, issuer, profiles, signers, records, scrub, committer, committer_thread, checkpoints })
 }
 
 /// Where the daemon listens.
@@ -227,6 +245,7 @@ struct Running {
     committer_ended: oneshot::Receiver<Result<(), LedgerError>>,
     checkpoints: Option<(Arc<Checkpoints>, task::JoinHandle<()>)>,
     pools: Pools,
+    scrub: Option<Scrub>,
     socket: Option<PathBuf>,
 }
 
@@ -239,7 +258,7 @@ fn start(
     draining: watch::Receiver<bool>,
     (readiness, prometheus): (Arc<Readiness>, PrometheusHandle),
 ) -> Running {
-    let Opened { pools, watched, issuer, profiles, signers, records, committer, committer_thread, checkpoints } =
+    let Opened { pools, watched, issuer, profiles, signers, records, scrub, committer, committer_thread, checkpoints } =
         opened;
     let limits = connection_limits();
     if let Some(http) = listening.http {
@@ -266,6 +285,7 @@ fn start(
             (checkpoints, making)
         }),
         pools,
+        scrub,
         socket,
     }
 }
@@ -274,7 +294,8 @@ impl Running {
     /// Ends the open calls, makes a last checkpoint, finishes what is reserved, and closes the ledger and the HSM. Nothing
     /// new is accepted already.
     async fn shut_down(self) -> anyhow::Result<()> {
-        let Running { server, committer, committer_ended, checkpoints, pools, socket } = self;
+        let Running { server, committer, committer_ended, checkpoints, pools, scrub, socket } = self;
+        drop(scrub);
         if tokio::time::timeout(DRAIN, server).await.is_err() {
             tracing::warn!("some stations did not read their replies in time; they get them when they ask again");
         }
@@ -323,8 +344,9 @@ fn readiness(draining: &watch::Receiver<bool>, opened: &Opened) -> Readiness {
         let check = move || profiles.get(&name).map_or(Ok(()), |profile| profile.check_issuer(Timestamp::now()));
         checks.push((part, Box::new(check)));
     }
-    let records = records.clone();
-    checks.push(("ledger".to_owned(), Box::new(move || records.healthy())));
+    let (healthy, intact) = (records.clone(), records.clone());
+    checks.push(("ledger".to_owned(), Box::new(move || healthy.healthy())));
+    warnings.push(("ledger".to_owned(), Box::new(move || intact.intact())));
     for purpose in [Purpose::Server, Purpose::StationCa] {
         let certificates: Vec<_> = watched.iter().filter(|found| *found.purpose() == purpose).cloned().collect();
         let each = certificates.clone();
@@ -414,6 +436,43 @@ fn open_audit(config: &Config, issuers: &Issuers) -> anyhow::Result<Option<Audit
     let pool = Pool::open(AUDIT, &[uri], &pool_settings, &key, config.folder());
     let pool = pool.map_err(|error| wrong_key(error.to_string()))?;
     Ok(Some((Arc::new(pool), key, audit.interval().unwrap_or_default())))
+}
+
+/// The keys that may have signed the checkpoint file; none without an audit key.
+fn audit_keys(config: &Config, audit: Option<&AuditKey>) -> anyhow::Result<Vec<PublicKey>> {
+    let (Some(settings), Some((_, key, _))) = (&config.audit, audit) else { return Ok(Vec::new()) };
+    let previous = settings.previous_keys.iter().map(|path| {
+        let file = config.resolve(path.get_ref());
+        let unreadable = |message: String| {
+            let message = format!("cannot read a public key from {}: {message}", file.display());
+            config.error_at(path.span(), "audit.previous_keys", message)
+        };
+        let spki = pem::read_public_key(&file).map_err(|error| unreadable(error.to_string()))?;
+        PublicKey::from_spki(&spki).map_err(|error| unreadable(error.to_string()))
+    });
+    Ok(std::iter::once(Ok(key.clone())).chain(previous).collect::<Result<_, _>>()?)
+}
+
+/// Seconds since 1970.
+const BUILT: &str = env!("BIRTHMARK_BUILT");
+
+/// When the clock cannot be right: before this program was built or the first issuer's certificate was valid, and after
+/// the end of the server's certificate, with which no station would talk to it anyway.
+fn clock_bounds(config: &Config, issuers: &Issuers) -> ClockBounds {
+    // Certificates know whole seconds.
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+    // What is too far away for a timestamp bounds nothing.
+    let moment = |time: Time| now.checked_add(time.since(now)).ok();
+    let built = BUILT.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    let built = built.map(|built| (built, "when this program was built".to_owned()));
+    let issuers = issuers.values().filter_map(|issuer| Some((moment(issuer.not_before())?, issuer.name())));
+    let issuer =
+        issuers.min().map(|(begin, name)| (begin, format!("when the certificate of the issuer \"{name}\" begins")));
+    let certificates = pem::read_certificates(&config.resolve(config.server.certificate.get_ref()));
+    let server = certificates.ok().and_then(|certificates| Certificate::from_der(certificates.first()?).ok());
+    let end = server.and_then(|certificate| moment(certificate.not_after()));
+    let latest = end.map(|end| (end, "when the certificate server.certificate expires".to_owned()));
+    ClockBounds { earliest: built.into_iter().chain(issuer).max(), latest }
 }
 
 /// Opens every issuer's key.

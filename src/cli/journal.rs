@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashSet,
-    fs::File,
     io::{BufWriter, IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -14,10 +13,11 @@ use birthmark::{
     client::certificate_pem,
     config::Config,
     ledger::{
+        Actor,
         checkpoint::SignedCheckpoint,
         embedded::{EmbeddedLedger, Settings, checkpoint_file},
         entry::Event,
-        journal::{Scan, ScannedFrame, TornEnd, Trust, Verified, verify},
+        journal::{Remark, Scan, ScannedFrame, TornEnd, Trust, Verified, verify},
     },
     pem,
     serial::SerialNumber,
@@ -25,6 +25,7 @@ use birthmark::{
 };
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{print, print_json, table};
@@ -44,6 +45,24 @@ enum Command {
     Dump(DumpArgs),
     /// Delete the index and rebuild it from the journal, while no daemon runs
     Reindex(ReindexArgs),
+    /// Go on without entries that the journal has lost and the index or the checkpoint knows, and record that
+    AcceptLoss(AcceptArgs),
+    /// Record that this computer's clock is right, although the journal's newest entry contradicts it
+    AcceptClock(AcceptArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The daemon must not run. What was accepted, when, why and by whom is an entry of the journal, which \
+    \"birthmark journal verify\" shows."
+)]
+struct AcceptArgs {
+    #[command(flatten)]
+    place: Place,
+
+    /// Why, for those who verify the journal later
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
 }
 
 /// Where the journal is.
@@ -136,6 +155,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => verify_journal(&args),
         Command::Dump(args) => dump(&args),
         Command::Reindex(args) => reindex(&args),
+        Command::AcceptLoss(args) => accept_loss(args),
+        Command::AcceptClock(args) => accept_clock(args),
     }
 }
 
@@ -210,6 +231,9 @@ fn account(verified: &Verified, trust: &Trust, elapsed: Duration) -> String {
         rows.push(("exports", Some(counts.exports.to_string())));
     }
     rows.push(("checkpoints", Some(counts.checkpoints.to_string())));
+    rows.extend(verified.remarks.iter().map(|Remark { sequence, time, actor, what }| {
+        ("remark", Some(format!("entry {sequence} of {time} by {actor}: {what}")))
+    }));
     rows.push(("truncated", Some(truncated(trust))));
     rows.push(("trusted", Some(trusted(verified, trust))));
     table::fields(&rows)
@@ -259,6 +283,12 @@ fn to_json(verified: &Verified, trust: &Trust, elapsed: Duration) -> Value {
             "time": time(covered.time),
             "entries_behind": verified.entries - covered.sequence,
         })),
+        "remarks": verified.remarks.iter().map(|Remark { sequence, time, actor, what }| json!({
+            "sequence": sequence,
+            "time": time,
+            "actor": actor.to_string(),
+            "what": what,
+        })).collect::<Vec<_>>(),
         "torn_end": verified.torn.as_ref().map(|torn| json!({
             "file": torn.path,
             "offset": torn.offset,
@@ -330,7 +360,9 @@ impl Filter<'_> {
             | Event::OrderClosed { .. }
             | Event::ExportCreated { .. }
             | Event::ExportAcknowledged { .. }
-            | Event::Checkpoint { .. } => false,
+            | Event::Checkpoint { .. }
+            | Event::LossAccepted { .. }
+            | Event::ClockAccepted { .. } => false,
         }
     }
 }
@@ -385,7 +417,9 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
             ("export_created", json!({ "export": id.to_string(), "order": id.order, "certificates": certificates }))
         }
         Event::ExportAcknowledged { id } => ("export_acknowledged", json!({ "export": id.to_string() })),
-        Event::Checkpoint { note } => ("checkpoint", json!({ "note": note })),
+        Event::Checkpoint { note, begins_anew } => ("checkpoint", json!({ "note": note, "begins_anew": begins_anew })),
+        Event::LossAccepted { what, reason } => ("loss_accepted", json!({ "what": what, "reason": reason })),
+        Event::ClockAccepted { reason } => ("clock_accepted", json!({ "reason": reason })),
     };
     let mut entry = json!({
         "sequence": frame.sequence,
@@ -408,11 +442,9 @@ fn time(time: jiff::Timestamp) -> String {
 }
 
 fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
-    let folder = args.place.folder()?;
+    let folder = data_folder(&args.place)?;
     // A folder without a journal is a slip, not a ledger to begin.
     drop(Scan::open(&folder)?);
-    let lock = File::open(folder.join("lock"));
-    lock.with_context(|| format!("{} is not a data folder that a daemon has used", folder.display()))?;
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     bar.set_message("reading the journal");
     bar.enable_steady_tick(Duration::from_millis(100));
@@ -421,5 +453,59 @@ fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
     bar.finish_and_clear();
     let entries = entries?;
     print(&format!("the index was rebuilt from {entries} entries in {:.1} s\n", started.elapsed().as_secs_f64()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The folder, which must be one that a daemon has used.
+fn data_folder(place: &Place) -> anyhow::Result<PathBuf> {
+    let folder = place.folder()?;
+    if folder.join("journal").is_dir() {
+        return Ok(folder);
+    }
+    Err(anyhow!("{} is not a data folder that a daemon has used: it holds no folder \"journal\"", folder.display()))
+}
+
+/// The longest reason, in characters.
+const LONGEST_REASON: usize = 256;
+
+fn reason(text: &str) -> anyhow::Result<String> {
+    if (1..=LONGEST_REASON).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
+        return Ok(text.to_owned());
+    }
+    Err(anyhow!("--reason must be 1 to {LONGEST_REASON} characters without control characters"))
+}
+
+/// As the daemon calls who uses its socket.
+fn operator() -> Actor {
+    Actor(format!("operator:local-uid-{}", rustix::process::getuid().as_raw()).into())
+}
+
+fn accept_loss(args: AcceptArgs) -> anyhow::Result<ExitCode> {
+    let (folder, reason) = (data_folder(&args.place)?, reason(&args.reason)?);
+    let lost = EmbeddedLedger::accept_loss(&folder, Timestamp::now(), &Settings::default(), operator(), reason)?;
+    print(&format!(
+        "accepted and recorded: {lost}\nThe index was rebuilt. Devices whose certificates are lost can get others: look for \
+         copies of what was issued, and record them elsewhere.\n"
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn accept_clock(args: AcceptArgs) -> anyhow::Result<ExitCode> {
+    let (folder, reason) = (data_folder(&args.place)?, reason(&args.reason)?);
+    let now = Timestamp::now();
+    let newest = EmbeddedLedger::accept_clock(&folder, now, &Settings::default(), operator(), reason)?;
+    let mut later = (0, 0);
+    for frame in Scan::open(&folder)? {
+        let entry = frame?.entry;
+        if entry.time > now && !matches!(entry.event, Event::ClockAccepted { .. }) {
+            later.0 += 1;
+            later.1 += u64::from(matches!(entry.event, Event::Issued { .. }));
+        }
+    }
+    let (entries, certificates) = later;
+    print(&format!(
+        "accepted and recorded: it is {now}, and the newest entry was of {newest}\n{entries} entries have a later time than \
+         now; the {certificates} certificates among them may have a wrong validity (birthmark journal dump shows them)\n"
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -32,8 +32,9 @@ const ATTRIBUTES: usize = 32;
 const ATTRIBUTE_NAME: usize = 32;
 const ATTRIBUTE_VALUE: usize = 256;
 
-/// The longest pattern of stations: a station's name has up to 129 characters.
-const STATION_PATTERN: usize = 256;
+/// The most patterns of stations of an order, and the longest, in characters: a station's name has up to 129.
+const STATIONS: usize = 1024;
+const STATION: usize = 256;
 
 /// The longest reason of a scrap, in characters.
 const SCRAP_REASON: usize = 256;
@@ -75,13 +76,7 @@ impl Service {
         let Some(profile) = self.profiles.get(&terms.profile) else {
             return Err(IssueError::ProfileUnknown(terms.profile));
         };
-        if let Some(pattern) = terms.stations.iter().find(|pattern| pattern.len() > STATION_PATTERN) {
-            let message = format!(
-                "a pattern of stations has {} characters; at most {STATION_PATTERN} are allowed",
-                pattern.len()
-            );
-            return Err(IssueError::RequestInvalid(message));
-        }
+        check_stations(&terms.stations)?;
         let attributes = check_attributes(terms.attributes)?;
         let stations: Vec<_> = terms.stations.into_iter().map(Pattern::new).collect();
         profile.check_order(&terms.id, &attributes, &stations).map_err(IssueError::RequestInvalid)?;
@@ -108,6 +103,15 @@ impl Service {
             attributes,
         })
     }
+}
+
+/// The protocol's rules for an order's stations.
+fn check_stations(stations: &[String]) -> Result<(), IssueError> {
+    if stations.len() > STATIONS {
+        let message = format!("an order may name {STATIONS} patterns of stations; this one has {}", stations.len());
+        return Err(IssueError::RequestInvalid(message));
+    }
+    stations.iter().try_for_each(|pattern| check_text("a pattern of stations", pattern, STATION))
 }
 
 /// The protocol's rules for an order's attributes.

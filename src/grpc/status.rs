@@ -69,11 +69,14 @@ impl Cause {
                 Refusal::ExportUnknown(_) => (Code::NotFound, "EXPORT_UNKNOWN"),
                 Refusal::NothingToExport(_) => (Code::FailedPrecondition, "NOTHING_TO_EXPORT"),
                 Refusal::ClockBackwards { .. } => (Code::Unavailable, "CLOCK_BACKWARDS"),
+                Refusal::ClockImplausible { .. } => (Code::Unavailable, "CLOCK_IMPLAUSIBLE"),
+                Refusal::TooLarge { .. } => (Code::InvalidArgument, "REQUEST_INVALID"),
                 Refusal::StorageLow { .. } => (Code::Unavailable, "STORAGE_LOW"),
                 Refusal::NotReserved(_) => (Code::Internal, "INTERNAL"),
             },
             IssueError::HsmUnavailable { .. } => (Code::Unavailable, "HSM_UNAVAILABLE"),
             IssueError::StorageUnavailable(_) => (Code::Unavailable, "STORAGE_LOW"),
+            IssueError::StorageDamaged => (Code::DataLoss, "STORAGE_DAMAGED"),
             IssueError::Draining => (Code::Unavailable, "DRAINING"),
             IssueError::Internal => (Code::Internal, "INTERNAL"),
         };
@@ -185,7 +188,7 @@ pub fn failed_call(error: &IssueError) -> Status {
 /// The status of a failed look-up; the log has what happened.
 pub fn storage(error: &LedgerError) -> Status {
     tracing::error!(%error, "the ledger could not be read");
-    failed_call(&IssueError::Internal)
+    failed_call(&if error.is_damage() { IssueError::StorageDamaged } else { IssueError::Internal })
 }
 
 /// The status for a record that does not exist.

@@ -27,7 +27,13 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use jiff::Timestamp;
 
 use super::{Head, journal::ChainHash};
-use crate::signer::{PublicKey, SignatureAlgorithm, sha256};
+use crate::{
+    signer::{PublicKey, SignatureAlgorithm, sha256},
+    text_file::{self, TextError},
+};
+
+/// The longest text, in bytes: that of an RSA-4096 key has less than 1,000.
+const LONGEST: u64 = 64 << 10;
 
 const ORIGIN: &str = "birthmark.journal/";
 const SIGNATURE: &str = "\u{2014} birthmark-audit ";
@@ -111,9 +117,9 @@ impl SignedCheckpoint {
     /// # Errors
     /// What is wrong with it.
     pub fn read(path: &Path) -> Result<Option<Self>, String> {
-        match std::fs::read_to_string(path) {
+        match text_file::read(path, LONGEST) {
             Ok(text) => SignedCheckpoint::parse(&text).map(Some),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(TextError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.to_string()),
         }
     }

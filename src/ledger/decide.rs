@@ -55,7 +55,10 @@ pub(super) fn decide(
         Action::Revoke { serial_number, reason } => life::revoke(view, serial_number, *reason),
         Action::CreateExport { order } => life::create_export(view, now, &operation.actor, order),
         Action::AcknowledgeExport { id } => life::acknowledge_export(view, now, &operation.actor, id),
-        Action::Checkpoint { note } => Ok((Outcome::Checkpointed, Some(Event::Checkpoint { note: note.clone() }))),
+        Action::Checkpoint { note, begins_anew } => {
+            let event = Event::Checkpoint { note: note.clone(), begins_anew: *begins_anew };
+            Ok((Outcome::Checkpointed, Some(event)))
+        }
         Action::CreateOrder(terms) => create_order(view, now, terms),
         Action::CloseOrder { id } => match view.order(id)? {
             None => refuse(Refusal::OrderUnknown(id.clone())),

@@ -1,7 +1,7 @@
 //! The ledger on this machine: journal and index in one data folder.
 //!
 //! ```text
-//! DATA/lock              held by the one daemon that uses the folder
+//! DATA/lock              locked by the one daemon that uses the folder, as the journal's folder and newest file are
 //! DATA/journal/*.journal the truth
 //! DATA/index/            sled; may be deleted while no daemon runs
 //! DATA/checkpoint        the newest checkpoint, if there is an audit key
@@ -13,37 +13,39 @@
 //! |---|---|---|
 //! | has an unreadable end | the index or the checkpoint knows that it was durable | refused: it is damaged |
 //! | has an unreadable end | nothing knows of it | cut off: a crash tore the last write |
-//! | ends before what the index knows | | the index is set aside and made anew: an older journal was restored |
-//! | ends before what the checkpoint knows, or has other entries | | refused, until somebody moves the checkpoint away |
+//! | ends before what the index or the checkpoint knows, or has other entries | | refused, until an operator accepts the loss |
+//! | is fine | the checkpoint is not signed by the audit key | refused, until somebody moves the checkpoint away |
 //!
-//! The index may be behind or ahead by accident; a checkpoint is there to tell, and a daemon that went on would replace
-//! the only proof with a new one.
+//! A daemon that went on without what is lost would give devices a second certificate, and replace the only proof.
+
+mod accept;
+mod batch;
 
 use std::{
     collections::HashMap,
-    fs::{self, File, TryLockError},
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{
     Action, Actor, Export, ExportId, Head, IssuedCertificate, IssuedRecords, Ledger, LedgerError, Operation, Order,
     Outcome, Record, RecordState, Records, Refusal,
     checkpoint::SignedCheckpoint,
-    decide::decide,
+    clock::{Clock, ClockBounds},
     entry::{Entry, Event},
     index::{self, Applied, Index},
-    journal::{AppendError, Frames, Journal, Position, ReadFrame, Reader, Scan},
+    journal::{AppendError, Frames, Journal, JournalError, Position, ReadFrame, Reader, Scan},
+    lock::{Lock, tighten},
     state::{ApplyError, ExportPlace, Later, Layer, Memory, Pending, View, change_at},
 };
 use crate::{
-    durable,
     serial::{SerialNumber, SerialNumbers},
+    signer::PublicKey,
 };
 
 /// How the ledger uses its folder.
@@ -65,8 +67,15 @@ impl Default for Settings {
     }
 }
 
-/// How far the clock may be behind the newest entry before nothing more is issued.
-const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(5);
+/// What a ledger is held against when it is opened and used, besides itself.
+#[derive(Clone, Debug, Default)]
+pub struct Guards {
+    /// The audit key and those before it: one of them must have signed the checkpoint file. With none, the file is held
+    /// against the journal, but its signature is not verified.
+    pub audit_keys: Vec<PublicKey>,
+    /// When the clock cannot be right.
+    pub clock: ClockBounds,
+}
 
 /// How long a batch that could not be written stands for the next: it may be that nobody asks for one because of it.
 const TROUBLE_LASTS: Duration = Duration::from_secs(30);
@@ -84,7 +93,7 @@ pub struct EmbeddedLedger {
     /// How far memory follows the journal.
     applied: Applied,
     sink_at: usize,
-    _lock: File,
+    _lock: Lock,
 }
 
 /// The side that reads; clones share it.
@@ -103,6 +112,7 @@ struct Shared {
     space: Space,
     /// When and why the last batch could not be written, until one can.
     trouble: Mutex<Option<(Instant, String)>>,
+    clock: Mutex<Clock>,
 }
 
 impl Shared {
@@ -116,6 +126,10 @@ impl Shared {
 
     fn memory_mut(&self) -> RwLockWriteGuard<'_, Memory> {
         self.memory.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn clock(&self) -> MutexGuard<'_, Clock> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn trouble(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
@@ -159,7 +173,20 @@ impl EmbeddedLedger {
         now: Timestamp,
         settings: &Settings,
     ) -> Result<(EmbeddedLedger, EmbeddedRecords), LedgerError> {
-        let mut ledger = EmbeddedLedger::recover(folder, settings, false)?;
+        EmbeddedLedger::open_guarded(folder, now, settings, &Guards::default())
+    }
+
+    /// As [`EmbeddedLedger::open`], held against `guards`.
+    ///
+    /// # Errors
+    /// Besides, a checkpoint that none of the audit keys signed.
+    pub fn open_guarded(
+        folder: &Path,
+        now: Timestamp,
+        settings: &Settings,
+        guards: &Guards,
+    ) -> Result<(EmbeddedLedger, EmbeddedRecords), LedgerError> {
+        let mut ledger = EmbeddedLedger::recover(folder, settings, guards, false)?;
         ledger.abandon_pending(now)?;
         let records = EmbeddedRecords { shared: Arc::clone(&ledger.shared), journal: ledger.journal.reader().clone() };
         Ok((ledger, records))
@@ -170,21 +197,24 @@ impl EmbeddedLedger {
     /// # Errors
     /// A folder that cannot be used or that a daemon uses; a damaged journal: then the index stays.
     pub fn reindex(folder: &Path, settings: &Settings) -> Result<u64, LedgerError> {
-        let ledger = EmbeddedLedger::recover(folder, settings, true)?;
+        let ledger = EmbeddedLedger::recover(folder, settings, &Guards::default(), true)?;
         let entries = ledger.journal.next_sequence() - 1;
         ledger.close()?;
         Ok(entries)
     }
 
     /// Opens journal and index and brings them together.
-    fn recover(folder: &Path, settings: &Settings, anew: bool) -> Result<EmbeddedLedger, LedgerError> {
+    fn recover(folder: &Path, settings: &Settings, guards: &Guards, anew: bool) -> Result<EmbeddedLedger, LedgerError> {
         let unusable = |cause: io::Error| LedgerError::Folder { folder: folder.display().to_string(), cause };
-        let journal_folder = folder.join("journal");
-        durable::create_folder(&journal_folder).map_err(unusable)?;
-        let lock = lock(folder)?;
-
-        let mut journal = Journal::open(&journal_folder, settings.segment_size)?;
-        check_against_checkpoint(&journal, &checkpoint_file(folder))?;
+        let lock = Lock::take(folder)?;
+        let checkpoint = checkpoint_file(folder);
+        if checkpoint.exists() && !Journal::exists(&folder.join("journal"))? {
+            // A new one would take its place as if nothing had been issued.
+            let (path, what) = (checkpoint.display().to_string(), "there is no journal file".to_owned());
+            return Err(LedgerError::Checkpoint { path, what });
+        }
+        let mut journal = open_journal(folder, settings)?;
+        check_against_checkpoint(&journal, &checkpoint, &guards.audit_keys)?;
         let index_folder = folder.join("index");
         let (mut index, mut runs, mut applied) = Index::open(&index_folder, &mut journal)?;
         if anew {
@@ -192,10 +222,12 @@ impl EmbeddedLedger {
             fs::remove_dir_all(&index_folder).map_err(unusable)?;
             (index, runs, applied) = Index::open(&index_folder, &mut journal)?;
         }
+        tighten(folder);
         let memory = RwLock::new(Memory::new(runs, journal.end()));
         let head = RwLock::new(head(&journal));
         let space = Space { folder: folder.to_owned(), min_free: settings.min_free };
-        let shared = Arc::new(Shared { memory, index, head, space, trouble: Mutex::default() });
+        let clock = Mutex::new(Clock::new(guards.clock.clone(), None));
+        let shared = Arc::new(Shared { memory, index, head, space, trouble: Mutex::default(), clock });
         let mut ledger = EmbeddedLedger {
             serial_numbers: SerialNumbers::resume(journal.id(), None),
             applied: applied.unwrap_or_else(|| Applied::nothing(&journal)),
@@ -207,6 +239,9 @@ impl EmbeddedLedger {
         };
         ledger.replay()?;
         ledger.serial_numbers = SerialNumbers::resume(ledger.journal.id(), ledger.applied.newest_serial);
+        if ledger.journal.next_sequence() > 1 {
+            ledger.shared.clock().wrote(ledger.applied.newest_time);
+        }
         Ok(ledger)
     }
 
@@ -331,63 +366,6 @@ impl Ledger for EmbeddedLedger {
                 Ok(())
             }
         }
-    }
-}
-
-impl EmbeddedLedger {
-    fn commit_batch(&mut self, now: Timestamp, operations: &[Operation]) -> Result<Vec<Outcome>, LedgerError> {
-        // Before anything of this batch is durable: what fails here fails all of it.
-        self.sink_if_due()?;
-
-        // Entries carry microseconds, and their times never decrease.
-        let newest = self.applied.newest_time;
-        let time = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now).max(newest);
-        let clock = (now + CLOCK_TOLERANCE < newest).then_some(Refusal::ClockBackwards { now, newest });
-        let nothing_new = clock.or_else(|| self.shared.space.refusal());
-
-        let shared = Arc::clone(&self.shared);
-        let journal = self.journal.reader().clone();
-        let mut view = shared.view(&journal, Layer::default());
-        let mut outcomes = Vec::with_capacity(operations.len());
-        let mut applied = self.applied.clone();
-        let mut stage = |operation: &Operation| -> Result<Outcome, LedgerError> {
-            let (outcome, event) = match decide(&view, time, &mut self.serial_numbers, operation) {
-                Ok(decision) => decision,
-                Err(error) => return Ok(Outcome::Failed(Arc::new(error))),
-            };
-            if let (Outcome::Reserved(_), Some(refusal)) = (&outcome, &nothing_new) {
-                return Ok(Outcome::Refused(refusal.clone()));
-            }
-            if let Some(event) = event {
-                let entry = Entry { time, actor: operation.actor.clone(), event };
-                let position = self.journal.stage(&entry)?;
-                view.apply(&entry, position).map_err(|error| misfit(&journal, position, error))?;
-                applied.note(&entry);
-                applied.last = Some((position, [0; 32]));
-            }
-            Ok(outcome)
-        };
-        for operation in operations {
-            match stage(operation) {
-                Ok(outcome) => outcomes.push(outcome),
-                Err(error) => {
-                    self.journal.discard();
-                    return Err(error);
-                }
-            }
-        }
-        let draft = view.into_draft();
-        self.journal.commit()?;
-
-        applied.next = self.journal.end();
-        applied.last = applied.last.map(|(position, _)| (position, *self.journal.chain()));
-        self.applied = applied;
-        let mut memory = self.shared.memory_mut();
-        memory.absorb(draft);
-        memory.end = self.journal.end();
-        drop(memory);
-        *self.shared.head.write().unwrap_or_else(PoisonError::into_inner) = head(&self.journal);
-        Ok(outcomes)
     }
 }
 
@@ -538,7 +516,27 @@ impl EmbeddedRecords {
         if let Some((_, why)) = trouble.filter(|(when, _)| when.elapsed() < TROUBLE_LASTS) {
             return Err(why);
         }
+        if let Some(refusal) = self.shared.clock().refusal(Timestamp::now()) {
+            return Err(refusal.to_string());
+        }
         self.shared.space.refusal().map_or(Ok(()), |refusal| Err(refusal.to_string()))
+    }
+
+    /// What is wrong with what was recorded, without being in the way of recording more.
+    ///
+    /// # Errors
+    /// The damage that the scrub or a read has found, with file and byte.
+    pub fn intact(&self) -> Result<(), String> {
+        self.journal.known_damage().map_or(Ok(()), Err)
+    }
+
+    pub(super) fn journal(&self) -> &Reader {
+        &self.journal
+    }
+
+    /// All of the journal before it is durable.
+    pub(super) fn end(&self) -> Position {
+        self.shared.memory().end
     }
 
     fn view(&self) -> View<'_> {
@@ -654,6 +652,8 @@ impl From<AppendError> for LedgerError {
         match error {
             AppendError::NotWritten(cause) => LedgerError::Write(cause),
             AppendError::Unknown(cause) => LedgerError::Fatal(cause),
+            AppendError::Taken { path, what } => LedgerError::Taken { path, what },
+            AppendError::TooLarge { .. } => LedgerError::Write(io::Error::new(io::ErrorKind::InvalidInput, error)),
         }
     }
 }
@@ -672,12 +672,29 @@ pub fn checkpoint_file(folder: &Path) -> PathBuf {
     folder.join("checkpoint")
 }
 
-/// The journal must be one that goes on from the newest checkpoint.
-fn check_against_checkpoint(journal: &Journal, path: &Path) -> Result<(), LedgerError> {
+/// Opens the journal and locks it.
+fn open_journal(folder: &Path, settings: &Settings) -> Result<Journal, LedgerError> {
+    let mut journal = Journal::open(&folder.join("journal"), settings.segment_size)?;
+    match journal.lock() {
+        Ok(()) => Ok(journal),
+        Err(JournalError::InUse { pid, .. }) => Err(LedgerError::Locked { folder: folder.display().to_string(), pid }),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The journal must be one that goes on from the newest checkpoint, which one of the keys must have signed.
+fn check_against_checkpoint(journal: &Journal, path: &Path, keys: &[PublicKey]) -> Result<(), LedgerError> {
     let differs = |what: String| LedgerError::Checkpoint { path: path.display().to_string(), what };
-    let Some(SignedCheckpoint { checkpoint, .. }) = SignedCheckpoint::read(path).map_err(differs)? else {
+    let not_trusted = |what: String| LedgerError::CheckpointNotTrusted { path: path.display().to_string(), what };
+    let Some(signed) = SignedCheckpoint::read(path).map_err(not_trusted)? else {
         return Ok(());
     };
+    if keys.is_empty() {
+        tracing::warn!(file = %path.display(), "there is no audit key: the checkpoint's signature is not verified");
+    } else {
+        signed.verify(keys).map_err(not_trusted)?;
+    }
+    let checkpoint = signed.checkpoint;
     if checkpoint.journal != journal.id() {
         return Err(differs("the journal is another ledger's".into()));
     }
@@ -700,17 +717,5 @@ fn misfit(journal: &Reader, position: Position, error: ApplyError) -> LedgerErro
     match error {
         ApplyError::Ledger(error) => error,
         ApplyError::Misfit(what) => journal.misfit(position, &what).into(),
-    }
-}
-
-/// Sees to it that one daemon at a time uses the folder; the kernel frees the lock however the daemon ends.
-fn lock(folder: &Path) -> Result<File, LedgerError> {
-    let unusable = |cause: io::Error| LedgerError::Folder { folder: folder.display().to_string(), cause };
-    let path = folder.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(unusable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(LedgerError::Locked(folder.display().to_string())),
-        Err(TryLockError::Error(cause)) => Err(unusable(cause)),
     }
 }

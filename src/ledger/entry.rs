@@ -15,7 +15,7 @@ mod wire {
 /// One event, when it was decided and who caused it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// To the microsecond; never decreases along the journal.
+    /// To the microsecond; never decreases along the journal, but at [`Event::ClockAccepted`].
     pub time: Timestamp,
     /// Who caused it.
     pub actor: Actor,
@@ -93,6 +93,21 @@ pub enum Event {
     Checkpoint {
         /// The signed text; see [`super::checkpoint`].
         note: String,
+        /// No earlier checkpoint was held against the entries before it, because its file was gone.
+        begins_anew: bool,
+    },
+    /// An operator agreed to go on without entries that the journal has lost.
+    LossAccepted {
+        /// What was missing.
+        what: String,
+        /// Why it was accepted, for people.
+        reason: String,
+    },
+    /// An operator said that the clock is right although it contradicts the newest entry's time; later entries may have
+    /// earlier times than those before.
+    ClockAccepted {
+        /// Why, for people.
+        reason: String,
     },
 }
 
@@ -148,7 +163,13 @@ impl Entry {
             Event::ExportAcknowledged { id } => {
                 Wire::ExportAcknowledged(wire::ExportAcknowledged { id: id.to_string() })
             }
-            Event::Checkpoint { note } => Wire::Checkpoint(wire::Checkpoint { note: note.clone() }),
+            Event::Checkpoint { note, begins_anew } => {
+                Wire::Checkpoint(wire::Checkpoint { note: note.clone(), begins_anew: *begins_anew })
+            }
+            Event::LossAccepted { what, reason } => {
+                Wire::LossAccepted(wire::LossAccepted { what: what.clone(), reason: reason.clone() })
+            }
+            Event::ClockAccepted { reason } => Wire::ClockAccepted(wire::ClockAccepted { reason: reason.clone() }),
         };
         let entry =
             wire::Entry { time: to_micros(self.time), actor: self.actor.0.as_ref().to_owned(), event: Some(event) };
@@ -215,7 +236,11 @@ impl Entry {
                 Event::ExportCreated { id, certificates: created.certificates }
             }
             Wire::ExportAcknowledged(acknowledged) => Event::ExportAcknowledged { id: export_id(&acknowledged.id)? },
-            Wire::Checkpoint(checkpoint) => Event::Checkpoint { note: checkpoint.note },
+            Wire::Checkpoint(checkpoint) => {
+                Event::Checkpoint { note: checkpoint.note, begins_anew: checkpoint.begins_anew }
+            }
+            Wire::LossAccepted(loss) => Event::LossAccepted { what: loss.what, reason: loss.reason },
+            Wire::ClockAccepted(clock) => Event::ClockAccepted { reason: clock.reason },
         };
         Ok(Entry { time: from_micros(entry.time)?, actor: Actor(entry.actor.into()), event })
     }

@@ -69,7 +69,7 @@ const SAMPLE: u32 = 48 << 10;
 
 /// The form of what is stored; another number for each. A new event in the journal is a new form as well: what an older
 /// daemon cannot read is then read by it, and refused.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
 /// So many runs of one level are merged into one of the next.
 const FAN_OUT: usize = 4;
@@ -83,6 +83,7 @@ impl Index {
         if folder.exists() {
             match Index::open_existing(folder, &boot) {
                 Ok(index) => {
+                    index.attest(journal)?;
                     journal.settle(index.known_durable(journal))?;
                     match index.what_is_applied(journal) {
                         Ok((runs, applied)) => return Ok((index.opened().map_err(unusable)?, runs, applied)),
@@ -98,6 +99,14 @@ impl Index {
         journal.settle(None)?;
         let index = Index::open_existing(folder, &boot).and_then(Index::opened).map_err(unusable)?;
         Ok((index, Runs::new(), None))
+    }
+
+    /// An index that knows another journal is evidence that this one is not the whole.
+    fn attest(&self, journal: &Journal) -> Result<(), LedgerError> {
+        match self.tree.get(b"a").ok().flatten().and_then(|bytes| Applied::decode(&bytes)) {
+            Some(applied) => Ok(journal.attest(applied.journal, applied.last)?),
+            None => Ok(()),
+        }
     }
 
     /// How far the index was applied, whether it can be used or not: all before it had been durable.
@@ -499,7 +508,8 @@ impl Applied {
 
     /// Takes note of the newest entry.
     pub(super) fn note(&mut self, entry: &Entry) {
-        self.newest_time = self.newest_time.max(entry.time);
+        // Times do not decrease, but when an operator has set them right.
+        self.newest_time = entry.time;
         if let Event::Reserved { serial_number, .. } = &entry.event {
             self.newest_serial = self.newest_serial.max(Some(*serial_number));
         }

@@ -100,12 +100,12 @@ mod tests {
 
     #[test]
     fn page_before_damage_is_whole() {
-        let damage = || LedgerError::Locked("x".into());
+        let damage = || LedgerError::Locked { folder: "x".into(), pid: None };
         let mut records = IssuedRecords::new([Ok(Some(record())), Err(damage())].into_iter());
         let later = Instant::now() + Duration::from_secs(600);
         let page = records.page(4, later).unwrap();
         assert_eq!((page.records.len(), page.last), (1, false));
-        assert!(matches!(records.page(4, later), Err(LedgerError::Locked(_))));
+        assert!(matches!(records.page(4, later), Err(LedgerError::Locked { .. })));
         assert!(records.page(4, later).unwrap().last);
     }
 

@@ -9,11 +9,12 @@
 //! | header | bytes |
 //! |---|---|
 //! | magic `BMJOURNL` | 8 |
-//! | version, 1 | 4 |
+//! | version: 1 (without the last field), or 2 | 4 |
 //! | CRC32C of the rest of the header | 4 |
 //! | the ledger's random id, the same in all files | 16 |
 //! | sequence number of the first frame (the first of all is 1) | 8 |
 //! | the chain hash before the first frame; zero in the first file | 32 |
+//! | the length of the file before; not in the first file, nor in those of birthmark 0.1 | 8 |
 //!
 //! | frame | bytes |
 //! |---|---|
@@ -31,134 +32,54 @@
 //! - a readable frame behind it belongs to a later write, or
 //! - the index has applied the journal beyond it, or the newest checkpoint covers it.
 //!
-//! Then what is unreadable had once been durable, and the journal is damaged: the start is refused, as it is for damage
-//! anywhere else. Nothing is repaired by itself.
+//! Then what is unreadable had once been durable, and the journal is damaged: the start is refused. Nothing is repaired by
+//! itself.
+//!
+//! # Damage
+//!
+//! A start checks that all files are there, and that each goes on where the one before it ends (sequence number, chain
+//! hash, length). What lies in older files is read by the scrub ([`crate::ledger::scrub`]), and checked whenever it is
+//! used: nothing is served whose checksum does not fit.
+//!
+//! An index that knows entries which the journal does not have is evidence that the journal lost them (its newest file is
+//! gone, or an older copy was restored): the start is refused until an operator has accepted the loss.
 //!
 //! What is whole at the end may still be in the system's memory only (the daemon was killed between write and sync), or
 //! the disk may have refused it once (the daemon ended because a sync failed, which lets the system forget that the
 //! page is not on the disk). So the last write is written again and synced before anything is answered from it.
 
+mod damage;
+mod error;
 mod frame;
 mod read;
 mod scan;
 mod segment;
 mod verify;
 
-use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+use std::{
+    fs::{File, TryLockError},
+    io,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::{Path, PathBuf},
+};
 
+pub(crate) use self::error::AppendError;
 pub use self::{
+    error::JournalError,
     frame::Position,
     read::{Frames, ReadFrame, Reader},
     scan::{Scan, ScannedFrame, TornEnd},
-    verify::{Covered, Trust, Verified, VerifyError, verify},
+    verify::{Covered, Remark, Trust, Verified, VerifyError, verify},
 };
 use self::{
     frame::{Frame, FrameError},
     segment::Header,
 };
-use super::entry::{Entry, NotAnEntry};
+use super::entry::Entry;
 use crate::durable;
 
 /// The chain hash after a frame: SHA-256 over all payloads up to it.
 pub type ChainHash = [u8; 32];
-
-/// What is wrong with a journal. Each message names the file and the byte.
-#[derive(Debug, thiserror::Error)]
-pub enum JournalError {
-    /// A file could not be read, written or listed.
-    #[error("the journal file {path} cannot be used: {cause}")]
-    Io {
-        /// The file.
-        path: String,
-        /// What the system said.
-        cause: io::Error,
-    },
-    /// Something durable has changed.
-    #[error(
-        "the journal file {path} is damaged at byte {offset}: {what}; nothing was changed: restore this file from a \
-         backup"
-    )]
-    Damaged {
-        /// The file.
-        path: String,
-        /// Where the unreadable frame or header begins.
-        offset: u64,
-        /// What is wrong there.
-        what: String,
-    },
-    /// An event that is not known here.
-    #[error(
-        "the journal file {path} has at byte {offset} an event that this daemon does not know; use the daemon that wrote \
-         it, or a newer one"
-    )]
-    NewerEvent {
-        /// The file.
-        path: String,
-        /// Where the entry's frame begins.
-        offset: u64,
-    },
-    /// The files do not follow each other.
-    #[error("the journal file {path} does not follow the file before it: {what}")]
-    Gap {
-        /// The file.
-        path: String,
-        /// What differs.
-        what: String,
-    },
-    /// An entry is whole, but cannot be true together with those before it.
-    #[error(
-        "the journal file {path} has at byte {offset} an entry (number {sequence}) that contradicts those before it: {what}"
-    )]
-    Contradiction {
-        /// The file.
-        path: String,
-        /// Where the entry's frame begins.
-        offset: u64,
-        /// The entry's sequence number.
-        sequence: u64,
-        /// The rule that it breaks.
-        what: String,
-    },
-    /// Written by a newer daemon.
-    #[error("the journal file {path} has version {found}, this daemon knows version {known}; use a newer daemon")]
-    NewerVersion {
-        /// The file.
-        path: String,
-        /// Its version.
-        found: u32,
-        /// The newest that is known here.
-        known: u32,
-    },
-}
-
-impl JournalError {
-    fn io(path: &Path, cause: io::Error) -> Self {
-        JournalError::Io { path: path.display().to_string(), cause }
-    }
-
-    fn damaged(path: &Path, offset: u64, what: impl ToString) -> Self {
-        JournalError::Damaged { path: path.display().to_string(), offset, what: what.to_string() }
-    }
-
-    /// For a whole frame whose payload is no entry.
-    fn no_entry(path: &Path, offset: u64, what: NotAnEntry) -> Self {
-        match what {
-            NotAnEntry::NewerEvent => JournalError::NewerEvent { path: path.display().to_string(), offset },
-            NotAnEntry::Malformed(what) => JournalError::damaged(path, offset, what),
-        }
-    }
-}
-
-/// Why a batch is not in the journal.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum AppendError {
-    /// It was not written; the journal is as it was before.
-    #[error("the journal could not be written: {0}")]
-    NotWritten(io::Error),
-    /// It is not known what of it is on the disk.
-    #[error("the journal could not be made durable: {0}")]
-    Unknown(io::Error),
-}
 
 /// The journal, open for appending. There is one in a data folder; the folder's lock sees to that.
 #[derive(Debug)]
@@ -176,6 +97,8 @@ pub struct Journal {
     chain: ChainHash,
     /// A new file is begun when the newest one has reached this size.
     segment_size: u32,
+    /// Whether the newest file is locked against other processes.
+    locked: bool,
     staged: Staged,
     /// What [`Journal::open`] found at the end and [`Journal::settle`] has yet to deal with.
     unsettled: Option<Unsettled>,
@@ -188,6 +111,8 @@ struct Unsettled {
     last_write: (u32, Vec<u8>),
     /// Unreadable bytes behind [`Journal::end`].
     torn: Option<Torn>,
+    /// A file without a whole header, which a crash left after the newest.
+    empty: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -212,11 +137,12 @@ impl Journal {
     /// Damage, a gap, a newer version, or an I/O error.
     pub fn open(folder: &Path, segment_size: u32) -> Result<Journal, JournalError> {
         let mut segments = segment::list(folder)?;
-        segment::drop_torn_newest(folder, &mut segments)?;
+        let empty = segment::without_torn_newest(folder, &mut segments)?;
         let Some(&newest) = segments.last() else {
             return Journal::begin(folder, segment_size);
         };
         segment::check_sequence(folder, &segments)?;
+        segment::check_ends(folder, &segments)?;
 
         let path = segment::path(folder, newest);
         let file =
@@ -227,19 +153,28 @@ impl Journal {
             id: header.id,
             file,
             segment: newest,
-            end: Header::LENGTH,
+            end: header.length(),
             sequence: header.first_sequence,
             chain: header.chain,
             segment_size,
+            locked: false,
             staged: Staged::default(),
             unsettled: None,
         };
-        journal.find_end(&path)?;
+        journal.find_end(&path, empty)?;
         Ok(journal)
     }
 
+    /// Whether there is a journal in the folder.
+    ///
+    /// # Errors
+    /// An I/O error.
+    pub fn exists(folder: &Path) -> Result<bool, JournalError> {
+        Ok(!segment::list(folder)?.is_empty())
+    }
+
     fn begin(folder: &Path, segment_size: u32) -> Result<Journal, JournalError> {
-        let header = Header { id: rand::random(), first_sequence: 1, chain: [0; 32] };
+        let header = Header { id: rand::random(), first_sequence: 1, chain: [0; 32], length_before: None };
         let file = segment::create(folder, 1, &header)?;
         segment::sync_new(&file, folder).map_err(|error| JournalError::io(&segment::path(folder, 1), error))?;
         Ok(Journal {
@@ -247,19 +182,20 @@ impl Journal {
             id: header.id,
             file,
             segment: 1,
-            end: Header::LENGTH,
+            end: header.length(),
             sequence: 1,
             chain: header.chain,
             segment_size,
+            locked: false,
             staged: Staged::default(),
             unsettled: None,
         })
     }
 
     /// Reads the newest file to its end.
-    fn find_end(&mut self, path: &Path) -> Result<(), JournalError> {
+    fn find_end(&mut self, path: &Path, empty: Option<PathBuf>) -> Result<(), JournalError> {
         let content = segment::read_whole(&self.file, path)?;
-        let mut at = Header::LENGTH as usize;
+        let mut at = self.end as usize;
         let mut last_write = 0;
         let mut torn = None;
         while at < content.len() {
@@ -282,24 +218,33 @@ impl Journal {
         }
         self.end = at as u32;
         let last_write = (last_write as u32, content[last_write..at].to_vec());
-        self.unsettled = Some(Unsettled { last_write, torn });
+        self.unsettled = Some(Unsettled { last_write, torn, empty });
         Ok(())
     }
 
     /// Makes the end that was found the durable end: cuts off what a crash left torn behind it, and puts what is whole
     /// on stable storage. `known` is a position up to which something else (the index) knows the journal to have been
-    /// durable; an unreadable frame before it is no torn end.
+    /// durable; an unreadable frame before it is no torn end, and a journal that ends before it has lost entries.
     ///
     /// # Errors
-    /// Damage, or an I/O error. After damage nothing was changed.
+    /// Damage, a loss, or an I/O error. After damage or a loss nothing was changed.
     pub fn settle(&mut self, known: Option<Position>) -> Result<(), JournalError> {
         let path = segment::path(self.reader.folder(), self.segment);
-        let Some(Unsettled { last_write: (start, last_write), torn }) = &self.unsettled else { return Ok(()) };
+        let bytes = self.unsettled.as_ref().and_then(|unsettled| Some(unsettled.torn.as_ref()?.bytes)).unwrap_or(0);
+        let file_end = Position::new(self.segment, self.end.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX)));
+        if let Some(known) = known.filter(|known| *known > file_end) {
+            return Err(self.lost(format!(
+                "the index knows it up to byte {} of file {:08}.journal, and it ends at byte {} of file {:08}.journal",
+                known.offset(),
+                known.segment(),
+                file_end.offset(),
+                file_end.segment()
+            )));
+        }
+        let Some(Unsettled { last_write: (start, last_write), torn, empty }) = &self.unsettled else { return Ok(()) };
         if let Some(Torn { what, bytes }) = torn {
-            let file_end =
-                Position::new(self.segment, self.end.saturating_add(u32::try_from(*bytes).unwrap_or(u32::MAX)));
-            // A journal that ends before is an older copy; of this one the bytes are there, and wrong.
-            if let Some(known) = known.filter(|known| self.end() < *known && *known <= file_end) {
+            // The bytes are there, and wrong.
+            if let Some(known) = known.filter(|known| self.end() < *known) {
                 let what = format!(
                     "{what}; this is not the torn end of a crash, because the index knows the file to have been whole \
                      up to byte {} (to give up what is unreadable, move the index away)",
@@ -312,6 +257,10 @@ impl Journal {
                 "cut off the journal's torn end: a crash interrupted its last write"
             );
         }
+        if let Some(empty) = empty {
+            tracing::warn!(file = %empty.display(), "removed a journal file that a crash left without its header");
+            std::fs::remove_file(empty).map_err(|error| JournalError::io(empty, error))?;
+        }
         let settle = || -> io::Result<()> {
             self.file.set_len(self.end.into())?;
             self.file.write_all_at(last_write, u64::from(*start))?;
@@ -322,6 +271,52 @@ impl Journal {
         settle().map_err(|error| JournalError::io(&path, error))?;
         self.unsettled = None;
         Ok(())
+    }
+
+    /// Holds against the journal what something else (the index) knows of it: the journal's id, and the last entry that it
+    /// has seen, with the chain hash after it.
+    ///
+    /// # Errors
+    /// [`JournalError::Lost`] if the journal never had that entry, or damage.
+    pub(crate) fn attest(&self, id: [u8; 16], last: Option<(Position, ChainHash)>) -> Result<(), JournalError> {
+        if id != self.id {
+            let [known, here] = [id, self.id].map(hex::encode);
+            return Err(self.lost(format!("the index is that of the journal {known}, and this is the journal {here}")));
+        }
+        // What lies after the end is for [`Journal::settle`] to judge.
+        let Some((position, chain)) = last.filter(|(position, _)| *position < self.end()) else { return Ok(()) };
+        if self.reader.chain_at(position) == Some(chain) {
+            return Ok(());
+        }
+        // Damage, or a journal that went on in another way? A file that can be read through has no damage.
+        let (file, next) = (position.segment(), Position::new(position.segment().saturating_add(1), 0));
+        self.reader.frames(Position::new(file, 0), self.end().min(next)).try_for_each(|frame| frame.map(drop))?;
+        Err(self.lost(format!(
+            "the index knows another entry at byte {} of file {file:08}.journal than the one that is there",
+            position.offset()
+        )))
+    }
+
+    fn lost(&self, what: String) -> JournalError {
+        JournalError::Lost { folder: self.reader.folder().display().to_string(), what }
+    }
+
+    /// Locks the newest file, and each that is begun later, against other processes. The kernel frees the lock however the
+    /// process ends.
+    ///
+    /// # Errors
+    /// [`JournalError::InUse`], or an I/O error.
+    pub(crate) fn lock(&mut self) -> Result<(), JournalError> {
+        self.locked = true;
+        let path = segment::path(self.reader.folder(), self.segment);
+        match self.file.try_lock() {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => {
+                let pid = lock_holder(&self.file);
+                Err(JournalError::InUse { path: path.display().to_string(), pid })
+            }
+            Err(TryLockError::Error(error)) => Err(JournalError::io(&path, error)),
+        }
     }
 
     /// What cannot be read at the end, and where, until [`Journal::settle`].
@@ -372,8 +367,7 @@ impl Journal {
         let start = self.staged.bytes.len();
         let before = self.staged.chain.unwrap_or(self.chain);
         let chain = frame::encode(&mut self.staged.bytes, &before, |payload| entry.encode(payload))
-            .inspect_err(|_| self.staged.bytes.truncate(start))
-            .map_err(AppendError::NotWritten)?;
+            .inspect_err(|_| self.staged.bytes.truncate(start))?;
         self.staged.chain = Some(chain);
         self.staged.frames += 1;
         Ok(Position::new(self.segment, self.end + start as u32))
@@ -381,6 +375,31 @@ impl Journal {
 
     /// Writes what is staged and returns when it is on stable storage.
     pub(crate) fn commit(&mut self) -> Result<(), AppendError> {
+        if self.staged.chain.is_some() {
+            self.check_own()?;
+        }
+        self.write_staged()
+    }
+
+    /// Checks that the newest file is still the one with this name, and ends where this journal has written up to: a
+    /// daemon that writes on after its file was replaced, or beside another one, hands out what nobody finds again.
+    fn check_own(&self) -> Result<(), AppendError> {
+        let path = segment::path(self.reader.folder(), self.segment);
+        let taken = |what: String| Err(AppendError::Taken { path: path.display().to_string(), what });
+        let own = self.file.metadata().map_err(AppendError::NotWritten)?;
+        match std::fs::symlink_metadata(&path) {
+            Ok(named) if (named.dev(), named.ino()) == (own.dev(), own.ino()) => {}
+            Ok(_) => return taken("another file has its name".into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return taken("it was removed".into()),
+            Err(error) => return Err(AppendError::NotWritten(error)),
+        }
+        if own.len() != u64::from(self.end) {
+            return taken(format!("it has {} bytes, and this process wrote {}", own.len(), self.end));
+        }
+        Ok(())
+    }
+
+    fn write_staged(&mut self) -> Result<(), AppendError> {
         let staged = std::mem::take(&mut self.staged);
         let Some(chain) = staged.chain else { return Ok(()) };
         if let Err(error) = self.file.write_all_at(&staged.bytes, u64::from(self.end)) {
@@ -408,17 +427,23 @@ impl Journal {
     }
 
     fn rotate(&mut self) -> Result<(), AppendError> {
-        let header = Header { id: self.id, first_sequence: self.sequence, chain: self.chain };
+        self.check_own()?;
+        let length_before = Some(u64::from(self.end));
+        let header = Header { id: self.id, first_sequence: self.sequence, chain: self.chain, length_before };
         let next = self.segment + 1;
         let file = segment::create(self.reader.folder(), next, &header).map_err(|error| match error {
             JournalError::Io { cause, .. } => AppendError::NotWritten(cause),
             other => AppendError::NotWritten(io::Error::other(other)),
         })?;
+        if self.locked && file.try_lock().is_err() {
+            let path = segment::path(self.reader.folder(), next).display().to_string();
+            return Err(AppendError::Taken { path, what: "another process has it locked".into() });
+        }
         segment::sync_new(&file, self.reader.folder()).map_err(AppendError::Unknown)?;
         self.file = file;
         self.reader.add(next);
         self.segment = next;
-        self.end = Header::LENGTH;
+        self.end = header.length();
         Ok(())
     }
 }
@@ -428,6 +453,28 @@ const MISFIT: &str = "the hash chain does not fit what is before it";
 
 fn folder_error(folder: &Path) -> impl Fn(io::Error) -> JournalError + '_ {
     move |cause| JournalError::io(folder, cause)
+}
+
+/// The process that holds the lock of a file, if the system tells without doubt.
+pub(super) fn lock_holder(file: &File) -> Option<u32> {
+    let metadata = file.metadata().ok()?;
+    let (device, inode) = (metadata.dev(), metadata.ino());
+    let here = format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    // 1: FLOCK  ADVISORY  WRITE 4711 08:01:131200 0 EOF
+    let held = locks.lines().filter_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, "WRITE", pid, place, ..] = fields[..] else { return None };
+        let (_, its_inode) = place.rsplit_once(':')?;
+        // A process of another namespace has no number here.
+        (its_inode == inode.to_string()).then_some((place.to_owned(), pid.parse().ok().filter(|pid| *pid > 0)?))
+    });
+    let held: Vec<(String, u32)> = held.collect();
+    match &held[..] {
+        // Some file systems have another number here than in the metadata.
+        [(_, pid)] => Some(*pid),
+        several => several.iter().find(|(place, _)| *place == here).map(|(_, pid)| *pid),
+    }
 }
 
 /// Reads `length` bytes of `file` at `offset`; short only at the end of the file.

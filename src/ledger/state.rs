@@ -417,7 +417,7 @@ impl View<'_> {
                 place.export.acknowledged = Some((entry.time, entry.actor.clone()));
                 self.draft.exports.insert(id.clone(), place);
             }
-            Event::Checkpoint { .. } => {}
+            Event::Checkpoint { .. } | Event::LossAccepted { .. } | Event::ClockAccepted { .. } => {}
         }
         Ok(())
     }

@@ -258,7 +258,7 @@ fn a_lost_old_or_broken_index_changes_no_answer() {
 }
 
 #[test]
-fn the_index_of_another_ledger_is_not_used() {
+fn index_of_another_ledger_refuses_the_start_until_accepted() {
     let (one_folder, other_folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     for (folder, devices) in [(&one_folder, 0..200), (&other_folder, 1000..1300)] {
         let (mut ledger, _) = open(folder.path());
@@ -269,6 +269,11 @@ fn the_index_of_another_ledger_is_not_used() {
     let index = one_folder.path().join("index");
     fs::remove_dir_all(&index).unwrap();
     copy(&other_folder.path().join("index"), &index);
+    let refused = EmbeddedLedger::open(one_folder.path(), Timestamp::now(), &settings());
+    let said = refused.map(drop).unwrap_err().to_string();
+    assert!(said.contains("the index is that of the journal") && said.contains("accept-loss"), "{said}");
+    let (actor, reason) = (Actor("operator:anna".into()), "the folders were mixed up".to_owned());
+    EmbeddedLedger::accept_loss(one_folder.path(), Timestamp::now(), &settings(), actor, reason).unwrap();
     let (mut ledger, records) = open(one_folder.path());
     assert_eq!(answers(&records, 200).orders[0].issued, 200);
     assert_eq!(records.by_device("d1000").unwrap(), None);

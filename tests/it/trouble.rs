@@ -233,9 +233,9 @@ async fn a_data_folder_that_cannot_be_written_and_a_newer_journal_are_refused_at
     }
 
     let mut bytes = fs::read(journal(&site)).unwrap();
-    bytes[8] = 2;
+    bytes[8] = 3;
     fs::write(journal(&site), bytes).unwrap();
-    let newer = "has version 2, this daemon knows version 1; use a newer daemon";
+    let newer = "has version 3, this daemon knows version 2; use a newer daemon";
     let said = site.refuse_to_start();
     assert!(said.contains(newer) && said.contains("00000001.journal"), "{said}");
     for command in ["verify", "dump", "reindex"] {

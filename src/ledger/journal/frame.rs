@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::ChainHash;
+use super::{AppendError, ChainHash};
 
 /// Where a frame begins: the file's number and the offset in it. A later frame has a greater position.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,10 +15,15 @@ impl Position {
 
     /// The first frame of all.
     pub fn start() -> Self {
-        Position::new(1, super::Header::LENGTH)
+        Position::new(1, super::Header::FIRST_LENGTH)
     }
 
-    pub(super) fn segment(self) -> u32 {
+    /// The beginning of a file.
+    pub(crate) fn file_start(segment: u32) -> Self {
+        Position::new(segment, 0)
+    }
+
+    pub(crate) fn segment(self) -> u32 {
         (self.0 >> 32) as u32
     }
 
@@ -112,16 +117,15 @@ pub(super) fn encode(
     write: &mut Vec<u8>,
     before: &ChainHash,
     payload: impl FnOnce(&mut Vec<u8>),
-) -> io::Result<ChainHash> {
+) -> Result<ChainHash, AppendError> {
     let start = write.len();
     write.resize(start + HEAD, 0);
     payload(write);
     let (head, payload) = write[start..].split_at_mut(HEAD);
     if payload.is_empty() || payload.len() > MAX_PAYLOAD {
-        let message = format!("an entry of {} bytes; 1 to {MAX_PAYLOAD} are possible", payload.len());
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        return Err(AppendError::TooLarge { bytes: payload.len(), limit: MAX_PAYLOAD });
     }
-    let back = u32::try_from(start).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    let back = u32::try_from(start).map_err(|_| AppendError::NotWritten(io::ErrorKind::FileTooLarge.into()))?;
     let chain = link(before, payload);
     head[0..4].copy_from_slice(&(payload.len() as u32).to_le_bytes());
     head[8..12].copy_from_slice(&back.to_le_bytes());

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::{
     ChainHash, Entry, Frame, Header, JournalError, MISFIT, Position,
+    damage::Damage,
     frame::{self, FrameError, HEAD},
     read_up_to, segment,
 };
@@ -25,12 +26,14 @@ struct Shared {
     folder: PathBuf,
     /// Opened when first read.
     files: RwLock<Vec<(u32, Option<Arc<File>>)>>,
+    damage: Damage,
 }
 
 impl Reader {
     pub(super) fn new(folder: &Path, segments: Vec<u32>) -> Self {
         let files = segments.into_iter().map(|segment| (segment, None)).collect();
-        Reader { shared: Arc::new(Shared { folder: folder.to_owned(), files: RwLock::new(files) }) }
+        let (folder, damage) = (folder.to_owned(), Damage::default());
+        Reader { shared: Arc::new(Shared { folder, files: RwLock::new(files), damage }) }
     }
 
     pub(super) fn add(&self, segment: u32) {
@@ -41,11 +44,19 @@ impl Reader {
         &self.shared.folder
     }
 
+    pub(super) fn damage(&self) -> &Damage {
+        &self.shared.damage
+    }
+
     /// The entry at a position that the index gave.
     ///
     /// # Errors
     /// Damage: the frame's checksum does not fit. Nothing of it is served.
     pub fn entry(&self, position: Position) -> Result<Entry, JournalError> {
+        self.read_entry(position).inspect_err(|error| self.damage().note(error))
+    }
+
+    fn read_entry(&self, position: Position) -> Result<Entry, JournalError> {
         let path = segment::path(self.folder(), position.segment());
         let damaged = |what: &dyn ToString| JournalError::damaged(&path, position.offset().into(), what.to_string());
         let file = self.file(position.segment())?;
@@ -86,6 +97,16 @@ impl Reader {
     /// from frame to frame.
     pub fn frames(&self, from: Position, end: Position) -> Frames {
         Frames { reader: self.clone(), next: from, end, file: None, chain: None, failed: false }
+    }
+
+    /// Opens a file anew: another one may have its name now, restored from a backup.
+    pub(super) fn reopen(&self, segment: u32) -> Result<Arc<File>, JournalError> {
+        let mut files = self.shared.files.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some((_, file)) = files.iter_mut().find(|(number, _)| *number == segment) {
+            *file = None;
+        }
+        drop(files);
+        self.file(segment)
     }
 
     fn file(&self, segment: u32) -> Result<Arc<File>, JournalError> {
@@ -169,12 +190,15 @@ impl Frames {
             }
             let mut file = match self.file.take() {
                 Some(file) => file,
-                None => self.open()?,
+                None => {
+                    self.file = Some(self.open()?);
+                    continue;
+                }
             };
             let (number, offset) = (self.next.segment(), self.next.offset());
             file.fill(offset, HEAD)?;
             if file.ahead.is_empty() && number < self.end.segment() {
-                self.next = Position::new(number + 1, Header::LENGTH);
+                self.next = Position::new(number + 1, 0);
                 continue;
             }
             let length = file.ahead.first_chunk::<HEAD>().ok_or(FrameError::Short).and_then(frame::payload_length);
@@ -202,7 +226,10 @@ impl Frames {
         let path = segment::path(self.reader.folder(), number);
         let file = self.reader.file(number)?;
         let header = Header::read(&file, &path)?;
-        if self.next.offset() == Header::LENGTH && *self.chain.get_or_insert(header.chain) != header.chain {
+        if self.next.offset() == 0 {
+            self.next = Position::new(number, header.length());
+        }
+        if self.next.offset() == header.length() && *self.chain.get_or_insert(header.chain) != header.chain {
             let what = "its hash chain continues another file".to_owned();
             return Err(JournalError::Gap { path: path.display().to_string(), what });
         }
@@ -217,7 +244,7 @@ impl Iterator for Frames {
         if self.failed {
             return None;
         }
-        let read = self.read();
+        let read = self.read().inspect_err(|error| self.reader.damage().note(error));
         self.failed = read.is_err();
         read.transpose()
     }

@@ -112,7 +112,7 @@ impl Scan {
             files,
             current: 0,
             content,
-            offset: Header::LENGTH as usize,
+            offset: header.length() as usize,
             id: header.id,
             sequence: 1,
             chain: header.chain,
@@ -145,8 +145,8 @@ impl Scan {
             self.content = Bytes::new();
         }
         if self.content.is_empty() {
-            self.content = load(&self.folder, self.files[self.current])?.1;
-            self.offset = Header::LENGTH as usize;
+            let (header, content) = load(&self.folder, self.files[self.current])?;
+            (self.content, self.offset) = (content, header.length() as usize);
         }
         Ok(())
     }
@@ -279,6 +279,7 @@ impl Scan {
     fn next_file(&mut self) -> Result<(), JournalError> {
         self.current += 1;
         let file = self.files[self.current];
+        let length = self.content.len() as u64;
         // The file before need not be in memory beside this one.
         (self.content, self.offset) = (Bytes::new(), 0);
         let (header, content) = load(&self.folder, file)?;
@@ -298,7 +299,10 @@ impl Scan {
         if header.chain != self.chain {
             return gap("its hash chain continues another file".into());
         }
-        (self.content, self.offset) = (content, Header::LENGTH as usize);
+        if let Some(expected) = header.length_before.filter(|expected| *expected != length) {
+            return gap(format!("that has {length} bytes, and had {expected} when this one was begun"));
+        }
+        (self.content, self.offset) = (content, header.length() as usize);
         Ok(())
     }
 }

@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use super::{ChainHash, JournalError, Scan, ScannedFrame, TornEnd};
 use crate::{
     ledger::{
+        Actor,
         audit::{Audit, Counts},
         checkpoint::SignedCheckpoint,
-        entry::Event,
+        entry::{Entry, Event},
     },
     signer::PublicKey,
 };
@@ -44,8 +45,40 @@ pub struct Verified {
     pub counts: Counts,
     /// The newest checkpoint by a trusted key, in the journal or the reference.
     pub trusted: Option<Covered>,
+    /// The entries that say something extraordinary, in their order.
+    pub remarks: Vec<Remark>,
     /// What cannot be read at the very end; the daemon cuts it off at its next start.
     pub torn: Option<TornEnd>,
+}
+
+/// An entry that an auditor must see: a checkpoint that begins anew, a loss or a clock that an operator accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    /// The entry's sequence number.
+    pub sequence: u64,
+    /// Its time.
+    pub time: Timestamp,
+    /// Who caused it.
+    pub actor: Actor,
+    /// What it says.
+    pub what: String,
+}
+
+impl Remark {
+    fn of(frame: &ScannedFrame) -> Option<Remark> {
+        let what = match &frame.entry.event {
+            Event::Checkpoint { begins_anew: true, .. } => {
+                "checkpoints begin anew: none before was held against the entries up to here".to_owned()
+            }
+            Event::LossAccepted { what, reason } => format!("loss accepted ({reason}): {what}"),
+            Event::ClockAccepted { reason } => {
+                format!("clock accepted ({reason}): later entries may have earlier times")
+            }
+            _ => return None,
+        };
+        let Entry { time, actor, .. } = &frame.entry;
+        Some(Remark { sequence: frame.sequence, time: *time, actor: actor.clone(), what })
+    }
 }
 
 /// Up to where a trusted key vouches for the journal.
@@ -140,6 +173,7 @@ pub fn verify(mut scan: Scan, trust: &Trust, progress: &mut dyn FnMut(u64)) -> R
         newest,
         counts: Counts { checkpoints: verifier.checkpoints, ..verifier.audit.counts() },
         trusted: verifier.trusted,
+        remarks: verifier.remarks,
         torn: scan.torn_end().cloned(),
     })
 }
@@ -153,6 +187,7 @@ struct Verifier<'a> {
     newest: Option<Timestamp>,
     checkpoints: u64,
     trusted: Option<Covered>,
+    remarks: Vec<Remark>,
     /// The chain hashes after the newest frames.
     recent: VecDeque<ChainHash>,
 }
@@ -160,7 +195,8 @@ struct Verifier<'a> {
 impl<'a> Verifier<'a> {
     fn new(trust: &'a Trust) -> Self {
         let recent = VecDeque::with_capacity(REMEMBERED);
-        Verifier { trust, audit: Audit::default(), newest: None, checkpoints: 0, trusted: None, recent }
+        let remarks = Vec::new();
+        Verifier { trust, audit: Audit::default(), newest: None, checkpoints: 0, trusted: None, remarks, recent }
     }
 
     fn frame(&mut self, scan: &Scan, frame: &ScannedFrame) -> Result<(), VerifyError> {
@@ -174,7 +210,8 @@ impl<'a> Verifier<'a> {
                 self.cover(reference);
             }
         }
-        if let Event::Checkpoint { note } = &frame.entry.event {
+        self.remarks.extend(Remark::of(frame));
+        if let Event::Checkpoint { note, .. } = &frame.entry.event {
             self.checkpoint(scan, frame, note)?;
         }
         if !self.trust.chain_only {

@@ -1,0 +1,116 @@
+//! What an operator accepts while no daemon runs, each recorded in the journal: the loss of entries, and a clock that
+//! contradicts the newest entry.
+
+use std::{fs, io, path::Path};
+
+use jiff::Timestamp;
+
+use super::{
+    EmbeddedLedger, Guards, Settings, batch::to_microseconds, check_against_checkpoint, checkpoint_file, open_journal,
+};
+use crate::{
+    durable,
+    ledger::{
+        Actor, Ledger, LedgerError,
+        entry::{Entry, Event},
+        journal::{Journal, JournalError, Position},
+        lock::Lock,
+    },
+};
+
+impl EmbeddedLedger {
+    /// Goes on without entries that index or checkpoint know and the journal has lost, and records that an operator agreed.
+    /// Gives what was lost.
+    ///
+    /// # Errors
+    /// If nothing is lost, or the journal is damaged otherwise.
+    pub fn accept_loss(
+        folder: &Path,
+        now: Timestamp,
+        settings: &Settings,
+        actor: Actor,
+        reason: String,
+    ) -> Result<String, LedgerError> {
+        let loss = match EmbeddedLedger::recover(folder, settings, &Guards::default(), false) {
+            Ok(ledger) => {
+                ledger.close()?;
+                return Err(LedgerError::NothingToAccept("the journal has all that index and checkpoint know".into()));
+            }
+            Err(error) if error.is_loss() => error,
+            Err(error) => return Err(error),
+        };
+        let what = match loss {
+            LedgerError::Checkpoint { path, what } => format!("the checkpoint {path}: {what}"),
+            LedgerError::Journal(JournalError::Lost { what, .. }) => what,
+            error => return Err(error),
+        };
+        let lock = Lock::take(folder)?;
+        let mut journal = open_journal(folder, settings)?;
+        journal.settle(None)?;
+        // Durable before the evidence goes.
+        let newest = newest_time(&journal)?.unwrap_or(now);
+        let event = Event::LossAccepted { what: what.clone(), reason };
+        journal.stage(&Entry { time: to_microseconds(now).max(newest), actor, event })?;
+        journal.commit()?;
+        let unusable = |cause: io::Error| LedgerError::Folder { folder: folder.display().to_string(), cause };
+        let checkpoint = checkpoint_file(folder);
+        if check_against_checkpoint(&journal, &checkpoint, &[]).is_err() {
+            keep_aside(&checkpoint, now).map_err(unusable)?;
+        }
+        drop((journal, lock));
+        match fs::remove_dir_all(folder.join("index")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
+            _ => {}
+        }
+        EmbeddedLedger::recover(folder, settings, &Guards::default(), false)?.close()?;
+        Ok(what)
+    }
+
+    /// Records that an operator found the clock right although it contradicts the newest entry, so that the daemon goes on
+    /// at the time that it is. Gives that entry's time.
+    ///
+    /// # Errors
+    /// If clock and journal agree, or the ledger cannot be opened.
+    pub fn accept_clock(
+        folder: &Path,
+        now: Timestamp,
+        settings: &Settings,
+        actor: Actor,
+        reason: String,
+    ) -> Result<Timestamp, LedgerError> {
+        let mut ledger = EmbeddedLedger::recover(folder, settings, &Guards::default(), false)?;
+        let newest = ledger.applied.newest_time;
+        if ledger.shared.clock().refusal(now).is_none() {
+            let what = format!("the clock ({now}) and the newest entry ({newest}) do not contradict each other");
+            return Err(LedgerError::NothingToAccept(what));
+        }
+        let entry = Entry { time: to_microseconds(now), actor, event: Event::ClockAccepted { reason } };
+        let position = ledger.journal.stage(&entry)?;
+        ledger.journal.commit()?;
+        ledger.applied.note(&entry);
+        ledger.applied.last = Some((position, *ledger.journal.chain()));
+        ledger.applied.next = ledger.journal.end();
+        ledger.close()?;
+        Ok(newest)
+    }
+}
+
+/// The time of the newest entry.
+fn newest_time(journal: &Journal) -> Result<Option<Timestamp>, LedgerError> {
+    let mut newest = None;
+    // The newest file may not have an entry yet.
+    for frame in
+        journal.reader().frames(Position::file_start(journal.segment().saturating_sub(1).max(1)), journal.end())
+    {
+        newest = Some(frame?.entry.time);
+    }
+    Ok(newest)
+}
+
+/// Gives the file a name that says when it was put aside.
+fn keep_aside(path: &Path, now: Timestamp) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".lost-{}", now.as_second()));
+    durable::write_new(Path::new(&name), &fs::read(path)?, durable::Access::Owner)?;
+    fs::remove_file(path)
+}
