@@ -69,6 +69,10 @@ pub fn blocks(octets: &[u8]) -> Result<Vec<Block>, PemError> {
         Err(error) => return Err(error.into()),
     };
     let mut blocks = Vec::new();
+    // What stands around PEM is text; in other octets, such as DER around it, there is none.
+    if text.chars().any(|character| character.is_ascii_control() && !character.is_ascii_whitespace()) {
+        return Ok(blocks);
+    }
     let mut rest = text.as_ref();
     while let Some((label, body)) = begin(rest) {
         let Some((body, after)) = body.split_once(END) else {

@@ -86,7 +86,7 @@ mod tests {
         for uri in [
             "https://example.com",
             "https://example.com:8443/a/b?c=d/?#e",
-            "https://user@example.com./",
+            "https://user@example.com/",
             "https://192.0.2.1/x",
             "https://[2001:db8::1]:443/x",
             "urn:acme:device:A:1",

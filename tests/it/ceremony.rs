@@ -236,7 +236,7 @@ certificate = "ca/issuer.pem"
     let identifier = "subjectKeyIdentifier=hash\n";
     let ca = "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\n";
     token.write("ca.ext", &format!("{ca}{identifier}"));
-    token.write("bare.ext", ca);
+    token.write("bare.ext", &format!("{ca}subjectKeyIdentifier=none\n"));
     token.write("loose.ext", &format!("{identifier}{}", ca.replace("critical,CA:TRUE", "CA:TRUE")));
     token.write("odd.ext", &format!("{ca}{identifier}1.2.3.4=critical,DER:0500\n"));
     token.write("authority.ext", &format!("{ca}{identifier}2.5.29.35=DER:30168014{}\n", "99".repeat(20)));
