@@ -164,7 +164,7 @@ impl Worker {
         let job = lock(&self.job).take();
         match (made, job) {
             (_, None) => Err(Failure::Hung),
-            (Err(error), Some(job)) => Err(Failure::Call(error, Some(job))),
+            (Err(error), Some(job)) => Err(Failure::Call(error, Some(Box::new(job)))),
             (Ok(signature), Some(job)) => {
                 // A signature that nobody waits for is not kept.
                 drop(job.reply.send(Ok(Made { signature, by: Arc::clone(self), room: job.room })));
@@ -200,7 +200,7 @@ impl Worker {
             member.open_breaker(&error);
         }
         if let Some(job) = job {
-            member.fail(job, &error.to_string());
+            member.fail(*job, &error.to_string());
         }
         self.begin();
         key.discard(&error);
@@ -310,7 +310,7 @@ impl Drop for Leaving {
 /// Why a session signs no more.
 enum Failure {
     /// The HSM said so, to this job or to a probe.
-    Call(Error, Option<Job>),
+    Call(Error, Option<Box<Job>>),
     /// The call returned after the supervisor had left it behind.
     Hung,
 }
