@@ -1,0 +1,153 @@
+//! What is wrong with a journal, and why a batch is not in it.
+
+use std::{io, path::Path};
+
+use crate::ledger::entry::NotAnEntry;
+
+/// What is wrong with a journal. Each message names the file and the byte.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// A file could not be read, written or listed.
+    #[error("the journal file {path} cannot be used: {cause}")]
+    Io {
+        /// The file.
+        path: String,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// Something durable has changed.
+    #[error(
+        "the journal file {path} is damaged at byte {offset}: {what}; nothing was changed: restore this file from a \
+         backup"
+    )]
+    Damaged {
+        /// The file.
+        path: String,
+        /// Where the unreadable frame or header begins.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// An event that is not known here.
+    #[error(
+        "the journal file {path} has at byte {offset} an event that this daemon does not know; use the daemon that wrote \
+         it, or a newer one"
+    )]
+    NewerEvent {
+        /// The file.
+        path: String,
+        /// Where the entry's frame begins.
+        offset: u64,
+    },
+    /// Something else knows entries that are not there.
+    #[error(
+        "the journal in {folder} has lost entries: {what}; restore it from a newer backup or, to go on with what is here \
+         and give up what is not, use \"birthmark journal accept-loss\""
+    )]
+    Lost {
+        /// The journal's folder.
+        folder: String,
+        /// Who knows what.
+        what: String,
+    },
+    /// Another process has the newest file locked.
+    #[error("another process{} has the journal file {path} locked", .pid.map(|pid| format!(" (number {pid})")).unwrap_or_default())]
+    InUse {
+        /// The file.
+        path: String,
+        /// The process, if the system tells.
+        pid: Option<u32>,
+    },
+    /// The files do not follow each other.
+    #[error("the journal file {path} does not follow the file before it: {what}")]
+    Gap {
+        /// The file.
+        path: String,
+        /// What differs.
+        what: String,
+    },
+    /// An entry is whole, but cannot be true together with those before it.
+    #[error(
+        "the journal file {path} has at byte {offset} an entry (number {sequence}) that contradicts those before it: {what}"
+    )]
+    Contradiction {
+        /// The file.
+        path: String,
+        /// Where the entry's frame begins.
+        offset: u64,
+        /// The entry's sequence number.
+        sequence: u64,
+        /// The rule that it breaks.
+        what: String,
+    },
+    /// Written by a newer daemon.
+    #[error("the journal file {path} has version {found}, this daemon knows version {known}; use a newer daemon")]
+    NewerVersion {
+        /// The file.
+        path: String,
+        /// Its version.
+        found: u32,
+        /// The newest that is known here.
+        known: u32,
+    },
+}
+
+impl JournalError {
+    pub(super) fn io(path: &Path, cause: io::Error) -> Self {
+        JournalError::Io { path: path.display().to_string(), cause }
+    }
+
+    pub(super) fn damaged(path: &Path, offset: u64, what: impl ToString) -> Self {
+        JournalError::Damaged { path: path.display().to_string(), offset, what: what.to_string() }
+    }
+
+    /// Whether it says that what was durable cannot be read any more; not what the system lacks for a moment.
+    pub(crate) fn is_damage(&self) -> bool {
+        use rustix::io::Errno;
+        match self {
+            JournalError::Damaged { .. } | JournalError::Gap { .. } | JournalError::Contradiction { .. } => true,
+            JournalError::Io { cause, .. } => {
+                let lost =
+                    [Errno::IO, Errno::NOENT, Errno::UCLEAN, Errno::BADMSG, Errno::NODATA, Errno::NXIO, Errno::NODEV];
+                lost.iter().any(|errno| cause.raw_os_error() == Some(errno.raw_os_error()))
+                    || cause.kind() == io::ErrorKind::NotFound
+            }
+            _ => false,
+        }
+    }
+
+    /// For a whole frame whose payload is no entry.
+    pub(super) fn no_entry(path: &Path, offset: u64, what: NotAnEntry) -> Self {
+        match what {
+            NotAnEntry::NewerEvent => JournalError::NewerEvent { path: path.display().to_string(), offset },
+            NotAnEntry::Malformed(what) => JournalError::damaged(path, offset, what),
+        }
+    }
+}
+
+/// Why a batch is not in the journal.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AppendError {
+    /// It was not written; the journal is as it was before.
+    #[error("the journal could not be written: {0}")]
+    NotWritten(io::Error),
+    /// It is not known what of it is on the disk.
+    #[error("the journal could not be made durable: {0}")]
+    Unknown(io::Error),
+    /// An entry that fits no frame; the journal, and what was staged before, are as they were.
+    #[error("the entry has {bytes} bytes; {limit} are possible")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// The largest length that is possible.
+        limit: usize,
+    },
+    /// The newest file is not the one that was written before: nothing was written to it.
+    #[error("the journal file {path} was changed by another process: {what}")]
+    Taken {
+        /// The file.
+        path: String,
+        /// What shows it.
+        what: String,
+    },
+}
