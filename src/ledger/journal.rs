@@ -61,6 +61,8 @@ use std::{
     io,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 pub(crate) use self::error::AppendError;
@@ -309,14 +311,11 @@ impl Journal {
     pub(crate) fn lock(&mut self) -> Result<(), JournalError> {
         self.locked = true;
         let path = segment::path(self.reader.folder(), self.segment);
-        match self.file.try_lock() {
-            Ok(()) => Ok(()),
-            Err(TryLockError::WouldBlock) => {
-                let pid = lock_holder(&self.file);
-                Err(JournalError::InUse { path: path.display().to_string(), pid })
-            }
-            Err(TryLockError::Error(error)) => Err(JournalError::io(&path, error)),
+        if lock_file(&self.file).map_err(|error| JournalError::io(&path, error))? {
+            return Ok(());
         }
+        let pid = lock_holder(&self.file);
+        Err(JournalError::InUse { path: path.display().to_string(), pid })
     }
 
     /// What cannot be read at the end, and where, until [`Journal::settle`].
@@ -453,6 +452,23 @@ const MISFIT: &str = "the hash chain does not fit what is before it";
 
 fn folder_error(folder: &Path) -> impl Fn(io::Error) -> JournalError + '_ {
     move |cause| JournalError::io(folder, cause)
+}
+
+/// How often, and after which pause, a lock is tried: a process that ends may hold it for a moment longer, as may its child
+/// on the way to another program.
+const LOCK_ATTEMPTS: u32 = 25;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Locks a file; false if another process has it locked.
+pub(super) fn lock_file(file: &File) -> io::Result<bool> {
+    for _ in 0..LOCK_ATTEMPTS {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Ok(false)
 }
 
 /// The process that holds the lock of a file, if the system tells without doubt.

@@ -5,7 +5,7 @@
 //! where birthmark 0.1 looks.
 
 use std::{
-    fs::{self, File, OpenOptions, Permissions, TryLockError},
+    fs::{self, File, OpenOptions, Permissions},
     io,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
@@ -31,13 +31,9 @@ impl Lock {
         let lock = lock.map_err(unusable)?;
         let journal = File::open(journal).map_err(unusable)?;
         for file in [&lock, &journal] {
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    let pid = journal::lock_holder(file);
-                    return Err(LedgerError::Locked { folder: folder.display().to_string(), pid });
-                }
-                Err(TryLockError::Error(cause)) => return Err(unusable(cause)),
+            if !journal::lock_file(file).map_err(unusable)? {
+                let pid = journal::lock_holder(file);
+                return Err(LedgerError::Locked { folder: folder.display().to_string(), pid });
             }
         }
         Ok(Lock { _files: [lock, journal] })
