@@ -203,6 +203,7 @@ impl From<CommitError> for IssueError {
             CommitError::Storage(error) => match &*error {
                 LedgerError::Write(cause) => IssueError::StorageUnavailable(cause.to_string()),
                 LedgerError::NoRoom { .. } => IssueError::StorageUnavailable(error.to_string()),
+                LedgerError::Index(error) => IssueError::StorageUnavailable(error.for_peers().into()),
                 // Logged by the committer.
                 _ => IssueError::Internal,
             },

@@ -19,11 +19,13 @@ pub mod entry;
 mod export;
 mod index;
 pub mod journal;
+mod layer;
 mod revocation;
 mod state;
 
 pub use self::{
     export::{Export, ExportId, NotAnExportId},
+    index::IndexError,
     revocation::{NotAReason, RevocationReason},
 };
 
@@ -594,14 +596,9 @@ pub enum LedgerError {
         /// Bytes.
         needed: u64,
     },
-    /// The index failed.
-    #[error("the index failed: {0}")]
-    Index(#[from] sled::Error),
-    /// The index takes nothing any more, and memory holds all that it may.
-    #[error(
-        "the index takes nothing any more ({0}); the daemon stops, and brings it up to the journal when it is started again"
-    )]
-    IndexStuck(sled::Error),
+    /// The index gives no answer, or takes nothing at present; it comes back by itself.
+    #[error(transparent)]
+    Index(#[from] IndexError),
     /// It is not known what is on the disk: the process must end, and start again from what is there.
     #[error("the journal could not be made durable ({0}); the daemon stops, and recovers when it is started again")]
     Fatal(std::io::Error),
@@ -610,6 +607,6 @@ pub enum LedgerError {
 impl LedgerError {
     /// Whether the ledger must not be used again: the process must end.
     pub fn is_fatal(&self) -> bool {
-        matches!(self, LedgerError::Fatal(_) | LedgerError::IndexStuck(_))
+        matches!(self, LedgerError::Fatal(_))
     }
 }

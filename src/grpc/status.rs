@@ -112,7 +112,10 @@ pub fn failed_call(error: &IssueError) -> Status {
 /// The status of a failed look-up; the log has what happened.
 pub fn storage(error: &LedgerError) -> Status {
     tracing::error!(%error, "the ledger could not be read");
-    failed_call(&IssueError::Internal)
+    match error {
+        LedgerError::Index(error) => failed_call(&IssueError::StorageUnavailable(error.for_peers().into())),
+        _ => failed_call(&IssueError::Internal),
+    }
 }
 
 /// The status for a record that does not exist.

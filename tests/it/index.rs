@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 /// Small enough that runs are written and merged many times.
 fn settings() -> Settings {
-    Settings { segment_size: 64 << 10, sink_at: 40, min_free: 0 }
+    Settings { segment_size: 64 << 10, sink_at: 40, min_free: 0, boot_id: None }
 }
 
 fn open(folder: &Path) -> (EmbeddedLedger, EmbeddedRecords) {

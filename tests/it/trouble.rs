@@ -244,7 +244,7 @@ async fn a_data_folder_that_cannot_be_written_and_a_newer_journal_are_refused_at
 }
 
 /// Small, so that files are begun and the index is written often.
-const SETTINGS: Settings = Settings { segment_size: 3000, sink_at: 40, min_free: 0 };
+const SETTINGS: Settings = Settings { segment_size: 3000, sink_at: 40, min_free: 0, boot_id: None };
 const FOLDER: &str = "BIRTHMARK_TROUBLE_FOLDER";
 /// Set if no file may grow beyond [`LIMIT`], soon after the start.
 const LIMITED: &str = "BIRTHMARK_TROUBLE_LIMITED";

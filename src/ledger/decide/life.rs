@@ -15,7 +15,8 @@ use crate::{
     ledger::{
         Actor, Export, ExportId, LedgerError, Outcome, RecordState, Refusal, RevocationReason,
         entry::Event,
-        state::{OrderPlace, ReservedEntry, View},
+        layer::OrderPlace,
+        state::{ReservedEntry, View},
     },
     pattern,
     serial::SerialNumber,
