@@ -32,6 +32,8 @@ use jiff::{SignedDuration, Timestamp};
 
 mod follow;
 mod space;
+#[cfg(test)]
+mod tests;
 
 use self::{
     follow::{Catalog, Follower, Rebuilder, Setup},

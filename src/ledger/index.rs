@@ -27,7 +27,7 @@ mod error;
 mod mark;
 mod run;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod values;
 
 use std::{
@@ -330,7 +330,7 @@ impl Index {
             let exports =
                 settled.exports.iter().map(|(id, export)| (values::export_key(id), values::encode_export(export)));
             let pairs = orders.chain(exports).collect();
-            self.database.write(pairs, |total| Manifest::encode(applied, &total, &runs))?;
+            self.database.write(pairs, |total| Manifest::of(applied, total, &runs).encode())?;
             self.applied().clone_from(applied);
             // Without it the index says no more than before, which is true as well.
             if let Err(error) = self.mark(State::Open(self.boot.clone()), applied).write(&self.folder) {
@@ -364,7 +364,7 @@ impl Index {
             let run = Run::open(&self.folder, &self.journal, pin, filter_memory_left(&after))?;
             after.insert(first, Arc::new(run));
             let applied = self.applied().clone();
-            self.database.write(Vec::new(), |total| Manifest::encode(&applied, &total, &after))?;
+            self.database.write(Vec::new(), |total| Manifest::of(&applied, total, &after).encode())?;
             for run in merged {
                 // What stays is removed at the next start.
                 let _ = fs::remove_file(run.pin.path(&self.folder));
@@ -388,11 +388,6 @@ impl Index {
     #[cfg(test)]
     pub(super) fn database_panics(&self) {
         self.database.panic();
-    }
-
-    #[cfg(test)]
-    pub(super) fn database_hangs(&self) {
-        self.database.hang();
     }
 }
 
@@ -492,13 +487,18 @@ struct Manifest {
 }
 
 impl Manifest {
-    fn encode(applied: &Applied, total: &Total, runs: &Runs) -> Vec<u8> {
+    fn of(applied: &Applied, total: Total, runs: &Runs) -> Self {
+        Manifest { applied: applied.clone(), total, pins: runs.iter().map(|run| run.pin).collect() }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let Manifest { applied, total, pins } = self;
         let mut bytes = vec![FORMAT];
         bytes.extend_from_slice(&applied.encode());
         bytes.extend_from_slice(&total.pairs.to_le_bytes());
         bytes.extend_from_slice(&total.orders.to_le_bytes());
         bytes.extend_from_slice(&total.sum.to_le_bytes());
-        runs.iter().for_each(|run| bytes.extend_from_slice(&run.pin.encode()));
+        pins.iter().for_each(|pin| bytes.extend_from_slice(&pin.encode()));
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
         bytes
     }

@@ -20,6 +20,7 @@ mod operators;
 mod ops;
 mod policy;
 mod power_cut;
+mod power_cut_ext4;
 mod site;
 mod startup;
 mod station;

@@ -73,9 +73,6 @@ enum Call {
     /// Ends the thread as a bug in sled would.
     #[cfg(test)]
     Panic,
-    /// Leaves a call without an answer as a thread of sled that is gone would.
-    #[cfg(test)]
-    Hang,
 }
 
 type Answer<T> = mpsc::SyncSender<Result<T, sled::Error>>;
@@ -222,11 +219,6 @@ impl Database {
     pub(super) fn panic(&self) {
         let _ = self.calls.send(Call::Panic);
     }
-
-    #[cfg(test)]
-    pub(super) fn hang(&self) {
-        let _ = self.calls.send(Call::Hang);
-    }
 }
 
 impl Drop for Database {
@@ -289,10 +281,6 @@ fn serve(tree: ManuallyDrop<sled::Db>, calls: &mpsc::Receiver<Call>) {
             }
             #[cfg(test)]
             Call::Panic => panic!("as a test asked"),
-            #[cfg(test)]
-            Call::Hang => loop {
-                thread::park();
-            },
         }
     }
     drop(ManuallyDrop::into_inner(tree));
