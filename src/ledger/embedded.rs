@@ -142,7 +142,13 @@ impl EmbeddedLedger {
         settings: &Settings,
     ) -> Result<(EmbeddedLedger, EmbeddedRecords), LedgerError> {
         let mut ledger = EmbeddedLedger::recover(folder, settings, false)?;
-        ledger.abandon_pending(now)?;
+        if let Err(error) = ledger.abandon_pending(now) {
+            let LedgerError::Index(_) = error else { return Err(error) };
+            // What was not asked for before is damaged.
+            drop(ledger);
+            ledger = EmbeddedLedger::recover(folder, settings, true)?;
+            ledger.abandon_pending(now)?;
+        }
         let records = EmbeddedRecords { shared: Arc::clone(&ledger.shared), journal: ledger.journal.reader().clone() };
         Ok((ledger, records))
     }
@@ -155,6 +161,8 @@ impl EmbeddedLedger {
         let ledger = EmbeddedLedger::recover(folder, settings, true)?;
         let entries = ledger.journal.next_sequence() - 1;
         ledger.close()?;
+        // What was there before; an operator asked for it to go.
+        let _ = fs::remove_dir_all(index::aside(&folder.join("index")));
         Ok(entries)
     }
 
@@ -190,7 +198,13 @@ impl EmbeddedLedger {
         let operations: Vec<_> = self.shared.memory().pending.keys().copied().map(abandon).collect();
         if !operations.is_empty() {
             tracing::info!(reservations = operations.len(), "abandoned the reservations that a crash left unfinished");
-            self.commit(now, &operations)?;
+            for outcome in self.commit(now, &operations)? {
+                if let Outcome::Failed(error) = outcome
+                    && let LedgerError::Index(cause) = &*error
+                {
+                    return Err(IndexError::Rebuilding(cause.to_string()).into());
+                }
+            }
         }
         Ok(())
     }

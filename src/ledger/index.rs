@@ -375,14 +375,14 @@ impl Index {
 
     /// Says that the index may be used again, also after a power cut, which it need no longer fear.
     pub(super) fn close(&self) -> Result<(), IndexError> {
-        self.answer(|| {
-            self.database.close()?;
-            let sync = || -> io::Result<()> {
-                sync_files(&self.folder.join("database"))?;
-                self.mark(State::Closed, &self.applied()).write(&self.folder)
-            };
-            sync().map_err(IndexError::Write)
-        })
+        // Whoever asks later is refused, and that is no damage.
+        self.failed.set("it is closed".into()).map_err(IndexError::Rebuilding)?;
+        self.database.close()?;
+        let sync = || -> io::Result<()> {
+            sync_files(&self.folder.join("database"))?;
+            self.mark(State::Closed, &self.applied()).write(&self.folder)
+        };
+        sync().map_err(IndexError::Write)
     }
 
     #[cfg(test)]
@@ -554,9 +554,14 @@ fn clear_leftovers(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Where an index that cannot be used is kept for whoever wants to know why.
+pub(super) fn aside(folder: &Path) -> PathBuf {
+    folder.with_extension("unusable")
+}
+
 #[expect(clippy::disallowed_methods, reason = "whatever a crash leaves of the names, the index is rebuilt")]
 fn set_aside(folder: &Path, reason: &str) -> io::Result<()> {
-    let aside = folder.with_extension("unusable");
+    let aside = aside(folder);
     tracing::warn!(reason, aside = %aside.display(), "the index is set aside and rebuilt from the journal");
     let removed = if aside.is_dir() { fs::remove_dir_all(&aside) } else { fs::remove_file(&aside) };
     match removed {
