@@ -22,17 +22,18 @@ demo: ## the whole way on this machine: SoftHSM, ceremony, daemon, stations, exp
 
 test: $(VENV)/ready target/go-judge ## every test, against a real SoftHSM and judged by OpenSSL, GnuTLS, Go and Python
 	@$(INSTALL) softhsm2-util=softhsm2 openssl=openssl certtool=gnutls-bin strace=strace pkcs11-tool=opensc \
-		faketime=faketime
+		mkfs.ext4=e2fsprogs python3=python3 faketime=faketime
 	tests/judges/selftest.sh target/go-judge
 	cargo test --release --locked -- --skip hsm::every_fault --skip hsm::mixed_faults --skip hsm_codes::
 	# What an HSM does to time is tried with the processors to itself.
 	cargo test --release --locked --test it -- --test-threads 1 hsm::every_fault hsm::mixed_faults hsm_codes::
 
-soak: target/go-judge ## kills, power cuts and HSM faults for longer (BIRTHMARK_KILL_ROUNDS, _POWER_STATES, _SOAK_SECONDS, _SEED)
-	@$(INSTALL) softhsm2-util=softhsm2 strace=strace
+soak: target/go-judge ## kills, power cuts, bit rot and HSM faults for longer (BIRTHMARK_KILL_ROUNDS, _POWER_STATES, _POWER_CUTS, _ROT_ROUNDS, _SOAK_SECONDS, _SEED)
+	@$(INSTALL) softhsm2-util=softhsm2 strace=strace mkfs.ext4=e2fsprogs python3=python3
 	BIRTHMARK_KILL_ROUNDS=$${BIRTHMARK_KILL_ROUNDS:-5000} BIRTHMARK_POWER_STATES=$${BIRTHMARK_POWER_STATES:-500000} \
+		BIRTHMARK_POWER_CUTS=$${BIRTHMARK_POWER_CUTS:-200} BIRTHMARK_ROT_ROUNDS=$${BIRTHMARK_ROT_ROUNDS:-2000} \
 		BIRTHMARK_SOAK_SECONDS=$${BIRTHMARK_SOAK_SECONDS:-600} \
-		cargo test --release --locked --test it -- --nocapture --test-threads 1 kill:: power_cut:: mixed_faults
+		cargo test --release --locked --test it -- --nocapture --test-threads 1 kill:: power_cut index_with_bit_rot mixed_faults
 	cargo test --release --locked --test it -- --nocapture --test-threads 1 --ignored hsm_codes::
 
 peers: ## certificates a second beside cfssl, openssl and python-x509-pkcs11, on this machine (SECONDS_EACH)

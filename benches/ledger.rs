@@ -3,6 +3,9 @@
 //!
 //! `cargo bench --bench ledger`; with BIRTHMARK_BENCH_RECORDS=10000000 the start and the commits on top of that many
 //! records (some minutes to fill, 10 GB in the system's temporary folder or in BIRTHMARK_BENCH_FOLDER, which is kept).
+//!
+//! With BIRTHMARK_BENCH_ONE_TREE set, instead, what the index alone would cost as one sled tree that takes the keys and
+//! devices of 65,536 records at a time, sorted: the comparison in the head of src/ledger/index/run.rs.
 
 use std::{
     env, fs,
@@ -84,8 +87,10 @@ fn filled(records: u64) -> (PathBuf, Option<tempfile::TempDir>) {
         let (mut ledger, _records) = open(&folder);
         create_order(&mut ledger);
         let certificate = Bytes::from(vec![0x30; 520]);
+        let mut meter = Meter::new(records);
         for _ in 0..records / BATCH as u64 {
             issue_batch(&mut ledger, &certificate);
+            meter.count(BATCH as u64);
         }
         ledger.close().expect("an orderly close");
     }
@@ -107,8 +112,63 @@ fn resident_mib() -> u64 {
     (pages * 4096) >> 20
 }
 
+/// Prints what each tenth of a filling costs.
+struct Meter {
+    records: u64,
+    done: u64,
+    tenth: u64,
+    cpu: Duration,
+    wall: Instant,
+}
+
+impl Meter {
+    fn new(records: u64) -> Self {
+        Meter { records, done: 0, tenth: 1, cpu: cpu_time(), wall: Instant::now() }
+    }
+
+    fn count(&mut self, records: u64) {
+        self.done += records;
+        let size = self.records / 10;
+        if self.done >= self.tenth * size {
+            let (cpu, wall) = (cpu_time(), self.wall.elapsed());
+            let a_record = |time: Duration| time.as_secs_f64() * 1e6 / size as f64;
+            println!(
+                "{} records: {:.1} µs of CPU and {:.1} µs a record, {} MiB resident",
+                self.done,
+                a_record(cpu - self.cpu),
+                a_record(wall),
+                resident_mib()
+            );
+            (self.cpu, self.wall, self.tenth) = (cpu, Instant::now(), self.tenth + 1);
+        }
+    }
+}
+
+/// The index as one sled tree.
+fn one_tree(records: u64) {
+    const AT_ONCE: u64 = 65_536;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = sled::Config::new().path(folder.path()).cache_capacity(32 << 20).flush_every_ms(Some(500));
+    let tree = config.open().expect("a database");
+    let mut meter = Meter::new(records);
+    for batch in 0..records / AT_ONCE {
+        let mut names: Vec<([u8; 16], [u8; 8])> =
+            (0..2 * AT_ONCE).map(|at| (rand::random(), (batch << 32 | at).to_be_bytes())).collect();
+        names.sort_unstable();
+        let mut batch = sled::Batch::default();
+        names.iter().for_each(|(name, place)| batch.insert(name, place));
+        tree.apply_batch(batch).expect("a batch");
+        meter.count(AT_ONCE);
+    }
+    tree.flush().expect("a flush");
+    println!("one sled tree of {records} records: {} B a record", size(folder.path()) / records);
+}
+
 fn ledger(criterion: &mut Criterion) {
     let records: u64 = env::var("BIRTHMARK_BENCH_RECORDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
+    if env::var_os("BIRTHMARK_BENCH_ONE_TREE").is_some() {
+        return one_tree(records);
+    }
     let certificate = Bytes::from(vec![0x30; 520]);
     let (folder, _temporary) = filled(records);
     let (index, journal) = (size(&folder.join("index")), size(&folder.join("journal")));

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// What a new file's permission bits are (before the umask).
@@ -50,6 +50,50 @@ pub fn write_new(path: &Path, content: &[u8], access: Access) -> io::Result<()> 
     sync_folder_of(path)
 }
 
+/// A file that is written piece by piece, and appears under its name only when all of it is on stable storage.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: File,
+}
+
+impl Unfinished {
+    /// Begins a temporary file beside `path`.
+    ///
+    /// # Errors
+    /// Any I/O error.
+    pub(crate) fn create(path: &Path, access: Access) -> io::Result<Self> {
+        let temporary = temporary_for(path)?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(access.mode()).open(&temporary)?;
+        Ok(Unfinished { path: path.to_owned(), temporary, file })
+    }
+
+    /// The temporary file.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Syncs it and gives it its name, in place of any file that has it; after a crash the name has the old content or
+    /// all of the new.
+    ///
+    /// # Errors
+    /// Any I/O error; the name is then as it was.
+    #[expect(clippy::disallowed_methods, reason = "renames between the two fsyncs")]
+    pub(crate) fn finish(self) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.temporary, &self.path)?;
+        sync_folder_of(&self.path)
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Once it is finished there is nothing under this name.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
 /// Makes the folder's entries (files created, renamed or removed in it) durable.
 ///
 /// # Errors
@@ -79,12 +123,17 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn write_temporary(path: &Path, content: &[u8], access: Access) -> io::Result<std::path::PathBuf> {
+/// A name beside `path` that nobody else has.
+fn temporary_for(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut temporary_name = std::ffi::OsString::from(".");
     temporary_name.push(name);
     temporary_name.push(format!(".{}.{:08x}.tmp", std::process::id(), rand::random::<u32>()));
-    let temporary = path.with_file_name(temporary_name);
+    Ok(path.with_file_name(temporary_name))
+}
+
+fn write_temporary(path: &Path, content: &[u8], access: Access) -> io::Result<PathBuf> {
+    let temporary = temporary_for(path)?;
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(access.mode()).open(&temporary)?;
         file.write_all(content)?;

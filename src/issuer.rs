@@ -248,6 +248,7 @@ impl From<CommitError> for IssueError {
                 LedgerError::Write(cause) => IssueError::StorageUnavailable(cause.to_string()),
                 LedgerError::NoRoom { .. } => IssueError::StorageUnavailable(error.to_string()),
                 error if error.is_damage() => IssueError::StorageDamaged,
+                LedgerError::Index(error) => IssueError::StorageUnavailable(error.for_peers().into()),
                 // Logged by the committer.
                 _ => IssueError::Internal,
             },

@@ -25,6 +25,7 @@ mod export;
 mod index;
 mod issued_records;
 pub mod journal;
+mod layer;
 mod lock;
 mod revocation;
 pub mod scrub;
@@ -33,6 +34,7 @@ mod state;
 pub use self::{
     export::{Export, ExportId, NotAnExportId},
     issued_records::IssuedRecords,
+    index::IndexError,
     revocation::{NotAReason, RevocationReason},
 };
 
@@ -660,14 +662,9 @@ pub enum LedgerError {
         /// Bytes.
         needed: u64,
     },
-    /// The index failed.
-    #[error("the index failed: {0}")]
-    Index(#[from] sled::Error),
-    /// The index takes nothing any more, and memory holds all that it may.
-    #[error(
-        "the index takes nothing any more ({0}); the daemon stops, and brings it up to the journal when it is started again"
-    )]
-    IndexStuck(sled::Error),
+    /// The index gives no answer, or takes nothing at present; it comes back by itself.
+    #[error(transparent)]
+    Index(#[from] IndexError),
     /// It is not known what is on the disk: the process must end, and start again from what is there.
     #[error("the journal could not be made durable ({0}); the daemon stops, and recovers when it is started again")]
     Fatal(std::io::Error),
@@ -689,7 +686,7 @@ pub enum LedgerError {
 impl LedgerError {
     /// Whether the ledger must not be used again: the process must end.
     pub fn is_fatal(&self) -> bool {
-        matches!(self, LedgerError::Fatal(_) | LedgerError::IndexStuck(_) | LedgerError::Taken { .. })
+        matches!(self, LedgerError::Fatal(_) | LedgerError::Taken { .. })
     }
 
     /// Whether what is recorded cannot be read any more: the message names the file and the byte.

@@ -188,7 +188,11 @@ pub fn failed_call(error: &IssueError) -> Status {
 /// The status of a failed look-up; the log has what happened.
 pub fn storage(error: &LedgerError) -> Status {
     tracing::error!(%error, "the ledger could not be read");
-    failed_call(&if error.is_damage() { IssueError::StorageDamaged } else { IssueError::Internal })
+    match error {
+        LedgerError::Index(error) => failed_call(&IssueError::StorageUnavailable(error.for_peers().into())),
+        error if error.is_damage() => failed_call(&IssueError::StorageDamaged),
+        _ => failed_call(&IssueError::Internal),
+    }
 }
 
 /// The status for a record that does not exist.

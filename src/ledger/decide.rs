@@ -14,7 +14,8 @@ use jiff::Timestamp;
 use super::{
     Action, Actor, Holder, LedgerError, Operation, Order, OrderTerms, Outcome, RecordState, Refusal,
     entry::Event,
-    state::{OrderPlace, View, certificate_at},
+    layer::OrderPlace,
+    state::{View, certificate_at},
 };
 use crate::{
     pattern,

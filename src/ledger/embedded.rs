@@ -3,7 +3,7 @@
 //! ```text
 //! DATA/lock              locked by the one daemon that uses the folder, as the journal's folder and newest file are
 //! DATA/journal/*.journal the truth
-//! DATA/index/            sled; may be deleted while no daemon runs
+//! DATA/index/            where things are; may be deleted while no daemon runs
 //! DATA/checkpoint        the newest checkpoint, if there is an audit key
 //! ```
 //!
@@ -25,23 +25,32 @@ use std::{
     collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc},
-    thread,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, mpsc},
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 
+mod follow;
+mod space;
+#[cfg(test)]
+mod tests;
+
+use self::{
+    follow::{Catalog, Follower, Rebuilder, Setup},
+    space::Space,
+};
 use super::{
     Action, Actor, Export, ExportId, Head, IssuedCertificate, IssuedRecords, Ledger, LedgerError, Operation, Order,
-    Outcome, Record, RecordState, Records, Refusal,
+    Outcome, Record, RecordState, Records,
     checkpoint::SignedCheckpoint,
     clock::{Clock, ClockBounds},
     entry::{Entry, Event},
-    index::{self, Applied, Index},
-    journal::{AppendError, Frames, Journal, JournalError, Position, ReadFrame, Reader, Scan},
+    index::{self, Index, IndexError},
+    journal::{AppendError, Frames, Journal, JournalError, Position, Reader, Scan},
+    layer::{ExportPlace, Later, Layer},
     lock::{Lock, tighten},
-    state::{ApplyError, ExportPlace, Later, Layer, Memory, Pending, View, change_at},
+    state::{ApplyError, Memory, View},
 };
 use crate::{
     serial::{SerialNumber, SerialNumbers},
@@ -59,11 +68,14 @@ pub struct Settings {
     /// Nothing is reserved while the file system has less free space than this, in bytes; what is reserved is still
     /// recorded.
     pub min_free: u64,
+    /// The id of this boot of the machine, by which an index that was open when it went down is known; none: the
+    /// kernel's. Tests set it.
+    pub boot_id: Option<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { segment_size: 64 << 20, sink_at: 65_536, min_free: 256 << 20 }
+        Settings { segment_size: 64 << 20, sink_at: 65_536, min_free: 256 << 20, boot_id: None }
     }
 }
 
@@ -80,19 +92,14 @@ pub struct Guards {
 /// How long a batch that could not be written stands for the next: it may be that nobody asks for one because of it.
 const TROUBLE_LASTS: Duration = Duration::from_secs(30);
 
-/// How long the index is left alone after it did not take what is settled, as long as memory can hold it.
-const SINK_AGAIN: Duration = Duration::from_secs(10);
-
 /// The side that changes.
 #[derive(Debug)]
 pub struct EmbeddedLedger {
     journal: Journal,
     serial_numbers: SerialNumbers,
     shared: Arc<Shared>,
-    indexer: Indexer,
-    /// How far memory follows the journal.
-    applied: Applied,
-    sink_at: usize,
+    /// Ends before the lock does.
+    _rebuilder: Rebuilder,
     _lock: Lock,
 }
 
@@ -103,13 +110,12 @@ pub struct EmbeddedRecords {
     journal: Reader,
 }
 
-/// What both sides and the indexer see.
+/// What both sides see.
 #[derive(Debug)]
 struct Shared {
-    memory: RwLock<Memory>,
-    index: Index,
+    catalog: Arc<Catalog>,
     head: RwLock<Head>,
-    space: Space,
+    space: Arc<Space>,
     /// When and why the last batch could not be written, until one can.
     trouble: Mutex<Option<(Instant, String)>>,
     clock: Mutex<Clock>,
@@ -117,15 +123,16 @@ struct Shared {
 
 impl Shared {
     fn view<'a>(&'a self, journal: &'a Reader, draft: Layer) -> View<'a> {
-        View { draft, memory: self.memory(), index: &self.index, journal }
+        View { draft, memory: self.memory(), journal }
     }
 
     fn memory(&self) -> RwLockReadGuard<'_, Memory> {
-        self.memory.read().unwrap_or_else(PoisonError::into_inner)
+        self.catalog.memory()
     }
 
-    fn memory_mut(&self) -> RwLockWriteGuard<'_, Memory> {
-        self.memory.write().unwrap_or_else(PoisonError::into_inner)
+    /// A batch has it to itself.
+    fn follower(&self) -> MutexGuard<'_, Follower> {
+        self.catalog.follower()
     }
 
     fn clock(&self) -> MutexGuard<'_, Clock> {
@@ -134,31 +141,6 @@ impl Shared {
 
     fn trouble(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The room on the data folder's file system.
-#[derive(Debug)]
-struct Space {
-    folder: PathBuf,
-    min_free: u64,
-}
-
-impl Space {
-    /// sled does not recover from a write that found the disk full, so it is not let near that.
-    fn must_hold(&self, bytes: u64) -> Result<(), LedgerError> {
-        let room = rustix::fs::statvfs(&self.folder).map_err(|error| LedgerError::Write(error.into()))?;
-        let free = room.f_bavail.saturating_mul(room.f_frsize);
-        let needed = bytes.saturating_add(self.min_free / 4);
-        if free > needed { Ok(()) } else { Err(LedgerError::NoRoom { free, needed }) }
-    }
-
-    /// What is in the way of new reservations, if anything is.
-    fn refusal(&self) -> Option<Refusal> {
-        // A file system that does not tell refuses writes by itself when it is full.
-        let room = rustix::fs::statvfs(&self.folder).ok()?;
-        let free = room.f_bavail.saturating_mul(room.f_frsize);
-        (free < self.min_free).then_some(Refusal::StorageLow { free, min_free: self.min_free })
     }
 }
 
@@ -187,7 +169,13 @@ impl EmbeddedLedger {
         guards: &Guards,
     ) -> Result<(EmbeddedLedger, EmbeddedRecords), LedgerError> {
         let mut ledger = EmbeddedLedger::recover(folder, settings, guards, false)?;
-        ledger.abandon_pending(now)?;
+        if let Err(error) = ledger.abandon_pending(now) {
+            let LedgerError::Index(_) = error else { return Err(error) };
+            // What was not asked for before is damaged.
+            drop(ledger);
+            ledger = EmbeddedLedger::recover(folder, settings, guards, true)?;
+            ledger.abandon_pending(now)?;
+        }
         let records = EmbeddedRecords { shared: Arc::clone(&ledger.shared), journal: ledger.journal.reader().clone() };
         Ok((ledger, records))
     }
@@ -200,6 +188,8 @@ impl EmbeddedLedger {
         let ledger = EmbeddedLedger::recover(folder, settings, &Guards::default(), true)?;
         let entries = ledger.journal.next_sequence() - 1;
         ledger.close()?;
+        // What was there before; an operator asked for it to go.
+        let _ = fs::remove_dir_all(index::aside(&folder.join("index")));
         Ok(entries)
     }
 
@@ -215,89 +205,24 @@ impl EmbeddedLedger {
         }
         let mut journal = open_journal(folder, settings)?;
         check_against_checkpoint(&journal, &checkpoint, &guards.audit_keys)?;
-        let index_folder = folder.join("index");
-        let (mut index, mut runs, mut applied) = Index::open(&index_folder, &mut journal)?;
-        if anew {
-            drop((index, runs));
-            fs::remove_dir_all(&index_folder).map_err(unusable)?;
-            (index, runs, applied) = Index::open(&index_folder, &mut journal)?;
-        }
+        let (alarm, alarms) = mpsc::sync_channel(1);
+        let boot = settings.boot_id.clone().unwrap_or_else(boot_id);
+        let site = index::Site { folder: folder.join("index"), journal: journal.id(), boot, alarm };
+        let space = Arc::new(Space { folder: folder.to_owned(), min_free: settings.min_free });
+        let setup = Setup { site, space: Arc::clone(&space), sink_at: settings.sink_at };
+        let catalog = Arc::new(Catalog::open(&setup, &mut journal, anew)?);
         tighten(folder);
-        let memory = RwLock::new(Memory::new(runs, journal.end()));
-        let head = RwLock::new(head(&journal));
-        let space = Space { folder: folder.to_owned(), min_free: settings.min_free };
-        let clock = Mutex::new(Clock::new(guards.clock.clone(), None));
-        let shared = Arc::new(Shared { memory, index, head, space, trouble: Mutex::default(), clock });
-        let mut ledger = EmbeddedLedger {
-            serial_numbers: SerialNumbers::resume(journal.id(), None),
-            applied: applied.unwrap_or_else(|| Applied::nothing(&journal)),
-            journal,
-            indexer: Indexer::start(Arc::clone(&shared)).map_err(unusable)?,
-            shared,
-            sink_at: settings.sink_at,
-            _lock: lock,
+        let (newest_serial, newest_time) = {
+            let follower = catalog.follower();
+            (follower.applied.newest_serial, follower.applied.newest_time)
         };
-        ledger.replay()?;
-        ledger.serial_numbers = SerialNumbers::resume(ledger.journal.id(), ledger.applied.newest_serial);
-        if ledger.journal.next_sequence() > 1 {
-            ledger.shared.clock().wrote(ledger.applied.newest_time);
-        }
-        Ok(ledger)
-    }
-
-    /// Brings memory and index up to the journal's end.
-    fn replay(&mut self) -> Result<(), LedgerError> {
-        let indexed = self.applied.next;
-        let shared = Arc::clone(&self.shared);
-        let journal = self.journal.reader().clone();
-        let mut frames = journal.frames(self.applied.replay_from, self.journal.end()).peekable();
-
-        // What the index counts but does not hold: reservations before `indexed` whose end is behind it.
-        let mut pending = Layer::default();
-        while let Some(frame) = frames.next_if(|frame| frame.as_ref().is_ok_and(|frame| frame.position < indexed)) {
-            self.collect_pending(&mut pending, frame?)?;
-        }
-        shared.memory_mut().absorb(pending);
-
-        let mut replayed: u64 = 0;
-        while frames.peek().is_some() {
-            // Many entries share a layer, as the operations of a batch do.
-            let mut view = shared.view(&journal, Layer::default());
-            for frame in frames.by_ref().take(REPLAYED_AT_ONCE) {
-                let ReadFrame { position, next, chain, entry } = frame?;
-                view.apply(&entry, position).map_err(|error| misfit(&journal, position, error))?;
-                self.applied.note(&entry);
-                (self.applied.last, self.applied.next) = (Some((position, chain)), next);
-                replayed += 1;
-            }
-            let draft = view.into_draft();
-            shared.memory_mut().absorb(draft);
-            self.sink_if_due()?;
-        }
-        self.applied.next = self.journal.end();
-        if replayed > 0 {
-            tracing::info!(entries = replayed, "read the journal's tail behind the index");
-        }
-        Ok(())
-    }
-
-    fn collect_pending(&self, pending: &mut Layer, frame: ReadFrame) -> Result<(), LedgerError> {
-        match frame.entry.event {
-            Event::Reserved { serial_number, holder, replaces } => {
-                let mut view = self.shared.view(self.journal.reader(), std::mem::take(pending));
-                view.hold(serial_number, frame.position, Pending { holder, replaces });
-                *pending = view.into_draft();
-            }
-            Event::Issued { serial_number, .. } | Event::Abandoned { serial_number, .. } => {
-                // The index has what became of it.
-                if let Some(reservation) = pending.records.remove(&serial_number).and_then(|place| place.pending) {
-                    pending.forget(&reservation);
-                }
-            }
-            // The index has it.
-            _ => {}
-        }
-        Ok(())
+        let rebuilder = Rebuilder::start(setup, alarms, &catalog, journal.reader().clone()).map_err(unusable)?;
+        let head = RwLock::new(head(&journal));
+        let newest_time = (journal.next_sequence() > 1).then_some(newest_time);
+        let clock = Mutex::new(Clock::new(guards.clock.clone(), newest_time));
+        let shared = Arc::new(Shared { catalog, head, space, trouble: Mutex::default(), clock });
+        let serial_numbers = SerialNumbers::resume(journal.id(), newest_serial);
+        Ok(EmbeddedLedger { journal, serial_numbers, shared, _rebuilder: rebuilder, _lock: lock })
     }
 
     /// After a start nobody is working on a reservation any more.
@@ -309,37 +234,17 @@ impl EmbeddedLedger {
         let operations: Vec<_> = self.shared.memory().pending.keys().copied().map(abandon).collect();
         if !operations.is_empty() {
             tracing::info!(reservations = operations.len(), "abandoned the reservations that a crash left unfinished");
-            self.commit(now, &operations)?;
+            for outcome in self.commit(now, &operations)? {
+                if let Outcome::Failed(error) = outcome
+                    && let LedgerError::Index(cause) = &*error
+                {
+                    return Err(IndexError::Rebuilding(cause.to_string()).into());
+                }
+            }
         }
         Ok(())
-    }
-
-    /// Lets what is settled sink into the index when it is much; waits for the indexer only when it is far behind.
-    fn sink_if_due(&mut self) -> Result<(), LedgerError> {
-        let settled = self.shared.memory().settled();
-        let behind = settled >= 2 * self.sink_at;
-        match self.indexer.collect(behind) {
-            Err(LedgerError::Index(error)) if behind => return Err(LedgerError::IndexStuck(error)),
-            Err(error) if behind => return Err(error),
-            Err(error) => tracing::warn!(%error, "the index does not take what is settled; it stays in memory"),
-            Ok(()) => {}
-        }
-        if settled >= self.sink_at && self.indexer.is_idle() {
-            self.begin_to_sink();
-        }
-        Ok(())
-    }
-
-    fn begin_to_sink(&mut self) {
-        let mut memory = self.shared.memory_mut();
-        self.applied.replay_from = memory.pending.values().next().copied().unwrap_or(self.applied.next);
-        let settled = memory.begin_to_sink();
-        self.indexer.begin(Sinking { settled, applied: self.applied.clone() });
     }
 }
-
-/// Entries that are applied under one lock at a start.
-const REPLAYED_AT_ONCE: usize = 1024;
 
 impl Ledger for EmbeddedLedger {
     fn commit(&mut self, now: Timestamp, operations: &[Operation]) -> Result<Vec<Outcome>, LedgerError> {
@@ -354,101 +259,19 @@ impl Ledger for EmbeddedLedger {
         committed
     }
 
-    fn close(mut self) -> Result<(), LedgerError> {
-        let sunk = self.indexer.collect(true).and_then(|()| {
-            self.begin_to_sink();
-            self.indexer.collect(true)
-        });
-        match sunk {
-            Ok(()) => Ok(self.shared.index.close()?),
-            Err(error) => {
-                tracing::warn!(%error, "the index is not up to date; the next start reads more of the journal");
-                Ok(())
-            }
+    fn close(self) -> Result<(), LedgerError> {
+        if let Err(error) = self.shared.follower().close(&self.shared.catalog) {
+            tracing::warn!(%error, "the index is not up to date; the next start reads more of the journal");
         }
+        Ok(())
     }
 }
 
-/// The thread that writes settled records into the index, so that the committer need not wait for it.
-#[derive(Debug)]
-struct Indexer {
-    work: mpsc::SyncSender<Sinking>,
-    done: mpsc::Receiver<Result<(), (Sinking, LedgerError)>>,
-    busy: bool,
-    /// What could not be sunk, and when it was tried.
-    failed: Option<(Sinking, Instant)>,
-}
-
-/// What sinks into the index, and how far the journal is applied with it.
-#[derive(Clone, Debug)]
-struct Sinking {
-    settled: Arc<Layer>,
-    applied: Applied,
-}
-
-impl Indexer {
-    fn start(shared: Arc<Shared>) -> io::Result<Indexer> {
-        let (work, works) = mpsc::sync_channel::<Sinking>(1);
-        let (answers, done) = mpsc::sync_channel(1);
-        thread::Builder::new().name("indexer".into()).spawn(move || {
-            for sinking in works {
-                let sunk = sink(&shared, &sinking).map_err(|error| (sinking, error));
-                if answers.send(sunk).is_err() {
-                    return; // The ledger is gone.
-                }
-            }
-        })?;
-        Ok(Indexer { work, done, busy: false, failed: None })
+impl Drop for EmbeddedLedger {
+    fn drop(&mut self) {
+        // Nothing writes into the folder after its lock is free.
+        self.shared.follower().stop();
     }
-
-    fn is_idle(&self) -> bool {
-        !self.busy && self.failed.is_none()
-    }
-
-    fn begin(&mut self, sinking: Sinking) {
-        // The thread lives as long as the ledger.
-        self.busy = self.work.send(sinking).is_ok();
-    }
-
-    /// Hears whether the thread is done; waits for it if `wait`. What failed is begun again, but not too often unless
-    /// `wait`.
-    fn collect(&mut self, wait: bool) -> Result<(), LedgerError> {
-        if let Some((sinking, _)) = self.failed.take_if(|(_, tried)| wait || tried.elapsed() >= SINK_AGAIN) {
-            self.begin(sinking);
-        }
-        if !self.busy {
-            return Ok(());
-        }
-        let answer = if wait { self.done.recv().ok() } else { self.done.try_recv().ok() };
-        let Some(sunk) = answer else { return Ok(()) };
-        self.busy = false;
-        sunk.map_err(|(sinking, error)| {
-            self.failed = Some((sinking, Instant::now()));
-            error
-        })
-    }
-}
-
-/// Writes one layer into the index and merges runs where there are many.
-fn sink(shared: &Shared, sinking: &Sinking) -> Result<(), LedgerError> {
-    let before = shared.memory().runs.clone();
-    shared.space.must_hold(2 * index::bytes_of(&sinking.settled))?;
-    let mut runs = shared.index.sink(&sinking.settled, &sinking.applied, &before)?;
-    let mut memory = shared.memory_mut();
-    memory.runs.clone_from(&runs);
-    memory.sinking = None;
-    drop(memory);
-    while let Some(bytes) = index::bytes_to_merge(&runs) {
-        if shared.space.must_hold(2 * bytes).is_err() {
-            break; // More runs are slower, not wrong.
-        }
-        let merged = shared.index.merge(&runs)?;
-        // Who looks into the old runs holds the lock; once the new ones are in their place nobody does.
-        shared.memory_mut().runs.clone_from(&merged);
-        shared.index.remove_merged(&runs, &merged)?;
-        runs = merged;
-    }
-    Ok(())
 }
 
 impl Records for EmbeddedRecords {
@@ -519,6 +342,9 @@ impl EmbeddedRecords {
         if let Some(refusal) = self.shared.clock().refusal(Timestamp::now()) {
             return Err(refusal.to_string());
         }
+        if let Some(why) = self.shared.memory().index.failure() {
+            return Err(IndexError::Rebuilding(why.to_owned()).to_string());
+        }
         self.shared.space.refusal().map_or(Ok(()), |refusal| Err(refusal.to_string()))
     }
 
@@ -545,10 +371,11 @@ impl EmbeddedRecords {
 
     /// A certificate as it was issued, with what became of it since.
     fn as_it_is(&self, record: Record) -> Result<Record, LedgerError> {
-        let later = self.view().later(&record.serial_number)?;
-        match later {
+        let view = self.view();
+        match view.later(&record.serial_number)? {
             Some(Later { state, changed }) => {
-                Ok(Record { state, changed: Some(change_at(&self.journal, changed)?), ..record })
+                let changed = Some(view.change(&record.serial_number, changed)?);
+                Ok(Record { state, changed, ..record })
             }
             None => Ok(record),
         }
@@ -713,9 +540,19 @@ fn check_against_checkpoint(journal: &Journal, path: &Path, keys: &[PublicKey]) 
     Ok(())
 }
 
-fn misfit(journal: &Reader, position: Position, error: ApplyError) -> LedgerError {
+/// A new entry was allowed, and does not fit what is known: then that comes from an index that is wrong.
+fn contradiction(index: &Index, error: ApplyError) -> LedgerError {
     match error {
         ApplyError::Ledger(error) => error,
-        ApplyError::Misfit(what) => journal.misfit(position, &what).into(),
+        ApplyError::Misfit(what) => {
+            let error = IndexError::Contradiction(what);
+            index.fail(&error.to_string());
+            error.into()
+        }
     }
+}
+
+/// The kernel's id of this boot.
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }

@@ -5,7 +5,7 @@
 //! Reservations without a certificate stay in memory; after a start they are found in the journal's tail.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Arc, RwLockReadGuard},
 };
 
@@ -14,109 +14,13 @@ use jiff::Timestamp;
 use super::{
     Change, Export, ExportId, Holder, IssuedCertificate, KeyHash, LedgerError, Order, Record, RecordState,
     entry::{Entry, Event},
-    index::{Index, Name, Runs},
+    index::{Index, IndexError, LookupKey, Runs},
     journal::{JournalError, Position, ReadFrame, Reader},
+    layer::{ExportPlace, Later, Layer, OrderPlace, Pending, Place, device_hash},
 };
 use crate::serial::SerialNumber;
 
-/// How the index and the memory know a device: the first 16 octets of SHA-256 of its id.
-pub(super) type DeviceHash = [u8; 16];
-
-pub(super) fn device_hash(device: &str) -> DeviceHash {
-    let mut hash = [0; 16];
-    hash.copy_from_slice(&crate::signer::sha256(device.as_bytes())[..16]);
-    hash
-}
-
-/// Where a record lies in the journal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) state: RecordState,
-    pub(super) reserved: Position,
-    /// Where its certificate is, once issued.
-    pub(super) issued: Option<Position>,
-    /// Where the entry is that changed its state last after that, once one has.
-    pub(super) changed: Option<Position>,
-    /// What a reservation still needs; only while it is one.
-    pub(super) pending: Option<Arc<Pending>>,
-}
-
-/// What a reservation still needs.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Pending {
-    pub(super) holder: Holder,
-    /// The device's newest record before this one: one that was scrapped or revoked.
-    pub(super) replaces: Option<SerialNumber>,
-}
-
-/// A state that comes after the certificate's issue, and the entry that made it so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Later {
-    pub(super) state: RecordState,
-    pub(super) changed: Position,
-}
-
-/// Changes to what lies below.
-#[derive(Debug, Default)]
-pub(super) struct Layer {
-    /// As they were when they were reserved, issued or abandoned.
-    pub(super) records: HashMap<SerialNumber, Place>,
-    /// What became of issued ones, which may lie further below.
-    pub(super) later: HashMap<SerialNumber, Later>,
-    /// None: the key is free (again).
-    pub(super) keys: HashMap<KeyHash, Option<SerialNumber>>,
-    /// The device's newest record; none: it has none (any more).
-    pub(super) devices: HashMap<DeviceHash, Option<SerialNumber>>,
-    pub(super) orders: HashMap<String, OrderPlace>,
-    pub(super) exports: BTreeMap<ExportId, ExportPlace>,
-}
-
-/// An order, where in the journal it begins, and how far it is exported.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct OrderPlace {
-    pub(super) order: Order,
-    /// Nothing was issued under it before.
-    pub(super) created: Position,
-    /// How many exports it has.
-    pub(super) exports: u32,
-    /// Where the newest of them is; `created` if there is none.
-    pub(super) exported: Position,
-    /// Live certificates recorded behind that.
-    pub(super) unexported: u64,
-}
-
-/// An export and where its entry is: no certificate behind it is part of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ExportPlace {
-    pub(super) export: Export,
-    pub(super) position: Position,
-}
-
-impl Layer {
-    /// Frees the key and the device of a reservation.
-    pub(super) fn release(&mut self, pending: &Pending) {
-        self.keys.insert(pending.holder.key_hash, None);
-        self.devices.insert(device_hash(&pending.holder.device), pending.replaces);
-    }
-
-    /// Lays `upper` on this layer for good.
-    pub(super) fn absorb(&mut self, upper: Layer) {
-        self.records.extend(upper.records);
-        self.later.extend(upper.later);
-        self.keys.extend(upper.keys);
-        self.devices.extend(upper.devices);
-        self.orders.extend(upper.orders);
-        self.exports.extend(upper.exports);
-    }
-
-    /// Forgets that a reservation held its key and device; what lies below knows better.
-    pub(super) fn forget(&mut self, pending: &Pending) {
-        self.keys.remove(&pending.holder.key_hash);
-        self.devices.remove(&device_hash(&pending.holder.device));
-    }
-}
-
-/// What is in memory, and which runs lie below it.
+/// What is in memory, and the index that lies below it.
 #[derive(Debug)]
 pub(super) struct Memory {
     /// The newest layer.
@@ -126,15 +30,16 @@ pub(super) struct Memory {
     pub(super) pending: BTreeMap<SerialNumber, Position>,
     /// The layer below, while it is written into the index.
     pub(super) sinking: Option<Arc<Layer>>,
-    /// The runs of the index, below both.
+    /// The index, below both, and its runs.
+    pub(super) index: Arc<Index>,
     pub(super) runs: Runs,
     /// All of the journal before it is durable and applied.
     pub(super) end: Position,
 }
 
 impl Memory {
-    pub(super) fn new(runs: Runs, end: Position) -> Self {
-        Memory { recent: Layer::default(), pending: BTreeMap::new(), sinking: None, runs, end }
+    pub(super) fn new(index: Arc<Index>, runs: Runs, end: Position) -> Self {
+        Memory { recent: Layer::default(), pending: BTreeMap::new(), sinking: None, index, runs, end }
     }
 
     /// Lays `draft` on the newest layer for good.
@@ -185,7 +90,6 @@ pub(super) struct View<'a> {
     /// What this batch changes; empty for those who only read.
     pub(super) draft: Layer,
     pub(super) memory: RwLockReadGuard<'a, Memory>,
-    pub(super) index: &'a Index,
     pub(super) journal: &'a Reader,
 }
 
@@ -194,7 +98,7 @@ impl View<'_> {
     pub(super) fn by_key(&self, key: &KeyHash) -> Result<Option<SerialNumber>, LedgerError> {
         match self.layers().find_map(|layer| layer.keys.get(key)) {
             Some(found) => Ok(*found),
-            None => self.by_name(&Name::of_key(key)),
+            None => self.by_name(&LookupKey::from_key(key)),
         }
     }
 
@@ -203,16 +107,32 @@ impl View<'_> {
         let hash = device_hash(device);
         match self.layers().find_map(|layer| layer.devices.get(&hash)) {
             Some(found) => Ok(*found),
-            None => self.by_name(&Name::of_device(&hash)),
+            None => self.by_name(&LookupKey::from_device(&hash)),
         }
     }
 
-    fn by_name(&self, name: &Name) -> Result<Option<SerialNumber>, LedgerError> {
-        let Some(position) = self.index.by_name(&self.memory.runs, name)? else { return Ok(None) };
+    fn by_name(&self, key: &LookupKey) -> Result<Option<SerialNumber>, LedgerError> {
+        let Some(position) = self.index().by_name(&self.memory.runs, key)? else { return Ok(None) };
         match self.journal.entry(position)?.event {
-            Event::Reserved { serial_number, .. } => Ok(Some(serial_number)),
-            _ => Err(self.journal.misfit(position, "the index says that a reservation is here").into()),
+            Event::Reserved { serial_number, holder, .. }
+                if [LookupKey::from_key(&holder.key_hash), LookupKey::from_device(&device_hash(&holder.device))]
+                    .contains(key) =>
+            {
+                Ok(Some(serial_number))
+            }
+            _ => Err(self.contradicted(format!("there is another reservation at {position:?}"))),
         }
+    }
+
+    fn index(&self) -> &Index {
+        &self.memory.index
+    }
+
+    /// The index states something that the journal shows not to be so: it fails.
+    fn contradicted(&self, what: String) -> LedgerError {
+        let error = IndexError::Contradiction(what);
+        self.index().fail(&error.to_string());
+        error.into()
     }
 
     /// Where the record of a serial number lies.
@@ -234,13 +154,13 @@ impl View<'_> {
     pub(super) fn later(&self, serial: &SerialNumber) -> Result<Option<Later>, LedgerError> {
         match self.layers().find_map(|layer| layer.later.get(serial)) {
             Some(later) => Ok(Some(*later)),
-            None => Ok(self.index.later(serial)?),
+            None => Ok(self.index().later(&self.memory.runs, serial)?),
         }
     }
 
     /// Reads the journal from a place that is not far before the reservation.
     fn place_in_journal(&self, serial: &SerialNumber) -> Result<Option<Place>, LedgerError> {
-        let Some(start) = self.index.before(serial)? else { return Ok(None) };
+        let Some(start) = self.index().before(&self.memory.runs, serial)? else { return Ok(None) };
         let mut reserved = None;
         for frame in self.journal.frames(start, self.memory.end) {
             let ReadFrame { position, entry, .. } = frame?;
@@ -265,7 +185,7 @@ impl View<'_> {
     pub(super) fn order(&self, id: &str) -> Result<Option<OrderPlace>, LedgerError> {
         match self.layers().find_map(|layer| layer.orders.get(id)) {
             Some(order) => Ok(Some(order.clone())),
-            None => Ok(self.index.order(id)?),
+            None => Ok(self.index().order(id)?),
         }
     }
 
@@ -277,7 +197,7 @@ impl View<'_> {
     /// All orders, sorted by id.
     pub(super) fn orders(&self) -> Result<Vec<Order>, LedgerError> {
         let mut orders: std::collections::BTreeMap<_, _> =
-            self.index.orders()?.into_iter().map(|place| (place.order.terms.id.clone(), place.order)).collect();
+            self.index().orders()?.into_iter().map(|place| (place.order.terms.id.clone(), place.order)).collect();
         let layers: Vec<_> = self.layers().collect();
         for layer in layers.into_iter().rev() {
             orders.extend(layer.orders.iter().map(|(id, place)| (id.clone(), place.order.clone())));
@@ -288,7 +208,7 @@ impl View<'_> {
     pub(super) fn export(&self, id: &ExportId) -> Result<Option<ExportPlace>, LedgerError> {
         match self.layers().find_map(|layer| layer.exports.get(id)) {
             Some(export) => Ok(Some(export.clone())),
-            None => Ok(self.index.export(id)?),
+            None => Ok(self.index().export(id)?),
         }
     }
 
@@ -296,7 +216,8 @@ impl View<'_> {
     pub(super) fn exports(&self, order: &str) -> Result<Vec<Export>, LedgerError> {
         let exports = self.order(order)?.map_or(0, |place| place.exports);
         let ids = (1..=exports).map(|number| ExportId { order: order.to_owned(), number });
-        ids.filter_map(|id| self.export(&id).transpose()).map(|found| Ok(found?.export)).collect()
+        let missing = |id: &ExportId| self.contradicted(format!("it has lost the export {id}"));
+        ids.map(|id| Ok(self.export(&id)?.ok_or_else(|| missing(&id))?.export)).collect()
     }
 
     /// Ends the look and gives what the batch changes.
@@ -331,7 +252,7 @@ impl View<'_> {
             None => None,
         };
         let changed = match place.changed {
-            Some(position) => Some(change_at(self.journal, position)?),
+            Some(position) => Some(self.change(serial_number, position)?),
             None => None,
         };
         Ok(Some(Record {
@@ -344,6 +265,21 @@ impl View<'_> {
             replaces: reserved.replaces,
             changed,
         }))
+    }
+
+    /// What the entry at `changed` states about a certificate.
+    pub(super) fn change(&self, serial: &SerialNumber, changed: Position) -> Result<Change, LedgerError> {
+        let Entry { time: at, actor: by, event } = self.journal.entry(changed)?;
+        let (of, scrap_reason, revocation_reason) = match event {
+            Event::Confirmed { serial_number, .. } => (serial_number, String::new(), None),
+            Event::Scrapped { serial_number, reason } => (serial_number, reason, None),
+            Event::Revoked { serial_number, reason } => (serial_number, String::new(), Some(reason)),
+            _ => return Err(self.contradicted(format!("no certificate changed at {changed:?}"))),
+        };
+        if of != *serial {
+            return Err(self.contradicted(format!("another certificate than {serial} changed at {changed:?}")));
+        }
+        Ok(Change { at, by, scrap_reason, revocation_reason })
     }
 
     /// Lets an entry happen. The same code serves live entries and those read at a start.
@@ -487,7 +423,7 @@ impl View<'_> {
 #[derive(Debug)]
 pub(super) enum ApplyError {
     Ledger(LedgerError),
-    /// The entry contradicts what is known: the journal, or this program, is wrong.
+    /// The entry contradicts what is known: the index, the journal, or this program is wrong.
     Misfit(String),
 }
 
@@ -511,18 +447,6 @@ fn reserved_at(journal: &Reader, place: &Place) -> Result<ReservedEntry, Journal
         Event::Reserved { holder, replaces, .. } => Ok(ReservedEntry { time, actor, holder, replaces }),
         _ => Err(journal.misfit(place.reserved, "the index says that a reservation is here")),
     }
-}
-
-/// What the entry at `changed` says about a certificate.
-pub(super) fn change_at(journal: &Reader, changed: Position) -> Result<Change, JournalError> {
-    let Entry { time: at, actor: by, event } = journal.entry(changed)?;
-    let (scrap_reason, revocation_reason) = match event {
-        Event::Confirmed { .. } => (String::new(), None),
-        Event::Scrapped { reason, .. } => (reason, None),
-        Event::Revoked { reason, .. } => (String::new(), Some(reason)),
-        _ => return Err(journal.misfit(changed, "the index says that a certificate changed here")),
-    };
-    Ok(Change { at, by, scrap_reason, revocation_reason })
 }
 
 /// The certificate whose entry is at `position`.

@@ -3,15 +3,17 @@
 use std::{fs, path::Path};
 
 use birthmark::ledger::{
-    Action, Actor, Export, Holder, Ledger, Operation, OrderTerms, Outcome, Record, RecordState, Records, Refusal,
-    RevocationReason,
+    Action, Actor, Export, Holder, IndexError, Ledger, LedgerError, Operation, OrderTerms, Outcome, Record,
+    RecordState, Records, Refusal, RevocationReason,
     embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
+    journal::{Scan, Trust, verify},
 };
 use jiff::Timestamp;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 /// Small enough that runs are written and merged many times.
 fn settings() -> Settings {
-    Settings { segment_size: 64 << 10, sink_at: 40, min_free: 0 }
+    Settings { segment_size: 64 << 10, sink_at: 40, min_free: 0, boot_id: None }
 }
 
 fn open(folder: &Path) -> (EmbeddedLedger, EmbeddedRecords) {
@@ -214,6 +216,15 @@ fn a_lost_old_or_broken_index_changes_no_answer() {
     let harms: Vec<Harm<'_>> = vec![
         ("untouched", Box::new(|| {})),
         ("deleted", Box::new(|| fs::remove_dir_all(&index).unwrap())),
+        ("no database", Box::new(|| fs::remove_dir_all(index.join("database")).unwrap())),
+        ("no mark", Box::new(|| fs::remove_file(index.join("mark")).unwrap())),
+        (
+            "the form of an older version",
+            Box::new(|| {
+                fs::remove_dir_all(&index).unwrap();
+                fs::rename(index.with_extension("of-old"), &index).unwrap();
+            }),
+        ),
         ("an older copy", Box::new(|| restore(old.path()))),
         (
             "an empty folder",
@@ -230,23 +241,25 @@ fn a_lost_old_or_broken_index_changes_no_answer() {
             }),
         ),
         ("noise in every file", Box::new(|| files(&index).iter().for_each(|file| noise(file, 7)))),
-        ("noise in the database", Box::new(|| noise(&index.join("db"), 9))),
+        ("noise in the database", Box::new(|| noise(&index.join("database/db"), 9))),
         (
             "half of the database",
             Box::new(|| {
-                let file = fs::File::options().write(true).open(index.join("db")).unwrap();
+                let file = fs::File::options().write(true).open(index.join("database/db")).unwrap();
                 file.set_len(file.metadata().unwrap().len() / 2).unwrap();
             }),
         ),
         (
             "an unfinished snapshot of sled",
             Box::new(|| {
-                fs::write(index.join("snap.0000000000000001.generating"), "half").unwrap();
+                fs::write(index.join("database/snap.0000000000000001.generating"), "half").unwrap();
             }),
         ),
     ];
     for (what, harm) in harms {
         restore(good.path());
+        // Versions before had sled's files in the folder itself.
+        copy(&good.path().join("database"), &index.with_extension("of-old"));
         harm();
         let (mut ledger, records) = open(folder.path());
         let found = answers(&records, DEVICES);
@@ -360,4 +373,153 @@ fn a_clock_that_went_back_stops_reservations() {
     let little = now - jiff::SignedDuration::from_secs(2);
     assert!(matches!(reserve(&mut ledger, little, 1), Outcome::Reserved(_)));
     assert!(matches!(reserve(&mut ledger, now, 2), Outcome::Reserved(_)));
+}
+
+/// Waits while the ledger says that its index is being rebuilt; everything else is for `f`'s caller.
+fn patiently<T>(mut f: impl FnMut() -> Result<T, LedgerError>) -> T {
+    let begun = std::time::Instant::now();
+    loop {
+        match f() {
+            Ok(found) => return found,
+            Err(LedgerError::Index(error)) => {
+                assert!(begun.elapsed().as_secs() < 120, "it does not come back: {error}");
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn one_patiently(ledger: &mut EmbeddedLedger, action: &Action) -> Outcome {
+    patiently(|| {
+        let mut outcomes = ledger.commit(Timestamp::now(), &[operation(action.clone())])?;
+        match outcomes.remove(0) {
+            // What else there is to fail is not expected here.
+            Outcome::Failed(error) if matches!(*error, LedgerError::Index(_)) => {
+                Err(LedgerError::Index(IndexError::Rebuilding(error.to_string())))
+            }
+            outcome => Ok(outcome),
+        }
+    })
+}
+
+/// All that is known about these devices, asked until it is answered, and what each may have.
+fn answers_patiently(ledger: &mut EmbeddedLedger, records: &EmbeddedRecords, devices: u32) -> Answers {
+    for number in 0..devices {
+        let again = one_patiently(ledger, &Action::Reserve(holder(number)));
+        let second_key = Holder { key_hash: [number as u8 | 1; 32], ..holder(number) };
+        let second = one_patiently(ledger, &Action::Reserve(second_key));
+        let right = match &again {
+            Outcome::Replay { certificate, .. } => {
+                *certificate == format!("certificate of {number}")
+                    && matches!(second, Outcome::Refused(Refusal::DeviceHasCertificate { .. }))
+            }
+            Outcome::Refused(Refusal::KeyBlocked { .. }) => {
+                matches!(second, Outcome::Refused(Refusal::ReissueRequired { .. }))
+            }
+            _ => false,
+        };
+        assert!(right, "{number}: {again:?}, {second:?}");
+    }
+    let found = (0..devices).map(|number| {
+        let record = patiently(|| records.by_device(&format!("d{number}"))).unwrap();
+        assert_eq!(patiently(|| records.by_serial_number(&record.serial_number)).as_ref(), Some(&record));
+        record
+    });
+    let found = found.collect();
+    assert_eq!(patiently(|| records.by_device("nobody")), None);
+    assert_eq!(patiently(|| records.order("nothing")), None);
+    let all = |what: &dyn Fn() -> Result<birthmark::ledger::IssuedRecords, LedgerError>| {
+        patiently(|| what()?.collect::<Result<Vec<_>, _>>())
+    };
+    let exports = patiently(|| records.exports("o"));
+    let exported = exports.iter().map(|export| all(&|| records.exported(&export.id))).collect();
+    let issued = all(&|| records.issued_under("o"));
+    Answers { records: found, orders: patiently(|| records.orders()), issued, exports, exported }
+}
+
+/// Damages a file at random. Gives what was done.
+fn rot(random: &mut StdRng, path: &Path) -> String {
+    let mut bytes = fs::read(path).unwrap();
+    let kind = random.random_range(0..10);
+    if bytes.is_empty() || kind == 0 {
+        fs::remove_file(path).unwrap();
+        return "deleted".into();
+    }
+    let at = random.random_range(0..bytes.len());
+    let done = match kind {
+        1 => {
+            bytes.truncate(at);
+            format!("cut off at byte {at}")
+        }
+        2 | 3 => {
+            let sector = at / 512 * 512;
+            let end = bytes.len().min(sector + 512);
+            bytes[sector..end].fill(0);
+            format!("sector at byte {sector} zeroed")
+        }
+        4 => {
+            let end = bytes.len().min(at + 64);
+            random.fill(&mut bytes[at..end]);
+            format!("random octets from byte {at} on")
+        }
+        _ => {
+            bytes[at] ^= 1 << random.random_range(0..8);
+            format!("a bit of byte {at} flipped")
+        }
+    };
+    fs::write(path, bytes).unwrap();
+    done
+}
+
+#[test]
+fn index_with_bit_rot_gives_right_answers_or_is_rebuilt() {
+    const DEVICES: u32 = 300;
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let rounds = number("BIRTHMARK_ROT_ROUNDS").unwrap_or(100);
+    let seed = number("BIRTHMARK_SEED").unwrap_or_else(rand::random);
+    println!("BIRTHMARK_ROT_ROUNDS={rounds} BIRTHMARK_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+
+    let folder = tempfile::tempdir().unwrap();
+    let index = folder.path().join("index");
+    let (mut ledger, records) = open(folder.path());
+    create_order(&mut ledger);
+    live(&mut ledger, &records, 0..DEVICES);
+    // One index as a kill leaves it, one that was closed in order.
+    drop((ledger, records));
+    let (killed, closed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    copy(&index, killed.path());
+    let (mut ledger, records) = open(folder.path());
+    let expected = answers(&records, DEVICES);
+    drop(records);
+    ledger.close().unwrap();
+    copy(&index, closed.path());
+
+    let mut rebuilt = 0;
+    for round in 0..rounds {
+        let from = if random.random_ratio(1, 3) { &killed } else { &closed };
+        for path in [&index, &index.with_extension("unusable")] {
+            let _ = fs::remove_dir_all(path);
+        }
+        copy(from.path(), &index);
+        let mut files = files(&index);
+        files.sort();
+        // Some files are large, and some matter more: by number and by size.
+        let largest = files.iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+        let file = if random.random_ratio(1, 3) { largest } else { &files[random.random_range(0..files.len())] };
+        let done = rot(&mut random, file);
+        let about = format!("round {round}: {} {done}", file.strip_prefix(&index).unwrap().display());
+        let opened = EmbeddedLedger::open(folder.path(), Timestamp::now(), &settings());
+        let (mut ledger, records) = opened.unwrap_or_else(|error| panic!("{about}: {error}"));
+        let found = answers_patiently(&mut ledger, &records, DEVICES);
+        assert!(found == expected, "{about}: other answers");
+        drop(records);
+        ledger.close().unwrap();
+        rebuilt += u32::from(index.with_extension("unusable").exists());
+    }
+    println!("{rebuilt} of {rounds} were rebuilt, the others gave right answers as they were");
+    assert!(u64::from(rebuilt) > rounds / 4, "{rebuilt}");
+    let verified = verify(Scan::open(folder.path()).unwrap(), &Trust::default(), &mut |_| {});
+    verified.unwrap();
 }

@@ -25,6 +25,7 @@ mod operators;
 mod ops;
 mod policy;
 mod power_cut;
+mod power_cut_ext4;
 mod readiness;
 mod site;
 mod slow_readers;

@@ -39,7 +39,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use self::{disk::Disk, trace::Event};
 
 /// Small, so that files are begun and the index is written often.
-const SETTINGS: Settings = Settings { segment_size: 3000, sink_at: 10, min_free: 0 };
+const SETTINGS: Settings = Settings { segment_size: 3000, sink_at: 10, min_free: 0, boot_id: None };
 const FOLDER: &str = "BIRTHMARK_POWER_FOLDER";
 /// Below the folder; nothing of it exists at first.
 const DATA: &str = "site/data";

@@ -17,7 +17,8 @@ use crate::{
     ledger::{
         Actor, Export, ExportId, LedgerError, Outcome, RecordState, Refusal, RevocationReason,
         entry::Event,
-        state::{OrderPlace, ReservedEntry, View},
+        layer::OrderPlace,
+        state::{ReservedEntry, View},
     },
     serial::SerialNumber,
 };

@@ -79,7 +79,7 @@ impl EmbeddedLedger {
         reason: String,
     ) -> Result<Timestamp, LedgerError> {
         let mut ledger = EmbeddedLedger::recover(folder, settings, &Guards::default(), false)?;
-        let newest = ledger.applied.newest_time;
+        let newest = ledger.shared.follower().applied.newest_time;
         if ledger.shared.clock().refusal(now).is_none() {
             let what = format!("the clock ({now}) and the newest entry ({newest}) do not contradict each other");
             return Err(LedgerError::NothingToAccept(what));
@@ -87,9 +87,11 @@ impl EmbeddedLedger {
         let entry = Entry { time: to_microseconds(now), actor, event: Event::ClockAccepted { reason } };
         let position = ledger.journal.stage(&entry)?;
         ledger.journal.commit()?;
-        ledger.applied.note(&entry);
-        ledger.applied.last = Some((position, *ledger.journal.chain()));
-        ledger.applied.next = ledger.journal.end();
+        let mut follower = ledger.shared.follower();
+        follower.applied.note(&entry);
+        follower.applied.last = Some((position, *ledger.journal.chain()));
+        follower.applied.next = ledger.journal.end();
+        drop(follower);
         ledger.close()?;
         Ok(newest)
     }

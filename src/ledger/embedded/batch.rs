@@ -8,14 +8,14 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{EmbeddedLedger, head, misfit};
+use super::{EmbeddedLedger, contradiction, head};
 use crate::ledger::{
     LedgerError, Operation, Outcome, Refusal,
     decide::decide,
     entry::{Entry, Event},
     index::Applied,
     journal::AppendError,
-    state::Layer,
+    layer::Layer,
 };
 
 impl EmbeddedLedger {
@@ -25,12 +25,14 @@ impl EmbeddedLedger {
         operations: &[Operation],
     ) -> Result<Vec<Outcome>, LedgerError> {
         // Before anything of this batch is durable: what fails here fails all of it.
-        self.sink_if_due()?;
+        let shared = Arc::clone(&self.shared);
+        let mut follower = shared.follower();
+        follower.sink_if_due(&shared.catalog)?;
 
         // An operation that cannot be decided fails alone: the others are decided again without it.
         let mut failed = BTreeMap::new();
         let Decided { outcomes, draft, mut applied } = loop {
-            match self.decide_batch(now, operations, &failed) {
+            match self.decide_batch(now, operations, &failed, &follower.applied) {
                 Ok(decided) => break decided,
                 Err((index, error)) => {
                     self.journal.discard();
@@ -45,15 +47,15 @@ impl EmbeddedLedger {
 
         applied.next = self.journal.end();
         applied.last = applied.last.map(|(position, _)| (position, *self.journal.chain()));
-        if applied.next != self.applied.next {
-            self.shared.clock().wrote(applied.newest_time);
+        if applied.next != follower.applied.next {
+            shared.clock().wrote(applied.newest_time);
         }
-        self.applied = applied;
-        let mut memory = self.shared.memory_mut();
+        follower.applied = applied;
+        let mut memory = shared.catalog.memory_mut();
         memory.absorb(draft);
         memory.end = self.journal.end();
         drop(memory);
-        *self.shared.head.write().unwrap_or_else(PoisonError::into_inner) = head(&self.journal);
+        *shared.head.write().unwrap_or_else(PoisonError::into_inner) = head(&self.journal);
         Ok(outcomes)
     }
 
@@ -64,8 +66,9 @@ impl EmbeddedLedger {
         now: Timestamp,
         operations: &[Operation],
         failed: &BTreeMap<usize, Arc<LedgerError>>,
+        applied: &Applied,
     ) -> Result<Decided, (Option<usize>, LedgerError)> {
-        let newest = self.applied.newest_time;
+        let newest = applied.newest_time;
         let clock = self.shared.clock().take(now);
         // Entries carry microseconds. Their times never decrease, and none has a time that cannot be.
         let time = match &clock {
@@ -78,7 +81,7 @@ impl EmbeddedLedger {
         let journal = self.journal.reader().clone();
         let mut view = shared.view(&journal, Layer::default());
         let mut outcomes = Vec::with_capacity(operations.len());
-        let mut applied = self.applied.clone();
+        let mut applied = applied.clone();
         for (index, operation) in operations.iter().enumerate() {
             if let Some(error) = failed.get(&index) {
                 outcomes.push(Outcome::Failed(Arc::clone(error)));
@@ -107,7 +110,7 @@ impl EmbeddedLedger {
                 }
                 Err(error) => return Err((None, error.into())),
             };
-            guarded(|| view.apply(&entry, position).map_err(|error| misfit(&journal, position, error)))
+            guarded(|| view.apply(&entry, position).map_err(|error| contradiction(&view.memory.index, error)))
                 .map_err(|error| (Some(index), error))?;
             applied.note(&entry);
             applied.last = Some((position, [0; 32]));

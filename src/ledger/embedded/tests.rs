@@ -1,0 +1,231 @@
+//! What becomes of an index that fails: it is rebuilt, and no answer is wrong meanwhile.
+#![allow(clippy::disallowed_methods)]
+
+use std::{fs::File, os::unix::fs::FileExt};
+
+use super::*;
+use crate::{
+    ledger::{Holder, OrderTerms, Refusal},
+    signer::sha256,
+};
+
+fn settings() -> Settings {
+    Settings { segment_size: 64 << 10, sink_at: 20, min_free: 0, boot_id: Some("this boot".into()) }
+}
+
+fn open(folder: &Path) -> (EmbeddedLedger, EmbeddedRecords) {
+    EmbeddedLedger::open(folder, Timestamp::now(), &settings()).unwrap()
+}
+
+fn device(number: u32) -> String {
+    format!("d{number}")
+}
+
+fn holder(number: u32, key: &str) -> Holder {
+    let key_hash = sha256(format!("{key}{number}").as_bytes());
+    Holder { device: device(number), key_hash, order: "o".into(), profile: "p".into(), issuer: "i".into() }
+}
+
+fn try_one(ledger: &mut EmbeddedLedger, action: Action) -> Result<Outcome, LedgerError> {
+    let operation = Operation { actor: Actor("station:line1/t1".into()), action };
+    ledger.commit(Timestamp::now(), &[operation]).map(|mut outcomes| outcomes.remove(0))
+}
+
+/// As [`try_one`], again while the index is not there. Gives also how often it was not.
+fn one(ledger: &mut EmbeddedLedger, action: &Action) -> (Outcome, u32) {
+    for refused in 0..60_000 {
+        match try_one(ledger, action.clone()) {
+            Err(LedgerError::Index(_)) => {}
+            Ok(Outcome::Failed(error)) if matches!(*error, LedgerError::Index(_)) => {}
+            Ok(outcome) => return (outcome, refused),
+            Err(error) => panic!("{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("the index does not come back");
+}
+
+fn create_order(ledger: &mut EmbeddedLedger) {
+    let terms = OrderTerms {
+        id: "o".into(),
+        profile: "p".into(),
+        quantity: 1_000_000,
+        not_before: None,
+        not_after: None,
+        stations: vec![],
+        attributes: Default::default(),
+    };
+    assert!(matches!(try_one(ledger, Action::CreateOrder(terms)).unwrap(), Outcome::Order(_)));
+}
+
+/// Issues to these devices. Gives how often the index was not there.
+fn issue(ledger: &mut EmbeddedLedger, numbers: std::ops::Range<u32>) -> u32 {
+    let mut refused = 0;
+    for number in numbers {
+        let (reserved, times) = one(ledger, &Action::Reserve(holder(number, "k")));
+        let Outcome::Reserved(serial_number) = reserved else { panic!("{number}: {reserved:?}") };
+        let record = Action::Record { serial_number, certificate: device(number).into_bytes().into() };
+        let (recorded, again) = one(ledger, &record);
+        assert!(matches!(recorded, Outcome::Recorded), "{recorded:?}");
+        refused += times + again;
+    }
+    refused
+}
+
+/// Each of these devices has its certificate, and gets no second one for another key.
+fn each_has_one(ledger: &mut EmbeddedLedger, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        let (again, _) = one(ledger, &Action::Reserve(holder(number, "k")));
+        assert!(matches!(&again, Outcome::Replay { certificate, .. } if *certificate == device(number)), "{again:?}");
+        let (second, _) = one(ledger, &Action::Reserve(holder(number, "another")));
+        assert!(matches!(second, Outcome::Refused(Refusal::DeviceHasCertificate { .. })), "{number}: {second:?}");
+    }
+}
+
+fn index_files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let files = fs::read_dir(folder.join("index")).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
+}
+
+fn was_set_aside(folder: &Path) -> bool {
+    folder.join("index.unusable").exists()
+}
+
+#[test]
+fn index_whose_database_panics_while_running_is_rebuilt() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut ledger, records) = open(folder.path());
+    create_order(&mut ledger);
+    assert_eq!(issue(&mut ledger, 0..300), 0);
+    ledger.shared.memory().index.database_panics();
+    let refused = issue(&mut ledger, 300..600);
+    println!("{refused} times");
+    assert!(was_set_aside(folder.path()));
+    each_has_one(&mut ledger, 0..600);
+    assert_eq!(records.healthy(), Ok(()));
+    assert_eq!(records.order("o").unwrap().unwrap().issued, 600);
+    drop(records);
+    ledger.close().unwrap();
+    fs::remove_dir_all(folder.path().join("index.unusable")).unwrap();
+    // What was rebuilt is as good as any.
+    let (mut ledger, _records) = open(folder.path());
+    assert!(!was_set_aside(folder.path()));
+    each_has_one(&mut ledger, 0..600);
+}
+
+#[test]
+fn index_run_damaged_while_running_gives_no_second_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut ledger, records) = open(folder.path());
+    create_order(&mut ledger);
+    issue(&mut ledger, 0..400);
+    let runs = index_files(folder.path(), "names");
+    assert!(!runs.is_empty());
+    for run in &runs {
+        let file = File::options().read(true).write(true).open(run).unwrap();
+        // Everything after the header and the filter, which is in memory.
+        let zeros = vec![0; file.metadata().unwrap().len() as usize - 8192];
+        file.write_all_at(&zeros, 8192).unwrap();
+    }
+    each_has_one(&mut ledger, 0..400);
+    assert!(was_set_aside(folder.path()));
+    assert_eq!(records.healthy(), Ok(()));
+}
+
+#[test]
+fn index_that_contradicts_the_journal_is_rebuilt_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = folder.path().join("index");
+    let (mut ledger, records) = open(folder.path());
+    create_order(&mut ledger);
+    issue(&mut ledger, 0..200);
+    drop(records);
+    ledger.close().unwrap();
+    let older = tempfile::tempdir().unwrap();
+    let older = older.path().join("index");
+    copy(&index, &older);
+    let (mut ledger, records) = open(folder.path());
+    issue(&mut ledger, 200..300);
+    drop(records);
+    ledger.close().unwrap();
+
+    // Older than the journal, and without its order: what comes after it contradicts it.
+    fs::remove_dir_all(&index).unwrap();
+    copy(&older, &index);
+    index::tests::lose_orders(&index);
+    let (mut ledger, records) = open(folder.path());
+    assert!(was_set_aside(folder.path()));
+    assert_eq!(records.order("o").unwrap().unwrap().issued, 300);
+    each_has_one(&mut ledger, 0..300);
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+/// What the mark says decides whether an index is opened at all.
+#[test]
+fn index_open_in_another_boot_is_rebuilt_and_in_the_same_is_used() {
+    for (boot, rebuilt) in [("this boot", false), ("another boot", true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut ledger, records) = open(folder.path());
+        create_order(&mut ledger);
+        issue(&mut ledger, 0..200);
+        // As a kill leaves it.
+        drop((ledger, records));
+        let settings = Settings { boot_id: Some(boot.into()), ..settings() };
+        let (mut ledger, records) = EmbeddedLedger::open(folder.path(), Timestamp::now(), &settings).unwrap();
+        assert_eq!(was_set_aside(folder.path()), rebuilt, "{boot}");
+        each_has_one(&mut ledger, 0..200);
+        drop(records);
+        ledger.close().unwrap();
+        let _ = fs::remove_dir_all(folder.path().join("index.unusable"));
+        // Closed in order: any boot may use it.
+        let settings = Settings { boot_id: Some("a third boot".into()), ..settings };
+        let (mut ledger, _records) = EmbeddedLedger::open(folder.path(), Timestamp::now(), &settings).unwrap();
+        assert!(!was_set_aside(folder.path()), "{boot}");
+        each_has_one(&mut ledger, 0..200);
+    }
+}
+
+/// An opening that ended the process is not tried again, and reindexing opens nothing.
+#[test]
+fn index_that_cannot_be_opened_never_keeps_the_ledger_from_opening() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut ledger, records) = open(folder.path());
+    create_order(&mut ledger);
+    issue(&mut ledger, 0..100);
+    drop(records);
+    ledger.close().unwrap();
+    let index = folder.path().join("index");
+    let mark = fs::read_to_string(index.join("mark")).unwrap();
+    let marked = |state: &str| {
+        let body: Vec<_> = mark.lines().filter(|line| !line.starts_with("crc32c")).collect();
+        let body = body.join("\n").replace("state closed", state);
+        format!("{body}\ncrc32c {:08x}\n", crc32c::crc32c(body.as_bytes()))
+    };
+    for text in [marked("state opening this boot"), marked("state failed"), "nonsense".into(), String::new()] {
+        fs::write(index.join("mark"), text).unwrap();
+        let (mut ledger, records) = open(folder.path());
+        assert!(was_set_aside(folder.path()));
+        each_has_one(&mut ledger, 0..100);
+        drop(records);
+        ledger.close().unwrap();
+        fs::remove_dir_all(folder.path().join("index.unusable")).unwrap();
+    }
+    fs::write(index.join("database/db"), [0xff; 100_000]).unwrap();
+    fs::write(index.join("mark"), marked("state open this boot")).unwrap();
+    let entries = EmbeddedLedger::reindex(folder.path(), &settings()).unwrap();
+    assert_eq!(entries, 201);
+    fs::remove_dir_all(&index).unwrap();
+    fs::write(&index, "a file").unwrap();
+    assert_eq!(EmbeddedLedger::reindex(folder.path(), &settings()).unwrap(), 201);
+}

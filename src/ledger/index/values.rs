@@ -1,0 +1,148 @@
+//! How orders, exports and states are stored.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::{
+    ledger::{
+        Actor, Export, ExportId, Order, OrderTerms, RecordState,
+        journal::Position,
+        layer::{ExportPlace, Later, OrderPlace},
+    },
+    pattern::Pattern,
+};
+
+/// The key of an order.
+pub(super) fn order_key(id: &str) -> Vec<u8> {
+    [&[super::ORDER], id.as_bytes()].concat()
+}
+
+/// The key of an export. An order's id has no 0, so no order's exports lie among another's.
+pub(super) fn export_key(ExportId { order, number }: &ExportId) -> Vec<u8> {
+    [b"e", order.as_bytes(), &[0], &number.to_be_bytes()].concat()
+}
+
+/// The states that come after the certificate's issue, with how they are stored.
+const LATER: [(RecordState, u8); 3] =
+    [(RecordState::Confirmed, 1), (RecordState::Scrapped, 2), (RecordState::Revoked, 3)];
+
+/// None for other states, which the journal tells.
+pub(super) fn encode_later(later: &Later) -> Option<[u8; 9]> {
+    let (_, code) = LATER.into_iter().find(|(state, _)| *state == later.state)?;
+    let mut value = [code; 9];
+    value[1..].copy_from_slice(&later.changed.to_bytes());
+    Some(value)
+}
+
+pub(super) fn decode_later(value: &[u8; 9]) -> Option<Later> {
+    let [code, changed @ ..] = value;
+    let (state, _) = LATER.into_iter().find(|(_, known)| known == code)?;
+    Some(Later { state, changed: Position::from_bytes(*changed) })
+}
+
+/// The parts of an order that the key does not hold.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct OrderValue {
+    profile: String,
+    quantity: u64,
+    not_before: Option<Timestamp>,
+    not_after: Option<Timestamp>,
+    stations: Vec<Pattern>,
+    attributes: BTreeMap<String, String>,
+    closed: bool,
+    issued: u64,
+    reserved: u64,
+    confirmed: u64,
+    scrapped: u64,
+    revoked: u64,
+    created_at: Timestamp,
+    created: [u8; 8],
+    exports: u32,
+    exported: [u8; 8],
+    unexported: u64,
+}
+
+pub(super) fn encode_order(place: &OrderPlace) -> Vec<u8> {
+    let Order { terms, closed, issued, reserved, confirmed, scrapped, revoked, created_at } = place.order.clone();
+    let OrderTerms { id: _, profile, quantity, not_before, not_after, stations, attributes } = terms;
+    // Plain data with string keys: JSON takes it always.
+    serde_json::to_vec(&OrderValue {
+        profile,
+        quantity,
+        not_before,
+        not_after,
+        stations,
+        attributes,
+        closed,
+        issued,
+        reserved,
+        confirmed,
+        scrapped,
+        revoked,
+        created_at,
+        created: place.created.to_bytes(),
+        exports: place.exports,
+        exported: place.exported.to_bytes(),
+        unexported: place.unexported,
+    })
+    .unwrap_or_default()
+}
+
+pub(super) fn decode_order(id: &str, value: &[u8]) -> Option<OrderPlace> {
+    let value: OrderValue = serde_json::from_slice(value).ok()?;
+    let terms = OrderTerms {
+        id: id.to_owned(),
+        profile: value.profile,
+        quantity: value.quantity,
+        not_before: value.not_before,
+        not_after: value.not_after,
+        stations: value.stations,
+        attributes: value.attributes,
+    };
+    let OrderValue { closed, issued, reserved, confirmed, scrapped, revoked, created_at, .. } = value;
+    let order = Order { terms, closed, issued, reserved, confirmed, scrapped, revoked, created_at };
+    Some(OrderPlace {
+        order,
+        created: Position::from_bytes(value.created),
+        exports: value.exports,
+        exported: Position::from_bytes(value.exported),
+        unexported: value.unexported,
+    })
+}
+
+/// The parts of an export that the key does not hold.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct ExportValue {
+    certificates: u64,
+    created_at: Timestamp,
+    created_by: String,
+    acknowledged: Option<(Timestamp, String)>,
+    position: [u8; 8],
+}
+
+pub(super) fn encode_export(ExportPlace { export, position }: &ExportPlace) -> Vec<u8> {
+    let Export { id: _, certificates, created_at, created_by, acknowledged } = export;
+    // Plain data with string keys: JSON takes it always.
+    serde_json::to_vec(&ExportValue {
+        certificates: *certificates,
+        created_at: *created_at,
+        created_by: created_by.to_string(),
+        acknowledged: acknowledged.as_ref().map(|(at, by)| (*at, by.to_string())),
+        position: position.to_bytes(),
+    })
+    .unwrap_or_default()
+}
+
+pub(super) fn decode_export(id: &ExportId, value: &[u8]) -> Option<ExportPlace> {
+    let ExportValue { certificates, created_at, created_by, acknowledged, position } =
+        serde_json::from_slice(value).ok()?;
+    let export = Export {
+        id: id.clone(),
+        certificates,
+        created_at,
+        created_by: Actor(created_by.into()),
+        acknowledged: acknowledged.map(|(at, by)| (at, Actor(by.into()))),
+    };
+    Some(ExportPlace { export, position: Position::from_bytes(position) })
+}

@@ -1,0 +1,106 @@
+//! Changes to what the ledger knows: what a batch changes, what is in memory, and what goes into the index.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use super::{Export, ExportId, Holder, KeyHash, Order, RecordState, journal::Position};
+use crate::serial::SerialNumber;
+
+/// How the index and the memory know a device: the first 16 octets of SHA-256 of its id.
+pub(super) type DeviceHash = [u8; 16];
+
+pub(super) fn device_hash(device: &str) -> DeviceHash {
+    let mut hash = [0; 16];
+    hash.copy_from_slice(&crate::signer::sha256(device.as_bytes())[..16]);
+    hash
+}
+
+/// Where a record lies in the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) state: RecordState,
+    pub(super) reserved: Position,
+    /// Where its certificate is, once issued.
+    pub(super) issued: Option<Position>,
+    /// Where the entry is that changed its state last after that, once one has.
+    pub(super) changed: Option<Position>,
+    /// What a reservation still needs; only while it is one.
+    pub(super) pending: Option<Arc<Pending>>,
+}
+
+/// What a reservation still needs.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Pending {
+    pub(super) holder: Holder,
+    /// The device's newest record before this one: one that was scrapped or revoked.
+    pub(super) replaces: Option<SerialNumber>,
+}
+
+/// A state that comes after the certificate's issue, and the entry that made it so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Later {
+    pub(super) state: RecordState,
+    pub(super) changed: Position,
+}
+
+/// Changes to what lies below.
+#[derive(Debug, Default)]
+pub(super) struct Layer {
+    /// As they were when they were reserved, issued or abandoned.
+    pub(super) records: HashMap<SerialNumber, Place>,
+    /// What became of issued ones, which may lie further below.
+    pub(super) later: HashMap<SerialNumber, Later>,
+    /// None: the key is free (again).
+    pub(super) keys: HashMap<KeyHash, Option<SerialNumber>>,
+    /// The device's newest record; none: it has none (any more).
+    pub(super) devices: HashMap<DeviceHash, Option<SerialNumber>>,
+    pub(super) orders: HashMap<String, OrderPlace>,
+    pub(super) exports: BTreeMap<ExportId, ExportPlace>,
+}
+
+/// An order, where in the journal it begins, and how far it is exported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OrderPlace {
+    pub(super) order: Order,
+    /// Nothing was issued under it before.
+    pub(super) created: Position,
+    /// How many exports it has.
+    pub(super) exports: u32,
+    /// Where the newest of them is; `created` if there is none.
+    pub(super) exported: Position,
+    /// Live certificates recorded behind that.
+    pub(super) unexported: u64,
+}
+
+/// An export and where its entry is: no certificate behind it is part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ExportPlace {
+    pub(super) export: Export,
+    pub(super) position: Position,
+}
+
+impl Layer {
+    /// Frees the key and the device of a reservation.
+    pub(super) fn release(&mut self, pending: &Pending) {
+        self.keys.insert(pending.holder.key_hash, None);
+        self.devices.insert(device_hash(&pending.holder.device), pending.replaces);
+    }
+
+    /// Lays `upper` on this layer for good.
+    pub(super) fn absorb(&mut self, upper: Layer) {
+        self.records.extend(upper.records);
+        self.later.extend(upper.later);
+        self.keys.extend(upper.keys);
+        self.devices.extend(upper.devices);
+        self.orders.extend(upper.orders);
+        self.exports.extend(upper.exports);
+    }
+
+    /// Forgets that a reservation held its key and device; what lies below knows better.
+    pub(super) fn forget(&mut self, pending: &Pending) {
+        self.keys.remove(&pending.holder.key_hash);
+        self.devices.remove(&device_hash(&pending.holder.device));
+    }
+}

@@ -1,0 +1,282 @@
+//! The power fails under a real file system: ext4 on a loop device, with the index open and busy.
+//!
+//! A process of its own issues, with an index so small that runs are written and merged all the time, and now and then
+//! closes and opens the ledger. At a random moment the file system is shut down without a flush: nothing more reaches
+//! the disk, as at a power cut. What the disk has then is copied block by block and mounted elsewhere. All that the
+//! ledger had acknowledged must be found there, byte by byte, and no device may get a second certificate; in another
+//! boot as after a power cut, and in the same one as when a disk went away and came back.
+//!
+//! `BIRTHMARK_POWER_CUTS` sets how many cuts there are, `BIRTHMARK_SEED` repeats their plan. It needs root, a loop device and
+//! mkfs.ext4. Where it may not run it says so; with BIRTHMARK_MUST_MOUNT set that is a failure.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use birthmark::{
+    ledger::{
+        Action, Actor, Holder, Ledger, LedgerError, Operation, OrderTerms, Outcome, RecordState, Records, Refusal,
+        embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
+        journal::{Scan, Trust, verify},
+    },
+    serial::SerialNumber,
+    signer::sha256,
+};
+use jiff::Timestamp;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+const FOLDER: &str = "BIRTHMARK_EXT4_FOLDER";
+const BOOT: &str = "BIRTHMARK_EXT4_BOOT";
+const IMAGE_BYTES: u64 = 64 << 20;
+
+fn settings(boot: &str) -> Settings {
+    Settings { segment_size: 64 << 10, sink_at: 12, min_free: 0, boot_id: Some(boot.to_owned()) }
+}
+
+fn open(folder: &Path, boot: &str) -> Result<(EmbeddedLedger, EmbeddedRecords), LedgerError> {
+    EmbeddedLedger::open(folder, Timestamp::now(), &settings(boot))
+}
+
+fn holder(device: &str, key: &str) -> Holder {
+    let key_hash = sha256(format!("{key} {device}").as_bytes());
+    Holder { device: device.into(), key_hash, order: "o".into(), profile: "p".into(), issuer: "i".into() }
+}
+
+fn certificate(device: &str, serial_number: &SerialNumber) -> Vec<u8> {
+    let seed = sha256(format!("{device} {serial_number}").as_bytes());
+    seed.iter().copied().cycle().take(300).collect()
+}
+
+fn commit(ledger: &mut EmbeddedLedger, actions: Vec<Action>) -> Result<Vec<Outcome>, LedgerError> {
+    let operation = |action| Operation { actor: Actor("station:line1/t1".into()), action };
+    ledger.commit(Timestamp::now(), &actions.into_iter().map(operation).collect::<Vec<_>>())
+}
+
+#[test]
+#[ignore = "runs until the power fails, in the processes that the test below starts"]
+fn workload() {
+    let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
+    let boot = std::env::var(BOOT).unwrap();
+    let seed: u64 = std::env::var("BIRTHMARK_SEED").unwrap().parse().unwrap();
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut out = std::io::stdout().lock();
+    for session in 0u32.. {
+        let (mut ledger, records) = open(&folder, &boot).unwrap();
+        if records.order("o").unwrap().is_none() {
+            let terms = OrderTerms {
+                id: "o".into(),
+                profile: "p".into(),
+                quantity: 1_000_000,
+                not_before: None,
+                not_after: None,
+                stations: vec![],
+                attributes: Default::default(),
+            };
+            commit(&mut ledger, vec![Action::CreateOrder(terms)]).unwrap();
+        }
+        let mut issued: Vec<SerialNumber> = Vec::new();
+        for batch in 0..random.random_range(20..200u32) {
+            let devices: Vec<_> = (0..6).map(|n| format!("d{seed}-{session}-{batch}-{n}")).collect();
+            let reserve = devices.iter().map(|device| Action::Reserve(holder(device, "key"))).collect();
+            let reserved = commit(&mut ledger, reserve).unwrap();
+            let serials: Vec<_> = reserved
+                .into_iter()
+                .map(|outcome| match outcome {
+                    Outcome::Reserved(serial_number) => serial_number,
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            let record = |(device, serial): (&String, &SerialNumber)| Action::Record {
+                serial_number: *serial,
+                certificate: certificate(device, serial).into(),
+            };
+            commit(&mut ledger, devices.iter().zip(&serials).map(record).collect()).unwrap();
+            let lines: String =
+                devices.iter().zip(&serials).map(|(device, serial)| format!("issued {serial} {device}\n")).collect();
+            out.write_all(lines.as_bytes()).unwrap();
+            // What became of some of those before; they may be in memory or in the index.
+            let confirmed: Vec<_> = issued.drain(..issued.len().min(random.random_range(0..5))).collect();
+            if !confirmed.is_empty() {
+                let actions = confirmed.iter().map(|serial| Action::Confirm { serial_number: *serial }).collect();
+                commit(&mut ledger, actions).unwrap();
+                let lines: String = confirmed.iter().map(|serial| format!("confirmed {serial}\n")).collect();
+                out.write_all(lines.as_bytes()).unwrap();
+            }
+            issued.extend(serials);
+            if batch % 50 == 30 {
+                commit(&mut ledger, vec![Action::CreateExport { order: "o".into() }]).unwrap();
+            }
+        }
+        drop(records);
+        if random.random_ratio(1, 2) {
+            ledger.close().unwrap();
+        }
+    }
+}
+
+/// A file system in an image; gone when dropped.
+struct Mounted {
+    at: PathBuf,
+}
+
+impl Mounted {
+    fn new(image: &Path, at: &Path) -> Result<Mounted, String> {
+        fs::create_dir_all(at).unwrap();
+        run(Command::new("mount").args(["-o", "loop"]).arg(image).arg(at))?;
+        Ok(Mounted { at: at.to_owned() })
+    }
+
+    /// Nothing more reaches the disk: ext4's shutdown without a flush of its journal.
+    fn cut_power(&self) {
+        let program = "import fcntl, os, struct, sys\n\
+                       fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))\n";
+        run(Command::new("python3").args(["-c", program]).arg(&self.at)).unwrap();
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = run(Command::new("umount").arg(&self.at));
+    }
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if output.status.success() { Ok(()) } else { Err(format!("{command:?}: {said}")) }
+}
+
+fn make_image(image: &Path) -> Result<(), String> {
+    let _ = fs::remove_file(image);
+    File::create(image).unwrap().set_len(IMAGE_BYTES).unwrap();
+    run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image))
+}
+
+#[test]
+fn ledger_on_ext4_survives_power_cuts_with_its_index_busy() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let cuts = number("BIRTHMARK_POWER_CUTS").unwrap_or(20);
+    let seed = number("BIRTHMARK_SEED").unwrap_or_else(rand::random);
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image");
+    let possible = make_image(&image).and_then(|()| Mounted::new(&image, &folder.path().join("mnt")).map(drop));
+    if let Err(why) = possible {
+        assert!(std::env::var_os("BIRTHMARK_MUST_MOUNT").is_none(), "{why}");
+        // To the terminal, whatever the test harness keeps.
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: no power cuts on ext4 here, which needs root and a loop device: {why}"
+        );
+        return;
+    }
+    println!("BIRTHMARK_POWER_CUTS={cuts} BIRTHMARK_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let (mut rebuilt, mut used, mut acknowledged) = (0, 0, 0);
+    for cut in 0..cuts {
+        let another_boot = random.random_ratio(1, 2);
+        let about = format!("cut {cut} of seed {seed}, {} boot", if another_boot { "another" } else { "the same" });
+        make_image(&image).unwrap();
+        let lines = work_until_the_cut(&image, folder.path(), &mut random, seed ^ cut);
+        acknowledged += lines.len();
+        // Block by block, and mounted elsewhere.
+        let copy = folder.path().join("copy");
+        fs::copy(&image, &copy).unwrap();
+        let mounted = Mounted::new(&copy, &folder.path().join("elsewhere")).unwrap();
+        let boot = if another_boot { "second" } else { "first" };
+        let data = mounted.at.join("data");
+        let set_aside = check(&data, boot, &lines, &about);
+        if another_boot && !lines.is_empty() {
+            // Only one that was closed in order may be used again.
+            used += u32::from(!set_aside);
+        }
+        rebuilt += u32::from(set_aside);
+    }
+    println!(
+        "{acknowledged} acknowledgements; {rebuilt} of {cuts} indexes were rebuilt, {used} were used in another boot"
+    );
+    assert!(acknowledged as u64 > cuts * 20 && rebuilt > 0);
+}
+
+/// Runs [`workload`] on the image until its power is cut. Gives what it acknowledged before.
+fn work_until_the_cut(image: &Path, folder: &Path, random: &mut StdRng, seed: u64) -> Vec<String> {
+    let mounted = Mounted::new(image, &folder.join("mnt")).unwrap();
+    // Dirty pages are written back at once, or hardly ever.
+    let commit = if random.random_ratio(1, 2) { "remount,commit=1" } else { "remount,commit=300" };
+    run(Command::new("mount").args(["-o", commit]).arg(&mounted.at)).unwrap();
+    let mut worker = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "power_cut_ext4::workload", "--ignored", "--nocapture"])
+        .env(FOLDER, mounted.at.join("data"))
+        .env(BOOT, "first")
+        .env("BIRTHMARK_SEED", seed.to_string())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let said = BufReader::new(worker.stdout.take().unwrap());
+    let reading = thread::spawn(move || {
+        let lines = said.lines().map_while(Result::ok);
+        lines.filter(|line| line.starts_with("issued ") || line.starts_with("confirmed ")).collect::<Vec<_>>()
+    });
+    let until = Instant::now() + Duration::from_millis(random.random_range(50..1500));
+    while Instant::now() < until && worker.try_wait().unwrap().is_none() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    mounted.cut_power();
+    // It ends by itself at the first write that fails, unless that is the index's.
+    let _ = worker.kill();
+    worker.wait().unwrap();
+    let lines = reading.join().unwrap();
+    drop(mounted);
+    lines
+}
+
+/// All that was acknowledged is there, and the rules hold. Gives whether the index was rebuilt.
+fn check(data: &Path, boot: &str, lines: &[String], about: &str) -> bool {
+    if lines.is_empty() && !data.exists() {
+        return false;
+    }
+    let (mut ledger, records) = open(data, boot).unwrap_or_else(|error| panic!("{about}: {error}"));
+    let set_aside = data.join("index.unusable").exists();
+    let mut issued = 0;
+    for line in lines {
+        let words: Vec<_> = line.split(' ').collect();
+        let serial: SerialNumber = words[1].parse().unwrap();
+        let record = records.by_serial_number(&serial).unwrap().unwrap_or_else(|| panic!("{about}: {line}: lost"));
+        match words[..] {
+            ["issued", _, device] => {
+                issued += 1;
+                assert_eq!(record.issued.as_ref().unwrap().certificate, certificate(device, &serial), "{about}");
+                assert_eq!(records.by_device(device).unwrap().as_ref(), Some(&record), "{about}: {line}");
+                if issued % 5 == 0 {
+                    let actions = ["key", "another"].map(|key| Action::Reserve(holder(device, key)));
+                    let outcomes = commit(&mut ledger, actions.into()).unwrap();
+                    let [Outcome::Replay { .. }, Outcome::Refused(Refusal::DeviceHasCertificate { .. })] =
+                        &outcomes[..]
+                    else {
+                        panic!("{about}: {line}: {outcomes:?}")
+                    };
+                }
+            }
+            _ => assert_eq!(record.state, RecordState::Confirmed, "{about}: {line}"),
+        }
+    }
+    if issued > 0 {
+        let order = records.order("o").unwrap().unwrap();
+        assert!(order.issued >= issued, "{about}: {} issued, {issued} acknowledged", order.issued);
+        let found = records.issued_under("o").unwrap().collect::<Result<Vec<_>, _>>().unwrap();
+        assert_eq!(found.len() as u64, order.issued, "{about}");
+        for export in records.exports("o").unwrap() {
+            assert_eq!(records.exported(&export.id).unwrap().count() as u64, export.certificates, "{about}");
+        }
+    }
+    drop(records);
+    ledger.close().unwrap();
+    verify(Scan::open(data).unwrap(), &Trust::default(), &mut |_| {})
+        .unwrap_or_else(|error| panic!("{about}: {error}"));
+    set_aside
+}
