@@ -490,7 +490,7 @@ fn index_with_bit_rot_gives_right_answers_or_is_rebuilt() {
     drop((ledger, records));
     let (killed, closed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     copy(&index, killed.path());
-    let (mut ledger, records) = open(folder.path());
+    let (ledger, records) = open(folder.path());
     let expected = answers(&records, DEVICES);
     drop(records);
     ledger.close().unwrap();

@@ -95,7 +95,11 @@ fn workload() {
                 serial_number: *serial,
                 certificate: certificate(device, serial).into(),
             };
-            commit(&mut ledger, devices.iter().zip(&serials).map(record).collect()).unwrap();
+            let recorded = commit(&mut ledger, devices.iter().zip(&serials).map(record).collect()).unwrap();
+            // What could not be decided was not acknowledged: the power is gone.
+            if !recorded.iter().all(|outcome| matches!(outcome, Outcome::Recorded)) {
+                return;
+            }
             let lines: String =
                 devices.iter().zip(&serials).map(|(device, serial)| format!("issued {serial} {device}\n")).collect();
             out.write_all(lines.as_bytes()).unwrap();
@@ -103,7 +107,10 @@ fn workload() {
             let confirmed: Vec<_> = issued.drain(..issued.len().min(random.random_range(0..5))).collect();
             if !confirmed.is_empty() {
                 let actions = confirmed.iter().map(|serial| Action::Confirm { serial_number: *serial }).collect();
-                commit(&mut ledger, actions).unwrap();
+                let changed = commit(&mut ledger, actions).unwrap();
+                if !changed.iter().all(|outcome| matches!(outcome, Outcome::Changed { .. })) {
+                    return;
+                }
                 let lines: String = confirmed.iter().map(|serial| format!("confirmed {serial}\n")).collect();
                 out.write_all(lines.as_bytes()).unwrap();
             }

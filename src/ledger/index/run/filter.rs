@@ -4,6 +4,8 @@
 //! filter is written along with the run, a page at a time, whatever its size. A probe reads one line; from a filter
 //! that is not in memory it reads that line's page, and checks it. One false yes in some 150.
 
+use std::io;
+
 use super::{CHECKSUM, IndexError, Part, Run};
 
 /// Bytes of a page: as many lines as fit beside a checksum.
@@ -93,6 +95,9 @@ impl Filter {
     }
 }
 
+/// Takes a page that has all its keys, and its number.
+type Full<'a> = dyn FnMut(u64, &mut [u8]) -> io::Result<()> + 'a;
+
 /// Makes a filter from keys in their order.
 #[derive(Debug)]
 pub(super) struct Builder {
@@ -111,11 +116,7 @@ impl Builder {
     }
 
     /// Adds a key, not less than those before; `full` gets each page that has all its keys.
-    pub(super) fn insert<E>(
-        &mut self,
-        key: &[u8],
-        full: &mut dyn FnMut(u64, &mut [u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub(super) fn insert(&mut self, key: &[u8], full: &mut Full<'_>) -> io::Result<()> {
         let line = line(key, self.lines);
         self.turn_to((line / LINES) as u64, full)?;
         set(&mut self.page[line % LINES * LINE..][..LINE], key);
@@ -123,11 +124,11 @@ impl Builder {
     }
 
     /// Gives `full` the pages that are left.
-    pub(super) fn finish<E>(mut self, full: &mut dyn FnMut(u64, &mut [u8]) -> Result<(), E>) -> Result<(), E> {
+    pub(super) fn finish(mut self, full: &mut Full<'_>) -> io::Result<()> {
         self.turn_to(pages(self.lines), full)
     }
 
-    fn turn_to<E>(&mut self, page: u64, full: &mut dyn FnMut(u64, &mut [u8]) -> Result<(), E>) -> Result<(), E> {
+    fn turn_to(&mut self, page: u64, full: &mut Full<'_>) -> io::Result<()> {
         while self.number < page {
             full(self.number, &mut self.page)?;
             self.page.fill(0);
