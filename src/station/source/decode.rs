@@ -179,11 +179,11 @@ mod tests {
         let (der, pem) = csr();
         for (content, says) in [
             (&b""[..], "empty"),
-            (&pem.as_bytes()[..150], "ends before the END line"),
+            (&pem.as_bytes()[..150], "ends before -----END"),
             (&der[..50], "still being written"),
             (&utf16(&pem), "UTF-16"),
             (b"{\"device_id\": \"a\", \"csr\": \"-----BEGIN CERTIFICATE REQUEST-----\\n\"}", "name it .jsonl"),
-            (b"-----BEGIN X-----\nAAAA\n-----END X-----\n", "holds a X"),
+            (b"-----BEGIN X-----\nAAAA\n-----END X-----\n", "\"X\""),
         ] {
             let error = csr_of_file(content).unwrap_err();
             assert!(error.contains(says), "{says}: {error}");
