@@ -33,8 +33,8 @@ mod state;
 
 pub use self::{
     export::{Export, ExportId, NotAnExportId},
-    issued_records::IssuedRecords,
     index::IndexError,
+    issued_records::IssuedRecords,
     revocation::{NotAReason, RevocationReason},
 };
 
