@@ -381,7 +381,7 @@ async fn checkpoint_by_no_audit_key_refuses_the_start() {
         });
     };
     rotated("\"ca/issuer.pem\"");
-    must_refuse(&site, &["audit.previous_keys", "not a PUBLIC KEY"]);
+    must_refuse(&site, &["audit.previous_keys", "not one PUBLIC KEY"]);
     rotated("\"ca/audit.pem\"");
     let daemon = site.start();
     site.create_order("o2", 10);
