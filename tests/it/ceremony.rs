@@ -242,6 +242,7 @@ certificate = "ca/issuer.pem"
     token.write("authority.ext", &format!("{ca}{identifier}2.5.29.35=DER:30168014{}\n", "99".repeat(20)));
     let other = ca.replace(",pathlen:0", "").replace(",cRLSign", "");
     token.write("other.ext", &format!("{other}{identifier}"));
+    token.write("signature.ext", &format!("{ca}{identifier}authorityKeyIdentifier=none\n"));
     token.write("usage.ext", "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,digitalSignature\n");
     token.write("leaf.ext", "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,keyCertSign\n");
     fs::create_dir(token.path("incoming")).unwrap();
@@ -275,7 +276,8 @@ certificate = "ca/issuer.pem"
         ("root", "odd.ext", "900", "critical extension 1.2.3.4"),
         ("root", "authority.ext", "900", "authorityKeyIdentifier is not the subjectKeyIdentifier"),
         ("root", "usage.ext", "900", "does not have keyCertSign"),
-        ("other", "ca.ext", "900", "signature was not made by the key"),
+        ("other", "ca.ext", "900", "authorityKeyIdentifier is not the subjectKeyIdentifier"),
+        ("other", "signature.ext", "900", "signature was not made by the key"),
         ("root", "ca.ext", "4000", "after its root"),
     ] {
         sign(root, extensions, days, "-sha384");

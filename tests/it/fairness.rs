@@ -247,7 +247,7 @@ async fn request_that_is_no_protobuf_is_an_invalid_argument() {
     let reply = stream.receive().await.unwrap().unwrap();
     assert_eq!(reply.request_id, "é".repeat(32));
     Answer::of(reply).must_be(Code::InvalidArgument, "REQUEST_INVALID");
-    for (order, profile, reason) in [("x", "y", "ORDER_UNKNOWN"), ("o1", "x", "PROFILE_UNKNOWN")] {
+    for (order, profile, reason) in [("x", "y", "REQUEST_INVALID"), ("o1", "x", "PROFILE_UNKNOWN")] {
         let mut long = request("d1", &order.repeat(500_000), csr("d1"));
         if reason == "PROFILE_UNKNOWN" {
             (long.order, long.profile) = (order.to_owned(), profile.repeat(500_000));

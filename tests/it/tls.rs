@@ -71,10 +71,16 @@ impl SoftCa {
         let folder = site.path(&format!("soft/{name}"));
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("cert.pem"), certificate.pem()).unwrap();
-        fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+        write_private(&folder.join("key.pem"), &key.serialize_pem());
         fs::copy(site.path("ca/station-ca.pem"), folder.join("ca.pem")).unwrap();
         folder
     }
+}
+
+/// Writes a private key as its users must have it: for its owner alone.
+fn write_private(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 /// A site whose daemon takes clients of this CA as well.
