@@ -149,7 +149,9 @@ impl PublicKey {
 }
 
 /// The algorithm's OID, its parameters, and the octets of the key.
-fn read_spki(spki: &[u8]) -> Result<(&[u8], Option<Value<'_>>, &[u8]), DerError> {
+type Spki<'a> = (&'a [u8], Option<Value<'a>>, &'a [u8]);
+
+fn read_spki(spki: &[u8]) -> Result<Spki<'_>, DerError> {
     let mut reader = Reader::new(Value::only(spki)?.of(SEQUENCE)?);
     let mut algorithm = Reader::new(reader.expect(SEQUENCE)?);
     let bits = match reader.expect(BIT_STRING)?.split_first() {
@@ -192,7 +194,7 @@ impl Verifier {
     /// verdict counts.
     fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         let accepted = self.fixed.as_ref().is_some_and(|key| key.verifies(message, signature));
-        if accepted && self.accepted.fetch_add(1, Ordering::Relaxed) % CROSS_CHECK_EVERY != 0 {
+        if accepted && !self.accepted.fetch_add(1, Ordering::Relaxed).is_multiple_of(CROSS_CHECK_EVERY) {
             return true;
         }
         let valid = self.usual.verify_sig(message, signature).is_ok();

@@ -145,7 +145,7 @@ mod tests {
         let text = format!("Certificate Request:\n    Data:\n{pem}");
         for whole in [&der, pem.as_bytes(), &marked, text.as_bytes()] {
             // The last line may be without its end.
-            let needed = if whole == &der { whole.len() } else { whole.trim_ascii_end().len() - 4 };
+            let needed = if *whole == der { whole.len() } else { whole.trim_ascii_end().len() - 4 };
             for cut in (1..needed).step_by(7) {
                 assert!(is_unfinished(&whole[..cut]), "{cut} of {}: {:?}", whole.len(), &whole[..cut]);
             }
