@@ -11,9 +11,9 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -29,6 +29,7 @@ use birthmark::{
 };
 use jiff::Timestamp;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rustix::process::{Pid, Signal, kill_process};
 
 const FOLDER: &str = "BIRTHMARK_EXT4_FOLDER";
 const BOOT: &str = "BIRTHMARK_EXT4_BOOT";
@@ -234,13 +235,34 @@ fn work_until_the_cut(image: &Path, folder: &Path, random: &mut StdRng, seed: u6
     while Instant::now() < until && worker.try_wait().unwrap().is_none() {
         thread::sleep(Duration::from_millis(5));
     }
+    if worker.try_wait().unwrap().is_none() {
+        stop(&worker);
+    }
     mounted.cut_power();
-    // It ends by itself at the first write that fails, unless that is the index's.
     let _ = worker.kill();
     worker.wait().unwrap();
     let lines = reading.join().unwrap();
     drop(mounted);
     lines
+}
+
+/// Stops all threads of the process, as a power cut does. One whose sync is under way acknowledges nothing afterwards: ext4
+/// that is shut down while two syncs wait for one transaction may return 0 to one of them although nothing is durable.
+fn stop(worker: &Child) {
+    let pid = Pid::from_child(worker);
+    if kill_process(pid, Signal::STOP).is_err() {
+        return; // It has ended by itself.
+    }
+    let tasks = format!("/proc/{}/task", worker.id());
+    let still = |task: io::Result<fs::DirEntry>| {
+        let stat = task.and_then(|task| fs::read_to_string(task.path().join("stat"))).unwrap_or_default();
+        // After the name in brackets: T is stopped, D a system call that cannot be interrupted, Z and X have ended.
+        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        state.is_none_or(|state| "TDZX".contains(state))
+    };
+    while !fs::read_dir(&tasks).is_ok_and(|tasks| tasks.into_iter().all(still)) {
+        thread::yield_now();
+    }
 }
 
 /// All that was acknowledged is there, and the rules hold. Gives whether the index was rebuilt.
