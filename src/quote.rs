@@ -36,7 +36,7 @@ fn shown(text: &str, in_quotes: bool) -> (String, String) {
 }
 
 /// Characters that change how the text around them is shown: marks of direction, and those of no width.
-fn is_invisible(character: char) -> bool {
+pub(crate) fn is_invisible(character: char) -> bool {
     matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 

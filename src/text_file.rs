@@ -80,6 +80,15 @@ pub fn decode(octets: &[u8]) -> Result<Cow<'_, str>, EncodingError> {
         .map_err(|error| EncodingError::Utf8Invalid { at: error.valid_up_to() })
 }
 
+/// The lines of a text, whatever ends them: LF, CRLF, CR alone (old Macs, some terminals) or Unicode's own separators. A
+/// comment must not go on over what its writer saw as a line end.
+pub fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split('\n').flat_map(|line| {
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        line.split(['\r', '\u{85}', '\u{2028}', '\u{2029}'])
+    })
+}
+
 /// Reads a whole file as text. A pipe that somebody names is read too; nothing is read beyond `longest` bytes.
 ///
 /// # Errors
@@ -148,6 +157,14 @@ mod tests {
         assert_eq!(decode(b"\xff\xfe1"), Err(EncodingError::Utf16Invalid));
         assert_eq!(decode(b"\xff\xfe\x00\xd8"), Err(EncodingError::Utf16Invalid));
         assert_eq!(decode(b"12\xff"), Err(EncodingError::Utf8Invalid { at: 2 }));
+    }
+
+    #[test]
+    fn line_ends_of_every_system_end_a_line() {
+        for text in ["# a\nb\n", "# a\r\nb\r\n", "# a\rb\r", "# a\u{2028}b\u{2028}", "# a\u{85}b"] {
+            let found: Vec<_> = lines(text).filter(|line| !line.is_empty()).collect();
+            assert_eq!(found, ["# a", "b"], "{text:?}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ impl RefusedKeys {
     pub fn read(&mut self, path: &Path) -> Result<(), String> {
         let text = text_file::read(path, text_file::LONGEST);
         let text = text.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        for (index, line) in text.lines().enumerate() {
+        for (index, line) in text_file::lines(&text).enumerate() {
             let hash = line.split('#').next().unwrap_or_default().trim();
             if hash.is_empty() {
                 continue;
@@ -60,5 +60,24 @@ impl RefusedKeys {
             )));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods)]
+
+    use super::*;
+
+    #[test]
+    fn block_list_with_any_line_ends_blocks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list");
+        for end in ["\n", "\r\n", "\r", "\u{2028}"] {
+            std::fs::write(&path, format!("# leaked keys{end}{}{end}", "ab".repeat(32))).unwrap();
+            let mut keys = RefusedKeys::default();
+            keys.read(&path).unwrap();
+            assert_eq!(keys.blocked(), 1, "{end:?}");
+        }
     }
 }

@@ -11,7 +11,10 @@ use cryptoki::types::AuthPin;
 use zeroize::Zeroizing;
 
 use super::{Error, TokenUri};
-use crate::text_file::{self, EncodingError, TextError};
+use crate::{
+    quote::is_invisible,
+    text_file::{self, EncodingError, TextError},
+};
 
 /// The environment variable that holds the PIN where the URI has no pin-source.
 const PIN_VARIABLE: &str = "BIRTHMARK_PIN";
@@ -45,7 +48,7 @@ impl Pin {
     fn from_octets(octets: &[u8]) -> Result<Pin, PinFault> {
         let text = Zeroizing::new(text_file::decode(octets)?.into_owned());
         let pin = text.trim_end_matches(['\r', '\n']);
-        let wrong = |character: &char| character.is_control() || *character == '\u{feff}';
+        let wrong = |character: &char| character.is_control() || is_invisible(*character);
         match pin.chars().find(wrong) {
             None if pin.is_empty() => Err(PinFault::Empty),
             None => Ok(Pin(Zeroizing::new(pin.to_owned()))),

@@ -254,6 +254,11 @@ impl Index {
         }
     }
 
+    /// Up to where the journal is settled in it. What is settled later is in memory: no look-up reads beyond this.
+    pub(super) fn end(&self) -> Position {
+        self.applied().next
+    }
+
     fn applied(&self) -> MutexGuard<'_, Applied> {
         self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }

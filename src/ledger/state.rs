@@ -162,7 +162,7 @@ impl View<'_> {
     fn place_in_journal(&self, serial: &SerialNumber) -> Result<Option<Place>, LedgerError> {
         let Some(start) = self.index().before(&self.memory.runs, serial)? else { return Ok(None) };
         let mut reserved = None;
-        for frame in self.journal.frames(start, self.memory.end) {
+        for frame in self.journal.frames(start, self.memory.index.end()) {
             let ReadFrame { position, entry, .. } = frame?;
             match (entry.event, reserved) {
                 (Event::Reserved { serial_number, .. }, None) if serial_number == *serial => reserved = Some(position),
