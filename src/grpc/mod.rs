@@ -109,7 +109,8 @@ fn admit(mut connection: Connection, limits: &Limits) -> Option<Connection> {
         }
         None => {
             metrics::refusal("TOO_MANY_CONNECTIONS");
-            tracing::warn!(%peer, "refused a connection: the peer has too many");
+            // Counted; a line for each would let a peer fill the log.
+            tracing::debug!(%peer, "refused a connection: the peer has too many");
             tokio::spawn(turn_away(connection));
             None
         }
