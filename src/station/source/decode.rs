@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::LONGEST_TEXT;
-use crate::{csr, text_file};
-
-/// The longest CSR that the daemon takes, in bytes of DER.
-const LONGEST_CSR: usize = 16 << 10;
+use crate::{
+    csr::{self, MAX_LENGTH},
+    text_file,
+};
 
 /// Programs that copy files make them as long as they will be first; no CSR ends in this many NULs.
 const NOT_COPIED_YET: [u8; 16] = [0; 16];
@@ -117,7 +117,7 @@ fn der_length(content: &[u8]) -> Option<usize> {
 
 fn within_limit(csr: Vec<u8>) -> Result<Vec<u8>, String> {
     match csr.len() {
-        length if length > LONGEST_CSR => Err(format!("the CSR has {length} bytes; at most {LONGEST_CSR} are allowed")),
+        length if length > MAX_LENGTH => Err(format!("the CSR has {length} bytes; at most {MAX_LENGTH} are allowed")),
         _ => Ok(csr),
     }
 }
