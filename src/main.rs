@@ -21,7 +21,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a complete demonstration on this machine: SoftHSM token, ceremony, daemon, stations, export
-    Demo(cli::demo::Args),
+    Demo(cli::companion::Args),
     /// Make CA keys in the HSM and their certificates, as specified in a reviewed file
     Ceremony(cli::ceremony::Args),
     /// Try out an HSM before the daemon uses it
@@ -41,7 +41,7 @@ enum Command {
     /// Verify, dump and index the journal, the truth about every serial number
     Journal(cli::journal::Args),
     /// Measure how many certificates a second this machine makes, and where the time goes
-    Bench(cli::bench::Args),
+    Bench(cli::companion::Args),
 }
 
 fn main() -> ExitCode {
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let result = match command {
-        Command::Demo(args) => cli::demo::run(args),
+        Command::Demo(args) => cli::companion::run("demo", args),
         Command::Ceremony(args) => cli::ceremony::run(args),
         Command::Hsm(args) => cli::hsm::run(args),
         Command::Serve(args) => cli::serve::run(args),
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
         Command::Profile(args) => cli::profile::run(args),
         Command::Export(args) => cli::export::run(args),
         Command::Journal(args) => cli::journal::run(args),
-        Command::Bench(args) => cli::bench::run(args),
+        Command::Bench(args) => cli::companion::run("bench", args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("birthmark: {}", cli::sentence(&error));

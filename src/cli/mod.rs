@@ -7,9 +7,8 @@
 
 use std::io::{ErrorKind, Write};
 
-pub(crate) mod bench;
 pub(crate) mod ceremony;
-pub(crate) mod demo;
+pub(crate) mod companion;
 pub(crate) mod enroll;
 pub(crate) mod environment;
 pub(crate) mod export;
@@ -19,7 +18,6 @@ pub(crate) mod order;
 pub(crate) mod profile;
 pub(crate) mod record;
 pub(crate) mod serve;
-pub(crate) mod site;
 pub(crate) mod station;
 
 mod table;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::token::{Hsm, LABEL, Token, module, refused, succeeded, text};
+use crate::support::token::{Hsm, LABEL, Token, module, refused, succeeded, text};
 
 const ROOT: &str = r#"
 [[step]]
@@ -417,7 +417,7 @@ fn offline_root_files_lead_to_a_configuration_that_starts() {
         assert!(configuration.contains(file) && token.path(file).exists(), "{file}");
     }
     let own = "SOFTHSM2_CONF = \"{config_dir}/hsm/softhsm2.conf\"";
-    token.write("birthmark.toml", &configuration.replace(own, &crate::token::environment()));
+    token.write("birthmark.toml", &configuration.replace(own, &crate::support::token::environment()));
     let listed: Vec<_> = configuration.split("object=").skip(1).filter_map(|rest| rest.split('?').next()).collect();
     assert!(listed.len() >= 3, "{listed:?}");
     for key in listed.into_iter().filter(|key| !key.contains(' ')) {

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use tonic::Code;
 
-use crate::{
+use crate::support::{
     faults::{Faults, fault_module},
     site::{Site, csr, request, wait_until},
     token::{LABEL, module, refused, succeeded, text},
@@ -210,7 +210,7 @@ async fn while_the_hsm_is_away_there_are_no_checkpoints_and_then_they_come_again
 
 #[test]
 fn what_is_no_journal_is_said_to_be_none() {
-    let token = crate::token::Token::new();
+    let token = crate::support::token::Token::new();
     fs::create_dir(token.path("empty")).unwrap();
     for command in [["journal", "verify", "empty"], ["journal", "dump", "empty"], ["journal", "reindex", "empty"]] {
         refused(&token.birthmark(&command), &["empty", "holds no"]);

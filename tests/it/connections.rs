@@ -17,9 +17,11 @@ use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::{
-    site::{Answer, Daemon, IssueStream, PATIENCE, Site, csr, request, wait_until},
+    support::{
+        site::{Answer, Daemon, IssueStream, PATIENCE, Site, csr, request, wait_until},
+        token::succeeded,
+    },
     tls::{SoftCa, site_that_trusts},
-    token::succeeded,
 };
 
 /// The daemon's command, with so many descriptors.

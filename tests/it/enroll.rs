@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use crate::token::{Hsm, Token, environment, refused, succeeded};
+use crate::support::token::{Hsm, Token, environment, refused, succeeded};
 
 /// A token with a station CA, and a configuration that names it.
 fn site() -> Token {

@@ -21,7 +21,7 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-use crate::{
+use crate::support::{
     faults::Faults,
     site::{Answer, Daemon, IssueStream, PATIENCE, Site, csr, request, wait_until},
 };

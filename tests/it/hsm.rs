@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{
+use crate::support::{
     faults::{Faults, Load},
     site::{Site, csr, request, wait_until},
     token::{Hsm, Token, succeeded, text},
@@ -221,7 +221,7 @@ async fn a_call_that_hangs_does_not_hinder_the_end() {
         stream.send(request(&format!("d{number}"), "o", csr("d"))).await;
     }
     for _ in 0..4 {
-        answers.push(crate::site::Answer::of(stream.receive().await.unwrap().unwrap()));
+        answers.push(crate::support::site::Answer::of(stream.receive().await.unwrap().unwrap()));
     }
     for answer in answers {
         answer.must_be(tonic::Code::Unavailable, "HSM_UNAVAILABLE");
@@ -290,7 +290,7 @@ pub(crate) fn site_with_two_tokens() -> (Site, Faults) {
     }
     let faults = Faults::between(&site, "sessions = 2\ncall_limit_seconds = 2\nwait_seconds = 10");
     let text = std::fs::read_to_string(site.path("birthmark.toml")).unwrap();
-    let fault_module = crate::faults::fault_module();
+    let fault_module = crate::support::faults::fault_module();
     let uri = |token: &str| {
         format!("\"pkcs11:token={token};object=shared?module-path={}&pin-source=file:pin\"", fault_module.display())
     };
@@ -401,12 +401,12 @@ async fn figures_of_the_daemon() {
                         stream.send(request).await;
                         open += 1;
                         while open >= 200 {
-                            crate::site::Answer::of(stream.receive().await.unwrap().unwrap()).issued();
+                            crate::support::site::Answer::of(stream.receive().await.unwrap().unwrap()).issued();
                             open -= 1;
                         }
                     }
                     for _ in 0..open {
-                        crate::site::Answer::of(stream.receive().await.unwrap().unwrap()).issued();
+                        crate::support::site::Answer::of(stream.receive().await.unwrap().unwrap()).issued();
                     }
                 })
             })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use birthmark::proto::{IssueRequest, IssuedCertificate};
 use tonic::Code;
 
-use crate::{
+use crate::support::{
     faults::{Faults, Load},
     site::{Answer, IssueStream, Site, csr, request, wait_until},
 };
@@ -51,7 +51,7 @@ async fn try_codes(site: Site, faults: Faults, codes: Vec<&'static str>) {
         // And the module forgets everything at the same time.
         faults.set("dead");
         faults.set("");
-        insist(&mut stream, &crate::site::request(&format!("dead-{code}"), "idle", csr(code))).await;
+        insist(&mut stream, &crate::support::site::request(&format!("dead-{code}"), "idle", csr(code))).await;
         wait_until(code, working);
     }
     let load = Load::start(&site, &daemon, "o").await;
@@ -71,7 +71,7 @@ async fn try_codes(site: Site, faults: Faults, codes: Vec<&'static str>) {
     daemon.end();
 }
 
-fn daemon_sessions(daemon: &crate::site::Daemon) -> f64 {
+fn daemon_sessions(daemon: &crate::support::site::Daemon) -> f64 {
     daemon.metric("birthmark_hsm_sessions", &["issuer=\"main\""])
 }
 

@@ -10,12 +10,14 @@ use rustix::process::Signal;
 use tonic::Code;
 
 use crate::{
-    faults::{Faults, Load},
     hsm::site_with_two_tokens,
     hsm_codes::insist,
-    site::{Answer, Daemon, Site, csr, request, wait_until},
     startup::must_refuse,
-    token::{Hsm, succeeded, text},
+    support::{
+        faults::{Faults, Load},
+        site::{Answer, Daemon, Site, csr, request, wait_until},
+        token::{Hsm, succeeded, text},
+    },
 };
 
 const SETTINGS: &str = "sessions = 3\ncall_limit_seconds = 2\nwait_seconds = 3";

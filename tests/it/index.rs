@@ -3,13 +3,15 @@
 use std::{fs, path::Path};
 
 use birthmark::ledger::{
-    Action, Actor, Export, Holder, IndexError, Ledger, LedgerError, Operation, OrderTerms, Outcome, Record,
-    RecordState, Records, Refusal, RevocationReason,
+    Action, Actor, Export, Holder, IndexError, Ledger, LedgerError, Outcome, Record, RecordState, Records, Refusal,
+    RevocationReason,
     embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
     journal::{Scan, Trust, verify},
 };
 use jiff::Timestamp;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use crate::support::ledger::{holder, operation, terms};
 
 /// Small enough that runs are written and merged many times.
 fn settings() -> Settings {
@@ -20,11 +22,7 @@ fn open(folder: &Path) -> (EmbeddedLedger, EmbeddedRecords) {
     EmbeddedLedger::open(folder, Timestamp::now(), &settings()).unwrap()
 }
 
-fn operation(action: Action) -> Operation {
-    Operation { actor: Actor("station:line1/t1".into()), action }
-}
-
-fn holder(number: u32) -> Holder {
+fn device(number: u32) -> Holder {
     let key_hash = {
         let mut hash = [0x5a; 32];
         // Spread over the whole range of names, as hashes are.
@@ -32,8 +30,7 @@ fn holder(number: u32) -> Holder {
         hash[4..8].copy_from_slice(&number.to_be_bytes());
         hash
     };
-    let text = |text: &str| text.to_owned();
-    Holder { device: format!("d{number}"), key_hash, order: text("o"), profile: text("p"), issuer: text("i") }
+    holder(&format!("d{number}"), key_hash)
 }
 
 fn one(ledger: &mut EmbeddedLedger, action: Action) -> Outcome {
@@ -41,25 +38,16 @@ fn one(ledger: &mut EmbeddedLedger, action: Action) -> Outcome {
 }
 
 fn create_order(ledger: &mut EmbeddedLedger) {
-    let terms = OrderTerms {
-        id: "o".into(),
-        profile: "p".into(),
-        quantity: 1_000_000,
-        not_before: None,
-        not_after: None,
-        stations: vec![],
-        attributes: Default::default(),
-    };
-    assert!(matches!(one(ledger, Action::CreateOrder(terms)), Outcome::Order(_)));
+    assert!(matches!(one(ledger, Action::CreateOrder(terms("o"))), Outcome::Order(_)));
 }
 
 /// Issues to these devices; every tenth reservation is given up and made again.
 fn issue(ledger: &mut EmbeddedLedger, numbers: std::ops::Range<u32>) {
     for number in numbers {
-        let Outcome::Reserved(mut serial_number) = one(ledger, Action::Reserve(holder(number))) else { panic!() };
+        let Outcome::Reserved(mut serial_number) = one(ledger, Action::Reserve(device(number))) else { panic!() };
         if number.is_multiple_of(10) {
             one(ledger, Action::Abandon { serial_number, reason: "a test".into() });
-            let Outcome::Reserved(second) = one(ledger, Action::Reserve(holder(number))) else { panic!() };
+            let Outcome::Reserved(second) = one(ledger, Action::Reserve(device(number))) else { panic!() };
             serial_number = second;
         }
         let certificate = format!("certificate of {number}").into_bytes().into();
@@ -136,10 +124,10 @@ fn answers(records: &EmbeddedRecords, devices: u32) -> Answers {
 /// The rules hold as well: retries are answered, keys and devices are bound.
 fn rules_hold(ledger: &mut EmbeddedLedger, devices: u32) {
     for number in (0..devices).step_by(7) {
-        let thief = Holder { device: "thief".into(), ..holder(number) };
+        let thief = Holder { device: "thief".into(), ..device(number) };
         assert!(matches!(one(ledger, Action::Reserve(thief)), Outcome::Refused(Refusal::KeyReused { .. })));
-        let second_key = Holder { key_hash: [1; 32], ..holder(number) };
-        let (again, second) = (one(ledger, Action::Reserve(holder(number))), one(ledger, Action::Reserve(second_key)));
+        let second_key = Holder { key_hash: [1; 32], ..device(number) };
+        let (again, second) = (one(ledger, Action::Reserve(device(number))), one(ledger, Action::Reserve(second_key)));
         match again {
             Outcome::Replay { certificate, .. } => {
                 assert_eq!(certificate, format!("certificate of {number}").as_bytes());
@@ -319,7 +307,7 @@ fn a_crash_costs_reservations_only_and_their_serial_numbers_are_never_used_again
         let first = round * 20;
         issue(&mut ledger, first..first + 10);
         let hanging: Vec<_> = (first + 10..first + 20)
-            .map(|number| match one(&mut ledger, Action::Reserve(holder(number))) {
+            .map(|number| match one(&mut ledger, Action::Reserve(device(number))) {
                 Outcome::Reserved(serial_number) => serial_number,
                 other => panic!("{other:?}"),
             })
@@ -349,7 +337,7 @@ fn a_nearly_full_disk_stops_reservations_and_records_what_is_reserved() {
     drop((ledger, records));
     let greedy = Settings { min_free: u64::MAX, ..settings() };
     let (mut ledger, records) = EmbeddedLedger::open(folder.path(), Timestamp::now(), &greedy).unwrap();
-    assert!(matches!(one(&mut ledger, Action::Reserve(holder(1))), Outcome::Refused(Refusal::StorageLow { .. })));
+    assert!(matches!(one(&mut ledger, Action::Reserve(device(1))), Outcome::Refused(Refusal::StorageLow { .. })));
     assert!(records.healthy().unwrap_err().contains("make room"));
     drop((ledger, records));
     let (mut ledger, records) = open(folder.path());
@@ -364,7 +352,7 @@ fn a_clock_that_went_back_stops_reservations() {
     create_order(&mut ledger);
     let now = Timestamp::now();
     let reserve = |ledger: &mut EmbeddedLedger, at, number| {
-        ledger.commit(at, &[operation(Action::Reserve(holder(number)))]).unwrap().remove(0)
+        ledger.commit(at, &[operation(Action::Reserve(device(number)))]).unwrap().remove(0)
     };
     let back = now - jiff::SignedDuration::from_secs(60);
     let refused = reserve(&mut ledger, back, 1);
@@ -406,8 +394,8 @@ fn one_patiently(ledger: &mut EmbeddedLedger, action: &Action) -> Outcome {
 /// All that is known about these devices, asked until it is answered, and what each may have.
 fn answers_patiently(ledger: &mut EmbeddedLedger, records: &EmbeddedRecords, devices: u32) -> Answers {
     for number in 0..devices {
-        let again = one_patiently(ledger, &Action::Reserve(holder(number)));
-        let second_key = Holder { key_hash: [number as u8 | 1; 32], ..holder(number) };
+        let again = one_patiently(ledger, &Action::Reserve(device(number)));
+        let second_key = Holder { key_hash: [number as u8 | 1; 32], ..device(number) };
         let second = one_patiently(ledger, &Action::Reserve(second_key));
         let right = match &again {
             Outcome::Replay { certificate, .. } => {

@@ -6,7 +6,7 @@ use tonic::Code;
 
 use crate::{
     csr::{Good, fixture, good},
-    site::{Answer, IssueStream, Site, csr, judge, request},
+    support::site::{Answer, IssueStream, Site, csr, judge, request},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,8 +71,8 @@ async fn every_refusal_has_its_code_and_reason_and_the_stream_lives_on() {
     for (id, quantity) in [("o1", 50), ("small", 1), ("closed", 5)] {
         site.create_order(id, quantity);
     }
-    crate::token::succeeded(&site.operator(&["order", "close", "closed"]));
-    let created = |arguments: &[&str]| crate::token::succeeded(&site.operator(arguments));
+    crate::support::token::succeeded(&site.operator(&["order", "close", "closed"]));
+    let created = |arguments: &[&str]| crate::support::token::succeeded(&site.operator(arguments));
     created(&["order", "create", "strict", "--profile", "strict", "--quantity", "9"]);
     created(&["order", "create", "later", "--profile", "device", "--quantity", "9", "--from", "2999-01-01T00:00:00Z"]);
     created(&["order", "create", "line7", "--profile", "device", "--quantity", "9", "--station", "line7/*"]);
@@ -106,14 +106,14 @@ async fn every_refusal_has_its_code_and_reason_and_the_stream_lives_on() {
         (profile("none", "d1", csr("d1")), Code::NotFound, "PROFILE_UNKNOWN"),
         (request("d1", "strict", csr("d1")), Code::PermissionDenied, "PROFILE_REFUSED"),
         (profile("strict", "d1", csr("d1")), Code::InvalidArgument, "KEY_UNSUPPORTED"),
-        (profile("strict", "d1", crate::site::csr_of(&p384, "d2")), Code::PermissionDenied, "SUBJECT_REFUSED"),
+        (profile("strict", "d1", crate::support::site::csr_of(&p384, "d2")), Code::PermissionDenied, "SUBJECT_REFUSED"),
     ];
     for (request, code, reason) in cases {
         stream.ask(request).await.must_be(code, reason);
         assert!(daemon.metric("birthmark_refusals_total", &[&format!("reason=\"{reason}\"")]) >= 1.0, "{reason}");
     }
     // The stream is as good as new.
-    stream.ask(profile("strict", "d1", crate::site::csr_of(&p384, "d1"))).await.issued();
+    stream.ask(profile("strict", "d1", crate::support::site::csr_of(&p384, "d1"))).await.issued();
     let other = site.stream(&daemon, "line1/t1").await;
     let mut other = other;
     other.ask(profile("strict", "d3", csr("d3"))).await.must_be(Code::PermissionDenied, "STATION_REFUSED");

@@ -1,38 +1,40 @@
 //! What a user sees: the `birthmark` program with a real SoftHSM token, real files and `openssl` as the second opinion.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)] // A test ends by panicking.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test ends by panicking"
+)]
 
-mod bench;
 mod ceremony;
 mod checkpoints;
-mod clients;
+mod commands;
 mod connections;
-mod crash;
 mod csr;
-mod demo;
+mod disk_faults;
 mod enroll;
 mod fairness;
-mod faults;
+mod foreign_clients;
 mod golden;
 mod hsm;
 mod hsm_codes;
 mod hsm_recovery;
 mod index;
 mod issuing;
-mod kill;
-mod life;
+mod layering;
+mod lifecycle;
+mod monitoring;
 mod old_journal;
-mod operators;
-mod ops;
 mod policy;
 mod power_cut;
 mod power_cut_ext4;
+mod random_kills;
 mod readiness;
-mod site;
+mod restarts;
 mod slow_readers;
 mod startup;
 mod station;
 mod storage;
+mod support;
 mod tls;
-mod token;
-mod trouble;
-mod walls;

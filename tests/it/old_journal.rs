@@ -17,7 +17,7 @@ use birthmark::{
 };
 use jiff::{SignedDuration, Timestamp};
 
-use crate::token::{succeeded, text};
+use crate::support::token::{succeeded, text};
 
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/journal-0.1")

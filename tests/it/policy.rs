@@ -13,8 +13,10 @@ use tonic::Code;
 
 use crate::{
     csr::fixture,
-    site::{Answer, Site, csr, judge_under, request},
-    token::{refused, succeeded, text},
+    support::{
+        site::{Answer, Site, csr, judge_under, request},
+        token::{refused, succeeded, text},
+    },
 };
 
 const JUDGES: [&str; 4] = ["openssl", "gnutls", "go", "python"];
@@ -133,7 +135,7 @@ async fn a_profile_moves_over_to_its_next_issuer_without_a_restart() {
     let first = stream.ask(early.clone()).await.issued();
     assert!(Timestamp::now() < from, "the machine is too slow for this test");
     assert_eq!(first.issuer, "main");
-    crate::site::wait_until("the next issuer takes over", || Timestamp::now() >= from);
+    crate::support::site::wait_until("the next issuer takes over", || Timestamp::now() >= from);
     let late = stream.ask(for_profile("renewed", "late", "", csr("late"))).await.issued();
     assert_eq!(late.issuer, "next");
     judge_under(&site.path(""), "openssl", "ca/next.pem", &[write_pem(&site, "late", &late.certificate)]);

@@ -26,7 +26,7 @@ use std::{
 
 use birthmark::{
     ledger::{
-        Action, Actor, Holder, Ledger, Operation, OrderTerms, Outcome, Record, RecordState, Records,
+        Action, Holder, Ledger, Operation, Outcome, Record, RecordState, Records,
         embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
         journal::{Scan, Trust, verify},
     },
@@ -37,6 +37,7 @@ use jiff::Timestamp;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use self::{disk::Disk, trace::Event};
+use crate::support::ledger::{self, operation, terms};
 
 /// Small, so that files are begun and the index is written often.
 const SETTINGS: Settings = Settings { segment_size: 3000, sink_at: 10, min_free: 0, boot_id: None };
@@ -49,8 +50,7 @@ fn open(folder: &Path) -> Result<(EmbeddedLedger, EmbeddedRecords), birthmark::l
 }
 
 fn holder(device: &str) -> Holder {
-    let key_hash = sha256(device.as_bytes());
-    Holder { device: device.into(), key_hash, order: "o".into(), profile: "p".into(), issuer: "i".into() }
+    ledger::holder(device, sha256(device.as_bytes()))
 }
 
 /// What the certificate of a device under a serial number is: long enough for several sectors, and known to who checks.
@@ -58,10 +58,6 @@ fn certificate(device: &str, serial_number: &SerialNumber) -> Vec<u8> {
     let seed = sha256(format!("{device} {serial_number}").as_bytes());
     let length = 200 + usize::from(seed[0]) * 4;
     seed.iter().copied().cycle().take(length).collect()
-}
-
-fn operation(action: Action) -> Operation {
-    Operation { actor: Actor("station:line1/t1".into()), action }
 }
 
 /// What the ledger acknowledged, one line a write, and so between the right system calls of the record.
@@ -223,16 +219,7 @@ fn workload() {
 
     let (mut ledger, records) = open(&work.data()).unwrap();
     if part == 1 {
-        let terms = OrderTerms {
-            id: "o".into(),
-            profile: "p".into(),
-            quantity: 1_000_000,
-            not_before: None,
-            not_after: None,
-            stations: vec![],
-            attributes: Default::default(),
-        };
-        ledger.commit(Timestamp::now(), &[operation(Action::CreateOrder(terms))]).unwrap();
+        ledger.commit(Timestamp::now(), &[operation(Action::CreateOrder(terms("o")))]).unwrap();
         work.acknowledge(&[Acknowledged::Order]);
     }
     work.batches(&mut ledger, 18);

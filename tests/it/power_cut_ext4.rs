@@ -20,7 +20,7 @@ use std::{
 
 use birthmark::{
     ledger::{
-        Action, Actor, Holder, Ledger, LedgerError, Operation, OrderTerms, Outcome, RecordState, Records, Refusal,
+        Action, Holder, Ledger, LedgerError, Outcome, RecordState, Records, Refusal,
         embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
         journal::{Scan, Trust, verify},
     },
@@ -30,6 +30,8 @@ use birthmark::{
 use jiff::Timestamp;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::ledger::{self, operation, terms};
 
 const FOLDER: &str = "BIRTHMARK_EXT4_FOLDER";
 const BOOT: &str = "BIRTHMARK_EXT4_BOOT";
@@ -44,8 +46,7 @@ fn open(folder: &Path, boot: &str) -> Result<(EmbeddedLedger, EmbeddedRecords), 
 }
 
 fn holder(device: &str, key: &str) -> Holder {
-    let key_hash = sha256(format!("{key} {device}").as_bytes());
-    Holder { device: device.into(), key_hash, order: "o".into(), profile: "p".into(), issuer: "i".into() }
+    ledger::holder(device, sha256(format!("{key} {device}").as_bytes()))
 }
 
 fn certificate(device: &str, serial_number: &SerialNumber) -> Vec<u8> {
@@ -54,7 +55,6 @@ fn certificate(device: &str, serial_number: &SerialNumber) -> Vec<u8> {
 }
 
 fn commit(ledger: &mut EmbeddedLedger, actions: Vec<Action>) -> Result<Vec<Outcome>, LedgerError> {
-    let operation = |action| Operation { actor: Actor("station:line1/t1".into()), action };
     ledger.commit(Timestamp::now(), &actions.into_iter().map(operation).collect::<Vec<_>>())
 }
 
@@ -69,16 +69,7 @@ fn workload() {
     for session in 0u32.. {
         let (mut ledger, records) = open(&folder, &boot).unwrap();
         if records.order("o").unwrap().is_none() {
-            let terms = OrderTerms {
-                id: "o".into(),
-                profile: "p".into(),
-                quantity: 1_000_000,
-                not_before: None,
-                not_after: None,
-                stations: vec![],
-                attributes: Default::default(),
-            };
-            commit(&mut ledger, vec![Action::CreateOrder(terms)]).unwrap();
+            commit(&mut ledger, vec![Action::CreateOrder(terms("o"))]).unwrap();
         }
         let mut issued: Vec<SerialNumber> = Vec::new();
         for batch in 0..random.random_range(20..200u32) {

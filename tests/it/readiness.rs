@@ -11,9 +11,11 @@ use rustix::process::Signal;
 use tonic::Code;
 
 use crate::{
-    site::{Site, csr, request, wait_until},
+    support::{
+        site::{Site, csr, request, wait_until},
+        token::succeeded,
+    },
     tls::SoftCa,
-    token::succeeded,
 };
 
 /// This long after now, as a certificate's time.
@@ -110,7 +112,7 @@ async fn issuer_that_expires_is_not_ready() {
     params.not_before = date_time_ymd(2020, 1, 1);
     params.not_after = date_time_ymd(1970, 1, 1) + soon(40);
     // For the key in the token.
-    let issuing = crate::site::key_of(&crate::site::certificate(&site.path("ca/issuer.pem")));
+    let issuing = crate::support::site::key_of(&crate::support::site::certificate(&site.path("ca/issuer.pem")));
     let key = rcgen::SubjectPublicKeyInfo::from_der(&issuing).unwrap();
     site.token.write("ca/short.pem", &root.certify(&params, &key));
     site.token.write("ca/short-root.pem", &root.pem());

@@ -10,7 +10,7 @@ use tonic::{Code, Status, Streaming, transport::Channel};
 
 use crate::{
     fairness::{narrow, status_of},
-    site::{Answer, Daemon, IssueStream, PATIENCE, Site, csr, request, wait_until},
+    support::site::{Answer, Daemon, IssueStream, PATIENCE, Site, csr, request, wait_until},
 };
 
 /// How many certificates there are to read: more than buffers hold.

@@ -2,7 +2,7 @@
 
 use std::{fs, net::TcpListener, os::unix::net::UnixListener, process::Command};
 
-use crate::{
+use crate::support::{
     site::Site,
     token::{LABEL, Token, module, refused, succeeded},
 };
@@ -220,7 +220,7 @@ fn errors_of_the_configuration_name_file_line_and_key() {
         // The last line of what was changed, or the one of the section.
         let lines = text[..place].matches('\n').count() + 1..=text[..place + to.len()].matches('\n').count() + 1;
         let run = site.token.birthmark(&["serve", "--config", "birthmark.toml"]);
-        let said = crate::token::text(&run.stderr);
+        let said = crate::support::token::text(&run.stderr);
         refused(&run, &[*says, &["birthmark.toml"]].concat());
         let named = lines.clone().any(|line| said.contains(&format!("birthmark.toml:{line}: ")));
         assert!(

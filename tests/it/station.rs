@@ -14,12 +14,14 @@ use serde_json::json;
 
 use crate::{
     csr::fixture,
-    site::{Process, Site, certificate, csr, csr_of, json_line, key_of, wait_until},
-    token::{refused, succeeded, text},
+    support::{
+        site::{Process, Site, certificate, csr, csr_of, json_line, key_of, wait_until},
+        token::{refused, succeeded, text},
+    },
 };
 
 /// A site with a daemon and the order `o1`.
-fn site(quantity: u64) -> (Site, crate::site::Daemon) {
+fn site(quantity: u64) -> (Site, crate::support::site::Daemon) {
     let site = Site::new();
     let daemon = site.start();
     site.create_order("o1", quantity);
@@ -136,7 +138,8 @@ fn a_producer_has_each_answer_before_it_writes_the_next_line() {
     let (site, daemon) = site(10);
     let mut command = site.sign("line1/t1", "o1", "-", "certs");
     let mut station =
-        Process::spawn(command.arg("--json").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
+        Process::spawn(command.arg("--json").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()))
+            .unwrap();
     let mut input = station.child().stdin.take().unwrap();
     let mut output = BufReader::new(station.child().stdout.take().unwrap()).lines();
     let mut answer = || -> serde_json::Value { serde_json::from_str(&output.next().unwrap().unwrap()).unwrap() };
@@ -157,7 +160,7 @@ fn a_producer_has_each_answer_before_it_writes_the_next_line() {
     assert_eq!(answer()["status"], "issued");
     drop(input);
     assert_eq!(answer()["summary"]["issued"], 6);
-    assert_eq!(station.wait().code(), Some(3));
+    assert_eq!(station.wait().unwrap().code(), Some(3));
     daemon.end();
 }
 
@@ -168,7 +171,7 @@ fn a_watched_folder_is_served_until_it_is_told_to_stop() {
     fs::write(site.path("hot/early.csr"), csr("early")).unwrap();
     let log = fs::File::create(site.path("station.log")).unwrap();
     let mut command = site.sign("line1/t1", "o1", "hot", "certs");
-    let mut station = Process::spawn(command.args(["--watch", "--poll", "50ms", "--chain"]).stderr(log));
+    let mut station = Process::spawn(command.args(["--watch", "--poll", "50ms", "--chain"]).stderr(log)).unwrap();
     let done = |device: &str| {
         wait_until("the CSR is done", || site.path(&format!("hot/done/{device}.csr")).exists());
         assert!(!site.path(&format!("hot/{device}.csr")).exists());
@@ -201,8 +204,8 @@ fn a_watched_folder_is_served_until_it_is_told_to_stop() {
     done("weak");
     wait_until("the refusal is cleared", || !site.path("hot/failed/weak.error.json").exists());
 
-    station.signal(Signal::TERM);
-    assert_eq!(station.wait().code(), Some(143));
+    station.signal(Signal::TERM).unwrap();
+    assert_eq!(station.wait().unwrap().code(), Some(143));
     assert_eq!(names(&site.path("hot/done")), ["early.csr", "late.csr", "patient.csr", "weak.csr"]);
     assert_eq!(site.order("o1")["issued"], 4);
     daemon.end();
@@ -270,11 +273,11 @@ fn two_signals_at_once_are_one_request_to_stop() {
     fs::write(site.path("hot/d1.csr"), csr("d1")).unwrap();
     let log = fs::File::create(site.path("station.log")).unwrap();
     let mut command = site.sign("line1/t1", "o1", "hot", "certs");
-    let mut station = Process::spawn(command.args(["--watch", "--poll", "50ms"]).stderr(log));
+    let mut station = Process::spawn(command.args(["--watch", "--poll", "50ms"]).stderr(log)).unwrap();
     wait_until("the CSR is done", || site.path("hot/done/d1.csr").exists());
-    station.signal(Signal::INT);
-    station.signal(Signal::INT);
-    assert_eq!(station.wait().code(), Some(130));
+    station.signal(Signal::INT).unwrap();
+    station.signal(Signal::INT).unwrap();
+    assert_eq!(station.wait().unwrap().code(), Some(130));
     let said = fs::read_to_string(site.path("station.log")).unwrap();
     assert!(said.contains("1 issued"), "{said}");
     daemon.end();
@@ -325,11 +328,11 @@ fn a_station_waits_for_its_daemon_or_gives_up_as_it_was_told() {
     assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
 
     let log = fs::File::create(site.path("station.log")).unwrap();
-    let mut station = Process::spawn(site.sign("line1/t1", "o1", "d1.csr", "certs").stderr(log));
+    let mut station = Process::spawn(site.sign("line1/t1", "o1", "d1.csr", "certs").stderr(log)).unwrap();
     let said = || fs::read_to_string(site.path("station.log")).unwrap();
     wait_until("the station says that it waits", || said().contains("waiting"));
     let daemon = site.start();
-    assert!(station.wait().success(), "{}", said());
+    assert!(station.wait().unwrap().success(), "{}", said());
     assert!(said().contains("cannot connect to the daemon at https://localhost:"), "{}", said());
     assert!(said().contains("the daemon is back after"), "{}", said());
     daemon.end();

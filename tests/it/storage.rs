@@ -12,7 +12,7 @@ use std::{
 
 use birthmark::{
     ledger::{
-        Action, Actor, Holder, Ledger, Operation, OrderTerms, Outcome, Records, Refusal,
+        Action, Actor, Holder, Ledger, OrderTerms, Outcome, Records, Refusal,
         embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
         scrub::Scrub,
     },
@@ -23,9 +23,12 @@ use jiff::Timestamp;
 use tonic::Code;
 
 use crate::{
-    site::{Answer, Site, csr, request, wait_until},
     startup::must_refuse,
-    token::{refused, succeeded, text},
+    support::{
+        ledger::{self, operation, terms},
+        site::{Answer, Site, csr, request, wait_until},
+        token::{refused, succeeded, text},
+    },
 };
 
 /// Small, so that there are several files soon.
@@ -35,31 +38,8 @@ fn open(folder: &Path) -> (EmbeddedLedger, EmbeddedRecords) {
     EmbeddedLedger::open(folder, Timestamp::now(), &SETTINGS).unwrap()
 }
 
-fn operation(action: Action) -> Operation {
-    Operation { actor: Actor("station:line1/t1".into()), action }
-}
-
-fn terms(id: &str) -> OrderTerms {
-    OrderTerms {
-        id: id.into(),
-        profile: "p".into(),
-        quantity: 1_000,
-        not_before: None,
-        not_after: None,
-        stations: vec![],
-        attributes: Default::default(),
-    }
-}
-
 fn holder(number: u8) -> Holder {
-    let text = |text: &str| text.to_owned();
-    Holder {
-        device: format!("d{number}"),
-        key_hash: [number; 32],
-        order: text("o"),
-        profile: text("p"),
-        issuer: text("i"),
-    }
+    ledger::holder(&format!("d{number}"), [number; 32])
 }
 
 /// Issues to these devices, each with a certificate of 500 bytes.

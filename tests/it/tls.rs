@@ -20,7 +20,7 @@ use rcgen::{
 };
 use tonic::Code;
 
-use crate::{
+use crate::support::{
     site::{Answer, Daemon, IssueStream, Process, Site, csr, request, wait_until},
     token::{self, text},
 };
@@ -146,7 +146,7 @@ async fn a_station_is_told_that_its_certificate_is_refused_and_does_not_wait_for
     let known = SoftCa::new("Known");
     let site = site_that_trusts(&known);
     let daemon = site.start();
-    let line = crate::site::json_line("d1", &csr("d1"));
+    let line = crate::support::site::json_line("d1", &csr("d1"));
     site.token.write("d1.jsonl", &line);
     let uri = &["urn:birthmark:station:line1/t1"];
     let identities = [
@@ -233,7 +233,8 @@ async fn what_is_not_mutual_tls_of_today_is_refused() {
         // A preface of HTTP/2 with empty SETTINGS is answered by SETTINGS.
         let mut client = Process::spawn(
             s_client(&site, &daemon, &[&[version, "-quiet"], &with_identity[..]].concat()).stdin(Stdio::piped()),
-        );
+        )
+        .unwrap();
         client
             .child()
             .stdin

@@ -1,0 +1,11 @@
+//! A whole site on one machine: token, CA keys and certificates, configuration, identities, and daemons that are started
+//! and stopped, all with the real program in processes of its own.
+//!
+//! `birthmark demo` shows it, `birthmark bench` measures it, and the integration tests run on it. The daemon's program
+//! has none of this: demo and load generator are the program `birthmark-bench`, which `birthmark` finds beside itself.
+
+pub mod assertions;
+pub mod process;
+pub mod program;
+pub mod site;
+pub mod softhsm;

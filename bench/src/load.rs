@@ -1,0 +1,280 @@
+//! `birthmark bench`: what a site of this machine achieves, with every part as in production and in a process of its own.
+#![expect(clippy::disallowed_methods, reason = "the files of a measurement need not survive a crash")]
+
+mod devices;
+mod fill;
+mod floor;
+mod options;
+mod report;
+mod stations;
+mod usage;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{ExitCode, Stdio},
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context, ensure};
+use birthmark_bench::{
+    program,
+    site::{ANY_ADDRESSES, CONFIGURATION, Daemon, Site, text},
+};
+use clap::Subcommand;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::de::DeserializeOwned;
+
+use self::{
+    options::{IDENTITIES, ORDER, Options},
+    report::Report,
+};
+use crate::{
+    console::{print, print_json, step},
+    trial::{self, ISSUER},
+};
+
+/// Measure how many certificates a second this machine makes, and where the time goes
+///
+/// It makes a SoftHSM token and CA keys in it, starts the daemon, and lets stations stream CSRs that were made beforehand:
+/// mutual TLS, proof of possession, journal with fsync and the check of each signature as in production. The floor, which
+/// is one C_Sign and two verifications, is measured in the same run. It needs softhsm2 and bash. All files are in a
+/// temporary folder (TMPDIR), which must be on a disk for the figures to mean anything.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    part: Option<Part>,
+
+    #[command(flatten)]
+    options: Options,
+}
+
+/// What runs in processes of their own.
+#[derive(Debug, Subcommand)]
+enum Part {
+    #[command(hide = true)]
+    Stations(stations::Args),
+    #[command(hide = true)]
+    Floor(floor::Args),
+}
+
+/// The window that a stream has unless the configuration says otherwise.
+const USUAL_WINDOW: u32 = 256;
+
+/// What a process has open besides the connections of stations.
+const FILES: u32 = 256;
+
+/// More than the floor's rate needs no devices: what the daemon saves of the self-check, stations, TLS and ledger take.
+const REACHABLE: f64 = 1.0;
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.part {
+        Some(Part::Stations(args)) => stations::run(args),
+        Some(Part::Floor(args)) => floor::run(&args),
+        None => bench(&args.options),
+    }
+}
+
+fn bench(options: &Options) -> anyhow::Result<ExitCode> {
+    allow_open_files(options.stations + FILES)?;
+    let fault_module = options.hsm_latency.map(|_| fault_module(options.hsm_module.as_deref())).transpose()?;
+    let folder = tempfile::Builder::new().prefix("birthmark-bench-").tempdir()?;
+    let site = trial::set_up(folder.path().to_owned(), options.key.as_str())?;
+    (1..=IDENTITIES.min(options.stations)).try_for_each(|station| trial::enroll(&site, station))?;
+    let key = configure(&site, options, fault_module.as_deref())?;
+    let fdatasync_us = fdatasync_us(&folder.path().join("probe"))?;
+    if options.records > 0 {
+        step(&format!("Filling the ledger with {} certificates", options.records));
+        fill::fill(&folder.path().join("data"), options.records)?;
+    }
+
+    step("Measuring the floor: C_Sign, and the two verifications");
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let before = measure_floor(&site, &key, options, processors)?;
+
+    step("Starting the daemon");
+    let daemon = site.start(|command| command)?;
+    let quantity = (1_u64 << 40).to_string();
+    site.birthmark(&["order", "create", ORDER, "--profile", "device", "--quantity", &quantity])?;
+    let devices = devices(options, &before, processors);
+    let stations = measure_stations(&site, options, &daemon, devices)
+        .map_err(|error| error.context(format!("the daemon's log:\n{}", site.log())))?;
+    let exit = daemon.stop()?;
+    ensure!(exit.success(), "the daemon failed with {exit}:\n{}", site.log());
+
+    step("Measuring the raw rate of C_Sign with the daemon's sessions, and the floor once more");
+    let sessions = sessions(&stations);
+    let after = measure_floor(&site, &key, options, sessions)?;
+    let report = Report::new(options, &stations, &[before, after], sessions, fdatasync_us);
+    if options.json {
+        print_json(&serde_json::to_value(&report)?)?
+    } else {
+        print(&report.to_string())?
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Connections are open files, of this program's processes and of the daemon, which inherit the limit.
+fn allow_open_files(needed: u32) -> anyhow::Result<()> {
+    let needed = u64::from(needed);
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    if let Some(maximum) = maximum {
+        ensure!(
+            maximum >= needed,
+            "this number of stations needs {needed} open files, and the limit is {maximum}; raise the hard limit (ulimit -Hn {needed})"
+        );
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum })
+        .context("cannot raise the limit of open files")
+}
+
+/// The fault-injecting module: the one that is named, or the one that cargo puts beside this program.
+fn fault_module(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    const NAME: &str = "libpkcs11_fault.so";
+    let program = std::env::current_exe().context("cannot find the birthmark-bench program")?;
+    let candidates = match named {
+        Some(path) => vec![path.to_owned()],
+        None => vec![program.with_file_name(NAME), program.with_file_name("deps").join(NAME)],
+    };
+    let found = candidates.iter().find(|path| path.exists());
+    let found = found.with_context(|| {
+        let release =
+            if program.parent().is_some_and(|folder| folder.ends_with("release")) { " --release" } else { "" };
+        format!(
+            "--hsm-latency needs the fault-injecting module, and there is no {}; build it with \
+             `cargo build{release} --package pkcs11-fault`, or name it with --hsm-module",
+            candidates[0].display()
+        )
+    })?;
+    found.canonicalize().with_context(|| format!("cannot find {}", found.display()))
+}
+
+/// The issuing key, as the daemon and the floor reach it.
+struct IssuingKey {
+    uri: String,
+    /// What the PKCS#11 modules read.
+    environment: Vec<(&'static str, String)>,
+}
+
+/// Sets what the options change in the daemon's configuration.
+fn configure(site: &Site, options: &Options, fault_module: Option<&Path>) -> anyhow::Result<IssuingKey> {
+    let token = site.token();
+    let mut key = IssuingKey {
+        uri: token.key_uri("issuing"),
+        environment: vec![(token.variable, text(&site.path(token.configuration))?)],
+    };
+    let mut configuration = site.configuration(ANY_ADDRESSES);
+    if options.window > USUAL_WINDOW {
+        add(&mut configuration, "server", &format!("window = {}", options.window));
+    }
+    if let Some(sessions) = options.sessions {
+        add(&mut configuration, &format!("issuers.{ISSUER}"), &format!("sessions = {sessions}"));
+    }
+    if let (Some(fault), Some(latency)) = (fault_module, options.hsm_latency) {
+        let module = token.uri.split_once("module-path=").and_then(|(_, rest)| rest.split_once('&'));
+        let (module, _) = module.context("the token's URI names no PKCS#11 module")?;
+        let (module, fault) = (module.to_owned(), text(fault)?);
+        let script = format!("latency C_Sign {}us\nparallel {}\n", latency.as_micros(), options.hsm_parallel);
+        site.write("faults", &script)?;
+        let faults = [("PKCS11_FAULT_MODULE", module.clone()), ("PKCS11_FAULT_SCRIPT", text(&site.path("faults"))?)];
+        configuration = configuration.replace(&module, &fault);
+        key.uri = key.uri.replace(&module, &fault);
+        for (name, value) in faults {
+            add(&mut configuration, "environment", &format!("{name} = \"{value}\""));
+            key.environment.push((name, value));
+        }
+    }
+    site.write(CONFIGURATION, &configuration)?;
+    Ok(key)
+}
+
+/// Adds a line to a table of the configuration.
+fn add(configuration: &mut String, table: &str, line: &str) {
+    let head = format!("[{table}]\n");
+    *configuration = configuration.replacen(&head, &format!("{head}{line}\n"), 1);
+}
+
+/// What one sync of an appended file costs here: the median of some. On a file system in memory it is nothing, and so
+/// is what the figures of the daemon say.
+fn fdatasync_us(path: &Path) -> anyhow::Result<f64> {
+    const SYNCS: usize = 51;
+    let mut file = fs::File::create(path)?;
+    let mut took = (0..SYNCS)
+        .map(|_| {
+            std::io::Write::write_all(&mut file, &[0; 4096])?;
+            let began = Instant::now();
+            file.sync_data()?;
+            Ok(began.elapsed())
+        })
+        .collect::<std::io::Result<Vec<_>>>()?;
+    took.sort();
+    Ok(took[SYNCS / 2].as_secs_f64() * 1e6)
+}
+
+/// How many devices the stations may need.
+fn devices(options: &Options, measured: &floor::Measured, processors: usize) -> usize {
+    let seconds = (options.warm_up() + options.seconds) as f64;
+    let rate = match (options.rate, options.hsm_latency) {
+        (Some(rate), _) => f64::from(rate),
+        (None, Some(latency)) if !latency.is_zero() => f64::from(options.hsm_parallel) / latency.as_secs_f64(),
+        (None, _) => processors as f64 * 1e6 / measured.floor.sum() * REACHABLE,
+    };
+    (seconds * rate).ceil() as usize
+}
+
+/// How many sessions the daemon signed with: a thread each.
+fn sessions(stations: &stations::Measured) -> usize {
+    let name = format!("hsm-{ISSUER}");
+    stations.groups.iter().find(|group| group.name == name).map_or(1, |group| group.threads)
+}
+
+fn measure_floor(site: &Site, key: &IssuingKey, options: &Options, sessions: usize) -> anyhow::Result<floor::Measured> {
+    let milliseconds = (options.seconds * 100).clamp(100, 1000);
+    let arguments = [
+        "floor".to_owned(),
+        format!("--key-uri={}", key.uri),
+        format!("--sessions={sessions}"),
+        format!("--milliseconds={milliseconds}"),
+    ];
+    part(site, &arguments, &key.environment)
+}
+
+fn measure_stations(
+    site: &Site,
+    options: &Options,
+    daemon: &Daemon,
+    devices: usize,
+) -> anyhow::Result<stations::Measured> {
+    let mut arguments = vec![
+        "stations".to_owned(),
+        format!("--server={}", daemon.url()),
+        format!("--daemon={}", daemon.pid()),
+        format!("--site={}", text(&site.folder)?),
+        format!("--stations={}", options.stations),
+        format!("--window={}", options.window),
+        format!("--warm-up={}", options.warm_up()),
+        format!("--seconds={}", options.seconds),
+        format!("--devices={devices}"),
+    ];
+    arguments.extend(options.rate.map(|rate| format!("--rate={rate}")));
+    if let Some(folder) = &options.csrs_out {
+        arguments.push(format!("--csrs-out={}", text(&std::path::absolute(folder)?)?));
+    }
+    part(site, &arguments, &[])
+}
+
+/// Runs one of this command's own parts in a process of its own; what it does is told on standard error.
+fn part<T: DeserializeOwned>(site: &Site, arguments: &[String], environment: &[(&str, String)]) -> anyhow::Result<T> {
+    let program = std::env::current_exe().context("cannot find the birthmark-bench program")?;
+    let arguments: Vec<_> = ["bench"].into_iter().chain(arguments.iter().map(String::as_str)).collect();
+    let mut command = program::command(&program, &site.folder, &arguments);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    let output = command.stderr(Stdio::inherit()).output()?;
+    ensure!(output.status.success(), "the measurement failed; what it said stands above");
+    Ok(serde_json::from_slice(&output.stdout)?)
+}

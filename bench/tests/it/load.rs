@@ -1,0 +1,96 @@
+//! `birthmark bench`: every figure is there and could be true. None of these tests looks at how fast the machine is.
+
+use std::{fs, path::Path, process::Output};
+
+use birthmark_bench::assertions::{fault_module, succeeded, text};
+use serde_json::Value;
+
+fn bench(folder: &Path, arguments: &[&str]) -> Output {
+    super::command(folder, &[&["bench"], arguments].concat()).output().unwrap()
+}
+
+/// The figures of a measurement that must succeed.
+fn measured(folder: &Path, arguments: &[&str]) -> Value {
+    let run = bench(folder, arguments);
+    let report: Value = serde_json::from_str(&succeeded(&run)).unwrap();
+    let number = |path: &str| {
+        let value = report.pointer(path).and_then(Value::as_f64);
+        value.unwrap_or_else(|| panic!("{path} is not in {report:#}"))
+    };
+    for path in [
+        "/certificates_per_second",
+        "/latency_ms/p50",
+        "/daemon_cpu_us_per_certificate",
+        "/floor_us_per_certificate",
+        "/cpu_ratio",
+        "/raw_sign_per_second",
+        "/peak_rss_mib",
+    ] {
+        assert!(number(path) > 0.0, "{path}: {report:#}");
+    }
+    assert!(number("/latency_ms/p50") <= number("/latency_ms/p99"), "{report:#}");
+    assert!(number("/latency_ms/p99") <= number("/latency_ms/p999"), "{report:#}");
+    let ratio = number("/daemon_cpu_us_per_certificate") / number("/floor_us_per_certificate");
+    assert!((number("/cpu_ratio") / ratio - 1.0).abs() < 1e-6, "{report:#}");
+    assert_eq!(report["unanswered"], 0, "{report:#}");
+    // The threads' times are parts of the daemon's; the kernel counts in ticks of 10 ms.
+    let threads = report["threads"].as_array().unwrap();
+    let time = |thread: &Value| thread["user_us"].as_f64().unwrap() + thread["system_us"].as_f64().unwrap();
+    let sum: f64 = threads.iter().map(time).sum();
+    let ticks = 10_000.0 * 2.0 * threads.len() as f64 / number("/certificates");
+    assert!(sum <= number("/daemon_cpu_us_per_certificate") + ticks, "{report:#}");
+    report
+}
+
+#[test]
+fn a_measurement_gives_every_figure_and_leaves_nothing_but_the_csrs() {
+    let temporary = tempfile::tempdir().unwrap();
+    let report = measured(
+        temporary.path(),
+        &["--seconds", "1", "--stations", "6", "--window", "300", "--records", "2000", "--csrs-out", "csrs", "--json"],
+    );
+    assert_eq!((&report["stations"], &report["records"], &report["key"]), (&6.into(), &2000.into(), &"p256".into()));
+    let left: Vec<_> = fs::read_dir(temporary.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["csrs"]);
+    let first = fs::read(temporary.path().join("csrs/bench-0000000.pem")).unwrap();
+    let csr = birthmark::csr::verify(&first, &Default::default()).unwrap();
+    assert_eq!(csr.common_name().as_deref(), Ok("bench-0000000"));
+}
+
+#[test]
+fn an_open_loop_over_a_slow_hsm_counts_the_time_that_it_takes() {
+    let temporary = tempfile::tempdir().unwrap();
+    let module = fault_module();
+    let module = module.to_str().unwrap();
+    let slow = ["--hsm-latency", "20ms", "--hsm-parallel", "8", "--hsm-module", module, "--sessions", "3"];
+    let options = ["--seconds", "1", "--rate", "50", "--key", "p384", "--json"];
+    let report = measured(temporary.path(), &[&slow[..], &options].concat());
+    assert!(report["latency_ms"]["p50"].as_f64().unwrap() >= 20.0, "{report:#}");
+    assert_eq!((&report["hsm_sessions"], &report["rate"]), (&3.into(), &50.into()));
+    // 3 sessions of 20 ms.
+    assert!(report["raw_sign_per_second"].as_f64().unwrap() <= 150.0, "{report:#}");
+}
+
+#[test]
+fn bench_with_one_station_is_measured() {
+    let temporary = tempfile::tempdir().unwrap();
+    let report = measured(temporary.path(), &["--seconds", "1", "--stations", "1", "--sessions", "2", "--json"]);
+    assert_eq!(report["stations"], 1);
+}
+
+#[test]
+fn impossible_options_are_refused_before_anything_is_made() {
+    let temporary = tempfile::tempdir().unwrap();
+    for (options, says) in [
+        (&["--stations", "0"][..], "1..=10000"),
+        (&["--hsm-latency", "fast"], "must be a time from 0 to 1s, such as 5ms"),
+        (&["--hsm-parallel", "8"], "--hsm-latency"),
+        (&["--rate", "100", "--window", "8"], "cannot be used with"),
+        (&["--hsm-latency", "5ms", "--hsm-module", "none.so"], "--package pkcs11-fault"),
+    ] {
+        let run = bench(temporary.path(), options);
+        let said = text(&run.stderr);
+        assert!(!run.status.success() && said.contains(says), "{options:?}: {said}");
+    }
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+}

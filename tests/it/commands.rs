@@ -1,0 +1,359 @@
+//! The operators' and auditors' commands.
+
+use std::{collections::BTreeMap, fs, process::Output};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    site::{Daemon, Site, csr, json_line},
+    token::{refused, succeeded},
+};
+
+/// A site with a daemon, the order `o1` and so many certificates `d1`, `d2`… under it.
+fn site(devices: usize) -> (Site, Daemon) {
+    let site = Site::new();
+    let daemon = site.start();
+    site.create_order("o1", 100);
+    let lines: String = (1..=devices).map(|number| format!("d{number}")).map(|id| json_line(&id, &csr(&id))).collect();
+    site.token.write("devices.jsonl", &lines);
+    succeeded(&site.sign("line1/t1", "o1", "devices.jsonl", "certs").output().unwrap());
+    (site, daemon)
+}
+
+fn parsed(run: &Output) -> Value {
+    serde_json::from_str(&succeeded(run)).unwrap()
+}
+
+/// A command over mTLS as the holder of this identity.
+fn remote(site: &Site, daemon: &Daemon, role: &str, name: &str, arguments: &[&str]) -> Output {
+    let identity = site.identity(role, name);
+    site.token.command(arguments).args(["--server", &daemon.url(), "--identity"]).arg(identity).output().unwrap()
+}
+
+#[test]
+fn orders_are_created_listed_shown_and_closed() {
+    let (site, daemon) = site(2);
+    let printed = succeeded(&site.operator(&["order", "show", "o1"]));
+    let fields: BTreeMap<_, _> =
+        printed.lines().filter_map(|line| line.split_once("  ")).map(|(name, value)| (name, value.trim())).collect();
+    for (name, value) in [
+        ("order", "o1"),
+        ("profile", "device"),
+        ("state", "open"),
+        ("quantity", "100"),
+        ("issued", "2"),
+        ("left", "98"),
+        ("stations", "all"),
+    ] {
+        assert_eq!(fields.get(name), Some(&value), "{printed}");
+    }
+
+    let create = ["order", "create", "o2", "--profile", "device", "--quantity", "5", "--station", "line1/*"];
+    let window = ["--from", "2026-01-01T00:00:00Z", "--until", "2999-01-01T01:00:00+01:00", "--json"];
+    let create = [&create[..], &window].concat();
+    let created = parsed(&site.operator(&create));
+    let expected = json!({
+        "id": "o2", "profile": "device", "state": "open", "closed": false, "quantity": 5, "issued": 0, "reserved": 0,
+        "left": 5, "confirmed": 0, "scrapped": 0, "revoked": 0, "not_before": "2026-01-01T00:00:00Z", "not_after": "2999-01-01T00:00:00Z", "stations": ["line1/*"],
+        "attributes": {},
+        "created_at": created["created_at"],
+    });
+    assert_eq!(created, expected);
+    assert_eq!(parsed(&site.operator(&create)), created, "creating it again changes nothing");
+    refused(&site.operator(&["order", "create", "o2", "--profile", "device", "--quantity", "6"]), &["ORDER_EXISTS"]);
+    assert_eq!(site.order("o2"), created);
+
+    let listed = parsed(&site.operator(&["order", "list", "--json"]));
+    assert_eq!(listed, json!([site.order("o1"), created]));
+    let table = succeeded(&site.operator(&["order", "list"]));
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert!(table.lines().nth(1).unwrap().starts_with("o1 "), "{table}");
+
+    assert_eq!(parsed(&site.operator(&["order", "close", "o2", "--json"]))["closed"], true);
+    assert_eq!(parsed(&site.operator(&["order", "close", "o2", "--json"]))["state"], "closed");
+    refused(&site.operator(&create), &["ORDER_EXISTS", "closed"]);
+
+    for (arguments, says) in [
+        (&["order", "show", "none"][..], &["no order \"none\"", "ORDER_UNKNOWN"][..]),
+        (&["order", "close", "none"], &["no order \"none\"", "ORDER_UNKNOWN"]),
+        (&["order", "create", "o 3", "--profile", "device", "--quantity", "1"], &["REQUEST_INVALID", "id"]),
+        (
+            &["order", "create", "o3", "--profile", "none", "--quantity", "1"],
+            &["no profile \"none\"", "PROFILE_UNKNOWN"],
+        ),
+    ] {
+        refused(&site.operator(arguments), says);
+    }
+    for wrong in [&["--quantity", "0"][..], &["--quantity", "many"], &["--quantity", "1", "--from", "tomorrow"]] {
+        let run = site.operator(&[&["order", "create", "o3", "--profile", "device"], wrong].concat());
+        assert_eq!(run.status.code(), Some(2), "{wrong:?}");
+    }
+    daemon.end();
+}
+
+#[test]
+fn a_record_is_found_by_serial_number_and_by_device() {
+    let (site, daemon) = site(1);
+    let record = parsed(&site.operator(&["record", "show", "d1", "--json"]));
+    let pem = fs::read_to_string(site.path("certs/d1.pem")).unwrap();
+    let serial = site.token.openssl(&["x509", "-in", "certs/d1.pem", "-noout", "-serial"]);
+    let serial = serial.trim().strip_prefix("serial=").unwrap().to_lowercase();
+    let id = site.token.openssl(&["x509", "-in", "certs/d1.pem", "-noout", "-fingerprint", "-sha256"]);
+    let id = id.trim().split_once('=').unwrap().1.replace(':', "").to_lowercase();
+    let expected = json!({
+        "serial_number": serial, "state": "issued", "device_id": "d1", "order": "o1", "profile": "device",
+        "issuer": "main", "station": "line1/t1", "key_sha256": record["key_sha256"],
+        "reserved_at": record["reserved_at"], "issued_at": record["issued_at"],
+        "changed_at": null, "changed_by": null, "scrap_reason": null, "revocation_reason": null, "replaces": null,
+        "certificate_id": id, "certificate_pem": pem,
+    });
+    assert_eq!(record, expected);
+    assert_eq!(record["key_sha256"].as_str().unwrap().len(), 64);
+
+    let colons =
+        serial.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap()).collect::<Vec<_>>().join(":");
+    for of in
+        [&[serial.as_str()][..], &[&colons], &[&serial.to_uppercase()], &["--serial", &serial], &["d1", "--device"]]
+    {
+        assert_eq!(parsed(&site.operator(&[&["record", "show", "--json"], of].concat())), record, "{of:?}");
+    }
+    assert_eq!(succeeded(&site.operator(&["record", "show", "d1", "--pem"])), pem);
+    let printed = succeeded(&site.operator(&["record", "show", "d1"]));
+    for value in ["d1", "issued", &serial, &id, "o1", "line1/t1"] {
+        assert!(printed.contains(value), "{value} is not in {printed}");
+    }
+    for of in ["d2", &"0".repeat(39), &format!("1{}", "0".repeat(39))] {
+        refused(&site.operator(&["record", "show", of]), &["there is no record of", "RECORD_UNKNOWN"]);
+    }
+    refused(&site.operator(&["record", "show", "--serial", "xyz"]), &["not a serial number in hex"]);
+    daemon.end();
+}
+
+#[test]
+fn an_order_is_exported_as_json_lines() {
+    let (site, daemon) = site(3);
+    let export = ["export", "create", "--order", "o1", "--format", "jsonl", "--out", "exports", "--json"];
+    let told = parsed(&site.operator(&export));
+    assert_eq!([&told["export"], &told["order"], &told["certificates"]], [&json!("o1.0001"), &json!("o1"), &json!(3)]);
+    let text = fs::read_to_string(site.path("exports/o1.0001.jsonl")).unwrap();
+    let file = &told["files"][0];
+    assert_eq!(file["size"], text.len());
+    let sum = site.token.openssl(&["dgst", "-sha256", "-r", "exports/o1.0001.jsonl"]);
+    assert_eq!(file["sha256"], sum.split(' ').next().unwrap());
+
+    let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    lines.sort_by_key(|line| line["device_id"].to_string());
+    let expected: Vec<_> = (1..=3)
+        .map(|number| {
+            let record = parsed(&site.operator(&["record", "show", &format!("d{number}"), "--json"]));
+            json!({
+                "certificate_id": record["certificate_id"], "serial_number": record["serial_number"],
+                "device_id": format!("d{number}"), "order": "o1", "profile": "device", "issuer": "main",
+                "station": "line1/t1", "issued_at": record["issued_at"], "certificate_pem": record["certificate_pem"],
+            })
+        })
+        .collect();
+    assert_eq!(lines, expected);
+
+    let nothing = json!({ "export": null, "order": "o1", "certificates": 0, "files": [], "files_missing": [] });
+    assert_eq!(parsed(&site.operator(&export)), nothing);
+    assert_eq!(succeeded(&site.operator(&export[..8])), "nothing new to export of order o1\n");
+    let get = ["export", "get", "o1.0001", "--format", "jsonl", "--out", "exports"];
+    refused(&site.operator(&get), &["exports/o1.0001.jsonl exists", "--out"]);
+    assert_eq!(fs::read_to_string(site.path("exports/o1.0001.jsonl")).unwrap(), text);
+    let export_of =
+        |order: &str| site.operator(&["export", "create", "--order", order, "--format", "jsonl", "--out", "more"]);
+    refused(&export_of("none"), &["no order \"none\""]);
+    site.create_order("o2", 1);
+    assert_eq!(succeeded(&export_of("o2")), "nothing new to export of order o2\n");
+    assert!(!site.path("more").exists() || fs::read_dir(site.path("more")).unwrap().count() == 0);
+    daemon.end();
+}
+
+#[test]
+fn export_whose_files_were_lost_is_named_with_its_command() {
+    let (site, daemon) = site(3);
+    let export =
+        ["export", "create", "--order", "o1", "--format", "aws-bulk", "--out", "my exports", "--policy", "sensors"];
+    succeeded(&site.operator(&export));
+    succeeded(&site.operator(&export));
+    // As after a kill between the batch and its files.
+    let lost = site.path("my exports/o1.0001.aws-bulk.jsonl");
+    let content = fs::read(&lost).unwrap();
+    fs::remove_dir_all(site.path("my exports")).unwrap();
+    let run = site.operator(&export);
+    let said = crate::support::token::text(&run.stderr);
+    assert_eq!(run.status.code(), Some(3), "{said}");
+    let command = said.split("write them with: birthmark ").nth(1).unwrap().trim();
+    assert_eq!(command, "export get o1.0001 --format aws-bulk --out 'my exports' --policy sensors");
+    let words: Vec<_> = command.split(' ').map(|word| word.trim_matches('\'')).collect();
+    let joined = [&words[..6], &["my exports"], &words[8..]].concat();
+    succeeded(&site.operator(&joined));
+    assert_eq!(fs::read(&lost).unwrap(), content);
+    succeeded(&site.operator(&export));
+    // What the platform has is not missing.
+    fs::remove_file(&lost).unwrap();
+    assert_eq!(site.operator(&export).status.code(), Some(3));
+    assert!(succeeded(&site.operator(&["export", "acknowledge", "o1.0001"])).contains("was acknowledged on"));
+    succeeded(&site.operator(&export));
+    daemon.end();
+}
+
+#[test]
+fn export_of_an_order_with_a_colon_has_portable_names() {
+    let (site, daemon) = site(1);
+    site.create_order("lot:7", 1);
+    site.token.write("more.jsonl", &json_line("c1", &csr("c1")));
+    succeeded(&site.sign("line1/t1", "lot:7", "more.jsonl", "certs").output().unwrap());
+    let export = ["export", "create", "--order", "lot:7", "--format", "aws-bulk", "--out", "aws"];
+    let printed = succeeded(&site.operator(&export));
+    assert!(printed.contains("--input-file-key lot_7.0001.aws-bulk.jsonl "), "{printed}");
+    assert!(site.path("aws/lot_7.0001.provisioning-template.json").exists());
+    daemon.end();
+    assert!(!site.path("ready.json").exists(), "nobody is ready any more");
+}
+
+#[test]
+fn dump_has_order_attributes_and_one_form_of_hashes_and_times() {
+    let site = Site::new();
+    site.configure(|usual| {
+        usual + "\n[profiles.batch]\nissuer = \"main\"\nsubject = [\"OU={order.batch}\", \"CN={device_id}\"]\n"
+    });
+    let daemon = site.start();
+    let order = ["order", "create", "o2", "--profile", "batch", "--quantity", "1", "--attribute", "batch=A7"];
+    succeeded(&site.operator(&[&order[..], &["--from", "2026-03-01T06:00:00Z"]].concat()));
+    daemon.end();
+    let dumped = succeeded(&site.token.birthmark(&["journal", "dump", "data"]));
+    let entries: Vec<Value> = dumped.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let order = entries.iter().find(|entry| entry["order"] == "o2").unwrap();
+    assert_eq!(order["attributes"], json!({ "batch": "A7" }));
+    assert_eq!(order["not_before"], "2026-03-01T06:00:00.000000Z");
+    for entry in &entries {
+        let (time, hash) = (entry["time"].as_str().unwrap(), entry["chain_hash"].as_str().unwrap());
+        assert_eq!(
+            (time.len(), time.as_bytes()[19], hash.len()),
+            ("2026-03-01T06:00:00.000000Z".len(), b'.', 64),
+            "{entry}"
+        );
+    }
+    let verified: Value =
+        serde_json::from_str(&succeeded(&site.token.birthmark(&["journal", "verify", "data", "--json"]))).unwrap();
+    assert_eq!(verified["chain_hash"], entries.last().unwrap()["chain_hash"]);
+    assert_eq!(verified["newest"], entries.last().unwrap()["time"]);
+}
+
+/// Puts a line's parameters in place of the template's references, as AWS IoT does.
+fn expand(template: &Value, parameters: &Value) -> Value {
+    match template {
+        Value::Object(fields) => match fields.get("Ref").and_then(Value::as_str) {
+            Some(name) => parameters.get(name).unwrap_or_else(|| panic!("no parameter {name}")).clone(),
+            None => fields.iter().map(|(name, value)| (name.clone(), expand(value, parameters))).collect(),
+        },
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn an_order_is_exported_for_aws_iot_bulk_registration() {
+    let (site, daemon) = site(3);
+    let export = ["export", "create", "--order", "o1", "--format", "aws-bulk", "--out", "aws", "--policy", "sensors"];
+    let printed = succeeded(&site.operator(&export));
+    assert!(printed.contains("3 certificates") && printed.contains("start-thing-registration-task"), "{printed}");
+    let template: Value =
+        serde_json::from_slice(&fs::read(site.path("aws/o1.0001.provisioning-template.json")).unwrap()).unwrap();
+    let declared: Vec<_> = template["Parameters"].as_object().unwrap().keys().cloned().collect();
+    let issuer = fs::read_to_string(site.path("ca/issuer.pem")).unwrap();
+    let mut devices = Vec::new();
+    for line in fs::read_to_string(site.path("aws/o1.0001.aws-bulk.jsonl")).unwrap().lines() {
+        assert!(line.len() <= 256 << 10);
+        let parameters: Value = serde_json::from_str(line).unwrap();
+        let given: Vec<_> = parameters.as_object().unwrap().keys().cloned().collect();
+        assert_eq!(given, declared);
+        let device = parameters["ThingName"].as_str().unwrap().to_owned();
+        let record = parsed(&site.operator(&["record", "show", &device, "--json"]));
+        let expected = json!({
+            "thing": { "Type": "AWS::IoT::Thing", "Properties": {
+                "ThingName": device, "AttributePayload": { "serialNumber": record["serial_number"] } } },
+            "certificate": { "Type": "AWS::IoT::Certificate", "Properties": {
+                "CertificatePem": record["certificate_pem"], "CACertificatePem": issuer, "Status": "ACTIVE" } },
+            "policy": { "Type": "AWS::IoT::Policy", "Properties": { "PolicyName": "sensors" } },
+        });
+        assert_eq!(expand(&template["Resources"], &parameters), expected);
+        devices.push(device);
+    }
+    devices.sort();
+    assert_eq!(devices, ["d1", "d2", "d3"]);
+    // What is wrong here is found before a batch is cut, what is found later says how to go on.
+    refused(&site.operator(&[&export[..9], &["a policy"]].concat()), &["cannot be an AWS IoT policy"]);
+    site.token.write("more.jsonl", &json_line("dev.4", &csr("dev.4")));
+    succeeded(&site.sign("line1/t1", "o1", "more.jsonl", "certs").output().unwrap());
+    refused(&site.operator(&export), &["o1.0002 is created", "dev.4: ", "birthmark export get o1.0002"]);
+    succeeded(&site.operator(&["export", "get", "o1.0002", "--format", "jsonl", "--out", "aws"]));
+    assert_eq!(fs::read_to_string(site.path("aws/o1.0002.jsonl")).unwrap().lines().count(), 1);
+    daemon.end();
+}
+
+#[test]
+fn operators_work_over_the_network_and_auditors_only_read() {
+    let (site, daemon) = site(1);
+    succeeded(&site.operator(&["export", "create", "--order", "o1", "--format", "jsonl", "--out", "exports"]));
+    let local = [
+        parsed(&site.operator(&["order", "show", "o1", "--json"])),
+        parsed(&site.operator(&["order", "list", "--json"])),
+        parsed(&site.operator(&["record", "show", "d1", "--json"])),
+    ];
+    for (role, name) in [("auditor", "otto"), ("operator", "anna")] {
+        let run = |arguments: &[&str]| remote(&site, &daemon, role, name, arguments);
+        let seen = [
+            parsed(&run(&["order", "show", "o1", "--json"])),
+            parsed(&run(&["order", "list", "--json"])),
+            parsed(&run(&["record", "show", "d1", "--json"])),
+        ];
+        assert_eq!(seen, local, "{role}");
+        assert_eq!(parsed(&run(&["export", "list", "--order", "o1", "--json"]))[0]["id"], "o1.0001");
+        for format in ["jsonl", "aws-bulk"] {
+            succeeded(&run(&["export", "get", "--order", "o1", "--format", format, "--out", role]));
+        }
+        let create = run(&["order", "create", "o2", "--profile", "device", "--quantity", "1"]);
+        let close = run(&["order", "close", "o2"]);
+        let acknowledge = run(&["export", "acknowledge", "o1.0001"]);
+        let scrap = run(&["record", "scrap", "d1", "--reason", "broken"]);
+        if role == "operator" {
+            for run in [create, close, acknowledge, scrap] {
+                succeeded(&run);
+            }
+        } else {
+            for run in [create, close, acknowledge, scrap] {
+                refused(&run, &["role", "operator", "auditor:otto", "ROLE_REQUIRED"]);
+            }
+        }
+    }
+    refused(&remote(&site, &daemon, "station", "line1/t1", &["order", "list"]), &["ROLE_REQUIRED"]);
+    daemon.end();
+    refused(&site.operator(&["order", "list"]), &["cannot connect to the daemon at", "admin.sock"]);
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let token = crate::support::token::Token::new();
+    let mut commands = vec![vec![]];
+    let mut seen = 0;
+    while let Some(command) = commands.pop() {
+        let help = succeeded(&token.birthmark(&[&command[..], &["--help"]].concat()));
+        assert!(help.contains("Usage: birthmark"), "{help}");
+        seen += 1;
+        let listed = help.split("Commands:\n").nth(1).unwrap_or_default().split("\n\n").next().unwrap_or_default();
+        for line in listed.lines() {
+            // Lines that go on from the one before are further to the right.
+            let Some(name) = line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')) else { continue };
+            let name = name.split(' ').next().unwrap();
+            if name != "help" {
+                let name: &'static str = name.to_owned().leak();
+                commands.push([&command[..], &[name]].concat());
+            }
+        }
+    }
+    assert!(seen >= 23, "{seen}");
+    assert!(succeeded(&token.birthmark(&["--version"])).starts_with("birthmark 0."));
+    assert_eq!(token.birthmark(&[]).status.code(), Some(2));
+}

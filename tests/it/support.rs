@@ -1,0 +1,7 @@
+//! What tests stand on: the token and the site, streams of requests, faults, and operations on a ledger.
+
+pub(crate) mod faults;
+pub(crate) mod issue;
+pub(crate) mod ledger;
+pub(crate) mod site;
+pub(crate) mod token;
