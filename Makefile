@@ -24,16 +24,16 @@ test: $(VENV)/ready target/go-judge ## every test, against a real SoftHSM and ju
 	@$(INSTALL) softhsm2-util=softhsm2 openssl=openssl certtool=gnutls-bin strace=strace pkcs11-tool=opensc \
 		mkfs.ext4=e2fsprogs python3=python3 faketime=faketime
 	tests/judges/selftest.sh target/go-judge
-	cargo test --release --locked -- --skip hsm::every_fault --skip hsm::mixed_faults --skip hsm_codes::
+	cargo test --release --locked -- --skip hsm::fault_of_every_kind --skip hsm::faults_in_any_mix --skip hsm_codes::
 	# What an HSM does to time is tried with the processors to itself.
-	cargo test --release --locked --test it -- --test-threads 1 hsm::every_fault hsm::mixed_faults hsm_codes::
+	cargo test --release --locked --test it -- --test-threads 1 hsm::fault_of_every_kind hsm::faults_in_any_mix hsm_codes::
 
 soak: target/go-judge ## kills, power cuts, bit rot and HSM faults for longer (BIRTHMARK_KILL_ROUNDS, _POWER_STATES, _POWER_CUTS, _ROT_ROUNDS, _SOAK_SECONDS, _SEED)
 	@$(INSTALL) softhsm2-util=softhsm2 strace=strace mkfs.ext4=e2fsprogs python3=python3
 	BIRTHMARK_KILL_ROUNDS=$${BIRTHMARK_KILL_ROUNDS:-5000} BIRTHMARK_POWER_STATES=$${BIRTHMARK_POWER_STATES:-500000} \
 		BIRTHMARK_POWER_CUTS=$${BIRTHMARK_POWER_CUTS:-200} BIRTHMARK_ROT_ROUNDS=$${BIRTHMARK_ROT_ROUNDS:-2000} \
 		BIRTHMARK_SOAK_SECONDS=$${BIRTHMARK_SOAK_SECONDS:-600} \
-		cargo test --release --locked --test it -- --nocapture --test-threads 1 kill:: power_cut index_with_bit_rot mixed_faults
+		cargo test --release --locked --test it -- --nocapture --test-threads 1 random_kills:: power_cut index_with_bit_rot faults_in_any_mix
 	cargo test --release --locked --test it -- --nocapture --test-threads 1 --ignored hsm_codes::
 
 peers: ## certificates a second beside cfssl, openssl and python-x509-pkcs11, on this machine (SECONDS_EACH)
@@ -67,7 +67,7 @@ audit: ## known vulnerabilities in what we link; fetches the RustSec database
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny --version $(CARGO_DENY_VERSION)
 	cargo deny --locked check advisories
 
-fixtures: ## makes the CSRs of tests/fixtures anew, with the programs of others
+fixtures: ## makes the CSRs of tests/fixtures again, with the programs of others
 	tests/fixtures/make.sh
 
 clean: ## removes all that was built, not what was installed

@@ -1,4 +1,4 @@
-#![allow(missing_docs, clippy::expect_used, clippy::disallowed_methods)] // A bench ends by panicking.
+#![expect(missing_docs, clippy::expect_used, clippy::disallowed_methods, reason = "a bench ends by panicking")]
 //! What each step of the way of one CSR costs by itself, on one thread: `cargo bench --bench steps`.
 //!
 //! The ledger's steps (Reserve, Record) are in `ledger.rs`; what C_Sign and the whole daemon cost, `birthmark bench` says.

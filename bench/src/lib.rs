@@ -1,5 +1,5 @@
-//! A whole site on one machine: token, CA keys and certificates, configuration, identities, and daemons that are started
-//! and stopped, all with the real program in processes of its own.
+//! A whole site on one machine: token, CA keys and certificates, configuration, identities, and daemons that are
+//! started and stopped, all with the real program in processes of its own.
 //!
 //! `birthmark demo` shows it, `birthmark bench` measures it, and the integration tests run on it. The daemon's program
 //! has none of this: demo and load generator are the program `birthmark-bench`, which `birthmark` finds beside itself.

@@ -1,4 +1,5 @@
-//! `birthmark bench`: what a site of this machine achieves, with every part as in production and in a process of its own.
+//! `birthmark bench`: what a site of this machine achieves, with every part as in production and in a process of its
+//! own.
 #![expect(clippy::disallowed_methods, reason = "the files of a measurement need not survive a crash")]
 
 mod devices;
@@ -37,10 +38,10 @@ use crate::{
 
 /// Measure how many certificates a second this machine makes, and where the time goes
 ///
-/// It makes a SoftHSM token and CA keys in it, starts the daemon, and lets stations stream CSRs that were made beforehand:
-/// mutual TLS, proof of possession, journal with fsync and the check of each signature as in production. The floor, which
-/// is one C_Sign and two verifications, is measured in the same run. It needs softhsm2 and bash. All files are in a
-/// temporary folder (TMPDIR), which must be on a disk for the figures to mean anything.
+/// It makes a SoftHSM token and CA keys in it, starts the daemon, and lets stations stream CSRs that were made
+/// beforehand: mutual TLS, proof of possession, journal with fsync and the check of each signature as in production.
+/// The floor, which is one C_Sign and two verifications, is measured in the same run. It needs softhsm2 and bash. All
+/// files are in a temporary folder (TMPDIR), which must be on a disk for the figures to mean anything.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
@@ -126,7 +127,8 @@ fn allow_open_files(needed: u32) -> anyhow::Result<()> {
     if let Some(maximum) = maximum {
         ensure!(
             maximum >= needed,
-            "this number of stations needs {needed} open files, and the limit is {maximum}; raise the hard limit (ulimit -Hn {needed})"
+            "this number of stations needs {needed} open files, and the limit is {maximum}; raise the hard limit \
+             (ulimit -Hn {needed})"
         );
     }
     setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum })

@@ -55,8 +55,9 @@ fn openssl_root(token: &Token, name: &str, subject: &str, algorithm: &[&str], da
     ]);
 }
 
+/// OpenSSL accepts every certificate in strict mode.
 #[test]
-fn openssl_accepts_every_certificate_in_strict_mode() {
+fn certificates_of_a_ceremony_pass_openssl_strict_mode() {
     let token = Token::new();
     let steps = [
         ROOT,
@@ -107,8 +108,9 @@ fn openssl_accepts_every_certificate_in_strict_mode() {
     assert_eq!(hash.split(' ').next(), made["certificate"]["sha256"].as_str());
 }
 
+/// A dry run and a missing yes make nothing.
 #[test]
-fn a_dry_run_and_a_missing_yes_make_nothing() {
+fn ceremony_as_dry_run_or_without_yes_makes_nothing() {
     let token = Token::new();
     token.write("ceremony.toml", &(token.ceremony_head() + ROOT + ISSUER));
     let dry = token.birthmark(&["ceremony", "ceremony.toml", "--dry-run"]);
@@ -123,8 +125,9 @@ fn a_dry_run_and_a_missing_yes_make_nothing() {
     succeeded(&token.birthmark(&["ceremony", "ceremony.toml", "--yes"]));
 }
 
+/// A ceremony replaces neither keys nor files.
 #[test]
-fn a_ceremony_replaces_neither_keys_nor_files() {
+fn ceremony_replaces_neither_keys_nor_files() {
     let token = Token::new();
     succeeded(&ceremony(&token, ROOT));
     let before = fs::read(token.path("ca/root.pem")).unwrap();
@@ -141,8 +144,9 @@ fn a_ceremony_replaces_neither_keys_nor_files() {
     succeeded(&ceremony(&token, ISSUER));
 }
 
+/// An issuer must outlive its intermediate and allow it.
 #[test]
-fn an_issuer_must_outlive_its_intermediate_and_allow_it() {
+fn issuer_that_does_not_outlive_or_allow_its_ca_is_refused() {
     let token = Token::new();
     let long = ISSUER.replace("3000", "3651");
     refused(&ceremony(&token, &[ROOT, &long].concat()), &[":25: step.days", "after its issuer"]);
@@ -157,7 +161,7 @@ fn an_issuer_must_outlive_its_intermediate_and_allow_it() {
 
 /// As IEEE 802.1AR wants it of the CAs of IDevIDs.
 #[test]
-fn a_ca_may_never_end() {
+fn ca_without_expiry_is_made_and_accepted() {
     let token = Token::new();
     let never = |step: &str| step.replace("days = 3650", NEVER).replace("days = 3000", NEVER);
     const NEVER: &str = "not_after = \"99991231235959Z\"";
@@ -179,8 +183,9 @@ fn a_ca_may_never_end() {
     token.openssl(&["verify", "-x509_strict", "-CAfile", "ca/root.pem", "ca/issuer.pem"]);
 }
 
+/// An offline root signs from a key file.
 #[test]
-fn an_offline_root_signs_from_a_key_file() {
+fn offline_root_signs_from_a_key_file() {
     let token = Token::new();
     for (name, algorithm) in [
         ("ec", &["EC", "-pkeyopt", "ec_paramgen_curve:P-384"][..]),
@@ -207,8 +212,9 @@ fn an_offline_root_signs_from_a_key_file() {
     refused(&ceremony(&token, &wrong), &["rsa.key does not belong"]);
 }
 
+/// An offline root signs a request which is imported.
 #[test]
-fn an_offline_root_signs_a_request_which_is_imported() {
+fn offline_root_signs_a_request_which_is_imported() {
     let token = Token::new();
     let request = r#"
 [[step]]
@@ -325,8 +331,9 @@ fn pem_body(file: &[u8]) -> String {
     text(file).split_whitespace().collect()
 }
 
+/// A step that fails says what exists now.
 #[test]
-fn a_step_that_fails_says_what_exists_now() {
+fn step_that_fails_says_what_exists_now() {
     let token = Token::new();
     // The second file's folder is a file by the time it is written: the first certificate takes its name.
     let inside = ISSUER.replace("\"ca/issuer.pem\"", "\"ca/root.pem/issuer.pem\"");
@@ -343,8 +350,9 @@ fn a_step_that_fails_says_what_exists_now() {
     assert!(!token.path("ca/record.json").exists());
 }
 
+/// A token that cannot be used is refused with the reason.
 #[test]
-fn what_is_wrong_with_the_token_is_said() {
+fn token_that_cannot_be_used_is_refused_with_the_reason() {
     let token = Token::new();
     let with = |from: &str, to: &str| {
         let head = token.ceremony_head();
@@ -371,8 +379,9 @@ fn what_is_wrong_with_the_token_is_said() {
     refused(&ceremony(&token, ROOT), &["2 tokens with label \"birthmark\"", "serial="]);
 }
 
+/// The PIN may come from the environment.
 #[test]
-fn the_pin_may_come_from_the_environment() {
+fn pin_from_the_environment_is_used() {
     let token = Token::new();
     token.write("ceremony.toml", &(token.ceremony_head().replace("&pin-source=file:pin", "") + ROOT));
     fs::remove_file(token.path("pin")).unwrap();

@@ -46,8 +46,9 @@ fn dump(site: &Site) -> Vec<serde_json::Value> {
     dumped.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// The last checkpoint covers all and OpenSSL verifies it.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_checkpoint_covers_all_and_openssl_verifies_it() {
+async fn checkpoint_at_shutdown_covers_all_and_openssl_verifies() {
     let site = site_with_journal("1h").await;
     let told: serde_json::Value =
         serde_json::from_str(&succeeded(&verify(&site, &[&TRUSTED[..], &["--json"]].concat()))).unwrap();
@@ -75,8 +76,9 @@ async fn the_last_checkpoint_covers_all_and_openssl_verifies_it() {
     assert_eq!(some.lines().count(), 3, "{some}");
 }
 
+/// A journal that was cut short or rewritten is refused by `journal verify` and by the daemon.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_journal_cut_short_or_rewritten_is_refused_by_verify_and_by_the_daemon() {
+async fn journal_cut_short_or_rewritten_is_refused() {
     let site = site_with_journal("1h").await;
     let whole = fs::read(journal(&site)).unwrap();
     let entries = dump(&site);
@@ -142,8 +144,9 @@ fn rewrite(journal: &[u8], entries: &[serde_json::Value]) -> Vec<u8> {
     forged
 }
 
+/// Checkpoints come by themselves.
 #[tokio::test(flavor = "multi_thread")]
-async fn checkpoints_come_by_themselves() {
+async fn checkpoints_with_an_interval_come_by_themselves() {
     let site = Site::new();
     site.configure(|usual| usual.replace("[audit]\n", "[audit]\ninterval = \"1s\"\n"));
     let daemon = site.start();
@@ -171,8 +174,9 @@ async fn checkpoints_come_by_themselves() {
     assert!(site.refuse_to_start().contains("audit.interval"));
 }
 
+/// While the HSM is away there are no checkpoints; afterwards they come again by themselves.
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_hsm_is_away_there_are_no_checkpoints_and_then_they_come_again_by_themselves() {
+async fn checkpoints_stop_while_the_hsm_is_away_and_come_again() {
     let site = Site::new();
     let faults = Faults::between(&site, "wait_seconds = 1");
     // The audit key is behind the fault module, too.
@@ -208,8 +212,9 @@ async fn while_the_hsm_is_away_there_are_no_checkpoints_and_then_they_come_again
     assert_eq!((&told["counts"]["issued"], &told["trusted"]["entries_behind"]), (&2.into(), &1.into()), "{told}");
 }
 
+/// What is no journal is said to be none.
 #[test]
-fn what_is_no_journal_is_said_to_be_none() {
+fn folder_that_is_no_journal_is_said_to_be_none() {
     let token = crate::support::token::Token::new();
     fs::create_dir(token.path("empty")).unwrap();
     for command in [["journal", "verify", "empty"], ["journal", "dump", "empty"], ["journal", "reindex", "empty"]] {

@@ -54,7 +54,8 @@ fn orders_are_created_listed_shown_and_closed() {
     let created = parsed(&site.operator(&create));
     let expected = json!({
         "id": "o2", "profile": "device", "state": "open", "closed": false, "quantity": 5, "issued": 0, "reserved": 0,
-        "left": 5, "confirmed": 0, "scrapped": 0, "revoked": 0, "not_before": "2026-01-01T00:00:00Z", "not_after": "2999-01-01T00:00:00Z", "stations": ["line1/*"],
+        "left": 5, "confirmed": 0, "scrapped": 0, "revoked": 0, "not_before": "2026-01-01T00:00:00Z",
+        "not_after": "2999-01-01T00:00:00Z", "stations": ["line1/*"],
         "attributes": {},
         "created_at": created["created_at"],
     });
@@ -91,8 +92,9 @@ fn orders_are_created_listed_shown_and_closed() {
     daemon.end();
 }
 
+/// A record is found by serial number and by device.
 #[test]
-fn a_record_is_found_by_serial_number_and_by_device() {
+fn record_is_found_by_serial_number_and_by_device() {
     let (site, daemon) = site(1);
     let record = parsed(&site.operator(&["record", "show", "d1", "--json"]));
     let pem = fs::read_to_string(site.path("certs/d1.pem")).unwrap();
@@ -129,8 +131,9 @@ fn a_record_is_found_by_serial_number_and_by_device() {
     daemon.end();
 }
 
+/// An order is exported as JSON lines.
 #[test]
-fn an_order_is_exported_as_json_lines() {
+fn order_is_exported_as_json_lines() {
     let (site, daemon) = site(3);
     let export = ["export", "create", "--order", "o1", "--format", "jsonl", "--out", "exports", "--json"];
     let told = parsed(&site.operator(&export));
@@ -253,8 +256,9 @@ fn expand(template: &Value, parameters: &Value) -> Value {
     }
 }
 
+/// An order is exported for AWS IoT bulk registration.
 #[test]
-fn an_order_is_exported_for_aws_iot_bulk_registration() {
+fn order_is_exported_for_aws_iot_bulk_registration() {
     let (site, daemon) = site(3);
     let export = ["export", "create", "--order", "o1", "--format", "aws-bulk", "--out", "aws", "--policy", "sensors"];
     let printed = succeeded(&site.operator(&export));
@@ -333,8 +337,9 @@ fn operators_work_over_the_network_and_auditors_only_read() {
     refused(&site.operator(&["order", "list"]), &["cannot connect to the daemon at", "admin.sock"]);
 }
 
+/// Every command explains itself.
 #[test]
-fn every_command_explains_itself() {
+fn command_of_every_kind_explains_itself() {
     let token = crate::support::token::Token::new();
     let mut commands = vec![vec![]];
     let mut seen = 0;

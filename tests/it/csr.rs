@@ -32,8 +32,9 @@ fn verify(csr: &[u8]) -> Result<VerifiedCsr, CsrError> {
     csr::verify(csr, &RefusedKeys::default())
 }
 
+/// CSRs of foreign programs are taken with the key that OpenSSL sees.
 #[test]
-fn csrs_of_foreign_programs_are_taken_with_the_key_that_openssl_sees() {
+fn csr_of_foreign_program_has_the_key_that_openssl_sees() {
     let good = good();
     assert!(good.len() >= 40);
     for Good { file, key, cn, spki_sha256, .. } in good {
@@ -46,8 +47,9 @@ fn csrs_of_foreign_programs_are_taken_with_the_key_that_openssl_sees() {
     }
 }
 
+/// A bad CSR is refused for the reason that is listed for it.
 #[test]
-fn bad_csrs_are_refused_for_the_right_reason() {
+fn csr_that_is_bad_is_refused_for_the_right_reason() {
     let bad: Vec<Bad> = serde_json::from_slice(&fs::read(fixture("bad/index.json")).unwrap()).unwrap();
     assert!(bad.len() >= 60);
     let mut wrong = Vec::new();
@@ -68,8 +70,9 @@ fn bad_csrs_are_refused_for_the_right_reason() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// No prefix and no flipped byte of a CSR is taken.
 #[test]
-fn no_prefix_and_no_flipped_byte_of_a_csr_is_taken() {
+fn csr_cut_short_or_with_a_flipped_byte_is_refused() {
     let good = fs::read(fixture("csr/openssl-p384.der")).unwrap();
     assert!(verify(&good).is_ok());
     for length in 0..good.len() {

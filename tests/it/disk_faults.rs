@@ -29,8 +29,8 @@ use crate::support::{
     token::{refused, succeeded, text},
 };
 
-/// The same command, with calls on this file that fail as strace's option `inject` says, for each of these. The tracer is no parent of the
-/// process, which stays the caller's own.
+/// The same command, with calls on this file that fail as strace's option `inject` says, for each of these. The tracer
+/// is no parent of the process, which stays the caller's own.
 fn failing(command: &Command, file: &Path, injects: &[&str]) -> Command {
     let mut traced = Command::new("strace");
     traced.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "signal=none", "-P"]).arg(file);
@@ -94,8 +94,9 @@ async fn insist(stream: &mut IssueStream, request: &IssueRequest) -> (IssuedCert
     unreachable!()
 }
 
+/// A disk that refuses writes for a while costs time and nothing else.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_refuses_writes_for_a_while_costs_time_and_nothing_else() {
+async fn disk_that_refuses_writes_for_a_while_costs_time_only() {
     for (error, says, first_failing) in [
         // The record of d1 is refused: its reservation is durable, its signature made.
         ("ENOSPC", "No space left on device", 4),
@@ -150,7 +151,7 @@ async fn a_disk_that_refuses_writes_for_a_while_costs_time_and_nothing_else() {
 
 /// A station whose request waits for the same request before it gets its certificate too when that one's record failed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_waits_for_a_certificate_that_could_not_be_recorded_gets_one() {
+async fn request_after_a_failed_record_gets_its_certificate() {
     let (site, ..) = site_with_certificate().await;
     let file = journal(&site);
     // Every sync takes a tenth of a second, so that the second request comes between reservation and record.
@@ -172,8 +173,9 @@ async fn a_request_that_waits_for_a_certificate_that_could_not_be_recorded_gets_
     assert_eq!(events(&site)["issued"], 2);
 }
 
+/// A sync that fails ends the daemon, and nothing is answered from it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sync_that_fails_ends_the_daemon_and_nothing_is_answered_from_it() {
+async fn sync_that_fails_ends_the_daemon_without_an_answer() {
     // The sync of d1's reservation, and that of its record.
     for failing_sync in [3, 4] {
         let (site, first_request, first) = site_with_certificate().await;
@@ -210,8 +212,9 @@ async fn a_sync_that_fails_ends_the_daemon_and_nothing_is_answered_from_it() {
     }
 }
 
+/// A data folder that cannot be written and a newer journal are refused at the start.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_data_folder_that_cannot_be_written_and_a_newer_journal_are_refused_at_the_start() {
+async fn data_folder_read_only_or_newer_refuses_the_start() {
     let (site, ..) = site_with_certificate().await;
     let serve = || site.token.command(&["serve", "--config", "birthmark.toml"]);
     let lock = site.path("data/lock");
@@ -354,8 +357,9 @@ fn work(change: impl FnOnce(Command, &Path) -> Command) -> (Output, Vec<String>)
     (run, failed)
 }
 
+/// A new journal file that cannot be begun is begun later.
 #[test]
-fn a_new_journal_file_that_cannot_be_begun_is_begun_later() {
+fn journal_file_that_cannot_be_begun_is_begun_later() {
     for inject in ["openat:error=ENOSPC:when=1..5", "pwrite64:error=EIO:when=1..5"] {
         let (run, failed) =
             work(|command, folder| failing(&command, &folder.join("journal/00000003.journal"), &[inject]));
@@ -365,16 +369,18 @@ fn a_new_journal_file_that_cannot_be_begun_is_begun_later() {
     }
 }
 
+/// A new journal file that cannot be synced ends the process.
 #[test]
-fn a_new_journal_file_that_cannot_be_synced_ends_the_process() {
+fn journal_file_that_cannot_be_synced_ends_the_process() {
     let inject = "fsync:error=EIO:when=1";
     let (run, failed) = work(|command, folder| failing(&command, &folder.join("journal/00000003.journal"), &[inject]));
     assert_eq!(run.status.code(), Some(3), "{}", text(&run.stdout));
     assert!(failed.len() == 1 && failed[0].contains("could not be made durable (Input/output error"), "{failed:?}");
 }
 
+/// An index that takes nothing refuses once memory is full, and goes on when it can.
 #[test]
-fn index_that_takes_nothing_refuses_once_memory_is_full_and_goes_on_when_it_can() {
+fn index_that_takes_nothing_refuses_once_memory_is_full() {
     let (run, failed) = work(|command, _| {
         // A write beyond the limit is to fail, not to kill.
         let mut limited = Command::new("sh");

@@ -57,8 +57,9 @@ fn enroll(token: &Token, arguments: &[&str]) -> std::process::Output {
     token.birthmark(&[&["station", "enroll"], arguments].concat())
 }
 
+/// A peer has its URI and client authentication only.
 #[test]
-fn a_peer_has_its_uri_and_client_authentication_only() {
+fn peer_certificate_has_its_uri_and_client_auth_only() {
     let token = site();
     for (name, role, folder, uri) in [
         ("line1/tester3", "station", "line1-tester3", "urn:birthmark:station:line1/tester3"),
@@ -83,8 +84,9 @@ fn a_peer_has_its_uri_and_client_authentication_only() {
     refused(&enroll(&token, &["line1/tester3"]), &["exists"]);
 }
 
+/// A server has its names and server authentication.
 #[test]
-fn a_server_has_its_names_and_server_authentication() {
+fn server_certificate_has_its_names_and_server_auth() {
     let token = site();
     let names = ["--dns", "birthmark.line1.example", "--ip", "127.0.0.1", "--ip", "::1"];
     let arguments = [&["birthmark", "--role", "server", "--out", "server", "--json"][..], &names].concat();
@@ -98,8 +100,9 @@ fn a_server_has_its_names_and_server_authentication() {
     assert!(!token.path("other").exists());
 }
 
+/// What cannot be enrolled is refused before anything is written.
 #[test]
-fn what_cannot_be_enrolled_is_refused_before_anything_is_written() {
+fn enrolment_that_is_impossible_writes_nothing() {
     let token = site();
     refused(&enroll(&token, &["tester3"]), &["<line>/<station>"]);
     refused(&enroll(&token, &["line 1/tester3"]), &["not a usable name"]);
@@ -110,8 +113,9 @@ fn what_cannot_be_enrolled_is_refused_before_anything_is_written() {
     assert!(!token.path("line1-tester3").exists());
 }
 
+/// The station CA may be named on the command line.
 #[test]
-fn the_station_ca_may_be_named_on_the_command_line() {
+fn station_ca_on_the_command_line_is_used() {
     let token = site();
     let uri = token.uri(";object=station-ca");
     let arguments = ["l/s", "--ca-certificate", "ca/station-ca.pem", "--ca-key", &uri];

@@ -23,8 +23,9 @@ fn python(site: &Site, daemon: &Daemon, program: &str) -> Command {
     command
 }
 
+/// A Python client made from the proto gets certificates and refusals.
 #[test]
-fn a_python_client_made_from_the_proto_gets_certificates_and_refusals() {
+fn python_client_from_the_proto_gets_certificates_and_refusals() {
     let site = Site::new();
     let daemon = site.start();
     site.create_order("o1", 100);
@@ -91,8 +92,9 @@ fn a_python_client_made_from_the_proto_gets_certificates_and_refusals() {
     daemon.end();
 }
 
+/// A client that knows nothing finds its way by reflection.
 #[test]
-fn a_client_that_knows_nothing_finds_its_way_by_reflection() {
+fn reflection_client_that_knows_nothing_finds_its_way() {
     let site = Site::new();
     let daemon = site.start();
     let told = succeeded(&python(&site, &daemon, "reflect.py").output().unwrap());

@@ -48,8 +48,9 @@ fn read(name: &str) -> Vec<u8> {
     fs::read(fixture("csr").join(name)).unwrap()
 }
 
+/// Every preset gives what its golden file says.
 #[test]
-fn every_preset_gives_what_its_golden_file_says() {
+fn preset_of_every_kind_gives_its_golden_file() {
     for profile in profiles() {
         let name = profile.name();
         let csr = if name == "everything" { read("openssl-rsa2048.pem") } else { read("openssl-p256.pem") };
@@ -67,8 +68,9 @@ fn every_preset_gives_what_its_golden_file_says() {
     }
 }
 
+/// No golden profile breaks a rule.
 #[test]
-fn no_golden_profile_breaks_a_rule() {
+fn preset_of_every_kind_breaks_no_rule() {
     let config = config();
     for profile in profiles() {
         for finding in lint::profile(&profile, &config.profiles[profile.name()], now()) {
@@ -135,7 +137,7 @@ proptest! {
 
     /// Invariant 8: a device gets what its profile says, not what its CSR asks.
     #[test]
-    fn no_csr_changes_anything_but_the_public_key(
+    fn csr_of_any_content_changes_only_the_public_key(
         subject in any_name(),
         wishes in proptest::collection::vec(wish(), 0..4),
     ) {
@@ -152,7 +154,7 @@ proptest! {
 
     /// With another key, only the key and its identifier differ.
     #[test]
-    fn another_key_changes_the_key_and_its_identifier_only(_round in 0..8) {
+    fn key_of_another_device_changes_key_and_identifier_only(_round in 0..8) {
         let keys = [rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap()];
         for profile in profiles().iter().filter(|profile| profile.name() != "everything") {
             let [one, two] = keys.each_ref().map(|key| {

@@ -11,8 +11,9 @@ use crate::support::{
 /// Quick to notice, so that the tests are quick.
 const SETTINGS: &str = "sessions = 4\ncall_limit_seconds = 1\nwait_seconds = 2";
 
+/// A signature is one C_SignInit and one C_Sign.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signature_is_one_sign_init_and_one_sign() {
+async fn signature_is_one_sign_init_and_one_sign() {
     let site = Site::new();
     let faults = Faults::between(&site, SETTINGS);
     let daemon = site.start();
@@ -32,8 +33,9 @@ async fn a_signature_is_one_sign_init_and_one_sign() {
     daemon.end();
 }
 
+/// The checks of an HSM are printed as a table, without the PIN.
 #[test]
-fn the_checks_of_an_hsm_are_a_table() {
+fn hsm_check_prints_its_checks_as_a_table() {
     let token = Token::new();
     let key_type = Hsm::under_test().key_type();
     let step = format!(
@@ -105,8 +107,9 @@ const CASES: &[Case] = &[
     },
 ];
 
+/// Every fault alone costs time and nothing else.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_fault_alone_costs_time_and_nothing_else() {
+async fn fault_of_every_kind_costs_time_and_nothing_else() {
     let site = Site::new();
     let faults = Faults::between(&site, SETTINGS);
     let mut daemon = site.start();
@@ -159,8 +162,9 @@ async fn every_fault_alone_costs_time_and_nothing_else() {
     daemon.end();
 }
 
+/// Mixed faults lose nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn mixed_faults_lose_nothing() {
+async fn faults_in_any_mix_lose_nothing() {
     let seconds = std::env::var("BIRTHMARK_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
     let site = Site::new();
     let faults = Faults::between(&site, SETTINGS);
@@ -207,8 +211,9 @@ async fn mixed_faults_lose_nothing() {
     daemon.end();
 }
 
+/// A call that hangs does not hinder shutdown.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_hangs_does_not_hinder_the_end() {
+async fn call_that_hangs_does_not_hinder_shutdown() {
     let site = Site::new();
     let faults = Faults::between(&site, "sessions = 2\ncall_limit_seconds = 1\nwait_seconds = 2");
     let daemon = site.start();
@@ -236,8 +241,9 @@ async fn a_call_that_hangs_does_not_hinder_the_end() {
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
+/// A PIN that is refused is tried once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pin_that_is_refused_is_tried_once() {
+async fn pin_that_is_refused_is_tried_once() {
     let site = Site::new();
     let faults = Faults::between(&site, SETTINGS);
     let daemon = site.start();
@@ -305,8 +311,9 @@ pub(crate) fn site_with_two_tokens() -> (Site, Faults) {
     (site, faults)
 }
 
+/// One of two tokens may go and come back.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_two_tokens_may_go_and_come_back() {
+async fn token_of_two_may_go_and_come_back() {
     if Hsm::under_test() != Hsm::SoftHsm {
         eprintln!("only SoftHSM's tool imports a key for both tokens");
         return;
@@ -347,8 +354,9 @@ async fn one_of_two_tokens_may_go_and_come_back() {
     daemon.end();
 }
 
+/// An HSM that does not answer refuses the start.
 #[test]
-fn an_hsm_that_does_not_answer_refuses_the_start() {
+fn hsm_that_does_not_answer_refuses_the_start() {
     let site = Site::new();
     let faults = Faults::between(&site, SETTINGS);
     faults.set_before_start("hang C_OpenSession 600s");
@@ -360,7 +368,7 @@ fn an_hsm_that_does_not_answer_refuses_the_start() {
 /// Not a test: the figures of benches/RESULTS.md. `cargo test --release --test it figures -- --ignored --nocapture`
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "measures; run it alone and in release"]
-async fn figures_of_the_daemon() {
+async fn daemon_figures_are_printed() {
     let site = Site::new();
     let faults = Faults::between(&site, "sessions = 32");
     for (name, sessions, script) in

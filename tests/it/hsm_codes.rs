@@ -1,5 +1,5 @@
-//! Every return code of PKCS#11, from an HSM that is idle and from one that is busy, with the audit key in the same module
-//! and in another one: each CSR ends with one certificate.
+//! Every return code of PKCS#11, from an HSM that is idle and from one that is busy, with the audit key in the same
+//! module and in another one: each CSR ends with one certificate.
 
 use std::time::Duration;
 
@@ -79,15 +79,17 @@ fn sample() -> Vec<&'static str> {
     pkcs11_fault::return_codes().step_by(SAMPLE).collect()
 }
 
+/// Some return codes, with all keys in one module, lose nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn some_codes_in_one_module_lose_nothing() {
+async fn code_from_one_module_loses_nothing() {
     let site = Site::new();
     let faults = Faults::one_module(&site, SETTINGS);
     try_codes(site, faults, sample()).await;
 }
 
+/// Some return codes, with the audit key in another module, lose nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn some_codes_in_two_modules_lose_nothing() {
+async fn code_from_one_of_two_modules_loses_nothing() {
     let site = Site::new();
     let faults = Faults::two_modules(&site, SETTINGS);
     try_codes(site, faults, sample()).await;
@@ -96,15 +98,16 @@ async fn some_codes_in_two_modules_lose_nothing() {
 /// Minutes: `make soak`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; make soak runs it"]
-async fn all_codes_in_one_module_lose_nothing() {
+async fn code_of_any_kind_from_one_module_loses_nothing() {
     let site = Site::new();
     let faults = Faults::one_module(&site, SETTINGS);
     try_codes(site, faults, pkcs11_fault::return_codes().collect()).await;
 }
 
+/// All return codes, with the audit key in another module, lose nothing.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; make soak runs it"]
-async fn all_codes_in_two_modules_lose_nothing() {
+async fn code_of_any_kind_from_one_of_two_modules_loses_nothing() {
     let site = Site::new();
     let faults = Faults::two_modules(&site, SETTINGS);
     try_codes(site, faults, pkcs11_fault::return_codes().collect()).await;

@@ -160,8 +160,9 @@ fn files(folder: &Path) -> Vec<std::path::PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
+/// A lost, old or broken index changes no answer (invariant 6).
 #[test]
-fn a_lost_old_or_broken_index_changes_no_answer() {
+fn index_lost_old_or_broken_changes_no_answer() {
     const DEVICES: u32 = 1500;
     let folder = tempfile::tempdir().unwrap();
     let index = folder.path().join("index");
@@ -281,8 +282,9 @@ fn index_of_another_ledger_refuses_the_start_until_accepted() {
     rules_hold(&mut ledger, 200);
 }
 
+/// A journal alone is a full backup.
 #[test]
-fn a_journal_alone_is_a_full_backup() {
+fn journal_alone_is_a_full_backup() {
     let (folder, backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (mut ledger, records) = open(folder.path());
     create_order(&mut ledger);
@@ -295,8 +297,9 @@ fn a_journal_alone_is_a_full_backup() {
     rules_hold(&mut restored, 500);
 }
 
+/// A crash costs reservations only, and their serial numbers are never used again.
 #[test]
-fn a_crash_costs_reservations_only_and_their_serial_numbers_are_never_used_again() {
+fn crash_costs_reservations_only_and_reuses_no_serial_number() {
     let folder = tempfile::tempdir().unwrap();
     let mut seen = std::collections::HashSet::new();
     for round in 0..30u32 {
@@ -329,8 +332,9 @@ fn a_crash_costs_reservations_only_and_their_serial_numbers_are_never_used_again
     }
 }
 
+/// A nearly full disk stops reservations; what is reserved is recorded.
 #[test]
-fn a_nearly_full_disk_stops_reservations_and_records_what_is_reserved() {
+fn disk_nearly_full_stops_reservations_and_records_the_rest() {
     let folder = tempfile::tempdir().unwrap();
     let (mut ledger, records) = open(folder.path());
     create_order(&mut ledger);
@@ -345,8 +349,9 @@ fn a_nearly_full_disk_stops_reservations_and_records_what_is_reserved() {
     assert_eq!(records.healthy(), Ok(()));
 }
 
+/// A clock that went back stops reservations.
 #[test]
-fn a_clock_that_went_back_stops_reservations() {
+fn clock_that_went_back_stops_reservations() {
     let folder = tempfile::tempdir().unwrap();
     let (mut ledger, _records) = open(folder.path());
     create_order(&mut ledger);

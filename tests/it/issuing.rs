@@ -9,8 +9,9 @@ use crate::{
     support::site::{Answer, IssueStream, Site, csr, judge, request},
 };
 
+/// CSRs of foreign programs become certificates that foreign programs verify.
 #[tokio::test(flavor = "multi_thread")]
-async fn csrs_of_foreign_programs_become_certificates_that_foreign_programs_verify() {
+async fn csr_of_foreign_program_gets_what_foreign_programs_verify() {
     let site = Site::new();
     let daemon = site.start();
     site.create_order("o1", 100);
@@ -37,8 +38,9 @@ async fn csrs_of_foreign_programs_become_certificates_that_foreign_programs_veri
     daemon.end();
 }
 
+/// A retry gives the same bytes and costs nothing, also after a crash (invariant 4).
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_gives_the_same_bytes_and_costs_nothing_also_after_a_crash() {
+async fn retry_gives_the_same_bytes_also_after_a_crash() {
     let site = Site::new();
     let mut daemon = site.start();
     site.create_order("o1", 2);
@@ -59,8 +61,9 @@ async fn a_retry_gives_the_same_bytes_and_costs_nothing_also_after_a_crash() {
     daemon.end();
 }
 
+/// Every refusal has its code and reason, and the stream goes on.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_refusal_has_its_code_and_reason_and_the_stream_lives_on() {
+async fn refusal_has_its_code_and_reason_and_the_stream_goes_on() {
     let site = Site::new();
     site.configure(|usual| {
         usual
@@ -128,8 +131,9 @@ async fn every_refusal_has_its_code_and_reason_and_the_stream_lives_on() {
     daemon.end();
 }
 
+/// A peer of another role may not call.
 #[tokio::test(flavor = "multi_thread")]
-async fn roles_are_kept_apart() {
+async fn role_of_another_kind_may_not_call() {
     let site = Site::new();
     let daemon = site.start();
     site.create_order("o1", 5);
@@ -192,8 +196,9 @@ async fn roles_are_kept_apart() {
     daemon.end();
 }
 
+/// Of many at once one wins a key, a device, and the last unit of an order.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_many_wins_a_key_a_device_and_the_last_unit() {
+async fn requests_at_once_have_one_winner_for_key_device_and_unit() {
     let site = Site::new();
     let daemon = site.start();
     let rounds = 300;

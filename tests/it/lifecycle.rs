@@ -85,8 +85,9 @@ fn verify(site: &Site) -> Value {
     parsed(&site.token.birthmark(&journal))
 }
 
+/// A device is confirmed, scrapped, revoked, and given a new certificate.
 #[test]
-fn a_device_is_confirmed_scrapped_revoked_and_given_a_new_certificate() {
+fn device_is_confirmed_scrapped_revoked_and_reissued() {
     let (site, daemon) = site(4, 4);
     counts(&site, [4, 0, 0, 0, 0]);
     let [first, second] = ["d1", "d2"].map(|device| serial(&site, device));
@@ -201,8 +202,9 @@ async fn station_that_the_profile_refuses_confirms_nothing() {
     daemon.end();
 }
 
+/// A station confirms what it may use.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_station_confirms_what_it_may_use() {
+async fn station_confirms_what_it_may_use() {
     let site = Site::new();
     site.configure(|usual| usual.replace("validity_days = 7300", "validity_days = 7300\norder = \"optional\""));
     let daemon = site.start();
@@ -246,8 +248,9 @@ async fn a_station_confirms_what_it_may_use() {
     verify(&site);
 }
 
+/// An export never changes.
 #[test]
-fn an_export_never_changes() {
+fn export_never_changes() {
     let (site, daemon) = site(100, 4);
     succeeded(&site.operator(&["record", "scrap", "d4", "--reason", "before the export"]));
     let create = ["export", "create", "--order", "o1", "--format", "jsonl", "--out", "first", "--json"];
@@ -303,8 +306,9 @@ fn an_export_never_changes() {
     assert_eq!(verify(&site)["counts"]["exports"], 2);
 }
 
+/// One of two reissues wins.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_two_reissues_wins() {
+async fn reissues_at_once_have_one_winner() {
     let (site, daemon) = site(1000, 0);
     let mut one = site.stream(&daemon, "line1/t1").await;
     let mut two = site.stream(&daemon, "line1/t2").await;
@@ -366,8 +370,9 @@ fn issue(ledger: &mut EmbeddedLedger, devices: u32) -> Vec<SerialNumber> {
     serial_numbers
 }
 
+/// Two contrary changes in one batch have one winner.
 #[test]
-fn two_wishes_in_one_batch_have_one_winner() {
+fn changes_in_one_batch_have_one_winner() {
     let folder = tempfile::tempdir().unwrap();
     let (mut ledger, records) = ledger(folder.path());
     let serial_numbers = issue(&mut ledger, RACES);
@@ -391,8 +396,9 @@ fn two_wishes_in_one_batch_have_one_winner() {
     assert_eq!((order.issued, order.left()), (0, 0));
 }
 
+/// When scrap and confirmation come at once, the certificate is scrapped.
 #[test]
-fn scrap_and_confirmation_at_once_end_in_scrap() {
+fn scrap_and_confirmation_at_once_give_scrapped() {
     let folder = tempfile::tempdir().unwrap();
     let (mut ledger, records) = ledger(folder.path());
     let serial_numbers = issue(&mut ledger, RACES);

@@ -108,8 +108,9 @@ async fn metrics_count_what_happens() {
     daemon.end();
 }
 
+/// A daemon that has done nothing yet has metrics of the right form.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_has_done_nothing_yet_has_metrics_of_the_right_form() {
+async fn metrics_of_an_idle_daemon_have_the_right_form() {
     let site = Site::new();
     let daemon = site.start();
     let samples = parse(&daemon.get("/metrics").1);
@@ -119,8 +120,9 @@ async fn a_daemon_that_has_done_nothing_yet_has_metrics_of_the_right_form() {
     daemon.end();
 }
 
+/// A daemon that shuts down says so and answers what it has.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_goes_down_says_so_and_answers_what_it_has() {
+async fn daemon_that_shuts_down_says_so_and_answers_what_it_has() {
     let site = Site::new();
     let faults = Faults::between(&site, "sessions = 1");
     let mut daemon = site.start();
@@ -158,8 +160,9 @@ async fn a_daemon_that_goes_down_says_so_and_answers_what_it_has() {
     daemon.end();
 }
 
+/// An HSM that goes away is told and costs no device its certificate.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_hsm_that_goes_away_is_told_and_costs_no_device_its_certificate() {
+async fn hsm_that_goes_away_is_told_and_costs_no_certificate() {
     let site = Site::new();
     let mut daemon = site.start();
     site.create_order("o1", 10);
@@ -199,8 +202,9 @@ async fn an_hsm_that_goes_away_is_told_and_costs_no_device_its_certificate() {
     daemon.end();
 }
 
+/// A local user who may open the socket is an operator.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_local_user_who_may_open_the_socket_is_an_operator() {
+async fn user_who_may_open_the_socket_is_an_operator() {
     let site = Site::new();
     let daemon = site.start();
     let mode = fs::metadata(&daemon.socket).unwrap().permissions().mode();
@@ -214,8 +218,9 @@ async fn a_local_user_who_may_open_the_socket_is_an_operator() {
     daemon.end();
 }
 
+/// A daemon that is stopped as soon as it is ready exits in order.
 #[test]
-fn a_daemon_that_is_ended_as_soon_as_it_is_ready_ends_in_order() {
+fn daemon_stopped_as_soon_as_ready_exits_in_order() {
     let site = Site::new();
     for _ in 0..5 {
         site.start().end();

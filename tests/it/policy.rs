@@ -1,4 +1,5 @@
-//! What devices get: presets, signature algorithms, issuers that take over, orders' attributes, refused keys and profiles.
+//! What devices get: presets, signature algorithms, issuers that take over, orders' attributes, refused keys and
+//! profiles.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -53,8 +54,9 @@ fn write_pem(site: &Site, name: &str, certificate: &[u8]) -> PathBuf {
     path
 }
 
+/// Every preset under every signature algorithm is judged by four others.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_preset_under_every_signature_algorithm_is_judged_by_four_others() {
+async fn preset_under_every_algorithm_is_judged_by_four_others() {
     let algorithms = [
         ("p256", "p256", ""),
         ("p384", "p384", ""),
@@ -119,8 +121,9 @@ async fn every_preset_under_every_signature_algorithm_is_judged_by_four_others()
     daemon.end();
 }
 
+/// A profile moves over to its next issuer without a restart.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_profile_moves_over_to_its_next_issuer_without_a_restart() {
+async fn profile_moves_to_its_next_issuer_without_a_restart() {
     let site = site_with(&[("next", "p384", "")]);
     let from = Timestamp::now() + Duration::from_secs(6);
     let next = issuer(&site, "next", "next", "")
@@ -149,8 +152,9 @@ async fn a_profile_moves_over_to_its_next_issuer_without_a_restart() {
     daemon.end();
 }
 
+/// Orders are required unless the profile says otherwise, and lend their attributes.
 #[tokio::test(flavor = "multi_thread")]
-async fn orders_are_required_unless_the_profile_says_otherwise_and_lend_their_attributes() {
+async fn order_is_required_by_default_and_lends_its_attributes() {
     let site = Site::new();
     site.configure(|usual| {
         usual
@@ -212,8 +216,9 @@ async fn orders_are_required_unless_the_profile_says_otherwise_and_lend_their_at
     daemon.end();
 }
 
+/// Blocked keys and the CAs' own are refused.
 #[tokio::test(flavor = "multi_thread")]
-async fn blocked_keys_and_the_cas_own_are_refused() {
+async fn key_blocked_or_of_a_ca_is_refused() {
     let site = Site::new();
     let blocked = fs::read(fixture("csr/openssl-p256.pem")).unwrap();
     let hash = csr::verify(&blocked, &RefusedKeys::default()).unwrap().public_key().hash();
@@ -233,7 +238,7 @@ async fn blocked_keys_and_the_cas_own_are_refused() {
 
 /// Each change of the usual configuration that makes the daemon refuse to start, and what it says.
 #[test]
-fn a_profile_that_could_only_give_invalid_certificates_is_refused_with_file_line_and_key() {
+fn profile_of_invalid_certificates_is_refused_by_file_and_key() {
     let site = site_with(&[("pai", "p256", ", \"VID=FFF1\""), ("p384", "p384", "")]);
     let issuers = issuer(&site, "pai", "pai", "") + &issuer(&site, "p384", "p384", "");
     let dac = "preset = \"matter-dac\"\nissuer = \"pai\"\nsubject = [\"CN={device_id}\", \"VID=FFF1\", \"PID=8000\"]";
@@ -378,8 +383,9 @@ fn a_profile_that_could_only_give_invalid_certificates_is_refused_with_file_line
     }
 }
 
+/// `profile check` shows the certificate of a device without the HSM.
 #[test]
-fn profile_check_shows_the_certificate_of_a_device_without_the_hsm() {
+fn profile_check_shows_a_certificate_without_the_hsm() {
     let site = Site::new();
     // No token, no PIN: only the certificates.
     fs::remove_dir_all(site.path("tokens")).unwrap();
@@ -406,7 +412,7 @@ fn profile_check_shows_the_certificate_of_a_device_without_the_hsm() {
 
 /// The example that people start from must be right, but for the files that it names.
 #[test]
-fn the_example_configuration_is_read() {
+fn configuration_of_the_example_is_read() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("ca")).unwrap();
@@ -443,8 +449,9 @@ fn the_example_configuration_is_read() {
     }
 }
 
+/// Device ids and CSR subjects are held to the profile's rules.
 #[tokio::test(flavor = "multi_thread")]
-async fn device_ids_and_csr_subjects_are_held_to_the_profiles_rules() {
+async fn device_id_and_csr_subject_are_held_to_the_profile() {
     let site = Site::new();
     site.configure(|usual| {
         usual

@@ -2,8 +2,8 @@
 //!
 //! A real ledger works in a process of its own under strace, which records what it writes and syncs ([`trace`]). From
 //! that record the disk is rebuilt as it could be after a cut at any of these system calls ([`disk`]): what was not
-//! synced is there, or not, or torn at sectors, in whatever order. Each such disk is opened with the real code. All that
-//! the ledger had acknowledged before the cut must be found, byte by byte, and nothing else may be made up.
+//! synced is there, or not, or torn at sectors, in whatever order. Each such disk is opened with the real code. All
+//! that the ledger had acknowledged before the cut must be found, byte by byte, and nothing else may be made up.
 //!
 //! The index is not durable and not rebuilt like this: the disks have none, noise, or an older one.
 //!
@@ -197,7 +197,7 @@ const PARTS: u32 = 3;
 const PART: &str = "BIRTHMARK_POWER_PART";
 
 #[test]
-#[ignore = "runs under strace, in the processes that every_disk_that_a_power_cut_leaves_is_recovered_from starts"]
+#[ignore = "runs under strace, in the processes that disk_that_any_power_cut_leaves_is_recovered_from starts"]
 fn workload() {
     let number = |name: &str| std::env::var(name).unwrap().parse::<u64>().unwrap();
     let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
@@ -245,8 +245,9 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
+/// Every disk that a power cut leaves is recovered from.
 #[test]
-fn every_disk_that_a_power_cut_leaves_is_recovered_from() {
+fn disk_that_any_power_cut_leaves_is_recovered_from() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let wanted = number("BIRTHMARK_POWER_STATES").unwrap_or(10_000) as usize;
     let seed = number("BIRTHMARK_SEED").unwrap_or_else(rand::random);

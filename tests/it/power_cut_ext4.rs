@@ -6,8 +6,8 @@
 //! ledger had acknowledged must be found there, byte by byte, and no device may get a second certificate; in another
 //! boot as after a power cut, and in the same one as when a disk went away and came back.
 //!
-//! `BIRTHMARK_POWER_CUTS` sets how many cuts there are, `BIRTHMARK_SEED` repeats their plan. It needs root, a loop device and
-//! mkfs.ext4. Where it may not run it says so; with BIRTHMARK_MUST_MOUNT set that is a failure.
+//! `BIRTHMARK_POWER_CUTS` sets how many cuts there are, `BIRTHMARK_SEED` repeats their plan. It needs root, a loop
+//! device and mkfs.ext4. Where it may not run it says so; with BIRTHMARK_MUST_MOUNT set that is a failure.
 
 use std::{
     fs::{self, File},
@@ -237,8 +237,9 @@ fn work_until_the_cut(image: &Path, folder: &Path, random: &mut StdRng, seed: u6
     lines
 }
 
-/// Stops all threads of the process, as a power cut does. One whose sync is under way acknowledges nothing afterwards: ext4
-/// that is shut down while two syncs wait for one transaction may return 0 to one of them although nothing is durable.
+/// Stops all threads of the process, as a power cut does. One whose sync is under way acknowledges nothing afterwards:
+/// ext4 that is shut down while two syncs wait for one transaction may return 0 to one of them although nothing is
+/// durable.
 fn stop(worker: &Child) {
     let pid = Pid::from_child(worker);
     if kill_process(pid, Signal::STOP).is_err() {

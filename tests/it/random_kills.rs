@@ -1,5 +1,6 @@
 //! The daemon killed (SIGKILL) at random moments under load, again and again: in its start, in its recovery, between
-//! reservation and record, between record and reply. Some of the certificates are confirmed and some scrapped meanwhile.
+//! reservation and record, between record and reply. Some of the certificates are confirmed and some scrapped
+//! meanwhile.
 //!
 //! `BIRTHMARK_KILL_ROUNDS` sets how often, `BIRTHMARK_SEED` repeats the moments of a run (the machine's own timing
 //! differs all the same).
@@ -176,8 +177,9 @@ async fn scrap(admin: &mut AdminClient<Channel>, serial_number: Bytes) -> Result
     admin.scrap_certificate(request).await.map(drop)
 }
 
+/// Killed at any moment, it loses nothing and signs nothing twice.
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_at_any_moment_it_loses_nothing_and_signs_nothing_twice() {
+async fn daemon_killed_at_any_moment_loses_and_repeats_nothing() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let rounds = number("BIRTHMARK_KILL_ROUNDS").unwrap_or(200);
     let seed = number("BIRTHMARK_SEED").unwrap_or_else(rand::random);

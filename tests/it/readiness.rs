@@ -1,5 +1,5 @@
-//! What keeps the daemon from issuing is in `/readyz` and in the log, when it begins and when it ends; and what must not
-//! end it.
+//! What keeps the daemon from issuing is in `/readyz` and in the log, when it begins and when it ends; and what must
+//! not end it.
 
 use std::{
     fs,
@@ -55,8 +55,8 @@ fn invalid_server_certificate_is_not_ready() {
         assert!(status == 503 && obstacles.lines().any(|line| line.starts_with(&told)), "{status} {obstacles}");
         assert_eq!(daemon.metric("birthmark_ready", &[]), 0.0);
         assert_eq!(lines(&site, &["not ready", "server certificate", says]), 1, "{}", site.log());
-        // Operators on this machine are not kept out. After the end of the certificate it may be the clock that is wrong,
-        // so nothing new is recorded.
+        // Operators on this machine are not kept out. After the end of the certificate it may be the clock that is
+        // wrong, so nothing new is recorded.
         succeeded(&site.operator(&["order", "list"]));
         let created = site.operator(&["order", "create", "o1", "--profile", "device", "--quantity", "1"]);
         assert_eq!(created.status.success(), not_after.0 > 2026, "{created:?}");

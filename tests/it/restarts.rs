@@ -109,8 +109,9 @@ fn must_all_be_issued_once(site: &Site, keys: &Keys) {
     assert_eq!([&order["issued"], &order["reserved"], &order["left"]], [keys.len(), 0, 0], "{order}");
 }
 
+/// Twenty thousand devices get one certificate each though the daemon is killed three times.
 #[test]
-fn twenty_thousand_devices_get_one_certificate_each_though_the_daemon_is_killed_three_times() {
+fn daemon_killed_three_times_gives_each_device_one_certificate() {
     let site = Site::new();
     let names = ["s1", "s2", "s3", "s4"];
     let keys = make_csrs(&site, &names, 5_000);
@@ -132,8 +133,9 @@ fn twenty_thousand_devices_get_one_certificate_each_though_the_daemon_is_killed_
     daemon.end();
 }
 
+/// A station that is killed goes on where it was.
 #[test]
-fn a_station_that_is_killed_goes_on_where_it_was() {
+fn station_that_is_killed_goes_on_where_it_was() {
     let site = Site::new();
     let keys = make_csrs(&site, &["s1"], 2_000);
     let daemon = site.start();
@@ -157,8 +159,9 @@ fn a_station_that_is_killed_goes_on_where_it_was() {
     daemon.end();
 }
 
+/// A daemon that is told to stop abandons nothing, and the next one takes over.
 #[test]
-fn a_daemon_that_is_told_to_end_abandons_nothing_and_the_next_one_takes_over() {
+fn daemon_told_to_stop_abandons_nothing_and_the_next_goes_on() {
     let site = Site::new();
     let names = ["s1", "s2"];
     let keys = make_csrs(&site, &names, 2_000);

@@ -16,8 +16,8 @@ use crate::{
 /// How many certificates there are to read: more than buffers hold.
 const RECORDS: usize = 1_500;
 
-/// A site with a profile that shows an order's attribute, where streams are ended after two seconds without progress, and
-/// its daemon.
+/// A site with a profile that shows an order's attribute, where streams are ended after two seconds without progress,
+/// and its daemon.
 async fn site_with_records() -> (Site, Daemon) {
     let site = Site::new();
     site.configure(|usual| {
@@ -85,7 +85,8 @@ async fn unread_records_hold_no_thread_and_end() {
     }
     assert!(unread.len() >= 8);
     assert!(daemon.metric("birthmark_refusals_total", &["reason=\"TOO_MANY_STREAMS\""]) >= 1.0);
-    // Another peer reads all, an operator's look-up and a station whose certificates show an attribute are served at once.
+    // Another peer reads all, an operator's look-up and a station whose certificates show an attribute are served at
+    // once.
     let auditor = site.connect(&daemon, "auditor", "bob").await;
     let devices = read(list(&auditor).await.unwrap()).await.unwrap();
     assert_eq!(devices.len(), RECORDS);

@@ -56,8 +56,9 @@ fn token_flags(token: &Token) -> String {
     said.lines().find(|line| line.contains("token flags")).expect("no token flags").to_owned()
 }
 
+/// A PIN that cannot be used refuses the start, and is not tried again.
 #[test]
-fn a_pin_that_cannot_be_used() {
+fn pin_that_cannot_be_used_refuses_the_start() {
     let site = Site::new();
     let before = token_flags(&site.token);
 
@@ -85,8 +86,9 @@ fn a_pin_that_cannot_be_used() {
     site.start().end();
 }
 
+/// A module, a token or a key that is missing refuses the start.
 #[test]
-fn a_module_a_token_or_a_key_that_is_not_there() {
+fn module_token_or_key_that_is_missing_refuses_the_start() {
     let site = Site::new();
     let module = module().to_str().unwrap();
     must_refuse_when(&site, module, "/opt/none.so", &["there is no PKCS#11 module /opt/none.so", "module-path"]);
@@ -108,8 +110,9 @@ fn a_module_a_token_or_a_key_that_is_not_there() {
     );
 }
 
+/// A key that could leave the HSM refuses the start (invariant 7).
 #[test]
-fn a_key_that_could_leave_the_hsm() {
+fn key_that_could_leave_the_hsm_refuses_the_start() {
     let site = Site::new();
     let made = Command::new("pkcs11-tool")
         .args(["--module", module().to_str().unwrap(), "--token-label", LABEL, "--login", "--pin", "123456"])
@@ -124,8 +127,9 @@ fn a_key_that_could_leave_the_hsm() {
     must_refuse_when(&site, "object=issuing", "object=movable", &[extractable, new_key, "issuers.main.key"]);
 }
 
+/// Certificates that do not fit each other or their key refuse the start.
 #[test]
-fn certificates_that_do_not_fit() {
+fn certificates_that_do_not_fit_refuse_the_start() {
     let site = Site::new();
     must_refuse_when(
         &site,
@@ -156,8 +160,9 @@ fn certificates_that_do_not_fit() {
     );
 }
 
+/// Paths that are taken or cannot be used refuse the start.
 #[test]
-fn places_that_are_taken_or_cannot_be_used() {
+fn paths_taken_or_unusable_refuse_the_start() {
     let site = Site::new();
     site.token.write("data", "a file");
     must_refuse(&site, &["data", "ledger.path"]);
@@ -191,8 +196,9 @@ fn places_that_are_taken_or_cannot_be_used() {
     daemon.end();
 }
 
+/// An error of the configuration names file, line and key.
 #[test]
-fn errors_of_the_configuration_name_file_line_and_key() {
+fn configuration_error_names_file_line_and_key() {
     let site = Site::new();
     refused(
         &site.token.birthmark(&["serve", "--config", "none.toml"]),

@@ -58,8 +58,9 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+/// Bad CSRs of a folder are reported beside the good ones.
 #[test]
-fn bad_csrs_of_a_folder_are_reported_beside_the_good_ones() {
+fn folder_with_bad_csrs_reports_them_and_signs_the_good() {
     let (site, daemon) = site(10);
     site.token.write("csrs/a.csr", &pem_csr(&csr("a")));
     fs::write(site.path("csrs/b.der"), csr("b")).unwrap();
@@ -95,8 +96,9 @@ fn bad_csrs_of_a_folder_are_reported_beside_the_good_ones() {
     daemon.end();
 }
 
+/// The exit code tells all or none.
 #[test]
-fn the_exit_code_tells_all_or_none() {
+fn exit_code_tells_all_or_none() {
     let (site, daemon) = site(10);
     for name in ["garbage.der", "rsa1024.der", "rsa2048-roca.der", "trailing-byte.der"] {
         fs::create_dir_all(site.path("bad")).unwrap();
@@ -116,8 +118,9 @@ fn the_exit_code_tells_all_or_none() {
     daemon.end();
 }
 
+/// The chain file is what a device presents.
 #[test]
-fn the_chain_file_is_what_a_device_presents() {
+fn chain_file_is_what_a_device_presents() {
     let (site, daemon) = site(10);
     fs::write(site.path("d1.csr"), csr("d1")).unwrap();
     must_exit(&sign(&site, "d1.csr", &["--chain"]), 0, &[]);
@@ -133,8 +136,9 @@ fn the_chain_file_is_what_a_device_presents() {
     daemon.end();
 }
 
+/// A producer has each answer before it writes the next line.
 #[test]
-fn a_producer_has_each_answer_before_it_writes_the_next_line() {
+fn producer_has_each_answer_before_it_writes_the_next_line() {
     let (site, daemon) = site(10);
     let mut command = site.sign("line1/t1", "o1", "-", "certs");
     let mut station =
@@ -164,8 +168,9 @@ fn a_producer_has_each_answer_before_it_writes_the_next_line() {
     daemon.end();
 }
 
+/// A watched folder is served until it is told to stop.
 #[test]
-fn a_watched_folder_is_served_until_it_is_told_to_stop() {
+fn watched_folder_is_served_until_told_to_stop() {
     let (site, mut daemon) = site(20);
     fs::create_dir(site.path("hot")).unwrap();
     fs::write(site.path("hot/early.csr"), csr("early")).unwrap();
@@ -211,8 +216,9 @@ fn a_watched_folder_is_served_until_it_is_told_to_stop() {
     daemon.end();
 }
 
+/// Lines with a byte order mark, or with an order of their own, are read.
 #[test]
-fn byte_order_marks_and_own_orders_of_lines_are_read() {
+fn lines_with_byte_order_mark_or_own_order_are_read() {
     let (site, daemon) = site(10);
     site.create_order("o2", 5);
     let line =
@@ -266,8 +272,9 @@ fn confirm_reads_what_files_hold() {
     daemon.end();
 }
 
+/// Two signals at once are one request to stop.
 #[test]
-fn two_signals_at_once_are_one_request_to_stop() {
+fn signals_at_once_are_one_request_to_stop() {
     let (site, daemon) = site(10);
     fs::create_dir(site.path("hot")).unwrap();
     fs::write(site.path("hot/d1.csr"), csr("d1")).unwrap();
@@ -283,8 +290,9 @@ fn two_signals_at_once_are_one_request_to_stop() {
     daemon.end();
 }
 
+/// An order or a profile that is not there ends the run in one sentence.
 #[test]
-fn an_order_or_a_profile_that_is_not_there_ends_the_run_in_one_sentence() {
+fn order_or_profile_that_is_missing_ends_the_run() {
     let (site, daemon) = site(10);
     fs::write(site.path("d1.csr"), csr("d1")).unwrap();
     let sign =
@@ -300,8 +308,9 @@ fn an_order_or_a_profile_that_is_not_there_ends_the_run_in_one_sentence() {
     daemon.end();
 }
 
+/// An order that is used up refuses the rest.
 #[test]
-fn an_order_that_is_used_up_refuses_the_rest() {
+fn order_that_is_used_up_refuses_the_rest() {
     let (site, daemon) = site(3);
     let lines: String = (1..=5).map(|number| json_line(&format!("d{number}"), &csr("d"))).collect();
     site.token.write("five.jsonl", &lines);
@@ -316,8 +325,9 @@ fn an_order_that_is_used_up_refuses_the_rest() {
     daemon.end();
 }
 
+/// A station waits for its daemon, or stops waiting, as it was told.
 #[test]
-fn a_station_waits_for_its_daemon_or_gives_up_as_it_was_told() {
+fn station_waits_for_its_daemon_as_long_as_told() {
     let (site, daemon) = site(10);
     // Everybody knows now where the daemon will be.
     daemon.end();
@@ -338,8 +348,9 @@ fn a_station_waits_for_its_daemon_or_gives_up_as_it_was_told() {
     daemon.end();
 }
 
+/// A certificate that belongs to another key is replaced only by the right one.
 #[test]
-fn a_certificate_that_belongs_to_another_key_is_replaced_only_by_the_right_one() {
+fn certificate_of_another_key_is_replaced_by_the_right_only() {
     let (site, daemon) = site(10);
     let key = KeyPair::generate().unwrap();
     fs::write(site.path("d1.csr"), csr_of(&key, "d1")).unwrap();

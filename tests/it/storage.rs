@@ -369,8 +369,9 @@ async fn checkpoint_by_no_audit_key_refuses_the_start() {
     assert_ne!(fs::read_to_string(&checkpoint).unwrap(), good);
 }
 
+/// Checkpoints that are gone begin again, and `journal verify` says so.
 #[tokio::test(flavor = "multi_thread")]
-async fn checkpoints_that_are_gone_begin_anew_and_verify_says_so() {
+async fn checkpoints_that_are_gone_begin_again_and_verify_says_so() {
     let site = Site::new();
     let verify = || succeeded(&site.token.birthmark(&["journal", "verify", "data", "--trusted-key", "ca/audit.pem"]));
     let run = |order: &str| {

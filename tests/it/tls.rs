@@ -114,8 +114,9 @@ fn s_client(site: &Site, daemon: &Daemon, arguments: &[&str]) -> Command {
     command
 }
 
+/// Strangers do not get through the handshake.
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_do_not_get_through_the_handshake() {
+async fn stranger_does_not_get_through_the_handshake() {
     let known = SoftCa::new("Known");
     let foreign = SoftCa::new("Foreign");
     let site = site_that_trusts(&known);
@@ -141,8 +142,9 @@ async fn strangers_do_not_get_through_the_handshake() {
     daemon.end();
 }
 
+/// A station is told that its certificate is refused, and does not wait forever.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_station_is_told_that_its_certificate_is_refused_and_does_not_wait_for_ever() {
+async fn station_with_a_refused_certificate_is_told_and_stops() {
     let known = SoftCa::new("Known");
     let site = site_that_trusts(&known);
     let daemon = site.start();
@@ -171,8 +173,9 @@ fn sign_as(site: &Site, daemon: &Daemon, identity: &Path) -> Command {
     command
 }
 
+/// Whoever has no clear role may do nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_has_no_clear_role_may_do_nothing() {
+async fn peer_without_a_clear_role_may_do_nothing() {
     let ca = SoftCa::new("Known");
     let site = site_that_trusts(&ca);
     let daemon = site.start();
@@ -215,8 +218,9 @@ async fn whoever_has_no_clear_role_may_do_nothing() {
     daemon.end();
 }
 
+/// Only TLS 1.2 or 1.3 with client certificates is spoken.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_mutual_tls_of_today_is_refused() {
+async fn connection_without_mutual_tls_of_today_is_refused() {
     let site = Site::new();
     let daemon = site.start();
     let identity = site.identity("station", "line1/t1").display().to_string();
@@ -269,8 +273,9 @@ async fn what_is_not_mutual_tls_of_today_is_refused() {
     daemon.end();
 }
 
+/// The socket of a daemon that was killed is replaced.
 #[test]
-fn the_socket_of_a_daemon_that_was_killed_is_replaced() {
+fn socket_of_a_daemon_that_was_killed_is_replaced() {
     let site = Site::new();
     let mut daemon = site.start();
     daemon.kill();

@@ -42,7 +42,8 @@ pub(crate) struct Options {
     pub(super) sessions: Option<u32>,
 
     /// Offer R requests per second at fixed times, whether or not earlier ones are answered (open loop)
-    #[arg(long, value_name = "R", conflicts_with = "window", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "R", conflicts_with = "window",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(super) rate: Option<u32>,
 
     /// Write the first 10,000 of the CSRs into this new folder, as PEM, to measure other programs with

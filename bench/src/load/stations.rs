@@ -1,9 +1,9 @@
 //! `birthmark bench stations`: the stations, in a process of their own.
 //!
-//! They share the machine with the daemon, so they are light: one thread, requests encoded beforehand. Closed loop: each
-//! station keeps its window full. Open loop (`--rate`): request number n is due n/rate seconds after the start, whether
-//! or not earlier ones are answered, and its latency counts from then; so a daemon that stalls is charged for all that it
-//! kept waiting (no coordinated omission).
+//! They share the machine with the daemon, so they are light: one thread, requests encoded beforehand. Closed loop:
+//! each station keeps its window full. Open loop (`--rate`): request number n is due n/rate seconds after the start,
+//! whether or not earlier ones are answered, and its latency counts from then; so a daemon that stalls is charged for
+//! all that it kept waiting (no coordinated omission).
 
 use std::{
     cell::RefCell,
@@ -233,7 +233,9 @@ async fn measure(args: Args, encoded: Vec<Bytes>) -> anyhow::Result<Measured> {
     let mut stopped_early = false;
     tokio::select! {
         () = sleep_until((began + warm_up).into()) => {}
-        () = &mut over => bail!(measurement.failure().unwrap_or_else(|| anyhow!("the devices were too few even to warm up"))),
+        () = &mut over => {
+            return Err(measurement.failure().unwrap_or_else(|| anyhow!("the devices were too few even to warm up")));
+        }
     }
     let (first, before, own_before) = (Instant::now(), Usage::of(args.daemon)?, processor_time());
     let first_count = measurement.begin();

@@ -18,8 +18,9 @@ fn birthmark(folder: &Path, arguments: &[&str]) -> Output {
     command(folder, arguments).output().unwrap()
 }
 
+/// What the demo keeps is a factory that goes on where it stopped.
 #[test]
-fn the_demo_leaves_a_factory_that_goes_on_where_it_ended() {
+fn demo_that_is_kept_goes_on_where_it_stopped() {
     let temporary = tempfile::tempdir().unwrap();
     let run = birthmark(temporary.path(), &["demo", "--devices", "60", "--stations", "3", "--keep", "my-factory"]);
     let account = succeeded(&run);
@@ -87,8 +88,9 @@ fn the_demo_leaves_a_factory_that_goes_on_where_it_ended() {
     refused(&birthmark(temporary.path(), &["demo", "--keep", "my-factory"]), &["not empty"]);
 }
 
+/// A demo that keeps nothing leaves nothing behind.
 #[test]
-fn a_demo_that_keeps_nothing_leaves_nothing_behind() {
+fn demo_that_keeps_nothing_leaves_nothing() {
     let temporary = tempfile::tempdir().unwrap();
     let run = birthmark(temporary.path(), &["demo", "--devices", "2", "--stations", "5"]);
     assert!(succeeded(&run).contains("2 certificates"), "{}", text(&run.stdout));

@@ -42,8 +42,9 @@ fn measured(folder: &Path, arguments: &[&str]) -> Value {
     report
 }
 
+/// A measurement gives every figure and leaves nothing but the CSRs.
 #[test]
-fn a_measurement_gives_every_figure_and_leaves_nothing_but_the_csrs() {
+fn bench_gives_every_figure_and_leaves_only_the_csrs() {
     let temporary = tempfile::tempdir().unwrap();
     let report = measured(
         temporary.path(),
@@ -57,8 +58,9 @@ fn a_measurement_gives_every_figure_and_leaves_nothing_but_the_csrs() {
     assert_eq!(csr.common_name().as_deref(), Ok("bench-0000000"));
 }
 
+/// An open loop over a slow HSM counts the time that it takes.
 #[test]
-fn an_open_loop_over_a_slow_hsm_counts_the_time_that_it_takes() {
+fn bench_of_open_loop_over_slow_hsm_counts_its_time() {
     let temporary = tempfile::tempdir().unwrap();
     let module = fault_module();
     let module = module.to_str().unwrap();
@@ -78,8 +80,9 @@ fn bench_with_one_station_is_measured() {
     assert_eq!(report["stations"], 1);
 }
 
+/// Impossible options are refused before anything is made.
 #[test]
-fn impossible_options_are_refused_before_anything_is_made() {
+fn bench_with_impossible_options_makes_nothing() {
     let temporary = tempfile::tempdir().unwrap();
     for (options, says) in [
         (&["--stations", "0"][..], "1..=10000"),

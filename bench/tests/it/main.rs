@@ -1,5 +1,6 @@
-//! `birthmark demo` and `birthmark bench` as users start them. They are here, not beside the daemon's tests, because cargo
-//! builds a program for the tests of its own package only. The daemon's must have been built, too: `cargo test` without
+//! `birthmark demo` and `birthmark bench` as users start them. They are here, not beside the daemon's tests, because
+//! cargo builds a program for the tests of its own package only. The daemon's must have been built, too: `cargo test`
+//! without
 //! `--package` does that.
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test ends by panicking")]
 

@@ -1,8 +1,8 @@
 //! A model of a disk and of what a power cut may leave on it.
 //!
 //! As POSIX has it, and no file system in particular: a sync of a file makes its bytes and its length durable, not its
-//! name; a sync of a folder makes the names in it durable. All else may be there or not, in any order. A write may be torn
-//! at the 512 bytes of a sector; where a file has grown and its bytes have not come, there are zeros or noise.
+//! name; a sync of a folder makes the names in it durable. All else may be there or not, in any order. A write may be
+//! torn at the 512 bytes of a sector; where a file has grown and its bytes have not come, there are zeros or noise.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -93,8 +93,8 @@ impl Faults {
     }
 }
 
-/// Stations that have devices certified, one after the other, until they are stopped. A request that was refused because
-/// the HSM is away is sent again, as a station does.
+/// Stations that have devices certified, one after the other, until they are stopped. A request that was refused
+/// because the HSM is away is sent again, as a station does.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     issued: Arc<AtomicU64>,

@@ -16,8 +16,8 @@ pub(crate) const LABEL: &str = "birthmark";
 
 const PIN: &str = "123456";
 
-/// The PKCS#11 module that the tests run on: SoftHSM unless BIRTHMARK_TEST_HSM says otherwise. hsm-config/README.md says
-/// how the others are run.
+/// The PKCS#11 module that the tests run on: SoftHSM unless BIRTHMARK_TEST_HSM says otherwise. hsm-config/README.md
+/// says how the others are run.
 #[derive(Clone, Copy, PartialEq)]
 #[expect(clippy::enum_variant_names, reason = "SoftHSM is its name")]
 pub(crate) enum Hsm {
