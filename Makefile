@@ -56,7 +56,7 @@ lint: target/go-judge ## format, clippy, docs, dependencies; the shell, Go and P
 		[ -z "$$unformatted" ] || { echo "make: not as gofmt has it: $$unformatted" >&2; exit 1; }
 	git ls-files -z '*.py' | xargs -0 python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]'
 
-# Sanitizers are behind a flag of nightly compilers, which the stable one takes when it is told to.
+# Sanitizers need a flag of nightly compilers, which the stable one takes when it is told to.
 fuzz: ## a minute of random octets against the CSR parser; what makes it fail is in fuzz/artifacts
 	@cargo fuzz --version >/dev/null 2>&1 || { echo "make: installing cargo-fuzz $(CARGO_FUZZ_VERSION), a minute"; \
 		cargo install --locked cargo-fuzz --version $(CARGO_FUZZ_VERSION); }

@@ -1,4 +1,4 @@
-//! Checkpoints, and what `journal verify` makes of a journal that was changed behind them.
+//! Checkpoints, and what `journal verify` makes of a journal that was changed after them.
 
 use std::{fs, path::Path};
 
@@ -86,9 +86,9 @@ async fn journal_cut_short_or_rewritten_is_refused() {
     let copy = site.path("kept-elsewhere");
     fs::copy(site.path("data/checkpoint"), &copy).unwrap();
 
-    // Cut some entries behind the first checkpoint.
-    let behind = checkpoints[0]["sequence"].as_u64().unwrap() as usize + 3;
-    let offset = entries[behind]["offset"].as_u64().unwrap() as usize;
+    // Cut some entries after the first checkpoint.
+    let after = checkpoints[0]["sequence"].as_u64().unwrap() as usize + 3;
+    let offset = entries[after]["offset"].as_u64().unwrap() as usize;
     fs::write(journal(&site), &whole[..offset]).unwrap();
     refused(&verify(&site, &[]), &["cut short", "data/checkpoint"]);
     refused(&verify(&site, &TRUSTED), &["cut short"]);
@@ -179,7 +179,7 @@ async fn checkpoints_with_an_interval_come_by_themselves() {
 async fn checkpoints_stop_while_the_hsm_is_away_and_come_again() {
     let site = Site::new();
     let faults = Faults::between(&site, "wait_seconds = 1");
-    // The audit key is behind the fault module, too.
+    // The audit key is in the fault module, too.
     let configuration = fs::read_to_string(site.path("birthmark.toml")).unwrap();
     let (before, audit) = configuration.split_once("[audit]\n").unwrap();
     let audit = audit.replacen(module().to_str().unwrap(), fault_module().to_str().unwrap(), 1);

@@ -9,7 +9,7 @@ use crate::support::{
     token::{refused, succeeded},
 };
 
-/// A site with a daemon, the order `o1` and so many certificates `d1`, `d2`… under it.
+/// A site with a daemon, the order `o1` and this number of certificates `d1`, `d2`… under it.
 fn site(devices: usize) -> (Site, Daemon) {
     let site = Site::new();
     let daemon = site.start();

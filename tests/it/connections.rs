@@ -24,7 +24,7 @@ use crate::{
     tls::{SoftCa, site_that_trusts},
 };
 
-/// The daemon's command, with so many descriptors.
+/// The daemon's command, with this number of descriptors.
 fn with_descriptors(number: usize) -> impl FnOnce(Command) -> Command {
     move |daemon| {
         let mut command = Command::new("sh");

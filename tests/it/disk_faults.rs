@@ -1,6 +1,6 @@
 //! The disk refuses: writes that find it full, broken or read-only, syncs that fail, and what the daemon makes of it.
 //!
-//! strace makes the system calls fail, on one file, from a given call on and for so many calls.
+//! strace makes the system calls fail, on one file, from a given call on and for a given number of calls.
 
 use std::{
     collections::BTreeMap,

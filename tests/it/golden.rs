@@ -1,6 +1,6 @@
 //! What each preset gives, field by field, held against files that people have read: tests/golden.
 //!
-//! `UPDATE_GOLDEN=1 cargo test --test it golden` writes them anew.
+//! `UPDATE_GOLDEN=1 cargo test --test it golden` writes them again.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 

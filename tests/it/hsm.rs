@@ -233,7 +233,7 @@ async fn call_that_hangs_does_not_hinder_shutdown() {
     }
     assert_eq!(daemon.get("/readyz").0, 503);
     assert!(daemon.metric("birthmark_hsm_hung_calls", &[]) >= 2.0);
-    // Each call that hangs leaves a thread behind; they are not without limit.
+    // Each call that hangs costs a thread; their number is limited.
     let hung = daemon.metric("birthmark_hsm_hung_calls", &[]);
     assert!(hung <= 2.0 * 2.0 + 2.0, "{hung}");
     let began = Instant::now();

@@ -41,7 +41,7 @@ fn create_order(ledger: &mut EmbeddedLedger) {
     assert!(matches!(one(ledger, Action::CreateOrder(terms("o"))), Outcome::Order(_)));
 }
 
-/// Issues to these devices; every tenth reservation is given up and made again.
+/// Issues to these devices; every tenth reservation is abandoned and made again.
 fn issue(ledger: &mut EmbeddedLedger, numbers: std::ops::Range<u32>) {
     for number in numbers {
         let Outcome::Reserved(mut serial_number) = one(ledger, Action::Reserve(device(number))) else { panic!() };

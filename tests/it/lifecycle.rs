@@ -1,4 +1,4 @@
-//! What becomes of certificates after their issue: confirmed, scrapped, revoked, issued anew, exported.
+//! What becomes of certificates after their issue: confirmed, scrapped, revoked, reissued, exported.
 
 use std::{
     collections::BTreeMap,

@@ -205,7 +205,7 @@ async fn order_is_required_by_default_and_lends_its_attributes() {
     }
     assert_eq!(site.order("batch")["attributes"]["batch"], "A{7}");
     daemon.end();
-    // Its rules know certificates without an order, and index and orders are made anew of the journal alone.
+    // Its rules know certificates without an order, and index and orders are rebuilt from the journal alone.
     succeeded(&site.token.birthmark(&["journal", "verify", "data"]));
     succeeded(&site.token.birthmark(&["journal", "reindex", "data"]));
     let daemon = site.start();

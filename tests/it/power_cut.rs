@@ -1,4 +1,4 @@
-//! The power fails: every disk that a power cut could leave behind is one that the ledger recovers from.
+//! The power fails: every disk that a power cut could leave is one that the ledger recovers from.
 //!
 //! A real ledger works in a process of its own under strace, which records what it writes and syncs ([`trace`]). From
 //! that record the disk is rebuilt as it could be after a cut at any of these system calls ([`disk`]): what was not

@@ -192,7 +192,7 @@ async fn daemon_killed_at_any_moment_loses_and_repeats_nothing() {
     site.create_order("large", 1_000_000);
     site.create_order("small", SMALL);
     daemon.end();
-    // SoftHSM writes its token anew in place at every login; killed just then, it loses the token. That is not what is
+    // SoftHSM rewrites its token in place at every login; killed just then, it loses the token. That is not what is
     // tried here.
     let token = Copy::of(site.path("tokens"));
     let mut stations: Vec<_> = (0..STATIONS).map(Station::new).collect();

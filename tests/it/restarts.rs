@@ -23,7 +23,7 @@ use crate::support::{
 /// What each device's CSR asks for: its public key, DER.
 type Keys = BTreeMap<String, Vec<u8>>;
 
-/// Makes so many CSRs for each of these stations, on a thread each, in `<station>.jsonl`.
+/// Makes this number of CSRs for each of these stations, on a thread each, in `<station>.jsonl`.
 fn make_csrs(site: &Site, stations: &[&str], each: usize) -> Keys {
     thread::scope(|scope| {
         let threads: Vec<_> = stations

@@ -303,7 +303,7 @@ fn order_or_profile_that_is_missing_ends_the_run() {
     let other = ["station", "sign", "--order", "o1", "--profile", "nothing", "--in", "d1.csr", "--out", "certs"];
     let run = site.token.birthmark(&[&other[..], &["--server", &daemon.url(), "--identity", &identity]].concat());
     refused(&run, &["no profile \"nothing\"", "it may use: device"]);
-    // Nothing was left behind that looks like a refusal of the device.
+    // Nothing was left that looks like a refusal of the device.
     assert!(names(&site.path("certs")).is_empty(), "{:?}", names(&site.path("certs")));
     daemon.end();
 }

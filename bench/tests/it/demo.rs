@@ -88,7 +88,7 @@ fn demo_that_is_kept_goes_on_where_it_stopped() {
     refused(&birthmark(temporary.path(), &["demo", "--keep", "my-factory"]), &["not empty"]);
 }
 
-/// A demo that keeps nothing leaves nothing behind.
+/// A demo that keeps nothing leaves nothing.
 #[test]
 fn demo_that_keeps_nothing_leaves_nothing() {
     let temporary = tempfile::tempdir().unwrap();

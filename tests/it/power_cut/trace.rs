@@ -121,16 +121,16 @@ fn event(line: &str, folder: &Path) -> Option<Event> {
 fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len() / 4);
     let mut rest = text.as_bytes();
-    while let Some((first, behind)) = rest.split_first() {
-        match behind {
-            [b'x', high, low, behind @ ..] if *first == b'\\' => {
+    while let Some((first, tail)) = rest.split_first() {
+        match tail {
+            [b'x', high, low, tail @ ..] if *first == b'\\' => {
                 let digit = |digit: u8| (digit as char).to_digit(16).unwrap() as u8;
                 bytes.push(digit(*high) << 4 | digit(*low));
-                rest = behind;
+                rest = tail;
             }
             _ => {
                 bytes.push(*first);
-                rest = behind;
+                rest = tail;
             }
         }
     }

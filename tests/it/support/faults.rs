@@ -39,7 +39,7 @@ impl Faults {
         Faults::configure(site, settings, module(), &["[audit]", "[issuers.main]"])
     }
 
-    /// As [`Faults::between`], and the real module behind it is not the one that has the audit key.
+    /// As [`Faults::between`], and the real module that it calls is not the one that has the audit key.
     pub(crate) fn two_modules(site: &Site, settings: &str) -> Faults {
         let other = site.path("other-module.so");
         fs::copy(module(), &other).unwrap();
@@ -160,7 +160,7 @@ impl Load {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more certificates were issued.
+    /// Waits until this number of further certificates was issued.
     pub(crate) fn more(&self, number: u64) {
         let before = self.issued();
         wait_until("more certificates", || self.issued() >= before + number);

@@ -24,7 +24,7 @@ pub(crate) enum Hsm {
     SoftHsm,
     /// The module is named by BIRTHMARK_TEST_MODULE.
     Kryoptic,
-    /// The machine's one soft token, which every test makes anew: run with --test-threads=1. It has RSA only.
+    /// The machine's one soft token, which every test initialises again: run with --test-threads=1. It has RSA only.
     OpenCryptoki,
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! version 7                                    echoed in the report, so that a test knows that it is in force
 //! latency C_Sign 5ms [jitter 2ms] [WHEN]       the call takes at least so long
-//! parallel 32                                  so many C_Sign at a time; the others wait, as at a real HSM
+//! parallel 32                                  this number of C_Sign at a time; the others wait, as at a real HSM
 //! fail C_Sign CKR_DEVICE_ERROR [WHEN]          the call is not passed on and returns this
 //! hang C_Sign 3s [WHEN]                        the call waits, then is passed on
 //! wrong-signature [WHEN]                       a bit of the signature is turned
