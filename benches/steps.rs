@@ -12,7 +12,7 @@ use birthmark::{
     config::Config,
     csr::{self, RefusedKeys},
     policy,
-    profile::{Applicant, Profile, Values},
+    profile::{Profile, RequestContext, Values},
     serial::SerialNumber,
     signer::{Absent, PublicKey, Signature, SignatureAlgorithm, Signer, Verifier, sha256},
 };
@@ -80,9 +80,10 @@ fn steps(criterion: &mut Criterion) {
     let refused = RefusedKeys::default();
     let verified = || csr::verify(&der, &refused).expect("a good CSR");
     let attributes = BTreeMap::new();
-    let values = Values { device: "device-0001", order: "order-1", station: "line1/1", attributes: &attributes };
-    let applicant = Applicant { values, now: Timestamp::now() };
-    let approved = profile.approve(verified(), &applicant).expect("approval");
+    let (device, order) = ("device-0001".parse().expect("an id"), "order-1".parse().expect("an id"));
+    let values = Values { device: &device, order: Some(&order), station: "line1/1", attributes: &attributes };
+    let context = RequestContext { values, now: Timestamp::now() };
+    let approved = profile.approve(verified(), &context).expect("approval");
     let serial_number = SerialNumber::sample();
     let tbs = cert::to_be_signed(&serial_number, &approved);
     let signature = ca_key.sign(&tbs).expect("a signature");
@@ -98,7 +99,7 @@ fn steps(criterion: &mut Criterion) {
         bencher.iter(|| black_box(&key).verifies(algorithm, &der, &signature));
     });
     group.bench_function("2 profile: approve, encode", |bencher| {
-        bencher.iter_batched(verified, |csr| profile.approve(csr, &applicant), BatchSize::SmallInput);
+        bencher.iter_batched(verified, |csr| profile.approve(csr, &context), BatchSize::SmallInput);
     });
     group.bench_function("3 cert: TBSCertificate", |bencher| {
         bencher.iter(|| cert::to_be_signed(black_box(&serial_number), &approved));

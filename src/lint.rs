@@ -16,7 +16,8 @@ use crate::{
     cert,
     config::{self, CsrSubject, KeyType, OrderPolicy},
     csr::{self, RefusedKeys},
-    profile::{Applicant, Profile, ProfileError, Values},
+    id::{DeviceId, OrderId},
+    profile::{Profile, ProfileError, RequestContext, Values},
     serial::SerialNumber,
 };
 
@@ -57,7 +58,7 @@ pub struct Sample {
     /// DER.
     pub certificate: Vec<u8>,
     /// For which device.
-    pub device: String,
+    pub device: DeviceId,
     /// By whom.
     pub issuer: std::sync::Arc<IssuingCa>,
 }
@@ -73,7 +74,7 @@ pub fn profile(profile: &Profile, settings: &config::Profile, now: Timestamp) ->
         }
     }
     findings.dedup();
-    if let Err(error @ ProfileError::IssuerEnding(_)) = sample(profile, None, now + SOON)
+    if let Err(error @ ProfileError::IssuerExpiring(_)) = sample(profile, None, now + SOON)
         && findings.iter().all(|finding| finding.severity == Severity::Warning)
     {
         let message = format!("soon every request will be refused: {error}");
@@ -84,7 +85,7 @@ pub fn profile(profile: &Profile, settings: &config::Profile, now: Timestamp) ->
 
 fn refused(error: &ProfileError, settings: &config::Profile) -> Finding {
     let (key, rule) = match error {
-        ProfileError::IssuerEnding(_) => (settings.validity_key(), "no certificate outlives its issuer"),
+        ProfileError::IssuerExpiring(_) => (settings.validity_key(), "no certificate outlives its issuer"),
         _ => ("subject", "RFC 5280 appendix A.1"),
     };
     Finding { severity: Severity::Error, key, rule, message: error.to_string() }
@@ -94,15 +95,16 @@ fn refused(error: &ProfileError, settings: &config::Profile) -> Finding {
 ///
 /// # Errors
 /// Why the profile would refuse the device.
-pub fn sample(profile: &Profile, device: Option<&str>, moment: Timestamp) -> Result<Sample, ProfileError> {
+pub fn sample(profile: &Profile, device: Option<&DeviceId>, moment: Timestamp) -> Result<Sample, ProfileError> {
     let (usual, station, attributes) = profile.sample();
-    let device = device.map_or(usual, str::to_owned);
+    let device = device.cloned().unwrap_or(usual);
     let failed = |what: &str| ProfileError::SubjectRefused(format!("no sample can be made: {what}"));
-    let csr = throw_away_csr(profile, &device).map_err(|error| failed(&error.to_string()))?;
+    let csr = throw_away_csr(profile, device.as_str()).map_err(|error| failed(&error.to_string()))?;
     let csr = csr::verify(&csr, &RefusedKeys::default()).map_err(|error| failed(&error.to_string()))?;
-    let order = if profile.order_policy() == OrderPolicy::Required { "sample-order" } else { "" };
+    let order = OrderId::sample();
+    let order = (profile.order_policy() == OrderPolicy::Required).then_some(&order);
     let values = Values { device: &device, order, station: &station, attributes: &attributes };
-    let approved = profile.approve(csr, &Applicant { values, now: moment })?;
+    let approved = profile.approve(csr, &RequestContext { values, now: moment })?;
     let serial_number = SerialNumber::sample();
     let to_be_signed = cert::to_be_signed(&serial_number, &approved);
     let issuer = std::sync::Arc::clone(approved.issuer());

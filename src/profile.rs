@@ -40,6 +40,7 @@ use crate::{
     ca::IssuingCa,
     config::{self, Config, ConfigError, CsrSubject, KeyType, OrderPolicy, Preset},
     csr::VerifiedCsr,
+    id::{DeviceId, OrderId},
     ledger::Holder,
     pattern::{self, Pattern},
     quote::shortened,
@@ -79,7 +80,7 @@ pub struct Profile {
 pub struct Approved {
     holder: Holder,
     issuer: Arc<IssuingCa>,
-    /// DER: what stands behind the serial number in the TBSCertificate.
+    /// DER: what follows the serial number in the TBSCertificate.
     body: Vec<u8>,
 }
 
@@ -112,12 +113,12 @@ pub enum ProfileError {
     SubjectRefused(String),
     /// A certificate made now would have an impossible validity.
     #[error("{0}")]
-    IssuerEnding(String),
+    IssuerExpiring(String),
 }
 
 /// Who asks for what: all that a profile looks at besides the CSR.
 #[derive(Clone, Copy, Debug)]
-pub struct Applicant<'a> {
+pub struct RequestContext<'a> {
     /// The device, the order, its attributes, and the station.
     pub values: Values<'a>,
     /// The moment.
@@ -240,7 +241,7 @@ impl Profile {
     /// The first that is missing, that nothing uses, or that is not what its place in the certificate allows.
     pub fn check_order(
         &self,
-        order: &str,
+        order: &OrderId,
         attributes: &BTreeMap<String, String>,
         stations: &[Pattern],
     ) -> Result<(), String> {
@@ -262,7 +263,7 @@ impl Profile {
             ));
         }
         let (device, station, _) = self.sample();
-        let values = Values { device: &device, order, station: &station, attributes };
+        let values = Values { device: &device, order: Some(order), station: &station, attributes };
         let mut unused = Vec::new();
         self.subject.encode(&values, &mut unused)?;
         alt_name::encode(&self.alt_names, &values, &mut unused)
@@ -270,8 +271,8 @@ impl Profile {
 
     /// Device id, station and order's attributes that a sample certificate may have; the id is as short as the profile
     /// allows.
-    pub fn sample(&self) -> (String, String, BTreeMap<String, String>) {
-        let device = self.device_ids.as_ref().map_or("0", DeviceIds::sample).to_owned();
+    pub fn sample(&self) -> (DeviceId, String, BTreeMap<String, String>) {
+        let device = self.device_ids.as_ref().map_or_else(DeviceId::shortest, |ids| ids.sample().clone());
         let station =
             self.stations.first().map_or("line1/tester1".into(), |pattern| pattern.as_str().replace('*', "1"));
         let attributes = self.order_attributes.iter();
@@ -283,12 +284,12 @@ impl Profile {
     ///
     /// # Errors
     /// The first rule of the profile that the request breaks.
-    pub fn approve(&self, csr: VerifiedCsr, applicant: &Applicant<'_>) -> Result<Approved, ProfileError> {
-        let Applicant { values, now } = applicant;
+    pub fn approve(&self, csr: VerifiedCsr, context: &RequestContext<'_>) -> Result<Approved, ProfileError> {
+        let RequestContext { values, now } = context;
         if !self.allows_station(values.station) {
             return Err(ProfileError::StationRefused { station: values.station.into(), profile: self.name.clone() });
         }
-        if values.order.is_empty() && self.order == OrderPolicy::Required {
+        if values.order.is_none() && self.order == OrderPolicy::Required {
             return Err(ProfileError::OrderRequired(self.name.clone()));
         }
         let public_key = csr.public_key();
@@ -299,13 +300,13 @@ impl Profile {
         if let Some(device_ids) = &self.device_ids {
             device_ids.check(values.device).map_err(ProfileError::SubjectRefused)?;
         }
-        self.check_csr_subject(&csr, values.device)?;
+        self.check_csr_subject(&csr, values.device.as_str())?;
         let line = self.lines.at(*now);
-        let body = self.body(line, public_key, applicant)?;
+        let body = self.body(line, public_key, context)?;
         let holder = Holder {
-            device: values.device.to_owned(),
+            device: values.device.to_string(),
             key_hash: public_key.hash(),
-            order: values.order.to_owned(),
+            order: values.order.map_or_else(String::new, OrderId::to_string),
             profile: self.name.clone(),
             issuer: line.issuer.name().to_owned(),
         };
@@ -327,11 +328,11 @@ impl Profile {
         Err(ProfileError::SubjectRefused(message))
     }
 
-    /// Encodes what stands behind the serial number (RFC 5280 section 4.1.2): algorithm, issuer, validity, subject,
+    /// Encodes what follows the serial number (RFC 5280 section 4.1.2): algorithm, issuer, validity, subject,
     /// key, extensions.
-    fn body(&self, line: &Line, key: &PublicKey, applicant: &Applicant<'_>) -> Result<Vec<u8>, ProfileError> {
-        let Applicant { values, now } = applicant;
-        let validity = self.validity.at(*now, &line.issuer).map_err(ProfileError::IssuerEnding)?;
+    fn body(&self, line: &Line, key: &PublicKey, context: &RequestContext<'_>) -> Result<Vec<u8>, ProfileError> {
+        let RequestContext { values, now } = context;
+        let validity = self.validity.at(*now, &line.issuer).map_err(ProfileError::IssuerExpiring)?;
         let constant = &line.extensions;
         let mut failed = Ok(());
         let mut body = Vec::with_capacity(line.head.len() + key.spki.len() + constant.len() + 512);
@@ -384,7 +385,7 @@ impl Approved {
         &self.issuer
     }
 
-    /// DER: what stands behind the serial number in the TBSCertificate.
+    /// DER: what follows the serial number in the TBSCertificate.
     pub fn body(&self) -> &[u8] {
         &self.body
     }

@@ -33,6 +33,23 @@ impl SerialNumber {
     }
 }
 
+/// The right to make one certificate with a serial number that is durably reserved (invariant 2). It cannot be cloned,
+/// and [`crate::cert::Tbs::new`] consumes it: two certificates with one serial number do not compile.
+#[derive(Debug)]
+pub struct ReservedSerial(SerialNumber);
+
+impl ReservedSerial {
+    /// Only the committer may call this, once for each reservation that is on stable storage; clippy holds it.
+    pub(crate) fn new(serial_number: SerialNumber) -> Self {
+        ReservedSerial(serial_number)
+    }
+
+    /// Spends the right.
+    pub(crate) fn into_inner(self) -> SerialNumber {
+        self.0
+    }
+}
+
 impl TryFrom<&[u8]> for SerialNumber {
     type Error = NotASerialNumber;
 

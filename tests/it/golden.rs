@@ -10,7 +10,7 @@ use birthmark::{
     csr::{self, RefusedKeys},
     lint::{self, Severity},
     policy,
-    profile::{Applicant, Approved, Profile, ProfileError, Values},
+    profile::{Approved, Profile, ProfileError, RequestContext, Values},
     serial::SerialNumber,
     show,
 };
@@ -39,9 +39,10 @@ fn now() -> Timestamp {
 
 fn approve(profile: &Profile, csr: &[u8]) -> Result<Approved, ProfileError> {
     let attributes = BTreeMap::from([("pid", "8000"), ("batch", "A7")].map(|(k, v)| (k.to_owned(), v.to_owned())));
-    let values = Values { device: "dev-0001", order: "order-7", station: "line1/t1", attributes: &attributes };
+    let (device, order) = ("dev-0001".parse().unwrap(), "order-7".parse().unwrap());
+    let values = Values { device: &device, order: Some(&order), station: "line1/t1", attributes: &attributes };
     let csr = csr::verify(csr, &RefusedKeys::default()).unwrap();
-    profile.approve(csr, &Applicant { values, now: now() })
+    profile.approve(csr, &RequestContext { values, now: now() })
 }
 
 fn read(name: &str) -> Vec<u8> {

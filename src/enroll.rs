@@ -16,71 +16,48 @@ use crate::{
     ceremony::{CaKey, Certificate, Validity, date, parameters},
     durable::{self, Access},
     hsm::{self, Key, KeyUri, Token},
-    name::Attribute,
+    identity::{self, Identity, InvalidIdentity},
+    name::{Attribute, is_dns_name},
     signer::PublicKey,
 };
 
-/// What a peer may do; the daemon reads it from the URI in its certificate, and from nowhere else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Asks for certificates and confirms them. Its name is `<line>/<station>`.
-    Station,
-    /// Manages orders, exports and revocation.
-    Operator,
-    /// Reads.
-    Auditor,
-    /// The daemon itself, or a proxy before it: a TLS server, no peer.
-    Server,
-}
-
-/// A name of one part, or of two for a station: each `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`.
+/// Whom a certificate is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subject {
-    role: Role,
-    name: String,
+pub enum Subject {
+    /// A station, an operator or an auditor: a TLS client, which the daemon knows by the URN.
+    Peer(Identity),
+    /// The daemon itself, or a proxy before it: a TLS server, which has no URN.
+    Server(String),
 }
 
 impl Subject {
-    /// Reads the name of someone with this role.
+    /// A TLS server; its name is for people only.
     ///
     /// # Errors
-    /// A sentence that says what the name must be like.
-    pub fn parse(role: Role, name: &str) -> Result<Self, String> {
-        let parts: Vec<_> = name.split('/').collect();
-        if role == Role::Station && parts.len() != 2 {
-            return Err(format!("\"{name}\" is not <line>/<station>, such as line1/tester3"));
+    /// If the name is not one part of an identity's.
+    pub fn server(name: &str) -> Result<Self, InvalidIdentity> {
+        identity::check_name(name).map(|()| Subject::Server(name.to_owned()))
+    }
+
+    /// The name without the role.
+    pub fn name(&self) -> &str {
+        match self {
+            Subject::Peer(identity) => identity.name(),
+            Subject::Server(name) => name,
         }
-        if role != Role::Station && parts.len() != 1 {
-            return Err(format!("\"{name}\" has a \"/\"; only a station has two parts"));
-        }
-        let good = |part: &&str| {
-            let rest = |octet: &u8| octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'_' | b'-');
-            part.len() <= 64
-                && part.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
-                && part.as_bytes().iter().all(rest)
-        };
-        if !parts.iter().all(good) {
-            return Err(format!(
-                "\"{name}\" is not a usable name; each part has 1 to 64 letters, digits, \".\", \"_\" or \"-\", and begins with a letter or digit"
-            ));
-        }
-        Ok(Subject { role, name: name.to_owned() })
     }
 
     /// The URI that tells the daemon who a peer is; a server has none.
     pub fn urn(&self) -> Option<String> {
-        let role = match self.role {
-            Role::Station => "station",
-            Role::Operator => "operator",
-            Role::Auditor => "auditor",
-            Role::Server => return None,
-        };
-        Some(format!("urn:birthmark:{role}:{}", self.name))
+        match self {
+            Subject::Peer(identity) => Some(identity.to_string()),
+            Subject::Server(_) => None,
+        }
     }
 
     /// The name as one folder name.
     pub fn folder(&self) -> String {
-        self.name.replace('/', "-")
+        self.name().replace('/', "-")
     }
 }
 
@@ -137,9 +114,10 @@ impl StationCa {
     /// # Errors
     /// If the certificate is not a CA's, or the key is not there or another.
     pub fn open(certificate: &Path, key: &KeyUri, base_dir: &Path) -> Result<Self, Error> {
-        let certificate = Certificate::read(certificate).map_err(Error::Certificate)?;
-        certificate.must_be_ca(SystemTime::now()).map_err(Error::Certificate)?;
-        certificate.must_survive_as_issuer().map_err(Error::Certificate)?;
+        let unusable = |error: String| Error::Certificate(error);
+        let certificate = Certificate::read(certificate).map_err(unusable)?;
+        certificate.must_be_ca(SystemTime::now()).map_err(unusable)?;
+        certificate.must_survive_as_issuer().map_err(unusable)?;
         let key = Key::open(&Token::open(&key.token, base_dir)?, &key.key)?;
         key.must_match(&certificate.key)?;
         Ok(StationCa { certificate, key: CaKey::Hsm(key) })
@@ -175,7 +153,7 @@ impl StationCa {
             durable::write_new(path, content, access).map_err(failed(path))?;
         }
         Ok(Enrolled {
-            name: request.subject.name.clone(),
+            name: request.subject.name().to_owned(),
             uri: request.subject.urn(),
             serial: certificate.serial(),
             not_after: date(certificate.not_after),
@@ -198,15 +176,15 @@ impl StationCa {
             )));
         }
         // The URI in the certificate says who it is; the CN is for people, and has room for 64 characters only.
-        let name: String = request.subject.name.chars().take(64).collect();
+        let name: String = request.subject.name().chars().take(64).collect();
         let name = Attribute::parse(&format!("CN={name}")).map_err(refused)?;
         let mut parameters = parameters(&[name], &public, validity).map_err(refused)?;
         parameters.is_ca = IsCa::ExplicitNoCa;
         parameters.use_authority_key_identifier_extension = true;
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        parameters.extended_key_usages = vec![match request.subject.role {
-            Role::Server => ExtendedKeyUsagePurpose::ServerAuth,
-            _ => ExtendedKeyUsagePurpose::ClientAuth,
+        parameters.extended_key_usages = vec![match request.subject {
+            Subject::Server(_) => ExtendedKeyUsagePurpose::ServerAuth,
+            Subject::Peer(_) => ExtendedKeyUsagePurpose::ClientAuth,
         }];
         parameters.subject_alt_names = alternative_names(request).map_err(refused)?;
         self.key.issue(&self.certificate, &parameters, key).map_err(refused)
@@ -223,15 +201,7 @@ fn alternative_names(request: &Request) -> Result<Vec<SanType>, String> {
     }
     let mut names = Vec::new();
     for dns in &request.dns {
-        let host = dns.strip_prefix("*.").unwrap_or(dns);
-        let good = |label: &str| {
-            !label.is_empty()
-                && label.len() <= 63
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-                && label.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
-        };
-        if dns.len() > 253 || !host.split('.').all(good) {
+        if dns.len() > 253 || !is_dns_name(dns.strip_prefix("*.").unwrap_or(dns)) {
             return Err(format!("\"{dns}\" is not a DNS name"));
         }
         names.push(SanType::DnsName(dns.as_str().try_into().map_err(|error: rcgen::Error| error.to_string())?));
@@ -266,19 +236,14 @@ pub struct Enrolled {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Role;
 
     #[test]
-    fn a_station_is_named_by_line_and_station_and_the_others_by_one_name() {
-        let urn = |role, name: &str| Subject::parse(role, name).map(|subject| subject.urn());
-        assert_eq!(urn(Role::Station, "line1/tester3"), Ok(Some("urn:birthmark:station:line1/tester3".into())));
-        assert_eq!(urn(Role::Operator, "a.b_c-9"), Ok(Some("urn:birthmark:operator:a.b_c-9".into())));
-        assert_eq!(urn(Role::Auditor, "x"), Ok(Some("urn:birthmark:auditor:x".into())));
-        assert_eq!(urn(Role::Server, "birthmark"), Ok(None));
-        for name in ["line1", "a/b/c", "/b", "a/", "a/.b", "a/-b", "a b/c", "a/b\u{e9}", "a/b:c", "*/b"] {
-            assert!(urn(Role::Station, name).is_err(), "{name}");
-        }
-        assert!(urn(Role::Operator, "a/b").is_err());
-        assert!(urn(Role::Operator, &"a".repeat(64)).is_ok());
-        assert!(urn(Role::Operator, &"a".repeat(65)).is_err());
+    fn subject_of_a_server_has_no_urn() {
+        assert_eq!(Subject::server("birthmark").unwrap().urn(), None);
+        assert!(Subject::server("a/b").is_err());
+        let station = Subject::Peer(Identity::new(Role::Station, "line1/tester3").unwrap());
+        assert_eq!(station.urn().as_deref(), Some("urn:birthmark:station:line1/tester3"));
+        assert_eq!(station.folder(), "line1-tester3");
     }
 }
