@@ -17,8 +17,8 @@ use crate::{
     durable::{self, Access},
     hsm::{self, Key, KeyUri, Token},
     identity::{self, Identity, InvalidIdentity},
-    name::{Attribute, is_dns_name},
-    signer::PublicKey,
+    name::{Attribute, AttributeError, is_dns_name},
+    signer::{PublicKey, SpkiError},
 };
 
 /// Whom a certificate is for.
@@ -76,16 +76,48 @@ pub struct Request {
 
 /// Why nobody was enrolled.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum EnrollError {
     /// The token or the key cannot be used, or the key is not the certificate's.
     #[error(transparent)]
     Hsm(#[from] hsm::Error),
     /// The station CA's certificate cannot be used.
     #[error("the station CA's certificate cannot be used: {0}")]
     Certificate(String),
-    /// What was asked for cannot be issued.
+    /// A file of an earlier enrolment is in the way.
+    #[error("{} exists; remove it or name another folder with --out", .0.display())]
+    Exists(PathBuf),
+    /// The certificate would outlive the station CA.
+    #[error(
+        "the certificate would expire on {not_after}, after its station CA, which expires on {ca_not_after}; ask for fewer \
+         days"
+    )]
+    OutlivesCa {
+        /// The day on which it would expire.
+        not_after: String,
+        /// The day on which the CA expires.
+        ca_not_after: String,
+    },
+    /// A TLS client is to have names of a server.
+    #[error("only a server has DNS names and addresses")]
+    NamesOfServer,
+    /// A TLS server is to have no name.
+    #[error("a server needs the names that stations connect to; add --dns NAME or --ip ADDRESS")]
+    NoNames,
+    /// A server's DNS name is none.
+    #[error("\"{0}\" is not a DNS name")]
+    DnsName(String),
+    /// The name cannot be a CN.
+    #[error(transparent)]
+    CommonName(#[from] AttributeError),
+    /// Key or certificate cannot be made.
     #[error("{0}")]
-    Refused(String),
+    Generate(#[from] rcgen::Error),
+    /// The key that was made cannot be used.
+    #[error(transparent)]
+    Key(#[from] SpkiError),
+    /// The certificate cannot be issued.
+    #[error("{0}")]
+    Issue(String),
     /// A file cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
@@ -113,11 +145,11 @@ impl StationCa {
     ///
     /// # Errors
     /// If the certificate is not a CA's, or the key is not there or another.
-    pub fn open(certificate: &Path, key: &KeyUri, base_dir: &Path) -> Result<Self, Error> {
-        let unusable = |error: String| Error::Certificate(error);
-        let certificate = Certificate::read(certificate).map_err(unusable)?;
-        certificate.must_be_ca(SystemTime::now()).map_err(unusable)?;
-        certificate.must_survive_as_issuer().map_err(unusable)?;
+    pub fn open(certificate: &Path, key: &KeyUri, base_dir: &Path) -> Result<Self, EnrollError> {
+        let certificate =
+            Certificate::read(certificate).map_err(|error| EnrollError::Certificate(error.to_string()))?;
+        certificate.must_be_ca(SystemTime::now()).map_err(|error| EnrollError::Certificate(error.to_string()))?;
+        certificate.must_survive_as_issuer().map_err(|error| EnrollError::Certificate(error.to_string()))?;
         let key = Key::open(&Token::open(&key.token, base_dir)?, &key.key)?;
         key.must_match(&certificate.key)?;
         Ok(StationCa { certificate, key: CaKey::Hsm(key) })
@@ -128,19 +160,16 @@ impl StationCa {
     ///
     /// # Errors
     /// If one of the files exists, or the request cannot be fulfilled.
-    pub fn enroll(&self, request: &Request, folder: &Path) -> Result<Enrolled, Error> {
+    pub fn enroll(&self, request: &Request, folder: &Path) -> Result<Enrolled, EnrollError> {
         let files = ["cert.pem", "key.pem", "ca.pem"].map(|name| folder.join(name));
         if let Some(path) = files.iter().find(|path| path.symlink_metadata().is_ok()) {
-            return Err(Error::Refused(format!(
-                "{} exists; remove it or name another folder with --out",
-                path.display()
-            )));
+            return Err(EnrollError::Exists(path.clone()));
         }
-        let key = KeyPair::generate().map_err(|error| Error::Refused(error.to_string()))?;
+        let key = KeyPair::generate()?;
         let certificate = self.issue(request, &key)?;
         let failed = |path: &Path| {
             let path = path.to_owned();
-            move |source| Error::Write { path, source }
+            move |source| EnrollError::Write { path, source }
         };
         fs::create_dir_all(folder).map_err(failed(folder))?;
         let [certificate_path, key_path, ca_path] = files;
@@ -163,22 +192,18 @@ impl StationCa {
         })
     }
 
-    fn issue(&self, request: &Request, key: &KeyPair) -> Result<Certificate, Error> {
-        let refused = Error::Refused;
-        let public = PublicKey::from_spki(&rcgen::PublicKeyData::subject_public_key_info(key))
-            .map_err(|error| refused(error.to_string()))?;
+    fn issue(&self, request: &Request, key: &KeyPair) -> Result<Certificate, EnrollError> {
+        let public = PublicKey::from_spki(&rcgen::PublicKeyData::subject_public_key_info(key))?;
         let validity = Validity::days(SystemTime::now(), request.days).within(&self.certificate);
         if validity.not_after > self.certificate.not_after {
-            return Err(Error::Refused(format!(
-                "the certificate would end on {}, after its station CA, which ends on {}; ask for fewer days",
-                date(validity.not_after),
-                date(self.certificate.not_after)
-            )));
+            let (not_after, ca_not_after) = (date(validity.not_after), date(self.certificate.not_after));
+            return Err(EnrollError::OutlivesCa { not_after, ca_not_after });
         }
         // The URI in the certificate says who it is; the CN is for people, and has room for 64 characters only.
         let name: String = request.subject.name().chars().take(64).collect();
-        let name = Attribute::parse(&format!("CN={name}")).map_err(refused)?;
-        let mut parameters = parameters(&[name], &public, validity).map_err(refused)?;
+        let name = Attribute::parse(&format!("CN={name}"))?;
+        let mut parameters =
+            parameters(&[name], &public, validity).map_err(|error| EnrollError::Issue(error.to_string()))?;
         parameters.is_ca = IsCa::ExplicitNoCa;
         parameters.use_authority_key_identifier_extension = true;
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -186,29 +211,29 @@ impl StationCa {
             Subject::Server(_) => ExtendedKeyUsagePurpose::ServerAuth,
             Subject::Peer(_) => ExtendedKeyUsagePurpose::ClientAuth,
         }];
-        parameters.subject_alt_names = alternative_names(request).map_err(refused)?;
-        self.key.issue(&self.certificate, &parameters, key).map_err(refused)
+        parameters.subject_alt_names = alternative_names(request)?;
+        let issued = self.key.issue(&self.certificate, &parameters, key);
+        issued.map_err(|error| EnrollError::Issue(error.to_string()))
     }
 }
 
-fn alternative_names(request: &Request) -> Result<Vec<SanType>, String> {
+fn alternative_names(request: &Request) -> Result<Vec<SanType>, EnrollError> {
     if let Some(urn) = request.subject.urn() {
         if !request.dns.is_empty() || !request.ip.is_empty() {
-            return Err("only a server has DNS names and addresses".into());
+            return Err(EnrollError::NamesOfServer);
         }
-        let urn = urn.try_into().map_err(|error: rcgen::Error| error.to_string())?;
-        return Ok(vec![SanType::URI(urn)]);
+        return Ok(vec![SanType::URI(urn.try_into()?)]);
     }
     let mut names = Vec::new();
     for dns in &request.dns {
         if dns.len() > 253 || !is_dns_name(dns.strip_prefix("*.").unwrap_or(dns)) {
-            return Err(format!("\"{dns}\" is not a DNS name"));
+            return Err(EnrollError::DnsName(dns.clone()));
         }
-        names.push(SanType::DnsName(dns.as_str().try_into().map_err(|error: rcgen::Error| error.to_string())?));
+        names.push(SanType::DnsName(dns.as_str().try_into()?));
     }
     names.extend(request.ip.iter().map(|address| SanType::IpAddress(*address)));
     if names.is_empty() {
-        return Err("a server needs the names that stations connect to; add --dns NAME or --ip ADDRESS".into());
+        return Err(EnrollError::NoNames);
     }
     Ok(names)
 }
@@ -223,7 +248,7 @@ pub struct Enrolled {
     pub uri: Option<String>,
     /// The serial number in hexadecimal.
     pub serial: String,
-    /// The day on which the certificate ends (UTC).
+    /// The day on which the certificate expires (UTC).
     pub not_after: String,
     /// The certificate's file.
     pub certificate: PathBuf,

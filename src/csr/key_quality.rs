@@ -3,7 +3,7 @@
 use der::Decode;
 use num_bigint::BigUint;
 
-use super::CsrError;
+use super::error::CsrError;
 use crate::signer::{self, KeyKind, PublicKey, RsaPublicKey};
 
 /// The primes under 752; a good modulus has none of them as a factor.

@@ -82,7 +82,7 @@ impl Service {
         check_stations(&terms.stations)?;
         let attributes = check_attributes(terms.attributes)?;
         let stations: Vec<_> = terms.stations.into_iter().map(Pattern::new).collect();
-        profile.check_order(&id, &attributes, &stations).map_err(RequestError::Invalid)?;
+        profile.check_order(&id, &attributes, &stations)?;
         if terms.quantity == 0 {
             return Err(RequestError::Invalid("quantity must be at least 1".into()));
         }

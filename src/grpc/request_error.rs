@@ -7,6 +7,7 @@ use crate::{
     id::InvalidId,
     issuer::IssueError,
     ledger::{LedgerError, Refusal},
+    profile::OrderTermsError,
 };
 
 /// Why a request is not fulfilled.
@@ -23,6 +24,9 @@ pub(crate) enum RequestError {
     /// Another field is not as the protocol demands.
     #[error("{0}")]
     Invalid(String),
+    /// No certificates could be made under the order.
+    #[error(transparent)]
+    OrderTerms(#[from] OrderTermsError),
     /// No certificate was issued.
     #[error(transparent)]
     Issue(#[from] IssueError),

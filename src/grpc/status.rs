@@ -39,7 +39,7 @@ impl Cause {
 
     fn of_request(error: &RequestError) -> Cause {
         match error {
-            RequestError::Id { .. } | RequestError::Invalid(_) => {
+            RequestError::Id { .. } | RequestError::Invalid(_) | RequestError::OrderTerms(_) => {
                 Cause::lasting(Code::InvalidArgument, "REQUEST_INVALID")
             }
             RequestError::Issue(error) => Cause::of_issue(error),

@@ -3,6 +3,7 @@
 use regex::Regex;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
+use super::error::SubjectError;
 use crate::id::DeviceId;
 
 /// Names for the rules of clouds.
@@ -44,13 +45,12 @@ impl DeviceIds {
         Ok(DeviceIds { rule: rule.to_owned(), pattern, sample })
     }
 
-    pub(super) fn check(&self, device: &DeviceId) -> Result<(), String> {
+    pub(super) fn check(&self, device: &DeviceId) -> Result<(), SubjectError> {
         if self.pattern.is_match(device.as_str()) {
             return Ok(());
         }
-        let named = KNOWN.iter().find(|(name, _)| *name == self.rule);
-        let expression = named.map_or_else(String::new, |(_, expression)| format!(" ({expression})"));
-        Err(format!("the device id \"{device}\" does not fit the profile's device_id = \"{}\"{expression}", self.rule))
+        let expression = KNOWN.iter().find(|(name, _)| *name == self.rule).map(|(_, expression)| *expression);
+        Err(SubjectError::DeviceId { device: device.clone(), rule: self.rule.clone(), expression })
     }
 
     /// A device id that fits, as short as they come.
@@ -106,7 +106,7 @@ mod tests {
             assert!(ids.check(&good.parse().unwrap()).is_ok(), "{rule}");
             // What is no id at all never gets here.
             let bad = bad.parse::<DeviceId>();
-            assert!(bad.is_err() || ids.check(&bad.unwrap()).unwrap_err().contains(rule), "{rule}");
+            assert!(bad.is_err() || ids.check(&bad.unwrap()).unwrap_err().to_string().contains(rule), "{rule}");
         }
         assert!(DeviceIds::parse("[").unwrap_err().contains("aws-thing-name"));
         assert!(DeviceIds::parse("/+").unwrap_err().contains("takes no device id"));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::error::MissingAttribute;
 use crate::{
     id::{DeviceId, OrderId},
     quote::shortened,
@@ -90,7 +91,7 @@ impl Template {
     }
 
     /// Fills it in; a value that looks like a placeholder stays what it is.
-    pub(super) fn fill(&self, values: &Values<'_>) -> Result<String, String> {
+    pub(super) fn fill(&self, values: &Values<'_>) -> Result<String, MissingAttribute> {
         let order = values.order.map_or("", OrderId::as_str);
         let mut filled = String::with_capacity(64);
         for piece in &self.0 {
@@ -99,9 +100,10 @@ impl Template {
                 Piece::DeviceId => values.device.as_str(),
                 Piece::Order => order,
                 Piece::Station => values.station,
-                Piece::OrderAttribute(name) => values.attributes.get(name).ok_or_else(|| {
-                    format!("the order \"{order}\" has no attribute \"{name}\", which the profile needs")
-                })?,
+                Piece::OrderAttribute(name) => values
+                    .attributes
+                    .get(name)
+                    .ok_or_else(|| MissingAttribute { order: order.to_owned(), name: name.clone() })?,
             });
         }
         Ok(filled)
@@ -117,7 +119,7 @@ mod tests {
         let attributes = BTreeMap::from([("pid", "8000"), ("b", "{order}")].map(|(k, v)| (k.to_owned(), v.to_owned())));
         let (device, order) = ("d1".parse().unwrap(), "o1".parse().unwrap());
         let values = Values { device: &device, order: Some(&order), station: "l/s", attributes: &attributes };
-        let filled = |text: &str| Template::parse(text).and_then(|template| template.fill(&values));
+        let filled = |text: &str| Template::parse(text).and_then(|template| Ok(template.fill(&values)?));
         assert_eq!(filled("a{device_id}b{order}c{station}{order.pid}"), Ok("ad1bo1cl/s8000".into()));
         assert_eq!(filled("a{order.b}"), Ok("a{order}".into()));
         assert_eq!(filled("plain"), Ok("plain".into()));

@@ -249,7 +249,7 @@ fn a_profile_that_could_only_give_invalid_certificates_is_refused_with_file_line
             "issuer = \"main\"\nnot_after = \"99991231235959Z\"".into(),
             &["not_after", "9999-12-31T23:59:59Z, after its issuer"],
         ),
-        ("issuer = \"main\"\nnot_after = \"2020-01-01T00:00:00Z\"".into(), &["not_after", "would have ended"]),
+        ("issuer = \"main\"\nnot_after = \"2020-01-01T00:00:00Z\"".into(), &["not_after", "would have expired"]),
         ("issuer = \"main\"\nnot_after = \"2049\"".into(), &["not_after", "\"2049\" is none of"]),
         (
             "issuer = \"main\"\njitp = [\"SerialNumber\"]".into(),
