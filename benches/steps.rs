@@ -1,5 +1,5 @@
 #![allow(missing_docs, clippy::expect_used, clippy::disallowed_methods)] // A bench ends by panicking.
-//! What each step of the way of one CSR costs by itself, on one thread: `cargo bench --bench steps`.
+//! What each step of the path of one CSR costs by itself, on one thread: `cargo bench --bench steps`.
 //!
 //! The ledger's steps (Reserve, Record) are in `ledger.rs`; what C_Sign and the whole daemon cost, `birthmark bench` says.
 
@@ -7,7 +7,6 @@ use std::{collections::BTreeMap, fs, hint::black_box, sync::Arc};
 
 use birthmark::{
     ca::{CaChain, IssuingCa},
-    cert,
     client::certificate_pem,
     config::Config,
     csr::{self, RefusedKeys},
@@ -15,6 +14,7 @@ use birthmark::{
     profile::{Profile, RequestContext, Values},
     serial::SerialNumber,
     signer::{Absent, PublicKey, Signature, SignatureAlgorithm, Signer, Verifier, sha256},
+    testing::{join, to_be_signed},
 };
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use jiff::Timestamp;
@@ -85,9 +85,9 @@ fn steps(criterion: &mut Criterion) {
     let context = RequestContext { values, now: Timestamp::now() };
     let approved = profile.approve(verified(), &context).expect("approval");
     let serial_number = SerialNumber::sample();
-    let tbs = cert::to_be_signed(&serial_number, &approved);
+    let tbs = to_be_signed(&serial_number, &approved);
     let signature = ca_key.sign(&tbs).expect("a signature");
-    let certificate = cert::join(&tbs, algorithm, &signature);
+    let certificate = join(&tbs, algorithm, &signature);
 
     let mut group = criterion.benchmark_group("steps");
     group.throughput(Throughput::Elements(1));
@@ -102,7 +102,7 @@ fn steps(criterion: &mut Criterion) {
         bencher.iter_batched(verified, |csr| profile.approve(csr, &context), BatchSize::SmallInput);
     });
     group.bench_function("3 cert: TBSCertificate", |bencher| {
-        bencher.iter(|| cert::to_be_signed(black_box(&serial_number), &approved));
+        bencher.iter(|| to_be_signed(black_box(&serial_number), &approved));
     });
     group.bench_function("4 sign: hash of the TBSCertificate", |bencher| bencher.iter(|| sha256(black_box(&tbs))));
     group.bench_function("5 check: own signature", |bencher| {
@@ -110,7 +110,7 @@ fn steps(criterion: &mut Criterion) {
         bencher.iter(|| Signature::check(black_box(&verifier), &tbs, signature.clone()));
     });
     group.bench_function("6 cert: Certificate", |bencher| {
-        bencher.iter(|| cert::join(black_box(&tbs), algorithm, &signature));
+        bencher.iter(|| join(black_box(&tbs), algorithm, &signature));
     });
     group.bench_function("7 reply: certificate id", |bencher| {
         bencher.iter(|| hex::encode(sha256(black_box(&certificate))));

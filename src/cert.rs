@@ -15,7 +15,7 @@ use crate::{
 
 /// A certificate before it is signed.
 #[derive(Debug)]
-pub struct Tbs {
+pub(crate) struct Tbs {
     serial_number: SerialNumber,
     /// DER TBSCertificate.
     der: Vec<u8>,
@@ -24,7 +24,7 @@ pub struct Tbs {
 
 impl Tbs {
     /// Joins the serial number and what the profile approved.
-    pub fn new(reserved: ReservedSerial, approved: &Approved) -> Tbs {
+    pub(crate) fn new(reserved: ReservedSerial, approved: &Approved) -> Tbs {
         let serial_number = reserved.into_inner();
         let der = to_be_signed(&serial_number, approved);
         Tbs { serial_number, der, issuer: Arc::clone(approved.issuer()) }
@@ -34,7 +34,7 @@ impl Tbs {
     ///
     /// # Errors
     /// Why there is no signature.
-    pub async fn sign(self) -> Result<Signed, SignError> {
+    pub(crate) async fn sign(self) -> Result<Signed, SignError> {
         let Tbs { serial_number, der, issuer } = self;
         let signature = issuer.signer().sign(der.clone()).await?;
         Ok(Signed { serial_number, certificate: join(&der, issuer.algorithm(), signature.as_bytes()) })

@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// How many requests may be between reservation and record.
-pub const CAPACITY: usize = 8192;
+pub(crate) const CAPACITY: usize = 8192;
 
 /// The most operations in one batch: bounds how long the first of them waits for the others' work.
 const BATCH: usize = 512;

@@ -1,7 +1,7 @@
 //! PKCS#10 certificate signing requests (RFC 2986): parsing, proof of possession, key quality.
 //!
 //! Of a CSR only the public key, the proof that its sender has the private key, and the subject's CN and serialNumber
-//! are taken. What it asks for in its attributes is not even read.
+//! are taken (invariant 8). The attributes, where extensions are requested, are checked for their form and ignored.
 
 mod error;
 mod key_quality;
@@ -34,7 +34,7 @@ pub const MAX_LENGTH: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct VerifiedCsr {
     public_key: PublicKey,
-    /// The DER Name. Who does not look at it must not care what it is.
+    /// The DER Name, unchecked: a profile that does not compare it must not refuse it.
     subject: Vec<u8>,
 }
 
@@ -44,8 +44,8 @@ impl VerifiedCsr {
         &self.public_key
     }
 
-    /// The public key, for the certificate.
-    pub fn into_public_key(self) -> PublicKey {
+    /// The public key alone.
+    pub(crate) fn into_public_key(self) -> PublicKey {
         self.public_key
     }
 
@@ -74,7 +74,7 @@ impl VerifiedCsr {
     }
 }
 
-/// What is too long is not even kept until it is looked at.
+/// Checked before a CSR waits for its turn, so that nothing too long is kept.
 ///
 /// # Errors
 /// If it is longer than [`MAX_LENGTH`].

@@ -61,7 +61,7 @@ impl Subject {
     }
 }
 
-/// Whom to enroll.
+/// The certificate that is wanted.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Name and role.
@@ -74,7 +74,7 @@ pub struct Request {
     pub ip: Vec<IpAddr>,
 }
 
-/// Why nobody was enrolled.
+/// Why no certificate was made.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
     /// The token or the key cannot be used, or the key is not the certificate's.

@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_station_is_named_by_line_and_station_and_the_others_by_one_name() {
+    fn station_has_a_name_of_two_parts_and_the_others_of_one() {
         let urn = |role, name: &str| Identity::new(role, name).map(|identity| identity.to_string());
         assert_eq!(urn(Role::Station, "line1/tester3"), Ok("urn:birthmark:station:line1/tester3".into()));
         assert_eq!(urn(Role::Operator, "a.b_c-9"), Ok("urn:birthmark:operator:a.b_c-9".into()));

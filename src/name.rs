@@ -8,16 +8,16 @@ use crate::{
 };
 
 /// The Vendor ID in a Matter certificate (Matter Core Specification section 6.1.1).
-pub const MATTER_VENDOR_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.37244.2.1");
+pub(crate) const MATTER_VENDOR_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.37244.2.1");
 /// The Product ID in a Matter certificate.
-pub const MATTER_PRODUCT_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.37244.2.2");
+pub(crate) const MATTER_PRODUCT_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.37244.2.2");
 
 /// The e-mail address in a subject (RFC 5280 section 4.1.2.6).
-pub const EMAIL_ADDRESS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.1");
+pub(crate) const EMAIL_ADDRESS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.1");
 
 /// What values a type of attribute may have, and how they are encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Syntax {
+pub(crate) enum Syntax {
     /// UTF8String, up to this many characters.
     Text(usize),
     /// PrintableString (RFC 5280 appendix A.1 demands it), up to this many characters.
@@ -153,7 +153,7 @@ pub enum ValueFault {
 
 /// One attribute of a distinguished name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attribute {
+pub(crate) struct Attribute {
     /// The attribute's type.
     pub oid: Oid,
     /// What values it may have.
@@ -167,7 +167,7 @@ impl Attribute {
     ///
     /// # Errors
     /// What is wrong, and what would be right.
-    pub fn parse(text: &str) -> Result<Self, AttributeError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, AttributeError> {
         let (name, value) = text.split_once('=').ok_or_else(|| AttributeError::Form(shortened(text)))?;
         let (name, value) = (name.trim(), value.trim());
         let (oid, syntax) = match TYPES.iter().find(|(known, ..)| *known == name) {
@@ -188,7 +188,7 @@ impl Attribute {
     ///
     /// # Errors
     /// The attribute, the value, and what would be right.
-    pub fn check(&self, value: &str) -> Result<(), AttributeError> {
+    pub(crate) fn check(&self, value: &str) -> Result<(), AttributeError> {
         self.syntax.check(value).map_err(|fault| {
             let (name, value) = (self.type_name(), shortened(value));
             AttributeError::Value { name, value, fault }
@@ -200,7 +200,7 @@ impl Attribute {
     ///
     /// # Errors
     /// Those of [`Attribute::check`].
-    pub fn encode(&self, value: &str, out: &mut Vec<u8>) -> Result<(), AttributeError> {
+    pub(crate) fn encode(&self, value: &str, out: &mut Vec<u8>) -> Result<(), AttributeError> {
         self.check(value)?;
         let tag = match self.syntax {
             Text(_) | Hex4 => UTF8_STRING,
@@ -217,7 +217,7 @@ impl Attribute {
     }
 
     /// The attribute type's short name, or its OID.
-    pub fn type_name(&self) -> String {
+    pub(crate) fn type_name(&self) -> String {
         type_name(&self.oid)
     }
 }
@@ -227,7 +227,7 @@ fn type_names() -> String {
 }
 
 /// The short name of an attribute type, or its OID.
-pub fn type_name(oid: &Oid) -> String {
+pub(crate) fn type_name(oid: &Oid) -> String {
     TYPES.iter().find(|(_, known, _)| oid == known).map_or_else(|| oid.to_string(), |(name, ..)| (*name).to_owned())
 }
 

@@ -53,8 +53,8 @@ use crate::{
     x509::Certificate,
 };
 
-/// How far certificates are back-dated, for devices and servers whose clock is behind.
-const BACK_DATED: SignedDuration = SignedDuration::from_hours(1);
+/// How far certificates are backdated, for devices and servers whose clock is slow.
+const BACKDATE: SignedDuration = SignedDuration::from_hours(1);
 
 /// All profiles, by name.
 pub type Profiles = std::collections::BTreeMap<String, Profile>;
@@ -109,7 +109,7 @@ impl Profile {
         issuers: &BTreeMap<String, Arc<IssuingCa>>,
     ) -> Result<Profile, ConfigError> {
         let reader = Reader { config, name, settings };
-        let defaults = Defaults::of(settings.preset);
+        let defaults = Defaults::for_preset(settings.preset);
         let keys = settings.keys.as_ref().map_or(defaults.keys.to_vec(), |keys| keys.get_ref().clone());
         if keys.is_empty() {
             return Err(reader.error("keys", "must name at least one key type, such as \"p256\""));
@@ -231,9 +231,9 @@ impl Profile {
         }
         let (device, station, _) = self.sample();
         let values = Values { device: &device, order: Some(order), station: &station, attributes };
-        let mut unused = Vec::new();
-        self.subject.encode(&values, &mut unused)?;
-        Ok(self.encode_alt_names(&values, &mut unused)?)
+        let mut discarded = Vec::new();
+        self.subject.encode(&values, &mut discarded)?;
+        Ok(self.encode_alt_names(&values, &mut discarded)?)
     }
 
     fn encode_alt_names(&self, values: &Values<'_>, out: &mut Vec<u8>) -> Result<(), SubjectError> {
@@ -251,7 +251,8 @@ impl Profile {
         (device, station, attributes)
     }
 
-    /// Decides what the device gets.
+    /// Decides what the device gets: of the CSR only the public key is used, and the subject where the profile compares it
+    /// (invariant 8).
     ///
     /// # Errors
     /// The first rule of the profile that the request breaks.
@@ -306,7 +307,7 @@ impl Profile {
         let RequestContext { values, now } = context;
         let validity = self.validity.at(*now, &line.issuer)?;
         let constant = &line.extensions;
-        let mut failed = Ok(());
+        let mut alt_names = Ok(());
         let mut body = Vec::with_capacity(line.head.len() + key.spki.len() + constant.len() + 512);
         body.extend_from_slice(&line.head);
         tlv(&mut body, SEQUENCE, |out| validity.iter().for_each(|time| time.encode(out)));
@@ -320,10 +321,10 @@ impl Profile {
                         primitive(out, OCTET_STRING, &key.identifier());
                     });
                 }
-                failed = self.encode_alt_names(values, out);
+                alt_names = self.encode_alt_names(values, out);
             });
         });
-        failed?;
+        alt_names?;
         self.check_length(body.len(), &line.issuer)?;
         check_names(&body, &line.issuer)?;
         Ok(body)
@@ -415,8 +416,8 @@ fn read_validity(reader: &Reader<'_>, defaults: &Defaults) -> Result<Validity, C
             return Err(reader.error("not_after", "stands beside validity_days; say one of the two"));
         }
     };
-    let back_dated = match &settings.back_dated_minutes {
-        None => BACK_DATED,
+    let backdate = match &settings.back_dated_minutes {
+        None => BACKDATE,
         Some(minutes) if *minutes.get_ref() <= 60 * 24 * 31 => SignedDuration::from_mins(i64::from(*minutes.get_ref())),
         Some(minutes) => {
             return Err(reader.error_at(minutes.span(), "back_dated_minutes", "must be 0 to 44640 (31 days)"));
@@ -424,7 +425,7 @@ fn read_validity(reader: &Reader<'_>, defaults: &Defaults) -> Result<Validity, C
     };
     // What an idevid's 99991231235959Z is allowed, another end is not.
     let beyond = if end == defaults.end { defaults.beyond_issuer } else { config::BeyondIssuer::Refuse };
-    Ok(Validity { back_dated, end, beyond_issuer: settings.beyond_issuer.unwrap_or(beyond) })
+    Ok(Validity { backdate, end, beyond_issuer: settings.beyond_issuer.unwrap_or(beyond) })
 }
 
 fn takes(listed: KeyType, found: KeyKind) -> bool {

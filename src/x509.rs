@@ -9,7 +9,7 @@ mod certificate;
 mod extension;
 mod name;
 
-pub use self::{certificate::Certificate, name::Name};
+pub(crate) use self::{certificate::Certificate, name::Name};
 pub(crate) use self::{
     certificate::Extension,
     extension::{

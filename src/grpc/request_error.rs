@@ -1,4 +1,4 @@
-//! Why a request, or an item of one, is not fulfilled. `status.rs` says what the peer is told.
+//! Why a request, or an item of one, is not fulfilled. `status.rs` makes the reply of it.
 
 use std::sync::Arc;
 

@@ -37,20 +37,20 @@ impl Cause {
         Cause { code, reason, retry_after }
     }
 
-    fn of_request(error: &RequestError) -> Cause {
+    fn for_request(error: &RequestError) -> Cause {
         match error {
             RequestError::Id { .. } | RequestError::Invalid(_) | RequestError::OrderTerms(_) => {
                 Cause::lasting(Code::InvalidArgument, "REQUEST_INVALID")
             }
-            RequestError::Issue(error) => Cause::of_issue(error),
-            RequestError::Commit(error) => Cause::of_commit(error),
-            RequestError::Storage(error) => Cause::of_storage(error),
+            RequestError::Issue(error) => Cause::for_issue(error),
+            RequestError::Commit(error) => Cause::for_commit(error),
+            RequestError::Storage(error) => Cause::for_storage(error),
             RequestError::Draining => Cause::lasting(Code::Unavailable, "DRAINING"),
             RequestError::Internal => Cause::lasting(Code::Internal, "INTERNAL"),
         }
     }
 
-    fn of_issue(error: &IssueError) -> Cause {
+    fn for_issue(error: &IssueError) -> Cause {
         let (code, reason) = match error {
             IssueError::ProfileUnknown(_) => (Code::NotFound, "PROFILE_UNKNOWN"),
             IssueError::Csr(error) => match error {
@@ -67,7 +67,7 @@ impl Cause {
                 ProfileError::IssuerExpiring(_) => (Code::FailedPrecondition, "ISSUER_EXPIRING"),
                 ProfileError::SubjectRefused(_) => (Code::PermissionDenied, "SUBJECT_REFUSED"),
             },
-            IssueError::Commit(error) => return Cause::of_commit(error),
+            IssueError::Commit(error) => return Cause::for_commit(error),
             IssueError::HsmUnavailable { retry_after } => {
                 let retry_after = Some(*retry_after);
                 return Cause { code: Code::Unavailable, reason: "HSM_UNAVAILABLE", retry_after };
@@ -77,10 +77,10 @@ impl Cause {
         Cause::lasting(code, reason)
     }
 
-    fn of_commit(error: &CommitError) -> Cause {
+    fn for_commit(error: &CommitError) -> Cause {
         match error {
-            CommitError::Refused(refusal) => Cause::of_refusal(refusal),
-            CommitError::Storage(error) => Cause::of_storage(error),
+            CommitError::Refused(refusal) => Cause::for_refusal(refusal),
+            CommitError::Storage(error) => Cause::for_storage(error),
             CommitError::Closed => Cause::lasting(Code::Unavailable, "DRAINING"),
             CommitError::Unexpected | CommitError::OtherSerialNumber { .. } => {
                 Cause::lasting(Code::Internal, "INTERNAL")
@@ -88,7 +88,7 @@ impl Cause {
         }
     }
 
-    fn of_refusal(refusal: &Refusal) -> Cause {
+    fn for_refusal(refusal: &Refusal) -> Cause {
         let (code, reason) = match refusal {
             Refusal::OrderUnknown(_) => (Code::NotFound, "ORDER_UNKNOWN"),
             Refusal::OrderExists(..) => (Code::AlreadyExists, "ORDER_EXISTS"),
@@ -117,8 +117,8 @@ impl Cause {
         Cause::lasting(code, reason)
     }
 
-    fn of_storage(error: &LedgerError) -> Cause {
-        let (code, reason) = match Storage::of(error) {
+    fn for_storage(error: &LedgerError) -> Cause {
+        let (code, reason) = match Storage::from_error(error) {
             Storage::Full(_) => (Code::Unavailable, "STORAGE_LOW"),
             Storage::Failing(_) => (Code::Unavailable, "STORAGE_UNAVAILABLE"),
             Storage::Damaged => (Code::DataLoss, "STORAGE_DAMAGED"),
@@ -148,11 +148,11 @@ fn shortened(mut message: String) -> String {
     message
 }
 
-/// What a failure of the storage is for peers.
+/// A failure of the storage, as peers may know it.
 enum Storage {
-    /// There is no room; what the peer is told of it.
+    /// There is no room, with what to say about it.
     Full(String),
-    /// It cannot be written, or read, at present; what the peer is told of it.
+    /// It cannot be written, or read, at present, with what to say about it.
     Failing(String),
     /// What is recorded cannot be read. The log names the place.
     Damaged,
@@ -161,7 +161,7 @@ enum Storage {
 }
 
 impl Storage {
-    fn of(error: &LedgerError) -> Storage {
+    fn from_error(error: &LedgerError) -> Storage {
         use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         match error {
             LedgerError::Write(cause) if matches!(cause.kind(), StorageFull | QuotaExceeded | FileTooLarge) => {
@@ -188,23 +188,23 @@ impl Storage {
     }
 }
 
-/// What the peer is told: no path of this machine, and nothing of a bug.
+/// The message for the peer: no path of this machine, and no details of a bug.
 fn message(error: &RequestError) -> String {
     match error {
         RequestError::Commit(error) | RequestError::Issue(IssueError::Commit(error)) => match error {
             CommitError::Refused(refusal) => refusal.to_string(),
-            CommitError::Storage(error) => Storage::of(error).message(),
+            CommitError::Storage(error) => Storage::from_error(error).message(),
             CommitError::Closed => RequestError::Draining.to_string(),
             CommitError::Unexpected | CommitError::OtherSerialNumber { .. } => RequestError::Internal.to_string(),
         },
-        RequestError::Storage(error) => Storage::of(error).message(),
+        RequestError::Storage(error) => Storage::from_error(error).message(),
         error => error.to_string(),
     }
 }
 
 /// The status of a refused item, as its reply carries it. Counts it.
 pub(super) fn refused_item(error: &RequestError) -> pb::Status {
-    let cause = Cause::of_request(error);
+    let cause = Cause::for_request(error);
     metrics::refusal(cause.reason);
     let status = cause.status(message(error));
     // tonic keeps the encoded google.rpc.Status in the details.
@@ -275,7 +275,7 @@ pub(super) fn unreadable(status: Status) -> Status {
 
 /// The status of a failed call.
 pub(super) fn failed_call(error: &RequestError) -> Status {
-    Cause::of_request(error).status(message(error))
+    Cause::for_request(error).status(message(error))
 }
 
 /// The status of a failed look-up; the log has what happened.

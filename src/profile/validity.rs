@@ -7,7 +7,7 @@ use crate::{ca::IssuingCa, config::BeyondIssuer, x509_time::Time};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Validity {
-    pub(super) back_dated: SignedDuration,
+    pub(super) backdate: SignedDuration,
     pub(super) end: End,
     pub(super) beyond_issuer: BeyondIssuer,
 }
@@ -43,7 +43,7 @@ impl Validity {
         if Time::from(now) < issuer.not_before() {
             return Err(ValidityError::NotYet { issuer: name(), not_before: issuer.not_before(), now });
         }
-        let not_before = Time::from(now - self.back_dated).max(issuer.not_before());
+        let not_before = Time::from(now - self.backdate).max(issuer.not_before());
         let not_after = match self.end {
             End::After(duration) => not_before.plus(duration),
             End::At(moment) => moment,

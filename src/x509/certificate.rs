@@ -13,7 +13,7 @@ use crate::{
 
 /// A certificate, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Certificate {
+pub(crate) struct Certificate {
     der: Vec<u8>,
     /// Where TBSCertificate lies in the DER.
     tbs: std::ops::Range<usize>,
@@ -49,7 +49,7 @@ impl Certificate {
     ///
     /// # Errors
     /// If it is not one.
-    pub fn from_der(der: &[u8]) -> Result<Certificate, DerError> {
+    pub(crate) fn from_der(der: &[u8]) -> Result<Certificate, DerError> {
         let mut outer = Reader::new(Value::only(der)?.of(SEQUENCE)?);
         let tbs = outer.value()?;
         let algorithm = outer.value()?;
@@ -104,7 +104,7 @@ impl Certificate {
     }
 
     /// The whole certificate.
-    pub fn der(&self) -> &[u8] {
+    pub(crate) fn der(&self) -> &[u8] {
         &self.der
     }
 
@@ -114,17 +114,17 @@ impl Certificate {
     }
 
     /// The first moment at which it is valid.
-    pub fn not_before(&self) -> Time {
+    pub(crate) fn not_before(&self) -> Time {
         self.not_before
     }
 
     /// Its end, the last valid second.
-    pub fn not_after(&self) -> Time {
+    pub(crate) fn not_after(&self) -> Time {
         self.not_after
     }
 
     /// Its subject.
-    pub fn subject(&self) -> &Name {
+    pub(crate) fn subject(&self) -> &Name {
         &self.subject
     }
 
@@ -132,7 +132,7 @@ impl Certificate {
     ///
     /// # Errors
     /// If it is of a kind that nothing here can use.
-    pub fn public_key(&self) -> Result<PublicKey, SpkiError> {
+    pub(crate) fn public_key(&self) -> Result<PublicKey, SpkiError> {
         PublicKey::from_spki(&self.spki)
     }
 

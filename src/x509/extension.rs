@@ -46,7 +46,7 @@ pub(crate) enum GeneralName {
     Dns(String),
     Directory(Name),
     Uri(String),
-    /// 4 or 16 octets; with a mask behind them in name constraints.
+    /// 4 or 16 octets; followed by a mask in name constraints.
     Ip(Vec<u8>),
     /// Its tag.
     Unknown(u8),

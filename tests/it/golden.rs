@@ -5,7 +5,6 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use birthmark::{
-    cert,
     config::Config,
     csr::{self, RefusedKeys},
     lint::{self, Severity},
@@ -13,6 +12,7 @@ use birthmark::{
     profile::{Approved, Profile, ProfileError, RequestContext, Values},
     serial::SerialNumber,
     show,
+    testing::{join, to_be_signed},
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -55,8 +55,8 @@ fn every_preset_gives_what_its_golden_file_says() {
         let name = profile.name();
         let csr = if name == "everything" { read("openssl-rsa2048.pem") } else { read("openssl-p256.pem") };
         let approved = approve(&profile, &csr).unwrap();
-        let to_be_signed = cert::to_be_signed(&SerialNumber::sample(), &approved);
-        let certificate = cert::join(&to_be_signed, approved.issuer().algorithm(), &[0; 64]);
+        let to_be_signed = to_be_signed(&SerialNumber::sample(), &approved);
+        let certificate = join(&to_be_signed, approved.issuer().algorithm(), &[0; 64]);
         let fields = show::fields(&certificate).unwrap();
         let mut dump: String = fields.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
         dump.push_str(&format!("to be signed: {}\n", hex::encode(&to_be_signed)));
@@ -145,7 +145,7 @@ proptest! {
         let wishing = csr_with(&key, &subject, &wishes.concat());
         for profile in profiles().iter().filter(|profile| profile.name() != "everything") {
             let [plain, wishing] = [&plain, &wishing].map(|csr| {
-                cert::to_be_signed(&SerialNumber::sample(), &approve(profile, csr).unwrap())
+                to_be_signed(&SerialNumber::sample(), &approve(profile, csr).unwrap())
             });
             prop_assert_eq!(plain, wishing);
         }
@@ -160,7 +160,7 @@ proptest! {
                 let csr = csr_with(key, &[0x30, 0], &[]);
                 let verified = csr::verify(&csr, &RefusedKeys::default()).unwrap();
                 let (spki, id) = (verified.public_key().spki.clone(), verified.public_key().identifier());
-                let der = cert::to_be_signed(&SerialNumber::sample(), &approve(profile, &csr).unwrap());
+                let der = to_be_signed(&SerialNumber::sample(), &approve(profile, &csr).unwrap());
                 hex::encode(der).replace(&hex::encode(spki), "KEY").replace(&hex::encode(id), "ID")
             });
             prop_assert_eq!(one, two);
