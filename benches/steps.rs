@@ -1,5 +1,5 @@
 #![expect(missing_docs, clippy::expect_used, clippy::disallowed_methods, reason = "a bench ends by panicking")]
-//! What each step of the way of one CSR costs by itself, on one thread: `cargo bench --bench steps`.
+//! What each step of the path of one CSR costs by itself, on one thread: `cargo bench --bench steps`.
 //!
 //! The ledger's steps (Reserve, Record) are in `ledger.rs`; what C_Sign and the whole daemon cost, `birthmark bench` says.
 
@@ -7,14 +7,14 @@ use std::{collections::BTreeMap, fs, hint::black_box, sync::Arc};
 
 use birthmark::{
     ca::{CaChain, IssuingCa},
-    cert,
     client::certificate_pem,
     config::Config,
     csr::{self, RefusedKeys},
     policy,
-    profile::{Applicant, Profile, Values},
+    profile::{Profile, RequestContext, Values},
     serial::SerialNumber,
     signer::{Absent, PublicKey, Signature, SignatureAlgorithm, Signer, Verifier, sha256},
+    testing::{join, to_be_signed},
 };
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use jiff::Timestamp;
@@ -80,13 +80,14 @@ fn steps(criterion: &mut Criterion) {
     let refused = RefusedKeys::default();
     let verified = || csr::verify(&der, &refused).expect("a good CSR");
     let attributes = BTreeMap::new();
-    let values = Values { device: "device-0001", order: "order-1", station: "line1/1", attributes: &attributes };
-    let applicant = Applicant { values, now: Timestamp::now() };
-    let approved = profile.approve(verified(), &applicant).expect("approval");
+    let (device, order) = ("device-0001".parse().expect("an id"), "order-1".parse().expect("an id"));
+    let values = Values { device: &device, order: Some(&order), station: "line1/1", attributes: &attributes };
+    let context = RequestContext { values, now: Timestamp::now() };
+    let approved = profile.approve(verified(), &context).expect("approval");
     let serial_number = SerialNumber::sample();
-    let tbs = cert::to_be_signed(&serial_number, &approved);
+    let tbs = to_be_signed(&serial_number, &approved);
     let signature = ca_key.sign(&tbs).expect("a signature");
-    let certificate = cert::join(&tbs, algorithm, &signature);
+    let certificate = join(&tbs, algorithm, &signature);
 
     let mut group = criterion.benchmark_group("steps");
     group.throughput(Throughput::Elements(1));
@@ -98,10 +99,10 @@ fn steps(criterion: &mut Criterion) {
         bencher.iter(|| black_box(&key).verifies(algorithm, &der, &signature));
     });
     group.bench_function("2 profile: approve, encode", |bencher| {
-        bencher.iter_batched(verified, |csr| profile.approve(csr, &applicant), BatchSize::SmallInput);
+        bencher.iter_batched(verified, |csr| profile.approve(csr, &context), BatchSize::SmallInput);
     });
     group.bench_function("3 cert: TBSCertificate", |bencher| {
-        bencher.iter(|| cert::to_be_signed(black_box(&serial_number), &approved));
+        bencher.iter(|| to_be_signed(black_box(&serial_number), &approved));
     });
     group.bench_function("4 sign: hash of the TBSCertificate", |bencher| bencher.iter(|| sha256(black_box(&tbs))));
     group.bench_function("5 check: own signature", |bencher| {
@@ -109,7 +110,7 @@ fn steps(criterion: &mut Criterion) {
         bencher.iter(|| Signature::check(black_box(&verifier), &tbs, signature.clone()));
     });
     group.bench_function("6 cert: Certificate", |bencher| {
-        bencher.iter(|| cert::join(black_box(&tbs), algorithm, &signature));
+        bencher.iter(|| join(black_box(&tbs), algorithm, &signature));
     });
     group.bench_function("7 reply: certificate id", |bencher| {
         bencher.iter(|| hex::encode(sha256(black_box(&certificate))));

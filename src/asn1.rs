@@ -56,7 +56,7 @@ pub(crate) fn tlv(out: &mut Vec<u8>, tag: u8, content: impl FnOnce(&mut Vec<u8>)
     out.splice(at + 1..at + 1, octets.iter().copied());
 }
 
-/// How many octets a value with so many octets of content has, tag and length included.
+/// The encoded length of a value with `content` octets of content, tag and length included.
 pub(crate) fn encoded_length(content: usize) -> usize {
     let length = if content < 0x80 { 1 } else { 1 + (usize::BITS - content.leading_zeros()).div_ceil(8) as usize };
     1 + length + content

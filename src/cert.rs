@@ -1,65 +1,72 @@
-//! The certificate (RFC 5280): the issuing CA, the TBS form, the signed form.
+//! The certificate (RFC 5280 section 4.1): to be signed, then signed.
 //!
-//! `Reservation → Tbs → Signed`: a serial number becomes a certificate once, or is given back. All that stands behind
-//! the serial number was written by the [profile](crate::profile).
+//! `ReservedSerial → Tbs → Signed`: a reserved serial number becomes one certificate at most. All that follows the
+//! serial number was encoded by the [profile](crate::profile).
 
 use std::sync::Arc;
 
 use crate::{
     asn1::{BIT_STRING, INTEGER, SEQUENCE, primitive, tlv},
     ca::IssuingCa,
-    committer::Reservation,
     profile::Approved,
-    serial::SerialNumber,
+    serial::{ReservedSerial, SerialNumber},
     signer::{SignError, SignatureAlgorithm},
 };
 
-/// A certificate before it is signed, with the reservation that entitles it to be.
+/// A certificate before it is signed.
 #[derive(Debug)]
-pub struct Tbs {
-    reservation: Reservation,
+pub(crate) struct Tbs {
+    serial_number: SerialNumber,
     /// DER TBSCertificate.
     der: Vec<u8>,
     issuer: Arc<IssuingCa>,
 }
 
 impl Tbs {
-    /// Joins the serial number and what the profile says.
-    pub fn new(reservation: Reservation, approved: &Approved) -> Tbs {
-        let der = to_be_signed(reservation.serial_number(), approved);
-        Tbs { reservation, der, issuer: Arc::clone(approved.issuer()) }
+    /// Joins the serial number and what the profile approved.
+    pub(crate) fn new(reserved: ReservedSerial, approved: &Approved) -> Tbs {
+        let serial_number = reserved.into_inner();
+        let der = to_be_signed(&serial_number, approved);
+        Tbs { serial_number, der, issuer: Arc::clone(approved.issuer()) }
     }
 
     /// Has the HSM sign it. [`Signature`](crate::signer::Signature) is the proof that the issuer's public key verifies it.
     ///
     /// # Errors
-    /// The reservation back, and why there is no signature.
-    pub async fn sign(self) -> Result<Signed, (Reservation, SignError)> {
-        let Tbs { reservation, der, issuer } = self;
-        let algorithm = issuer.algorithm();
-        let signature = match issuer.signer().sign(der.clone()).await {
-            Ok(signature) => signature,
-            Err(error) => return Err((reservation, error)),
-        };
-        Ok(Signed { reservation, certificate: join(&der, algorithm, signature.as_bytes()) })
+    /// Why there is no signature.
+    pub(crate) async fn sign(self) -> Result<Signed, SignError> {
+        let Tbs { serial_number, der, issuer } = self;
+        let signature = issuer.signer().sign(der.clone()).await?;
+        Ok(Signed { serial_number, certificate: join(&der, issuer.algorithm(), signature.as_bytes()) })
     }
 }
 
 /// A certificate with its issuer's checked signature, not recorded yet.
 #[derive(Debug)]
 pub struct Signed {
-    reservation: Reservation,
+    serial_number: SerialNumber,
     certificate: Vec<u8>,
 }
 
 impl Signed {
-    /// The reservation that it fulfils, and the DER certificate.
-    pub(crate) fn into_parts(self) -> (Reservation, Vec<u8>) {
-        (self.reservation, self.certificate)
+    /// Its serial number.
+    pub(crate) fn serial_number(&self) -> &SerialNumber {
+        &self.serial_number
+    }
+
+    /// The certificate, DER.
+    pub(crate) fn into_certificate(self) -> Vec<u8> {
+        self.certificate
+    }
+
+    /// One that no HSM signed.
+    #[cfg(test)]
+    pub(crate) fn unchecked(serial_number: SerialNumber, certificate: Vec<u8>) -> Signed {
+        Signed { serial_number, certificate }
     }
 }
 
-/// The DER TBSCertificate (section 4.1.2): version 3, the serial number, and all that the profile says.
+/// The DER TBSCertificate (section 4.1.2): version 3, the serial number, and what the profile approved.
 pub fn to_be_signed(serial_number: &SerialNumber, approved: &Approved) -> Vec<u8> {
     let body = approved.body();
     let mut der = Vec::with_capacity(body.len() + 40);

@@ -3,10 +3,11 @@
 //! It takes what has gathered in its queue (`committer/queue.rs`), lets the ledger decide and make durable all of it at
 //! once, then answers: reservations and records of different requests share one sync.
 //!
-//! The queue is bounded by a semaphore: a request takes a place before it reserves and keeps it until its certificate
-//! is recorded or given up, and has at most one operation in the queue. So a record never waits for a place, however
-//! many requests want to reserve.
+//! The queue is bounded by a semaphore (invariant 9): a request holds a permit from before its reservation until its
+//! certificate is recorded or the reservation abandoned, and has at most one operation in the queue. So a record never
+//! waits for a permit, however many requests want to reserve.
 
+mod operation;
 mod queue;
 
 use std::{
@@ -20,57 +21,60 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use self::queue::{Receiver, Sender};
+use self::{
+    operation::{Changed, Found, Typed},
+    queue::{Receiver, Sender},
+};
 use crate::{
     cert::Signed,
     ledger::{
-        Action, Actor, Export, ExportId, Ledger, LedgerError, Operation, Order, OrderTerms, Outcome, Refusal,
+        Action, Actor, Export, ExportId, Holder, Ledger, LedgerError, Operation, Order, OrderTerms, Outcome, Refusal,
         RevocationReason,
     },
     metrics,
-    profile::Approved,
-    serial::SerialNumber,
+    serial::{ReservedSerial, SerialNumber},
 };
 
 /// How many requests may be between reservation and record.
-pub const CAPACITY: usize = 8192;
+pub(crate) const CAPACITY: usize = 8192;
 
 /// The most operations in one batch: bounds how long the first of them waits for the others' work.
 const BATCH: usize = 512;
+
+/// The pause after a failed batch: a full disk does not become empty by trying again at once.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Gives operations to the thread. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Committer {
     queue: Arc<Sender<Request>>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
-/// A serial number that is durable, and the right to sign one certificate with it. It cannot be cloned; dropped
-/// unused, it is given up.
+/// A durable reservation, to be recorded or abandoned. Dropped, it is abandoned.
 #[derive(Debug)]
 pub struct Reservation {
     serial_number: SerialNumber,
-    reserved_at: Timestamp,
     actor: Actor,
     issuer: String,
-    /// Present until it is recorded or given up.
+    /// Present until it is recorded or abandoned.
     open: Option<Open>,
 }
 
 #[derive(Debug)]
 struct Open {
     queue: Arc<Sender<Request>>,
-    _place: Place,
+    _permit: Permit,
 }
 
-/// What a request holds between reservation and record.
+/// What a request holds from before its reservation until its record.
 #[derive(Debug)]
-struct Place {
+struct Permit {
     _permit: OwnedSemaphorePermit,
     _counted: metrics::InFlight,
 }
 
-/// A certificate whose record is durable. Only the committer makes one, and only one can be sent.
+/// A certificate whose record is durable. Only the committer makes one, and only one can be sent (invariant 1).
 #[derive(Clone, Debug)]
 pub struct Issued {
     serial_number: SerialNumber,
@@ -104,9 +108,9 @@ impl Issued {
 /// What a request to reserve gives.
 #[derive(Debug)]
 pub enum Reserved {
-    /// A new serial number.
-    New(Reservation),
-    /// The certificate that the same request got before.
+    /// A new reservation, and the right to make one certificate with its serial number.
+    New(Reservation, ReservedSerial),
+    /// The certificate that the same request got before (invariant 4).
     Existing(Issued),
 }
 
@@ -122,7 +126,15 @@ pub enum CommitError {
     /// The ledger answered something else than what was asked for: a mistake in this program, which no retry cures.
     #[error("the ledger gave an outcome that does not fit the operation")]
     Unexpected,
-    /// The thread has ended: the daemon is shutting down, or a sync failed.
+    /// A certificate and the reservation that it should fulfil have different serial numbers: a mistake in this program.
+    #[error("the certificate {certificate} does not have the serial number of its reservation, {reservation}")]
+    OtherSerialNumber {
+        /// What was reserved.
+        reservation: SerialNumber,
+        /// What was signed.
+        certificate: SerialNumber,
+    },
+    /// The thread is gone: the daemon is shutting down, or a sync failed.
     #[error("the ledger is closed")]
     Closed,
 }
@@ -136,55 +148,60 @@ struct Request {
 type Reply = oneshot::Sender<Result<Outcome, CommitError>>;
 
 impl Committer {
-    /// Starts the thread. It ends, and closes the ledger, after [`Committer::close`]; it ends with an error when the
+    /// Starts the thread. It stops, and closes the ledger, after [`Committer::close`]; it stops with an error when the
     /// ledger can no longer be trusted.
     ///
     /// # Errors
     /// If no thread can be started.
     pub fn start(ledger: impl Ledger) -> std::io::Result<(Committer, JoinHandle<Result<(), LedgerError>>)> {
         let (queue, requests) = queue::queue();
-        let committer = Committer { queue, places: Arc::new(Semaphore::new(CAPACITY)) };
-        let places = Arc::clone(&committer.places);
-        let thread = thread::Builder::new().name("committer".into()).spawn(move || run(ledger, requests, &places))?;
+        let committer = Committer { queue, permits: Arc::new(Semaphore::new(CAPACITY)) };
+        let permits = Arc::clone(&committer.permits);
+        let thread = thread::Builder::new().name("committer".into()).spawn(move || run(ledger, requests, &permits))?;
         Ok((committer, thread))
     }
 
-    /// Gives the device a serial number, durably, or finds the certificate that the same request got before. A request
-    /// that is the same as one whose certificate is being made waits for that certificate. With `reissue` the new
-    /// certificate takes the place of one that was scrapped or revoked.
+    /// Gives the holder a serial number, durably (invariant 2), or finds the certificate that the same request got before
+    /// (invariant 4). A request that is the same as one whose certificate is being made waits for that certificate. With
+    /// `reissue` the new certificate takes the place of one that was scrapped or revoked.
     ///
     /// # Errors
     /// The rules of the ledger, the storage, or a closed ledger.
-    pub async fn reserve(&self, approved: &Approved, actor: &Actor, reissue: bool) -> Result<Reserved, CommitError> {
-        let place = self.place().await?;
-        let holder = approved.holder();
-        let reserved_at = Timestamp::now();
-        let action = if reissue { Action::Reissue(holder.clone()) } else { Action::Reserve(holder.clone()) };
-        match self.submit(actor.clone(), action).await? {
-            Outcome::Reserved(serial_number) => Ok(Reserved::New(Reservation {
-                serial_number,
-                reserved_at,
-                actor: actor.clone(),
-                issuer: holder.issuer.clone(),
-                open: Some(Open { queue: self.queue.clone(), _place: place }),
-            })),
-            Outcome::Replay { serial_number, certificate, issuer } => {
+    #[expect(clippy::disallowed_methods, reason = "the reservation is durable, and its serial number is new")]
+    pub async fn reserve(&self, holder: &Holder, actor: &Actor, reissue: bool) -> Result<Reserved, CommitError> {
+        let permit = self.permit().await?;
+        match self.submit(actor.clone(), operation::reserve(holder.clone(), reissue)).await? {
+            Found::Reserved(serial_number) => {
+                let reservation = Reservation {
+                    serial_number,
+                    actor: actor.clone(),
+                    issuer: holder.issuer.clone(),
+                    open: Some(Open { queue: self.queue.clone(), _permit: permit }),
+                };
+                Ok(Reserved::New(reservation, ReservedSerial::new(serial_number)))
+            }
+            Found::Replay { serial_number, certificate, issuer } => {
                 Ok(Reserved::Existing(Issued { serial_number, certificate, issuer, replay: true }))
             }
-            other => Err(unexpected(&other)),
         }
     }
 
-    /// Records a certificate, durably.
+    /// Records the certificate of a reservation, durably (invariant 1).
     ///
     /// # Errors
-    /// As for [`Committer::reserve`]. After a failure of the storage the reservation is given up.
-    pub async fn record(&self, signed: Signed) -> Result<Issued, CommitError> {
-        let (mut reservation, certificate) = signed.into_parts();
-        let certificate = Bytes::from(certificate);
+    /// As for [`Committer::reserve`], and if the certificate is not the reservation's. The reservation is abandoned then.
+    pub async fn record(&self, mut reservation: Reservation, signed: Signed) -> Result<Issued, CommitError> {
         let serial_number = reservation.serial_number;
-        let action = Action::Record { serial_number, certificate: certificate.clone() };
-        self.submit(reservation.actor.clone(), action).await?;
+        if *signed.serial_number() != serial_number {
+            let error =
+                CommitError::OtherSerialNumber { reservation: serial_number, certificate: *signed.serial_number() };
+            tracing::error!(%error, "a certificate was not recorded");
+            reservation.abandon("its certificate had another serial number");
+            return Err(error);
+        }
+        let certificate = Bytes::from(signed.into_certificate());
+        let record = operation::record(serial_number, certificate.clone());
+        self.submit(reservation.actor.clone(), record).await?;
         reservation.open = None;
         Ok(Issued { serial_number, certificate, issuer: std::mem::take(&mut reservation.issuer), replay: false })
     }
@@ -200,7 +217,9 @@ impl Committer {
         serial_number: SerialNumber,
         profiles: Option<Arc<BTreeSet<String>>>,
     ) -> Result<(), CommitError> {
-        self.change(actor, Action::Confirm { serial_number, profiles }, metrics::confirmed).await
+        self.change(actor, operation::confirm(serial_number, profiles))
+            .await
+            .map(|changed| changed.count(metrics::confirmed))
     }
 
     /// Records that a device is scrap.
@@ -208,7 +227,9 @@ impl Committer {
     /// # Errors
     /// As for [`Committer::reserve`].
     pub async fn scrap(&self, actor: Actor, serial_number: SerialNumber, reason: String) -> Result<(), CommitError> {
-        self.change(actor, Action::Scrap { serial_number, reason }, metrics::scrapped).await
+        self.change(actor, operation::scrap(serial_number, reason))
+            .await
+            .map(|changed| changed.count(metrics::scrapped))
     }
 
     /// Records that a certificate is not to be trusted any more.
@@ -221,7 +242,9 @@ impl Committer {
         serial_number: SerialNumber,
         reason: RevocationReason,
     ) -> Result<(), CommitError> {
-        self.change(actor, Action::Revoke { serial_number, reason }, metrics::revoked).await
+        self.change(actor, operation::revoke(serial_number, reason))
+            .await
+            .map(|changed| changed.count(metrics::revoked))
     }
 
     /// Cuts the next batch of an order's certificates.
@@ -229,7 +252,7 @@ impl Committer {
     /// # Errors
     /// As for [`Committer::reserve`].
     pub async fn create_export(&self, actor: Actor, order: String) -> Result<Export, CommitError> {
-        self.change_export(actor, Action::CreateExport { order }).await
+        self.change(actor, operation::create_export(order)).await
     }
 
     /// Records that the platform which an export is for has it.
@@ -237,7 +260,7 @@ impl Committer {
     /// # Errors
     /// As for [`Committer::reserve`].
     pub async fn acknowledge_export(&self, actor: Actor, id: ExportId) -> Result<Export, CommitError> {
-        self.change_export(actor, Action::AcknowledgeExport { id }).await
+        self.change(actor, operation::acknowledge_export(id)).await
     }
 
     /// Creates an order, or finds the one with the same terms.
@@ -245,7 +268,7 @@ impl Committer {
     /// # Errors
     /// As for [`Committer::reserve`].
     pub async fn create_order(&self, actor: Actor, terms: OrderTerms) -> Result<Order, CommitError> {
-        self.change_order(actor, Action::CreateOrder(terms)).await
+        self.change(actor, operation::create_order(terms)).await
     }
 
     /// Closes an order.
@@ -253,77 +276,62 @@ impl Committer {
     /// # Errors
     /// As for [`Committer::reserve`].
     pub async fn close_order(&self, actor: Actor, id: String) -> Result<Order, CommitError> {
-        self.change_order(actor, Action::CloseOrder { id }).await
+        self.change(actor, operation::close_order(id)).await
     }
 
-    /// Records a checkpoint. It takes a place like any request, and holds up none.
+    /// Records a checkpoint. It takes a permit like any request, but counts as none in flight.
     ///
     /// # Errors
     /// As for [`Committer::reserve`].
     pub async fn checkpoint(&self, note: String, begins_anew: bool) -> Result<(), CommitError> {
-        let _place = self.places.acquire().await.map_err(|_| CommitError::Closed)?;
-        match self.submit(Actor::daemon(), Action::Checkpoint { note, begins_anew }).await? {
-            Outcome::Checkpointed => Ok(()),
-            other => Err(unexpected(&other)),
-        }
+        let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
+        self.submit(Actor::daemon(), operation::checkpoint(note, begins_anew)).await
     }
 
-    /// Lets nothing new begin, waits until what is reserved is recorded or given up, and closes the ledger.
+    /// Lets nothing new begin, waits until what is reserved is recorded or abandoned, and closes the ledger.
     pub async fn close(&self) {
         let everything = u32::try_from(CAPACITY).unwrap_or(u32::MAX);
-        // Places are given in the order in which they were asked for: no new request gets one before this does.
-        let places = self.places.acquire_many(everything).await;
-        self.places.close();
-        drop(places);
+        // Permits are given in the order in which they were asked for: no new request gets one before this does.
+        let permits = self.permits.acquire_many(everything).await;
+        self.permits.close();
+        drop(permits);
         self.queue.close();
     }
 
-    /// Changes a certificate's state; `count` counts what is no retry.
-    async fn change(&self, actor: Actor, action: Action, count: fn()) -> Result<(), CommitError> {
-        let _place = self.place().await?;
-        match self.submit(actor, action).await? {
-            Outcome::Changed { retry: true } => Ok(()),
-            Outcome::Changed { retry: false } => {
-                count();
-                Ok(())
-            }
-            other => Err(unexpected(&other)),
-        }
+    /// An operation that is a request by itself.
+    async fn change<T>(&self, actor: Actor, operation: Typed<T>) -> Result<T, CommitError> {
+        let _permit = self.permit().await?;
+        self.submit(actor, operation).await
     }
 
-    async fn change_export(&self, actor: Actor, action: Action) -> Result<Export, CommitError> {
-        let _place = self.place().await?;
-        match self.submit(actor, action).await? {
-            Outcome::Export(export) => Ok(export),
-            other => Err(unexpected(&other)),
-        }
+    async fn permit(&self) -> Result<Permit, CommitError> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| CommitError::Closed)?;
+        Ok(Permit { _permit: permit, _counted: metrics::InFlight::new() })
     }
 
-    async fn change_order(&self, actor: Actor, action: Action) -> Result<Order, CommitError> {
-        let _place = self.place().await?;
-        match self.submit(actor, action).await? {
-            Outcome::Order(order) => Ok(order),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    async fn place(&self) -> Result<Place, CommitError> {
-        let permit = Arc::clone(&self.places).acquire_owned().await.map_err(|_| CommitError::Closed)?;
-        Ok(Place { _permit: permit, _counted: metrics::InFlight::new() })
-    }
-
-    async fn submit(&self, actor: Actor, action: Action) -> Result<Outcome, CommitError> {
+    async fn submit<T>(&self, actor: Actor, Typed { action, read }: Typed<T>) -> Result<T, CommitError> {
         let (reply, outcome) = oneshot::channel();
-        let request = Request { operation: Operation { actor, action }, reply: Some(reply) };
-        // A thread that has ended drops it, and with it the reply.
-        self.queue.push(request);
+        // A thread that is gone drops it, and with it the reply.
+        self.queue.push(Request { operation: Operation { actor, action }, reply: Some(reply) });
         match outcome.await.map_err(|_| CommitError::Closed)?? {
             Outcome::Refused(refusal) => Err(refusal.into()),
             Outcome::Failed(error) => {
                 tracing::error!(%error, "the ledger could not decide an operation");
                 Err(CommitError::Storage(error))
             }
-            outcome => Ok(outcome),
+            outcome => read(outcome).map_err(|outcome| {
+                tracing::error!(?outcome, "the ledger gave an outcome that does not fit the operation");
+                CommitError::Unexpected
+            }),
+        }
+    }
+}
+
+impl Changed {
+    /// Counts what is no retry.
+    fn count(self, count: fn()) {
+        if self.0 {
+            count();
         }
     }
 }
@@ -334,21 +342,16 @@ impl Reservation {
         &self.serial_number
     }
 
-    /// When it was reserved.
-    pub fn reserved_at(&self) -> Timestamp {
-        self.reserved_at
-    }
-
-    /// Gives it up: the device, the key and the order's unit are free again, the serial number is not.
+    /// Abandons it: the device, the key and the order's unit are free again, the serial number is not.
     pub fn abandon(mut self, reason: &str) {
-        self.give_up(reason);
+        self.abandon_once(reason);
     }
 
-    fn give_up(&mut self, reason: &str) {
+    fn abandon_once(&mut self, reason: &str) {
         if let Some(open) = self.open.take() {
             let action = Action::Abandon { serial_number: self.serial_number, reason: reason.to_owned() };
             let operation = Operation { actor: Actor::daemon(), action };
-            // A closed ledger gives it up when it is opened again.
+            // A closed ledger abandons it when it is opened again.
             open.queue.push(Request { operation, reply: None });
         }
     }
@@ -356,20 +359,20 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.give_up("the request ended before its certificate was recorded");
+        self.abandon_once("the request ended before its certificate was recorded");
     }
 }
 
 /// Requests that wait for the certificate of a serial number which the same request before them reserved.
 type Waiting = HashMap<SerialNumber, Vec<Request>>;
 
-fn run(mut ledger: impl Ledger, requests: Receiver<Request>, places: &Semaphore) -> Result<(), LedgerError> {
+fn run(mut ledger: impl Ledger, requests: Receiver<Request>, permits: &Semaphore) -> Result<(), LedgerError> {
     let mut waiting = Waiting::new();
-    let in_flight = || CAPACITY - places.available_permits();
+    let in_flight = || CAPACITY - permits.available_permits();
     while let Some(mut batch) = requests.take(BATCH, in_flight) {
         metrics::commit_batch(batch.len());
         let mut failed = None;
-        // Some must be decided again, because what they waited for has ended.
+        // Some must be decided again, because the reservation they waited for is recorded or abandoned.
         while !batch.is_empty() {
             batch = commit(&mut ledger, batch, &mut waiting, &mut failed)?;
         }
@@ -395,7 +398,7 @@ fn commit(
     let outcomes = match ledger.commit(Timestamp::now(), &operations) {
         Ok(outcomes) => outcomes,
         Err(error) if error.is_fatal() => {
-            // Nobody is told anything about operations of which nothing is known.
+            // Whether these operations are durable is not known, so no caller gets an answer (invariant 1).
             return Err(error);
         }
         Err(error) => {
@@ -429,8 +432,8 @@ fn commit(
     Ok(finished.iter().filter_map(|serial_number| waiting.remove(serial_number)).flatten().collect())
 }
 
-/// Says that these operations did not happen. What nobody waits for gives reservations up: that is tried until it happens,
-/// or their devices would have no certificate and get none.
+/// Fails operations of a batch. Abandonments have no caller to retry them, so they are put back until they are durable:
+/// otherwise their devices could get no certificate until the daemon starts again.
 fn fail((error, batch): (LedgerError, Vec<Request>), requests: &Receiver<Request>) {
     tracing::error!(%error, operations = batch.len(), "the ledger could not commit these operations; none of them happened");
     let error = Arc::new(error);
@@ -439,8 +442,7 @@ fn fail((error, batch): (LedgerError, Vec<Request>), requests: &Receiver<Request
         answer(reply, Err(CommitError::Storage(Arc::clone(&error))));
     }
     requests.put_back(again);
-    // A full disk does not become empty by trying again at once.
-    thread::sleep(Duration::from_millis(100));
+    thread::sleep(PAUSE);
 }
 
 fn answer(reply: Option<Reply>, outcome: Result<Outcome, CommitError>) {
@@ -448,11 +450,6 @@ fn answer(reply: Option<Reply>, outcome: Result<Outcome, CommitError>) {
         // A caller that is gone needs no answer; what it asked for has happened all the same.
         let _ = reply.send(outcome);
     }
-}
-
-fn unexpected(outcome: &Outcome) -> CommitError {
-    tracing::error!(?outcome, "the ledger gave an outcome that does not fit the operation");
-    CommitError::Unexpected
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! PKCS#10 certificate signing requests (RFC 2986): parsing, proof of possession, key quality.
 //!
 //! Of a CSR only the public key, the proof that its sender has the private key, and the subject's CN and serialNumber
-//! are taken. What it asks for in its attributes is not even read.
+//! are taken (invariant 8). The attributes, where extensions are requested, are checked for their form and ignored.
 
+mod error;
 mod key_quality;
 mod refused_keys;
 #[cfg(test)]
@@ -14,7 +15,10 @@ use std::borrow::Cow;
 
 use const_oid::{ObjectIdentifier, db};
 
-pub use self::refused_keys::RefusedKeys;
+pub use self::{
+    error::{CsrError, NoText},
+    refused_keys::{BlockListError, RefusedKeys},
+};
 use crate::{
     asn1::{BIT_STRING, DerError, INTEGER, OBJECT_IDENTIFIER, Reader, SEQUENCE, SET, Value, explicit},
     pem::{self, is_der},
@@ -30,7 +34,7 @@ pub const MAX_LENGTH: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct VerifiedCsr {
     public_key: PublicKey,
-    /// The DER Name. Who does not look at it must not care what it is.
+    /// The DER Name, unchecked: a profile that does not compare it must not refuse it.
     subject: Vec<u8>,
 }
 
@@ -40,8 +44,8 @@ impl VerifiedCsr {
         &self.public_key
     }
 
-    /// The public key, for the certificate.
-    pub fn into_public_key(self) -> PublicKey {
+    /// The public key alone.
+    pub(crate) fn into_public_key(self) -> PublicKey {
         self.public_key
     }
 
@@ -70,52 +74,7 @@ impl VerifiedCsr {
     }
 }
 
-/// Why a subject does not have the one text of an attribute. The messages go on from "it".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoText {
-    /// It has no such attribute.
-    #[error("it has none")]
-    Absent,
-    /// It has more than one.
-    #[error("it has several")]
-    Several,
-    /// The value is of a type that is no text, or not what its type says.
-    #[error(
-        "it has one whose value is not text (ASN.1 tag 0x{0:02x}); use a UTF8String or PrintableString, or any other \
-         DirectoryString"
-    )]
-    NotText(u8),
-    /// The subject is not what RFC 5280 calls a Name.
-    #[error("its encoding is wrong: {0}")]
-    Malformed(DerError),
-}
-
-/// Why a CSR is refused. Each message names the rule and what would be right.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CsrError {
-    /// It is not a PKCS#10 request.
-    #[error("the CSR is malformed: {0}")]
-    Malformed(String),
-    /// Its signature is not by its own key.
-    #[error(
-        "the CSR's signature does not verify with the public key that it contains: the sender does not have the private key, or the CSR was changed"
-    )]
-    ProofOfPossession,
-    /// Its signature is not encoded as its algorithm says.
-    #[error("the CSR's signature cannot be verified: {0}")]
-    SignatureEncoding(String),
-    /// Its signature is of an algorithm that is not supported.
-    #[error("the CSR's signature is not supported: {0}")]
-    SignatureUnsupported(String),
-    /// Its key is weak.
-    #[error("the CSR's key is refused: {0}")]
-    KeyWeak(String),
-    /// Its key is of a kind that is not supported.
-    #[error("the CSR's key is not supported: {0}")]
-    KeyUnsupported(String),
-}
-
-/// What is too long is not even kept until it is looked at.
+/// Checked before a CSR waits for its turn, so that nothing too long is kept.
 ///
 /// # Errors
 /// If it is longer than [`MAX_LENGTH`].

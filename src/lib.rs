@@ -26,25 +26,28 @@
 mod asn1;
 pub mod ca;
 pub mod ceremony;
-pub mod cert;
+mod cert;
 pub mod checkpoint;
 pub mod client;
-pub mod committer;
+mod committer;
 pub mod config;
 mod connections;
 pub mod csr;
 pub mod durable;
+pub mod enroll;
 pub mod expiry;
 pub mod export;
 mod fairness;
 pub mod grpc;
 pub mod hsm;
 pub mod http;
-pub mod issuer;
+pub mod id;
+pub mod identity;
+mod issuer;
 pub mod ledger;
 pub mod lint;
 pub mod metrics;
-pub mod name;
+mod name;
 mod path;
 pub mod pattern;
 pub mod pem;
@@ -59,8 +62,17 @@ pub mod show;
 pub mod signer;
 pub mod station;
 pub mod text_file;
-pub mod x509;
-pub mod x509_time;
+mod x509;
+mod x509_time;
+
+/// What benches, fuzz targets and integration tests need of the inside; no interface.
+#[doc(hidden)]
+pub mod testing {
+    pub use crate::{
+        cert::{join, to_be_signed},
+        committer::{CommitError, Committer},
+    };
+}
 
 /// The gRPC protocol, generated from `proto/birthmark/v1/`; the definitions there are its manual.
 #[allow(missing_docs, unreachable_pub, clippy::all)]

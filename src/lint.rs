@@ -15,8 +15,9 @@ use crate::{
     ca::IssuingCa,
     cert,
     config::{self, CsrSubject, KeyType, OrderPolicy},
-    csr::{self, RefusedKeys},
-    profile::{Applicant, Profile, ProfileError, Values},
+    csr::{self, CsrError, RefusedKeys},
+    id::{DeviceId, OrderId},
+    profile::{Profile, ProfileError, RequestContext, Values},
     serial::SerialNumber,
 };
 
@@ -57,9 +58,23 @@ pub struct Sample {
     /// DER.
     pub certificate: Vec<u8>,
     /// For which device.
-    pub device: String,
+    pub device: DeviceId,
     /// By whom.
     pub issuer: std::sync::Arc<IssuingCa>,
+}
+
+/// Why there is no sample of a profile's certificates.
+#[derive(Debug, thiserror::Error)]
+pub enum SampleError {
+    /// The profile refuses the device.
+    #[error(transparent)]
+    Refused(#[from] ProfileError),
+    /// No CSR can be made.
+    #[error("no sample can be made: {0}")]
+    Csr(#[from] rcgen::Error),
+    /// The CSR that was made is not good.
+    #[error("no sample can be made: {0}")]
+    CsrRefused(#[from] CsrError),
 }
 
 /// Lints a profile: once for its issuer of this moment, and once for each that takes over later.
@@ -73,7 +88,7 @@ pub fn profile(profile: &Profile, settings: &config::Profile, now: Timestamp) ->
         }
     }
     findings.dedup();
-    if let Err(error @ ProfileError::IssuerEnding(_)) = sample(profile, None, now + SOON)
+    if let Err(error @ SampleError::Refused(ProfileError::IssuerExpiring(_))) = sample(profile, None, now + SOON)
         && findings.iter().all(|finding| finding.severity == Severity::Warning)
     {
         let message = format!("soon every request will be refused: {error}");
@@ -82,9 +97,11 @@ pub fn profile(profile: &Profile, settings: &config::Profile, now: Timestamp) ->
     findings
 }
 
-fn refused(error: &ProfileError, settings: &config::Profile) -> Finding {
+fn refused(error: &SampleError, settings: &config::Profile) -> Finding {
     let (key, rule) = match error {
-        ProfileError::IssuerEnding(_) => (settings.validity_key(), "no certificate outlives its issuer"),
+        SampleError::Refused(ProfileError::IssuerExpiring(_)) => {
+            (settings.validity_key(), "no certificate outlives its issuer")
+        }
         _ => ("subject", "RFC 5280 appendix A.1"),
     };
     Finding { severity: Severity::Error, key, rule, message: error.to_string() }
@@ -94,15 +111,15 @@ fn refused(error: &ProfileError, settings: &config::Profile) -> Finding {
 ///
 /// # Errors
 /// Why the profile would refuse the device.
-pub fn sample(profile: &Profile, device: Option<&str>, moment: Timestamp) -> Result<Sample, ProfileError> {
+pub fn sample(profile: &Profile, device: Option<&DeviceId>, moment: Timestamp) -> Result<Sample, SampleError> {
     let (usual, station, attributes) = profile.sample();
-    let device = device.map_or(usual, str::to_owned);
-    let failed = |what: &str| ProfileError::SubjectRefused(format!("no sample can be made: {what}"));
-    let csr = throw_away_csr(profile, &device).map_err(|error| failed(&error.to_string()))?;
-    let csr = csr::verify(&csr, &RefusedKeys::default()).map_err(|error| failed(&error.to_string()))?;
-    let order = if profile.order_policy() == OrderPolicy::Required { "sample-order" } else { "" };
+    let device = device.cloned().unwrap_or(usual);
+    let csr = throw_away_csr(profile, device.as_str())?;
+    let csr = csr::verify(&csr, &RefusedKeys::default())?;
+    let order = OrderId::sample();
+    let order = (profile.order_policy() == OrderPolicy::Required).then_some(&order);
     let values = Values { device: &device, order, station: &station, attributes: &attributes };
-    let approved = profile.approve(csr, &Applicant { values, now: moment })?;
+    let approved = profile.approve(csr, &RequestContext { values, now: moment })?;
     let serial_number = SerialNumber::sample();
     let to_be_signed = cert::to_be_signed(&serial_number, &approved);
     let issuer = std::sync::Arc::clone(approved.issuer());

@@ -8,23 +8,23 @@ use crate::{
 };
 
 /// The Vendor ID in a Matter certificate (Matter Core Specification section 6.1.1).
-pub const MATTER_VENDOR_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.37244.2.1");
+pub(crate) const MATTER_VENDOR_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.37244.2.1");
 /// The Product ID in a Matter certificate.
-pub const MATTER_PRODUCT_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.37244.2.2");
+pub(crate) const MATTER_PRODUCT_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.37244.2.2");
 
 /// The e-mail address in a subject (RFC 5280 section 4.1.2.6).
-pub const EMAIL_ADDRESS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.1");
+pub(crate) const EMAIL_ADDRESS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.1");
 
 /// What values a type of attribute may have, and how they are encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Syntax {
-    /// UTF8String, up to so many characters.
+pub(crate) enum Syntax {
+    /// UTF8String, up to this many characters.
     Text(usize),
-    /// PrintableString (RFC 5280 appendix A.1 demands it), up to so many characters.
+    /// PrintableString (RFC 5280 appendix A.1 demands it), up to this many characters.
     Printable(usize),
     /// IA5String of one DNS label (RFC 4519 section 2.4).
     Label,
-    /// IA5String of an e-mail address, up to so many characters.
+    /// IA5String of an e-mail address, up to this many characters.
     Mailbox(usize),
     /// PrintableString of the two letters of ISO 3166.
     Country,
@@ -33,6 +33,31 @@ pub enum Syntax {
 }
 
 use Syntax::{Country, Hex4, Label, Mailbox, Printable, Text};
+
+impl Syntax {
+    fn check(self, value: &str) -> Result<(), ValueFault> {
+        let longest = match self {
+            Text(longest) | Printable(longest) | Mailbox(longest) => longest,
+            Label => 63,
+            Country if value.len() == 2 && value.bytes().all(|byte| byte.is_ascii_uppercase()) => 2,
+            Country => return Err(ValueFault::Country),
+            Hex4 if value.len() == 4 && value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F')) => 4,
+            Hex4 => return Err(ValueFault::Hex4),
+        };
+        let found = value.chars().count();
+        if found == 0 || found > longest {
+            return Err(ValueFault::Length { found, longest });
+        }
+        let printable = |byte: u8| byte.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&byte);
+        match self {
+            Printable(_) if !value.bytes().all(printable) => Err(ValueFault::Printable),
+            Label if !is_dns_label(value) => Err(ValueFault::Label),
+            Mailbox(_) if !is_mailbox(value) => Err(ValueFault::Mailbox),
+            _ if value.chars().any(char::is_control) => Err(ValueFault::Control),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// The attribute types by the names that configuration files have for them; the lengths are those of RFC 5280 appendix
 /// A.1 and X.520 annex C, where they say any.
@@ -64,9 +89,71 @@ const TYPES: &[(&str, ObjectIdentifier, Syntax)] = &[
     ("PID", MATTER_PRODUCT_ID, Hex4),
 ];
 
+/// Why there is no such attribute, or it cannot have a value. Texts are shortened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttributeError {
+    /// Not `TYPE=value`.
+    #[error("\"{0}\" is not of the form TYPE=value, such as \"CN={{device_id}}\"")]
+    Form(String),
+    /// The type is not known here.
+    #[error("\"{0}\" is not a known attribute type; the types are {types}, or an OID", types = type_names())]
+    UnknownType(String),
+    /// Nothing follows the equals sign.
+    #[error("\"{0}\" has no value")]
+    Empty(String),
+    /// The type does not allow the value.
+    #[error("{name} \"{value}\" {fault}")]
+    Value {
+        /// The attribute's type.
+        name: String,
+        /// The value.
+        value: String,
+        /// The rule that it breaks.
+        fault: ValueFault,
+    },
+}
+
+/// For those who join it with other sentences.
+impl From<AttributeError> for String {
+    fn from(error: AttributeError) -> String {
+        error.to_string()
+    }
+}
+
+/// The rule that an attribute's value breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ValueFault {
+    /// No country's code.
+    #[error("must be the two capital letters of ISO 3166, such as DE")]
+    Country,
+    /// Not a VID or PID.
+    #[error("must be 4 upper-case hex digits, such as FFF1")]
+    Hex4,
+    /// Too long, or empty.
+    #[error("has {found} characters; 1 to {longest} are allowed")]
+    Length {
+        /// How many it has.
+        found: usize,
+        /// How many it may have.
+        longest: usize,
+    },
+    /// Outside PrintableString.
+    #[error("has characters that a PrintableString cannot hold; use A-Z a-z 0-9 ' ( ) + , - . / : = ?")]
+    Printable,
+    /// Not one label of a DNS name.
+    #[error("must be one label of a DNS name, such as example; write each label as a DC of its own")]
+    Label,
+    /// No e-mail address.
+    #[error("must be an e-mail address, such as iot@example.com")]
+    Mailbox,
+    /// A control character in it.
+    #[error("must not have control characters")]
+    Control,
+}
+
 /// One attribute of a distinguished name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attribute {
+pub(crate) struct Attribute {
     /// The attribute's type.
     pub oid: Oid,
     /// What values it may have.
@@ -79,26 +166,20 @@ impl Attribute {
     /// Reads `TYPE=value`, such as `CN=Acme Device Root`; a type without a name is written as its OID.
     ///
     /// # Errors
-    /// A sentence that says what was wrong and what would be right.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let (name, value) = text.split_once('=').ok_or_else(|| {
-            format!("\"{}\" is not of the form TYPE=value, such as \"CN={{device_id}}\"", shortened(text))
-        })?;
+    /// What is wrong, and what would be right.
+    pub(crate) fn parse(text: &str) -> Result<Self, AttributeError> {
+        let (name, value) = text.split_once('=').ok_or_else(|| AttributeError::Form(shortened(text)))?;
         let (name, value) = (name.trim(), value.trim());
         let (oid, syntax) = match TYPES.iter().find(|(known, ..)| *known == name) {
             Some((_, oid, syntax)) => (Oid::from(*oid), *syntax),
             None => {
-                let oid = name.parse::<Oid>().map_err(|_| {
-                    let known: Vec<_> = TYPES.iter().map(|(name, ..)| *name).collect();
-                    let name = shortened(name);
-                    format!("\"{name}\" is not a known attribute type; the types are {}, or an OID", known.join(", "))
-                })?;
+                let oid = name.parse::<Oid>().map_err(|_| AttributeError::UnknownType(shortened(name)))?;
                 let known = TYPES.iter().find(|(_, known, _)| oid == *known);
                 (oid, known.map_or(Text(256), |(.., syntax)| *syntax))
             }
         };
         if value.is_empty() {
-            return Err(format!("\"{}\" has no value", shortened(text)));
+            return Err(AttributeError::Empty(shortened(text)));
         }
         Ok(Attribute { oid, syntax, value: value.to_owned() })
     }
@@ -106,34 +187,12 @@ impl Attribute {
     /// Checks that it may have this value.
     ///
     /// # Errors
-    /// A sentence that names the attribute, the value, and what would be right.
-    pub fn check(&self, value: &str) -> Result<(), String> {
-        let name = self.type_name();
-        let wrong = |right: String| Err(format!("{name} \"{}\" {right}", shortened(value)));
-        let longest = match self.syntax {
-            Text(longest) | Printable(longest) | Mailbox(longest) => longest,
-            Label => 63,
-            Country if value.len() == 2 && value.bytes().all(|byte| byte.is_ascii_uppercase()) => 2,
-            Country => return wrong("must be the two capital letters of ISO 3166, such as DE".into()),
-            Hex4 if value.len() == 4 && value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F')) => 4,
-            Hex4 => return wrong("must be 4 upper-case hex digits, such as FFF1".into()),
-        };
-        let length = value.chars().count();
-        if length == 0 || length > longest {
-            return wrong(format!("has {length} characters; 1 to {longest} are allowed"));
-        }
-        let printable = |byte: u8| byte.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&byte);
-        match self.syntax {
-            Printable(_) if !value.bytes().all(printable) => {
-                wrong("has characters that a PrintableString cannot hold; use A-Z a-z 0-9 ' ( ) + , - . / : = ?".into())
-            }
-            Label if !is_dns_label(value) => {
-                wrong("must be one label of a DNS name, such as example; write each label as a DC of its own".into())
-            }
-            Mailbox(_) if !is_mailbox(value) => wrong("must be an e-mail address, such as iot@example.com".into()),
-            _ if value.chars().any(char::is_control) => wrong("must not have control characters".into()),
-            _ => Ok(()),
-        }
+    /// The attribute, the value, and what would be right.
+    pub(crate) fn check(&self, value: &str) -> Result<(), AttributeError> {
+        self.syntax.check(value).map_err(|fault| {
+            let (name, value) = (self.type_name(), shortened(value));
+            AttributeError::Value { name, value, fault }
+        })
     }
 
     /// Appends the RelativeDistinguishedName with this value: a PrintableString or IA5String where RFC 5280 demands one,
@@ -141,7 +200,7 @@ impl Attribute {
     ///
     /// # Errors
     /// Those of [`Attribute::check`].
-    pub fn encode(&self, value: &str, out: &mut Vec<u8>) -> Result<(), String> {
+    pub(crate) fn encode(&self, value: &str, out: &mut Vec<u8>) -> Result<(), AttributeError> {
         self.check(value)?;
         let tag = match self.syntax {
             Text(_) | Hex4 => UTF8_STRING,
@@ -158,13 +217,17 @@ impl Attribute {
     }
 
     /// The attribute type's short name, or its OID.
-    pub fn type_name(&self) -> String {
+    pub(crate) fn type_name(&self) -> String {
         type_name(&self.oid)
     }
 }
 
+fn type_names() -> String {
+    TYPES.iter().map(|(name, ..)| *name).collect::<Vec<_>>().join(", ")
+}
+
 /// The short name of an attribute type, or its OID.
-pub fn type_name(oid: &Oid) -> String {
+pub(crate) fn type_name(oid: &Oid) -> String {
     TYPES.iter().find(|(_, known, _)| oid == known).map_or_else(|| oid.to_string(), |(name, ..)| (*name).to_owned())
 }
 
@@ -226,8 +289,8 @@ mod tests {
         }
         let long = Attribute::parse("CN=x").unwrap();
         assert!(long.check(&"x".repeat(64)).is_ok());
-        assert!(long.check(&"x".repeat(65)).unwrap_err().contains("65 characters; 1 to 64"));
-        assert!(Attribute::parse("CNN=x").unwrap_err().contains("CN, C, O"));
+        assert!(long.check(&"x".repeat(65)).unwrap_err().to_string().contains("65 characters; 1 to 64"));
+        assert!(Attribute::parse("CNN=x").unwrap_err().to_string().contains("CN, C, O"));
         // A known type stays what it is when it is written as its OID.
         assert_eq!(Attribute::parse("2.5.4.6=DE"), Attribute::parse("C=DE"));
     }

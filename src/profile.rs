@@ -5,6 +5,7 @@
 
 mod alt_name;
 mod device_id;
+mod error;
 mod extensions;
 mod lines;
 mod preset;
@@ -23,7 +24,6 @@ use const_oid::db::rfc5280::ID_CE_SUBJECT_KEY_IDENTIFIER;
 use jiff::{SignedDuration, Timestamp};
 
 pub(crate) use self::alt_name::HARDWARE_MODULE_NAME;
-pub use self::template::Values;
 use self::{
     alt_name::AltName,
     device_id::DeviceIds,
@@ -35,11 +35,16 @@ use self::{
     template::Template,
     validity::{End, Validity},
 };
+pub use self::{
+    error::{MissingAttribute, OrderTermsError, ProfileError, SubjectError, ValidityError},
+    template::Values,
+};
 use crate::{
     asn1::{BIT_STRING, OCTET_STRING, SEQUENCE, encoded_length, explicit, extension, primitive, tlv},
     ca::IssuingCa,
     config::{self, Config, ConfigError, CsrSubject, KeyType, OrderPolicy, Preset},
     csr::VerifiedCsr,
+    id::{DeviceId, OrderId},
     ledger::Holder,
     pattern::{self, Pattern},
     quote::shortened,
@@ -48,8 +53,8 @@ use crate::{
     x509::Certificate,
 };
 
-/// How far certificates are back-dated, for devices and servers whose clock is behind.
-const BACK_DATED: SignedDuration = SignedDuration::from_hours(1);
+/// How far certificates are backdated, for devices and servers whose clock is slow.
+const BACKDATE: SignedDuration = SignedDuration::from_hours(1);
 
 /// All profiles, by name.
 pub type Profiles = std::collections::BTreeMap<String, Profile>;
@@ -79,45 +84,13 @@ pub struct Profile {
 pub struct Approved {
     holder: Holder,
     issuer: Arc<IssuingCa>,
-    /// DER: what stands behind the serial number in the TBSCertificate.
+    /// DER: what follows the serial number in the TBSCertificate.
     body: Vec<u8>,
-}
-
-/// Why a profile refuses a request. Each message names the rule, the value and what would be right.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProfileError {
-    /// The station may not use the profile.
-    #[error("the station {station} may not use the profile \"{profile}\"")]
-    StationRefused {
-        /// Who asked.
-        station: String,
-        /// For what.
-        profile: String,
-    },
-    /// The key type is not on the profile's list.
-    #[error("the profile \"{profile}\" does not take {found} keys; it takes {}", .taken.join(", "))]
-    KeyUnsupported {
-        /// The profile.
-        profile: String,
-        /// The CSR's key.
-        found: KeyKind,
-        /// What the profile takes.
-        taken: Vec<&'static str>,
-    },
-    /// The request names no order.
-    #[error("the profile \"{0}\" demands an order; name one")]
-    OrderRequired(String),
-    /// The CSR's subject or the device id does not fit the profile.
-    #[error("{0}")]
-    SubjectRefused(String),
-    /// A certificate made now would have an impossible validity.
-    #[error("{0}")]
-    IssuerEnding(String),
 }
 
 /// Who asks for what: all that a profile looks at besides the CSR.
 #[derive(Clone, Copy, Debug)]
-pub struct Applicant<'a> {
+pub struct RequestContext<'a> {
     /// The device, the order, its attributes, and the station.
     pub values: Values<'a>,
     /// The moment.
@@ -136,7 +109,7 @@ impl Profile {
         issuers: &BTreeMap<String, Arc<IssuingCa>>,
     ) -> Result<Profile, ConfigError> {
         let reader = Reader { config, name, settings };
-        let defaults = Defaults::of(settings.preset);
+        let defaults = Defaults::for_preset(settings.preset);
         let keys = settings.keys.as_ref().map_or(defaults.keys.to_vec(), |keys| keys.get_ref().clone());
         if keys.is_empty() {
             return Err(reader.error("keys", "must name at least one key type, such as \"p256\""));
@@ -229,7 +202,7 @@ impl Profile {
     ///
     /// # Errors
     /// Why every request would be refused.
-    pub fn check_issuer(&self, now: Timestamp) -> Result<(), String> {
+    pub fn check_issuer(&self, now: Timestamp) -> Result<(), ValidityError> {
         self.validity.at(now, self.issuer_at(now)).map(drop)
     }
 
@@ -240,38 +213,37 @@ impl Profile {
     /// The first that is missing, that nothing uses, or that is not what its place in the certificate allows.
     pub fn check_order(
         &self,
-        order: &str,
+        order: &OrderId,
         attributes: &BTreeMap<String, String>,
         stations: &[Pattern],
-    ) -> Result<(), String> {
+    ) -> Result<(), OrderTermsError> {
+        let profile = || self.name.clone();
         if let Some(unused) = attributes.keys().find(|name| !self.order_attributes.contains(*name)) {
-            let used: Vec<_> = self.order_attributes.iter().map(String::as_str).collect();
-            let used = if used.is_empty() { "none".to_owned() } else { used.join(", ") };
-            let unused = shortened(unused);
-            return Err(format!("the profile \"{}\" uses no attribute \"{unused}\"; it uses {used}", self.name));
+            let (unused, used) = (shortened(unused), self.order_attributes.iter().cloned().collect());
+            return Err(OrderTermsError::UnusedAttribute { profile: profile(), unused, used });
         }
         let anywhere = [Pattern::new("*")];
         let allowed = if self.stations.is_empty() { &anywhere } else { self.stations.as_slice() };
         if let Some(idle) = stations.iter().find(|idle| !allowed.iter().any(|allowed| allowed.shares_a_station(idle))) {
-            let allowed: Vec<_> = allowed.iter().map(Pattern::as_str).collect();
-            return Err(format!(
-                "no station <line>/<station> that may use the profile \"{}\" (those of {}) fits the order's \"{}\"",
-                self.name,
-                allowed.join(", "),
-                shortened(idle.as_str())
-            ));
+            let allowed = allowed.iter().map(|pattern| pattern.as_str().to_owned()).collect();
+            let pattern = shortened(idle.as_str());
+            return Err(OrderTermsError::NoStation { profile: profile(), allowed, pattern });
         }
         let (device, station, _) = self.sample();
-        let values = Values { device: &device, order, station: &station, attributes };
-        let mut unused = Vec::new();
-        self.subject.encode(&values, &mut unused)?;
-        alt_name::encode(&self.alt_names, &values, &mut unused)
+        let values = Values { device: &device, order: Some(order), station: &station, attributes };
+        let mut discarded = Vec::new();
+        self.subject.encode(&values, &mut discarded)?;
+        Ok(self.encode_alt_names(&values, &mut discarded)?)
+    }
+
+    fn encode_alt_names(&self, values: &Values<'_>, out: &mut Vec<u8>) -> Result<(), SubjectError> {
+        alt_name::encode(&self.alt_names, values, out).map_err(|error| SubjectError::AltName(error.to_string()))
     }
 
     /// Device id, station and order's attributes that a sample certificate may have; the id is as short as the profile
     /// allows.
-    pub fn sample(&self) -> (String, String, BTreeMap<String, String>) {
-        let device = self.device_ids.as_ref().map_or("0", DeviceIds::sample).to_owned();
+    pub fn sample(&self) -> (DeviceId, String, BTreeMap<String, String>) {
+        let device = self.device_ids.as_ref().map_or_else(DeviceId::shortest, |ids| ids.sample().clone());
         let station =
             self.stations.first().map_or("line1/tester1".into(), |pattern| pattern.as_str().replace('*', "1"));
         let attributes = self.order_attributes.iter();
@@ -279,16 +251,17 @@ impl Profile {
         (device, station, attributes)
     }
 
-    /// Decides what the device gets.
+    /// Decides what the device gets: of the CSR only the public key is used, and the subject where the profile compares it
+    /// (invariant 8).
     ///
     /// # Errors
     /// The first rule of the profile that the request breaks.
-    pub fn approve(&self, csr: VerifiedCsr, applicant: &Applicant<'_>) -> Result<Approved, ProfileError> {
-        let Applicant { values, now } = applicant;
+    pub fn approve(&self, csr: VerifiedCsr, context: &RequestContext<'_>) -> Result<Approved, ProfileError> {
+        let RequestContext { values, now } = context;
         if !self.allows_station(values.station) {
             return Err(ProfileError::StationRefused { station: values.station.into(), profile: self.name.clone() });
         }
-        if values.order.is_empty() && self.order == OrderPolicy::Required {
+        if values.order.is_none() && self.order == OrderPolicy::Required {
             return Err(ProfileError::OrderRequired(self.name.clone()));
         }
         let public_key = csr.public_key();
@@ -297,47 +270,48 @@ impl Profile {
             return Err(ProfileError::KeyUnsupported { profile: self.name.clone(), found: public_key.kind, taken });
         }
         if let Some(device_ids) = &self.device_ids {
-            device_ids.check(values.device).map_err(ProfileError::SubjectRefused)?;
+            device_ids.check(values.device)?;
         }
         self.check_csr_subject(&csr, values.device)?;
         let line = self.lines.at(*now);
-        let body = self.body(line, public_key, applicant)?;
+        let body = self.body(line, public_key, context)?;
         let holder = Holder {
-            device: values.device.to_owned(),
+            device: values.device.to_string(),
             key_hash: public_key.hash(),
-            order: values.order.to_owned(),
+            order: values.order.map_or_else(String::new, OrderId::to_string),
             profile: self.name.clone(),
             issuer: line.issuer.name().to_owned(),
         };
         Ok(Approved { holder, issuer: Arc::clone(&line.issuer), body })
     }
 
-    fn check_csr_subject(&self, csr: &VerifiedCsr, device: &str) -> Result<(), ProfileError> {
-        let (name, found) = match self.csr_subject {
+    fn check_csr_subject(&self, csr: &VerifiedCsr, device: &DeviceId) -> Result<(), SubjectError> {
+        let (attribute, found) = match self.csr_subject {
             CsrSubject::Ignore => return Ok(()),
             CsrSubject::CnIsDeviceId => ("CN", csr.common_name()),
             CsrSubject::SerialNumberIsDeviceId => ("serialNumber", csr.serial_number()),
         };
-        let found = match found {
-            Ok(found) if found == device => return Ok(()),
-            Ok(found) => format!("it is \"{}\"", shortened(&found)),
-            Err(error) => error.to_string(),
+        let device = match found {
+            Ok(found) if found == device.as_str() => return Ok(()),
+            _ => device.clone(),
         };
-        let message = format!("the {name} of the CSR's subject must be the device id \"{device}\"; {found}");
-        Err(ProfileError::SubjectRefused(message))
+        Err(match found {
+            Ok(found) => SubjectError::CsrNamesAnother { attribute, device, found: shortened(&found) },
+            Err(cause) => SubjectError::CsrNamesNone { attribute, device, cause },
+        })
     }
 
-    /// Encodes what stands behind the serial number (RFC 5280 section 4.1.2): algorithm, issuer, validity, subject,
+    /// Encodes what follows the serial number (RFC 5280 section 4.1.2): algorithm, issuer, validity, subject,
     /// key, extensions.
-    fn body(&self, line: &Line, key: &PublicKey, applicant: &Applicant<'_>) -> Result<Vec<u8>, ProfileError> {
-        let Applicant { values, now } = applicant;
-        let validity = self.validity.at(*now, &line.issuer).map_err(ProfileError::IssuerEnding)?;
+    fn body(&self, line: &Line, key: &PublicKey, context: &RequestContext<'_>) -> Result<Vec<u8>, ProfileError> {
+        let RequestContext { values, now } = context;
+        let validity = self.validity.at(*now, &line.issuer)?;
         let constant = &line.extensions;
-        let mut failed = Ok(());
+        let mut alt_names = Ok(());
         let mut body = Vec::with_capacity(line.head.len() + key.spki.len() + constant.len() + 512);
         body.extend_from_slice(&line.head);
         tlv(&mut body, SEQUENCE, |out| validity.iter().for_each(|time| time.encode(out)));
-        self.subject.encode(values, &mut body).map_err(ProfileError::SubjectRefused)?;
+        self.subject.encode(values, &mut body)?;
         body.extend_from_slice(&key.spki);
         tlv(&mut body, explicit(3), |out| {
             tlv(out, SEQUENCE, |out| {
@@ -347,17 +321,17 @@ impl Profile {
                         primitive(out, OCTET_STRING, &key.identifier());
                     });
                 }
-                failed = alt_name::encode(&self.alt_names, values, out);
+                alt_names = self.encode_alt_names(values, out);
             });
         });
-        failed.map_err(ProfileError::SubjectRefused)?;
+        alt_names?;
         self.check_length(body.len(), &line.issuer)?;
         check_names(&body, &line.issuer)?;
         Ok(body)
     }
 
     /// Refuses what would be too long a certificate, whatever its signature's length.
-    fn check_length(&self, body: usize, issuer: &IssuingCa) -> Result<(), ProfileError> {
+    fn check_length(&self, body: usize, issuer: &IssuingCa) -> Result<(), SubjectError> {
         let Some(longest) = self.longest else { return Ok(()) };
         let algorithm = issuer.algorithm();
         // [0] version 3, and the serial number.
@@ -367,9 +341,7 @@ impl Profile {
         if length <= longest {
             return Ok(());
         }
-        Err(ProfileError::SubjectRefused(format!(
-            "the certificate could have {length} octets; at most {longest} are allowed: shorten its subject"
-        )))
+        Err(SubjectError::TooLong { length, longest })
     }
 }
 
@@ -384,7 +356,7 @@ impl Approved {
         &self.issuer
     }
 
-    /// DER: what stands behind the serial number in the TBSCertificate.
+    /// DER: what follows the serial number in the TBSCertificate.
     pub fn body(&self) -> &[u8] {
         &self.body
     }
@@ -392,7 +364,7 @@ impl Approved {
 
 /// Refuses a certificate whose names the issuer's chain does not allow (RFC 5280 section 4.2.1.10): device ids and orders'
 /// attributes decide about it. Most chains constrain none.
-fn check_names(body: &[u8], issuer: &IssuingCa) -> Result<(), ProfileError> {
+fn check_names(body: &[u8], issuer: &IssuingCa) -> Result<(), SubjectError> {
     if !issuer.certificates().constrains_names() {
         return Ok(());
     }
@@ -405,11 +377,9 @@ fn check_names(body: &[u8], issuer: &IssuingCa) -> Result<(), ProfileError> {
         out.extend_from_slice(issuer.algorithm().identifier());
         primitive(out, BIT_STRING, &[0]);
     });
-    let certificate = Certificate::from_der(&unsigned)
-        .map_err(|error| ProfileError::SubjectRefused(format!("the certificate would be malformed: {error}")))?;
-    issuer.certificates().check_end_entity(&certificate).map_err(|error| {
-        ProfileError::SubjectRefused(format!("the certificate would not be valid below its issuer: {error}"))
-    })
+    let certificate = Certificate::from_der(&unsigned).map_err(SubjectError::Malformed)?;
+    let checked = issuer.certificates().check_end_entity(&certificate);
+    checked.map_err(|error| SubjectError::NameConstraints(error.to_string()))
 }
 
 fn read_subject(reader: &Reader<'_>, defaults: &Defaults) -> Result<Subject, ConfigError> {
@@ -446,8 +416,8 @@ fn read_validity(reader: &Reader<'_>, defaults: &Defaults) -> Result<Validity, C
             return Err(reader.error("not_after", "stands beside validity_days; say one of the two"));
         }
     };
-    let back_dated = match &settings.back_dated_minutes {
-        None => BACK_DATED,
+    let backdate = match &settings.back_dated_minutes {
+        None => BACKDATE,
         Some(minutes) if *minutes.get_ref() <= 60 * 24 * 31 => SignedDuration::from_mins(i64::from(*minutes.get_ref())),
         Some(minutes) => {
             return Err(reader.error_at(minutes.span(), "back_dated_minutes", "must be 0 to 44640 (31 days)"));
@@ -455,7 +425,7 @@ fn read_validity(reader: &Reader<'_>, defaults: &Defaults) -> Result<Validity, C
     };
     // What an idevid's 99991231235959Z is allowed, another end is not.
     let beyond = if end == defaults.end { defaults.beyond_issuer } else { config::BeyondIssuer::Refuse };
-    Ok(Validity { back_dated, end, beyond_issuer: settings.beyond_issuer.unwrap_or(beyond) })
+    Ok(Validity { backdate, end, beyond_issuer: settings.beyond_issuer.unwrap_or(beyond) })
 }
 
 fn takes(listed: KeyType, found: KeyKind) -> bool {

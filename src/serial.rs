@@ -33,21 +33,38 @@ impl SerialNumber {
     }
 }
 
-impl TryFrom<&[u8]> for SerialNumber {
-    type Error = NotASerialNumber;
+/// The right to make one certificate with a serial number that is durably reserved (invariant 2). It cannot be cloned,
+/// and [`crate::cert::Tbs::new`] consumes it: two certificates with one serial number do not compile.
+#[derive(Debug)]
+pub struct ReservedSerial(SerialNumber);
 
-    fn try_from(octets: &[u8]) -> Result<Self, NotASerialNumber> {
-        let octets: [u8; Self::LENGTH] = octets.try_into().map_err(|_| NotASerialNumber)?;
-        if (0x01..=0x7f).contains(&octets[0]) { Ok(SerialNumber(octets)) } else { Err(NotASerialNumber) }
+impl ReservedSerial {
+    /// Only the committer may call this, once for each reservation that is on stable storage; clippy holds it.
+    pub(crate) fn new(serial_number: SerialNumber) -> Self {
+        ReservedSerial(serial_number)
+    }
+
+    /// Spends the right.
+    pub(crate) fn into_inner(self) -> SerialNumber {
+        self.0
+    }
+}
+
+impl TryFrom<&[u8]> for SerialNumber {
+    type Error = InvalidSerialNumber;
+
+    fn try_from(octets: &[u8]) -> Result<Self, InvalidSerialNumber> {
+        let octets: [u8; Self::LENGTH] = octets.try_into().map_err(|_| InvalidSerialNumber)?;
+        if (0x01..=0x7f).contains(&octets[0]) { Ok(SerialNumber(octets)) } else { Err(InvalidSerialNumber) }
     }
 }
 
 impl FromStr for SerialNumber {
-    type Err = NotASerialNumber;
+    type Err = InvalidSerialNumber;
 
     /// Reads hex of either case, with or without colons between the octets.
-    fn from_str(text: &str) -> Result<Self, NotASerialNumber> {
-        let octets = hex::decode(text.replace(':', "")).map_err(|_| NotASerialNumber)?;
+    fn from_str(text: &str) -> Result<Self, InvalidSerialNumber> {
+        let octets = hex::decode(text.replace(':', "")).map_err(|_| InvalidSerialNumber)?;
         SerialNumber::try_from(octets.as_slice())
     }
 }
@@ -67,9 +84,9 @@ impl fmt::Debug for SerialNumber {
 /// The octets or the text are not a serial number that a ledger gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a serial number of this ledger, which has 20 octets (40 hex digits) and is positive")]
-pub struct NotASerialNumber;
+pub struct InvalidSerialNumber;
 
-/// Gives serial numbers, each greater than the one before.
+/// Makes serial numbers, each greater than the one before.
 #[derive(Debug)]
 pub(crate) struct SerialNumbers {
     ledger: [u8; 4],
@@ -78,7 +95,7 @@ pub(crate) struct SerialNumbers {
 }
 
 impl SerialNumbers {
-    /// Goes on behind `newest`, the greatest serial number of the ledger with this random id.
+    /// Goes on after `newest`, the greatest serial number of the ledger with this random id.
     pub(crate) fn resume([a, b, c, d, ..]: [u8; 16], newest: Option<SerialNumber>) -> Self {
         let newest = newest.map_or(0, |SerialNumber(octets)| {
             octets[..8].iter().fold(0, |number, octet| number << 8 | u64::from(*octet))
@@ -126,7 +143,7 @@ mod tests {
             text.as_bytes().chunks(2).map(|pair| String::from_utf8_lossy(pair).to_uppercase()).collect();
         assert_eq!(text.parse(), Ok(number));
         assert_eq!(colons.join(":").parse(), Ok(number));
-        assert_eq!("00".repeat(20).parse::<SerialNumber>(), Err(NotASerialNumber));
-        assert_eq!("01".repeat(19).parse::<SerialNumber>(), Err(NotASerialNumber));
+        assert_eq!("00".repeat(20).parse::<SerialNumber>(), Err(InvalidSerialNumber));
+        assert_eq!("01".repeat(19).parse::<SerialNumber>(), Err(InvalidSerialNumber));
     }
 }

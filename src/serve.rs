@@ -341,7 +341,10 @@ fn readiness(draining: &watch::Receiver<bool>, opened: &Opened) -> Readiness {
     for name in profiles.keys() {
         let part = format!("profile {name}");
         let (profiles, name) = (Arc::clone(profiles), name.clone());
-        let check = move || profiles.get(&name).map_or(Ok(()), |profile| profile.check_issuer(Timestamp::now()));
+        let check = move || match profiles.get(&name) {
+            Some(profile) => profile.check_issuer(Timestamp::now()).map_err(|error| error.to_string()),
+            None => Ok(()),
+        };
         checks.push((part, Box::new(check)));
     }
     let (healthy, intact) = (records.clone(), records.clone());

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 
 use const_oid::ObjectIdentifier;
 
-use super::DerError;
+use super::read::DerError;
 
 /// The most octets of an OID that is read from text.
 const LONGEST: usize = 128;
@@ -167,7 +167,7 @@ mod tests {
         for content in [&[][..], &[0x80, 1], &[0x55, 0x80], &[0x55, 0x84]] {
             assert!(Oid::from_content(content).is_err(), "{content:02x?}");
         }
-        // More than 128 bits are shown as octets, not refused: nobody here needs to know them.
+        // More than 128 bits are shown as octets, not refused: no rule here concerns them.
         let huge = Oid::from_content(&[&[0x69][..], &[0xff; 30], &[1]].concat()).unwrap();
         assert!(huge.to_string().starts_with("#69ff"));
     }

@@ -1,5 +1,5 @@
 //! Reads DER that others wrote: value after value, as the octets stand there. It judges tags and lengths (definite, in as
-//! few octets as possible) and nothing else: what nobody looks at refuses nothing.
+//! few octets as possible) and nothing else: a value that is not used cannot refuse a certificate.
 
 /// Why octets are not the DER that was expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -9,8 +9,9 @@ use std::{
 use anyhow::{Context, bail};
 use birthmark::{
     config::Config,
+    enroll::{Request, StationCa, Subject},
     hsm::KeyUri,
-    station::enroll::{Request, Role, StationCa, Subject},
+    identity::{Identity, InvalidIdentity, Role},
 };
 
 use super::environment;
@@ -64,21 +65,22 @@ enum RoleName {
     Server,
 }
 
-impl From<RoleName> for Role {
-    fn from(name: RoleName) -> Role {
-        match name {
+impl RoleName {
+    fn subject(self, name: &str) -> Result<Subject, InvalidIdentity> {
+        let role = match self {
             RoleName::Station => Role::Station,
             RoleName::Operator => Role::Operator,
             RoleName::Auditor => Role::Auditor,
-            RoleName::Server => Role::Server,
-        }
+            RoleName::Server => return Subject::server(name),
+        };
+        Identity::new(role, name).map(Subject::Peer)
     }
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let role = Role::from(args.role);
-    let subject = Subject::parse(role, &args.name).map_err(anyhow::Error::msg)?;
-    let days = args.days.unwrap_or(if role == Role::Server { 825 } else { 365 });
+    let subject = args.role.subject(&args.name)?;
+    let is_server = matches!(subject, Subject::Server(_));
+    let days = args.days.unwrap_or(if is_server { 825 } else { 365 });
     let folder = args.out.clone().unwrap_or_else(|| subject.folder().into());
 
     let ca = station_ca(&args)?;
@@ -88,9 +90,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         super::print_json(&serde_json::to_value(&enrolled)?)?;
     } else {
         let who = enrolled.uri.as_deref().unwrap_or(&enrolled.name);
-        let text = match role {
-            Role::Server => format!("server certificate for {}", names.join(", ")),
-            _ => format!("certificate of {who}"),
+        let text = match is_server {
+            true => format!("server certificate for {}", names.join(", ")),
+            false => format!("certificate of {who}"),
         };
         let mut text = format!("{text}; valid until {}; copy this folder to where it is used:\n", enrolled.not_after);
         for path in [&enrolled.certificate, &enrolled.key, &enrolled.ca] {

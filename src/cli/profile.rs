@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::anyhow;
 use birthmark::{
     config::Config,
-    issuer,
+    id::DeviceId,
     lint::{self, Finding, Severity},
     policy,
     profile::Profile,
@@ -60,9 +60,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    if let Some(device) = &args.device {
-        issuer::check_id("--device", device, 128)?;
-    }
+    let device = args.device.as_deref().map(str::parse::<DeviceId>).transpose();
+    let device = device.map_err(|error| anyhow!("--device {error}"))?;
     let config = Config::load(&args.config)?;
     let now = Timestamp::now();
     let issuers = policy::issuers_without_keys(&config, now)?;
@@ -72,7 +71,7 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         if args.profile.as_ref().is_none_or(|wanted| wanted == name) {
             let profile = Profile::new(&config, name, settings, &issuers)?;
             let findings = lint::profile(&profile, settings, now);
-            checked.push((look(&profile, args.device.as_deref(), now), profile, findings));
+            checked.push((look(&profile, device.as_ref(), now), profile, findings));
         }
     }
     if let (Some(wanted), true) = (&args.profile, checked.is_empty()) {
@@ -95,7 +94,7 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 /// The sample certificate's fields, or why there is none.
 type Fields = Result<Vec<(String, String)>, String>;
 
-fn look(profile: &Profile, device: Option<&str>, now: Timestamp) -> Fields {
+fn look(profile: &Profile, device: Option<&DeviceId>, now: Timestamp) -> Fields {
     let sample = lint::sample(profile, device, now).map_err(|error| error.to_string())?;
     show::fields(&sample.certificate)
 }

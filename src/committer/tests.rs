@@ -62,3 +62,69 @@ fn operation_that_the_disk_does_not_take_fails_alone() {
         }
     }
 }
+
+/// Reserves one serial number after the other; notes what it is asked for.
+struct Reserving {
+    numbers: crate::serial::SerialNumbers,
+    abandoned: std::sync::mpsc::SyncSender<SerialNumber>,
+}
+
+impl Ledger for Reserving {
+    fn commit(&mut self, now: Timestamp, operations: &[Operation]) -> Result<Vec<Outcome>, LedgerError> {
+        let outcomes = operations.iter().map(|operation| match &operation.action {
+            Action::Reserve(_) => Outcome::Reserved(self.numbers.next(now)),
+            Action::Record { .. } => Outcome::Recorded,
+            Action::Abandon { serial_number, .. } => {
+                self.abandoned.send(*serial_number).unwrap();
+                Outcome::Abandoned
+            }
+            // No answer to anything else.
+            _ => Outcome::Checkpointed,
+        });
+        Ok(outcomes.collect())
+    }
+
+    fn close(self) -> Result<(), LedgerError> {
+        Ok(())
+    }
+}
+
+fn reserving() -> (Committer, std::sync::mpsc::Receiver<SerialNumber>) {
+    let (abandoned, receiver) = std::sync::mpsc::sync_channel(8);
+    let numbers = crate::serial::SerialNumbers::resume([7; 16], None);
+    (Committer::start(Reserving { numbers, abandoned }).unwrap().0, receiver)
+}
+
+async fn reserve(committer: &Committer) -> (Reservation, ReservedSerial) {
+    let text = String::new;
+    let holder = Holder { device: text(), key_hash: [0; 32], order: text(), profile: text(), issuer: text() };
+    match committer.reserve(&holder, &Actor::daemon(), false).await.unwrap() {
+        Reserved::New(reservation, serial) => (reservation, serial),
+        Reserved::Existing(issued) => panic!("{issued:?}"),
+    }
+}
+
+/// A certificate fulfils the reservation of its own serial number and no other; the reservation is abandoned.
+#[tokio::test]
+async fn record_of_another_serial_number_is_refused() {
+    let (committer, abandoned) = reserving();
+    let (first, _) = reserve(&committer).await;
+    let (second, serial) = reserve(&committer).await;
+    let (expected, signed) = (*first.serial_number(), Signed::unchecked(serial.into_inner(), vec![1]));
+    let error = committer.record(first, signed).await.unwrap_err();
+    assert!(matches!(error, CommitError::OtherSerialNumber { reservation, .. } if reservation == expected), "{error}");
+    assert_eq!(abandoned.recv().unwrap(), expected);
+    let own = Signed::unchecked(*second.serial_number(), vec![2]);
+    assert_eq!(committer.record(second, own).await.unwrap().certificate().as_ref(), [2]);
+    committer.close().await;
+}
+
+/// A caller never gets an outcome of another kind: that is an error which no retry cures, not a closed ledger.
+#[tokio::test]
+async fn outcome_of_another_kind_is_unexpected() {
+    let (committer, _abandoned) = reserving();
+    let closed = committer.close_order(Actor::daemon(), "o".into()).await;
+    assert!(matches!(closed, Err(CommitError::Unexpected)), "{closed:?}");
+    assert!(committer.checkpoint(String::new(), false).await.is_ok());
+    committer.close().await;
+}

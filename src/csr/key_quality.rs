@@ -3,7 +3,7 @@
 use der::Decode;
 use num_bigint::BigUint;
 
-use super::CsrError;
+use super::error::CsrError;
 use crate::signer::{self, KeyKind, PublicKey, RsaPublicKey};
 
 /// The primes under 752; a good modulus has none of them as a factor.
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn curves_that_nobody_lists() {
+    fn ec_key_on_an_unlisted_curve_is_refused() {
         for curve in ["p224", "secp256k1", "brainpoolp256r1"] {
             refused_by(curve, "use P-256, P-384 or P-521");
         }

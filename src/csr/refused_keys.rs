@@ -2,11 +2,38 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use super::CsrError;
-use crate::{quote::shortened, signer::PublicKey, text_file};
+use super::error::CsrError;
+use crate::{
+    quote::shortened,
+    signer::PublicKey,
+    text_file::{self, TextError},
+};
+
+/// Why a block list cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BlockListError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {cause}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        cause: TextError,
+    },
+    /// A line is no hash.
+    #[error("{}:{line}: \"{hash}\" is not a SHA-256 in 64 hex digits", path.display())]
+    NotAHash {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// What stands there, shortened.
+        hash: String,
+    },
+}
 
 /// Keys known by the SHA-256 of their DER SubjectPublicKeyInfo.
 #[derive(Debug, Default)]
@@ -17,13 +44,13 @@ pub struct RefusedKeys {
 }
 
 impl RefusedKeys {
-    /// Adds a block list: a file with a SHA-256 in hex a line; empty lines, and what follows a `#`, are nothing.
+    /// Adds a block list: a file with a SHA-256 in hex a line; empty lines, and what follows a `#`, are ignored.
     ///
     /// # Errors
-    /// A sentence that names the line.
-    pub fn read(&mut self, path: &Path) -> Result<(), String> {
+    /// The first line that is wrong.
+    pub fn read(&mut self, path: &Path) -> Result<(), BlockListError> {
         let text = text_file::read(path, text_file::LONGEST);
-        let text = text.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let text = text.map_err(|cause| BlockListError::Read { path: path.to_owned(), cause })?;
         for (index, line) in text_file::lines(&text).enumerate() {
             let hash = line.split('#').next().unwrap_or_default().trim();
             if hash.is_empty() {
@@ -31,7 +58,8 @@ impl RefusedKeys {
             }
             let mut octets = [0; 32];
             hex::decode_to_slice(hash, &mut octets).map_err(|_| {
-                format!("{}:{}: \"{}\" is not a SHA-256 in 64 hex digits", path.display(), index + 1, shortened(hash))
+                let (path, hash) = (path.to_owned(), shortened(hash));
+                BlockListError::NotAHash { path, line: index + 1, hash }
             })?;
             self.blocked.insert(octets);
         }
@@ -43,8 +71,9 @@ impl RefusedKeys {
         self.authorities.insert(key.hash(), whose.to_owned());
     }
 
-    /// How many keys are on the block list.
-    pub fn blocked(&self) -> usize {
+    /// The number of keys on the block list.
+    #[cfg(test)]
+    pub(super) fn blocked(&self) -> usize {
         self.blocked.len()
     }
 

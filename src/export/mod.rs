@@ -21,12 +21,12 @@ use tonic::{Status, transport::Channel};
 use crate::{
     client::Failure,
     durable,
+    id::OrderId,
     proto::{
         CreateExportRequest, Export, GetExportRequest, GetIssuerRequest, ListExportsRequest, Record,
         admin_client::AdminClient, issuance_client::IssuanceClient,
     },
     quote::quoted,
-    station::{LONGEST_ORDER_ID, is_id},
 };
 
 mod aws_bulk;
@@ -199,7 +199,7 @@ pub async fn get(channel: Channel, export: &Export, format: &Format, out: &Path)
 }
 
 fn check_order(order: &str) -> Result<(), ExportError> {
-    if is_id(order, LONGEST_ORDER_ID) {
+    if OrderId::check(order).is_ok() {
         return Ok(());
     }
     Err(ExportError::Invalid(format!("{} cannot be the id of an order", quoted(order))))

@@ -10,13 +10,16 @@ use super::{
     calls::Held,
     hsm::{self, Signers},
     limits::PeerLimits,
-    peer::{self, Peer, Role},
+    peer::{self, Peer},
     records::{Pages, Reader},
+    request_error::RequestError,
     status,
 };
 use crate::{
     committer::Committer,
-    issuer::{self, IssueError},
+    id::OrderId,
+    identity::Role,
+    issuer::IssueError,
     ledger::{self, Change, ExportId, NotAnExportId, OrderTerms, RecordState, Refusal, RevocationReason},
     pattern::Pattern,
     profile::Profiles,
@@ -71,30 +74,30 @@ impl Service {
         found.map(|found| Response::new(record(found))).ok_or_else(unknown)
     }
 
-    fn terms(&self, terms: proto::OrderTerms) -> Result<OrderTerms, IssueError> {
-        issuer::check_id("id", &terms.id, issuer::LONGEST_ORDER_ID)?;
+    fn terms(&self, terms: proto::OrderTerms) -> Result<OrderTerms, RequestError> {
+        let id = OrderId::try_from(terms.id).map_err(RequestError::id("id"))?;
         let Some(profile) = self.profiles.get(&terms.profile) else {
-            return Err(IssueError::ProfileUnknown(terms.profile));
+            return Err(IssueError::ProfileUnknown(terms.profile).into());
         };
         check_stations(&terms.stations)?;
         let attributes = check_attributes(terms.attributes)?;
         let stations: Vec<_> = terms.stations.into_iter().map(Pattern::new).collect();
-        profile.check_order(&terms.id, &attributes, &stations).map_err(IssueError::RequestInvalid)?;
+        profile.check_order(&id, &attributes, &stations)?;
         if terms.quantity == 0 {
-            return Err(IssueError::RequestInvalid("quantity must be at least 1".into()));
+            return Err(RequestError::Invalid("quantity must be at least 1".into()));
         }
         let not_before = terms.not_before.map(timestamp).transpose()?;
         let not_after = terms.not_after.map(timestamp).transpose()?;
         if let (Some(from), Some(until)) = (not_before, not_after)
             && from >= until
         {
-            return Err(IssueError::RequestInvalid(format!("not_after {until} must be later than not_before {from}")));
+            return Err(RequestError::Invalid(format!("not_after {until} must be later than not_before {from}")));
         }
         if let Some(until) = not_after.filter(|until| *until <= Timestamp::now()) {
-            return Err(IssueError::RequestInvalid(format!("not_after {until} is past: nothing could be issued")));
+            return Err(RequestError::Invalid(format!("not_after {until} is past: nothing could be issued")));
         }
         Ok(OrderTerms {
-            id: terms.id,
+            id: id.into(),
             profile: terms.profile,
             quantity: terms.quantity,
             not_before,
@@ -106,17 +109,17 @@ impl Service {
 }
 
 /// The protocol's rules for an order's stations.
-fn check_stations(stations: &[String]) -> Result<(), IssueError> {
+fn check_stations(stations: &[String]) -> Result<(), RequestError> {
     if stations.len() > STATIONS {
         let message = format!("an order may name {STATIONS} patterns of stations; this one has {}", stations.len());
-        return Err(IssueError::RequestInvalid(message));
+        return Err(RequestError::Invalid(message));
     }
     stations.iter().try_for_each(|pattern| check_text("a pattern of stations", pattern, STATION))
 }
 
 /// The protocol's rules for an order's attributes.
-fn check_attributes(attributes: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, IssueError> {
-    let invalid = |message: String| Err(IssueError::RequestInvalid(message));
+fn check_attributes(attributes: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, RequestError> {
+    let invalid = |message: String| Err(RequestError::Invalid(message));
     if attributes.len() > ATTRIBUTES {
         return invalid(format!("an order may have {ATTRIBUTES} attributes; this one has {}", attributes.len()));
     }
@@ -136,11 +139,11 @@ fn check_attributes(attributes: BTreeMap<String, String>) -> Result<BTreeMap<Str
 }
 
 /// The protocol's rule for texts for people.
-fn check_text(field: &str, text: &str, longest: usize) -> Result<(), IssueError> {
+fn check_text(field: &str, text: &str, longest: usize) -> Result<(), RequestError> {
     if (1..=longest).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
         return Ok(());
     }
-    Err(IssueError::RequestInvalid(format!("{field} must be 1 to {longest} characters without control characters")))
+    Err(RequestError::Invalid(format!("{field} must be 1 to {longest} characters without control characters")))
 }
 
 #[tonic::async_trait]
@@ -193,7 +196,7 @@ impl proto::admin_server::Admin for Service {
             }
             None => {
                 let message = "name a serial_number or a device_id".into();
-                Err(status::failed_call(&IssueError::RequestInvalid(message)))
+                Err(status::failed_call(&RequestError::Invalid(message)))
             }
         }
     }
@@ -237,7 +240,7 @@ impl proto::admin_server::Admin for Service {
         // A number that the protocol does not know is kept as it came.
         let reason = u32::try_from(reason).unwrap_or(u32::MAX);
         let reason = RevocationReason::try_from(reason)
-            .map_err(|error| status::failed_call(&IssueError::RequestInvalid(error.to_string())))?;
+            .map_err(|error| status::failed_call(&RequestError::Invalid(error.to_string())))?;
         let revoked = self.committer.revoke(actor, serial_number, reason).await;
         revoked.map_err(|error| status::failed_call(&error.into()))?;
         self.record(&limits, serial_number).await
@@ -320,12 +323,12 @@ fn held<T>(reply: T, permits: impl Send + Sync + 'static) -> Response<T> {
 
 /// The serial number in a request.
 fn serial(octets: &[u8]) -> Result<SerialNumber, Status> {
-    SerialNumber::try_from(octets).map_err(|error| status::failed_call(&IssueError::RequestInvalid(error.to_string())))
+    SerialNumber::try_from(octets).map_err(|error| status::failed_call(&RequestError::Invalid(error.to_string())))
 }
 
 /// The export's id in a request.
 fn export_id(text: &str) -> Result<ExportId, Status> {
-    text.parse().map_err(|error: NotAnExportId| status::failed_call(&IssueError::RequestInvalid(error.to_string())))
+    text.parse().map_err(|error: NotAnExportId| status::failed_call(&RequestError::Invalid(error.to_string())))
 }
 
 fn order(order: ledger::Order) -> proto::Order {
@@ -405,7 +408,7 @@ fn wire_timestamp(time: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
 }
 
-fn timestamp(time: prost_types::Timestamp) -> Result<Timestamp, IssueError> {
+fn timestamp(time: prost_types::Timestamp) -> Result<Timestamp, RequestError> {
     Timestamp::new(time.seconds, time.nanos)
-        .map_err(|error| IssueError::RequestInvalid(format!("the time {time:?} is impossible: {error}")))
+        .map_err(|error| RequestError::Invalid(format!("the time {time:?} is impossible: {error}")))
 }

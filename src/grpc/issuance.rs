@@ -17,14 +17,17 @@ use super::{
     Services,
     calls::Held,
     limits::{PeerLimits, Permit},
-    peer::{self, Peer, Role},
+    peer::{self, Peer},
+    request_error::RequestError,
     status,
 };
 use crate::{
     committer::{Committer, Issued},
     config::OrderPolicy,
     fairness::FairShare,
-    issuer::{Issuance, IssueError, IssueRequest, SHARE},
+    id::OrderId,
+    identity::Role,
+    issuer::{Issuance, IssueRequest, SHARE},
     ledger::Actor,
     metrics::OpenStream,
     profile::Profiles,
@@ -81,9 +84,9 @@ impl Service {
         let confirmed = match SerialNumber::try_from(serial_number.as_ref()) {
             Ok(serial) => {
                 let confirmed = self.committer.confirm(actor.clone(), serial, profiles).await;
-                confirmed.map_err(IssueError::from)
+                confirmed.map_err(RequestError::from)
             }
-            Err(error) => Err(IssueError::RequestInvalid(error.to_string())),
+            Err(error) => Err(RequestError::Invalid(error.to_string())),
         };
         proto::ConfirmResult { serial_number, error: confirmed.err().map(|error| status::refused_item(&error)) }
     }
@@ -126,7 +129,7 @@ impl proto::issuance_server::Issuance for Service {
         let serial_numbers = request.into_inner().serial_numbers;
         if serial_numbers.len() > CONFIRMED {
             let message = format!("{} serial numbers; at most {CONFIRMED} are allowed", serial_numbers.len());
-            return Err(status::failed_call(&IssueError::RequestInvalid(message)));
+            return Err(status::failed_call(&RequestError::Invalid(message)));
         }
         let counted = limits.confirmations(u32::try_from(serial_numbers.len()).unwrap_or(u32::MAX))?;
         // Many at once, so that they share a sync of the journal.
@@ -253,7 +256,7 @@ impl Stream {
             let Ok(room) = Arc::clone(window).acquire_owned().await else { return Ok(()) };
             let request = tokio::select! {
                 biased;
-                _ = self.draining.wait_for(|draining| *draining) => return Err(status::failed_call(&IssueError::Draining)),
+                _ = self.draining.wait_for(|draining| *draining) => return Err(status::failed_call(&RequestError::Draining)),
                 status = &mut expired => return Err(status),
                 // Reading a message may be interrupted: what has arrived of it stays in the stream.
                 request = requests.message() => request.map_err(status::unreadable)?,
@@ -277,20 +280,38 @@ impl Stream {
     }
 }
 
-async fn answer(issuer: &Issuance, station: Arc<str>, actor: Actor, request: proto::IssueRequest) -> proto::IssueReply {
-    let proto::IssueRequest { mut request_id, device_id, order, profile, csr, reissue } = request;
+async fn answer(
+    issuer: &Issuance,
+    station: Arc<str>,
+    actor: Actor,
+    mut request: proto::IssueRequest,
+) -> proto::IssueReply {
+    let mut request_id = std::mem::take(&mut request.request_id);
     let result = if request_id.len() > REQUEST_ID {
         let message = format!("request_id has {} bytes; at most {REQUEST_ID} are allowed", request_id.len());
         request_id.truncate(request_id.floor_char_boundary(REQUEST_ID));
-        Err(IssueError::RequestInvalid(message))
+        Err(RequestError::Invalid(message))
     } else {
-        issuer.issue(IssueRequest { station, actor, device: device_id, order, profile, csr, reissue }).await
+        issue(issuer, station, actor, request).await
     };
     let result = match result {
         Ok(issued) => proto::issue_reply::Result::Issued(certificate(&issued)),
         Err(error) => proto::issue_reply::Result::Error(status::refused_item(&error)),
     };
     proto::IssueReply { request_id, result: Some(result) }
+}
+
+async fn issue(
+    issuer: &Issuance,
+    station: Arc<str>,
+    actor: Actor,
+    request: proto::IssueRequest,
+) -> Result<Issued, RequestError> {
+    let proto::IssueRequest { device_id, order, profile, csr, reissue, .. } = request;
+    let device = device_id.try_into().map_err(RequestError::id("device_id"))?;
+    let order = Some(order).filter(|order| !order.is_empty()).map(OrderId::try_from);
+    let order = order.transpose().map_err(RequestError::id("order"))?;
+    Ok(issuer.issue(IssueRequest { station, actor, device, order, profile, csr, reissue }).await?)
 }
 
 fn certificate(issued: &Issued) -> proto::IssuedCertificate {

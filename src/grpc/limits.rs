@@ -19,9 +19,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
 use super::{
-    peer::{Peer, Role},
+    peer::Peer,
     status::{self, Excess},
 };
+use crate::identity::Role;
 
 /// Connections of one station, which needs one or two.
 const STATION_CONNECTIONS: usize = 16;

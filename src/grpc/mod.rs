@@ -8,6 +8,7 @@ mod limits;
 pub mod listener;
 pub mod peer;
 mod records;
+mod request_error;
 pub mod status;
 
 use std::{io, sync::Arc, time::Duration};

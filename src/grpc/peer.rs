@@ -11,41 +11,20 @@ use tonic::{Request, Status, codegen::http};
 
 use super::{
     limits::{Admission, PeerLimits},
+    request_error::RequestError,
     status,
 };
 use crate::{
     connections::Activity,
-    issuer::IssueError,
+    identity::{Identity, Role},
     ledger::Actor,
     x509::{Certificate, GeneralName},
 };
 
-/// What a peer may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Issues.
-    Station,
-    /// Manages orders, exports, revocation.
-    Operator,
-    /// Reads.
-    Auditor,
-}
-
-impl Role {
-    /// As URNs and actors write it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Role::Station => "station",
-            Role::Operator => "operator",
-            Role::Auditor => "auditor",
-        }
-    }
-}
-
 /// The other end of a connection; established once, when the connection is.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    identity: Option<(Role, Arc<str>)>,
+    identity: Option<Identity>,
     /// Until when its certificate is valid; a connection may outlive it, also by resuming its TLS session, a call not.
     expires: Option<Timestamp>,
     /// What it may have open, from when its connection was let in.
@@ -63,13 +42,13 @@ impl Peer {
         let identities: Vec<_> = names
             .iter()
             .filter_map(|name| match name {
-                GeneralName::Uri(uri) => parse_urn(uri),
+                GeneralName::Uri(uri) => uri.parse::<Identity>().ok(),
                 _ => None,
             })
             .collect();
-        // Two roles in one certificate would be a riddle; it has none.
+        // Two role URNs are ambiguous: such a peer gets no role.
         let identity = match identities.as_slice() {
-            [(role, name)] => Some((*role, Arc::from(name.as_str()))),
+            [identity] => Some(identity.clone()),
             _ => None,
         };
         Peer::new(identity, expires)
@@ -77,16 +56,16 @@ impl Peer {
 
     /// A process on this machine that may open the Unix socket, running as this user.
     pub fn local(user: u32) -> Peer {
-        Peer::new(Some((Role::Operator, format!("local-uid-{user}").into())), None)
+        Peer::new(Some(Identity::local_user(user)), None)
     }
 
-    fn new(identity: Option<(Role, Arc<str>)>, expires: Option<Timestamp>) -> Peer {
+    fn new(identity: Option<Identity>, expires: Option<Timestamp>) -> Peer {
         Peer { identity, expires, admission: None, activity: Activity::new() }
     }
 
     /// What it may do, if anything.
     pub(super) fn role(&self) -> Option<Role> {
-        self.identity.as_ref().map(|(role, _)| *role)
+        self.identity.as_ref().map(Identity::role)
     }
 
     /// Lets its connection in.
@@ -99,7 +78,7 @@ impl Peer {
     /// # Errors
     /// INTERNAL if its connection was not let in.
     pub(super) fn limits(&self) -> Result<&Arc<PeerLimits>, Status> {
-        let admission = self.admission.as_ref().ok_or_else(|| status::failed_call(&IssueError::Internal))?;
+        let admission = self.admission.as_ref().ok_or_else(|| status::failed_call(&RequestError::Internal))?;
         Ok(admission.limits())
     }
 
@@ -129,7 +108,7 @@ impl Peer {
     /// UNAUTHENTICATED without a role or with a certificate that has expired since; PERMISSION_DENIED with another role.
     pub fn require(&self, allowed: &[Role]) -> Result<(Role, &Arc<str>), Status> {
         let names = || allowed.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" or ");
-        let Some((role, name)) = &self.identity else {
+        let Some(identity) = &self.identity else {
             return Err(status::unauthenticated(format!(
                 "the client certificate has no role; it needs one URI SAN urn:birthmark:<role>:<name> with the role {}",
                 names()
@@ -138,13 +117,13 @@ impl Peer {
         if let Some(expires) = self.expires.filter(|expires| *expires < Timestamp::now()) {
             return Err(expired(expires));
         }
-        if !allowed.contains(role) {
+        if !allowed.contains(&identity.role()) {
             return Err(status::role_required(format!(
                 "this call needs the role {}; {self} does not have it",
                 names()
             )));
         }
-        Ok((*role, name))
+        Ok((identity.role(), identity.name()))
     }
 
     /// The peer of a request.
@@ -168,7 +147,7 @@ impl Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.identity {
-            Some((role, name)) => write!(f, "{}:{name}", role.as_str()),
+            Some(identity) => write!(f, "{}:{}", identity.role(), identity.name()),
             None => f.write_str("a peer without a role"),
         }
     }
@@ -183,44 +162,9 @@ pub fn actor(role: Role, name: &str) -> Actor {
     Actor(format!("{}:{name}", role.as_str()).into())
 }
 
-/// Reads `urn:birthmark:station:<line>/<station>`, `urn:birthmark:operator:<name>` or `urn:birthmark:auditor:<name>`.
-fn parse_urn(uri: &str) -> Option<(Role, String)> {
-    let (role, name) = uri.strip_prefix("urn:birthmark:")?.split_once(':')?;
-    let role = [Role::Station, Role::Operator, Role::Auditor].into_iter().find(|known| known.as_str() == role)?;
-    let is_name = |part: &str| {
-        (1..=64).contains(&part.len())
-            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
-    };
-    let well_formed = match role {
-        Role::Station => name.split_once('/').is_some_and(|(line, station)| is_name(line) && is_name(station)),
-        Role::Operator | Role::Auditor => is_name(name),
-    };
-    well_formed.then(|| (role, name.to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_well_formed_names_have_a_role() {
-        for (uri, expected) in [
-            ("urn:birthmark:station:line1/t3", Some((Role::Station, "line1/t3"))),
-            ("urn:birthmark:operator:alice", Some((Role::Operator, "alice"))),
-            ("urn:birthmark:auditor:bob", Some((Role::Auditor, "bob"))),
-            ("urn:birthmark:station:t3", None),
-            ("urn:birthmark:station:line1/", None),
-            ("urn:birthmark:station:a/b/c", None),
-            ("urn:birthmark:operator:a/b", None),
-            ("urn:birthmark:operator:", None),
-            ("urn:birthmark:root:alice", None),
-            ("URN:birthmark:operator:alice", None),
-            ("urn:birthmark:operator:alice\u{0}", None),
-        ] {
-            let parsed = parse_urn(uri);
-            assert_eq!(parsed.as_ref().map(|(role, name)| (*role, name.as_str())), expected, "{uri}");
-        }
-    }
 
     /// TLS lets it in, so that it must not be told that it has no URI SAN.
     #[test]

@@ -11,10 +11,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::Status;
 
-use super::{limits::PeerLimits, status};
+use super::{limits::PeerLimits, request_error::RequestError, status};
 use crate::{
     fairness::FairShare,
-    issuer::IssueError,
     ledger::{IssuedRecords, LedgerError, Record, Records},
 };
 
@@ -126,6 +125,6 @@ impl Reader {
             let _kept = (turn, reader);
             read()
         });
-        read.await.map_err(|_| status::failed_call(&IssueError::Internal))?.map_err(|error| status::storage(&error))
+        read.await.map_err(|_| status::failed_call(&RequestError::Internal))?.map_err(status::storage)
     }
 }

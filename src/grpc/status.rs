@@ -1,13 +1,15 @@
 //! The only place where errors become gRPC statuses. Each has a google.rpc.ErrorInfo with the domain `birthmark` and
 //! a reason from the protocol; what may go away by itself has a RetryInfo as well.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use prost::Message;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt, pb};
 
+use super::request_error::RequestError;
 use crate::{
+    committer::CommitError,
     csr::CsrError,
     issuer::IssueError,
     ledger::{LedgerError, Refusal},
@@ -29,9 +31,27 @@ struct Cause {
 }
 
 impl Cause {
-    fn of(error: &IssueError) -> Cause {
+    /// One that stays until something else is sent.
+    fn lasting(code: Code, reason: &'static str) -> Cause {
+        let retry_after = (code == Code::Unavailable).then_some(RETRY_AFTER);
+        Cause { code, reason, retry_after }
+    }
+
+    fn for_request(error: &RequestError) -> Cause {
+        match error {
+            RequestError::Id { .. } | RequestError::Invalid(_) | RequestError::OrderTerms(_) => {
+                Cause::lasting(Code::InvalidArgument, "REQUEST_INVALID")
+            }
+            RequestError::Issue(error) => Cause::for_issue(error),
+            RequestError::Commit(error) => Cause::for_commit(error),
+            RequestError::Storage(error) => Cause::for_storage(error),
+            RequestError::Draining => Cause::lasting(Code::Unavailable, "DRAINING"),
+            RequestError::Internal => Cause::lasting(Code::Internal, "INTERNAL"),
+        }
+    }
+
+    fn for_issue(error: &IssueError) -> Cause {
         let (code, reason) = match error {
-            IssueError::RequestInvalid(_) => (Code::InvalidArgument, "REQUEST_INVALID"),
             IssueError::ProfileUnknown(_) => (Code::NotFound, "PROFILE_UNKNOWN"),
             IssueError::Csr(error) => match error {
                 CsrError::Malformed(_) => (Code::InvalidArgument, "CSR_MALFORMED"),
@@ -44,48 +64,67 @@ impl Cause {
                 ProfileError::StationRefused { .. } => (Code::PermissionDenied, "STATION_REFUSED"),
                 ProfileError::KeyUnsupported { .. } => (Code::InvalidArgument, "KEY_UNSUPPORTED"),
                 ProfileError::OrderRequired(_) => (Code::InvalidArgument, "REQUEST_INVALID"),
-                ProfileError::IssuerEnding(_) => (Code::FailedPrecondition, "ISSUER_ENDING"),
+                ProfileError::IssuerExpiring(_) => (Code::FailedPrecondition, "ISSUER_EXPIRING"),
                 ProfileError::SubjectRefused(_) => (Code::PermissionDenied, "SUBJECT_REFUSED"),
             },
-            IssueError::Refused(refusal) => match refusal {
-                Refusal::OrderUnknown(_) => (Code::NotFound, "ORDER_UNKNOWN"),
-                Refusal::OrderExists(..) => (Code::AlreadyExists, "ORDER_EXISTS"),
-                Refusal::OrderClosed(_) | Refusal::OrderOutOfWindow { .. } => {
-                    (Code::FailedPrecondition, "ORDER_CLOSED")
-                }
-                Refusal::OrderExhausted { .. } => (Code::ResourceExhausted, "ORDER_EXHAUSTED"),
-                Refusal::ProfileRefused { .. } => (Code::PermissionDenied, "PROFILE_REFUSED"),
-                Refusal::StationRefused { .. } | Refusal::ProfileStationRefused { .. } => {
-                    (Code::PermissionDenied, "STATION_REFUSED")
-                }
-                Refusal::KeyReused { .. } => (Code::AlreadyExists, "KEY_REUSED"),
-                Refusal::KeyBlocked { .. } => (Code::AlreadyExists, "KEY_BLOCKED"),
-                Refusal::DeviceHasCertificate { .. } => (Code::AlreadyExists, "DEVICE_HAS_CERTIFICATE"),
-                Refusal::ReissueRequired { .. } => (Code::FailedPrecondition, "REISSUE_REQUIRED"),
-                Refusal::ReissueRefused { .. } => (Code::FailedPrecondition, "REISSUE_REFUSED"),
-                Refusal::RecordUnknown(_) => (Code::NotFound, "RECORD_UNKNOWN"),
-                Refusal::ConfirmRefused { .. } => (Code::PermissionDenied, "STATION_REFUSED"),
-                Refusal::StateRefused { .. } => (Code::FailedPrecondition, "STATE_REFUSED"),
-                Refusal::ExportUnknown(_) => (Code::NotFound, "EXPORT_UNKNOWN"),
-                Refusal::NothingToExport(_) => (Code::FailedPrecondition, "NOTHING_TO_EXPORT"),
-                Refusal::ClockBackwards { .. } => (Code::Unavailable, "CLOCK_BACKWARDS"),
-                Refusal::ClockImplausible { .. } => (Code::Unavailable, "CLOCK_IMPLAUSIBLE"),
-                Refusal::TooLarge { .. } => (Code::InvalidArgument, "REQUEST_INVALID"),
-                Refusal::StorageLow { .. } => (Code::Unavailable, "STORAGE_LOW"),
-                Refusal::NotReserved(_) => (Code::Internal, "INTERNAL"),
-            },
-            IssueError::HsmUnavailable { .. } => (Code::Unavailable, "HSM_UNAVAILABLE"),
-            IssueError::StorageUnavailable(_) => (Code::Unavailable, "STORAGE_LOW"),
-            IssueError::StorageDamaged => (Code::DataLoss, "STORAGE_DAMAGED"),
-            IssueError::Draining => (Code::Unavailable, "DRAINING"),
+            IssueError::Commit(error) => return Cause::for_commit(error),
+            IssueError::HsmUnavailable { retry_after } => {
+                let retry_after = Some(*retry_after);
+                return Cause { code: Code::Unavailable, reason: "HSM_UNAVAILABLE", retry_after };
+            }
             IssueError::Internal => (Code::Internal, "INTERNAL"),
         };
-        let retry_after = match error {
-            IssueError::HsmUnavailable { retry_after } => Some(*retry_after),
-            _ if code == Code::Unavailable => Some(RETRY_AFTER),
-            _ => None,
+        Cause::lasting(code, reason)
+    }
+
+    fn for_commit(error: &CommitError) -> Cause {
+        match error {
+            CommitError::Refused(refusal) => Cause::for_refusal(refusal),
+            CommitError::Storage(error) => Cause::for_storage(error),
+            CommitError::Closed => Cause::lasting(Code::Unavailable, "DRAINING"),
+            CommitError::Unexpected | CommitError::OtherSerialNumber { .. } => {
+                Cause::lasting(Code::Internal, "INTERNAL")
+            }
+        }
+    }
+
+    fn for_refusal(refusal: &Refusal) -> Cause {
+        let (code, reason) = match refusal {
+            Refusal::OrderUnknown(_) => (Code::NotFound, "ORDER_UNKNOWN"),
+            Refusal::OrderExists(..) => (Code::AlreadyExists, "ORDER_EXISTS"),
+            Refusal::OrderClosed(_) => (Code::FailedPrecondition, "ORDER_CLOSED"),
+            Refusal::OrderOutOfWindow { .. } => (Code::FailedPrecondition, "ORDER_OUTSIDE_WINDOW"),
+            Refusal::OrderExhausted { .. } => (Code::ResourceExhausted, "ORDER_EXHAUSTED"),
+            Refusal::ProfileRefused { .. } => (Code::PermissionDenied, "PROFILE_REFUSED"),
+            Refusal::StationRefused { .. } | Refusal::ProfileStationRefused { .. } | Refusal::ConfirmRefused { .. } => {
+                (Code::PermissionDenied, "STATION_REFUSED")
+            }
+            Refusal::KeyReused { .. } => (Code::AlreadyExists, "KEY_REUSED"),
+            Refusal::KeyBlocked { .. } => (Code::AlreadyExists, "KEY_BLOCKED"),
+            Refusal::DeviceHasCertificate { .. } => (Code::AlreadyExists, "DEVICE_HAS_CERTIFICATE"),
+            Refusal::ReissueRequired { .. } => (Code::FailedPrecondition, "REISSUE_REQUIRED"),
+            Refusal::ReissueRefused { .. } => (Code::FailedPrecondition, "REISSUE_REFUSED"),
+            Refusal::RecordUnknown(_) => (Code::NotFound, "RECORD_UNKNOWN"),
+            Refusal::StateRefused { .. } => (Code::FailedPrecondition, "STATE_REFUSED"),
+            Refusal::ExportUnknown(_) => (Code::NotFound, "EXPORT_UNKNOWN"),
+            Refusal::NothingToExport(_) => (Code::FailedPrecondition, "NOTHING_TO_EXPORT"),
+            Refusal::ClockBackwards { .. } => (Code::Unavailable, "CLOCK_BACKWARDS"),
+            Refusal::ClockImplausible { .. } => (Code::Unavailable, "CLOCK_IMPLAUSIBLE"),
+            Refusal::TooLarge { .. } => (Code::InvalidArgument, "REQUEST_INVALID"),
+            Refusal::StorageLow { .. } => (Code::Unavailable, "STORAGE_LOW"),
+            Refusal::NotReserved(_) => (Code::Internal, "INTERNAL"),
         };
-        Cause { code, reason, retry_after }
+        Cause::lasting(code, reason)
+    }
+
+    fn for_storage(error: &LedgerError) -> Cause {
+        let (code, reason) = match Storage::from_error(error) {
+            Storage::Full(_) => (Code::Unavailable, "STORAGE_LOW"),
+            Storage::Failing(_) => (Code::Unavailable, "STORAGE_UNAVAILABLE"),
+            Storage::Damaged => (Code::DataLoss, "STORAGE_DAMAGED"),
+            Storage::Internal => (Code::Internal, "INTERNAL"),
+        };
+        Cause::lasting(code, reason)
     }
 
     fn status(self, message: String) -> Status {
@@ -109,11 +148,65 @@ fn shortened(mut message: String) -> String {
     message
 }
 
+/// A failure of the storage, as peers may know it.
+enum Storage {
+    /// There is no room, with what to say about it.
+    Full(String),
+    /// It cannot be written, or read, at present, with what to say about it.
+    Failing(String),
+    /// What is recorded cannot be read. The log names the place.
+    Damaged,
+    /// A bug, or nothing that a peer could make use of. Logged where it happened.
+    Internal,
+}
+
+impl Storage {
+    fn from_error(error: &LedgerError) -> Storage {
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        match error {
+            LedgerError::Write(cause) if matches!(cause.kind(), StorageFull | QuotaExceeded | FileTooLarge) => {
+                Storage::Full(cause.to_string())
+            }
+            LedgerError::Write(cause) => Storage::Failing(cause.to_string()),
+            LedgerError::NoRoom { .. } => Storage::Full(error.to_string()),
+            error if error.is_damage() => Storage::Damaged,
+            LedgerError::Index(error) => Storage::Failing(error.for_peers().into()),
+            _ => Storage::Internal,
+        }
+    }
+
+    fn message(self) -> String {
+        match self {
+            Storage::Full(cause) | Storage::Failing(cause) => format!("the ledger cannot record now: {cause}"),
+            Storage::Damaged => {
+                "what is recorded about this cannot be read: the ledger's storage is damaged; the daemon's \
+                                 log and /readyz say where"
+                    .into()
+            }
+            Storage::Internal => RequestError::Internal.to_string(),
+        }
+    }
+}
+
+/// The message for the peer: no path of this machine, and no details of a bug.
+fn message(error: &RequestError) -> String {
+    match error {
+        RequestError::Commit(error) | RequestError::Issue(IssueError::Commit(error)) => match error {
+            CommitError::Refused(refusal) => refusal.to_string(),
+            CommitError::Storage(error) => Storage::from_error(error).message(),
+            CommitError::Closed => RequestError::Draining.to_string(),
+            CommitError::Unexpected | CommitError::OtherSerialNumber { .. } => RequestError::Internal.to_string(),
+        },
+        RequestError::Storage(error) => Storage::from_error(error).message(),
+        error => error.to_string(),
+    }
+}
+
 /// The status of a refused item, as its reply carries it. Counts it.
-pub fn refused_item(error: &IssueError) -> pb::Status {
-    let cause = Cause::of(error);
+pub(super) fn refused_item(error: &RequestError) -> pb::Status {
+    let cause = Cause::for_request(error);
     metrics::refusal(cause.reason);
-    let status = cause.status(error.to_string());
+    let status = cause.status(message(error));
     // tonic keeps the encoded google.rpc.Status in the details.
     pb::Status::decode(status.details()).unwrap_or_else(|_| pb::Status {
         code: status.code().into(),
@@ -181,36 +274,32 @@ pub(super) fn unreadable(status: Status) -> Status {
 }
 
 /// The status of a failed call.
-pub fn failed_call(error: &IssueError) -> Status {
-    Cause::of(error).status(error.to_string())
+pub(super) fn failed_call(error: &RequestError) -> Status {
+    Cause::for_request(error).status(message(error))
 }
 
 /// The status of a failed look-up; the log has what happened.
-pub fn storage(error: &LedgerError) -> Status {
+pub(super) fn storage(error: LedgerError) -> Status {
     tracing::error!(%error, "the ledger could not be read");
-    match error {
-        LedgerError::Index(error) => failed_call(&IssueError::StorageUnavailable(error.for_peers().into())),
-        error if error.is_damage() => failed_call(&IssueError::StorageDamaged),
-        _ => failed_call(&IssueError::Internal),
-    }
+    failed_call(&RequestError::Storage(Arc::new(error)))
 }
 
 /// The status for a record that does not exist.
-pub fn record_unknown(message: String) -> Status {
+pub(super) fn record_unknown(message: String) -> Status {
     Cause { code: Code::NotFound, reason: "RECORD_UNKNOWN", retry_after: None }.status(message)
 }
 
 /// The status for a signer that does not exist.
-pub fn signer_unknown(message: String) -> Status {
+pub(super) fn signer_unknown(message: String) -> Status {
     Cause { code: Code::NotFound, reason: "SIGNER_UNKNOWN", retry_after: None }.status(message)
 }
 
 /// The status for a peer without a role.
-pub fn unauthenticated(message: String) -> Status {
+pub(super) fn unauthenticated(message: String) -> Status {
     Cause { code: Code::Unauthenticated, reason: "ROLE_REQUIRED", retry_after: None }.status(message)
 }
 
 /// The status for a peer with another role.
-pub fn role_required(message: String) -> Status {
+pub(super) fn role_required(message: String) -> Status {
     Cause { code: Code::PermissionDenied, reason: "ROLE_REQUIRED", retry_after: None }.status(message)
 }

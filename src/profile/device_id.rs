@@ -3,6 +3,9 @@
 use regex::Regex;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
+use super::error::SubjectError;
+use crate::id::DeviceId;
+
 /// Names for the rules of clouds.
 const KNOWN: &[(&str, &str)] = &[
     // What AWS IoT Core allows in a thing name.
@@ -18,7 +21,7 @@ pub(super) struct DeviceIds {
     /// The whole id must fit.
     pattern: Regex,
     /// A short one.
-    sample: String,
+    sample: DeviceId,
 }
 
 impl DeviceIds {
@@ -30,28 +33,28 @@ impl DeviceIds {
             format!("it is neither {} nor a regular expression: {error}", names.join(" nor "))
         })?;
         let shortest = regex_syntax::parse(expression).map(|parsed| shortest(&parsed)).unwrap_or_default();
-        let allowed = |id: &&str| crate::issuer::check_id("device_id", id, 128).is_ok() && pattern.is_match(id);
-        let sample = [shortest.as_str(), "0", "a", "A"].into_iter().find(allowed).map(str::to_owned);
+        let mut ids = [shortest.as_str(), "0", "a", "A"].into_iter().filter_map(|id| id.parse::<DeviceId>().ok());
+        let sample = ids.find(|id| pattern.is_match(id.as_str()));
         let sample = sample.ok_or_else(|| {
             format!(
-                "\"{rule}\" takes no device id that can be found; an id has 1 to 128 characters of A-Z a-z 0-9 . _ : - \
-                 and begins with a letter or digit"
+                "\"{rule}\" takes no device id that can be found; an id has 1 to {} characters of A-Z a-z 0-9 . _ : - \
+                 and begins with a letter or digit",
+                DeviceId::LONGEST
             )
         })?;
         Ok(DeviceIds { rule: rule.to_owned(), pattern, sample })
     }
 
-    pub(super) fn check(&self, device: &str) -> Result<(), String> {
-        if self.pattern.is_match(device) {
+    pub(super) fn check(&self, device: &DeviceId) -> Result<(), SubjectError> {
+        if self.pattern.is_match(device.as_str()) {
             return Ok(());
         }
-        let named = KNOWN.iter().find(|(name, _)| *name == self.rule);
-        let expression = named.map_or_else(String::new, |(_, expression)| format!(" ({expression})"));
-        Err(format!("the device id \"{device}\" does not fit the profile's device_id = \"{}\"{expression}", self.rule))
+        let expression = KNOWN.iter().find(|(name, _)| *name == self.rule).map(|(_, expression)| *expression);
+        Err(SubjectError::DeviceId { device: device.clone(), rule: self.rule.clone(), expression })
     }
 
     /// A device id that fits, as short as they come.
-    pub(super) fn sample(&self) -> &str {
+    pub(super) fn sample(&self) -> &DeviceId {
         &self.sample
     }
 }
@@ -99,9 +102,11 @@ mod tests {
             ("(?i)dev-[^x]{2}", "dev-00", "dev-ab", "dev-a"),
         ] {
             let ids = DeviceIds::parse(rule).unwrap();
-            assert_eq!(ids.sample(), sample, "{rule}");
-            assert!(ids.check(good).is_ok(), "{rule}");
-            assert!(ids.check(bad).unwrap_err().contains(rule), "{rule}");
+            assert_eq!(ids.sample().as_str(), sample, "{rule}");
+            assert!(ids.check(&good.parse().unwrap()).is_ok(), "{rule}");
+            // What is no id at all never gets here.
+            let bad = bad.parse::<DeviceId>();
+            assert!(bad.is_err() || ids.check(&bad.unwrap()).unwrap_err().to_string().contains(rule), "{rule}");
         }
         assert!(DeviceIds::parse("[").unwrap_err().contains("aws-thing-name"));
         assert!(DeviceIds::parse("/+").unwrap_err().contains("takes no device id"));

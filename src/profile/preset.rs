@@ -31,7 +31,7 @@ pub(super) struct Defaults {
 }
 
 impl Defaults {
-    pub(super) fn of(preset: Preset) -> Defaults {
+    pub(super) fn for_preset(preset: Preset) -> Defaults {
         let device = Defaults {
             keys: &[P256, P384, Rsa2048, Rsa3072, Rsa4096],
             subject: Some("CN={device_id}"),

@@ -1,6 +1,9 @@
 //! The subject of a profile's certificates: constant attributes are encoded once, the others are filled in.
 
-use super::template::{Template, Values};
+use super::{
+    error::SubjectError,
+    template::{Template, Values},
+};
 use crate::{
     asn1::{SEQUENCE, tlv},
     name::{Attribute, EMAIL_ADDRESS, Syntax},
@@ -39,7 +42,7 @@ impl Subject {
             self.parts.push(Part::Constant(Vec::new()));
         }
         match self.parts.last_mut() {
-            Some(Part::Constant(encoded)) => attribute.encode(constant, encoded),
+            Some(Part::Constant(encoded)) => Ok(attribute.encode(constant, encoded)?),
             _ => Ok(()),
         }
     }
@@ -75,17 +78,17 @@ impl Subject {
     }
 
     /// Appends the DER Name.
-    pub(super) fn encode(&self, values: &Values<'_>, out: &mut Vec<u8>) -> Result<(), String> {
-        let mut failed = Ok(());
+    pub(super) fn encode(&self, values: &Values<'_>, out: &mut Vec<u8>) -> Result<(), SubjectError> {
+        let mut encoded = Ok(());
         tlv(out, SEQUENCE, |out| {
-            failed = self.parts.iter().try_for_each(|part| match part {
+            encoded = self.parts.iter().try_for_each(|part| match part {
                 Part::Constant(encoded) => {
                     out.extend_from_slice(encoded);
                     Ok(())
                 }
-                Part::Filled { attribute, value } => attribute.encode(&value.fill(values)?, out),
+                Part::Filled { attribute, value } => Ok(attribute.encode(&value.fill(values)?, out)?),
             });
         });
-        failed
+        encoded
     }
 }

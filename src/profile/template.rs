@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use crate::quote::shortened;
+use super::error::MissingAttribute;
+use crate::{
+    id::{DeviceId, OrderId},
+    quote::shortened,
+};
 
 /// What placeholders stand for.
 #[derive(Clone, Copy, Debug)]
 pub struct Values<'a> {
-    /// The device's id.
-    pub device: &'a str,
-    /// The order's id; empty without one.
-    pub order: &'a str,
+    /// The device.
+    pub device: &'a DeviceId,
+    /// The order, if there is one.
+    pub order: Option<&'a OrderId>,
     /// The station, `<line>/<station>`.
     pub station: &'a str,
     /// The order's attributes.
@@ -87,17 +91,19 @@ impl Template {
     }
 
     /// Fills it in; a value that looks like a placeholder stays what it is.
-    pub(super) fn fill(&self, values: &Values<'_>) -> Result<String, String> {
+    pub(super) fn fill(&self, values: &Values<'_>) -> Result<String, MissingAttribute> {
+        let order = values.order.map_or("", OrderId::as_str);
         let mut filled = String::with_capacity(64);
         for piece in &self.0 {
             filled.push_str(match piece {
                 Piece::Text(text) => text,
-                Piece::DeviceId => values.device,
-                Piece::Order => values.order,
+                Piece::DeviceId => values.device.as_str(),
+                Piece::Order => order,
                 Piece::Station => values.station,
-                Piece::OrderAttribute(name) => values.attributes.get(name).ok_or_else(|| {
-                    format!("the order \"{}\" has no attribute \"{name}\", which the profile needs", values.order)
-                })?,
+                Piece::OrderAttribute(name) => values
+                    .attributes
+                    .get(name)
+                    .ok_or_else(|| MissingAttribute { order: order.to_owned(), name: name.clone() })?,
             });
         }
         Ok(filled)
@@ -110,10 +116,12 @@ mod tests {
 
     #[test]
     fn placeholders_are_filled_in_once() {
-        let attributes = BTreeMap::from([("pid".to_owned(), "8000".to_owned())]);
-        let values = Values { device: "{order}", order: "o1", station: "l/s", attributes: &attributes };
-        let filled = |text: &str| Template::parse(text).and_then(|template| template.fill(&values));
-        assert_eq!(filled("a{device_id}b{order}c{station}{order.pid}"), Ok("a{order}bo1cl/s8000".into()));
+        let attributes = BTreeMap::from([("pid", "8000"), ("b", "{order}")].map(|(k, v)| (k.to_owned(), v.to_owned())));
+        let (device, order) = ("d1".parse().unwrap(), "o1".parse().unwrap());
+        let values = Values { device: &device, order: Some(&order), station: "l/s", attributes: &attributes };
+        let filled = |text: &str| Template::parse(text).and_then(|template| Ok(template.fill(&values)?));
+        assert_eq!(filled("a{device_id}b{order}c{station}{order.pid}"), Ok("ad1bo1cl/s8000".into()));
+        assert_eq!(filled("a{order.b}"), Ok("a{order}".into()));
         assert_eq!(filled("plain"), Ok("plain".into()));
         assert!(filled("{order.vid}").unwrap_err().contains("no attribute \"vid\""));
         for wrong in ["{device}", "{", "}", "a}b", "{order.}", "{{device_id}}"] {

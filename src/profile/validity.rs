@@ -1,20 +1,21 @@
-//! When a profile's certificates begin and end.
+//! From when until when a profile's certificates are valid.
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::error::ValidityError;
 use crate::{ca::IssuingCa, config::BeyondIssuer, x509_time::Time};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Validity {
-    pub(super) back_dated: SignedDuration,
+    pub(super) backdate: SignedDuration,
     pub(super) end: End,
     pub(super) beyond_issuer: BeyondIssuer,
 }
 
-/// When a certificate ends.
+/// When a certificate expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// So long after its beginning.
+    /// This long after its notBefore.
     After(SignedDuration),
     At(Time),
     WithIssuer,
@@ -36,41 +37,28 @@ impl End {
 }
 
 impl Validity {
-    /// Beginning and end of a certificate that is issued now. It never begins before its issuer.
-    pub(super) fn at(&self, now: Timestamp, issuer: &IssuingCa) -> Result<[Time; 2], String> {
+    /// notBefore and notAfter of a certificate that is issued now. It is never valid before its issuer.
+    pub(super) fn at(&self, now: Timestamp, issuer: &IssuingCa) -> Result<[Time; 2], ValidityError> {
+        let name = || issuer.name().to_owned();
         if Time::from(now) < issuer.not_before() {
-            return Err(format!(
-                "the issuer \"{}\" is not valid before {}, and the clock says {now}",
-                issuer.name(),
-                issuer.not_before()
-            ));
+            return Err(ValidityError::NotYet { issuer: name(), not_before: issuer.not_before(), now });
         }
-        let not_before = Time::from(now - self.back_dated).max(issuer.not_before());
+        let not_before = Time::from(now - self.backdate).max(issuer.not_before());
         let not_after = match self.end {
             End::After(duration) => not_before.plus(duration),
             End::At(moment) => moment,
             End::WithIssuer => issuer.not_after(),
         };
+        let issuers = issuer.not_after();
         let not_after = match self.beyond_issuer {
-            BeyondIssuer::Refuse if not_after > issuer.not_after() => {
-                return Err(format!(
-                    "a certificate made on {} would end at {not_after}, after its issuer \"{}\", which ends at {}; give it \
-                     a shorter life, a new issuer, or say beyond_issuer = \"shorten\" or \"allow\"",
-                    Time::from(now).date(),
-                    issuer.name(),
-                    issuer.not_after()
-                ));
+            BeyondIssuer::Refuse if not_after > issuers => {
+                return Err(ValidityError::OutlivesIssuer { not_after, issuer: name(), issuers, now });
             }
-            BeyondIssuer::Shorten => not_after.min(issuer.not_after()),
+            BeyondIssuer::Shorten => not_after.min(issuers),
             BeyondIssuer::Refuse | BeyondIssuer::Allow => not_after,
         };
-        if not_after <= Time::from(now) || Time::from(now) > issuer.not_after() {
-            return Err(format!(
-                "a certificate made on {} would have ended: it would end at {not_after}, its issuer \"{}\" at {}",
-                Time::from(now).date(),
-                issuer.name(),
-                issuer.not_after()
-            ));
+        if not_after <= Time::from(now) || Time::from(now) > issuers {
+            return Err(ValidityError::Expired { not_after, issuer: name(), issuers, now });
         }
         Ok([not_before, not_after])
     }

@@ -17,7 +17,6 @@
 //! for again, because a retry is free at the daemon.
 
 pub mod confirm;
-pub mod enroll;
 pub mod hold;
 pub mod output;
 pub mod places;
@@ -30,17 +29,3 @@ mod refusal;
 #[cfg(test)]
 #[allow(clippy::disallowed_methods)] // A test ends before its files matter.
 mod tests;
-
-/// Whether `text` fits the protocol's rule for device ids and order ids of at most `longest` characters: of
-/// `A-Z a-z 0-9 . _ : -`, the first a letter or digit. Such a text is also a safe file name.
-pub fn is_id(text: &str, longest: usize) -> bool {
-    text.len() <= longest
-        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte))
-}
-
-/// The longest device id, in characters.
-pub const LONGEST_DEVICE_ID: usize = 128;
-
-/// The longest order id, in characters.
-pub const LONGEST_ORDER_ID: usize = 64;

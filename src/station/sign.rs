@@ -21,7 +21,7 @@ use tonic::Code;
 
 use self::open::{open, passing, stream_failure};
 use super::{
-    LONGEST_ORDER_ID, fields, is_id,
+    fields,
     output::{Outcome, Output, Report, Summary},
     places::Places,
     progress::Progress,
@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     client::{Daemon, Failure},
+    id::OrderId,
     proto::{IssueReply, IssueRequest, IssuedCertificate, issue_reply::Result as Answer},
     quote::quoted,
     signer::sha256,
@@ -151,7 +152,7 @@ pub async fn run(
 }
 
 fn check(job: &Job) -> Result<(), String> {
-    if !job.order.is_empty() && !is_id(&job.order, LONGEST_ORDER_ID) {
+    if !job.order.is_empty() && OrderId::check(&job.order).is_err() {
         return Err(format!("{} cannot be the id of an order", quoted(&job.order)));
     }
     if let Input::Folder(folder) | Input::Watch { folder, .. } = &job.input
@@ -490,7 +491,7 @@ impl Session<'_> {
 /// Whether the refusal is about the order or what else all devices of it have in common. It may pass.
 fn concerns_order(failure: &Failure) -> bool {
     let reasons = ["ORDER_EXHAUSTED", "ORDER_CLOSED", "ORDER_PAUSED", "ORDER_OUTSIDE_WINDOW"];
-    let issuer = ["ISSUER_ENDING", "ISSUER_EXPIRING", "ISSUER_EXPIRED"];
+    let issuer = ["ISSUER_EXPIRING", "ISSUER_EXPIRED"];
     let is_one = |reason: &str| reasons.contains(&reason) || issuer.contains(&reason);
     concerns_all(failure) || failure.reason.as_deref().is_some_and(is_one)
 }

@@ -20,8 +20,9 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use self::lines::Line;
-use super::{LONGEST_DEVICE_ID, LONGEST_ORDER_ID, fields, is_id, places::Places, progress::Progress};
+use super::{fields, places::Places, progress::Progress};
 use crate::{
+    id::{DeviceId, OrderId},
     quote::{quoted, shortened},
     text_file::{self, TextError},
 };
@@ -105,7 +106,7 @@ pub enum Item {
 /// A device that wants a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// The device; fits [`is_id`].
+    /// The device; is a [`DeviceId`].
     pub device_id: String,
     /// The CSR, DER.
     pub csr: Bytes,
@@ -129,7 +130,7 @@ pub struct Terms {
 /// A device that gets no certificate, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// The device as the input named it; it need not fit [`is_id`].
+    /// The device as the input named it; it need not be a [`DeviceId`].
     pub device_id: String,
     /// The file that the CSR came from; none for JSON lines.
     pub file: Option<PathBuf>,
@@ -264,15 +265,16 @@ impl Source {
         terms: Terms,
         csr: impl FnOnce() -> Result<Vec<u8>, String>,
     ) -> Item {
-        if !is_id(&device_id, LONGEST_DEVICE_ID) {
+        if DeviceId::check(&device_id).is_err() {
             let message = format!(
-                "{} is not a device id: 1 to {LONGEST_DEVICE_ID} characters of A-Z a-z 0-9 . _ : -, \
+                "{} is not a device id: 1 to {} characters of A-Z a-z 0-9 . _ : -, \
                  the first a letter or digit",
-                quoted(&device_id)
+                quoted(&device_id),
+                DeviceId::LONGEST
             );
             return refused(device_id, file, terms, "REQUEST_INVALID", message);
         }
-        if let Some(order) = terms.order.as_deref().filter(|order| !is_id(order, LONGEST_ORDER_ID)) {
+        if let Some(order) = terms.order.as_deref().filter(|order| OrderId::check(order).is_err()) {
             let message = format!("{} cannot be the id of an order", quoted(order));
             return refused(device_id, file, terms, "REQUEST_INVALID", message);
         }

@@ -5,7 +5,7 @@ use const_oid::db::rfc5280::{
     ID_CE_NAME_CONSTRAINTS, ID_CE_SUBJECT_ALT_NAME, ID_CE_SUBJECT_KEY_IDENTIFIER,
 };
 
-use super::{Certificate, Name};
+use super::{certificate::Certificate, name::Name};
 use crate::asn1::{
     BIT_STRING, BOOLEAN, DerError, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, Oid, Reader, SEQUENCE, Value, explicit,
     implicit,
@@ -46,7 +46,7 @@ pub(crate) enum GeneralName {
     Dns(String),
     Directory(Name),
     Uri(String),
-    /// 4 or 16 octets; with a mask behind them in name constraints.
+    /// 4 or 16 octets; followed by a mask in name constraints.
     Ip(Vec<u8>),
     /// Its tag.
     Unknown(u8),

@@ -15,7 +15,7 @@ use crate::{
 
 /// A DER Name, with its attributes.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Name {
+pub(crate) struct Name {
     der: Vec<u8>,
     /// The relative distinguished names; nearly all have one attribute.
     rdns: Vec<Vec<Attribute>>,
@@ -41,7 +41,7 @@ impl Name {
     }
 
     /// The octets, as they came.
-    pub fn as_der(&self) -> &[u8] {
+    pub(crate) fn as_der(&self) -> &[u8] {
         &self.der
     }
 

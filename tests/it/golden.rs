@@ -5,14 +5,14 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use birthmark::{
-    cert,
     config::Config,
     csr::{self, RefusedKeys},
     lint::{self, Severity},
     policy,
-    profile::{Applicant, Approved, Profile, ProfileError, Values},
+    profile::{Approved, Profile, ProfileError, RequestContext, Values},
     serial::SerialNumber,
     show,
+    testing::{join, to_be_signed},
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -39,9 +39,10 @@ fn now() -> Timestamp {
 
 fn approve(profile: &Profile, csr: &[u8]) -> Result<Approved, ProfileError> {
     let attributes = BTreeMap::from([("pid", "8000"), ("batch", "A7")].map(|(k, v)| (k.to_owned(), v.to_owned())));
-    let values = Values { device: "dev-0001", order: "order-7", station: "line1/t1", attributes: &attributes };
+    let (device, order) = ("dev-0001".parse().unwrap(), "order-7".parse().unwrap());
+    let values = Values { device: &device, order: Some(&order), station: "line1/t1", attributes: &attributes };
     let csr = csr::verify(csr, &RefusedKeys::default()).unwrap();
-    profile.approve(csr, &Applicant { values, now: now() })
+    profile.approve(csr, &RequestContext { values, now: now() })
 }
 
 fn read(name: &str) -> Vec<u8> {
@@ -55,8 +56,8 @@ fn preset_of_every_kind_gives_its_golden_file() {
         let name = profile.name();
         let csr = if name == "everything" { read("openssl-rsa2048.pem") } else { read("openssl-p256.pem") };
         let approved = approve(&profile, &csr).unwrap();
-        let to_be_signed = cert::to_be_signed(&SerialNumber::sample(), &approved);
-        let certificate = cert::join(&to_be_signed, approved.issuer().algorithm(), &[0; 64]);
+        let to_be_signed = to_be_signed(&SerialNumber::sample(), &approved);
+        let certificate = join(&to_be_signed, approved.issuer().algorithm(), &[0; 64]);
         let fields = show::fields(&certificate).unwrap();
         let mut dump: String = fields.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
         dump.push_str(&format!("to be signed: {}\n", hex::encode(&to_be_signed)));
@@ -146,7 +147,7 @@ proptest! {
         let wishing = csr_with(&key, &subject, &wishes.concat());
         for profile in profiles().iter().filter(|profile| profile.name() != "everything") {
             let [plain, wishing] = [&plain, &wishing].map(|csr| {
-                cert::to_be_signed(&SerialNumber::sample(), &approve(profile, csr).unwrap())
+                to_be_signed(&SerialNumber::sample(), &approve(profile, csr).unwrap())
             });
             prop_assert_eq!(plain, wishing);
         }
@@ -161,7 +162,7 @@ proptest! {
                 let csr = csr_with(key, &[0x30, 0], &[]);
                 let verified = csr::verify(&csr, &RefusedKeys::default()).unwrap();
                 let (spki, id) = (verified.public_key().spki.clone(), verified.public_key().identifier());
-                let der = cert::to_be_signed(&SerialNumber::sample(), &approve(profile, &csr).unwrap());
+                let der = to_be_signed(&SerialNumber::sample(), &approve(profile, &csr).unwrap());
                 hex::encode(der).replace(&hex::encode(spki), "KEY").replace(&hex::encode(id), "ID")
             });
             prop_assert_eq!(one, two);

@@ -100,7 +100,7 @@ async fn refusal_has_its_code_and_reason_and_the_stream_goes_on() {
         (request("d1", "o1", vec![0x30; 900_000]), Code::InvalidArgument, "CSR_MALFORMED"),
         (request("d1", "none", csr("d1")), Code::NotFound, "ORDER_UNKNOWN"),
         (request("d1", "closed", csr("d1")), Code::FailedPrecondition, "ORDER_CLOSED"),
-        (request("d1", "later", csr("d1")), Code::FailedPrecondition, "ORDER_CLOSED"),
+        (request("d1", "later", csr("d1")), Code::FailedPrecondition, "ORDER_OUTSIDE_WINDOW"),
         (request("d1", "line7", csr("d1")), Code::PermissionDenied, "STATION_REFUSED"),
         (request("d1", "small", csr("d1")), Code::ResourceExhausted, "ORDER_EXHAUSTED"),
         (request("d1", "o1", bound.clone()), Code::AlreadyExists, "KEY_REUSED"),

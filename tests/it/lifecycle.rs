@@ -9,13 +9,13 @@ use std::{
 };
 
 use birthmark::{
-    committer::{CommitError, Committer},
     ledger::{
         Action, Actor, Holder, Ledger, Operation, OrderTerms, Outcome, RecordState, Records, Refusal,
         embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
     },
     proto::{ConfirmRequest, IssueRequest, issuance_client::IssuanceClient},
     serial::SerialNumber,
+    testing::{CommitError, Committer},
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};

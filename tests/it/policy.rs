@@ -256,7 +256,7 @@ fn profile_of_invalid_certificates_is_refused_by_file_and_key() {
             "issuer = \"main\"\nnot_after = \"99991231235959Z\"".into(),
             &["not_after", "9999-12-31T23:59:59Z, after its issuer"],
         ),
-        ("issuer = \"main\"\nnot_after = \"2020-01-01T00:00:00Z\"".into(), &["not_after", "would have ended"]),
+        ("issuer = \"main\"\nnot_after = \"2020-01-01T00:00:00Z\"".into(), &["not_after", "would have expired"]),
         ("issuer = \"main\"\nnot_after = \"2049\"".into(), &["not_after", "\"2049\" is none of"]),
         (
             "issuer = \"main\"\njitp = [\"SerialNumber\"]".into(),

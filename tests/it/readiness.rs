@@ -131,7 +131,7 @@ async fn issuer_that_expires_is_not_ready() {
     wait_until("it has expired", || daemon.get("/readyz").0 == 503);
     let (_, obstacles) = daemon.get("/readyz");
     assert!(obstacles.starts_with("profile device: "), "{obstacles}");
-    stream.ask(request("d2", "o1", csr("d2"))).await.must_be(Code::FailedPrecondition, "ISSUER_ENDING");
+    stream.ask(request("d2", "o1", csr("d2"))).await.must_be(Code::FailedPrecondition, "ISSUER_EXPIRING");
     wait_until("the log says so", || lines(&site, &["not ready", "profile device"]) == 1);
     assert_eq!(daemon.metric("birthmark_ready", &[]), 0.0);
     daemon.end();

@@ -1,0 +1,112 @@
+//! The operations of the committer's callers, each tied to the one type of outcome that answers it.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    ledger::{Action, Export, ExportId, Holder, Order, OrderTerms, Outcome, RevocationReason},
+    serial::SerialNumber,
+};
+
+/// An operation whose caller gets a `T`. An action and the reader of its outcome are joined here and nowhere else, so a
+/// caller cannot ask for one thing and wait for another.
+pub(super) struct Typed<T> {
+    pub(super) action: Action,
+    /// Gives the outcome back if it is not one of this action: a bug of the ledger.
+    pub(super) read: fn(Outcome) -> Result<T, Outcome>,
+}
+
+/// What a request to reserve finds.
+pub(super) enum Found {
+    /// A serial number of its own.
+    Reserved(SerialNumber),
+    /// What the same request got before.
+    Replay { serial_number: SerialNumber, certificate: Bytes, issuer: String },
+}
+
+/// Whether a certificate's state changed; a retry changes nothing.
+pub(super) struct Changed(pub(super) bool);
+
+pub(super) fn reserve(holder: Holder, reissue: bool) -> Typed<Found> {
+    let action = if reissue { Action::Reissue(holder) } else { Action::Reserve(holder) };
+    Typed {
+        action,
+        read: |outcome| match outcome {
+            Outcome::Reserved(serial_number) => Ok(Found::Reserved(serial_number)),
+            Outcome::Replay { serial_number, certificate, issuer } => {
+                Ok(Found::Replay { serial_number, certificate, issuer })
+            }
+            other => Err(other),
+        },
+    }
+}
+
+pub(super) fn record(serial_number: SerialNumber, certificate: Bytes) -> Typed<()> {
+    Typed {
+        action: Action::Record { serial_number, certificate },
+        read: |outcome| match outcome {
+            Outcome::Recorded => Ok(()),
+            other => Err(other),
+        },
+    }
+}
+
+pub(super) fn confirm(serial_number: SerialNumber, profiles: Option<Arc<BTreeSet<String>>>) -> Typed<Changed> {
+    Typed { action: Action::Confirm { serial_number, profiles }, read: changed }
+}
+
+pub(super) fn scrap(serial_number: SerialNumber, reason: String) -> Typed<Changed> {
+    Typed { action: Action::Scrap { serial_number, reason }, read: changed }
+}
+
+pub(super) fn revoke(serial_number: SerialNumber, reason: RevocationReason) -> Typed<Changed> {
+    Typed { action: Action::Revoke { serial_number, reason }, read: changed }
+}
+
+pub(super) fn create_order(terms: OrderTerms) -> Typed<Order> {
+    Typed { action: Action::CreateOrder(terms), read: order }
+}
+
+pub(super) fn close_order(id: String) -> Typed<Order> {
+    Typed { action: Action::CloseOrder { id }, read: order }
+}
+
+pub(super) fn create_export(order: String) -> Typed<Export> {
+    Typed { action: Action::CreateExport { order }, read: export }
+}
+
+pub(super) fn acknowledge_export(id: ExportId) -> Typed<Export> {
+    Typed { action: Action::AcknowledgeExport { id }, read: export }
+}
+
+pub(super) fn checkpoint(note: String, begins_anew: bool) -> Typed<()> {
+    Typed {
+        action: Action::Checkpoint { note, begins_anew },
+        read: |outcome| match outcome {
+            Outcome::Checkpointed => Ok(()),
+            other => Err(other),
+        },
+    }
+}
+
+fn changed(outcome: Outcome) -> Result<Changed, Outcome> {
+    match outcome {
+        Outcome::Changed { retry } => Ok(Changed(!retry)),
+        other => Err(other),
+    }
+}
+
+fn order(outcome: Outcome) -> Result<Order, Outcome> {
+    match outcome {
+        Outcome::Order(order) => Ok(order),
+        other => Err(other),
+    }
+}
+
+fn export(outcome: Outcome) -> Result<Export, Outcome> {
+    match outcome {
+        Outcome::Export(export) => Ok(export),
+        other => Err(other),
+    }
+}

@@ -1,0 +1,58 @@
+//! Why a request, or an item of one, is not fulfilled. `status.rs` makes the reply of it.
+
+use std::sync::Arc;
+
+use crate::{
+    committer::CommitError,
+    id::InvalidId,
+    issuer::IssueError,
+    ledger::{LedgerError, Refusal},
+    profile::OrderTermsError,
+};
+
+/// Why a request is not fulfilled.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum RequestError {
+    /// A field that must be an id is none.
+    #[error("{field} {cause}")]
+    Id {
+        /// The field's name in the protocol.
+        field: &'static str,
+        /// What is wrong with it.
+        cause: InvalidId,
+    },
+    /// Another field is not as the protocol demands.
+    #[error("{0}")]
+    Invalid(String),
+    /// No certificates could be made under the order.
+    #[error(transparent)]
+    OrderTerms(#[from] OrderTermsError),
+    /// No certificate was issued.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// The ledger did not do what was asked for.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The ledger could not be read.
+    #[error("{0}")]
+    Storage(Arc<LedgerError>),
+    /// The daemon is going down.
+    #[error("the daemon is shutting down")]
+    Draining,
+    /// A bug; the log has what happened.
+    #[error("internal error; the daemon's log says more")]
+    Internal,
+}
+
+impl From<Refusal> for RequestError {
+    fn from(refusal: Refusal) -> Self {
+        RequestError::Commit(CommitError::Refused(refusal))
+    }
+}
+
+impl RequestError {
+    /// For an id in a field.
+    pub(super) fn id(field: &'static str) -> impl FnOnce(InvalidId) -> Self {
+        move |cause| RequestError::Id { field, cause }
+    }
+}

@@ -1,0 +1,194 @@
+//! Who a peer is: a role and a name, as the URI SAN of its certificate has them.
+//!
+//! | role | URN | may |
+//! |---|---|---|
+//! | station | `urn:birthmark:station:<line>/<station>` | issue and confirm |
+//! | operator | `urn:birthmark:operator:<name>` | manage orders, exports, revocation |
+//! | auditor | `urn:birthmark:auditor:<name>` | read |
+//!
+//! Each part of a name is `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`. What [`crate::enroll`] writes into certificates and what
+//! the daemon reads from them is decided here alone.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+/// What a peer may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Asks for certificates and confirms them. Its name is `<line>/<station>`.
+    Station,
+    /// Manages orders, exports and revocation.
+    Operator,
+    /// Reads.
+    Auditor,
+}
+
+impl Role {
+    /// All roles.
+    pub const ALL: [Role; 3] = [Role::Station, Role::Operator, Role::Auditor];
+
+    /// As URNs and the ledger's actors write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Station => "station",
+            Role::Operator => "operator",
+            Role::Auditor => "auditor",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a name is no name of a peer, or a URI no identity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidIdentity {
+    /// A station's name does not have two parts.
+    #[error("\"{0}\" is not <line>/<station>, such as line1/tester3")]
+    NotLineAndStation(String),
+    /// The name of someone else has several.
+    #[error("\"{0}\" has a \"/\"; only a station has two parts")]
+    SeveralParts(String),
+    /// A part has other characters, or is empty or too long.
+    #[error(
+        "\"{0}\" is not a usable name; each part has 1 to 64 letters, digits, \".\", \"_\" or \"-\", and begins with a letter or digit"
+    )]
+    Name(String),
+    /// The URI is not `urn:birthmark:<role>:<name>` with a known role.
+    #[error("\"{0}\" is not urn:birthmark:<role>:<name> with the role station, operator or auditor")]
+    Urn(String),
+}
+
+/// A role and a name in it. It is shown as its URN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    role: Role,
+    name: Arc<str>,
+}
+
+const PREFIX: &str = "urn:birthmark:";
+
+impl Identity {
+    /// Checks the name.
+    ///
+    /// # Errors
+    /// If someone with this role cannot have this name.
+    pub fn new(role: Role, name: &str) -> Result<Self, InvalidIdentity> {
+        match role {
+            Role::Station => match name.split_once('/') {
+                Some((line, station)) if !station.contains('/') => {
+                    if !is_part(line) || !is_part(station) {
+                        return Err(InvalidIdentity::Name(name.to_owned()));
+                    }
+                }
+                _ => return Err(InvalidIdentity::NotLineAndStation(name.to_owned())),
+            },
+            Role::Operator | Role::Auditor => check_name(name)?,
+        }
+        Ok(Identity { role, name: name.into() })
+    }
+
+    /// A user of this machine, who may open the daemon's socket.
+    pub fn local_user(user: u32) -> Self {
+        Identity { role: Role::Operator, name: format!("local-uid-{user}").into() }
+    }
+
+    /// What it may do.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Its name, without the role.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+}
+
+/// Checks a name of one part.
+///
+/// # Errors
+/// If it has several, or other characters.
+pub fn check_name(name: &str) -> Result<(), InvalidIdentity> {
+    if name.contains('/') {
+        return Err(InvalidIdentity::SeveralParts(name.to_owned()));
+    }
+    if is_part(name) { Ok(()) } else { Err(InvalidIdentity::Name(name.to_owned())) }
+}
+
+fn is_part(part: &str) -> bool {
+    part.len() <= 64
+        && part.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
+        && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PREFIX}{}:{}", self.role, self.name)
+    }
+}
+
+impl FromStr for Identity {
+    type Err = InvalidIdentity;
+
+    fn from_str(uri: &str) -> Result<Self, InvalidIdentity> {
+        let unknown = || InvalidIdentity::Urn(uri.to_owned());
+        let (role, name) = uri.strip_prefix(PREFIX).and_then(|rest| rest.split_once(':')).ok_or_else(unknown)?;
+        let role = Role::ALL.into_iter().find(|known| known.as_str() == role).ok_or_else(unknown)?;
+        Identity::new(role, name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn station_has_a_name_of_two_parts_and_the_others_of_one() {
+        let urn = |role, name: &str| Identity::new(role, name).map(|identity| identity.to_string());
+        assert_eq!(urn(Role::Station, "line1/tester3"), Ok("urn:birthmark:station:line1/tester3".into()));
+        assert_eq!(urn(Role::Operator, "a.b_c-9"), Ok("urn:birthmark:operator:a.b_c-9".into()));
+        assert_eq!(urn(Role::Auditor, "x"), Ok("urn:birthmark:auditor:x".into()));
+        for name in ["line1", "a/b/c", "/b", "a/", "a/.b", "a/-b", "a b/c", "a/b\u{e9}", "a/b:c", "*/b"] {
+            assert!(urn(Role::Station, name).is_err(), "{name}");
+        }
+        assert!(urn(Role::Operator, "a/b").is_err());
+        assert!(urn(Role::Operator, &"a".repeat(64)).is_ok());
+        assert!(urn(Role::Operator, &"a".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn only_well_formed_names_have_a_role() {
+        for (uri, expected) in [
+            ("urn:birthmark:station:line1/t3", Some((Role::Station, "line1/t3"))),
+            ("urn:birthmark:operator:alice", Some((Role::Operator, "alice"))),
+            ("urn:birthmark:auditor:bob", Some((Role::Auditor, "bob"))),
+            ("urn:birthmark:station:t3", None),
+            ("urn:birthmark:station:line1/", None),
+            ("urn:birthmark:station:line1/.t3", None),
+            ("urn:birthmark:station:-line1/t3", None),
+            ("urn:birthmark:station:a/b/c", None),
+            ("urn:birthmark:operator:a/b", None),
+            ("urn:birthmark:operator:", None),
+            ("urn:birthmark:operator:_a", None),
+            ("urn:birthmark:root:alice", None),
+            ("urn:birthmark:server:alice", None),
+            ("URN:birthmark:operator:alice", None),
+            ("urn:birthmark:operator:alice\u{0}", None),
+        ] {
+            let parsed = uri.parse::<Identity>().ok();
+            assert_eq!(parsed.as_ref().map(|found| (found.role(), &**found.name())), expected, "{uri}");
+            if let Some(parsed) = parsed {
+                assert_eq!(parsed.to_string(), uri);
+            }
+        }
+    }
+
+    /// The daemon makes this one without a certificate; it must fit the grammar all the same.
+    #[test]
+    fn local_user_is_an_operator_by_the_same_grammar() {
+        let local = Identity::local_user(u32::MAX);
+        assert_eq!(Identity::new(Role::Operator, local.name()), Ok(local));
+    }
+}

@@ -1,0 +1,174 @@
+//! A certificate, taken apart, with all that is needed of it (RFC 5280 section 4.1).
+
+use const_oid::ObjectIdentifier;
+
+use super::name::Name;
+use crate::{
+    asn1::{
+        BIT_STRING, BOOLEAN, DerError, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, Oid, Reader, SEQUENCE, Value, explicit,
+    },
+    signer::{PublicKey, SpkiError},
+    x509_time::Time,
+};
+
+/// A certificate, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Certificate {
+    der: Vec<u8>,
+    /// Where TBSCertificate lies in the DER.
+    tbs: std::ops::Range<usize>,
+    /// 0 is version 1, 2 is version 3.
+    pub(crate) version: u8,
+    /// The octets of the INTEGER.
+    pub(crate) serial_number: Vec<u8>,
+    /// The DER AlgorithmIdentifier in the signed part, and the one beside the signature.
+    pub(crate) algorithms: [Vec<u8>; 2],
+    pub(crate) issuer: Name,
+    pub(crate) not_before: Time,
+    pub(crate) not_after: Time,
+    /// The tags of both.
+    pub(crate) time_types: [u8; 2],
+    pub(crate) subject: Name,
+    /// The DER SubjectPublicKeyInfo.
+    pub(crate) spki: Vec<u8>,
+    pub(crate) extensions: Vec<Extension>,
+    pub(crate) signature: Vec<u8>,
+}
+
+/// An extension.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Extension {
+    pub(crate) oid: Oid,
+    pub(crate) critical: bool,
+    /// DER.
+    pub(crate) value: Vec<u8>,
+}
+
+impl Certificate {
+    /// Takes a DER certificate apart.
+    ///
+    /// # Errors
+    /// If it is not one.
+    pub(crate) fn from_der(der: &[u8]) -> Result<Certificate, DerError> {
+        let mut outer = Reader::new(Value::only(der)?.of(SEQUENCE)?);
+        let tbs = outer.value()?;
+        let algorithm = outer.value()?;
+        algorithm.of(SEQUENCE)?;
+        let signature = bits(outer.expect(BIT_STRING)?)?;
+        outer.finish()?;
+
+        let mut reader = Reader::new(tbs.of(SEQUENCE)?);
+        let version = match reader.optional(explicit(0))? {
+            None => 0,
+            Some(version) => match Value::only(version)?.of(INTEGER)? {
+                [version @ 0..=2] => *version,
+                _ => return Err(DerError::Content("version")),
+            },
+        };
+        let serial_number = reader.expect(INTEGER)?;
+        let signed_algorithm = reader.value()?;
+        signed_algorithm.of(SEQUENCE)?;
+        let issuer = Name::from_der(reader.value()?.whole)?;
+        let mut validity = Reader::new(reader.expect(SEQUENCE)?);
+        let times = [validity.value()?, validity.value()?];
+        let [not_before, not_after] = [Time::read(times[0])?, Time::read(times[1])?];
+        validity.finish()?;
+        let subject = Name::from_der(reader.value()?.whole)?;
+        let spki = reader.value()?;
+        spki.of(SEQUENCE)?;
+        // issuerUniqueID and subjectUniqueID.
+        for number in [1, 2] {
+            reader.optional(crate::asn1::implicit(number))?;
+        }
+        let extensions = match reader.optional(explicit(3))? {
+            None => Vec::new(),
+            Some(extensions) => read_extensions(Value::only(extensions)?.of(SEQUENCE)?)?,
+        };
+        reader.finish()?;
+        let start = tbs.whole.as_ptr() as usize - der.as_ptr() as usize;
+        Ok(Certificate {
+            tbs: start..start + tbs.whole.len(),
+            der: der.to_vec(),
+            version,
+            serial_number: serial_number.to_vec(),
+            algorithms: [signed_algorithm.whole.to_vec(), algorithm.whole.to_vec()],
+            issuer,
+            not_before,
+            not_after,
+            time_types: times.map(|time| time.tag),
+            subject,
+            spki: spki.whole.to_vec(),
+            extensions,
+            signature: signature.to_vec(),
+        })
+    }
+
+    /// The whole certificate.
+    pub(crate) fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// What is signed.
+    pub(crate) fn tbs(&self) -> &[u8] {
+        self.der.get(self.tbs.clone()).unwrap_or_default()
+    }
+
+    /// The first moment at which it is valid.
+    pub(crate) fn not_before(&self) -> Time {
+        self.not_before
+    }
+
+    /// Its end, the last valid second.
+    pub(crate) fn not_after(&self) -> Time {
+        self.not_after
+    }
+
+    /// Its subject.
+    pub(crate) fn subject(&self) -> &Name {
+        &self.subject
+    }
+
+    /// Its public key.
+    ///
+    /// # Errors
+    /// If it is of a kind that nothing here can use.
+    pub(crate) fn public_key(&self) -> Result<PublicKey, SpkiError> {
+        PublicKey::from_spki(&self.spki)
+    }
+
+    /// The first extension of this type.
+    pub(crate) fn extension(&self, oid: ObjectIdentifier) -> Option<&Extension> {
+        self.extensions.iter().find(|extension| extension.oid == oid)
+    }
+
+    /// Whether issuer and subject are the same (RFC 5280 section 3.2).
+    pub(crate) fn is_self_issued(&self) -> bool {
+        self.issuer.as_der() == self.subject.as_der()
+    }
+}
+
+/// The octets of a BIT STRING that has whole ones.
+fn bits(content: &[u8]) -> Result<&[u8], DerError> {
+    match content.split_first() {
+        Some((0, octets)) => Ok(octets),
+        _ => Err(DerError::Content("BIT STRING")),
+    }
+}
+
+fn read_extensions(octets: &[u8]) -> Result<Vec<Extension>, DerError> {
+    let mut reader = Reader::new(octets);
+    let mut extensions = Vec::new();
+    while !reader.is_empty() {
+        let mut extension = Reader::new(reader.expect(SEQUENCE)?);
+        let oid = Oid::from_content(extension.expect(OBJECT_IDENTIFIER)?)?;
+        let critical = match extension.optional(BOOLEAN)? {
+            None => false,
+            Some([value]) => *value != 0,
+            Some(_) => return Err(DerError::Content("BOOLEAN")),
+        };
+        let value = extension.expect(OCTET_STRING)?.to_vec();
+        extension.finish()?;
+        extensions.push(Extension { oid, critical, value });
+    }
+    Ok(extensions)
+}
