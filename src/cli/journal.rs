@@ -243,7 +243,15 @@ fn truncated(trust: &Trust) -> String {
     match &trust.reference {
         Some((name, reference)) => {
             let checkpoint = &reference.checkpoint;
-            format!("no: it has all {} entries that {name} of {} covers", checkpoint.sequence, time(checkpoint.time))
+            let covered =
+                format!("it has all {} entries that {name} of {} covers", checkpoint.sequence, time(checkpoint.time));
+            if trust.keys.is_empty() {
+                format!(
+                    "not verified: {covered}, but the signature of that is unverified; give the audit key with --trusted-key"
+                )
+            } else {
+                format!("no: {covered}")
+            }
         }
         None => "not known: there is no checkpoint file; give one with --checkpoint".into(),
     }
@@ -277,6 +285,7 @@ fn to_json(verified: &Verified, trust: &Trust, elapsed: Duration) -> Value {
             "file": name,
             "sequence": reference.checkpoint.sequence,
             "time": time(reference.checkpoint.time),
+            "signature_verified": !trust.keys.is_empty(),
         })),
         "trusted": verified.trusted.map(|covered| json!({
             "sequence": covered.sequence,

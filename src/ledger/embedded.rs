@@ -203,6 +203,9 @@ impl EmbeddedLedger {
             let (path, what) = (checkpoint.display().to_string(), "there is no journal file".to_owned());
             return Err(LedgerError::Checkpoint { path, what });
         }
+        if checkpoint.exists() || index::is_known(&folder.join("index")) {
+            Journal::check_first_header(&folder.join("journal"))?;
+        }
         let mut journal = open_journal(folder, settings)?;
         check_against_checkpoint(&journal, &checkpoint, &guards.audit_keys)?;
         let (alarm, alarms) = mpsc::sync_channel(1);

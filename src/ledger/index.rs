@@ -27,6 +27,8 @@ mod error;
 mod mark;
 mod run;
 #[cfg(test)]
+pub(super) use self::database::tests::PANIC_AT_OPEN;
+#[cfg(test)]
 pub(super) mod tests;
 mod values;
 
@@ -85,7 +87,7 @@ pub(super) struct Site {
 }
 
 /// So many bytes of the journal may have to be read to find a reservation: those of some dozens of certificates.
-const SAMPLE: u32 = 48 << 10;
+pub(super) const SAMPLE: u32 = 48 << 10;
 
 /// The form of the manifest and what it pins; another number for each. A new event in the journal is a new form as well:
 /// what an older daemon cannot read is then read by it, and refused.
@@ -564,6 +566,11 @@ fn clear_leftovers(folder: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether an index in `folder` knows a journal, usable or not.
+pub(super) fn is_known(folder: &Path) -> bool {
+    Mark::read(folder).is_some()
 }
 
 /// Where an index that cannot be used is kept for whoever wants to know why.

@@ -114,7 +114,7 @@ struct Unsettled {
     /// Unreadable bytes behind [`Journal::end`].
     torn: Option<Torn>,
     /// A file without a whole header, which a crash left after the newest.
-    empty: Option<PathBuf>,
+    headless: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -139,7 +139,10 @@ impl Journal {
     /// Damage, a gap, a newer version, or an I/O error.
     pub fn open(folder: &Path, segment_size: u32) -> Result<Journal, JournalError> {
         let mut segments = segment::list(folder)?;
-        let empty = segment::without_torn_newest(folder, &mut segments)?;
+        let headless = segment::headless_newest(folder, &segments)?.map(|headless| headless.path);
+        if headless.is_some() {
+            segments.pop();
+        }
         let Some(&newest) = segments.last() else {
             return Journal::begin(folder, segment_size);
         };
@@ -163,7 +166,7 @@ impl Journal {
             staged: Staged::default(),
             unsettled: None,
         };
-        journal.find_end(&path, empty)?;
+        journal.find_end(&path, headless)?;
         Ok(journal)
     }
 
@@ -173,6 +176,21 @@ impl Journal {
     /// An I/O error.
     pub fn exists(folder: &Path) -> Result<bool, JournalError> {
         Ok(!segment::list(folder)?.is_empty())
+    }
+
+    /// Checks that [`Journal::open`] would not begin a new journal in the place of one that something else knows: that the
+    /// only file is not one that was cut within its header.
+    ///
+    /// # Errors
+    /// [`JournalError::Damaged`], or an I/O error.
+    pub(crate) fn check_first_header(folder: &Path) -> Result<(), JournalError> {
+        let segments = segment::list(folder)?;
+        match segment::headless_newest(folder, &segments)? {
+            Some(segment::Headless { path, what, .. }) if segments.len() == 1 => {
+                Err(JournalError::damaged(&path, 0, what))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn begin(folder: &Path, segment_size: u32) -> Result<Journal, JournalError> {
@@ -195,7 +213,7 @@ impl Journal {
     }
 
     /// Reads the newest file to its end.
-    fn find_end(&mut self, path: &Path, empty: Option<PathBuf>) -> Result<(), JournalError> {
+    fn find_end(&mut self, path: &Path, headless: Option<PathBuf>) -> Result<(), JournalError> {
         let content = segment::read_whole(&self.file, path)?;
         let mut at = self.end as usize;
         let mut last_write = 0;
@@ -220,7 +238,7 @@ impl Journal {
         }
         self.end = at as u32;
         let last_write = (last_write as u32, content[last_write..at].to_vec());
-        self.unsettled = Some(Unsettled { last_write, torn, empty });
+        self.unsettled = Some(Unsettled { last_write, torn, headless });
         Ok(())
     }
 
@@ -243,7 +261,9 @@ impl Journal {
                 file_end.segment()
             )));
         }
-        let Some(Unsettled { last_write: (start, last_write), torn, empty }) = &self.unsettled else { return Ok(()) };
+        let Some(Unsettled { last_write: (start, last_write), torn, headless }) = &self.unsettled else {
+            return Ok(());
+        };
         if let Some(Torn { what, bytes }) = torn {
             // The bytes are there, and wrong.
             if let Some(known) = known.filter(|known| self.end() < *known) {
@@ -259,9 +279,10 @@ impl Journal {
                 "cut off the journal's torn end: a crash interrupted its last write"
             );
         }
-        if let Some(empty) = empty {
-            tracing::warn!(file = %empty.display(), "removed a journal file that a crash left without its header");
-            std::fs::remove_file(empty).map_err(|error| JournalError::io(empty, error))?;
+        if let Some(path) = headless {
+            // No longer than a header, so it never held an entry, and nothing knows of one after the file before it.
+            tracing::warn!(file = %path.display(), "removed a journal file that a crash left without its header");
+            std::fs::remove_file(path).map_err(|error| JournalError::io(path, error))?;
         }
         let settle = || -> io::Result<()> {
             self.file.set_len(self.end.into())?;

@@ -144,7 +144,42 @@ fn journal_of_version_0_1_verifies() {
         .arg(fixture().join("several-files"))
         .output()
         .unwrap();
-    assert_eq!(succeeded(&dump).lines().count(), 42, "{}", text(&dump.stderr));
+    let dump = succeeded(&dump);
+    assert_eq!(dump.lines().count(), 42, "{dump}");
+    let entries: Vec<serde_json::Value> = dump.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    // All that an entry says, and hashes in hexadecimal digits as `journal verify` gives them.
+    let second = entries.iter().find(|entry| entry["event"] == "order_created" && entry["order"] == "second").unwrap();
+    assert_eq!(second["attributes"]["batch"], "B7", "{second}");
+    let (verified, _) = verify_by_command(&["--json"]);
+    let verified: serde_json::Value = serde_json::from_str(&verified).unwrap();
+    assert_eq!(entries[41]["chain_hash"], verified["chain_hash"], "{verified}");
+}
+
+/// What `journal verify` prints for the fixture, and for people.
+fn verify_by_command(arguments: &[&str]) -> (String, String) {
+    let verify = std::process::Command::new(env!("CARGO_BIN_EXE_birthmark"))
+        .args(["journal", "verify"])
+        .arg(fixture().join("several-files"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    (succeeded(&verify), text(&verify.stderr))
+}
+
+/// A checkpoint whose signature nobody verified proves nothing: whoever cut the journal can have written it.
+#[test]
+fn journal_verify_without_a_key_says_that_it_is_unverified() {
+    let key = fixture().join("ca/audit.pem");
+    let trusted = ["--trusted-key", key.to_str().unwrap()];
+    let (unverified, _) = verify_by_command(&[]);
+    assert!(unverified.contains("not verified: it has all") && !unverified.contains("no: it has"), "{unverified}");
+    let (verified, _) = verify_by_command(&trusted);
+    assert!(verified.contains("no: it has all") && !verified.contains("not verified"), "{verified}");
+    for (arguments, expected) in [(vec!["--json"], false), ([&trusted[..], &["--json"]].concat(), true)] {
+        let (printed, _) = verify_by_command(&arguments);
+        let printed: serde_json::Value = serde_json::from_str(&printed).unwrap();
+        assert_eq!(printed["reference"]["signature_verified"], expected, "{printed}");
+    }
 }
 
 /// The clock of an entry that was written ahead, and the way on.

@@ -5,7 +5,7 @@ use std::{fs::File, os::unix::fs::FileExt};
 
 use super::*;
 use crate::{
-    ledger::{Holder, OrderTerms, Refusal},
+    ledger::{Holder, OrderTerms, Refusal, checkpoint::Checkpoint},
     signer::sha256,
 };
 
@@ -228,4 +228,92 @@ fn index_that_cannot_be_opened_never_keeps_the_ledger_from_opening() {
     fs::remove_dir_all(&index).unwrap();
     fs::write(&index, "a file").unwrap();
     assert_eq!(EmbeddedLedger::reindex(folder.path(), &settings()).unwrap(), 201);
+}
+
+/// A serial number that was never given costs what one costs that was: the journal is read from the sample before it, and
+/// not beyond what the index holds, however much has been written since.
+#[test]
+fn lookup_of_a_serial_never_given_reads_one_sample_at_most() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut ledger, records) = open(folder.path());
+    create_order(&mut ledger);
+    issue(&mut ledger, 0..1000);
+    let indexed = records.by_device("d999").unwrap().unwrap().serial_number;
+    drop(records);
+    ledger.close().unwrap();
+    // None of what follows reaches the index.
+    let settings = Settings { sink_at: 1_000_000, ..settings() };
+    let (mut ledger, records) = EmbeddedLedger::open(folder.path(), Timestamp::now(), &settings).unwrap();
+    issue(&mut ledger, 1000..3000);
+    let after = |serial: SerialNumber| {
+        let mut octets = *serial.as_bytes();
+        // The last octet of the time, so that it lies between two that were given.
+        octets[SerialNumber::LENGTH - 1] ^= 1;
+        SerialNumber::try_from(&octets[..]).unwrap()
+    };
+    let newest = records.by_device("d2999").unwrap().unwrap().serial_number;
+    let mut greatest = [0xff; SerialNumber::LENGTH];
+    greatest[0] = 0x7f;
+    let greatest = SerialNumber::try_from(&greatest[..]).unwrap();
+    // Two entries of some 100 bytes for each certificate.
+    let most = u64::from(index::SAMPLE) / 100;
+    for (what, serial) in [("in the index", after(indexed)), ("in memory", after(newest)), ("above all", greatest)] {
+        records.journal().take_frames_read();
+        assert_eq!(records.by_serial_number(&serial).unwrap(), None, "{what}");
+        let read = records.journal().take_frames_read();
+        assert!(read <= most, "{what}: {read} entries were read, and at most {most} are in a sample");
+    }
+    records.journal().take_frames_read();
+    assert!(records.by_serial_number(&indexed).unwrap().is_some());
+    assert!(records.journal().take_frames_read() > 0, "the journal was not read");
+}
+
+/// sled panics where a power cut left its files half written; that costs a rebuild and no more.
+#[test]
+fn index_whose_database_panics_at_open_is_rebuilt() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut ledger, records) = open(folder.path());
+    create_order(&mut ledger);
+    issue(&mut ledger, 0..100);
+    drop(records);
+    ledger.close().unwrap();
+    fs::write(folder.path().join("index/database").join(index::PANIC_AT_OPEN), "").unwrap();
+    let (mut ledger, records) = open(folder.path());
+    assert!(was_set_aside(folder.path()));
+    each_has_one(&mut ledger, 0..100);
+    assert_eq!(records.healthy(), Ok(()));
+}
+
+/// A journal whose only file was cut within its header is damaged, and is not taken for one that was never begun, when
+/// index or checkpoint know it.
+#[test]
+fn journal_cut_within_its_header_is_damaged_and_kept() {
+    type Witness = fn(&Path);
+    let without_checkpoint: Witness = |folder| fs::remove_file(checkpoint_file(folder)).unwrap();
+    let without_index: Witness = |folder| fs::remove_dir_all(folder.join("index")).unwrap();
+    for (witness, leave) in [("index", without_checkpoint), ("checkpoint", without_index)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut ledger, records) = open(folder.path());
+        create_order(&mut ledger);
+        issue(&mut ledger, 0..10);
+        let audit_key = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/journal-0.1/ca/audit.pem");
+        let audit_key = PublicKey::from_spki(&crate::pem::read_public_key(&audit_key).unwrap()).unwrap();
+        let checkpoint = Checkpoint::new(&records.head(), Timestamp::now()).signed(&audit_key, vec![1; 64]);
+        fs::write(checkpoint_file(folder.path()), checkpoint.to_string()).unwrap();
+        drop(records);
+        ledger.close().unwrap();
+        leave(folder.path());
+        let file = folder.path().join("journal/00000001.journal");
+        let whole = fs::read(&file).unwrap();
+        for length in [0, 50, 71] {
+            fs::write(&file, &whole[..length]).unwrap();
+            let refused = EmbeddedLedger::open(folder.path(), Timestamp::now(), &settings());
+            let said = refused.map(drop).unwrap_err().to_string();
+            assert!(said.contains("ends within its header") && said.contains("restore this file"), "{witness}: {said}");
+            assert_eq!(fs::read(&file).unwrap(), &whole[..length], "{witness}");
+        }
+        fs::write(&file, &whole).unwrap();
+        let (mut ledger, _records) = open(folder.path());
+        each_has_one(&mut ledger, 0..10);
+    }
 }

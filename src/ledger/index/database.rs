@@ -42,6 +42,8 @@ pub(super) struct Database {
     calls: mpsc::SyncSender<Call>,
     /// Disconnected when the thread has ended.
     ended: std::sync::Mutex<mpsc::Receiver<()>>,
+    /// How long a call may take.
+    limit: Duration,
     folder: PathBuf,
     held: RwLock<Held>,
 }
@@ -73,6 +75,9 @@ enum Call {
     /// Ends the thread as a bug in sled would.
     #[cfg(test)]
     Panic,
+    /// Does not return before the other side is dropped.
+    #[cfg(test)]
+    Hang(mpsc::Receiver<()>),
 }
 
 type Answer<T> = mpsc::SyncSender<Result<T, sled::Error>>;
@@ -107,14 +112,30 @@ impl Database {
     /// # Errors
     /// Whatever sled does: an error, a panic, no answer.
     pub(super) fn open(folder: &Path) -> Result<(Database, Option<Vec<u8>>), IndexError> {
+        Database::open_with(folder, LIMIT, open_and_read)
+    }
+
+    /// As [`Database::open`]; later calls may take no longer than `limit`.
+    #[cfg(test)]
+    pub(super) fn open_within(folder: &Path, limit: Duration) -> Result<Database, IndexError> {
+        let (mut database, _) = Database::open(folder)?;
+        database.limit = limit;
+        Ok(database)
+    }
+
+    /// As [`Database::open`], with sled opened by `open` and calls that may take no longer than `limit`.
+    fn open_with(
+        folder: &Path,
+        limit: Duration,
+        open: impl FnOnce(&Path) -> sled::Result<Opened> + Send + 'static,
+    ) -> Result<(Database, Option<Vec<u8>>), IndexError> {
         let (calls, called) = mpsc::sync_channel(16);
         let (ending, ended) = mpsc::sync_channel(1);
         let (opening, opened) = mpsc::sync_channel(1);
         let path = folder.to_owned();
         let run = move || {
             let _ending = ending;
-            let found = open_and_read(&path);
-            match found {
+            match open(&path) {
                 Ok((tree, held, manifest)) => {
                     if opening.send(Ok((held, manifest))).is_ok() {
                         serve(tree, &called);
@@ -125,9 +146,9 @@ impl Database {
         };
         let failed = |what: String| IndexError::Database(what);
         thread::Builder::new().name("index-database".into()).spawn(run).map_err(|error| failed(error.to_string()))?;
-        let (held, manifest) = answered(opened.recv_timeout(LIMIT))?;
+        let (held, manifest) = answered(opened.recv_timeout(limit))?;
         let ended = std::sync::Mutex::new(ended);
-        Ok((Database { calls, ended, folder: folder.to_owned(), held: RwLock::new(held) }, manifest))
+        Ok((Database { calls, ended, limit, folder: folder.to_owned(), held: RwLock::new(held) }, manifest))
     }
 
     /// What it holds.
@@ -195,9 +216,9 @@ impl Database {
         // The thread takes one call at a time; one that hangs must not hold up more than itself for ever.
         loop {
             match self.calls.try_send(call) {
-                Ok(()) => return answered(answers.recv_timeout(LIMIT)),
+                Ok(()) => return answered(answers.recv_timeout(self.limit)),
                 Err(mpsc::TrySendError::Disconnected(_)) => return Err(IndexError::Database(PANICKED.into())),
-                Err(mpsc::TrySendError::Full(_)) if begun.elapsed() > LIMIT => {
+                Err(mpsc::TrySendError::Full(_)) if begun.elapsed() > self.limit => {
                     return Err(IndexError::Database(NO_ANSWER.into()));
                 }
                 Err(mpsc::TrySendError::Full(again)) => call = again,
@@ -218,6 +239,14 @@ impl Database {
     #[cfg(test)]
     pub(super) fn panic(&self) {
         let _ = self.calls.send(Call::Panic);
+    }
+
+    /// Hangs until what is returned is dropped.
+    #[cfg(test)]
+    pub(super) fn hang(&self) -> mpsc::SyncSender<()> {
+        let (release, released) = mpsc::sync_channel(0);
+        let _ = self.calls.send(Call::Hang(released));
+        release
     }
 }
 
@@ -241,8 +270,13 @@ fn answered<T>(answer: Result<Result<T, sled::Error>, mpsc::RecvTimeoutError>) -
     answer.map_err(|error| IndexError::Database(error.to_string()))
 }
 
+/// The database, what it holds and its manifest, if it has one.
+type Opened = (ManuallyDrop<sled::Db>, Held, Option<Vec<u8>>);
+
 /// Opens sled and reads all that is in it.
-fn open_and_read(folder: &Path) -> sled::Result<(ManuallyDrop<sled::Db>, Held, Option<Vec<u8>>)> {
+fn open_and_read(folder: &Path) -> sled::Result<Opened> {
+    #[cfg(test)]
+    assert!(!folder.join(tests::PANIC_AT_OPEN).exists(), "as a test asked");
     // No thread of sled's own that flushes: `write` does, and hears whether it went well.
     let config = sled::Config::new().path(folder).cache_capacity(CACHE).flush_every_ms(None);
     // Never dropped by a panic: what sled does then would panic again, and that ends the process.
@@ -281,10 +315,60 @@ fn serve(tree: ManuallyDrop<sled::Db>, calls: &mpsc::Receiver<Call>) {
             }
             #[cfg(test)]
             Call::Panic => panic!("as a test asked"),
+            #[cfg(test)]
+            Call::Hang(released) => drop(released.recv()),
         }
     }
     drop(ManuallyDrop::into_inner(tree));
     if let Some((answer, flushed)) = closing {
         drop(answer.send(flushed.map(drop)));
+    }
+}
+
+#[cfg(test)]
+pub(in crate::ledger) mod tests {
+    use super::*;
+
+    /// A file of this name in the database's folder makes sled's opening panic.
+    pub(in crate::ledger) const PANIC_AT_OPEN: &str = "panic-at-open";
+
+    fn failure<T: std::fmt::Debug>(result: Result<T, IndexError>) -> String {
+        let error = result.unwrap_err();
+        assert!(error.is_damage(), "{error:?}");
+        error.to_string()
+    }
+
+    /// A panic of sled ends its thread alone, and is an error of the opening.
+    #[test]
+    fn database_open_that_panics_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = Database::open_with(folder.path(), LIMIT, |_| panic!("as a test asked"));
+        assert!(failure(opened).contains(PANICKED));
+    }
+
+    #[test]
+    fn database_open_that_hangs_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let (release, released) = mpsc::sync_channel::<()>(0);
+        let hang = move |folder: &Path| {
+            let _ = released.recv();
+            open_and_read(folder)
+        };
+        let opened = Database::open_with(folder.path(), Duration::from_millis(20), hang);
+        assert!(failure(opened).contains(NO_ANSWER));
+        drop(release);
+    }
+
+    /// Calls that follow one that hangs fail as well, also when no more of them can wait.
+    #[test]
+    fn database_call_that_hangs_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open_within(folder.path(), Duration::from_millis(20)).unwrap();
+        let release = database.hang();
+        for _ in 0..20 {
+            assert!(failure(database.orders()).contains(NO_ANSWER));
+        }
+        assert!(failure(database.write(Vec::new(), |_| Vec::new())).contains(NO_ANSWER));
+        drop(release);
     }
 }

@@ -1,6 +1,6 @@
 #![allow(clippy::disallowed_methods)]
 
-use std::{collections::BTreeMap, os::unix::fs::FileExt};
+use std::{collections::BTreeMap, os::unix::fs::FileExt, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -208,4 +208,22 @@ pub(in crate::ledger) fn lose_orders(folder: &Path) {
     let (database, _) = Database::open(&folder).unwrap();
     manifest.total = database.total();
     database.write(Vec::new(), |_| manifest.encode()).unwrap();
+}
+
+/// A hang of the database fails the index, which lets nothing be answered until it is rebuilt.
+#[test]
+fn index_whose_database_hangs_fails_and_is_to_be_rebuilt() {
+    let folder = tempfile::tempdir().unwrap();
+    let (alarm, alarms) = mpsc::sync_channel(1);
+    let site = Site { folder: folder.path().to_owned(), journal: JOURNAL, boot: "b".into(), alarm };
+    let database = Database::open_within(&folder.path().join("database"), Duration::from_millis(20)).unwrap();
+    let release = database.hang();
+    let index = Index::new(&site, database, Applied::nothing(JOURNAL));
+    assert!(matches!(index.orders(), Err(IndexError::Database(_))));
+    assert!(index.failure().is_some());
+    alarms.try_recv().unwrap();
+    let again = index.orders();
+    assert!(matches!(again, Err(IndexError::Rebuilding(_))), "{again:?}");
+    assert_eq!(Mark::read(folder.path()).unwrap().state, State::Failed);
+    drop(release);
 }

@@ -27,13 +27,22 @@ struct Shared {
     /// Opened when first read.
     files: RwLock<Vec<(u32, Option<Arc<File>>)>>,
     damage: Damage,
+    /// How many frames were read in order.
+    #[cfg(test)]
+    frames_read: std::sync::atomic::AtomicU64,
 }
 
 impl Reader {
     pub(super) fn new(folder: &Path, segments: Vec<u32>) -> Self {
         let files = segments.into_iter().map(|segment| (segment, None)).collect();
-        let (folder, damage) = (folder.to_owned(), Damage::default());
-        Reader { shared: Arc::new(Shared { folder, files: RwLock::new(files), damage }) }
+        let shared = Shared {
+            folder: folder.to_owned(),
+            files: RwLock::new(files),
+            damage: Damage::default(),
+            #[cfg(test)]
+            frames_read: Default::default(),
+        };
+        Reader { shared: Arc::new(shared) }
     }
 
     pub(super) fn add(&self, segment: u32) {
@@ -42,6 +51,12 @@ impl Reader {
 
     pub(crate) fn folder(&self) -> &Path {
         &self.shared.folder
+    }
+
+    /// How many frames were read in order, by all clones, since this was last asked.
+    #[cfg(test)]
+    pub(crate) fn take_frames_read(&self) -> u64 {
+        self.shared.frames_read.swap(0, std::sync::atomic::Ordering::Relaxed)
     }
 
     pub(super) fn damage(&self) -> &Damage {
@@ -216,6 +231,8 @@ impl Frames {
             self.chain = Some(chain);
             let position = self.next;
             self.next = Position::new(number, offset + length as u32);
+            #[cfg(test)]
+            self.reader.shared.frames_read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             return Ok(Some(ReadFrame { position, next: self.next, chain, entry }));
         }
     }

@@ -83,14 +83,11 @@ impl Scan {
         let mut files = segment::list(&folder)?;
         let mut torn = None;
         if files.len() > 1
-            && let Some(newest) = files.last()
+            && let Some(segment::Headless { path, bytes, what }) = segment::headless_newest(&folder, &files)?
         {
             // A file that was begun when the crash came holds nothing.
-            let path = segment::path(&folder, *newest);
-            if let Some(end) = torn_header(&path)? {
-                torn = Some(end);
-                files.pop();
-            }
+            torn = Some(TornEnd { path, offset: 0, bytes, what });
+            files.pop();
         }
         if files.is_empty() {
             let cause = std::io::Error::new(std::io::ErrorKind::NotFound, "it holds no NNNNNNNN.journal");
@@ -325,16 +322,4 @@ fn load(folder: &Path, file: u32) -> Result<(Header, Bytes), JournalError> {
     let (path, file) = open(folder, file)?;
     let header = Header::read(&file, &path)?;
     Ok((header, Bytes::from(segment::read_whole(&file, &path)?)))
-}
-
-fn torn_header(path: &Path) -> Result<Option<TornEnd>, JournalError> {
-    let io = |error| JournalError::io(path, error);
-    let bytes = path.metadata().map_err(io)?.len();
-    let file = File::open(path).map_err(io)?;
-    match Header::read(&file, path) {
-        Err(JournalError::Damaged { what, .. }) if bytes <= u64::from(Header::LENGTH) => {
-            Ok(Some(TornEnd { path: path.to_owned(), offset: 0, bytes, what }))
-        }
-        _ => Ok(None),
-    }
 }

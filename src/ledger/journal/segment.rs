@@ -117,19 +117,31 @@ pub(super) fn list(folder: &Path) -> Result<Vec<u32>, JournalError> {
     Ok(segments)
 }
 
-/// A crash while a file is begun leaves it without a whole header: it holds nothing. Takes such a file out of `segments`
-/// and gives its path.
-pub(super) fn without_torn_newest(folder: &Path, segments: &mut Vec<u32>) -> Result<Option<PathBuf>, JournalError> {
+/// A file whose header is not whole, and that holds nothing else.
+pub(super) struct Headless {
+    pub(super) path: PathBuf,
+    /// Its length.
+    pub(super) bytes: u64,
+    pub(super) what: String,
+}
+
+/// The newest file, if it is as a crash leaves one that was just begun: no longer than a header, the header not whole,
+/// and its number the one after that of the file before. Where a number is missing something else happened to the
+/// folder, and [`check_sequence`] refuses it.
+pub(super) fn headless_newest(folder: &Path, segments: &[u32]) -> Result<Option<Headless>, JournalError> {
     let Some(&newest) = segments.last() else { return Ok(None) };
+    if segments.iter().zip(1..).any(|(segment, expected)| *segment != expected) {
+        return Ok(None);
+    }
     let path = path(folder, newest);
-    let length = fs::metadata(&path).map_err(|error| JournalError::io(&path, error))?.len();
     let file = File::open(&path).map_err(|error| JournalError::io(&path, error))?;
-    let torn =
-        length <= u64::from(Header::LENGTH) && matches!(Header::read(&file, &path), Err(JournalError::Damaged { .. }));
-    Ok(torn.then(|| {
-        segments.pop();
-        path
-    }))
+    let bytes = file.metadata().map_err(|error| JournalError::io(&path, error))?.len();
+    Ok(match Header::read(&file, &path) {
+        Err(JournalError::Damaged { what, .. }) if bytes <= u64::from(Header::LENGTH) => {
+            Some(Headless { path, bytes, what })
+        }
+        _ => None,
+    })
 }
 
 /// Checks that no file is missing between the first and the newest. That each continues the hash chain of the one
@@ -249,16 +261,24 @@ fn locate(path: &Path, file: &File, header: &Header, next_path: &Path, next: &He
 }
 
 /// Begins a file; what is written to it lasts only after [`sync_new`].
+///
+/// An attempt that failed (no space) or a crash may have left the name, with a part of a header: that is overwritten. A
+/// file that is longer than a header is never touched.
 pub(super) fn create(folder: &Path, segment: u32, header: &Header) -> Result<File, JournalError> {
     let path = path(folder, segment);
     let begin = || -> io::Result<File> {
-        // A try that failed before, for want of space, may have left the name behind.
-        let file = File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        if file.metadata()?.len() > u64::from(Header::LENGTH) {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, IN_THE_WAY));
+        }
+        file.set_len(0)?;
         file.write_all_at(&header.encode(), 0)?;
         Ok(file)
     };
     begin().map_err(|error| JournalError::io(&path, error))
 }
+
+const IN_THE_WAY: &str = "a file of this name is there and holds entries; move it elsewhere";
 
 /// Puts a file that was begun, and its name, on stable storage.
 pub(super) fn sync_new(file: &File, folder: &Path) -> io::Result<()> {

@@ -151,6 +151,66 @@ fn a_file_that_was_begun_without_its_header_goes() {
     }
 }
 
+/// Where a number is missing, whoever took the files away decides what becomes of the rest: nothing is removed.
+#[test]
+fn file_without_header_after_a_gap_is_refused_and_kept() {
+    let folder = temporary();
+    let mut journal = open(folder.path()).unwrap();
+    write(&mut journal, 0..10);
+    let after_a_gap = file(&folder, journal.segment() + 2);
+    drop(journal);
+    for length in [0, 1, 79] {
+        fs::write(&after_a_gap, vec![0; length]).unwrap();
+        let said = open(folder.path()).unwrap_err().to_string();
+        assert!(said.contains("is missing"), "{said}");
+        assert!(verified(folder.path()).unwrap_err().to_string().contains("is missing"));
+        assert_eq!(fs::read(&after_a_gap).unwrap(), vec![0; length]);
+    }
+    // Also when it is the only file.
+    let folder = temporary();
+    let alone = file(&folder, 2);
+    fs::write(&alone, [0; 10]).unwrap();
+    assert!(open(folder.path()).unwrap_err().to_string().contains("is missing"));
+    assert!(alone.exists() && !file(&folder, 1).exists());
+}
+
+/// A file that holds entries is never begun again, whoever put it there.
+#[test]
+fn file_in_the_way_of_the_next_is_never_overwritten() {
+    let folder = temporary();
+    let mut journal = open(folder.path()).unwrap();
+    write(&mut journal, 0..10);
+    let next = file(&folder, journal.segment() + 1);
+    fs::copy(file(&folder, 1), &next).unwrap();
+    let content = fs::read(&next).unwrap();
+    let refused = (10..30).find_map(|number| match journal.stage(&entry(number)) {
+        Ok(_) => journal.commit().err(),
+        Err(error) => Some(error),
+    });
+    assert!(
+        matches!(&refused, Some(AppendError::NotWritten(cause)) if cause.to_string().contains("move it elsewhere")),
+        "{refused:?}"
+    );
+    assert_eq!(fs::read(&next).unwrap(), content);
+    journal.discard();
+    fs::remove_file(&next).unwrap();
+    write(&mut journal, 30..40);
+}
+
+/// A journal that something else knows is not begun again because its only file was cut short.
+#[test]
+fn only_file_cut_within_its_header_is_damaged() {
+    let folder = temporary();
+    drop(open(folder.path()).unwrap());
+    Journal::check_first_header(folder.path()).unwrap();
+    let whole = fs::read(file(&folder, 1)).unwrap();
+    for length in [0, 1, 71] {
+        fs::write(file(&folder, 1), &whole[..length]).unwrap();
+        let damaged = Journal::check_first_header(folder.path());
+        assert!(matches!(damaged, Err(JournalError::Damaged { offset: 0, .. })), "{length}: {damaged:?}");
+    }
+}
+
 #[test]
 fn gaps_foreign_files_and_newer_versions_are_refused() {
     let folder = temporary();
