@@ -54,9 +54,10 @@ pub enum Error {
     PinMalformed { place: String, fault: PinFault },
 
     #[error(
-        "token \"{token}\" refused the PIN; it was tried once and is not tried again, because more tries would lock the token: correct the PIN, then start again, or run birthmark hsm retry if the daemon runs"
+        "token \"{token}\" refused the PIN; it was tried once and is not tried again, because more tries would lock the token: correct the PIN, then start again, or run birthmark hsm retry if the daemon runs{}",
+        if *outer_blank { "; it begins or ends with a blank, which counts as part of it: only line ends are removed" } else { "" }
     )]
-    PinIncorrect { token: String },
+    PinIncorrect { token: String, outer_blank: bool },
 
     #[error(
         "the PIN is the one that token \"{token}\" refused, and another try would be wasted: correct it in the file that pin-source names; if the token was changed so that this PIN is right now, add --same-pin"

@@ -1,7 +1,6 @@
 //! PINs and other secrets in files: read so that none is tried that cannot be right, and no copy is left in memory.
 
 use std::{
-    fs::File,
     io::{self, Read},
     os::unix::{ffi::OsStringExt, fs::PermissionsExt},
     path::Path,
@@ -44,7 +43,9 @@ pub enum PinFault {
 pub(super) struct Pin(Zeroizing<String>);
 
 impl Pin {
-    /// Takes a PIN as people and programs save it: in UTF-8 or UTF-16, with a byte order mark and a line end.
+    /// Takes a PIN as people and programs save it: in UTF-8 or UTF-16, with a byte order mark and a line end. Blanks at its
+    /// ends are kept: PKCS#11 allows any UTF-8 in a PIN (v2.40 section 2.1), and there would be no other way to write such
+    /// a one down. When the token refuses it, the error names them.
     fn from_octets(octets: &[u8]) -> Result<Pin, PinFault> {
         let text = Zeroizing::new(text_file::decode(octets)?.into_owned());
         let pin = text.trim_end_matches(['\r', '\n']);
@@ -55,6 +56,11 @@ impl Pin {
             Some('\r' | '\n') => Err(PinFault::Lines),
             Some(other) => Err(PinFault::Character(other.into())),
         }
+    }
+
+    /// Whether it begins or ends with a blank, which a slip of the editor adds more often than a token's owner wants it.
+    pub(super) fn has_outer_blank(&self) -> bool {
+        self.0.trim().len() != self.0.len()
     }
 
     /// For one login.
@@ -108,20 +114,24 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, Error> {
     Ok(text)
 }
 
-/// The octets of a file that is for its owner's eyes only.
+/// The octets of a regular file that is for its owner's eyes only. A pipe would block, and whoever else opens it would
+/// take the secret away; a device has no end.
 fn read_secret_octets(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let failed = |source: io::Error| Error::SecretFile { path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
+    let io = |source: io::Error| Error::SecretFile { path: path.to_owned(), source };
+    let unusable = |source| Error::SecretFileText { path: path.to_owned(), source };
+    let file = text_file::open_regular(path).map_err(|error| match error {
+        TextError::Io(source) => io(source),
+        other => unusable(other),
+    })?;
+    let mode = file.metadata().map_err(io)?.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(Error::SecretFileExposed { path: path.to_owned(), mode });
     }
     // Room for all of it from the start: a buffer that grows leaves copies of the secret behind.
     let mut octets = Zeroizing::new(Vec::with_capacity(LONGEST_SECRET + 1));
-    file.take(LONGEST_SECRET as u64 + 1).read_to_end(&mut octets).map_err(failed)?;
+    file.take(LONGEST_SECRET as u64 + 1).read_to_end(&mut octets).map_err(io)?;
     if octets.len() > LONGEST_SECRET {
-        let source = TextError::TooLong(LONGEST_SECRET as u64);
-        return Err(Error::SecretFileText { path: path.to_owned(), source });
+        return Err(unusable(TextError::TooLong(LONGEST_SECRET as u64)));
     }
     Ok(octets)
 }

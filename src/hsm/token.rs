@@ -185,7 +185,7 @@ impl Token {
         let mut login = lock(&self.login);
         let slot = login.slot;
         if let Some(refusal) = login.refused {
-            return Err(self.refused(refusal));
+            return Err(self.refused(&login, refusal));
         }
         // Asking is cheaper than C_Login, and with SoftHSM every C_Login rewrites a file that others read.
         if let Some(anchor) = &login.anchor {
@@ -216,7 +216,7 @@ impl Token {
             },
         };
         login.refused = Some(refusal);
-        Err(self.refused(refusal))
+        Err(self.refused(&login, refusal))
     }
 
     /// After the PIN was refused: reads it anew from where the URI says, and allows one more try. That is for a person to
@@ -240,10 +240,12 @@ impl Token {
         Ok(())
     }
 
-    fn refused(&self, code: RvError) -> Error {
+    fn refused(&self, login: &Login, code: RvError) -> Error {
         let token = self.identity.label.clone();
         match code {
-            RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange => Error::PinIncorrect { token },
+            RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange => {
+                Error::PinIncorrect { token, outer_blank: login.pin.has_outer_blank() }
+            }
             RvError::PinLocked => Error::PinLocked { token },
             other => Error::call("logging in", (Function::Login, other)),
         }
