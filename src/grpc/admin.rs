@@ -16,13 +16,13 @@ use super::{
 };
 use crate::{
     committer::Committer,
+    hash::sha256,
     issuer::{self, IssueError},
     ledger::{self, Change, ExportId, NotAnExportId, OrderTerms, RecordState, Refusal, RevocationReason},
     pattern::Pattern,
     profile::Profiles,
     proto::{self, get_record_request::By},
     serial::SerialNumber,
-    signer::sha256,
 };
 
 const READERS: [Role; 2] = [Role::Operator, Role::Auditor];

@@ -24,13 +24,13 @@ use crate::{
     committer::{Committer, Issued},
     config::OrderPolicy,
     fairness::FairShare,
+    hash::sha256,
     issuer::{Issuance, IssueError, IssueRequest, SHARE},
     ledger::Actor,
     metrics::OpenStream,
     profile::Profiles,
     proto,
     serial::SerialNumber,
-    signer::sha256,
 };
 
 /// Replies that a stream holds ready for a station that does not read them yet.

@@ -9,7 +9,10 @@ use std::{
 use cryptoki::types::AuthPin;
 use zeroize::Zeroizing;
 
-use super::{Error, TokenUri};
+use super::{
+    error::{Error, PinFault},
+    uri::TokenUri,
+};
 use crate::{
     quote::is_invisible,
     text_file::{self, EncodingError, TextError},
@@ -20,23 +23,6 @@ const PIN_VARIABLE: &str = "BIRTHMARK_PIN";
 
 /// The longest file that holds a secret, in bytes.
 const LONGEST_SECRET: usize = 64 << 10;
-
-/// What cannot be a PIN. The messages never repeat any of it.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PinFault {
-    /// It is no text.
-    #[error(transparent)]
-    Encoding(#[from] EncodingError),
-    /// There is nothing but a line end.
-    #[error("it is empty")]
-    Empty,
-    /// A PIN is one line.
-    #[error("it has several lines; write the PIN alone, on one line")]
-    Lines,
-    /// No keypad has it, and a NUL ends the PIN early in many modules.
-    #[error("it contains the character U+{0:04X}, which no PIN has; write the PIN as plain text")]
-    Character(u32),
-}
 
 /// A user PIN. It is erased when dropped, and shows itself nowhere.
 #[derive(Clone, PartialEq, Eq)]
@@ -137,8 +123,9 @@ fn read_secret_octets(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods)] // A test ends before its files matter.
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "a test ends before its files matter")]
+
     use super::*;
     use std::fs;
 
@@ -205,5 +192,32 @@ mod tests {
         fs::write(&path, vec![b'1'; LONGEST_SECRET + 1]).unwrap();
         assert!(matches!(read_secret(&path), Err(Error::SecretFileText { source: TextError::TooLong(_), .. })));
         assert!(matches!(read_secret(&folder.path().join("none")), Err(Error::SecretFile { .. })));
+    }
+
+    /// To open a pipe would wait for its writer, and a device may have no end.
+    #[test]
+    fn secret_in_a_pipe_or_device_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pin");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        for (path, kind) in [(pipe.as_path(), "pipe"), (Path::new("/dev/zero"), "device"), (folder.path(), "folder")] {
+            match read_secret(path) {
+                Err(Error::SecretFileText { source: TextError::NotAFile(found), .. }) => assert_eq!(found, kind),
+                other => panic!("{}: {other:?}", path.display()),
+            }
+        }
+    }
+
+    /// A blank at an end of a PIN counts, so a refusal can name it.
+    #[test]
+    fn blank_at_an_end_of_a_pin_is_noticed() {
+        for (saved, blank) in [("1234\n", false), ("12 34\r\n", false), ("1234 \n", true), (" 1234", true)] {
+            let pin = Pin::from_octets(saved.as_bytes()).unwrap_or_else(|fault| panic!("{fault}"));
+            assert_eq!(pin.has_outer_blank(), blank, "{saved:?}");
+        }
+        for outer_blank in [false, true] {
+            let said = Error::PinIncorrect { token: "t".into(), outer_blank }.to_string();
+            assert_eq!(said.contains("blank"), outer_blank, "{said}");
+        }
     }
 }

@@ -141,7 +141,7 @@ impl StationCa {
         certificate.must_be_ca(SystemTime::now()).map_err(Error::Certificate)?;
         certificate.must_survive_as_issuer().map_err(Error::Certificate)?;
         let key = Key::open(&Token::open(&key.token, base_dir)?, &key.key)?;
-        key.must_match(&certificate.key)?;
+        key.check_matches(&certificate.key)?;
         Ok(StationCa { certificate, key: CaKey::Hsm(key) })
     }
 

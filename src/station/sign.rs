@@ -29,9 +29,9 @@ use super::{
 };
 use crate::{
     client::{Daemon, Failure},
+    hash::sha256,
     proto::{IssueReply, IssueRequest, IssuedCertificate, issue_reply::Result as Answer},
     quote::quoted,
-    signer::sha256,
 };
 
 mod open;

@@ -149,9 +149,9 @@ async fn every_fault_alone_costs_time_and_nothing_else() {
     load.more(50);
 
     // Two hung, two gave wrong signatures: the metrics know.
-    assert!(daemon.metric("birthmark_hsm_hung_calls_total", &[]) >= 2.0);
+    assert!(daemon.metric("birthmark_hsm_call_timeouts_total", &[]) >= 2.0);
     assert!(daemon.metric("birthmark_hsm_wrong_signatures_total", &[]) >= 2.0);
-    wait_until("the calls that hung came back", || daemon.metric("birthmark_hsm_hung_calls", &[]) == 0.0);
+    wait_until("the calls that hung came back", || daemon.metric("birthmark_hsm_calls_hung", &[]) == 0.0);
     assert_eq!(pid, daemon.pid());
     assert!(daemon.is_running());
     load.finish(&site, "o").await;
@@ -227,9 +227,9 @@ async fn a_call_that_hangs_does_not_hinder_the_end() {
         answer.must_be(tonic::Code::Unavailable, "HSM_UNAVAILABLE");
     }
     assert_eq!(daemon.get("/readyz").0, 503);
-    assert!(daemon.metric("birthmark_hsm_hung_calls", &[]) >= 2.0);
+    assert!(daemon.metric("birthmark_hsm_calls_hung", &[]) >= 2.0);
     // Each call that hangs leaves a thread behind; they are not without limit.
-    let hung = daemon.metric("birthmark_hsm_hung_calls", &[]);
+    let hung = daemon.metric("birthmark_hsm_calls_hung", &[]);
     assert!(hung <= 2.0 * 2.0 + 2.0, "{hung}");
     let began = Instant::now();
     daemon.end();
