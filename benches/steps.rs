@@ -10,10 +10,11 @@ use birthmark::{
     client::certificate_pem,
     config::Config,
     csr::{self, RefusedKeys},
+    hash::sha256,
     policy,
     profile::{Profile, RequestContext, Values},
     serial::SerialNumber,
-    signer::{Absent, PublicKey, Signature, SignatureAlgorithm, Signer, Verifier, sha256},
+    signer::{PublicKey, Signature, SignatureAlgorithm, Signer, UnavailableSigner, Verifier},
     testing::{join, to_be_signed},
 };
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -60,7 +61,7 @@ fn profile(certificate: Vec<u8>, algorithm: SignatureAlgorithm) -> Profile {
     fs::write(&path, CONFIGURATION).expect("a file");
     let config = Config::load(&path).expect("a configuration");
     let chain = CaChain::new(vec![certificate]).expect("a chain");
-    let signer: Arc<dyn Signer> = Arc::new(Absent(algorithm));
+    let signer: Arc<dyn Signer> = Arc::new(UnavailableSigner(algorithm));
     let issuers = BTreeMap::from([("main".to_owned(), Arc::new(IssuingCa::new("main", chain, signer)))]);
     let mut profiles = policy::profiles(&config, &issuers, Timestamp::now()).expect("profiles");
     profiles.pop().expect("one profile")
@@ -69,7 +70,7 @@ fn profile(certificate: Vec<u8>, algorithm: SignatureAlgorithm) -> Profile {
 fn steps(criterion: &mut Criterion) {
     let (ca_key, ca_certificate) = ca();
     let ca_public = PublicKey::from_spki(&ca_key.subject_public_key_info()).expect("a public key");
-    let algorithm = SignatureAlgorithm::for_key(&ca_public).expect("an algorithm");
+    let algorithm = SignatureAlgorithm::for_key(ca_public.kind).expect("an algorithm");
     let profile = profile(ca_certificate, algorithm);
 
     let device_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");

@@ -288,7 +288,7 @@ fn open_issuer(token: &Arc<Token>, issuer: &IssuerRef, now: SystemTime) -> Resul
     let key = match &issuer.key {
         IssuerKey::Label(label) => {
             let key = open(token, label.get_ref()).map_err(|error| error.to_string())?;
-            key.must_match(&certificate.key).map_err(|error| error.to_string())?;
+            key.check_matches(&certificate.key).map_err(|error| error.to_string())?;
             CaKey::Hsm(key)
         }
         IssuerKey::File(file) => CaKey::File(Box::new(read_key_file(&file.path, &certificate.key)?)),
@@ -395,7 +395,8 @@ impl Performer<'_> {
                 let validity = Validity::until(now, authority.end.get_ref().after(now)).within(&ca);
                 let mut parameters = ca_parameters(authority, &key, validity)?;
                 parameters.use_authority_key_identifier_extension = true;
-                let certificate = ca_key.issue(&ca, &parameters, &RcgenKey::new(&key))?;
+                let rcgen_key = RcgenKey::new(&key).map_err(|error| error.to_string())?;
+                let certificate = ca_key.issue(&ca, &parameters, &rcgen_key)?;
                 // What the start would refuse is refused here.
                 CaChain::from_certificates(vec![certificate.parsed().clone(), ca.parsed().clone()])
                     .map_err(|error| error.to_string())?;
@@ -523,7 +524,7 @@ fn ca_parameters(authority: &Authority, key: &Key, validity: Validity) -> Result
 fn certificate_request(subject: &[Attribute], key: &Key) -> Result<String, String> {
     let mut parameters = CertificateParams::default();
     parameters.distinguished_name = distinguished_name(subject)?;
-    let rcgen_key = RcgenKey::new(key);
+    let rcgen_key = RcgenKey::new(key).map_err(|error| error.to_string())?;
     let request = parameters.serialize_request(&rcgen_key).map_err(|error| rcgen_key.explain(error).to_string())?;
     request.pem().map(|pem| pem.replace("\r\n", "\n")).map_err(|error| error.to_string())
 }

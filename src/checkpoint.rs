@@ -21,12 +21,13 @@ use tokio::{task::JoinHandle, time::MissedTickBehavior};
 use crate::{
     committer::{CommitError, Committer},
     durable::{self, Access},
+    hash::sha256,
     ledger::{
         Head, Records,
         checkpoint::{Checkpoint, SignedCheckpoint},
     },
     metrics,
-    signer::{PublicKey, SignError, Signer, sha256},
+    signer::{PublicKey, SignError, Signer},
 };
 
 /// How often it is looked whether a checkpoint is due.
@@ -90,7 +91,7 @@ impl Checkpoints {
         loop {
             ticks.tick().await;
             let head = self.records.head();
-            metrics::checkpoint_age(pace.age(&head, Instant::now()));
+            metrics::checkpoint_lag(pace.age(&head, Instant::now()));
             if !pace.is_due(&head, self.interval, Instant::now()) {
                 continue;
             }

@@ -151,7 +151,7 @@ impl StationCa {
         certificate.must_be_ca(SystemTime::now()).map_err(|error| EnrollError::Certificate(error.to_string()))?;
         certificate.must_survive_as_issuer().map_err(|error| EnrollError::Certificate(error.to_string()))?;
         let key = Key::open(&Token::open(&key.token, base_dir)?, &key.key)?;
-        key.must_match(&certificate.key)?;
+        key.check_matches(&certificate.key)?;
         Ok(StationCa { certificate, key: CaKey::Hsm(key) })
     }
 

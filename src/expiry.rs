@@ -40,18 +40,18 @@ impl fmt::Display for Purpose {
     }
 }
 
-/// A certificate whose validity is watched.
+/// A certificate that the daemon depends on: a CA's, or its own.
 #[derive(Clone, Debug)]
-pub struct Watched {
+pub struct MonitoredCertificate {
     purpose: Purpose,
     not_before: Time,
     not_after: Time,
 }
 
-impl Watched {
+impl MonitoredCertificate {
     /// A certificate that is valid from `not_before` to `not_after`, both included.
     pub fn new(purpose: Purpose, not_before: Time, not_after: Time) -> Self {
-        Watched { purpose, not_before, not_after }
+        MonitoredCertificate { purpose, not_before, not_after }
     }
 
     /// Reads the validity of a DER certificate.
@@ -60,7 +60,7 @@ impl Watched {
     /// If it is not valid DER.
     pub fn read(purpose: Purpose, certificate: &[u8]) -> Result<Self, DerError> {
         let certificate = Certificate::from_der(certificate)?;
-        Ok(Watched::new(purpose, certificate.not_before(), certificate.not_after()))
+        Ok(MonitoredCertificate::new(purpose, certificate.not_before(), certificate.not_after()))
     }
 
     /// What it is for.
@@ -72,13 +72,13 @@ impl Watched {
     ///
     /// # Errors
     /// Since when it is not, or from when on it will be.
-    pub fn check(&self, now: Timestamp) -> Result<(), String> {
-        let Watched { not_before, not_after, .. } = self;
-        if Time::from(now) > *not_after {
-            return Err(format!("expired at {not_after}"));
+    pub fn check(&self, now: Timestamp) -> Result<(), NotValid> {
+        let MonitoredCertificate { not_before, not_after, .. } = *self;
+        if Time::from(now) > not_after {
+            return Err(NotValid::Expired { not_after });
         }
-        if Time::from(now) < *not_before {
-            return Err(format!("not valid before {not_before}, and the clock says {now}"));
+        if Time::from(now) < not_before {
+            return Err(NotValid::NotYet { not_before, now });
         }
         Ok(())
     }
@@ -88,11 +88,37 @@ impl Watched {
     }
 }
 
+/// Why a certificate, or each of several, is not valid at this moment.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotValid {
+    /// Its end has passed.
+    #[error("expired at {not_after}")]
+    Expired {
+        /// The last moment at which it was valid.
+        not_after: Time,
+    },
+    /// Its begin has not come.
+    #[error("not valid before {not_before}, and the clock says {now}")]
+    NotYet {
+        /// The first moment at which it is valid.
+        not_before: Time,
+        /// This machine's clock.
+        now: Timestamp,
+    },
+    /// None of several is.
+    #[error("{}", .0.iter().map(NotValid::to_string).collect::<Vec<_>>().join("; "))]
+    All(Vec<NotValid>),
+}
+
 /// Whether one of several certificates for the same is valid at this moment.
 ///
 /// # Errors
 /// What is wrong with each of them.
-pub fn check_any<'a>(certificates: impl IntoIterator<Item = &'a Watched>, now: Timestamp) -> Result<(), String> {
+pub fn check_any<'a>(
+    certificates: impl IntoIterator<Item = &'a MonitoredCertificate>,
+    now: Timestamp,
+) -> Result<(), NotValid> {
     let mut wrong = Vec::new();
     for certificate in certificates {
         match certificate.check(now) {
@@ -100,38 +126,38 @@ pub fn check_any<'a>(certificates: impl IntoIterator<Item = &'a Watched>, now: T
             Err(what) => wrong.push(what),
         }
     }
-    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+    if wrong.is_empty() { Ok(()) } else { Err(NotValid::All(wrong)) }
 }
 
-/// Watches until the task is ended.
-pub async fn watch(certificates: Vec<Watched>) {
+/// Monitors them until the task is ended.
+pub async fn watch(certificates: Vec<MonitoredCertificate>) {
     let mut interval = tokio::time::interval(INTERVAL);
     for round in 0_u32.. {
         interval.tick().await;
         let now = Timestamp::now();
-        set_metrics(&certificates, now);
+        set_metrics(&certificates);
         if round % WARN_EVERY == 0 {
             certificates.iter().for_each(|certificate| warn(certificate, now));
         }
     }
 }
 
-fn set_metrics(certificates: &[Watched], now: Timestamp) {
-    let left = |certificate: &Watched| certificate.not_after.since(now).as_secs_f64();
+fn set_metrics(certificates: &[MonitoredCertificate]) {
+    let unix = |certificate: &MonitoredCertificate| certificate.not_after.since(Timestamp::UNIX_EPOCH).as_secs();
     for certificate in certificates {
         match &certificate.purpose {
-            Purpose::Issuer(name) => metrics::issuer_expiry(name, left(certificate)),
-            Purpose::Server => metrics::server_certificate_expiry(left(certificate)),
+            Purpose::Issuer(name) => metrics::issuer_not_after(name, unix(certificate)),
+            Purpose::Server => metrics::server_certificate_not_after(unix(certificate)),
             Purpose::StationCa => {}
         }
     }
     let station_cas = certificates.iter().filter(|certificate| certificate.purpose == Purpose::StationCa);
-    if let Some(first) = station_cas.map(left).min_by(f64::total_cmp) {
-        metrics::station_ca_expiry(first);
+    if let Some(first) = station_cas.map(unix).min() {
+        metrics::station_ca_not_after(first);
     }
 }
 
-fn warn(certificate: &Watched, now: Timestamp) {
+fn warn(certificate: &MonitoredCertificate, now: Timestamp) {
     let left = certificate.not_after.since(now);
     if left.as_secs() >= certificate.notice().as_secs() as i64 {
         return;
@@ -148,21 +174,22 @@ fn warn(certificate: &Watched, now: Timestamp) {
 mod tests {
     use super::*;
 
-    fn watched(from: &str, until: &str) -> Watched {
+    fn monitored(from: &str, until: &str) -> MonitoredCertificate {
         let time = |text: &str| Time::from(text.parse::<Timestamp>().unwrap());
-        Watched::new(Purpose::StationCa, time(from), time(until))
+        MonitoredCertificate::new(Purpose::StationCa, time(from), time(until))
     }
 
     #[test]
     fn certificate_is_valid_from_its_first_to_its_last_second() {
-        let certificate = watched("2026-01-01T00:00:00Z", "2026-12-31T23:59:59Z");
+        let certificate = monitored("2026-01-01T00:00:00Z", "2026-12-31T23:59:59Z");
         for (now, says) in [
             ("2025-12-31T23:59:59.9Z", "not valid before 2026-01-01T00:00:00Z"),
             ("2026-01-01T00:00:00Z", ""),
             ("2026-12-31T23:59:59.9Z", ""),
             ("2027-01-01T00:00:00Z", "expired at 2026-12-31T23:59:59Z"),
         ] {
-            let found = certificate.check(now.parse().unwrap()).err().unwrap_or_default();
+            let found =
+                certificate.check(now.parse().unwrap()).map_or_else(|error| error.to_string(), |()| String::new());
             assert!(found.starts_with(says) && found.is_empty() == says.is_empty(), "{now}: {found}");
         }
     }
@@ -170,10 +197,14 @@ mod tests {
     #[test]
     fn one_valid_certificate_of_several_is_enough() {
         let now = "2026-06-01T00:00:00Z".parse().unwrap();
-        let old = watched("2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z");
-        let good = watched("2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z");
+        let old = monitored("2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z");
+        let good = monitored("2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z");
         assert_eq!(check_any([&old, &good], now), Ok(()));
-        assert_eq!(check_any([&old], now), Err("expired at 2021-01-01T00:00:00Z".into()));
+        assert_eq!(
+            check_any([&old, &old], now).unwrap_err().to_string(),
+            ["expired at 2021-01-01T00:00:00Z"; 2].join("; ")
+        );
+        assert_eq!(check_any([&old], now), Err(NotValid::All(vec![NotValid::Expired { not_after: old.not_after }])));
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub mod expiry;
 pub mod export;
 mod fairness;
 pub mod grpc;
+pub mod hash;
 pub mod hsm;
 pub mod http;
 pub mod id;

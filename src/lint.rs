@@ -123,7 +123,7 @@ pub fn sample(profile: &Profile, device: Option<&DeviceId>, moment: Timestamp) -
     let serial_number = SerialNumber::sample();
     let to_be_signed = cert::to_be_signed(&serial_number, &approved);
     let issuer = std::sync::Arc::clone(approved.issuer());
-    let signature = vec![0; issuer.algorithm().longest_signature(issuer.public_key())];
+    let signature = vec![0; issuer.algorithm().longest_signature(issuer.public_key().kind)];
     let certificate = cert::join(&to_be_signed, issuer.algorithm(), &signature);
     Ok(Sample { certificate, device, issuer })
 }

@@ -14,7 +14,7 @@ use crate::{
     lint::{self, Severity},
     path, pem,
     profile::Profile,
-    signer::{Absent, SignatureAlgorithm},
+    signer::{SignatureAlgorithm, UnavailableSigner, UnknownAlgorithm},
     x509::Certificate,
     x509_time::Time,
 };
@@ -47,12 +47,13 @@ pub fn chain(
         chain.check_validity(moment.into()).map_err(|error| wrong(span.clone(), error.to_string()))?;
     }
     let algorithm = match &settings.signature {
-        None => SignatureAlgorithm::for_key(chain.public_key()).map_err(|message| wrong(span, message))?,
+        None => SignatureAlgorithm::for_key(chain.public_key().kind).map_err(|error| wrong(span, error.to_string()))?,
         Some(signature) => {
-            let algorithm = signature.get_ref().parse::<SignatureAlgorithm>();
-            let algorithm = algorithm.and_then(|algorithm| algorithm.must_fit(chain.public_key()).map(|()| algorithm));
+            let wrong = |message| config.error_at(signature.span(), &format!("issuers.{name}.signature"), message);
+            let algorithm: SignatureAlgorithm =
+                signature.get_ref().parse().map_err(|error: UnknownAlgorithm| wrong(error.to_string()))?;
+            algorithm.check_key(chain.public_key().kind).map_err(|error| wrong(error.to_string()))?;
             algorithm
-                .map_err(|message| config.error_at(signature.span(), &format!("issuers.{name}.signature"), message))?
         }
     };
     Ok((chain, algorithm))
@@ -80,7 +81,7 @@ fn moments<'a>(config: &'a Config, issuer: &'a str, now: Timestamp) -> impl Iter
 pub fn issuers_without_keys(config: &Config, now: Timestamp) -> Result<Issuers, ConfigError> {
     let issuers = config.issuers.iter().map(|(name, settings)| {
         let (chain, algorithm) = chain(config, name, settings, now)?;
-        Ok((name.clone(), Arc::new(IssuingCa::new(name, chain, Arc::new(Absent(algorithm))))))
+        Ok((name.clone(), Arc::new(IssuingCa::new(name, chain, Arc::new(UnavailableSigner(algorithm))))))
     });
     issuers.collect()
 }

@@ -336,7 +336,7 @@ impl Profile {
         let algorithm = issuer.algorithm();
         // [0] version 3, and the serial number.
         let to_be_signed = encoded_length(5 + encoded_length(SerialNumber::LENGTH) + body);
-        let signature = encoded_length(1 + algorithm.longest_signature(issuer.public_key()));
+        let signature = encoded_length(1 + algorithm.longest_signature(issuer.public_key().kind));
         let length = encoded_length(to_be_signed + algorithm.identifier().len() + signature);
         if length <= longest {
             return Ok(());

@@ -32,7 +32,7 @@ use crate::{
     config::{self, Config},
     connections::{self, Limits},
     durable::{self, Access},
-    expiry::{self, Purpose, Watched},
+    expiry::{self, MonitoredCertificate, Purpose},
     grpc::{self, Services, Signers, listener, listener::Setting},
     hsm::{self, Key, KeyUri, Pool, PoolSettings, Sessions, Token},
     http,
@@ -142,7 +142,7 @@ fn open_tls(config: &Config) -> anyhow::Result<Arc<rustls::ServerConfig>> {
 /// What the daemon works with, opened and checked.
 struct Opened {
     pools: Pools,
-    watched: Vec<Watched>,
+    watched: Vec<MonitoredCertificate>,
     issuer: Arc<Issuance>,
     profiles: Arc<Profiles>,
     signers: Signers,
@@ -353,12 +353,16 @@ fn readiness(draining: &watch::Receiver<bool>, opened: &Opened) -> Readiness {
     for purpose in [Purpose::Server, Purpose::StationCa] {
         let certificates: Vec<_> = watched.iter().filter(|found| *found.purpose() == purpose).cloned().collect();
         let each = certificates.clone();
-        checks.push((purpose.to_string(), Box::new(move || expiry::check_any(&certificates, Timestamp::now()))));
+        let any = move || expiry::check_any(&certificates, Timestamp::now()).map_err(|error| error.to_string());
+        checks.push((purpose.to_string(), Box::new(any)));
         warnings.push((
             purpose.to_string(),
             // When none is valid, that is in the way, and told there.
             Box::new(move || match expiry::check_any(&each, Timestamp::now()) {
-                Ok(()) => each.iter().try_for_each(|certificate| certificate.check(Timestamp::now())),
+                Ok(()) => {
+                    let valid = each.iter().try_for_each(|certificate| certificate.check(Timestamp::now()));
+                    valid.map_err(|error| error.to_string())
+                }
                 Err(_) => Ok(()),
             }),
         ));
@@ -426,7 +430,7 @@ fn open_audit(config: &Config, issuers: &Issuers) -> anyhow::Result<Option<Audit
     let wrong_key = |message: String| config.error_at(audit.key.span(), "audit.key", message);
     let uri = KeyUri::parse(audit.key.get_ref()).map_err(|error| wrong_key(error.to_string()))?;
     let (named, folder) = (uri.clone(), config.folder().to_owned());
-    let key = hsm::within(AUDIT_LIMIT, move || {
+    let key = hsm::with_timeout(AUDIT_LIMIT, move || {
         let token = Token::open(&named.token, &folder)?;
         Ok(Key::open(&token, &named.key)?.public_key().clone())
     });
@@ -508,17 +512,17 @@ fn open_issuers(config: &Config) -> anyhow::Result<(Pools, Issuers)> {
 }
 
 /// The certificates that the daemon depends on.
-fn watched(config: &Config, issuers: &Issuers) -> anyhow::Result<Vec<Watched>> {
+fn watched(config: &Config, issuers: &Issuers) -> anyhow::Result<Vec<MonitoredCertificate>> {
     let config::Server { certificate, client_ca, .. } = &config.server;
     let read = |path: &Path, purpose: Purpose, number: usize| {
         let path = config.resolve(path);
         let certificates = pem::read_certificates(&path).map_err(|error| anyhow!("{}: {error}", path.display()))?;
-        let watched = certificates.iter().take(number).map(|der| Watched::read(purpose.clone(), der));
+        let watched = certificates.iter().take(number).map(|der| MonitoredCertificate::read(purpose.clone(), der));
         watched.collect::<Result<Vec<_>, _>>().map_err(|error| anyhow!("{}: {error}", path.display()))
     };
-    let issuers = issuers
-        .values()
-        .map(|issuer| Watched::new(Purpose::Issuer(issuer.name().to_owned()), issuer.not_before(), issuer.not_after()));
+    let issuers = issuers.values().map(|issuer| {
+        MonitoredCertificate::new(Purpose::Issuer(issuer.name().to_owned()), issuer.not_before(), issuer.not_after())
+    });
     let server = read(certificate.get_ref(), Purpose::Server, 1)?;
     let station_ca = read(client_ca.get_ref(), Purpose::StationCa, usize::MAX)?;
     Ok(issuers.chain(server).chain(station_ca).collect())

@@ -133,7 +133,7 @@ impl CaKey {
         let ca = issuer.der().into();
         let made = match self {
             CaKey::Hsm(key) => {
-                let key = RcgenKey::new(key);
+                let key = RcgenKey::new(key).map_err(|error| error.to_string())?;
                 Issuer::from_ca_cert_der(&ca, &key)
                     .and_then(|ca| parameters.signed_by(subject_key, &ca))
                     .map_err(|error| key.explain(error).to_string())?
@@ -150,7 +150,7 @@ impl CaKey {
 
 /// Makes a certificate that `key` signs for itself, and checks what came out.
 pub(crate) fn self_sign(key: &Key, parameters: &CertificateParams) -> Result<Certificate, String> {
-    let rcgen_key = RcgenKey::new(key);
+    let rcgen_key = RcgenKey::new(key).map_err(|error| error.to_string())?;
     let made = parameters.self_signed(&rcgen_key).map_err(|error| rcgen_key.explain(error).to_string())?;
     let made = Certificate::from_der(made.der())?;
     made.must_have_issued(&made)?;

@@ -13,8 +13,8 @@ use super::{
 use crate::{
     ca::CaChain,
     csr,
+    hash::sha256,
     hsm::Key,
-    signer::sha256,
     text_file,
     x509::{CRL_SIGN, KEY_CERT_SIGN, Name},
 };
@@ -46,7 +46,7 @@ pub(super) fn check<'a>(key: &Key, import: &'a Import, now: SystemTime) -> Resul
         reason: format!("{} cannot be imported: {reason}", signed.written.display()),
     };
     let certificate = read(signed)?;
-    key.must_match(&certificate.key).map_err(|error| of_signed(error.to_string()))?;
+    key.check_matches(&certificate.key).map_err(|error| of_signed(error.to_string()))?;
     let root_certificate = read(root)?;
     let mut chain = vec![certificate.parsed().clone()];
     if certificate != root_certificate {

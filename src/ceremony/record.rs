@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::{Place, certificate::Certificate};
 use crate::{
+    hash::sha256,
     hsm::{Key, ModuleInfo, TokenIdentity},
-    signer::sha256,
 };
 
 /// The record, as its JSON file holds it. Hashes, serial numbers and ids are in hexadecimal, times are RFC 3339 in UTC.

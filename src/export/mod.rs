@@ -353,8 +353,8 @@ fn publish(staged: impl Iterator<Item = Staged>, folder: &Path) -> Result<Vec<Wr
 #[allow(clippy::disallowed_methods)] // A test ends before its files matter.
 mod tests {
     use super::*;
+    use crate::hash::sha256;
     use crate::proto::RecordState;
-    use crate::signer::sha256;
 
     /// A record whose certificate is short enough to be read here.
     pub(super) fn record(device_id: &str) -> Record {

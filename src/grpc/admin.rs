@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     committer::Committer,
+    hash::sha256,
     id::OrderId,
     identity::Role,
     issuer::IssueError,
@@ -25,7 +26,6 @@ use crate::{
     profile::Profiles,
     proto::{self, get_record_request::By},
     serial::SerialNumber,
-    signer::sha256,
 };
 
 const READERS: [Role; 2] = [Role::Operator, Role::Auditor];

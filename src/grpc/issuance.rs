@@ -25,6 +25,7 @@ use crate::{
     committer::{Committer, Issued},
     config::OrderPolicy,
     fairness::FairShare,
+    hash::sha256,
     id::OrderId,
     identity::Role,
     issuer::{Issuance, IssueRequest, SHARE},
@@ -33,7 +34,6 @@ use crate::{
     profile::Profiles,
     proto,
     serial::SerialNumber,
-    signer::sha256,
 };
 
 /// Replies that a stream holds ready for a station that does not read them yet.

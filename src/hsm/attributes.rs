@@ -4,7 +4,7 @@ use const_oid::ObjectIdentifier;
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectHandle};
 use der::{Decode, asn1::OctetStringRef};
 
-use super::{Error, module::TokenSession};
+use super::{error::Error, session::TokenSession};
 use crate::signer::{PublicKey, ec_spki, rsa_spki};
 
 /// The attributes of an object that it has and shows.

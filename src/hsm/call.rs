@@ -45,6 +45,17 @@ impl SignMechanism {
     }
 }
 
+/// Why a module's functions cannot be called.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoadError {
+    #[error("{0}")]
+    Library(String),
+    #[error("it has no C_GetFunctionList")]
+    NoFunctionList,
+    #[error("C_GetFunctionList failed with 0x{0:08x}")]
+    FunctionList(CK_RV),
+}
+
 /// The functions of a module that are called without cryptoki.
 pub(super) struct Calls {
     sign_init: CK_C_SignInit,
@@ -57,9 +68,9 @@ pub(super) struct Calls {
 impl Calls {
     /// Takes the functions from a module that cryptoki has loaded: loading it again only counts its users, and the list
     /// is asked for in cryptoki's order, so that both use the same one.
-    pub(super) fn of(module: &Path) -> Result<Calls, String> {
+    pub(super) fn load(module: &Path) -> Result<Calls, LoadError> {
         // SAFETY: loading a library runs its initialisers. This one is loaded already, so none run.
-        let library = unsafe { Pkcs11::new(module) }.map_err(|error| error.to_string())?;
+        let library = unsafe { Pkcs11::new(module) }.map_err(|error| LoadError::Library(error.to_string()))?;
         let mut list: *mut CK_FUNCTION_LIST = ptr::null_mut();
         if library.C_GetInterface.is_ok() {
             let mut interface = ptr::null_mut();
@@ -77,12 +88,12 @@ impl Calls {
         }
         if list.is_null() {
             if library.C_GetFunctionList.is_err() {
-                return Err("it has no C_GetFunctionList".into());
+                return Err(LoadError::NoFunctionList);
             }
             // SAFETY: `list` is where the function writes one pointer, valid until the library is unloaded.
             let code = unsafe { library.C_GetFunctionList(&mut list) };
             if code != CKR_OK || list.is_null() {
-                return Err(format!("C_GetFunctionList failed with 0x{code:08x}"));
+                return Err(LoadError::FunctionList(code));
             }
         }
         // SAFETY: the list is not null, and its members up to C_Sign are the same in all versions.

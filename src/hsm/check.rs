@@ -6,7 +6,14 @@ use cryptoki_sys::{
     CKF_LOGIN_REQUIRED, CKF_PROTECTED_AUTHENTICATION_PATH, CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_TO_BE_CHANGED,
 };
 
-use super::{Error, Key, KeyUri, Sessions, Token, sessions, token::TokenInfo};
+use super::{
+    error::Error,
+    key::Key,
+    sessions::{self, Sessions},
+    token::Token,
+    token_info::TokenInfo,
+    uri::KeyUri,
+};
 use crate::signer::PublicKey;
 
 /// What a check found.
@@ -87,11 +94,11 @@ impl Checks {
             Some(false) | None => self.add("never extractable", Outcome::Note, NEVER_EXTRACTABLE),
         }
         self.ok("may sign", "CKA_SIGN is true, CKA_ALWAYS_AUTHENTICATE is not");
-        let mechanism = token.must_have_mechanism(key.algorithm())?;
+        let mechanism = token.check_mechanism(key.algorithm())?;
         self.ok("mechanism", mechanism);
         match certificate {
             Some(certificate) => {
-                key.must_match(certificate)?;
+                key.check_matches(certificate)?;
                 self.ok("certificate", "its public key is this key's");
             }
             None => self.add("certificate", Outcome::Note, "none given; use --certificate FILE to compare it"),

@@ -5,11 +5,10 @@ use std::{io, path::PathBuf, time::Duration};
 use cryptoki::{context::Function, error::RvError};
 
 use super::{
-    ladder::{self, Rung},
-    pin::PinFault,
+    recovery::{self, Recovery},
     uri::UriError,
 };
-use crate::text_file::TextError;
+use crate::text_file::{EncodingError, TextError};
 
 /// Why the HSM, its token or its key cannot be used. No variant ever carries a PIN.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +53,10 @@ pub enum Error {
     PinMalformed { place: String, fault: PinFault },
 
     #[error(
-        "token \"{token}\" refused the PIN; it was tried once and is not tried again, because more tries would lock the token: correct the PIN, then start again, or run birthmark hsm retry if the daemon runs"
+        "token \"{token}\" refused the PIN; it was tried once and is not tried again, because more tries would lock the token: correct the PIN, then start again, or run birthmark hsm retry if the daemon runs{}",
+        if *outer_blank { "; it begins or ends with a blank, which counts as part of it: only line ends are removed" } else { "" }
     )]
-    PinIncorrect { token: String },
+    PinIncorrect { token: String, outer_blank: bool },
 
     #[error(
         "the PIN is the one that token \"{token}\" refused, and another try would be wasted: correct it in the file that pin-source names; if the token was changed so that this PIN is right now, add --same-pin"
@@ -127,12 +127,29 @@ pub enum Error {
     Thread(io::Error),
 
     /// A PKCS#11 call failed in a way that has no sentence of its own.
-    #[error("{doing}: {call} failed with {code}", call = called(*function), code = ladder::name(*code))]
+    #[error("{doing}: {call} failed with {code}", call = called(*function), code = recovery::name(*code))]
     Call { doing: &'static str, function: Option<Function>, code: RvError },
 
     /// cryptoki failed before or after the PKCS#11 call.
     #[error("{doing}: {reason}")]
     Wrapper { doing: &'static str, reason: String },
+}
+
+/// What cannot be a PIN. The messages never repeat any of it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PinFault {
+    /// It is no text.
+    #[error(transparent)]
+    Encoding(#[from] EncodingError),
+    /// There is nothing but a line end.
+    #[error("it is empty")]
+    Empty,
+    /// A PIN is one line.
+    #[error("it has several lines; write the PIN alone, on one line")]
+    Lines,
+    /// No keypad has it, and a NUL ends the PIN early in many modules.
+    #[error("it contains the character U+{0:04X}, which no PIN has; write the PIN as plain text")]
+    Character(u32),
 }
 
 impl Error {
@@ -152,7 +169,7 @@ impl Error {
     /// A short, stable code for metrics: the `CKR_…` name where there is one.
     pub fn code(&self) -> String {
         match self {
-            Error::Call { code, .. } => ladder::name(*code),
+            Error::Call { code, .. } => recovery::name(*code),
             Error::PinIncorrect { .. } => "CKR_PIN_INCORRECT".into(),
             Error::PinLocked { .. } => "CKR_PIN_LOCKED".into(),
             Error::KeyMissing { .. } => "KEY_MISSING".into(),
@@ -166,20 +183,20 @@ impl Error {
         }
     }
 
-    /// Where on the recovery ladder it stands.
-    pub(super) fn rung(&self) -> Rung {
+    /// What is done about it.
+    pub(super) fn recovery(&self) -> Recovery {
         match self {
-            Error::Call { function, code, .. } => ladder::rung(*function, *code),
-            Error::PinIncorrect { .. } | Error::PinLocked { .. } => Rung::Final,
-            Error::Wrapper { .. } => Rung::Suspect,
-            _ => Rung::Breaker,
+            Error::Call { function, code, .. } => recovery::recovery(*function, *code),
+            Error::PinIncorrect { .. } | Error::PinLocked { .. } => Recovery::Operator,
+            Error::Wrapper { .. } => Recovery::Suspect,
+            _ => Recovery::Breaker,
         }
     }
 
     /// Whether time alone may mend it; what else is wrong is for the configuration, and refuses the start.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            Error::Call { .. } => self.rung() != Rung::Final,
+            Error::Call { .. } => self.recovery() != Recovery::Operator,
             Error::Wrapper { .. }
             | Error::TokenMissing { .. }
             | Error::ModuleRefused { .. }

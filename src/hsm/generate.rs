@@ -3,14 +3,10 @@
 use std::sync::Arc;
 
 use const_oid::db;
-use cryptoki::{
-    mechanism::Mechanism,
-    object::{Attribute, ObjectClass},
-    types::Ulong,
-};
+use cryptoki::{mechanism::Mechanism, object::Attribute, types::Ulong};
 use der::Encode;
 
-use super::{Error, Key, KeyQuery, Token};
+use super::{error::Error, key::Key, token::Token, uri::KeyQuery};
 use crate::signer::KeyKind;
 
 /// Makes a key pair that stays on the token, can sign and nothing else, and can never leave the HSM. Both halves carry
@@ -76,23 +72,4 @@ pub fn generate(token: &Arc<Token>, label: &str, kind: KeyKind) -> Result<Key, E
         .read_write_session()?
         .call("generating a key pair", |session| session.generate_key_pair(&mechanism, &public, &private))?;
     Key::open(token, &KeyQuery { label: Some(label.to_owned()), id: Some(id), algorithm: None })
-}
-
-impl Token {
-    /// Whether any object (a private or public key, a certificate) has this label.
-    ///
-    /// # Errors
-    /// Whatever the HSM says.
-    pub fn has_object(&self, label: &str) -> Result<bool, Error> {
-        let session = self.session()?;
-        for class in
-            [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY, ObjectClass::CERTIFICATE, ObjectClass::SECRET_KEY]
-        {
-            let template = [Attribute::Class(class), Attribute::Label(label.as_bytes().to_vec())];
-            if !session.call("finding an object", |session| session.find_objects(&template))?.is_empty() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
 }

@@ -1,7 +1,6 @@
 //! PINs and other secrets in files: read so that none is tried that cannot be right, and no copy is left in memory.
 
 use std::{
-    fs::File,
     io::{self, Read},
     os::unix::{ffi::OsStringExt, fs::PermissionsExt},
     path::Path,
@@ -10,7 +9,10 @@ use std::{
 use cryptoki::types::AuthPin;
 use zeroize::Zeroizing;
 
-use super::{Error, TokenUri};
+use super::{
+    error::{Error, PinFault},
+    uri::TokenUri,
+};
 use crate::{
     quote::is_invisible,
     text_file::{self, EncodingError, TextError},
@@ -22,29 +24,14 @@ const PIN_VARIABLE: &str = "BIRTHMARK_PIN";
 /// The longest file that holds a secret, in bytes.
 const LONGEST_SECRET: usize = 64 << 10;
 
-/// What cannot be a PIN. The messages never repeat any of it.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PinFault {
-    /// It is no text.
-    #[error(transparent)]
-    Encoding(#[from] EncodingError),
-    /// There is nothing but a line end.
-    #[error("it is empty")]
-    Empty,
-    /// A PIN is one line.
-    #[error("it has several lines; write the PIN alone, on one line")]
-    Lines,
-    /// No keypad has it, and a NUL ends the PIN early in many modules.
-    #[error("it contains the character U+{0:04X}, which no PIN has; write the PIN as plain text")]
-    Character(u32),
-}
-
 /// A user PIN. It is erased when dropped, and shows itself nowhere.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Pin(Zeroizing<String>);
 
 impl Pin {
-    /// Takes a PIN as people and programs save it: in UTF-8 or UTF-16, with a byte order mark and a line end.
+    /// Takes a PIN as people and programs save it: in UTF-8 or UTF-16, with a byte order mark and a line end. Blanks at its
+    /// ends are kept: PKCS#11 allows any UTF-8 in a PIN (v2.40 section 2.1), and there would be no other way to write such
+    /// a one down. When the token refuses it, the error names them.
     fn from_octets(octets: &[u8]) -> Result<Pin, PinFault> {
         let text = Zeroizing::new(text_file::decode(octets)?.into_owned());
         let pin = text.trim_end_matches(['\r', '\n']);
@@ -55,6 +42,11 @@ impl Pin {
             Some('\r' | '\n') => Err(PinFault::Lines),
             Some(other) => Err(PinFault::Character(other.into())),
         }
+    }
+
+    /// Whether it begins or ends with a blank, which a slip of the editor adds more often than a token's owner wants it.
+    pub(super) fn has_outer_blank(&self) -> bool {
+        self.0.trim().len() != self.0.len()
     }
 
     /// For one login.
@@ -108,27 +100,32 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, Error> {
     Ok(text)
 }
 
-/// The octets of a file that is for its owner's eyes only.
+/// The octets of a regular file that is for its owner's eyes only. A pipe would block, and whoever else opens it would
+/// take the secret away; a device has no end.
 fn read_secret_octets(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let failed = |source: io::Error| Error::SecretFile { path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
+    let io = |source: io::Error| Error::SecretFile { path: path.to_owned(), source };
+    let unusable = |source| Error::SecretFileText { path: path.to_owned(), source };
+    let file = text_file::open_regular(path).map_err(|error| match error {
+        TextError::Io(source) => io(source),
+        other => unusable(other),
+    })?;
+    let mode = file.metadata().map_err(io)?.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(Error::SecretFileExposed { path: path.to_owned(), mode });
     }
     // Room for all of it from the start: a buffer that grows leaves copies of the secret behind.
     let mut octets = Zeroizing::new(Vec::with_capacity(LONGEST_SECRET + 1));
-    file.take(LONGEST_SECRET as u64 + 1).read_to_end(&mut octets).map_err(failed)?;
+    file.take(LONGEST_SECRET as u64 + 1).read_to_end(&mut octets).map_err(io)?;
     if octets.len() > LONGEST_SECRET {
-        let source = TextError::TooLong(LONGEST_SECRET as u64);
-        return Err(Error::SecretFileText { path: path.to_owned(), source });
+        return Err(unusable(TextError::TooLong(LONGEST_SECRET as u64)));
     }
     Ok(octets)
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods)] // A test ends before its files matter.
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "a test ends before its files matter")]
+
     use super::*;
     use std::fs;
 
@@ -195,5 +192,32 @@ mod tests {
         fs::write(&path, vec![b'1'; LONGEST_SECRET + 1]).unwrap();
         assert!(matches!(read_secret(&path), Err(Error::SecretFileText { source: TextError::TooLong(_), .. })));
         assert!(matches!(read_secret(&folder.path().join("none")), Err(Error::SecretFile { .. })));
+    }
+
+    /// To open a pipe would wait for its writer, and a device may have no end.
+    #[test]
+    fn secret_in_a_pipe_or_device_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pin");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        for (path, kind) in [(pipe.as_path(), "pipe"), (Path::new("/dev/zero"), "device"), (folder.path(), "folder")] {
+            match read_secret(path) {
+                Err(Error::SecretFileText { source: TextError::NotAFile(found), .. }) => assert_eq!(found, kind),
+                other => panic!("{}: {other:?}", path.display()),
+            }
+        }
+    }
+
+    /// A blank at an end of a PIN counts, so a refusal can name it.
+    #[test]
+    fn blank_at_an_end_of_a_pin_is_noticed() {
+        for (saved, blank) in [("1234\n", false), ("12 34\r\n", false), ("1234 \n", true), (" 1234", true)] {
+            let pin = Pin::from_octets(saved.as_bytes()).unwrap_or_else(|fault| panic!("{fault}"));
+            assert_eq!(pin.has_outer_blank(), blank, "{saved:?}");
+        }
+        for outer_blank in [false, true] {
+            let said = Error::PinIncorrect { token: "t".into(), outer_blank }.to_string();
+            assert_eq!(said.contains("blank"), outer_blank, "{said}");
+        }
     }
 }

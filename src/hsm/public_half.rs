@@ -8,11 +8,11 @@ use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use der::{Decode, Reader, SliceReader, Tagged, asn1::AnyRef};
 
 use super::{
-    Error,
     attributes::Attributes,
-    key::{SigningInput, certificate_signature},
-    module::TokenSession,
-    token::TokenIdentity,
+    error::Error,
+    session::TokenSession,
+    signing_input::{SigningInput, certificate_signature},
+    token_info::TokenIdentity,
 };
 use crate::signer::{PublicKey, SignatureAlgorithm};
 
@@ -129,8 +129,8 @@ fn verifies(
     public: &PublicKey,
     chosen: Option<SignatureAlgorithm>,
 ) -> Result<bool, Error> {
-    let chosen = chosen.filter(|algorithm| algorithm.must_fit(public).is_ok());
-    let Some(algorithm) = chosen.or_else(|| SignatureAlgorithm::for_key(public).ok()) else { return Ok(false) };
+    let chosen = chosen.filter(|algorithm| algorithm.check_key(public.kind).is_ok());
+    let Some(algorithm) = chosen.or_else(|| SignatureAlgorithm::for_key(public.kind).ok()) else { return Ok(false) };
     let signature = SigningInput::new(algorithm, MESSAGE).sign(session, private)?;
     Ok(certificate_signature(algorithm, signature)
         .is_some_and(|signature| public.verifies(algorithm, MESSAGE, &signature)))

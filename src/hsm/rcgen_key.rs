@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use rcgen::{PublicKeyData, SignatureAlgorithm as RcgenAlgorithm, SigningKey};
 
-use super::{Error, Key};
+use super::{error::Error, key::Key};
 use crate::signer::{Sha2, SignatureAlgorithm};
 
 /// A [`Key`] as rcgen wants it.
@@ -13,13 +13,21 @@ use crate::signer::{Sha2, SignatureAlgorithm};
 #[derive(Debug)]
 pub struct RcgenKey<'a> {
     key: &'a Key,
+    algorithm: &'static RcgenAlgorithm,
     failure: RefCell<Option<Error>>,
 }
 
 impl<'a> RcgenKey<'a> {
     /// Wraps a key.
-    pub fn new(key: &'a Key) -> Self {
-        RcgenKey { key, failure: RefCell::new(None) }
+    ///
+    /// # Errors
+    /// If it signs with RSA-PSS, which rcgen does not have; the key of a ceremony signs in the usual way of its kind.
+    pub fn new(key: &'a Key) -> Result<Self, Error> {
+        let algorithm = rcgen_algorithm(key.algorithm()).ok_or_else(|| Error::KeyUnsupported {
+            label: key.label().to_owned(),
+            reason: format!("CA certificates and requests cannot be signed with {}", key.algorithm()),
+        })?;
+        Ok(RcgenKey { key, algorithm, failure: RefCell::new(None) })
     }
 
     /// What really went wrong when rcgen, signing with this key, gave `error`.
@@ -34,15 +42,19 @@ impl PublicKeyData for RcgenKey<'_> {
     }
 
     fn algorithm(&self) -> &'static RcgenAlgorithm {
-        match self.key.algorithm() {
-            SignatureAlgorithm::EcdsaP256Sha256 => &rcgen::PKCS_ECDSA_P256_SHA256,
-            SignatureAlgorithm::EcdsaP384Sha384 => &rcgen::PKCS_ECDSA_P384_SHA384,
-            SignatureAlgorithm::EcdsaP521Sha512 => &rcgen::PKCS_ECDSA_P521_SHA512,
-            SignatureAlgorithm::RsaPkcs1(Sha2::Sha256) => &rcgen::PKCS_RSA_SHA256,
-            SignatureAlgorithm::RsaPkcs1(Sha2::Sha384) => &rcgen::PKCS_RSA_SHA384,
-            // rcgen has no PSS; the key of a ceremony signs in the usual way of its kind.
-            SignatureAlgorithm::RsaPkcs1(Sha2::Sha512) | SignatureAlgorithm::RsaPss(_) => &rcgen::PKCS_RSA_SHA512,
-        }
+        self.algorithm
+    }
+}
+
+fn rcgen_algorithm(algorithm: SignatureAlgorithm) -> Option<&'static RcgenAlgorithm> {
+    match algorithm {
+        SignatureAlgorithm::EcdsaP256Sha256 => Some(&rcgen::PKCS_ECDSA_P256_SHA256),
+        SignatureAlgorithm::EcdsaP384Sha384 => Some(&rcgen::PKCS_ECDSA_P384_SHA384),
+        SignatureAlgorithm::EcdsaP521Sha512 => Some(&rcgen::PKCS_ECDSA_P521_SHA512),
+        SignatureAlgorithm::RsaPkcs1(Sha2::Sha256) => Some(&rcgen::PKCS_RSA_SHA256),
+        SignatureAlgorithm::RsaPkcs1(Sha2::Sha384) => Some(&rcgen::PKCS_RSA_SHA384),
+        SignatureAlgorithm::RsaPkcs1(Sha2::Sha512) => Some(&rcgen::PKCS_RSA_SHA512),
+        SignatureAlgorithm::RsaPss(_) => None,
     }
 }
 
@@ -52,5 +64,19 @@ impl SigningKey for RcgenKey<'_> {
             self.failure.replace(Some(error));
             rcgen::Error::RemoteKeyError
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A certificate never says PKCS#1 v1.5 over a signature of RSA-PSS.
+    #[test]
+    fn rsa_pss_key_is_no_key_for_rcgen() {
+        for hash in [Sha2::Sha256, Sha2::Sha384, Sha2::Sha512] {
+            assert!(rcgen_algorithm(SignatureAlgorithm::RsaPss(hash)).is_none());
+            assert!(rcgen_algorithm(SignatureAlgorithm::RsaPkcs1(hash)).is_some());
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Error, Key, KeyQuery, Token, ladder::Rung};
+use super::{error::Error, key::Key, recovery::Recovery, token::Token, uri::KeyQuery};
 
 /// The fewest and the most sessions that are tried by measurement. While a thread waits for its turn with a processor, the
 /// HSM would do nothing for one session; no known HSM gains from more than the most.
@@ -25,7 +25,7 @@ const GAIN: f64 = 1.15;
 pub enum Sessions {
     /// Two, and as many more as the token allows and gain something.
     Auto,
-    /// So many, fewer if the token allows no more.
+    /// This number, fewer if the token allows no more.
     Number(usize),
 }
 
@@ -69,13 +69,13 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    /// Opens sessions until there are so many, or the token has no room: tokens say that in many codes, and those that
+    /// Opens sessions until there are `number`, or the token has no room: tokens say that in many codes, and those that
     /// are open go on signing whatever it was.
     fn extend(&mut self, number: usize) -> Result<(), Error> {
         while self.keys.len() < number && self.limit.is_none() {
-            match Key::open(self.token, self.query) {
+            match Key::open_if_room(self.token, self.query) {
                 Ok(key) => self.keys.push(key),
-                Err(error) if error.rung() == Rung::Final => return Err(error),
+                Err(error) if error.recovery() == Recovery::Operator => return Err(error),
                 Err(error) => self.limit = Some(error),
             }
         }
@@ -96,7 +96,7 @@ impl Opening<'_> {
             }
             let rate = self.best_rate()?;
             if self.keys.len() < number {
-                // It opens so many, and does not sign with all of them at a time.
+                // It opens this number, and does not sign with all of them at a time.
                 break;
             }
             if rate >= best.1 * GAIN {

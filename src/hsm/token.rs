@@ -1,36 +1,46 @@
 //! Tokens that this process is logged in to.
 
 use std::{
+    collections::HashMap,
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, LazyLock, Weak},
 };
 
 use cryptoki::{
     context::{Function, Pkcs11},
     error::RvError,
     mechanism::MechanismType,
+    object::{Attribute, ObjectClass},
     session::{Session, SessionState, UserType},
     slot::Slot,
 };
 use cryptoki_sys::{
-    CK_FLAGS, CK_TOKEN_INFO, CKF_ERROR_STATE, CKF_LOGIN_REQUIRED, CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_INITIALIZED,
-    CKF_USER_PIN_LOCKED,
+    CKF_ERROR_STATE, CKF_LOGIN_REQUIRED, CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED,
 };
+use parking_lot::Mutex;
 
 use super::{
-    Error, TokenUri,
-    ladder::Rung,
-    module::{Module, TokenSession, lock},
+    error::Error,
+    module::Module,
     pin::Pin,
+    recovery::Recovery,
+    session::TokenSession,
+    sharing::{SessionHolder, Sharing},
+    token_info::{ModuleInfo, TokenIdentity, TokenInfo},
+    uri::TokenUri,
 };
 use crate::signer::SignatureAlgorithm;
+
+/// The tokens in use, by their module's path: all who open the same token share one login and its sessions.
+static TOKENS: LazyLock<Mutex<HashMap<(PathBuf, TokenIdentity), Weak<Token>>>> = LazyLock::new(Mutex::default);
 
 /// A token that this process is logged in to.
 pub struct Token {
     module: Arc<Module>,
     identity: TokenIdentity,
     login: Mutex<Login>,
+    sharing: Sharing,
 }
 
 /// One thread at a time logs in, and all see how it went.
@@ -63,19 +73,20 @@ impl Token {
     pub(super) fn find(uri: &TokenUri, base_dir: &Path) -> Result<Arc<Token>, Error> {
         let module = Module::open(&uri.module_in(base_dir))?;
         let (slot, identity) = module.find_slot(uri)?;
-        let known = lock(&module.tokens).get(&identity).and_then(Weak::upgrade);
+        let name = (module.path.clone(), identity.clone());
+        let known = TOKENS.lock().get(&name).and_then(Weak::upgrade);
         let token = match known {
             Some(token) => token,
             None => {
                 let pin = uri.pin(base_dir)?;
                 let login = Mutex::new(Login { pin, slot, anchor: None, refused: None, attempts: 0 });
-                let token = Arc::new(Token { module: Arc::clone(&module), identity: identity.clone(), login });
+                let token = Arc::new(Token { module, identity, login, sharing: Sharing::default() });
                 token.check_flags()?;
-                lock(&module.tokens).insert(identity, Arc::downgrade(&token));
+                TOKENS.lock().insert(name, Arc::downgrade(&token));
                 token
             }
         };
-        lock(&token.login).slot = slot;
+        token.login.lock().slot = slot;
         Ok(token)
     }
 
@@ -105,7 +116,7 @@ impl Token {
 
     /// What the token says of itself now.
     pub(super) fn info(&self) -> Result<TokenInfo, Error> {
-        let slot = lock(&self.login).slot;
+        let slot = self.login.lock().slot;
         self.module.token_info(slot)
     }
 
@@ -113,8 +124,8 @@ impl Token {
     ///
     /// # Errors
     /// If it cannot, or whatever the HSM says.
-    pub(super) fn must_have_mechanism(&self, algorithm: SignatureAlgorithm) -> Result<&'static str, Error> {
-        let slot = lock(&self.login).slot;
+    pub(super) fn check_mechanism(&self, algorithm: SignatureAlgorithm) -> Result<&'static str, Error> {
+        let slot = self.login.lock().slot;
         let (mechanism, name) = match algorithm {
             SignatureAlgorithm::EcdsaP256Sha256
             | SignatureAlgorithm::EcdsaP384Sha384
@@ -152,21 +163,49 @@ impl Token {
         Ok(())
     }
 
+    /// Whether any object (a private or public key, a certificate) has this label.
+    ///
+    /// # Errors
+    /// Whatever the HSM says.
+    pub fn has_object(&self, label: &str) -> Result<bool, Error> {
+        let session = self.session()?;
+        for class in
+            [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY, ObjectClass::CERTIFICATE, ObjectClass::SECRET_KEY]
+        {
+            let template = [Attribute::Class(class), Attribute::Label(label.as_bytes().to_vec())];
+            if !session.call("finding an object", |session| session.find_objects(&template))?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// How many sessions the token allows, if it says so.
     pub(super) fn session_limit(&self) -> Option<usize> {
         self.info().ok()?.session_limit()
     }
 
-    /// Opens a logged-in session that reads objects and signs.
+    /// Opens a logged-in session that reads objects and signs. If the token has no room for it, a pool of this process
+    /// that has several closes one: each key gets at least one session.
     pub(super) fn session(&self) -> Result<TokenSession, Error> {
+        self.sharing.open(|| self.session_if_room())
+    }
+
+    /// As [`Token::session`], but only if the token has room.
+    pub(super) fn session_if_room(&self) -> Result<TokenSession, Error> {
         let slot = self.ensure_login()?;
         self.open_session(|context| context.open_ro_session(slot))
+    }
+
+    /// From now on this holder may be asked to close a session for another.
+    pub(super) fn add_holder(&self, holder: Weak<dyn SessionHolder>) {
+        self.sharing.add(holder);
     }
 
     /// Opens a logged-in session that may create objects.
     pub(super) fn read_write_session(&self) -> Result<TokenSession, Error> {
         let slot = self.ensure_login()?;
-        self.open_session(|context| context.open_rw_session(slot))
+        self.sharing.open(|| self.open_session(|context| context.open_rw_session(slot)))
     }
 
     fn open_session(
@@ -182,10 +221,10 @@ impl Token {
 
     /// Logs in unless this process is logged in already, keeps the anchor session open, and gives the slot.
     pub(super) fn ensure_login(&self) -> Result<Slot, Error> {
-        let mut login = lock(&self.login);
+        let mut login = self.login.lock();
         let slot = login.slot;
         if let Some(refusal) = login.refused {
-            return Err(self.refused(refusal));
+            return Err(self.refused(&login, refusal));
         }
         // Asking is cheaper than C_Login, and with SoftHSM every C_Login rewrites a file that others read.
         if let Some(anchor) = &login.anchor {
@@ -210,13 +249,13 @@ impl Token {
         login.anchor = Some(anchor);
         let refusal = match outcome {
             Ok(()) | Err(Error::Call { code: RvError::UserAlreadyLoggedIn, .. }) => return Ok(slot),
-            Err(error) => match (&error, error.rung()) {
-                (Error::Call { code, .. }, Rung::Final) => *code,
+            Err(error) => match (&error, error.recovery()) {
+                (Error::Call { code, .. }, Recovery::Operator) => *code,
                 _ => return Err(error),
             },
         };
         login.refused = Some(refusal);
-        Err(self.refused(refusal))
+        Err(self.refused(&login, refusal))
     }
 
     /// After the PIN was refused: reads it anew from where the URI says, and allows one more try. That is for a person to
@@ -226,11 +265,11 @@ impl Token {
     /// If the PIN is not there, the token says that no try should be made, or the token refused this very PIN and
     /// `same_pin` does not say that it is right now.
     pub(super) fn allow_login(&self, uri: &TokenUri, base_dir: &Path, same_pin: bool) -> Result<(), Error> {
-        let refused = lock(&self.login).refused;
+        let refused = self.login.lock().refused;
         let Some(refused) = refused else { return Ok(()) };
         self.check_flags()?;
         let pin = uri.pin(base_dir)?;
-        let mut login = lock(&self.login);
+        let mut login = self.login.lock();
         let was_wrong = matches!(refused, RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange);
         if was_wrong && !same_pin && login.pin == pin {
             return Err(Error::PinUnchanged { token: self.identity.label.clone() });
@@ -240,10 +279,12 @@ impl Token {
         Ok(())
     }
 
-    fn refused(&self, code: RvError) -> Error {
+    fn refused(&self, login: &Login, code: RvError) -> Error {
         let token = self.identity.label.clone();
         match code {
-            RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange => Error::PinIncorrect { token },
+            RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange => {
+                Error::PinIncorrect { token, outer_blank: login.pin.has_outer_blank() }
+            }
             RvError::PinLocked => Error::PinLocked { token },
             other => Error::call("logging in", (Function::Login, other)),
         }
@@ -253,7 +294,7 @@ impl Token {
     #[cfg(test)]
     #[expect(clippy::disallowed_methods, reason = "that every session loses its login is what is tried")]
     pub(super) fn log_out(&self) {
-        if let Some(anchor) = &lock(&self.login).anchor {
+        if let Some(anchor) = &self.login.lock().anchor {
             anchor.call("logging out", Session::logout).unwrap();
         }
     }
@@ -262,13 +303,13 @@ impl Token {
     #[cfg(test)]
     pub(super) fn change_pin(&self, pin: &str) {
         let session = self.read_write_session().unwrap();
-        let (old, new) = (lock(&self.login).pin.for_login(), Pin::new(pin).for_login());
+        let (old, new) = (self.login.lock().pin.for_login(), Pin::new(pin).for_login());
         session.call("changing the PIN", |session| session.set_pin(&old, &new)).unwrap();
     }
 
     #[cfg(test)]
     pub(super) fn login_attempts(&self) -> u32 {
-        lock(&self.login).attempts
+        self.login.lock().attempts
     }
 }
 
@@ -276,77 +317,4 @@ impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token").field("identity", &self.identity).finish_non_exhaustive()
     }
-}
-
-/// What a token says that it is (`CK_TOKEN_INFO`), without the padding.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-pub struct TokenIdentity {
-    /// Its label.
-    pub label: String,
-    /// Its serial number.
-    pub serial: String,
-    /// Who made it.
-    pub manufacturer: String,
-    /// Its model.
-    pub model: String,
-}
-
-/// What a token says of itself (`CK_TOKEN_INFO`).
-pub(super) struct TokenInfo(CK_TOKEN_INFO);
-
-impl TokenInfo {
-    pub(super) fn new(info: CK_TOKEN_INFO) -> Self {
-        TokenInfo(info)
-    }
-
-    pub(super) fn identity(&self) -> TokenIdentity {
-        let text = |padded: &[u8]| String::from_utf8_lossy(padded).trim_end_matches([' ', '\0']).to_owned();
-        let info = &self.0;
-        TokenIdentity {
-            label: text(&info.label),
-            serial: text(&info.serialNumber),
-            manufacturer: text(&info.manufacturerID),
-            model: text(&info.model),
-        }
-    }
-
-    /// Whether it has this flag.
-    pub(super) fn has(&self, flag: CK_FLAGS) -> bool {
-        self.0.flags & flag != 0
-    }
-
-    /// Some modules say that there is no limit, or that they do not tell, in other numbers than the standard's.
-    fn session_limit(&self) -> Option<usize> {
-        usize::try_from(self.0.ulMaxSessionCount).ok().filter(|limit| (1..1 << 20).contains(limit))
-    }
-
-    /// Its versions, for people.
-    pub(super) fn versions(&self) -> String {
-        let (hardware, firmware) = (self.0.hardwareVersion, self.0.firmwareVersion);
-        format!("hardware {}.{}, firmware {}.{}", hardware.major, hardware.minor, firmware.major, firmware.minor)
-    }
-}
-
-impl TokenIdentity {
-    pub(super) fn is(&self, uri: &TokenUri, slot: Slot) -> bool {
-        let same = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
-        same(&uri.label, &self.label)
-            && same(&uri.serial, &self.serial)
-            && same(&uri.manufacturer, &self.manufacturer)
-            && same(&uri.model, &self.model)
-            && uri.slot_id.is_none_or(|id| id == slot.id())
-    }
-}
-
-/// What a PKCS#11 module says that it is (`CK_INFO`).
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct ModuleInfo {
-    /// The library's canonical path.
-    pub path: PathBuf,
-    /// Who made it.
-    pub manufacturer: String,
-    /// What it calls itself.
-    pub description: String,
-    /// Its version.
-    pub version: String,
 }

@@ -86,6 +86,14 @@ impl TokenUri {
         parts.token()
     }
 
+    /// What logs and metrics call the token: its label as it is, or what else the URI says of it.
+    pub(super) fn name(&self) -> String {
+        let parts = [&self.label, &self.serial, &self.manufacturer, &self.model];
+        let parts: Vec<_> = parts.into_iter().flatten().map(String::as_str).collect();
+        let slot = self.slot_id.map(|id| format!("slot {id}"));
+        parts.into_iter().chain(slot.as_deref()).collect::<Vec<_>>().join("/")
+    }
+
     /// The module's path, made absolute.
     pub(super) fn module_in(&self, base_dir: &Path) -> PathBuf {
         base_dir.join(&self.module)
@@ -166,10 +174,10 @@ impl Parts {
             "id" => set(&mut self.id, name, decode_bytes(name, value)?),
             "type" => set(&mut self.kind, name, decode(name, value)?),
             "module-path" | "pin-source" | "module-name" | "pin-value" => {
-                Err(UriError(format!("{name} belongs behind the \"?\" of the URI")))
+                Err(UriError(format!("{name} belongs after the \"?\" of the URI")))
             }
             _ => Err(UriError(format!(
-                "the attribute {name} is not known; the attributes are token, serial, manufacturer, model, slot-id, object, id and type, and behind \"?\" module-path and pin-source"
+                "the attribute {name} is not known; the attributes are token, serial, manufacturer, model, slot-id, object, id and type, and after \"?\" module-path and pin-source"
             ))),
         }
     }
@@ -271,6 +279,21 @@ mod tests {
         assert_eq!(uri.key.id, Some(vec![1, 255]));
         assert_eq!(uri.token.module, Path::new("/usr/lib/module.so"));
         assert_eq!(uri.token.pin_source.as_deref(), Some(Path::new("pin")));
+    }
+
+    /// Two tokens of a pool that only their serial numbers tell apart have two names.
+    #[test]
+    fn token_is_called_by_its_label_as_it_is() {
+        for (attributes, name) in [
+            ("token=birthmark", "birthmark"),
+            ("token=Site%20A;serial=0a1b", "Site A/0a1b"),
+            ("serial=0a1b", "0a1b"),
+            ("slot-id=7", "slot 7"),
+            ("token=t;slot-id=7", "t/slot 7"),
+        ] {
+            let uri = TokenUri::parse(&format!("pkcs11:{attributes}?{MODULE}")).unwrap();
+            assert_eq!(uri.name(), name, "{attributes}");
+        }
     }
 
     #[test]

@@ -328,7 +328,7 @@ impl Audit {
 }
 
 fn device(holder: &Holder) -> u64 {
-    first_octets(&crate::signer::sha256(holder.device.as_bytes()))
+    first_octets(&crate::hash::sha256(holder.device.as_bytes()))
 }
 
 fn key(holder: &Holder) -> u64 {

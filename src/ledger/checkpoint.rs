@@ -28,7 +28,8 @@ use jiff::Timestamp;
 
 use super::{Head, journal::ChainHash};
 use crate::{
-    signer::{PublicKey, SignatureAlgorithm, sha256},
+    hash::sha256,
+    signer::{PublicKey, SignatureAlgorithm},
     text_file::{self, TextError},
 };
 
@@ -135,7 +136,7 @@ impl SignedCheckpoint {
         }
         let message = self.checkpoint.to_string();
         let verifies = |key: &&PublicKey| {
-            SignatureAlgorithm::for_key(key)
+            SignatureAlgorithm::for_key(key.kind)
                 .is_ok_and(|algorithm| key.verifies(algorithm, message.as_bytes(), &self.signature))
         };
         named.find(verifies).ok_or_else(|| "its signature is wrong".into())

@@ -13,7 +13,7 @@ pub(super) type DeviceHash = [u8; 16];
 
 pub(super) fn device_hash(device: &str) -> DeviceHash {
     let mut hash = [0; 16];
-    hash.copy_from_slice(&crate::signer::sha256(device.as_bytes())[..16]);
+    hash.copy_from_slice(&crate::hash::sha256(device.as_bytes())[..16]);
     hash
 }
 

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use aws_lc_rs::signature::{self, VerificationAlgorithm};
 
-use super::{KeyKind, PublicKey};
+use super::key_kind::KeyKind;
 
 /// A hash of the SHA-2 family (FIPS 180-4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,33 +74,32 @@ const NAMES: [(&str, SignatureAlgorithm); 9] = [
 ];
 
 impl SignatureAlgorithm {
-    /// The usual algorithm for an issuer's public key.
+    /// The usual algorithm of a CA's key.
     ///
     /// # Errors
-    /// A sentence that names the key types an issuer may have.
-    pub fn for_key(key: &PublicKey) -> Result<Self, String> {
-        match key.kind {
+    /// If a CA cannot have such a key.
+    pub fn for_key(key: KeyKind) -> Result<Self, UnsuitableKey> {
+        match key {
             KeyKind::P256 => Ok(SignatureAlgorithm::EcdsaP256Sha256),
             KeyKind::P384 => Ok(SignatureAlgorithm::EcdsaP384Sha384),
             KeyKind::P521 => Ok(SignatureAlgorithm::EcdsaP521Sha512),
             KeyKind::Rsa { bits } if (2048..=4096).contains(&bits) => Ok(SignatureAlgorithm::RsaPkcs1(Sha2::Sha256)),
-            other => Err(format!("a CA key cannot be {other}; use P-256, P-384, P-521 or RSA with 2048 to 4096 bits")),
+            key => Err(UnsuitableKey::NotForCa { key }),
         }
     }
 
     /// Checks that a key of this kind can sign so.
     ///
     /// # Errors
-    /// A sentence with the algorithms that such a key can use.
-    pub fn must_fit(self, key: &PublicKey) -> Result<(), String> {
+    /// If it cannot, with the algorithms that such a key can use.
+    pub fn check_key(self, key: KeyKind) -> Result<(), UnsuitableKey> {
         let usual = SignatureAlgorithm::for_key(key)?;
         let rsa = |algorithm: &Self| matches!(algorithm, Self::RsaPkcs1(_) | Self::RsaPss(_));
         if self == usual || (rsa(&self) && rsa(&usual)) {
             return Ok(());
         }
-        let fitting = NAMES.iter().filter(|(_, algorithm)| *algorithm == usual || (rsa(algorithm) && rsa(&usual)));
-        let fitting: Vec<_> = fitting.map(|(name, _)| *name).collect();
-        Err(format!("a {} key cannot sign with {self}; use {}", key.kind, fitting.join(", ")))
+        let usable = NAMES.iter().filter(|(_, algorithm)| *algorithm == usual || (rsa(algorithm) && rsa(&usual)));
+        Err(UnsuitableKey::OtherAlgorithm { key, algorithm: self, usable: usable.map(|(name, _)| *name).collect() })
     }
 
     /// The DER `AlgorithmIdentifier` as certificates carry it.
@@ -123,9 +122,9 @@ impl SignatureAlgorithm {
     }
 
     /// The most octets that a signature by this key has, as a certificate carries it.
-    pub fn longest_signature(self, key: &PublicKey) -> usize {
+    pub fn longest_signature(self, key: KeyKind) -> usize {
         // SEQUENCE { INTEGER, INTEGER }, each as long as the curve's order and one octet more if its first bit is set.
-        match (self, key.kind) {
+        match (self, key) {
             (SignatureAlgorithm::EcdsaP256Sha256, _) => 2 + 2 * (2 + 33),
             (SignatureAlgorithm::EcdsaP384Sha384, _) => 2 + 2 * (2 + 49),
             (SignatureAlgorithm::EcdsaP521Sha512, _) => 3 + 2 * (2 + 66),
@@ -149,14 +148,39 @@ impl SignatureAlgorithm {
     }
 }
 
-impl FromStr for SignatureAlgorithm {
-    type Err = String;
+/// Why a key cannot be a CA's, or cannot sign as it should.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnsuitableKey {
+    /// No CA has a key of this kind.
+    #[error("a CA key cannot be {key}; use P-256, P-384, P-521 or RSA with 2048 to 4096 bits")]
+    NotForCa {
+        /// What it is.
+        key: KeyKind,
+    },
+    /// It is for other algorithms.
+    #[error("a {key} key cannot sign with {algorithm}; use {}", usable.join(", "))]
+    OtherAlgorithm {
+        /// What it is.
+        key: KeyKind,
+        /// What it was to sign with.
+        algorithm: SignatureAlgorithm,
+        /// What it can sign with, by the configuration's names.
+        usable: Vec<&'static str>,
+    },
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        NAMES.iter().find(|(name, _)| *name == text).map(|(_, algorithm)| *algorithm).ok_or_else(|| {
-            let names: Vec<_> = NAMES.iter().map(|(name, _)| *name).collect();
-            format!("\"{text}\" is not a signature algorithm; there are {}", names.join(", "))
-        })
+/// A name that no signature algorithm has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is not a signature algorithm; there are {names}", names = NAMES.map(|(name, _)| name).join(", "))]
+pub struct UnknownAlgorithm(String);
+
+impl FromStr for SignatureAlgorithm {
+    type Err = UnknownAlgorithm;
+
+    fn from_str(text: &str) -> Result<Self, UnknownAlgorithm> {
+        let found = NAMES.iter().find(|(name, _)| *name == text).map(|(_, algorithm)| *algorithm);
+        found.ok_or_else(|| UnknownAlgorithm(text.to_owned()))
     }
 }
 

@@ -16,7 +16,7 @@
 //! certificate that he should not have, since what is checked is what the HSM signed. Guards:
 //!
 //! - the tests compare with p256's arithmetic, with aws-lc over damaged and out-of-range signatures, and with Wycheproof;
-//! - the first acceptance of each key and one in 1,024 after it is verified again by aws-lc (`signer.rs`); a difference
+//! - the first acceptance of each key and one in 1,024 after it is verified again by aws-lc (`verifier.rs`); a difference
 //!   ends the process at once, so a fault of the table in memory is found within 1,024 certificates.
 #![expect(unsafe_code, reason = "aws-lc's group operations have no safe form")]
 
@@ -29,13 +29,14 @@ use aws_lc_sys::{
     EC_GROUP, EC_GROUP_get0_generator, EC_GROUP_new_by_curve_name, EC_POINT, EC_POINT_add, EC_POINT_dup, EC_POINT_free,
     EC_POINT_new, EC_POINT_oct2point, EC_POINT_point2oct, NID_X9_62_prime256v1, point_conversion_form_t,
 };
-use der::{Decode, asn1::UintRef};
+use der::asn1::UintRef;
 use p256::{
     FieldBytes, Scalar,
     elliptic_curve::{PrimeField, ops::Reduce},
 };
 
-use super::sha256;
+use super::ecdsa::EcdsaSigValue;
+use crate::hash::sha256;
 
 #[cfg(test)]
 mod tests;
@@ -46,7 +47,7 @@ const LENGTH: usize = 32;
 /// The first octet of an uncompressed point (SEC 1 section 2.3.3).
 const UNCOMPRESSED: u8 = 4;
 
-/// How many additions before its use a summand is asked for: the table is larger than the processor's nearest memory.
+/// Prefetch distance, in additions: the table is larger than the processor's nearest cache.
 const AHEAD: usize = 4;
 
 /// The same for all keys. `None` only if aws-lc has no memory for it.
@@ -73,7 +74,7 @@ impl FixedKey {
 
     /// SEC 1 section 4.1.4, by its steps.
     fn verify(&self, message: &[u8], signature: &[u8]) -> Option<()> {
-        let signature = EcdsaSigValue::from_der(signature).ok()?;
+        let signature = EcdsaSigValue::read(signature).ok()?;
         let (r, s) = (number(&signature.r)?, number(&signature.s)?);
         let e = <Scalar as Reduce<FieldBytes>>::reduce(&sha256(message).into());
         let inverse = Option::<Scalar>::from(s.invert_vartime())?;
@@ -96,13 +97,6 @@ impl FixedKey {
         }
         Some(sum)
     }
-}
-
-/// RFC 3279 section 2.2.3.
-#[derive(der::Sequence)]
-struct EcdsaSigValue<'a> {
-    r: UintRef<'a>,
-    s: UintRef<'a>,
 }
 
 /// A number from 1 to the order less one.

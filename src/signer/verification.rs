@@ -17,8 +17,14 @@ use const_oid::{
 };
 use der::Decode;
 
-use super::{KeyKind, PublicKey, RsaPublicKey, Sha2};
-use crate::asn1::{DerError, INTEGER, NULL, OBJECT_IDENTIFIER, Oid, Reader, SEQUENCE, Value, explicit};
+use super::{
+    algorithm::Sha2,
+    ecdsa,
+    key_kind::KeyKind,
+    oid::name_of,
+    public_key::{PublicKey, RsaPublicKey},
+};
+use crate::asn1::{DerError, INTEGER, NULL, OBJECT_IDENTIFIER, Reader, SEQUENCE, Value, explicit};
 
 /// Why a signature is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +73,7 @@ fn verification(key: KeyKind, algorithm: &[u8]) -> Result<&'static dyn Verificat
         KeyKind::Rsa { .. } => rsa.iter().find(|(oid, _)| is(*oid)).map(|(_, hash)| pkcs1(*hash)),
         KeyKind::Ed25519 => is(db::rfc8410::ID_ED_25519).then_some(&signature::ED25519 as &dyn VerificationAlgorithm),
         KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => {
-            ec.iter().find(|(oid, _)| is(*oid)).and_then(|(_, hash)| ecdsa(key, *hash))
+            ec.iter().find(|(oid, _)| is(*oid)).and_then(|(_, hash)| ecdsa_algorithm(key, *hash))
         }
     };
     known.ok_or_else(|| {
@@ -81,7 +87,7 @@ fn verification(key: KeyKind, algorithm: &[u8]) -> Result<&'static dyn Verificat
     })
 }
 
-fn ecdsa(key: KeyKind, hash: Sha2) -> Option<&'static dyn VerificationAlgorithm> {
+fn ecdsa_algorithm(key: KeyKind, hash: Sha2) -> Option<&'static dyn VerificationAlgorithm> {
     Some(match (key, hash) {
         (KeyKind::P256, Sha2::Sha256) => &signature::ECDSA_P256_SHA256_ASN1,
         (KeyKind::P256, Sha2::Sha384) => &signature::ECDSA_P256_SHA384_ASN1,
@@ -198,7 +204,7 @@ fn encoding_fault(key: &PublicKey, signature: &[u8]) -> Option<String> {
         KeyKind::P384 => 48,
         KeyKind::P521 => 66,
     };
-    let fault = ecdsa_fault(signature)?;
+    let fault = ecdsa::encoding_fault(signature)?;
     let raw = if signature.len() == 2 * size {
         ", but r and s one after the other, as PKCS#11 and chips give them"
     } else {
@@ -208,36 +214,6 @@ fn encoding_fault(key: &PublicKey, signature: &[u8]) -> Option<String> {
         "the ECDSA signature is not DER{raw} ({fault}); it must be encoded as SEQUENCE {{ INTEGER r, INTEGER s }} \
          (RFC 3279 section 2.2.3)"
     ))
-}
-
-/// What is wrong with a DER Ecdsa-Sig-Value.
-fn ecdsa_fault(signature: &[u8]) -> Option<String> {
-    let read = || -> Result<[&[u8]; 2], DerError> {
-        let mut reader = Reader::new(Value::only(signature)?.of(SEQUENCE)?);
-        let numbers = [reader.expect(INTEGER)?, reader.expect(INTEGER)?];
-        reader.finish()?;
-        Ok(numbers)
-    };
-    let numbers = match read() {
-        Ok(numbers) => numbers,
-        Err(error) => return Some(error.to_string()),
-    };
-    ["r", "s"].into_iter().zip(numbers).find_map(|(name, number)| match number {
-        [] => Some(format!("{name} has no octets")),
-        [0x80..=0xff, ..] => Some(format!("{name} is negative: a zero octet must stand before it")),
-        [0, 0..=0x7f, ..] => Some(format!("{name} has a superfluous zero octet before it")),
-        _ => None,
-    })
-}
-
-/// An OID as messages show it.
-pub(super) fn name_of(oid: &[u8]) -> String {
-    let known = ObjectIdentifier::from_bytes(oid).ok().and_then(|oid| db::DB.by_oid(&oid).map(|name| (name, oid)));
-    match (known, Oid::from_content(oid)) {
-        (Some((name, oid)), _) => format!("{name} ({oid})"),
-        (None, Ok(oid)) => crate::quote::shortened(&oid.to_string()).to_string(),
-        (None, Err(_)) => "with a malformed OID".into(),
-    }
 }
 
 #[cfg(test)]
@@ -290,22 +266,5 @@ mod tests {
             assert!(error.contains(message), "{parameters}: {error}");
         }
         assert!(pss(Sha2::Sha256, u64::from(SALTS)).is_err() && pss(Sha2::Sha256, u64::MAX).is_err());
-    }
-
-    #[test]
-    fn ecdsa_encoding_fault_is_named() {
-        for (signature, fault) in [
-            ("30060201010201ff", Some("s is negative")),
-            ("3007020200010201 01", Some("r has a superfluous zero octet")),
-            ("30050200020101", Some("r has no octets")),
-            ("3006020101020101", None),
-            ("300702020080020101", None),
-            ("300602010102010100", Some("1 octets follow")),
-            ("0101", Some("too early")),
-        ] {
-            let found = ecdsa_fault(&hex::decode(signature.replace(' ', "")).unwrap());
-            assert_eq!(found.is_some(), fault.is_some(), "{signature}: {found:?}");
-            assert!(found.unwrap_or_default().contains(fault.unwrap_or_default()), "{signature}");
-        }
     }
 }

@@ -24,8 +24,8 @@ use super::{
 use crate::{
     client::certificate_pem,
     durable::{self, Access},
+    hash::sha256,
     proto::IssuedCertificate,
-    signer::sha256,
 };
 
 /// How many devices are named per reason in the summary.

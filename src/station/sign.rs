@@ -29,10 +29,10 @@ use super::{
 };
 use crate::{
     client::{Daemon, Failure},
+    hash::sha256,
     id::OrderId,
     proto::{IssueReply, IssueRequest, IssuedCertificate, issue_reply::Result as Answer},
     quote::quoted,
-    signer::sha256,
 };
 
 mod open;

@@ -26,13 +26,13 @@ use super::{
 };
 use crate::{
     client::{Connection, Daemon},
+    hash::sha256,
     proto::{
         ConfirmReply, ConfirmRequest, GetIssuerReply, GetIssuerRequest, IssueReply, IssueRequest, IssuedCertificate,
         Issuer as ListedIssuer, Profile,
         issuance_server::{Issuance, IssuanceServer},
         issue_reply::Result as Answer,
     },
-    signer::sha256,
 };
 
 mod hot_folder;

@@ -32,7 +32,7 @@ fn verify(site: &Site, arguments: &[&str]) -> std::process::Output {
 }
 
 /// The metric of how long entries wait for a checkpoint.
-const AGE: &str = "birthmark_checkpoint_age_seconds";
+const AGE: &str = "birthmark_checkpoint_lag_seconds";
 
 const TRUSTED: [&str; 2] = ["--trusted-key", "ca/audit.pem"];
 
@@ -135,7 +135,7 @@ fn rewrite(journal: &[u8], entries: &[serde_json::Value]) -> Vec<u8> {
             payload[at + 9] ^= 1;
         }
         let payload = forged[start + HEAD..start + HEAD + length].to_vec();
-        chain = birthmark::signer::sha256(&[&chain[..], &payload].concat());
+        chain = birthmark::hash::sha256(&[&chain[..], &payload].concat());
         forged[start + 12..start + HEAD].copy_from_slice(&chain);
         let checked = [&forged[start..start + 4], &forged[start + 8..start + HEAD], &payload].concat();
         let sum = crc32c::crc32c(&checked);
@@ -157,7 +157,7 @@ async fn checkpoints_with_an_interval_come_by_themselves() {
     let mut stream = site.stream(&daemon, "line1/t1").await;
     stream.ask(request("d1", "o1", csr("d1"))).await.issued();
     wait_until("there is another", || read(&site) != first);
-    assert!(daemon.metric("birthmark_checkpoint_age_seconds", &[]) < 100.0);
+    assert!(daemon.metric("birthmark_checkpoint_lag_seconds", &[]) < 100.0);
     // While the daemon runs, its journal can be verified, and its index not be touched.
     succeeded(&verify(&site, &TRUSTED));
     refused(&site.token.birthmark(&["journal", "reindex", "data"]), &["another birthmark daemon uses"]);

@@ -11,13 +11,13 @@ use std::{
 };
 
 use birthmark::{
+    hash::sha256,
     ledger::{
         Action, Holder, Ledger, LedgerError, Outcome, Records,
         embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
         journal::{Scan, Trust, verify},
     },
     proto::{IssueRequest, IssuedCertificate},
-    signer::sha256,
 };
 use jiff::Timestamp;
 use rustix::process::{Resource, Rlimit};

@@ -152,9 +152,9 @@ async fn fault_of_every_kind_costs_time_and_nothing_else() {
     load.more(50);
 
     // Two hung, two gave wrong signatures: the metrics know.
-    assert!(daemon.metric("birthmark_hsm_hung_calls_total", &[]) >= 2.0);
+    assert!(daemon.metric("birthmark_hsm_call_timeouts_total", &[]) >= 2.0);
     assert!(daemon.metric("birthmark_hsm_wrong_signatures_total", &[]) >= 2.0);
-    wait_until("the calls that hung came back", || daemon.metric("birthmark_hsm_hung_calls", &[]) == 0.0);
+    wait_until("the calls that hung came back", || daemon.metric("birthmark_hsm_calls_hung", &[]) == 0.0);
     assert_eq!(pid, daemon.pid());
     assert!(daemon.is_running());
     load.finish(&site, "o").await;
@@ -232,9 +232,9 @@ async fn call_that_hangs_does_not_hinder_shutdown() {
         answer.must_be(tonic::Code::Unavailable, "HSM_UNAVAILABLE");
     }
     assert_eq!(daemon.get("/readyz").0, 503);
-    assert!(daemon.metric("birthmark_hsm_hung_calls", &[]) >= 2.0);
+    assert!(daemon.metric("birthmark_hsm_calls_hung", &[]) >= 2.0);
     // Each call that hangs costs a thread; their number is limited.
-    let hung = daemon.metric("birthmark_hsm_hung_calls", &[]);
+    let hung = daemon.metric("birthmark_hsm_calls_hung", &[]);
     assert!(hung <= 2.0 * 2.0 + 2.0, "{hung}");
     let began = Instant::now();
     daemon.end();

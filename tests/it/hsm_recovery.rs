@@ -110,6 +110,35 @@ async fn session_limit_in_any_code_is_lived_with() {
     }
 }
 
+/// A key that comes when another pool has every session of the token gets one of them: at the start, and when all come back
+/// after an outage and the token has still less room.
+#[tokio::test(flavor = "multi_thread")]
+async fn full_token_has_a_session_for_each_key() {
+    let site = Site::new();
+    let faults = Faults::one_module(&site, "sessions = 16\ncall_limit_seconds = 5\nwait_seconds = 10");
+    let of_audit = |daemon: &Daemon| daemon.metric("birthmark_hsm_sessions", &["issuer=\"audit\""]);
+    // The anchor and three.
+    faults.set_before_start("sessions 4");
+    let daemon = site.start();
+    wait_until("both keys have sessions", || (sessions(&daemon), of_audit(&daemon)) == (2.0, 1.0));
+    assert!(site.log().contains("so that another key in this token can sign"), "{}", site.log());
+    site.create_order("o", 1000);
+    let mut stream = site.stream(&daemon, "line1/t1").await;
+    stream.ask(request("d0", "o", csr("d0"))).await.issued();
+    wait_until("the audit key has signed", || site.path("data/checkpoint").exists());
+    for (round, room) in ["sessions 4", "sessions 3"].into_iter().enumerate() {
+        let initialised = faults.seen("C_Initialize");
+        faults.set(&format!("{room}\ndead"));
+        faults.set(room);
+        let device = format!("late{round}");
+        insist(&mut stream, &request(&device, "o", csr(&device))).await;
+        assert!(faults.seen("C_Initialize") > initialised);
+        let expected = if room == "sessions 4" { 2.0 } else { 1.0 };
+        wait_until("both keys have sessions", || (sessions(&daemon), of_audit(&daemon)) == (expected, 1.0));
+    }
+    daemon.end();
+}
+
 /// How often each event is in the journal, which must be whole.
 fn events(site: &Site) -> BTreeMap<String, usize> {
     let mut events = BTreeMap::new();

@@ -99,7 +99,7 @@ fn device_is_confirmed_scrapped_revoked_and_reissued() {
     counts(&site, [4, 2, 0, 0, 0]);
     assert_eq!(parsed(&confirm(&site, &daemon, "line1/t1", &["--certificates", "certs"]))["confirmed"], 4);
     counts(&site, [4, 4, 0, 0, 0]);
-    assert_eq!(daemon.metric("birthmark_confirmed_total", &[]), 4.0);
+    assert_eq!(daemon.metric("birthmark_certificates_confirmed_total", &[]), 4.0);
     let shown = record(&site, "d2");
     assert_eq!([&shown["state"], &shown["changed_by"]], ["confirmed", "station:line2/t1"]);
 
@@ -349,7 +349,7 @@ fn commit(ledger: &mut EmbeddedLedger, actions: Vec<Action>) -> Vec<Outcome> {
 
 /// The holder of a device's certificate for its first or its second key.
 fn holder(device: u32, key: u8) -> Holder {
-    let key_hash = birthmark::signer::sha256(&[&device.to_be_bytes()[..], &[key]].concat());
+    let key_hash = birthmark::hash::sha256(&[&device.to_be_bytes()[..], &[key]].concat());
     Holder { device: format!("d{device}"), key_hash, order: "o".into(), profile: "p".into(), issuer: "i".into() }
 }
 

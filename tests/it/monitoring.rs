@@ -80,8 +80,8 @@ async fn metrics_count_what_happens() {
         ("birthmark_refusals_total", &["reason=\"CSR_MALFORMED\""], 1.0),
         ("birthmark_refusals_total", &["reason=\"ORDER_UNKNOWN\""], 1.0),
         ("birthmark_refusals_total", &[], 2.0),
-        ("birthmark_issue_seconds_count", &[], 4.0),
-        ("birthmark_hsm_sign_seconds_count", &["issuer=\"main\""], 2.0),
+        ("birthmark_issue_duration_seconds_count", &[], 4.0),
+        ("birthmark_hsm_sign_duration_seconds_count", &["issuer=\"main\""], 2.0),
         ("birthmark_streams", &[], 1.0),
         ("birthmark_ready", &[], 1.0),
         ("birthmark_hsm_queue_depth", &["issuer=\"main\""], 0.0),
@@ -89,14 +89,18 @@ async fn metrics_count_what_happens() {
         assert_eq!(daemon.metric(name, labels), expected, "{name} {labels:?}");
     }
     // Two certificates and an order are at least five syncs.
-    assert!(daemon.metric("birthmark_fsync_seconds_count", &[]) >= 5.0);
+    assert!(daemon.metric("birthmark_journal_fsync_duration_seconds_count", &[]) >= 5.0);
     assert!(daemon.metric("birthmark_hsm_sessions", &["issuer=\"main\""]) >= 1.0);
     assert!(stream.finish().await.unwrap().is_empty());
     wait_until("the stream is closed", || daemon.metric("birthmark_streams", &[]) == 0.0);
 
     let (_, text) = daemon.get("/metrics");
     let samples = parse(&text);
-    for name in ["birthmark_issue_seconds", "birthmark_hsm_sign_seconds", "birthmark_fsync_seconds"] {
+    for name in [
+        "birthmark_issue_duration_seconds",
+        "birthmark_hsm_sign_duration_seconds",
+        "birthmark_journal_fsync_duration_seconds",
+    ] {
         let of_another = |series: &str| series.contains("issuer=") && !series.contains("issuer=\"main\"");
         let of_this = |series: &str| series.starts_with(&format!("{name}_bucket")) && !of_another(series);
         let buckets: Vec<_> = samples.iter().filter(|(series, _)| of_this(series)).collect();

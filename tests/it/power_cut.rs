@@ -25,13 +25,13 @@ use std::{
 };
 
 use birthmark::{
+    hash::sha256,
     ledger::{
         Action, Holder, Ledger, Operation, Outcome, Record, RecordState, Records,
         embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
         journal::{Scan, Trust, verify},
     },
     serial::SerialNumber,
-    signer::sha256,
 };
 use jiff::Timestamp;
 use rand::{RngExt, SeedableRng, rngs::StdRng};

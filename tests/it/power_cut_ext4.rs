@@ -19,13 +19,13 @@ use std::{
 };
 
 use birthmark::{
+    hash::sha256,
     ledger::{
         Action, Holder, Ledger, LedgerError, Outcome, RecordState, Records, Refusal,
         embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
         journal::{Scan, Trust, verify},
     },
     serial::SerialNumber,
-    signer::sha256,
 };
 use jiff::Timestamp;
 use rand::{RngExt, SeedableRng, rngs::StdRng};

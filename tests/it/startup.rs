@@ -2,9 +2,11 @@
 
 use std::{fs, net::TcpListener, os::unix::net::UnixListener, process::Command};
 
+use rustix::fs::{CWD, FileType};
+
 use crate::support::{
     site::Site,
-    token::{LABEL, Token, module, refused, succeeded},
+    token::{LABEL, Token, module, refused, succeeded, text},
 };
 
 /// The daemon must refuse to start, in one line that has each of these words.
@@ -75,6 +77,19 @@ fn pin_that_cannot_be_used_refuses_the_start() {
     must_refuse(&site, &["pin is empty"]);
     fs::remove_file(site.path("pin")).unwrap();
     must_refuse(&site, &["pin cannot be read", "No such file"]);
+    // It has no reader, so to open it would block.
+    rustix::fs::mknodat(CWD, site.path("pin"), FileType::Fifo, 0o600.into(), 0).unwrap();
+    must_refuse(&site, &["pin: it is not a file but a pipe"]);
+    let uri = format!("pkcs11:token={LABEL};object=issuing?module-path={}&pin-source=file:pin", module().display());
+    let check = site.token.birthmark(&["hsm", "check", &uri, "--config", "birthmark.toml"]);
+    assert!(text(&check.stdout).contains("not a file but a pipe") && !check.status.success(), "{check:?}");
+    fs::remove_file(site.path("pin")).unwrap();
+
+    // Only line ends are taken off: a PIN may end in a blank. It is tried, and the refusal names the blank, not the PIN.
+    site.token.write_secret("pin", "123456 \n");
+    must_refuse(&site, &["refused the PIN", "begins or ends with a blank"]);
+    assert!(!site.refuse_to_start().contains("123456"));
+    fs::remove_file(site.path("pin")).unwrap();
 
     configure(&site, "&pin-source=file:pin", "");
     must_refuse(&site, &["no PIN for token", "pin-source", "BIRTHMARK_PIN", "issuers.main.key"]);

@@ -241,12 +241,12 @@ async fn measure_the_pool() {
             let mut signed = 0;
             while began.elapsed() < TIME {
                 if checked {
-                    pool.make(b"message").await.unwrap();
+                    pool.sign_verified(b"message").await.unwrap();
                 } else {
                     let (reply, answer) = oneshot::channel();
-                    let room = pool.shared.queue.room().await.unwrap();
+                    let permit = pool.context.queue.permit().await.unwrap();
                     let input = SigningInput::new(pool.algorithm, b"message");
-                    pool.shared.queue.push(Job { input, reply, failed_at: None, room });
+                    pool.context.queue.push(Job { input, reply, failed_at: None, permit });
                     answer.await.unwrap().unwrap();
                 }
                 signed += 1;
@@ -324,7 +324,7 @@ fn find_public_halves() {
     remove(public);
     let message = open("h").unwrap_err().to_string();
     assert!(message.contains("is not in token") && message.contains("0 public keys"), "{message}");
-    let signer = crate::hsm::RcgenKey::new(&key);
+    let signer = crate::hsm::RcgenKey::new(&key).unwrap();
     let certificate = rcgen::CertificateParams::default().self_signed(&signer).unwrap();
     let attributes = [
         Attribute::Class(ObjectClass::CERTIFICATE),

@@ -5,8 +5,9 @@ use std::{fs::File, os::unix::fs::FileExt};
 
 use super::*;
 use crate::{
+    hash::sha256,
     ledger::{Holder, OrderTerms, Refusal, checkpoint::Checkpoint},
-    signer::sha256,
+
 };
 
 fn settings() -> Settings {

@@ -19,7 +19,7 @@ use std::{
 };
 
 use super::error::IndexError;
-use crate::signer::sha256;
+use crate::hash::sha256;
 
 /// A key and its value.
 pub(super) type Pair = (Vec<u8>, Vec<u8>);

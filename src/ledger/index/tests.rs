@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, os::unix::fs::FileExt, time::Duration};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
-use crate::signer::sha256;
+use crate::hash::sha256;
 
 const JOURNAL: [u8; 16] = [9; 16];
 

