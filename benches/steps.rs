@@ -8,7 +8,6 @@ use std::{collections::BTreeMap, fs, hint::black_box, sync::Arc};
 use birthmark::{
     ca::{CaChain, IssuingCa},
     cert,
-    client::certificate_pem,
     config::Config,
     csr::{self, RefusedKeys},
     policy,

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use const_oid::db::rfc5280::ID_CE_NAME_CONSTRAINTS;
 
 use crate::{
-    asn1::{DerError, SEQUENCE, implicit, primitive, tlv},
+    asn1::DerError,
     path::{self, PathError},
     signer::{PublicKey, SignatureAlgorithm, Signer, SpkiError},
     x509::Certificate,
@@ -18,8 +18,6 @@ pub struct IssuingCa {
     chain: CaChain,
     /// DER: the same certificates.
     der: Vec<Vec<u8>>,
-    /// The DER value of the authorityKeyIdentifier extension of its certificates.
-    authority_key_identifier: Vec<u8>,
     signer: Arc<dyn Signer>,
 }
 
@@ -35,11 +33,8 @@ impl fmt::Debug for IssuingCa {
 impl IssuingCa {
     /// Joins a checked chain and the signer that has the key of its first certificate.
     pub fn new(name: &str, chain: CaChain, signer: Arc<dyn Signer>) -> Self {
-        // SEQUENCE { [0] keyIdentifier } (section 4.2.1.1)
-        let mut authority_key_identifier = Vec::new();
-        tlv(&mut authority_key_identifier, SEQUENCE, |out| primitive(out, implicit(0), &chain.key_identifier));
         let der = chain.certificates().iter().map(|certificate| certificate.der().to_vec()).collect();
-        IssuingCa { name: name.to_owned(), chain, der, authority_key_identifier, signer }
+        IssuingCa { name: name.to_owned(), chain, der, signer }
     }
 
     /// Its name in the configuration.
@@ -72,12 +67,12 @@ impl IssuingCa {
         self.chain.issuing.subject.as_der()
     }
 
-    /// The beginning of its certificate, the first valid second.
+    /// The first valid second of its certificate.
     pub fn not_before(&self) -> Time {
         self.chain.issuing.not_before
     }
 
-    /// The end of its certificate, the last valid second.
+    /// When its certificate expires: the last valid second.
     pub fn not_after(&self) -> Time {
         self.chain.issuing.not_after
     }
@@ -87,9 +82,9 @@ impl IssuingCa {
         self.signer.algorithm()
     }
 
-    /// The DER value of the authorityKeyIdentifier extension of its certificates.
-    pub(crate) fn authority_key_identifier(&self) -> &[u8] {
-        &self.authority_key_identifier
+    /// Its subjectKeyIdentifier: the authorityKeyIdentifier of its certificates.
+    pub(crate) fn key_identifier(&self) -> &[u8] {
+        &self.chain.key_identifier
     }
 
     /// How many certificates its HSM signs at once.

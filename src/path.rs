@@ -6,8 +6,8 @@
 //! use it. The trust anchor, the last of the chain, is held to the same rules: OpenSSL and GnuTLS do so.
 
 mod constraints;
-
-use std::fmt;
+mod fault;
+mod policies;
 
 use const_oid::{
     ObjectIdentifier,
@@ -19,105 +19,14 @@ use const_oid::{
     },
 };
 
+pub(crate) use self::fault::{Fault, PathError};
+use self::policies::Policies;
 use crate::{
     asn1::{DerError, Oid},
-    signer::{self, SpkiError, VerifyError},
+    signer::{self, VerifyError},
     x509::{AuthorityKeyIdentifier, Certificate, GeneralName, KEY_CERT_SIGN, Name},
     x509_time::Time,
 };
-
-/// What is wrong with a chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PathError {
-    /// Counted from 1, the issuing CA; 0 is the certificate that it issues.
-    position: usize,
-    subject: String,
-    fault: Fault,
-}
-
-impl PathError {
-    fn at(index: usize, certificate: &Certificate, fault: Fault) -> PathError {
-        PathError { position: index + 1, subject: certificate.subject.to_string(), fault }
-    }
-
-    /// Why.
-    pub fn fault(&self) -> &Fault {
-        &self.fault
-    }
-}
-
-impl fmt::Display for PathError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PathError { position, subject, fault } = self;
-        match position {
-            0 => write!(f, "{fault}"),
-            1 => write!(f, "certificate 1, the issuing CA \"{subject}\": {fault}"),
-            position => write!(f, "certificate {position}, \"{subject}\": {fault}"),
-        }
-    }
-}
-
-impl std::error::Error for PathError {}
-
-/// Why a certificate cannot be in a chain. The sections are RFC 5280's.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-#[allow(missing_docs)] // The sentences say what the fields are.
-pub enum Fault {
-    #[error("it is not a certificate: {0}")]
-    Der(DerError),
-    #[error("its extension {extension} is malformed: {error}")]
-    Extension { extension: &'static str, error: DerError },
-    #[error("its key cannot be used: {0}")]
-    Key(SpkiError),
-    #[error("it has version {0}; a CA's certificate has version 3, for its extensions (section 4.1.2.1)")]
-    Version(u8),
-    #[error("the signature algorithm within it is not the one beside its signature (section 4.1.1.2)")]
-    Algorithms,
-    #[error("it has the extension {0} twice (section 4.2)")]
-    Duplicate(Oid),
-    #[error("it has the critical extension {0}, which verifiers do not know, so that they refuse it (section 4.2)")]
-    UnknownCritical(Oid),
-    #[error("its subject is empty; a CA must have a name (section 4.1.2.6)")]
-    EmptySubject,
-    #[error("it is not a CA's: its basicConstraints do not say CA:TRUE (section 4.2.1.9)")]
-    NotACa,
-    #[error("its basicConstraints are not critical, as a CA's must be (section 4.2.1.9)")]
-    ConstraintsNotCritical,
-    #[error("it may not issue: its keyUsage does not have keyCertSign (section 4.2.1.3)")]
-    MayNotSign,
-    #[error("it has no subjectKeyIdentifier, which the certificates that it issues must refer to (section 4.2.1.2)")]
-    NoKeyIdentifier,
-    #[error("its subjectKeyIdentifier is empty (section 4.2.1.2)")]
-    EmptyKeyIdentifier,
-    #[error("its path length is {allowed}, but {found} CAs follow it in the chain (section 4.2.1.9)")]
-    PathLength { allowed: u64, found: u64 },
-    #[error("it is not valid before {0}")]
-    NotYetValid(Time),
-    #[error("it expired at {0}")]
-    Expired(Time),
-    #[error(
-        "its issuer is \"{issuer}\", but the next certificate is that of \"{next}\"; list each issuer after what it issued"
-    )]
-    Issuer { issuer: String, next: String },
-    #[error(
-        "its issuer and the subject of the next certificate, \"{0}\", are the same text in another encoding (string type, \
-         case or spaces): verifiers that compare octets refuse it; have it issued again with the issuer's name as it is"
-    )]
-    StringType(String),
-    #[error("its signature was not made by the key of the next certificate, or it was changed since")]
-    Signature,
-    #[error("it is issued by itself, but its signature was not made by its own key, or it was changed since")]
-    OwnSignature,
-    #[error("its signature cannot be verified: {0}")]
-    Unverifiable(String),
-    #[error("its authorityKeyIdentifier is not the {0} of its issuer's certificate (section 4.2.1.1)")]
-    KeyIdentifier(&'static str),
-    #[error("its name constraints cannot be met: {0} (section 4.2.1.10)")]
-    NameConstraints(String),
-    #[error("its extendedKeyUsage allows none of the purposes of the certificate: {0} (section 4.2.1.12)")]
-    Purposes(String),
-}
 
 /// Checks all of a chain that does not depend on the moment or on what is issued: the issuing CA first, then each
 /// certificate that issued the one before it, up to an anchor or as far as it goes.
@@ -145,18 +54,11 @@ pub(crate) fn check(chain: &[Certificate]) -> Result<(), PathError> {
         for (position, lower) in chain.iter().enumerate().take(index) {
             // Section 6.1.4 (b); what a CA issued to itself is exempt.
             if !lower.is_self_issued() {
-                check_names(certificate, lower).map_err(|fault| {
-                    wrong(match fault {
-                        Fault::NameConstraints(what) => {
-                            Fault::NameConstraints(format!("certificate {} has {what}", position + 1))
-                        }
-                        fault => fault,
-                    })
-                })?;
+                check_names(certificate, lower, position + 1).map_err(wrong)?;
             }
         }
     }
-    Ok(())
+    check_policies(chain, None)
 }
 
 /// Checks that all of a chain is valid at a moment (section 6.1.3 (a) (2)).
@@ -180,7 +82,7 @@ pub(crate) fn check_validity(chain: &[Certificate], moment: Time) -> Result<(), 
 /// # Errors
 /// The first certificate that forbids it, and why; or what is wrong with the certificate itself.
 pub(crate) fn check_end_entity(chain: &[Certificate], certificate: &Certificate) -> Result<(), PathError> {
-    let own = |fault| PathError { position: 0, subject: String::new(), fault };
+    let own = PathError::of_end_entity;
     if let Some(issuer) = chain.first() {
         check_issuer_name(certificate, issuer).map_err(own)?;
         check_key_identifier(certificate, issuer).map_err(own)?;
@@ -188,10 +90,10 @@ pub(crate) fn check_end_entity(chain: &[Certificate], certificate: &Certificate)
     check_extensions(certificate).map_err(own)?;
     for (index, ca) in chain.iter().enumerate() {
         let wrong = |fault| PathError::at(index, ca, fault);
-        check_names(ca, certificate).map_err(wrong)?;
+        check_names(ca, certificate, 0).map_err(wrong)?;
         check_purposes(ca, certificate).map_err(wrong)?;
     }
-    Ok(())
+    check_policies(chain, Some(certificate))
 }
 
 /// Checks that `issuer` issued `certificate`: names, key identifiers, signature.
@@ -211,8 +113,7 @@ fn of(extension: &'static str, error: DerError) -> Fault {
     Fault::Extension { extension, error }
 }
 
-/// The extensions that verifiers know, so that they may be critical. Those about policies do not change anything for who
-/// demands none, which is how devices' certificates are verified.
+/// The extensions that verifiers know, so that they may be critical.
 const KNOWN: [ObjectIdentifier; 14] = [
     ID_CE_AUTHORITY_KEY_IDENTIFIER,
     ID_CE_BASIC_CONSTRAINTS,
@@ -332,10 +233,33 @@ fn check_anchor(certificate: &Certificate) -> Result<(), Fault> {
     }
 }
 
-fn check_names(ca: &Certificate, certificate: &Certificate) -> Result<(), Fault> {
+/// `below` is the position of the certificate in the chain, counted from 1; 0 is an end entity.
+fn check_names(ca: &Certificate, certificate: &Certificate, below: usize) -> Result<(), Fault> {
     let constraints = ca.name_constraints().map_err(|error| of("nameConstraints", error))?;
     let Some(constraints) = constraints else { return Ok(()) };
-    constraints::check(&constraints, certificate).map_err(Fault::NameConstraints)
+    constraints::check(&constraints, certificate).map_err(|fault| Fault::NameConstraints { below, fault })
+}
+
+/// Checks that a policy is valid for the path if a CA in it demands one (sections 6.1.2 to 6.1.5). The trust anchor's own
+/// extensions about policies have no effect (section 6.1.1 (d)). Without an end entity: that there can be one.
+fn check_policies(chain: &[Certificate], end_entity: Option<&Certificate>) -> Result<(), PathError> {
+    let anchors = usize::from(chain.last().is_some_and(Certificate::is_self_issued));
+    let cas = chain.get(..chain.len() - anchors).unwrap_or_default();
+    let mut policies = Policies::new(cas.len() as u64 + 1);
+    for (index, ca) in cas.iter().enumerate().rev() {
+        policies.enter(ca, index + 1, false).map_err(|fault| PathError::at(index, ca, fault))?;
+        policies.leave(ca, index + 1).map_err(|fault| PathError::at(index, ca, fault))?;
+    }
+    if let Some(certificate) = end_entity {
+        policies.enter(certificate, 0, true).map_err(PathError::of_end_entity)?;
+    }
+    let Some((position, reason)) = policies.finish(end_entity.is_some()) else { return Ok(()) };
+    let fault = Fault::ExplicitPolicy(reason);
+    let demanding = position.checked_sub(1).and_then(|index| Some((index, cas.get(index)?)));
+    Err(match demanding {
+        Some((index, ca)) => PathError::at(index, ca, fault),
+        None => PathError::of_end_entity(fault),
+    })
 }
 
 /// A CA with an extendedKeyUsage limits what it issues to these purposes: no standard says so, all verifiers do.

@@ -6,7 +6,7 @@
 mod alt_name;
 mod device_id;
 mod extensions;
-mod lines;
+mod issuer_schedule;
 mod preset;
 mod reader;
 mod subject;
@@ -22,13 +22,13 @@ use std::{
 use const_oid::db::rfc5280::ID_CE_SUBJECT_KEY_IDENTIFIER;
 use jiff::{SignedDuration, Timestamp};
 
-pub(crate) use self::alt_name::HARDWARE_MODULE_NAME;
+pub(crate) use self::alt_name::{AltNameError, HARDWARE_MODULE_NAME};
 pub use self::template::Values;
 use self::{
     alt_name::AltName,
     device_id::DeviceIds,
     extensions::Extensions,
-    lines::{Line, Lines},
+    issuer_schedule::{IssuerSchedule, ScheduledIssuer},
     preset::Defaults,
     reader::Reader,
     subject::Subject,
@@ -41,6 +41,7 @@ use crate::{
     config::{self, Config, ConfigError, CsrSubject, KeyType, OrderPolicy, Preset},
     csr::VerifiedCsr,
     ledger::Holder,
+    path::PathError,
     pattern::{self, Pattern},
     quote::shortened,
     serial::SerialNumber,
@@ -59,7 +60,7 @@ pub type Profiles = std::collections::BTreeMap<String, Profile>;
 pub struct Profile {
     name: String,
     preset: Preset,
-    lines: Lines,
+    issuers: IssuerSchedule,
     keys: Vec<KeyType>,
     subject: Subject,
     alt_names: Vec<AltName>,
@@ -110,6 +111,12 @@ pub enum ProfileError {
     /// The CSR's subject or the device id does not fit the profile.
     #[error("{0}")]
     SubjectRefused(String),
+    /// A name of the subjectAltName cannot be what the request makes of it.
+    #[error(transparent)]
+    AltNameRefused(#[from] AltNameError),
+    /// The certificate would not be valid below its issuer.
+    #[error("the certificate would not be valid below its issuer: {0}")]
+    InvalidBelowIssuer(#[from] PathError),
     /// A certificate made now would have an impossible validity.
     #[error("{0}")]
     IssuerEnding(String),
@@ -165,7 +172,7 @@ impl Profile {
         Ok(Profile {
             name: name.to_owned(),
             preset: settings.preset,
-            lines: Lines::read(&reader, issuers, &extensions)?,
+            issuers: IssuerSchedule::read(&reader, issuers, &extensions)?,
             order_attributes: templates().flat_map(Template::order_attributes).map(str::to_owned).collect(),
             keys,
             subject,
@@ -192,12 +199,12 @@ impl Profile {
 
     /// Who signs its certificates at this moment.
     pub fn issuer_at(&self, now: Timestamp) -> &Arc<IssuingCa> {
-        &self.lines.at(now).issuer
+        &self.issuers.at(now).issuer
     }
 
     /// Its issuers, and when each takes over (the first has no moment).
     pub fn issuers(&self) -> impl Iterator<Item = (Option<Timestamp>, &Arc<IssuingCa>)> {
-        self.lines.all().map(|line| (line.from, &line.issuer))
+        self.issuers.all().map(|scheduled| (scheduled.from, &scheduled.issuer))
     }
 
     /// The key types that it takes.
@@ -265,7 +272,7 @@ impl Profile {
         let values = Values { device: &device, order, station: &station, attributes };
         let mut unused = Vec::new();
         self.subject.encode(&values, &mut unused)?;
-        alt_name::encode(&self.alt_names, &values, &mut unused)
+        alt_name::encode(&self.alt_names, &values, &mut unused).map_err(|error| error.to_string())
     }
 
     /// Device id, station and order's attributes that a sample certificate may have; the id is as short as the profile
@@ -300,16 +307,16 @@ impl Profile {
             device_ids.check(values.device).map_err(ProfileError::SubjectRefused)?;
         }
         self.check_csr_subject(&csr, values.device)?;
-        let line = self.lines.at(*now);
-        let body = self.body(line, public_key, applicant)?;
+        let scheduled = self.issuers.at(*now);
+        let body = self.body(scheduled, public_key, applicant)?;
         let holder = Holder {
             device: values.device.to_owned(),
             key_hash: public_key.hash(),
             order: values.order.to_owned(),
             profile: self.name.clone(),
-            issuer: line.issuer.name().to_owned(),
+            issuer: scheduled.issuer.name().to_owned(),
         };
-        Ok(Approved { holder, issuer: Arc::clone(&line.issuer), body })
+        Ok(Approved { holder, issuer: Arc::clone(&scheduled.issuer), body })
     }
 
     fn check_csr_subject(&self, csr: &VerifiedCsr, device: &str) -> Result<(), ProfileError> {
@@ -329,13 +336,18 @@ impl Profile {
 
     /// Encodes what stands behind the serial number (RFC 5280 section 4.1.2): algorithm, issuer, validity, subject,
     /// key, extensions.
-    fn body(&self, line: &Line, key: &PublicKey, applicant: &Applicant<'_>) -> Result<Vec<u8>, ProfileError> {
+    fn body(
+        &self,
+        scheduled: &ScheduledIssuer,
+        key: &PublicKey,
+        applicant: &Applicant<'_>,
+    ) -> Result<Vec<u8>, ProfileError> {
         let Applicant { values, now } = applicant;
-        let validity = self.validity.at(*now, &line.issuer).map_err(ProfileError::IssuerEnding)?;
-        let constant = &line.extensions;
+        let validity = self.validity.at(*now, &scheduled.issuer).map_err(ProfileError::IssuerEnding)?;
+        let constant = &scheduled.extensions;
         let mut failed = Ok(());
-        let mut body = Vec::with_capacity(line.head.len() + key.spki.len() + constant.len() + 512);
-        body.extend_from_slice(&line.head);
+        let mut body = Vec::with_capacity(scheduled.head.len() + key.spki.len() + constant.len() + 512);
+        body.extend_from_slice(&scheduled.head);
         tlv(&mut body, SEQUENCE, |out| validity.iter().for_each(|time| time.encode(out)));
         self.subject.encode(values, &mut body).map_err(ProfileError::SubjectRefused)?;
         body.extend_from_slice(&key.spki);
@@ -350,9 +362,9 @@ impl Profile {
                 failed = alt_name::encode(&self.alt_names, values, out);
             });
         });
-        failed.map_err(ProfileError::SubjectRefused)?;
-        self.check_length(body.len(), &line.issuer)?;
-        check_names(&body, &line.issuer)?;
+        failed?;
+        self.check_length(body.len(), &scheduled.issuer)?;
+        check_names(&body, &scheduled.issuer)?;
         Ok(body)
     }
 
@@ -407,9 +419,7 @@ fn check_names(body: &[u8], issuer: &IssuingCa) -> Result<(), ProfileError> {
     });
     let certificate = Certificate::from_der(&unsigned)
         .map_err(|error| ProfileError::SubjectRefused(format!("the certificate would be malformed: {error}")))?;
-    issuer.certificates().check_end_entity(&certificate).map_err(|error| {
-        ProfileError::SubjectRefused(format!("the certificate would not be valid below its issuer: {error}"))
-    })
+    Ok(issuer.certificates().check_end_entity(&certificate)?)
 }
 
 fn read_subject(reader: &Reader<'_>, defaults: &Defaults) -> Result<Subject, ConfigError> {

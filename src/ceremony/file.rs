@@ -4,14 +4,13 @@ use std::{
     collections::BTreeMap,
     ops::Range,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
 };
 
 use jiff::Timestamp;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::certificate::distinguished_name;
+use super::certificate::{End, distinguished_name};
 use crate::{
     config::{ConfigError, KeyType, Source},
     hsm::TokenUri,
@@ -80,22 +79,7 @@ pub(crate) struct Authority {
     pub(crate) certificate: Place,
 }
 
-/// When a CA's certificate ends.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum End {
-    /// So many days from the ceremony.
-    Days(u32),
-    At(Time),
-}
-
 impl End {
-    pub(crate) fn after(self, now: SystemTime) -> SystemTime {
-        match self {
-            End::Days(days) => now + Duration::from_secs(u64::from(days) * 86_400),
-            End::At(moment) => moment.into(),
-        }
-    }
-
     /// The key of the file that says so.
     pub(crate) fn key(self) -> &'static str {
         match self {
@@ -400,7 +384,7 @@ impl StepReader<'_> {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods)] // A test ends before its files matter.
+#[expect(clippy::disallowed_methods, reason = "a test ends before its files matter")]
 mod tests {
     use super::*;
 

@@ -3,19 +3,23 @@
 use std::{
     fmt,
     fs::File,
+    io,
+    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
 use super::{
-    certificate::{Certificate, cas_below, date},
-    file::{End, Import, Place},
+    certificate::{Certificate, CertificateError, End, cas_below, date},
+    file::{Import, Place},
 };
 use crate::{
-    ca::CaChain,
-    csr,
-    hsm::Key,
+    asn1::DerError,
+    ca::{CaChain, ChainError},
+    csr::{self, CsrError},
+    hsm::{self, Key},
+    path::PathError,
     signer::sha256,
-    text_file,
+    text_file::{self, TextError},
     x509::{CRL_SIGN, KEY_CERT_SIGN, Name},
 };
 
@@ -29,40 +33,111 @@ pub(super) struct Imported {
 }
 
 /// Why it may not be.
-#[derive(Debug)]
-pub(super) struct Refused<'a> {
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// What was signed cannot be read.
+    #[error(transparent)]
+    Signed(CertificateError),
+    /// The root's certificate cannot be read.
+    #[error(transparent)]
+    Root(CertificateError),
+    /// What was signed is not the certificate of a CA with the token's key.
+    #[error("{} cannot be imported: {reason}", file.display())]
+    Unsuitable {
+        /// The file, as the ceremony file names it.
+        file: PathBuf,
+        /// Why not.
+        reason: Unsuitable,
+    },
+    /// The request cannot be read.
+    #[error("{} is not the request: {reason}", file.display())]
+    Request {
+        /// The file, as the ceremony file names it.
+        file: PathBuf,
+        /// Why not.
+        reason: RequestError,
+    },
+}
+
+/// Why a certificate is not that of a CA with the token's key.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unsuitable {
+    /// It has another key.
+    #[error(transparent)]
+    Key(#[from] hsm::Error),
+    /// The daemon would not start with it.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// It is not valid now.
+    #[error(transparent)]
+    Validity(#[from] PathError),
+    /// It outlives its root.
+    #[error("it ends on {certificate}, after its root, which ends on {root}")]
+    OutlivesRoot {
+        /// The day of the certificate's end.
+        certificate: String,
+        /// The day of the root's end.
+        root: String,
+    },
+}
+
+/// Why a request cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The file cannot be opened.
+    #[error("{0}")]
+    Open(#[from] io::Error),
+    /// The file cannot be read.
+    #[error("{0}")]
+    File(#[from] TextError),
+    /// It is not a CSR.
+    #[error("{0}")]
+    Csr(#[from] CsrError),
+    /// Its subject is not DER.
+    #[error("{0}")]
+    Subject(#[from] DerError),
+}
+
+impl ImportError {
     /// The file that is in the way.
-    pub(super) place: &'a Place,
-    pub(super) reason: String,
+    pub(super) fn file<'a>(&self, import: &'a Import) -> &'a Place {
+        match self {
+            ImportError::Signed(_) | ImportError::Unsuitable { .. } => &import.signed,
+            ImportError::Root(_) => &import.root,
+            ImportError::Request { .. } => import.request.as_ref().unwrap_or(&import.signed),
+        }
+    }
 }
 
 /// Reads what was signed and checks it against the key in the token, by the rules of the daemon's start. That it differs
 /// from what was requested is no reason to refuse it.
-pub(super) fn check<'a>(key: &Key, import: &'a Import, now: SystemTime) -> Result<Imported, Refused<'a>> {
-    let Import { signed, root, .. } = import;
-    let read = |place: &'a Place| Certificate::read(&place.path).map_err(|reason| Refused { place, reason });
-    let of_signed = |reason: String| Refused {
-        place: signed,
-        reason: format!("{} cannot be imported: {reason}", signed.written.display()),
-    };
-    let certificate = read(signed)?;
-    key.must_match(&certificate.key).map_err(|error| of_signed(error.to_string()))?;
-    let root_certificate = read(root)?;
-    let mut chain = vec![certificate.parsed().clone()];
-    if certificate != root_certificate {
-        chain.push(root_certificate.parsed().clone());
-    }
-    let chain = CaChain::from_certificates(chain).map_err(|error| of_signed(error.to_string()))?;
-    chain.check_validity(now.into()).map_err(|error| of_signed(error.to_string()))?;
-    if certificate.not_after > root_certificate.not_after {
-        let ends = (date(certificate.not_after), date(root_certificate.not_after));
-        return Err(of_signed(format!("it ends on {}, after its root, which ends on {}", ends.0, ends.1)));
-    }
+pub(super) fn check(key: &Key, import: &Import, now: SystemTime) -> Result<Imported, ImportError> {
+    let certificate = Certificate::read(&import.signed.path).map_err(ImportError::Signed)?;
+    let unsuitable = |reason| ImportError::Unsuitable { file: import.signed.written.clone(), reason };
+    key.must_match(&certificate.key).map_err(|error| unsuitable(error.into()))?;
+    let root = Certificate::read(&import.root.path).map_err(ImportError::Root)?;
+    check_chain(&certificate, &root, now).map_err(unsuitable)?;
     let differences = differences(import, &certificate)?;
-    Ok(Imported { certificate, root: root_certificate, differences })
+    Ok(Imported { certificate, root, differences })
 }
 
-fn differences<'a>(import: &'a Import, certificate: &Certificate) -> Result<Vec<String>, Refused<'a>> {
+fn check_chain(certificate: &Certificate, root: &Certificate, now: SystemTime) -> Result<(), Unsuitable> {
+    let mut chain = vec![certificate.parsed().clone()];
+    if certificate != root {
+        chain.push(root.parsed().clone());
+    }
+    CaChain::from_certificates(chain)?.check_validity(now.into())?;
+    if certificate.not_after > root.not_after {
+        let [certificate, root] = [certificate, root].map(|one| date(one.not_after));
+        return Err(Unsuitable::OutlivesRoot { certificate, root });
+    }
+    Ok(())
+}
+
+fn differences(import: &Import, certificate: &Certificate) -> Result<Vec<String>, ImportError> {
     let mut differences = Vec::new();
     let mut compare = |what: &str, requested: String, signed: String| {
         if requested != signed {
@@ -70,10 +145,8 @@ fn differences<'a>(import: &'a Import, certificate: &Certificate) -> Result<Vec<
         }
     };
     if let Some(place) = &import.request {
-        let (subject, spki) = read_request(place).map_err(|reason| {
-            let reason = format!("{} is not the request: {reason}", place.written.display());
-            Refused { place, reason }
-        })?;
+        let (subject, spki) =
+            read_request(place).map_err(|reason| ImportError::Request { file: place.written.clone(), reason })?;
         let key = |spki: &[u8]| format!("the key with the SHA-256 {}", hex::encode(sha256(spki)));
         compare("key", key(&spki), key(&certificate.key.spki));
         let other = subject.as_der() != certificate.subject().as_der();
@@ -103,11 +176,10 @@ fn differences<'a>(import: &'a Import, certificate: &Certificate) -> Result<Vec<
 }
 
 /// The subject and the DER public key of a request.
-fn read_request(place: &Place) -> Result<(Name, Vec<u8>), String> {
-    let file = File::open(&place.path).map_err(|error| error.to_string())?;
-    let octets = text_file::read_octets(file, text_file::LONGEST).map_err(|error| error.to_string())?;
-    let request = csr::verify(&octets, &csr::RefusedKeys::default()).map_err(|error| error.to_string())?;
-    let subject = request.subject().map_err(|error| error.to_string())?;
+fn read_request(place: &Place) -> Result<(Name, Vec<u8>), RequestError> {
+    let octets = text_file::read_octets(File::open(&place.path)?, text_file::LONGEST)?;
+    let request = csr::verify(&octets, &csr::RefusedKeys::default())?;
+    let subject = request.subject()?;
     Ok((subject, request.into_public_key().spki))
 }
 

@@ -1,13 +1,23 @@
 //! The plan in words: what the people at the ceremony read before they say yes.
 
-use std::fmt;
+use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::SystemTime};
 
 use super::{
-    Plan,
     certificate::{cas_below, date},
-    file::{Action, Authority, IssuerKey},
+    file::{Action, Authority, CeremonyFile, IssuerKey},
+    import::Imported,
 };
-use crate::name::Attribute;
+use crate::{hsm::Token, name::Attribute};
+
+/// A checked ceremony. Its `Display` is what the people at the ceremony read before they say yes.
+#[derive(Debug)]
+pub struct Plan {
+    pub(super) file: CeremonyFile,
+    pub(super) token: Arc<Token>,
+    pub(super) now: SystemTime,
+    /// What would be imported, by the path where it goes.
+    pub(super) imported: HashMap<PathBuf, Imported>,
+}
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -45,7 +45,9 @@ impl Cause {
                 ProfileError::KeyUnsupported { .. } => (Code::InvalidArgument, "KEY_UNSUPPORTED"),
                 ProfileError::OrderRequired(_) => (Code::InvalidArgument, "REQUEST_INVALID"),
                 ProfileError::IssuerEnding(_) => (Code::FailedPrecondition, "ISSUER_ENDING"),
-                ProfileError::SubjectRefused(_) => (Code::PermissionDenied, "SUBJECT_REFUSED"),
+                ProfileError::SubjectRefused(_)
+                | ProfileError::AltNameRefused(_)
+                | ProfileError::InvalidBelowIssuer(_) => (Code::PermissionDenied, "SUBJECT_REFUSED"),
             },
             IssueError::Refused(refusal) => match refusal {
                 Refusal::OrderUnknown(_) => (Code::NotFound, "ORDER_UNKNOWN"),

@@ -12,7 +12,10 @@ use const_oid::{
     },
 };
 
-use super::{Finding, Sample, Severity};
+use super::{
+    finding::{Finding, Severity, key_of},
+    sample::Sample,
+};
 use crate::{
     asn1::{IA5_STRING, Oid, PRINTABLE_STRING, UTF8_STRING},
     config::{self, Preset},
@@ -135,7 +138,8 @@ impl Rules<'_> {
             "the serial number is not positive and up to 20 octets",
         );
         if let Err(error) = self.sample.issuer.certificates().check_end_entity(&self.certificate) {
-            self.must(false, "issuer", "RFC 5280 section 6", format!("it is not valid below its issuer: {error}"));
+            let message = format!("it is not valid below its issuer: {error}");
+            self.must(false, key_of(&error), "RFC 5280 section 6", message);
         }
 
         let [end, issuers_end] = self.ends();

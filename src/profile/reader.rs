@@ -23,14 +23,12 @@ impl Reader<'_> {
     }
 
     /// Reads each value of a list.
-    pub(super) fn each<T>(
+    pub(super) fn each<T, E: fmt::Display>(
         &self,
         key: &str,
         list: &[Spanned<String>],
-        read: impl Fn(&str) -> Result<T, String>,
+        read: impl Fn(&str) -> Result<T, E>,
     ) -> Result<Vec<T>, ConfigError> {
-        list.iter()
-            .map(|text| read(text.get_ref()).map_err(|message| self.error_at(text.span(), key, message)))
-            .collect()
+        list.iter().map(|text| read(text.get_ref()).map_err(|error| self.error_at(text.span(), key, error))).collect()
     }
 }

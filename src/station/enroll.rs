@@ -13,7 +13,7 @@ use rcgen::{ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType};
 use zeroize::Zeroizing;
 
 use crate::{
-    ceremony::{CaKey, Certificate, Validity, date, parameters},
+    ceremony::{CaKey, Certificate, CertificateError, Validity, date, parameters},
     durable::{self, Access},
     hsm::{self, Key, KeyUri, Token},
     name::Attribute,
@@ -105,7 +105,7 @@ pub enum Error {
     Hsm(#[from] hsm::Error),
     /// The station CA's certificate cannot be used.
     #[error("the station CA's certificate cannot be used: {0}")]
-    Certificate(String),
+    Certificate(CertificateError),
     /// What was asked for cannot be issued.
     #[error("{0}")]
     Refused(String),
@@ -138,8 +138,8 @@ impl StationCa {
     /// If the certificate is not a CA's, or the key is not there or another.
     pub fn open(certificate: &Path, key: &KeyUri, base_dir: &Path) -> Result<Self, Error> {
         let certificate = Certificate::read(certificate).map_err(Error::Certificate)?;
-        certificate.must_be_ca(SystemTime::now()).map_err(Error::Certificate)?;
-        certificate.must_survive_as_issuer().map_err(Error::Certificate)?;
+        certificate.check_ca(SystemTime::now()).map_err(Error::Certificate)?;
+        certificate.check_kept_as_issuer().map_err(Error::Certificate)?;
         let key = Key::open(&Token::open(&key.token, base_dir)?, &key.key)?;
         key.must_match(&certificate.key)?;
         Ok(StationCa { certificate, key: CaKey::Hsm(key) })
@@ -200,7 +200,7 @@ impl StationCa {
         // The URI in the certificate says who it is; the CN is for people, and has room for 64 characters only.
         let name: String = request.subject.name.chars().take(64).collect();
         let name = Attribute::parse(&format!("CN={name}")).map_err(refused)?;
-        let mut parameters = parameters(&[name], &public, validity).map_err(refused)?;
+        let mut parameters = parameters(&[name], &public, validity).map_err(|error| refused(error.to_string()))?;
         parameters.is_ca = IsCa::ExplicitNoCa;
         parameters.use_authority_key_identifier_extension = true;
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -209,7 +209,7 @@ impl StationCa {
             _ => ExtendedKeyUsagePurpose::ClientAuth,
         }];
         parameters.subject_alt_names = alternative_names(request).map_err(refused)?;
-        self.key.issue(&self.certificate, &parameters, key).map_err(refused)
+        self.key.issue(&self.certificate, &parameters, key).map_err(|error| refused(error.to_string()))
     }
 }
 

@@ -22,8 +22,8 @@ use super::{
     source::{Refused, Wanted},
 };
 use crate::{
-    client::certificate_pem,
     durable::{self, Access},
+    pem::certificate_pem,
     proto::IssuedCertificate,
     signer::sha256,
 };

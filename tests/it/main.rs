@@ -6,6 +6,7 @@ mod ceremony;
 mod checkpoints;
 mod clients;
 mod connections;
+mod constrained_chain;
 mod crash;
 mod csr;
 mod demo;
