@@ -9,8 +9,9 @@ use birthmark::{
     ca::{CaChain, IssuingCa},
     cert,
     config::Config,
+    configure,
     csr::{self, RefusedKeys},
-    policy,
+    pem::certificate_pem,
     profile::{Applicant, Profile, Values},
     serial::SerialNumber,
     signer::{Absent, PublicKey, Signature, SignatureAlgorithm, Signer, Verifier, sha256},
@@ -61,7 +62,7 @@ fn profile(certificate: Vec<u8>, algorithm: SignatureAlgorithm) -> Profile {
     let chain = CaChain::new(vec![certificate]).expect("a chain");
     let signer: Arc<dyn Signer> = Arc::new(Absent(algorithm));
     let issuers = BTreeMap::from([("main".to_owned(), Arc::new(IssuingCa::new("main", chain, signer)))]);
-    let mut profiles = policy::profiles(&config, &issuers, Timestamp::now()).expect("profiles");
+    let mut profiles = configure::profiles(&config, &issuers, Timestamp::now()).expect("profiles");
     profiles.pop().expect("one profile")
 }
 

@@ -1,4 +1,4 @@
-//! The issuing CA: its chain, checked, and what certificates say about it.
+//! The issuing CA: its checked chain, and its signer.
 
 use std::{fmt, sync::Arc};
 
@@ -38,12 +38,12 @@ impl IssuingCa {
     }
 
     /// Its name in the configuration.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// DER: the issuing CA first, then each certificate that issued the one before it.
-    pub fn chain(&self) -> &[Vec<u8>] {
+    pub(crate) fn chain(&self) -> &[Vec<u8>] {
         &self.der
     }
 
@@ -53,27 +53,27 @@ impl IssuingCa {
     }
 
     /// The public key.
-    pub fn public_key(&self) -> &PublicKey {
+    pub(crate) fn public_key(&self) -> &PublicKey {
         &self.chain.public_key
     }
 
     /// The public key of each certificate of the chain, its own first.
-    pub fn public_keys(&self) -> &[PublicKey] {
+    pub(crate) fn public_keys(&self) -> &[PublicKey] {
         &self.chain.public_keys
     }
 
     /// Its subject, a DER Name, as its own certificate has it.
-    pub fn subject(&self) -> &[u8] {
+    pub(crate) fn subject(&self) -> &[u8] {
         self.chain.issuing.subject.as_der()
     }
 
     /// The first valid second of its certificate.
-    pub fn not_before(&self) -> Time {
+    pub(crate) fn not_before(&self) -> Time {
         self.chain.issuing.not_before
     }
 
     /// When its certificate expires: the last valid second.
-    pub fn not_after(&self) -> Time {
+    pub(crate) fn not_after(&self) -> Time {
         self.chain.issuing.not_after
     }
 
@@ -165,7 +165,7 @@ impl CaChain {
     ///
     /// # Errors
     /// The first that is not.
-    pub fn check_validity(&self, moment: Time) -> Result<(), PathError> {
+    pub(crate) fn check_validity(&self, moment: Time) -> Result<(), PathError> {
         path::check_validity(&self.certificates, moment)
     }
 

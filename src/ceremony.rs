@@ -1,8 +1,9 @@
 //! CA keys in the HSM and their certificates, as one reviewed file says.
 //!
 //! [`Ceremony::load`] reads the file, [`Ceremony::check`] looks at the token and at every file that it would read or
-//! write and refuses whatever is in the way, and [`Plan::perform`] then makes everything and writes the record. A
-//! ceremony never replaces a key or a file: a second run of the same file is refused.
+//! write and refuses whatever is in the way, and [`Plan::perform`] then makes everything and writes the record. Keys are
+//! made in the HSM and stay there (invariant 7). A ceremony never replaces a key or a file: a second run of the same file is
+//! refused.
 //!
 //! `hsm-config/ceremony.toml` is the example with every step commented.
 

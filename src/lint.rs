@@ -1,7 +1,7 @@
-//! Looks at the certificates that a profile gives, before any device gets one.
+//! Checks the certificates of a profile before any device gets one (invariant 8).
 //!
-//! A sample certificate is made with a throw-away key and the profile's own code, parsed by another encoder's parser,
-//! and held against the rules of its preset. The daemon refuses to start with a profile whose sample breaks one.
+//! A sample certificate is made with a throw-away key and the profile's own code, parsed by code that is not the
+//! writer's, and checked against the rules of its preset. The daemon does not start with a profile whose sample breaks one.
 
 mod finding;
 mod rules;
@@ -18,8 +18,8 @@ use crate::{
     profile::{Profile, ProfileError},
 };
 
-/// What a profile cannot do so far ahead is told today: half a year, in which a ceremony can be held.
-const SOON: SignedDuration = SignedDuration::from_hours(180 * 24);
+/// How far ahead an expiring issuer is reported: half a year, in which a ceremony can be held.
+const LOOKAHEAD: SignedDuration = SignedDuration::from_hours(180 * 24);
 
 /// Lints a profile: once for its issuer of this moment, and once for each that takes over later.
 pub fn profile(profile: &Profile, settings: &config::Profile, now: Timestamp) -> Vec<Finding> {
@@ -32,7 +32,7 @@ pub fn profile(profile: &Profile, settings: &config::Profile, now: Timestamp) ->
         }
     }
     findings.dedup();
-    if let Err(error @ ProfileError::IssuerEnding(_)) = sample(profile, None, now + SOON)
+    if let Err(error @ ProfileError::IssuerEnding(_)) = sample(profile, None, now + LOOKAHEAD)
         && findings.iter().all(|finding| finding.severity == Severity::Warning)
     {
         let message = format!("soon every request will be refused: {error}");

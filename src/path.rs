@@ -1,9 +1,10 @@
 //! Path validation (RFC 5280 section 6): whether the certificates that a CA would issue are valid below it.
 //!
-//! rustls-webpki, which the TLS side has, validates an end entity for TLS and passes over what a CA's own chain must hold
-//! before there is one (path length of the anchor, key identifiers, criticality), and certval wants strict DER. So it is
-//! written here, over the octets that came, and in one place: the start, `profile check`, `ceremony import` and the tests
-//! use it. The trust anchor, the last of the chain, is held to the same rules: OpenSSL and GnuTLS do so.
+//! rustls-webpki, which the TLS side uses, validates end entities for TLS and does not check what a CA's own chain needs
+//! before there is one (the anchor's path length, key identifiers, criticality), and certval requires strict DER. So path
+//! validation is written here, over the octets as received, and only here: the start, `profile check` and `ceremony import`
+//! use it. The trust anchor, the last of the chain, has to obey the same rules, as OpenSSL and GnuTLS demand; only its
+//! extensions about policies have no effect, as in OpenSSL.
 
 mod constraints;
 mod fault;
@@ -28,7 +29,7 @@ use crate::{
     x509_time::Time,
 };
 
-/// Checks all of a chain that does not depend on the moment or on what is issued: the issuing CA first, then each
+/// Checks what does not depend on the time or on what is issued. The chain has the issuing CA first, then each
 /// certificate that issued the one before it, up to an anchor or as far as it goes.
 ///
 /// # Errors
@@ -39,8 +40,9 @@ pub(crate) fn check(chain: &[Certificate]) -> Result<(), PathError> {
         let wrong = |fault| PathError::at(index, certificate, fault);
         let anchor = index + 1 == chain.len() && certificate.is_self_issued();
         check_ca(certificate, index == 0, anchor).map_err(wrong)?;
-        let constraints = certificate.basic_constraints().map_err(|error| wrong(of("basicConstraints", error)))?;
-        // Section 6.1.4 (l): CAs that issued themselves are not counted.
+        let constraints =
+            certificate.basic_constraints().map_err(|error| wrong(malformed("basicConstraints", error)))?;
+        // Section 6.1.4 (l): self-issued CAs are not counted.
         if let Some(allowed) = constraints.and_then(|constraints| constraints.path_length).filter(|most| *most < below)
         {
             return Err(wrong(Fault::PathLength { allowed, found: below }));
@@ -52,7 +54,7 @@ pub(crate) fn check(chain: &[Certificate]) -> Result<(), PathError> {
             None => {}
         }
         for (position, lower) in chain.iter().enumerate().take(index) {
-            // Section 6.1.4 (b); what a CA issued to itself is exempt.
+            // Section 6.1.3 (b) and (c): self-issued CAs are exempt.
             if !lower.is_self_issued() {
                 check_names(certificate, lower, position + 1).map_err(wrong)?;
             }
@@ -109,7 +111,7 @@ pub(crate) fn check_issued_by(certificate: &Certificate, issuer: &Certificate) -
     })
 }
 
-fn of(extension: &'static str, error: DerError) -> Fault {
+fn malformed(extension: &'static str, error: DerError) -> Fault {
     Fault::Extension { extension, error }
 }
 
@@ -135,8 +137,8 @@ fn check_ca(certificate: &Certificate, issuing: bool, anchor: bool) -> Result<()
     if certificate.version != 2 {
         return Err(Fault::Version(certificate.version + 1));
     }
-    let [within, beside] = &certificate.algorithms;
-    if within != beside {
+    let [signed, outer] = &certificate.algorithms;
+    if signed != outer {
         return Err(Fault::Algorithms);
     }
     check_extensions(certificate)?;
@@ -148,20 +150,20 @@ fn check_ca(certificate: &Certificate, issuing: bool, anchor: bool) -> Result<()
     if certificate.subject.is_empty() {
         return Err(Fault::EmptySubject);
     }
-    match certificate.basic_constraints().map_err(|error| of("basicConstraints", error))? {
+    match certificate.basic_constraints().map_err(|error| malformed("basicConstraints", error))? {
         Some(constraints) if constraints.ca => {}
         _ => return Err(Fault::NotACa),
     }
     if !certificate.extension(ID_CE_BASIC_CONSTRAINTS).is_some_and(|extension| extension.critical) {
         return Err(Fault::ConstraintsNotCritical);
     }
-    match certificate.key_usage().map_err(|error| of("keyUsage", error))? {
+    match certificate.key_usage().map_err(|error| malformed("keyUsage", error))? {
         Some(usage) if usage & KEY_CERT_SIGN != 0 => {}
-        // Old roots have none, and no verifier misses it.
+        // Old roots have none, and verifiers accept that.
         None if anchor && !issuing => {}
         _ => return Err(Fault::MayNotSign),
     }
-    match certificate.subject_key_identifier().map_err(|error| of("subjectKeyIdentifier", error))? {
+    match certificate.subject_key_identifier().map_err(|error| malformed("subjectKeyIdentifier", error))? {
         Some([]) => Err(Fault::EmptyKeyIdentifier),
         None if issuing => Err(Fault::NoKeyIdentifier),
         _ => Ok(()),
@@ -190,11 +192,12 @@ fn check_issuer_name(certificate: &Certificate, issuer: &Certificate) -> Result<
 }
 
 fn check_key_identifier(certificate: &Certificate, issuer: &Certificate) -> Result<(), Fault> {
-    let identifier = certificate.authority_key_identifier().map_err(|error| of("authorityKeyIdentifier", error))?;
+    let identifier =
+        certificate.authority_key_identifier().map_err(|error| malformed("authorityKeyIdentifier", error))?;
     let Some(AuthorityKeyIdentifier { key_identifier, issuer: names, serial_number }) = identifier else {
         return Ok(());
     };
-    let issuers = issuer.subject_key_identifier().map_err(|error| of("subjectKeyIdentifier", error))?;
+    let issuers = issuer.subject_key_identifier().map_err(|error| malformed("subjectKeyIdentifier", error))?;
     if let (Some(own), Some(issuers)) = (&key_identifier, issuers)
         && own != issuers
     {
@@ -222,8 +225,8 @@ fn verify(certificate: &Certificate, issuer: &Certificate) -> Result<(), Fault> 
     })
 }
 
-/// A root whose signature is not its own was changed, unless its last key signed it (RFC 4210 section 4.4), which is not
-/// here; one that is signed with what nobody verifies any more is trusted for its key, not for its signature.
+/// A root whose signature is not its own was changed, unless its previous key signed it (RFC 4210 section 4.4), which is
+/// not in the chain. A root signed with an algorithm that is no longer verified is trusted for its key, not its signature.
 fn check_anchor(certificate: &Certificate) -> Result<(), Fault> {
     let identifier = check_key_identifier(certificate, certificate);
     match verify(certificate, certificate) {
@@ -235,7 +238,7 @@ fn check_anchor(certificate: &Certificate) -> Result<(), Fault> {
 
 /// `below` is the position of the certificate in the chain, counted from 1; 0 is an end entity.
 fn check_names(ca: &Certificate, certificate: &Certificate, below: usize) -> Result<(), Fault> {
-    let constraints = ca.name_constraints().map_err(|error| of("nameConstraints", error))?;
+    let constraints = ca.name_constraints().map_err(|error| malformed("nameConstraints", error))?;
     let Some(constraints) = constraints else { return Ok(()) };
     constraints::check(&constraints, certificate).map_err(|fault| Fault::NameConstraints { below, fault })
 }
@@ -262,9 +265,10 @@ fn check_policies(chain: &[Certificate], end_entity: Option<&Certificate>) -> Re
     })
 }
 
-/// A CA with an extendedKeyUsage limits what it issues to these purposes: no standard says so, all verifiers do.
+/// A CA's extendedKeyUsage limits what it issues to these purposes: no RFC says so, but verifiers do it.
 fn check_purposes(ca: &Certificate, certificate: &Certificate) -> Result<(), Fault> {
-    let purposes = |of_whom: &Certificate| of_whom.extended_key_usage().map_err(|error| of("extKeyUsage", error));
+    let purposes =
+        |of_whom: &Certificate| of_whom.extended_key_usage().map_err(|error| malformed("extKeyUsage", error));
     let (Some(allowed), Some(wanted)) = (purposes(ca)?, purposes(certificate)?) else { return Ok(()) };
     let any = |purpose: &Oid| *purpose == ANY_EXTENDED_KEY_USAGE;
     if allowed.iter().chain(&wanted).any(any) || wanted.is_empty() || wanted.iter().any(|one| allowed.contains(one)) {

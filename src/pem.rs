@@ -1,7 +1,7 @@
 //! PEM (RFC 7468): the one reader of it, for what people and other programs send, and the one writer.
 //!
-//! As lax as the laxest of those programs: any text may stand around the blocks, lines may be of any length, blank or
-//! indented, and the text may be UTF-16 or have a byte order mark. A damaged block is refused, also beside a good one.
+//! As lax as the laxest of those programs: any text may surround the blocks, lines may be of any length, blank or
+//! indented, and the text may be UTF-16 or have a byte order mark. A damaged block is refused, even next to a good one.
 
 use std::{borrow::Cow, path::Path};
 
@@ -202,7 +202,7 @@ pub fn read_certificates(path: &Path) -> Result<Vec<Vec<u8>>, ReadError> {
 ///
 /// # Errors
 /// See [`ReadError`].
-pub fn read_certificate(path: &Path) -> Result<Vec<u8>, ReadError> {
+pub(crate) fn read_certificate(path: &Path) -> Result<Vec<u8>, ReadError> {
     let mut certificates = read_certificates(path)?;
     match (certificates.len(), certificates.pop()) {
         (1, Some(certificate)) => Ok(certificate),

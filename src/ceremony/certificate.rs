@@ -200,17 +200,17 @@ impl Certificate {
 
 /// When a certificate expires.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum End {
+pub(crate) enum NotAfter {
     /// This many days after the ceremony.
     Days(u32),
     At(Time),
 }
 
-impl End {
-    pub(crate) fn after(self, now: SystemTime) -> SystemTime {
+impl NotAfter {
+    pub(crate) fn moment(self, now: SystemTime) -> SystemTime {
         match self {
-            End::Days(days) => now + Duration::from_secs(u64::from(days) * 86_400),
-            End::At(moment) => moment.into(),
+            NotAfter::Days(days) => now + Duration::from_secs(u64::from(days) * 86_400),
+            NotAfter::At(moment) => moment.into(),
         }
     }
 }
@@ -225,7 +225,7 @@ pub(crate) struct Validity {
 impl Validity {
     /// For this many days from now, back-dated.
     pub(crate) fn days(now: SystemTime, days: u32) -> Self {
-        Validity::until(now, End::Days(days).after(now))
+        Validity::until(now, NotAfter::Days(days).moment(now))
     }
 
     /// From now on, back-dated.

@@ -12,7 +12,7 @@ use std::{
 use super::{
     certificate::date,
     error::Error,
-    file::{Action, Authority, CeremonyFile, IssuerKey, IssuerRef, Place, Step},
+    file::{Action, Authority, CeremonyFile, FileRef, IssuerKey, IssuerRef, Step},
     import::{self, Imported},
     keys,
 };
@@ -104,7 +104,7 @@ impl Checker<'_> {
         self.check_new_file("step.certificate", &authority.certificate)?;
         let ca = PlannedCa {
             key: step.key.get_ref().clone(),
-            not_after: authority.end.get_ref().after(self.now),
+            not_after: authority.not_after.get_ref().moment(self.now),
             path_length: authority.path_length.map(u64::from),
         };
         self.planned.insert(authority.certificate.path.clone(), ca);
@@ -126,7 +126,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn check_new_file(&mut self, key: &str, place: &Place) -> Result<(), Error> {
+    fn check_new_file(&mut self, key: &str, place: &FileRef) -> Result<(), Error> {
         if !self.outputs.insert(place.path.clone()) {
             let message = format!("{} is written twice", place.written.display());
             return Err(self.refuse(place.span.clone(), key, message));
@@ -167,14 +167,14 @@ impl Checker<'_> {
                 (certificate.not_after, certificate.path_length())
             }
         };
-        let ends = authority.end.get_ref().after(self.now);
-        if ends > not_after {
+        let expiry = authority.not_after.get_ref().moment(self.now);
+        if expiry > not_after {
             let message = format!(
-                "the certificate would end on {}, after its issuer, which ends on {}",
-                date(ends),
+                "the certificate would expire on {}, after its issuer, which expires on {}",
+                date(expiry),
                 date(not_after)
             );
-            return Err(self.refuse(authority.end.span(), authority.end.get_ref().key(), message));
+            return Err(self.refuse(authority.not_after.span(), authority.not_after.get_ref().key(), message));
         }
         let room = match (path_length, authority.path_length) {
             (None, _) => true,

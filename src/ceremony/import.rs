@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    certificate::{Certificate, CertificateError, End, cas_below, date},
-    file::{Import, Place},
+    certificate::{Certificate, CertificateError, NotAfter, cas_below, date},
+    file::{FileRef, Import},
 };
 use crate::{
     asn1::DerError,
@@ -21,6 +21,7 @@ use crate::{
     signer::sha256,
     text_file::{self, TextError},
     x509::{CRL_SIGN, KEY_CERT_SIGN, Name},
+    x509_time::Time,
 };
 
 /// A certificate that may be imported, that of its root, and what people should know before they say yes.
@@ -74,11 +75,11 @@ pub enum Unsuitable {
     #[error(transparent)]
     Validity(#[from] PathError),
     /// It outlives its root.
-    #[error("it ends on {certificate}, after its root, which ends on {root}")]
+    #[error("it expires on {certificate}, after its root, which expires on {root}")]
     OutlivesRoot {
-        /// The day of the certificate's end.
+        /// When the certificate expires.
         certificate: String,
-        /// The day of the root's end.
+        /// When the root expires.
         root: String,
     },
 }
@@ -103,7 +104,7 @@ pub enum RequestError {
 
 impl ImportError {
     /// The file that is in the way.
-    pub(super) fn file<'a>(&self, import: &'a Import) -> &'a Place {
+    pub(super) fn file<'a>(&self, import: &'a Import) -> &'a FileRef {
         match self {
             ImportError::Signed(_) | ImportError::Unsuitable { .. } => &import.signed,
             ImportError::Root(_) => &import.root,
@@ -158,17 +159,15 @@ fn differences(import: &Import, certificate: &Certificate) -> Result<Vec<String>
     compare("path length", length(Some(import.path_length.into())), length(certificate.path_length()));
     let usage = certificate.parsed().key_usage().ok().flatten().unwrap_or_default();
     compare("key usage", usages(KEY_CERT_SIGN | CRL_SIGN), usages(usage));
-    match import.end {
+    match import.not_after {
         None => {}
-        Some(End::At(end)) => {
-            compare("end", end.to_string(), crate::x509_time::Time::from(certificate.not_after).to_string())
-        }
-        Some(End::Days(days)) => {
-            let lives = certificate.not_after.duration_since(certificate.not_before).unwrap_or_default();
+        Some(NotAfter::At(end)) => compare("end", end.to_string(), Time::from(certificate.not_after).to_string()),
+        Some(NotAfter::Days(days)) => {
+            let lifetime = certificate.not_after.duration_since(certificate.not_before).unwrap_or_default();
             // Leap seconds, and roots that begin an hour or a day earlier.
             let requested = Duration::from_secs(u64::from(days) * 86_400);
-            if lives.abs_diff(requested) > Duration::from_secs(2 * 86_400) {
-                compare("validity", format!("{days} days"), format!("{} days", lives.as_secs() / 86_400));
+            if lifetime.abs_diff(requested) > Duration::from_secs(2 * 86_400) {
+                compare("validity", format!("{days} days"), format!("{} days", lifetime.as_secs() / 86_400));
             }
         }
     }
@@ -176,7 +175,7 @@ fn differences(import: &Import, certificate: &Certificate) -> Result<Vec<String>
 }
 
 /// The subject and the DER public key of a request.
-fn read_request(place: &Place) -> Result<(Name, Vec<u8>), RequestError> {
+fn read_request(place: &FileRef) -> Result<(Name, Vec<u8>), RequestError> {
     let octets = text_file::read_octets(File::open(&place.path)?, text_file::LONGEST)?;
     let request = csr::verify(&octets, &csr::RefusedKeys::default())?;
     let subject = request.subject()?;
@@ -207,8 +206,8 @@ impl fmt::Display for Imported {
         for (name, certificate) in [("", certificate), ("root ", root)] {
             let below = cas_below(certificate.path_length());
             writeln!(f, "    {:<12}\"{}\"", format!("{name}subject"), certificate.subject())?;
-            let [begins, ends] = [certificate.not_before, certificate.not_after].map(date);
-            writeln!(f, "                valid from {begins} until {ends}, {below}")?;
+            let [not_before, not_after] = [certificate.not_before, certificate.not_after].map(date);
+            writeln!(f, "                valid from {not_before} until {not_after}, {below}")?;
             writeln!(f, "                SHA-256 {}", hex::encode(sha256(certificate.der())))?;
         }
         for difference in differences {

@@ -12,7 +12,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyUsagePurpose};
 use super::{
     certificate::{Certificate, CertificateError, Validity, distinguished_name, parameters},
     error::{Error, Leftovers, Made, StepError},
-    file::{Action, Authority, IssuerKey, IssuerRef, Place, Step},
+    file::{Action, Authority, FileRef, IssuerKey, IssuerRef, Step},
     import::{self, Imported},
     keys::{self, CaKey, IssuerError, self_sign},
     plan::Plan,
@@ -91,7 +91,7 @@ impl Performer<'_> {
             Action::SelfSigned { authority } => {
                 let key = self.generate(step, authority.kind)?;
                 let parameters =
-                    ca_parameters(authority, &key, Validity::until(now, authority.end.get_ref().after(now)))?;
+                    ca_parameters(authority, &key, Validity::until(now, authority.not_after.get_ref().moment(now)))?;
                 let certificate = self_sign(&key, &parameters)?;
                 self.write_certificate(&authority.certificate, &certificate)?;
                 Ok(self.done(step, &key, Some((certificate, &authority.certificate)), None))
@@ -99,7 +99,7 @@ impl Performer<'_> {
             Action::Intermediate { authority, issuer } => {
                 let key = self.generate(step, authority.kind)?;
                 let (ca, ca_key) = self.issuer(issuer)?;
-                let validity = Validity::until(now, authority.end.get_ref().after(now)).within(&ca);
+                let validity = Validity::until(now, authority.not_after.get_ref().moment(now)).within(&ca);
                 let mut parameters = ca_parameters(authority, &key, validity)?;
                 parameters.use_authority_key_identifier_extension = true;
                 let certificate = ca_key.issue(&ca, &parameters, &RcgenKey::new(&key))?;
@@ -170,11 +170,11 @@ impl Performer<'_> {
         }
     }
 
-    fn write_certificate(&mut self, place: &Place, certificate: &Certificate) -> Result<(), StepError> {
+    fn write_certificate(&mut self, place: &FileRef, certificate: &Certificate) -> Result<(), StepError> {
         self.write(place, certificate.pem().as_bytes())
     }
 
-    fn write(&mut self, place: &Place, content: &[u8]) -> Result<(), StepError> {
+    fn write(&mut self, place: &FileRef, content: &[u8]) -> Result<(), StepError> {
         write_file(&place.path, content).map_err(|source| StepError::Write { path: place.path.clone(), source })?;
         self.made.push(Made::File(place.path.clone()));
         Ok(())
@@ -184,7 +184,7 @@ impl Performer<'_> {
         &mut self,
         step: &Step,
         key: &Key,
-        certificate: Option<(Certificate, &Place)>,
+        certificate: Option<(Certificate, &FileRef)>,
         request: Option<Output>,
     ) -> StepRecord {
         let record = StepRecord {

@@ -76,10 +76,10 @@ impl fmt::Display for Plan {
 
 impl Plan {
     fn write_authority(&self, f: &mut fmt::Formatter<'_>, authority: &Authority, issuer: &str) -> fmt::Result {
-        let ends = authority.end.get_ref().after(self.now);
+        let expiry = authority.not_after.get_ref().moment(self.now);
         let below = cas_below(authority.path_length.map(u64::from));
         writeln!(f, "    certify     {}", name(&authority.subject))?;
-        writeln!(f, "                by {issuer}, until {}, {below}", date(ends))?;
+        writeln!(f, "                by {issuer}, until {}, {below}", date(expiry))?;
         writeln!(f, "    write       {}", authority.certificate.written.display())
     }
 }

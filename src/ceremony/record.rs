@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::SystemTime};
 
 use serde::Serialize;
 
-use super::{certificate::Certificate, file::Place};
+use super::{certificate::Certificate, file::FileRef};
 use crate::{
     hsm::{Key, ModuleInfo, TokenIdentity},
     signer::sha256,
@@ -105,7 +105,7 @@ impl KeyRecord {
 }
 
 impl CertificateRecord {
-    pub(super) fn new(certificate: &Certificate, place: &Place) -> Self {
+    pub(super) fn new(certificate: &Certificate, place: &FileRef) -> Self {
         CertificateRecord {
             file: Output::new(place.path.clone(), certificate.pem().as_bytes()),
             fingerprint_sha256: hex::encode(sha256(certificate.der())),

@@ -23,7 +23,7 @@ pub struct Sample {
     /// For which device.
     pub device: String,
     /// By whom.
-    pub issuer: Arc<IssuingCa>,
+    pub(crate) issuer: Arc<IssuingCa>,
 }
 
 /// Makes a sample certificate, for this device or for one with as short an id as the profile allows.

@@ -27,7 +27,7 @@ enum Reason {
     NotPermitted { name: String, permitted: Vec<String> },
     #[error("{0}, which has no host to compare")]
     NoHost(String),
-    // Section 6.1.4 (g): who cannot compare a name that is constrained refuses it.
+    // Section 4.2.1.10: a verifier that cannot compare a constrained name refuses it.
     #[error("{0}, whose constraints verifiers cannot compare")]
     Incomparable(String),
 }

@@ -69,7 +69,7 @@ pub(super) enum ExtensionError {
     UnsuitableUsage { usage: &'static str, key: &'static str },
     #[error("\"{text}\" is not an OID: {error}")]
     Oid { text: String, error: <Oid as FromStr>::Err },
-    // RFC 5280 sections 4.2 and 4.2.1.4: an extension and a policy are there once; of a purpose nobody needs two.
+    // RFC 5280 sections 4.2 and 4.2.1.4: an extension and a policy occur once; a purpose twice is a mistake.
     #[error("{0} is there twice; a certificate has it once")]
     Duplicate(Oid),
     #[error("\"{0}\" is none of client-auth, server-auth, code-signing, email-protection, and no OID")]
@@ -133,7 +133,7 @@ impl Extensions {
         })
     }
 
-    /// The DER of all of them under one issuer.
+    /// The DER of all of them under one issuer. Nothing of a CSR is in it (invariant 8).
     pub(super) fn encode(&self, issuer: &IssuingCa) -> Result<Vec<u8>, der::Error> {
         let mut out = Vec::with_capacity(512);
         let mut add = |oid, critical, value: Vec<u8>| extension(&mut out, oid, critical, |out| out.extend(value));
@@ -283,7 +283,7 @@ const REFUSED: [(ObjectIdentifier, &str); 22] = [
     (ID_CE_CRL_REASONS, "is of CRL entries, not of certificates (RFC 5280 section 5.3)"),
     (ID_CE_INVALIDITY_DATE, "is of CRL entries, not of certificates (RFC 5280 section 5.3)"),
     (ID_CE_CERTIFICATE_ISSUER, "is of CRL entries, not of certificates (RFC 5280 section 5.3)"),
-    (CT_PRECERT_POISON, "makes a certificate one that nobody may accept (RFC 6962 section 3.1)"),
+    (CT_PRECERT_POISON, "makes a certificate that no verifier may accept (RFC 6962 section 3.1)"),
     (CT_PRECERT_SCTS, "is made by a log for one certificate, not by a profile (RFC 6962 section 3.3)"),
     (ID_PKIX_OCSP_NOCHECK, "is for OCSP responders (RFC 6960 section 4.2.2.2.1)"),
 ];

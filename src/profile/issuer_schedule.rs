@@ -8,10 +8,10 @@ use toml::Spanned;
 use super::{extensions::Extensions, reader::Reader};
 use crate::{ca::IssuingCa, config::ConfigError, x509_time::Time};
 
-/// An issuer of a profile, with all of a certificate that does not vary encoded.
+/// An issuer of a profile, with the constant parts of its certificates, encoded.
 #[derive(Debug)]
 pub(super) struct ScheduledIssuer {
-    /// When the profile moves over to it; the first has none.
+    /// When it takes over; the first has no moment.
     pub(super) from: Option<Timestamp>,
     pub(super) issuer: Arc<IssuingCa>,
     /// The signature's AlgorithmIdentifier and the issuer's Name: what stands between serial number and validity.
@@ -20,7 +20,7 @@ pub(super) struct ScheduledIssuer {
     pub(super) extensions: Vec<u8>,
 }
 
-/// In the order in which they take over; the first has no moment, so there is always one.
+/// In the order in which they take over. The first has no moment, so that there always is one.
 #[derive(Debug)]
 pub(super) struct IssuerSchedule {
     first: ScheduledIssuer,
@@ -77,7 +77,7 @@ impl IssuerSchedule {
             let [not_before, not_after] = [next.issuer.not_before(), next.issuer.not_after()];
             if Time::from(from) < not_before || Time::from(from) >= not_after {
                 return Err(wrong(format!(
-                    "{from} is outside the life of the issuer \"{}\", which is valid from {not_before} until {not_after}",
+                    "{from} is outside the lifetime of the issuer \"{}\", which is valid from {not_before} until {not_after}",
                     next.issuer.name()
                 )));
             }

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use birthmark::{
     config::Config,
+    configure,
     csr::{self, RefusedKeys},
     lint::{self, Severity},
-    policy,
     profile::{Applicant, Profile, ProfileError, Values},
 };
 use jiff::Timestamp;
@@ -50,7 +50,7 @@ fn site(constraints: Option<NameConstraints>, extensions: Vec<CustomExtension>, 
 
 fn profile(folder: &Path) -> (Config, Profile) {
     let config = Config::load(&folder.join("birthmark.toml")).unwrap();
-    let issuers = policy::issuers_without_keys(&config, Timestamp::now()).unwrap();
+    let issuers = configure::issuers_without_keys(&config, Timestamp::now()).unwrap();
     let profile = Profile::new(&config, "device", &config.profiles["device"], &issuers).unwrap();
     (config, profile)
 }

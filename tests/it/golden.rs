@@ -7,12 +7,12 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use birthmark::{
     cert,
     config::Config,
+    configure,
     csr::{self, RefusedKeys},
+    describe_certificate,
     lint::{self, Severity},
-    policy,
     profile::{Applicant, Approved, Profile, ProfileError, Values},
     serial::SerialNumber,
-    show,
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -29,7 +29,7 @@ fn config() -> Config {
 
 fn profiles() -> Vec<Profile> {
     let config = config();
-    let issuers = policy::issuers_without_keys(&config, now()).unwrap();
+    let issuers = configure::issuers_without_keys(&config, now()).unwrap();
     config.profiles.iter().map(|(name, settings)| Profile::new(&config, name, settings, &issuers).unwrap()).collect()
 }
 
@@ -56,7 +56,7 @@ fn every_preset_gives_what_its_golden_file_says() {
         let approved = approve(&profile, &csr).unwrap();
         let to_be_signed = cert::to_be_signed(&SerialNumber::sample(), &approved);
         let certificate = cert::join(&to_be_signed, approved.issuer().algorithm(), &[0; 64]);
-        let fields = show::fields(&certificate).unwrap();
+        let fields = describe_certificate::fields(&certificate).unwrap();
         let mut dump: String = fields.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
         dump.push_str(&format!("to be signed: {}\n", hex::encode(&to_be_signed)));
         let path = golden(&format!("{name}.txt"));

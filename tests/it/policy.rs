@@ -4,8 +4,8 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use birthmark::{
     config::Config,
+    configure,
     csr::{self, RefusedKeys},
-    policy,
     proto::IssueRequest,
 };
 use jiff::Timestamp;
@@ -262,7 +262,7 @@ fn a_profile_that_could_only_give_invalid_certificates_is_refused_with_file_line
         ("issuers = [{ name = \"main\" }, { name = \"p384\" }]".into(), &["issuers", "say from when on"]),
         (
             "issuers = [{ name = \"main\" }, { name = \"p384\", from = \"2999-01-01T00:00:00Z\" }]".into(),
-            &["issuers", "outside the life of the issuer \"p384\""],
+            &["issuers", "outside the lifetime of the issuer \"p384\""],
         ),
         ("issuer = \"main\"\nsubject = [\"O=Acme\"]".into(), &["subject", "must contain {device_id}"]),
         ("issuer = \"main\"\nsubject = [\"CN={device}\"]".into(), &["subject", "unknown placeholder {device}"]),
@@ -436,8 +436,8 @@ fn the_example_configuration_is_read() {
     for text in [text, full] {
         fs::write(&example, text).unwrap();
         let config = Config::load(&example).unwrap();
-        let issuers = policy::issuers_without_keys(&config, Timestamp::now()).unwrap();
-        policy::profiles(&config, &issuers, Timestamp::now()).unwrap();
+        let issuers = configure::issuers_without_keys(&config, Timestamp::now()).unwrap();
+        configure::profiles(&config, &issuers, Timestamp::now()).unwrap();
     }
 }
 
