@@ -7,11 +7,11 @@ use std::{collections::BTreeMap, fs, hint::black_box, sync::Arc};
 
 use birthmark::{
     ca::{CaChain, IssuingCa},
-    client::certificate_pem,
     config::Config,
+    configure,
     csr::{self, RefusedKeys},
     hash::sha256,
-    policy,
+    pem::certificate_pem,
     profile::{Profile, RequestContext, Values},
     serial::SerialNumber,
     signer::{PublicKey, Signature, SignatureAlgorithm, Signer, UnavailableSigner, Verifier},
@@ -63,7 +63,7 @@ fn profile(certificate: Vec<u8>, algorithm: SignatureAlgorithm) -> Profile {
     let chain = CaChain::new(vec![certificate]).expect("a chain");
     let signer: Arc<dyn Signer> = Arc::new(UnavailableSigner(algorithm));
     let issuers = BTreeMap::from([("main".to_owned(), Arc::new(IssuingCa::new("main", chain, signer)))]);
-    let mut profiles = policy::profiles(&config, &issuers, Timestamp::now()).expect("profiles");
+    let mut profiles = configure::profiles(&config, &issuers, Timestamp::now()).expect("profiles");
     profiles.pop().expect("one profile")
 }
 

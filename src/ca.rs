@@ -1,11 +1,11 @@
-//! The issuing CA: its chain, checked, and what certificates say about it.
+//! The issuing CA: its checked chain, and its signer.
 
 use std::{fmt, sync::Arc};
 
 use const_oid::db::rfc5280::ID_CE_NAME_CONSTRAINTS;
 
 use crate::{
-    asn1::{DerError, SEQUENCE, implicit, primitive, tlv},
+    asn1::DerError,
     path::{self, PathError},
     signer::{PublicKey, SignatureAlgorithm, Signer, SpkiError},
     x509::Certificate,
@@ -18,8 +18,6 @@ pub struct IssuingCa {
     chain: CaChain,
     /// DER: the same certificates.
     der: Vec<Vec<u8>>,
-    /// The DER value of the authorityKeyIdentifier extension of its certificates.
-    authority_key_identifier: Vec<u8>,
     signer: Arc<dyn Signer>,
 }
 
@@ -35,20 +33,17 @@ impl fmt::Debug for IssuingCa {
 impl IssuingCa {
     /// Joins a checked chain and the signer that has the key of its first certificate.
     pub fn new(name: &str, chain: CaChain, signer: Arc<dyn Signer>) -> Self {
-        // SEQUENCE { [0] keyIdentifier } (section 4.2.1.1)
-        let mut authority_key_identifier = Vec::new();
-        tlv(&mut authority_key_identifier, SEQUENCE, |out| primitive(out, implicit(0), &chain.key_identifier));
         let der = chain.certificates().iter().map(|certificate| certificate.der().to_vec()).collect();
-        IssuingCa { name: name.to_owned(), chain, der, authority_key_identifier, signer }
+        IssuingCa { name: name.to_owned(), chain, der, signer }
     }
 
     /// Its name in the configuration.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// DER: the issuing CA first, then each certificate that issued the one before it.
-    pub fn chain(&self) -> &[Vec<u8>] {
+    pub(crate) fn chain(&self) -> &[Vec<u8>] {
         &self.der
     }
 
@@ -58,27 +53,27 @@ impl IssuingCa {
     }
 
     /// The public key.
-    pub fn public_key(&self) -> &PublicKey {
+    pub(crate) fn public_key(&self) -> &PublicKey {
         &self.chain.public_key
     }
 
     /// The public key of each certificate of the chain, its own first.
-    pub fn public_keys(&self) -> &[PublicKey] {
+    pub(crate) fn public_keys(&self) -> &[PublicKey] {
         &self.chain.public_keys
     }
 
     /// Its subject, a DER Name, as its own certificate has it.
-    pub fn subject(&self) -> &[u8] {
+    pub(crate) fn subject(&self) -> &[u8] {
         self.chain.issuing.subject.as_der()
     }
 
-    /// The beginning of its certificate, the first valid second.
-    pub fn not_before(&self) -> Time {
+    /// The first valid second of its certificate.
+    pub(crate) fn not_before(&self) -> Time {
         self.chain.issuing.not_before
     }
 
-    /// The end of its certificate, the last valid second.
-    pub fn not_after(&self) -> Time {
+    /// When its certificate expires: the last valid second.
+    pub(crate) fn not_after(&self) -> Time {
         self.chain.issuing.not_after
     }
 
@@ -87,9 +82,9 @@ impl IssuingCa {
         self.signer.algorithm()
     }
 
-    /// The DER value of the authorityKeyIdentifier extension of its certificates.
-    pub(crate) fn authority_key_identifier(&self) -> &[u8] {
-        &self.authority_key_identifier
+    /// Its subjectKeyIdentifier: the authorityKeyIdentifier of its certificates.
+    pub(crate) fn key_identifier(&self) -> &[u8] {
+        &self.chain.key_identifier
     }
 
     /// How many certificates its HSM signs at once.
@@ -170,7 +165,7 @@ impl CaChain {
     ///
     /// # Errors
     /// The first that is not.
-    pub fn check_validity(&self, moment: Time) -> Result<(), PathError> {
+    pub(crate) fn check_validity(&self, moment: Time) -> Result<(), PathError> {
         path::check_validity(&self.certificates, moment)
     }
 

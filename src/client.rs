@@ -21,6 +21,7 @@ use tonic::{
 use tonic_types::{RpcStatusExt, StatusExt, pb};
 
 use crate::{
+    pem,
     quote::quoted,
     text_file::{self, EncodingError, TextError},
 };
@@ -166,7 +167,13 @@ impl Daemon {
         // Only the first call has an effect; another provider that is already there serves as well.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let ca = read(&identity.join("ca.pem"))?;
-        if !pem::parse_many(&ca).is_ok_and(|blocks| blocks.iter().any(|block| block.tag() == "CERTIFICATE")) {
+        let blocks = pem::blocks(&ca).unwrap_or_default();
+        let ca: String = blocks
+            .iter()
+            .filter(|block| block.is_certificate())
+            .map(|block| pem::certificate_pem(&block.der))
+            .collect();
+        if ca.is_empty() {
             let path = identity.join("ca.pem");
             return Err(ClientError::Settings(format!("{} holds no PEM certificate", path.display())));
         }
@@ -326,12 +333,6 @@ impl fmt::Display for Failure {
 }
 
 impl StdError for Failure {}
-
-/// A DER certificate as PEM with lines of 64 characters that end in `\n` (RFC 7468).
-pub fn certificate_pem(der: &[u8]) -> String {
-    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-    pem::encode_config(&pem::Pem::new("CERTIFICATE", der), config)
-}
 
 /// A moment of the protocol as RFC 3339 in UTC, to the second; none if it is outside of the years -9999 to 9999.
 pub fn rfc3339(time: &prost_types::Timestamp) -> Option<String> {

@@ -13,7 +13,7 @@ use rcgen::{ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType};
 use zeroize::Zeroizing;
 
 use crate::{
-    ceremony::{CaKey, Certificate, Validity, date, parameters},
+    ceremony::{CaKey, Certificate, CertificateError, Validity, date, parameters},
     durable::{self, Access},
     hsm::{self, Key, KeyUri, Token},
     identity::{self, Identity, InvalidIdentity},
@@ -82,7 +82,7 @@ pub enum EnrollError {
     Hsm(#[from] hsm::Error),
     /// The station CA's certificate cannot be used.
     #[error("the station CA's certificate cannot be used: {0}")]
-    Certificate(String),
+    Certificate(CertificateError),
     /// A file of an earlier enrolment is in the way.
     #[error("{} exists; remove it or name another folder with --out", .0.display())]
     Exists(PathBuf),
@@ -146,10 +146,9 @@ impl StationCa {
     /// # Errors
     /// If the certificate is not a CA's, or the key is not there or another.
     pub fn open(certificate: &Path, key: &KeyUri, base_dir: &Path) -> Result<Self, EnrollError> {
-        let certificate =
-            Certificate::read(certificate).map_err(|error| EnrollError::Certificate(error.to_string()))?;
-        certificate.must_be_ca(SystemTime::now()).map_err(|error| EnrollError::Certificate(error.to_string()))?;
-        certificate.must_survive_as_issuer().map_err(|error| EnrollError::Certificate(error.to_string()))?;
+        let certificate = Certificate::read(certificate).map_err(EnrollError::Certificate)?;
+        certificate.check_ca(SystemTime::now()).map_err(EnrollError::Certificate)?;
+        certificate.check_kept_as_issuer().map_err(EnrollError::Certificate)?;
         let key = Key::open(&Token::open(&key.token, base_dir)?, &key.key)?;
         key.check_matches(&certificate.key)?;
         Ok(StationCa { certificate, key: CaKey::Hsm(key) })

@@ -1,13 +1,14 @@
 //! Path validation (RFC 5280 section 6): whether the certificates that a CA would issue are valid below it.
 //!
-//! rustls-webpki, which the TLS side has, validates an end entity for TLS and passes over what a CA's own chain must hold
-//! before there is one (path length of the anchor, key identifiers, criticality), and certval wants strict DER. So it is
-//! written here, over the octets that came, and in one place: the start, `profile check`, `ceremony import` and the tests
-//! use it. The trust anchor, the last of the chain, is held to the same rules: OpenSSL and GnuTLS do so.
+//! rustls-webpki, which the TLS side uses, validates end entities for TLS and does not check what a CA's own chain needs
+//! before there is one (the anchor's path length, key identifiers, criticality), and certval requires strict DER. So path
+//! validation is written here, over the octets as received, and only here: the start, `profile check` and `ceremony import`
+//! use it. The trust anchor, the last of the chain, has to obey the same rules, as OpenSSL and GnuTLS demand; only its
+//! extensions about policies have no effect, as in OpenSSL.
 
 mod constraints;
-
-use std::fmt;
+mod fault;
+mod policies;
 
 use const_oid::{
     ObjectIdentifier,
@@ -19,107 +20,16 @@ use const_oid::{
     },
 };
 
+pub(crate) use self::fault::{Fault, PathError};
+use self::policies::Policies;
 use crate::{
     asn1::{DerError, Oid},
-    signer::{self, SpkiError, VerifyError},
+    signer::{self, VerifyError},
     x509::{AuthorityKeyIdentifier, Certificate, GeneralName, KEY_CERT_SIGN, Name},
     x509_time::Time,
 };
 
-/// What is wrong with a chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PathError {
-    /// Counted from 1, the issuing CA; 0 is the certificate that it issues.
-    position: usize,
-    subject: String,
-    fault: Fault,
-}
-
-impl PathError {
-    fn at(index: usize, certificate: &Certificate, fault: Fault) -> PathError {
-        PathError { position: index + 1, subject: certificate.subject.to_string(), fault }
-    }
-
-    /// Why.
-    pub fn fault(&self) -> &Fault {
-        &self.fault
-    }
-}
-
-impl fmt::Display for PathError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PathError { position, subject, fault } = self;
-        match position {
-            0 => write!(f, "{fault}"),
-            1 => write!(f, "certificate 1, the issuing CA \"{subject}\": {fault}"),
-            position => write!(f, "certificate {position}, \"{subject}\": {fault}"),
-        }
-    }
-}
-
-impl std::error::Error for PathError {}
-
-/// Why a certificate cannot be in a chain. The sections are RFC 5280's.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-#[allow(missing_docs)] // The sentences say what the fields are.
-pub enum Fault {
-    #[error("it is not a certificate: {0}")]
-    Der(DerError),
-    #[error("its extension {extension} is malformed: {error}")]
-    Extension { extension: &'static str, error: DerError },
-    #[error("its key cannot be used: {0}")]
-    Key(SpkiError),
-    #[error("it has version {0}; a CA's certificate has version 3, for its extensions (section 4.1.2.1)")]
-    Version(u8),
-    #[error("the signature algorithm within it is not the one beside its signature (section 4.1.1.2)")]
-    Algorithms,
-    #[error("it has the extension {0} twice (section 4.2)")]
-    Duplicate(Oid),
-    #[error("it has the critical extension {0}, which verifiers do not know, so that they refuse it (section 4.2)")]
-    UnknownCritical(Oid),
-    #[error("its subject is empty; a CA must have a name (section 4.1.2.6)")]
-    EmptySubject,
-    #[error("it is not a CA's: its basicConstraints do not say CA:TRUE (section 4.2.1.9)")]
-    NotACa,
-    #[error("its basicConstraints are not critical, as a CA's must be (section 4.2.1.9)")]
-    ConstraintsNotCritical,
-    #[error("it may not issue: its keyUsage does not have keyCertSign (section 4.2.1.3)")]
-    MayNotSign,
-    #[error("it has no subjectKeyIdentifier, which the certificates that it issues must refer to (section 4.2.1.2)")]
-    NoKeyIdentifier,
-    #[error("its subjectKeyIdentifier is empty (section 4.2.1.2)")]
-    EmptyKeyIdentifier,
-    #[error("its path length is {allowed}, but {found} CAs follow it in the chain (section 4.2.1.9)")]
-    PathLength { allowed: u64, found: u64 },
-    #[error("it is not valid before {0}")]
-    NotYetValid(Time),
-    #[error("it expired at {0}")]
-    Expired(Time),
-    #[error(
-        "its issuer is \"{issuer}\", but the next certificate is that of \"{next}\"; list each issuer after what it issued"
-    )]
-    Issuer { issuer: String, next: String },
-    #[error(
-        "its issuer and the subject of the next certificate, \"{0}\", are the same text in another encoding (string type, \
-         case or spaces): verifiers that compare octets refuse it; have it issued again with the issuer's name as it is"
-    )]
-    StringType(String),
-    #[error("its signature was not made by the key of the next certificate, or it was changed since")]
-    Signature,
-    #[error("it is issued by itself, but its signature was not made by its own key, or it was changed since")]
-    OwnSignature,
-    #[error("its signature cannot be verified: {0}")]
-    Unverifiable(String),
-    #[error("its authorityKeyIdentifier is not the {0} of its issuer's certificate (section 4.2.1.1)")]
-    KeyIdentifier(&'static str),
-    #[error("its name constraints cannot be met: {0} (section 4.2.1.10)")]
-    NameConstraints(String),
-    #[error("its extendedKeyUsage allows none of the purposes of the certificate: {0} (section 4.2.1.12)")]
-    Purposes(String),
-}
-
-/// Checks all of a chain that does not depend on the moment or on what is issued: the issuing CA first, then each
+/// Checks what does not depend on the time or on what is issued. The chain has the issuing CA first, then each
 /// certificate that issued the one before it, up to an anchor or as far as it goes.
 ///
 /// # Errors
@@ -130,8 +40,9 @@ pub(crate) fn check(chain: &[Certificate]) -> Result<(), PathError> {
         let wrong = |fault| PathError::at(index, certificate, fault);
         let anchor = index + 1 == chain.len() && certificate.is_self_issued();
         check_ca(certificate, index == 0, anchor).map_err(wrong)?;
-        let constraints = certificate.basic_constraints().map_err(|error| wrong(of("basicConstraints", error)))?;
-        // Section 6.1.4 (l): CAs that issued themselves are not counted.
+        let constraints =
+            certificate.basic_constraints().map_err(|error| wrong(malformed("basicConstraints", error)))?;
+        // Section 6.1.4 (l): self-issued CAs are not counted.
         if let Some(allowed) = constraints.and_then(|constraints| constraints.path_length).filter(|most| *most < below)
         {
             return Err(wrong(Fault::PathLength { allowed, found: below }));
@@ -143,20 +54,13 @@ pub(crate) fn check(chain: &[Certificate]) -> Result<(), PathError> {
             None => {}
         }
         for (position, lower) in chain.iter().enumerate().take(index) {
-            // Section 6.1.4 (b); what a CA issued to itself is exempt.
+            // Section 6.1.3 (b) and (c): self-issued CAs are exempt.
             if !lower.is_self_issued() {
-                check_names(certificate, lower).map_err(|fault| {
-                    wrong(match fault {
-                        Fault::NameConstraints(what) => {
-                            Fault::NameConstraints(format!("certificate {} has {what}", position + 1))
-                        }
-                        fault => fault,
-                    })
-                })?;
+                check_names(certificate, lower, position + 1).map_err(wrong)?;
             }
         }
     }
-    Ok(())
+    check_policies(chain, None)
 }
 
 /// Checks that all of a chain is valid at a moment (section 6.1.3 (a) (2)).
@@ -180,7 +84,7 @@ pub(crate) fn check_validity(chain: &[Certificate], moment: Time) -> Result<(), 
 /// # Errors
 /// The first certificate that forbids it, and why; or what is wrong with the certificate itself.
 pub(crate) fn check_end_entity(chain: &[Certificate], certificate: &Certificate) -> Result<(), PathError> {
-    let own = |fault| PathError { position: 0, subject: String::new(), fault };
+    let own = PathError::of_end_entity;
     if let Some(issuer) = chain.first() {
         check_issuer_name(certificate, issuer).map_err(own)?;
         check_key_identifier(certificate, issuer).map_err(own)?;
@@ -188,10 +92,10 @@ pub(crate) fn check_end_entity(chain: &[Certificate], certificate: &Certificate)
     check_extensions(certificate).map_err(own)?;
     for (index, ca) in chain.iter().enumerate() {
         let wrong = |fault| PathError::at(index, ca, fault);
-        check_names(ca, certificate).map_err(wrong)?;
+        check_names(ca, certificate, 0).map_err(wrong)?;
         check_purposes(ca, certificate).map_err(wrong)?;
     }
-    Ok(())
+    check_policies(chain, Some(certificate))
 }
 
 /// Checks that `issuer` issued `certificate`: names, key identifiers, signature.
@@ -207,12 +111,11 @@ pub(crate) fn check_issued_by(certificate: &Certificate, issuer: &Certificate) -
     })
 }
 
-fn of(extension: &'static str, error: DerError) -> Fault {
+fn malformed(extension: &'static str, error: DerError) -> Fault {
     Fault::Extension { extension, error }
 }
 
-/// The extensions that verifiers know, so that they may be critical. Those about policies do not change anything for who
-/// demands none, which is how devices' certificates are verified.
+/// The extensions that verifiers know, so that they may be critical.
 const KNOWN: [ObjectIdentifier; 14] = [
     ID_CE_AUTHORITY_KEY_IDENTIFIER,
     ID_CE_BASIC_CONSTRAINTS,
@@ -234,8 +137,8 @@ fn check_ca(certificate: &Certificate, issuing: bool, anchor: bool) -> Result<()
     if certificate.version != 2 {
         return Err(Fault::Version(certificate.version + 1));
     }
-    let [within, beside] = &certificate.algorithms;
-    if within != beside {
+    let [signed, outer] = &certificate.algorithms;
+    if signed != outer {
         return Err(Fault::Algorithms);
     }
     check_extensions(certificate)?;
@@ -247,20 +150,20 @@ fn check_ca(certificate: &Certificate, issuing: bool, anchor: bool) -> Result<()
     if certificate.subject.is_empty() {
         return Err(Fault::EmptySubject);
     }
-    match certificate.basic_constraints().map_err(|error| of("basicConstraints", error))? {
+    match certificate.basic_constraints().map_err(|error| malformed("basicConstraints", error))? {
         Some(constraints) if constraints.ca => {}
         _ => return Err(Fault::NotACa),
     }
     if !certificate.extension(ID_CE_BASIC_CONSTRAINTS).is_some_and(|extension| extension.critical) {
         return Err(Fault::ConstraintsNotCritical);
     }
-    match certificate.key_usage().map_err(|error| of("keyUsage", error))? {
+    match certificate.key_usage().map_err(|error| malformed("keyUsage", error))? {
         Some(usage) if usage & KEY_CERT_SIGN != 0 => {}
-        // Old roots have none, and no verifier misses it.
+        // Old roots have none, and verifiers accept that.
         None if anchor && !issuing => {}
         _ => return Err(Fault::MayNotSign),
     }
-    match certificate.subject_key_identifier().map_err(|error| of("subjectKeyIdentifier", error))? {
+    match certificate.subject_key_identifier().map_err(|error| malformed("subjectKeyIdentifier", error))? {
         Some([]) => Err(Fault::EmptyKeyIdentifier),
         None if issuing => Err(Fault::NoKeyIdentifier),
         _ => Ok(()),
@@ -289,11 +192,12 @@ fn check_issuer_name(certificate: &Certificate, issuer: &Certificate) -> Result<
 }
 
 fn check_key_identifier(certificate: &Certificate, issuer: &Certificate) -> Result<(), Fault> {
-    let identifier = certificate.authority_key_identifier().map_err(|error| of("authorityKeyIdentifier", error))?;
+    let identifier =
+        certificate.authority_key_identifier().map_err(|error| malformed("authorityKeyIdentifier", error))?;
     let Some(AuthorityKeyIdentifier { key_identifier, issuer: names, serial_number }) = identifier else {
         return Ok(());
     };
-    let issuers = issuer.subject_key_identifier().map_err(|error| of("subjectKeyIdentifier", error))?;
+    let issuers = issuer.subject_key_identifier().map_err(|error| malformed("subjectKeyIdentifier", error))?;
     if let (Some(own), Some(issuers)) = (&key_identifier, issuers)
         && own != issuers
     {
@@ -321,8 +225,8 @@ fn verify(certificate: &Certificate, issuer: &Certificate) -> Result<(), Fault> 
     })
 }
 
-/// A root whose signature is not its own was changed, unless its last key signed it (RFC 4210 section 4.4), which is not
-/// here; one that is signed with what nobody verifies any more is trusted for its key, not for its signature.
+/// A root whose signature is not its own was changed, unless its previous key signed it (RFC 4210 section 4.4), which is
+/// not in the chain. A root signed with an algorithm that is no longer verified is trusted for its key, not its signature.
 fn check_anchor(certificate: &Certificate) -> Result<(), Fault> {
     let identifier = check_key_identifier(certificate, certificate);
     match verify(certificate, certificate) {
@@ -332,15 +236,39 @@ fn check_anchor(certificate: &Certificate) -> Result<(), Fault> {
     }
 }
 
-fn check_names(ca: &Certificate, certificate: &Certificate) -> Result<(), Fault> {
-    let constraints = ca.name_constraints().map_err(|error| of("nameConstraints", error))?;
+/// `below` is the position of the certificate in the chain, counted from 1; 0 is an end entity.
+fn check_names(ca: &Certificate, certificate: &Certificate, below: usize) -> Result<(), Fault> {
+    let constraints = ca.name_constraints().map_err(|error| malformed("nameConstraints", error))?;
     let Some(constraints) = constraints else { return Ok(()) };
-    constraints::check(&constraints, certificate).map_err(Fault::NameConstraints)
+    constraints::check(&constraints, certificate).map_err(|fault| Fault::NameConstraints { below, fault })
 }
 
-/// A CA with an extendedKeyUsage limits what it issues to these purposes: no standard says so, all verifiers do.
+/// Checks that a policy is valid for the path if a CA in it demands one (sections 6.1.2 to 6.1.5). The trust anchor's own
+/// extensions about policies have no effect (section 6.1.1 (d)). Without an end entity: that there can be one.
+fn check_policies(chain: &[Certificate], end_entity: Option<&Certificate>) -> Result<(), PathError> {
+    let anchors = usize::from(chain.last().is_some_and(Certificate::is_self_issued));
+    let cas = chain.get(..chain.len() - anchors).unwrap_or_default();
+    let mut policies = Policies::new(cas.len() as u64 + 1);
+    for (index, ca) in cas.iter().enumerate().rev() {
+        policies.enter(ca, index + 1, false).map_err(|fault| PathError::at(index, ca, fault))?;
+        policies.leave(ca, index + 1).map_err(|fault| PathError::at(index, ca, fault))?;
+    }
+    if let Some(certificate) = end_entity {
+        policies.enter(certificate, 0, true).map_err(PathError::of_end_entity)?;
+    }
+    let Some((position, reason)) = policies.finish(end_entity.is_some()) else { return Ok(()) };
+    let fault = Fault::ExplicitPolicy(reason);
+    let demanding = position.checked_sub(1).and_then(|index| Some((index, cas.get(index)?)));
+    Err(match demanding {
+        Some((index, ca)) => PathError::at(index, ca, fault),
+        None => PathError::of_end_entity(fault),
+    })
+}
+
+/// A CA's extendedKeyUsage limits what it issues to these purposes: no RFC says so, but verifiers do it.
 fn check_purposes(ca: &Certificate, certificate: &Certificate) -> Result<(), Fault> {
-    let purposes = |of_whom: &Certificate| of_whom.extended_key_usage().map_err(|error| of("extKeyUsage", error));
+    let purposes =
+        |of_whom: &Certificate| of_whom.extended_key_usage().map_err(|error| malformed("extKeyUsage", error));
     let (Some(allowed), Some(wanted)) = (purposes(ca)?, purposes(certificate)?) else { return Ok(()) };
     let any = |purpose: &Oid| *purpose == ANY_EXTENDED_KEY_USAGE;
     if allowed.iter().chain(&wanted).any(any) || wanted.is_empty() || wanted.iter().any(|one| allowed.contains(one)) {

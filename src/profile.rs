@@ -7,7 +7,7 @@ mod alt_name;
 mod device_id;
 mod error;
 mod extensions;
-mod lines;
+mod issuer_schedule;
 mod preset;
 mod reader;
 mod subject;
@@ -28,7 +28,7 @@ use self::{
     alt_name::AltName,
     device_id::DeviceIds,
     extensions::Extensions,
-    lines::{Line, Lines},
+    issuer_schedule::{IssuerSchedule, ScheduledIssuer},
     preset::Defaults,
     reader::Reader,
     subject::Subject,
@@ -64,7 +64,7 @@ pub type Profiles = std::collections::BTreeMap<String, Profile>;
 pub struct Profile {
     name: String,
     preset: Preset,
-    lines: Lines,
+    issuers: IssuerSchedule,
     keys: Vec<KeyType>,
     subject: Subject,
     alt_names: Vec<AltName>,
@@ -138,7 +138,7 @@ impl Profile {
         Ok(Profile {
             name: name.to_owned(),
             preset: settings.preset,
-            lines: Lines::read(&reader, issuers, &extensions)?,
+            issuers: IssuerSchedule::read(&reader, issuers, &extensions)?,
             order_attributes: templates().flat_map(Template::order_attributes).map(str::to_owned).collect(),
             keys,
             subject,
@@ -165,12 +165,12 @@ impl Profile {
 
     /// Who signs its certificates at this moment.
     pub fn issuer_at(&self, now: Timestamp) -> &Arc<IssuingCa> {
-        &self.lines.at(now).issuer
+        &self.issuers.at(now).issuer
     }
 
     /// Its issuers, and when each takes over (the first has no moment).
     pub fn issuers(&self) -> impl Iterator<Item = (Option<Timestamp>, &Arc<IssuingCa>)> {
-        self.lines.all().map(|line| (line.from, &line.issuer))
+        self.issuers.all().map(|scheduled| (scheduled.from, &scheduled.issuer))
     }
 
     /// The key types that it takes.
@@ -237,7 +237,7 @@ impl Profile {
     }
 
     fn encode_alt_names(&self, values: &Values<'_>, out: &mut Vec<u8>) -> Result<(), SubjectError> {
-        alt_name::encode(&self.alt_names, values, out).map_err(|error| SubjectError::AltName(error.to_string()))
+        Ok(alt_name::encode(&self.alt_names, values, out)?)
     }
 
     /// Device id, station and order's attributes that a sample certificate may have; the id is as short as the profile
@@ -273,16 +273,16 @@ impl Profile {
             device_ids.check(values.device)?;
         }
         self.check_csr_subject(&csr, values.device)?;
-        let line = self.lines.at(*now);
-        let body = self.body(line, public_key, context)?;
+        let scheduled = self.issuers.at(*now);
+        let body = self.body(scheduled, public_key, context)?;
         let holder = Holder {
             device: values.device.to_string(),
             key_hash: public_key.hash(),
             order: values.order.map_or_else(String::new, OrderId::to_string),
             profile: self.name.clone(),
-            issuer: line.issuer.name().to_owned(),
+            issuer: scheduled.issuer.name().to_owned(),
         };
-        Ok(Approved { holder, issuer: Arc::clone(&line.issuer), body })
+        Ok(Approved { holder, issuer: Arc::clone(&scheduled.issuer), body })
     }
 
     fn check_csr_subject(&self, csr: &VerifiedCsr, device: &DeviceId) -> Result<(), SubjectError> {
@@ -303,13 +303,18 @@ impl Profile {
 
     /// Encodes what follows the serial number (RFC 5280 section 4.1.2): algorithm, issuer, validity, subject,
     /// key, extensions.
-    fn body(&self, line: &Line, key: &PublicKey, context: &RequestContext<'_>) -> Result<Vec<u8>, ProfileError> {
+    fn body(
+        &self,
+        scheduled: &ScheduledIssuer,
+        key: &PublicKey,
+        context: &RequestContext<'_>,
+    ) -> Result<Vec<u8>, ProfileError> {
         let RequestContext { values, now } = context;
-        let validity = self.validity.at(*now, &line.issuer)?;
-        let constant = &line.extensions;
+        let validity = self.validity.at(*now, &scheduled.issuer)?;
+        let constant = &scheduled.extensions;
         let mut alt_names = Ok(());
-        let mut body = Vec::with_capacity(line.head.len() + key.spki.len() + constant.len() + 512);
-        body.extend_from_slice(&line.head);
+        let mut body = Vec::with_capacity(scheduled.head.len() + key.spki.len() + constant.len() + 512);
+        body.extend_from_slice(&scheduled.head);
         tlv(&mut body, SEQUENCE, |out| validity.iter().for_each(|time| time.encode(out)));
         self.subject.encode(values, &mut body)?;
         body.extend_from_slice(&key.spki);
@@ -325,8 +330,8 @@ impl Profile {
             });
         });
         alt_names?;
-        self.check_length(body.len(), &line.issuer)?;
-        check_names(&body, &line.issuer)?;
+        self.check_length(body.len(), &scheduled.issuer)?;
+        check_names(&body, &scheduled.issuer)?;
         Ok(body)
     }
 
@@ -379,7 +384,7 @@ fn check_names(body: &[u8], issuer: &IssuingCa) -> Result<(), SubjectError> {
     });
     let certificate = Certificate::from_der(&unsigned).map_err(SubjectError::Malformed)?;
     let checked = issuer.certificates().check_end_entity(&certificate);
-    checked.map_err(|error| SubjectError::NameConstraints(error.to_string()))
+    checked.map_err(|error| SubjectError::InvalidBelowIssuer(error))
 }
 
 fn read_subject(reader: &Reader<'_>, defaults: &Defaults) -> Result<Subject, ConfigError> {

@@ -1,4 +1,4 @@
-//! Text that came from outside, in messages: no longer than a line, without control characters or invisible ones.
+//! Text from outside, made fit for messages: no longer than a line, without control or invisible characters.
 
 use std::fmt::Write;
 

@@ -30,6 +30,7 @@ use crate::{
     checkpoint::Checkpoints,
     committer::Committer,
     config::{self, Config},
+    configure::{self, Issuers},
     connections::{self, Limits},
     durable::{self, Access},
     expiry::{self, MonitoredCertificate, Purpose},
@@ -44,7 +45,6 @@ use crate::{
         scrub::Scrub,
     },
     metrics, pem,
-    policy::{self, Issuers},
     profile::Profiles,
     readiness::{Part, Readiness},
     signer::{PublicKey, Recoverable},
@@ -156,9 +156,9 @@ struct Opened {
 /// Opens the keys, then what is said about certificates, then the ledger.
 fn open(config: &Config) -> anyhow::Result<Opened> {
     let (pools, issuers) = open_issuers(config)?;
-    let profiles = policy::profiles(config, &issuers, Timestamp::now())?;
-    let refused_keys = policy::refused_keys(config, &issuers)?;
-    policy::check_client_ca(config, &issuers)?;
+    let profiles = configure::profiles(config, &issuers, Timestamp::now())?;
+    let refused_keys = configure::refused_keys(config, &issuers)?;
+    configure::check_client_ca(config, &issuers)?;
     let watched = watched(config, &issuers)?;
     let audit = open_audit(config, &issuers)?;
 
@@ -487,7 +487,7 @@ fn open_issuers(config: &Config) -> anyhow::Result<(Pools, Issuers)> {
     let mut pools = Vec::new();
     let mut issuers = Issuers::new();
     for (name, settings) in &config.issuers {
-        let (chain, algorithm) = policy::chain(config, name, settings, Timestamp::now())?;
+        let (chain, algorithm) = configure::chain(config, name, settings, Timestamp::now())?;
         let wrong_key = |message: String| config.error_at(settings.key.span(), &format!("issuers.{name}.key"), message);
         let uris = settings.key.get_ref().uris().iter().map(|uri| {
             let mut uri = KeyUri::parse(uri)?;

@@ -1,5 +1,5 @@
 //! Text that people and other programs write: PEM, PINs, lists, JSON lines. The one place that knows byte order marks,
-//! UTF-16 (as PowerShell's `>` and Excel write it) and files without an end.
+//! UTF-16 (as PowerShell's `>` and Excel write it) and endless files.
 
 use std::{
     borrow::Cow,
@@ -24,7 +24,7 @@ pub enum TextError {
     /// It is a folder, pipe, socket or device where a file is required.
     #[error("it is not a file but a {0}")]
     NotAFile(&'static str),
-    /// It is longer than such a file can be; it may have no end, as `/dev/zero`.
+    /// It is longer than such a file can be; it may be endless, as `/dev/zero`.
     #[error("it is longer than {0} bytes")]
     TooLong(u64),
     /// It is neither UTF-8 nor UTF-16 with a byte order mark.
@@ -60,7 +60,7 @@ pub fn decode(octets: &[u8]) -> Result<Cow<'_, str>, EncodingError> {
         if !odd.is_empty() {
             return Err(EncodingError::Utf16Invalid);
         }
-        // It may be a secret: a buffer that grows would leave copies of it behind, and so would one that is given up.
+        // It may be a secret: a buffer that grows would leave copies of it behind, and so would one that is abandoned.
         let mut text = Zeroizing::new(String::with_capacity(3 * pairs.len()));
         for character in char::decode_utf16(pairs.iter().map(|pair| read(*pair))) {
             text.push(character.map_err(|_| EncodingError::Utf16Invalid)?);
@@ -81,8 +81,8 @@ pub fn decode(octets: &[u8]) -> Result<Cow<'_, str>, EncodingError> {
 }
 
 /// The lines of a text, whatever ends them: LF, CRLF, CR alone (old Macs, some terminals) or Unicode's own separators. A
-/// comment must not go on over what its writer saw as a line end.
-pub fn lines(text: &str) -> impl Iterator<Item = &str> {
+/// comment must not extend over what its writer saw as a line end.
+pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.split('\n').flat_map(|line| {
         let line = line.strip_suffix('\r').unwrap_or(line);
         line.split(['\r', '\u{85}', '\u{2028}', '\u{2029}'])
@@ -93,16 +93,16 @@ pub fn lines(text: &str) -> impl Iterator<Item = &str> {
 ///
 /// # Errors
 /// See [`TextError`].
-pub fn read(path: &Path, longest: u64) -> Result<String, TextError> {
+pub(crate) fn read(path: &Path, longest: u64) -> Result<String, TextError> {
     let octets = read_octets(File::open(path)?, longest)?;
     Ok(decode(&octets)?.into_owned())
 }
 
-/// Opens what must be a regular file, as found in a folder that others write to: a pipe there blocks nobody.
+/// Opens what must be a regular file, as found in a folder that others write to: a pipe there does not block the reader.
 ///
 /// # Errors
 /// See [`TextError`].
-pub fn open_regular(path: &Path) -> Result<File, TextError> {
+pub(crate) fn open_regular(path: &Path) -> Result<File, TextError> {
     let file = OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path)?;
     match kind_of(&file)? {
         None => Ok(file),
@@ -114,7 +114,7 @@ pub fn open_regular(path: &Path) -> Result<File, TextError> {
 ///
 /// # Errors
 /// See [`TextError`].
-pub fn read_octets(file: File, longest: u64) -> Result<Vec<u8>, TextError> {
+pub(crate) fn read_octets(file: File, longest: u64) -> Result<Vec<u8>, TextError> {
     let mut octets = Vec::new();
     file.take(longest.saturating_add(1)).read_to_end(&mut octets)?;
     if octets.len() as u64 > longest { Err(TextError::TooLong(longest)) } else { Ok(octets) }

@@ -3,26 +3,117 @@
 //! Device certificates are not made here: they have a writer of their own.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, Issuer, KeyIdMethod, PublicKeyData};
+use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, Issuer, KeyIdMethod};
 
-use super::file::End;
 use crate::{
-    ca::CaChain,
-    hsm::{Key, RcgenKey},
+    asn1::DerError,
+    ca::{CaChain, ChainError},
+    hsm,
     name::{Attribute, EMAIL_ADDRESS, Syntax},
-    path,
+    path::{self, Fault, PathError},
     pem::{self, ReadError},
-    signer::PublicKey,
+    signer::{PublicKey, SpkiError},
+    text_file::TextError,
     x509::{self, Name},
     x509_time::Time,
 };
 
-/// How far back a new certificate's notBefore lies, for devices and stations whose clock is behind.
-const BACK_DATED: Duration = Duration::from_secs(3600);
+/// How far back a new certificate's notBefore lies, for devices and stations whose clock is slow.
+const BACKDATE: Duration = Duration::from_secs(3600);
+
+/// Why a certificate cannot be read, used or made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CertificateError {
+    /// Its file cannot be read.
+    #[error("cannot read {}: {error}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: TextError,
+    },
+    /// Its file does not hold one certificate in PEM.
+    #[error("{}: {error}", path.display())]
+    NotOne {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        error: ReadError,
+    },
+    /// Its file holds something that is none.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: Box<CertificateError>,
+    },
+    /// It is not DER.
+    #[error("the certificate is not valid DER: {0}")]
+    Der(#[from] DerError),
+    /// Its key is of a kind that nothing here can use.
+    #[error(transparent)]
+    Key(#[from] SpkiError),
+    /// It is not that of a CA which may issue.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// It is not valid now.
+    #[error(transparent)]
+    Validity(#[from] PathError),
+    /// It was not issued by the CA.
+    #[error(transparent)]
+    NotIssued(#[from] Fault),
+    /// rcgen would write its subject differently.
+    #[error(
+        "its subject \"{0}\" has an attribute twice, two in one RDN, or an encoding that would not be kept, which is not \
+         supported"
+    )]
+    NotKept(String),
+    /// It cannot have this subject.
+    #[error(transparent)]
+    Subject(#[from] SubjectError),
+    /// It cannot be encoded.
+    #[error("{0}")]
+    Encoding(#[from] rcgen::Error),
+    /// The HSM did not sign it.
+    #[error(transparent)]
+    Hsm(#[from] hsm::Error),
+    /// There is no serial number for it.
+    #[error("the system gives no random numbers")]
+    NoRandom,
+}
+
+/// Why a CA cannot have a subject.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubjectError {
+    /// A value is too long, or has a character that its string type lacks.
+    #[error("{0}")]
+    Value(String),
+    /// An attribute type that rcgen cannot hold.
+    #[error("the attribute type {0} has an arc above 64 bits")]
+    LargeOid(String),
+    /// rcgen holds each type once.
+    #[error("the attribute {0} is there twice")]
+    Duplicate(String),
+    /// RFC 5280 section 4.1.2.6.
+    #[error(
+        "emailAddress does not belong into the subject of a CA: RFC 5280 section 4.1.2.6 wants e-mail addresses in a \
+         subjectAltName, which a CA here does not have; leave it out"
+    )]
+    EmailAddress,
+    /// A value that rcgen does not take.
+    #[error("{0}")]
+    StringType(#[from] rcgen::Error),
+    /// A CA must have a name.
+    #[error("the subject is empty")]
+    Empty,
+}
 
 /// A certificate that was read and understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,17 +126,17 @@ pub(crate) struct Certificate {
 
 impl Certificate {
     /// Reads a PEM file that holds exactly one certificate.
-    pub(crate) fn read(path: &Path) -> Result<Self, String> {
+    pub(crate) fn read(path: &Path) -> Result<Self, CertificateError> {
         let der = pem::read_certificate(path).map_err(|error| match error {
-            ReadError::File(error) => format!("cannot read {}: {error}", path.display()),
-            error => format!("{}: {error}", path.display()),
+            ReadError::File(error) => CertificateError::Unreadable { path: path.to_owned(), error },
+            error => CertificateError::NotOne { path: path.to_owned(), error },
         })?;
-        Certificate::from_der(&der).map_err(|error| format!("{}: {error}", path.display()))
+        Certificate::from_der(&der)
+            .map_err(|error| CertificateError::File { path: path.to_owned(), error: Box::new(error) })
     }
 
-    pub(crate) fn from_der(der: &[u8]) -> Result<Self, String> {
-        let parsed =
-            x509::Certificate::from_der(der).map_err(|error| format!("the certificate is not valid DER: {error}"))?;
+    pub(crate) fn from_der(der: &[u8]) -> Result<Self, CertificateError> {
+        let parsed = x509::Certificate::from_der(der)?;
         Ok(Certificate {
             key: parsed.public_key()?,
             not_before: parsed.not_before.into(),
@@ -63,10 +154,7 @@ impl Certificate {
     }
 
     pub(crate) fn pem(&self) -> String {
-        ::pem::encode_config(
-            &::pem::Pem::new("CERTIFICATE", self.der()),
-            ::pem::EncodeConfig::new().set_line_ending(::pem::LineEnding::LF),
-        )
+        pem::certificate_pem(self.der())
     }
 
     /// The serial number's octets in hexadecimal.
@@ -85,76 +173,46 @@ impl Certificate {
     }
 
     /// Checks that it may issue certificates at all, and now.
-    pub(crate) fn must_be_ca(&self, now: SystemTime) -> Result<(), String> {
-        let chain = CaChain::from_certificates(vec![self.parsed.clone()]).map_err(|error| error.to_string())?;
-        chain.check_validity(now.into()).map_err(|error| error.to_string())
+    pub(crate) fn check_ca(&self, now: SystemTime) -> Result<(), CertificateError> {
+        Ok(CaChain::from_certificates(vec![self.parsed.clone()])?.check_validity(now.into())?)
     }
 
     /// Checks names and signature: that this certificate issued `other`.
-    pub(crate) fn must_have_issued(&self, other: &Certificate) -> Result<(), String> {
-        path::check_issued_by(&other.parsed, &self.parsed).map_err(|fault| fault.to_string())
+    pub(super) fn check_issued(&self, other: &Certificate) -> Result<(), CertificateError> {
+        Ok(path::check_issued_by(&other.parsed, &self.parsed)?)
     }
 
     /// Checks that rcgen, which rebuilds names from their parts, would write this one's subject as an issuer unchanged.
-    pub(crate) fn must_survive_as_issuer(&self) -> Result<(), String> {
-        let try_out = || -> Result<Certificate, String> {
-            let failed = |error: rcgen::Error| error.to_string();
-            let key = rcgen::KeyPair::generate().map_err(failed)?;
-            let issuer = Issuer::from_ca_cert_der(&self.der().into(), &key).map_err(failed)?;
-            let probe = CertificateParams::default().signed_by(&key, &issuer).map_err(failed)?;
+    pub(crate) fn check_kept_as_issuer(&self) -> Result<(), CertificateError> {
+        let try_out = || -> Result<Certificate, CertificateError> {
+            let key = rcgen::KeyPair::generate()?;
+            let issuer = Issuer::from_ca_cert_der(&self.der().into(), &key)?;
+            let probe = CertificateParams::default().signed_by(&key, &issuer)?;
             Certificate::from_der(probe.der())
         };
         let subject = self.subject();
         if try_out().is_ok_and(|probe| probe.parsed.issuer.as_der() == subject.as_der()) {
             return Ok(());
         }
-        Err(format!(
-            "its subject \"{subject}\" has an attribute twice, two in one RDN, or an encoding that would not be kept, which \
-             is not supported"
-        ))
+        Err(CertificateError::NotKept(subject.to_string()))
     }
 }
 
-/// A key that signs certificates: in the HSM, or of an offline CA in a file.
-#[derive(Debug)]
-pub(crate) enum CaKey {
-    Hsm(Key),
-    File(Box<rcgen::KeyPair>),
+/// When a certificate expires.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NotAfter {
+    /// This many days after the ceremony.
+    Days(u32),
+    At(Time),
 }
 
-impl CaKey {
-    /// Issues a certificate over `subject_key` and checks what came out.
-    pub(crate) fn issue(
-        &self,
-        issuer: &Certificate,
-        parameters: &CertificateParams,
-        subject_key: &impl PublicKeyData,
-    ) -> Result<Certificate, String> {
-        let ca = issuer.der().into();
-        let made = match self {
-            CaKey::Hsm(key) => {
-                let key = RcgenKey::new(key).map_err(|error| error.to_string())?;
-                Issuer::from_ca_cert_der(&ca, &key)
-                    .and_then(|ca| parameters.signed_by(subject_key, &ca))
-                    .map_err(|error| key.explain(error).to_string())?
-            }
-            CaKey::File(key) => Issuer::from_ca_cert_der(&ca, key.as_ref())
-                .and_then(|ca| parameters.signed_by(subject_key, &ca))
-                .map_err(|error| error.to_string())?,
-        };
-        let made = Certificate::from_der(made.der())?;
-        issuer.must_have_issued(&made)?;
-        Ok(made)
+impl NotAfter {
+    pub(crate) fn moment(self, now: SystemTime) -> SystemTime {
+        match self {
+            NotAfter::Days(days) => now + Duration::from_secs(u64::from(days) * 86_400),
+            NotAfter::At(moment) => moment.into(),
+        }
     }
-}
-
-/// Makes a certificate that `key` signs for itself, and checks what came out.
-pub(crate) fn self_sign(key: &Key, parameters: &CertificateParams) -> Result<Certificate, String> {
-    let rcgen_key = RcgenKey::new(key).map_err(|error| error.to_string())?;
-    let made = parameters.self_signed(&rcgen_key).map_err(|error| rcgen_key.explain(error).to_string())?;
-    let made = Certificate::from_der(made.der())?;
-    made.must_have_issued(&made)?;
-    Ok(made)
 }
 
 /// When a certificate is valid.
@@ -165,14 +223,14 @@ pub(crate) struct Validity {
 }
 
 impl Validity {
-    /// So many days from now, beginning a little earlier.
+    /// For this many days from now, back-dated.
     pub(crate) fn days(now: SystemTime, days: u32) -> Self {
-        Validity::until(now, End::Days(days).after(now))
+        Validity::until(now, NotAfter::Days(days).moment(now))
     }
 
-    /// From now, beginning a little earlier.
+    /// From now on, back-dated.
     pub(crate) fn until(now: SystemTime, not_after: SystemTime) -> Self {
-        Validity { not_before: now - BACK_DATED, not_after }
+        Validity { not_before: now - BACKDATE, not_after }
     }
 
     /// Not before the issuer's.
@@ -187,7 +245,7 @@ pub(crate) fn parameters(
     subject: &[Attribute],
     key: &PublicKey,
     validity: Validity,
-) -> Result<CertificateParams, String> {
+) -> Result<CertificateParams, CertificateError> {
     let mut parameters = CertificateParams::default();
     parameters.distinguished_name = distinguished_name(subject)?;
     parameters.serial_number = Some(serial_number()?.to_vec().into());
@@ -198,40 +256,37 @@ pub(crate) fn parameters(
 }
 
 /// Positive and always 20 octets long, with 158 random bits (RFC 5280 section 4.1.2.2).
-fn serial_number() -> Result<[u8; 20], String> {
+fn serial_number() -> Result<[u8; 20], CertificateError> {
     let mut octets = [0; 20];
-    aws_lc_rs::rand::fill(&mut octets).map_err(|_| "the system gives no random numbers".to_owned())?;
+    aws_lc_rs::rand::fill(&mut octets).map_err(|_| CertificateError::NoRandom)?;
     octets[0] = octets[0] & 0x7f | 0x40;
     Ok(octets)
 }
 
 /// The name as rcgen holds it: each attribute type once.
-pub(crate) fn distinguished_name(attributes: &[Attribute]) -> Result<DistinguishedName, String> {
+pub(crate) fn distinguished_name(attributes: &[Attribute]) -> Result<DistinguishedName, SubjectError> {
     let mut name = DistinguishedName::new();
     for attribute in attributes {
         // Refuses what is too long or has a character that its string type lacks.
-        attribute.check(&attribute.value)?;
+        attribute.check(&attribute.value).map_err(|error| SubjectError::Value(error.to_string()))?;
         let arcs = attribute.oid.arcs().unwrap_or_default().into_iter().map(u64::try_from).collect::<Result<_, _>>();
-        let arcs =
-            arcs.map_err(|_| format!("the attribute type {} has an arc above 64 bits", attribute.type_name()))?;
+        let arcs = arcs.map_err(|_| SubjectError::LargeOid(attribute.type_name().to_string()))?;
         let kind = DnType::CustomDnType(arcs);
         if name.get(&kind).is_some() {
-            return Err(format!("the attribute {} is there twice", attribute.type_name()));
+            return Err(SubjectError::Duplicate(attribute.type_name().to_string()));
         }
         if attribute.oid == EMAIL_ADDRESS {
-            let reason =
-                "RFC 5280 section 4.1.2.6 wants e-mail addresses in a subjectAltName, which a CA here does not have";
-            return Err(format!("emailAddress does not belong into the subject of a CA: {reason}; leave it out"));
+            return Err(SubjectError::EmailAddress);
         }
-        let (text, refused) = (attribute.value.as_str(), |error: rcgen::Error| error.to_string());
+        let text = attribute.value.as_str();
         let value = match attribute.syntax {
-            Syntax::Printable(_) | Syntax::Country => DnValue::PrintableString(text.try_into().map_err(refused)?),
-            Syntax::Label | Syntax::Mailbox(_) => DnValue::Ia5String(text.try_into().map_err(refused)?),
+            Syntax::Printable(_) | Syntax::Country => DnValue::PrintableString(text.try_into()?),
+            Syntax::Label | Syntax::Mailbox(_) => DnValue::Ia5String(text.try_into()?),
             Syntax::Text(_) | Syntax::Hex4 => DnValue::Utf8String(text.to_owned()),
         };
         name.push(kind, value);
     }
-    if attributes.is_empty() { Err("the subject is empty".into()) } else { Ok(name) }
+    if attributes.is_empty() { Err(SubjectError::Empty) } else { Ok(name) }
 }
 
 /// A path length in words.

@@ -1,17 +1,16 @@
-//! The ceremony file: strict TOML, whose errors name the key and the line.
+//! The ceremony file: strict TOML; its errors name the key and the line.
 
 use std::{
     collections::BTreeMap,
     ops::Range,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
 };
 
 use jiff::Timestamp;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::certificate::distinguished_name;
+use super::certificate::{NotAfter, distinguished_name};
 use crate::{
     config::{ConfigError, KeyType, Source},
     hsm::TokenUri,
@@ -25,7 +24,7 @@ use crate::{
 pub(crate) struct CeremonyFile {
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) token: TokenUri,
-    pub(crate) record: Place,
+    pub(crate) record: FileRef,
     pub(crate) steps: Vec<Step>,
     pub(crate) source: Source,
 }
@@ -48,25 +47,25 @@ pub(crate) enum Action {
     /// A new key and its CA certificate by another CA.
     Intermediate { authority: Authority, issuer: IssuerRef },
     /// A new key and a PKCS#10 request.
-    Request { kind: KeyKind, subject: Vec<Attribute>, request: Place },
+    Request { kind: KeyKind, subject: Vec<Attribute>, request: FileRef },
     /// A certificate that an offline root made of a request.
     Import(Box<Import>),
     /// A new key that signs checkpoints of the ledger, and its public half in a file.
-    AuditKey { kind: KeyKind, public_key: Place },
+    AuditKey { kind: KeyKind, public_key: FileRef },
 }
 
 /// What an offline root made, and where it goes.
 #[derive(Debug)]
 pub(crate) struct Import {
-    pub(crate) signed: Place,
-    pub(crate) root: Place,
-    pub(crate) certificate: Place,
-    /// Where the root's certificate goes beside it.
-    pub(crate) root_certificate: Option<Place>,
-    /// What was asked for, as far as it is told.
-    pub(crate) request: Option<Place>,
+    pub(crate) signed: FileRef,
+    pub(crate) root: FileRef,
+    pub(crate) certificate: FileRef,
+    /// Where the root's certificate is written.
+    pub(crate) root_certificate: Option<FileRef>,
+    /// What was requested, as far as the ceremony file says.
+    pub(crate) request: Option<FileRef>,
     pub(crate) path_length: u8,
-    pub(crate) end: Option<End>,
+    pub(crate) not_after: Option<NotAfter>,
 }
 
 /// A CA that a step makes.
@@ -74,33 +73,18 @@ pub(crate) struct Import {
 pub(crate) struct Authority {
     pub(crate) kind: KeyKind,
     pub(crate) subject: Vec<Attribute>,
-    pub(crate) end: Spanned<End>,
+    pub(crate) not_after: Spanned<NotAfter>,
     /// How many CAs may stand below it in a chain; no limit if `None`.
     pub(crate) path_length: Option<u8>,
-    pub(crate) certificate: Place,
+    pub(crate) certificate: FileRef,
 }
 
-/// When a CA's certificate ends.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum End {
-    /// So many days from the ceremony.
-    Days(u32),
-    At(Time),
-}
-
-impl End {
-    pub(crate) fn after(self, now: SystemTime) -> SystemTime {
-        match self {
-            End::Days(days) => now + Duration::from_secs(u64::from(days) * 86_400),
-            End::At(moment) => moment.into(),
-        }
-    }
-
+impl NotAfter {
     /// The key of the file that says so.
     pub(crate) fn key(self) -> &'static str {
         match self {
-            End::Days(_) => "step.days",
-            End::At(_) => "step.not_after",
+            NotAfter::Days(_) => "step.days",
+            NotAfter::At(_) => "step.not_after",
         }
     }
 }
@@ -108,7 +92,7 @@ impl End {
 /// The CA that issues an intermediate.
 #[derive(Debug)]
 pub(crate) struct IssuerRef {
-    pub(crate) certificate: Place,
+    pub(crate) certificate: FileRef,
     pub(crate) key: IssuerKey,
 }
 
@@ -118,12 +102,12 @@ pub(crate) enum IssuerKey {
     /// In the ceremony's token, under this label.
     Label(Spanned<String>),
     /// In a file: unencrypted PKCS#8 PEM.
-    File(Place),
+    File(FileRef),
 }
 
 /// A file that the ceremony reads or writes.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct FileRef {
     /// As the ceremony file writes it.
     pub(crate) written: PathBuf,
     /// The same, absolute.
@@ -195,14 +179,14 @@ impl CeremonyFile {
             .iter()
             .map(|step| StepReader { source: &source, span: step.span(), raw: step.get_ref() }.step())
             .collect::<Result<_, _>>()?;
-        let record = place(&source, &raw.ceremony.record);
+        let record = file_ref(&source, &raw.ceremony.record);
         Ok(CeremonyFile { environment: raw.environment, token, record, steps, source })
     }
 }
 
-fn place(source: &Source, written: &Spanned<PathBuf>) -> Place {
+fn file_ref(source: &Source, written: &Spanned<PathBuf>) -> FileRef {
     let path = source.folder().join(written.get_ref());
-    Place { written: written.get_ref().clone(), path, span: written.span() }
+    FileRef { written: written.get_ref().clone(), path, span: written.span() }
 }
 
 /// Reads one step: which keys it needs and may have depends on what it does.
@@ -230,7 +214,7 @@ impl StepReader<'_> {
             }
             "request" => {
                 self.allow(&["key_type", "subject", "request"])?;
-                let request = self.place("request", &self.raw.request)?;
+                let request = self.file_ref("request", &self.raw.request)?;
                 ("request", Action::Request { kind: self.kind()?, subject: self.subject()?, request })
             }
             "import" => {
@@ -248,7 +232,7 @@ impl StepReader<'_> {
             }
             "audit-key" => {
                 self.allow(&["key_type", "public_key"])?;
-                let public_key = self.place("public_key", &self.raw.public_key)?;
+                let public_key = self.file_ref("public_key", &self.raw.public_key)?;
                 ("audit-key", Action::AuditKey { kind: self.kind()?, public_key })
             }
             other => {
@@ -300,41 +284,41 @@ impl StepReader<'_> {
         })
     }
 
-    fn place(&self, name: &str, value: &Option<Spanned<PathBuf>>) -> Result<Place, ConfigError> {
-        self.required(name, value).map(|value| place(self.source, value))
+    fn file_ref(&self, name: &str, value: &Option<Spanned<PathBuf>>) -> Result<FileRef, ConfigError> {
+        self.required(name, value).map(|value| file_ref(self.source, value))
     }
 
     fn authority(&self, default_path_length: Option<u8>) -> Result<Authority, ConfigError> {
         Ok(Authority {
             kind: self.kind()?,
             subject: self.subject()?,
-            end: self.end()?,
+            not_after: self.not_after()?,
             path_length: self.raw.path_length.as_ref().map(|length| *length.get_ref()).or(default_path_length),
-            certificate: self.place("certificate", &self.raw.certificate)?,
+            certificate: self.file_ref("certificate", &self.raw.certificate)?,
         })
     }
 
     fn import(&self) -> Result<Import, ConfigError> {
-        let told = self.raw.days.is_some() || self.raw.not_after.is_some();
+        let given = self.raw.days.is_some() || self.raw.not_after.is_some();
         Ok(Import {
-            signed: self.place("signed", &self.raw.signed)?,
-            root: self.place("root", &self.raw.root)?,
-            certificate: self.place("certificate", &self.raw.certificate)?,
-            root_certificate: self.raw.root_certificate.as_ref().map(|written| place(self.source, written)),
-            request: self.raw.request.as_ref().map(|written| place(self.source, written)),
+            signed: self.file_ref("signed", &self.raw.signed)?,
+            root: self.file_ref("root", &self.raw.root)?,
+            certificate: self.file_ref("certificate", &self.raw.certificate)?,
+            root_certificate: self.raw.root_certificate.as_ref().map(|written| file_ref(self.source, written)),
+            request: self.raw.request.as_ref().map(|written| file_ref(self.source, written)),
             path_length: self.raw.path_length.as_ref().map_or(0, |length| *length.get_ref()),
-            end: told.then(|| self.end()).transpose()?.map(Spanned::into_inner),
+            not_after: given.then(|| self.not_after()).transpose()?.map(Spanned::into_inner),
         })
     }
 
-    fn end(&self) -> Result<Spanned<End>, ConfigError> {
+    fn not_after(&self) -> Result<Spanned<NotAfter>, ConfigError> {
         let Some(moment) = &self.raw.not_after else {
             let days = self.required("days", &self.raw.days)?;
             if !(1..=36_525).contains(days.get_ref()) {
                 let message = "must be 1 to 36525 (100 years); a CA of IDevIDs has not_after = \"99991231235959Z\"";
                 return Err(self.source.error_at(days.span(), "step.days", message));
             }
-            return Ok(Spanned::new(days.span(), End::Days(*days.get_ref())));
+            return Ok(Spanned::new(days.span(), NotAfter::Days(*days.get_ref())));
         };
         let wrong = |message: String| self.source.error_at(moment.span(), "step.not_after", message);
         if self.raw.days.is_some() {
@@ -350,7 +334,7 @@ impl StepReader<'_> {
         if end <= Time::from(Timestamp::now()) {
             return Err(wrong(format!("{text} has passed; name a moment to come")));
         }
-        Ok(Spanned::new(moment.span(), End::At(end)))
+        Ok(Spanned::new(moment.span(), NotAfter::At(end)))
     }
 
     fn kind(&self) -> Result<KeyKind, ConfigError> {
@@ -389,19 +373,20 @@ impl StepReader<'_> {
         let RawIssuer { certificate, key, key_file } = issuer.get_ref();
         let key = match (key, key_file) {
             (Some(label), None) => IssuerKey::Label(label.clone()),
-            (None, Some(file)) => IssuerKey::File(place(self.source, file)),
+            (None, Some(file)) => IssuerKey::File(file_ref(self.source, file)),
             _ => {
                 let message = "must have either key (a label in this token) or key_file (PKCS#8 PEM)";
                 return Err(self.source.error_at(issuer.span(), "step.issuer", message));
             }
         };
-        Ok(IssuerRef { certificate: place(self.source, certificate), key })
+        Ok(IssuerRef { certificate: file_ref(self.source, certificate), key })
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods)] // A test ends before its files matter.
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "a test ends before its files matter")]
+
     use super::*;
 
     const HEAD: &str = "[token]\nuri = \"pkcs11:token=t?module-path=/m.so\"\n[ceremony]\nrecord = \"r.json\"\n";

@@ -1,13 +1,23 @@
 //! The plan in words: what the people at the ceremony read before they say yes.
 
-use std::fmt;
+use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::SystemTime};
 
 use super::{
-    Plan,
     certificate::{cas_below, date},
-    file::{Action, Authority, IssuerKey},
+    file::{Action, Authority, CeremonyFile, IssuerKey},
+    import::Imported,
 };
-use crate::name::Attribute;
+use crate::{hsm::Token, name::Attribute};
+
+/// A checked ceremony. Its `Display` is what the people at the ceremony read before they say yes.
+#[derive(Debug)]
+pub struct Plan {
+    pub(super) file: CeremonyFile,
+    pub(super) token: Arc<Token>,
+    pub(super) now: SystemTime,
+    /// What would be imported, by the path where it goes.
+    pub(super) imported: HashMap<PathBuf, Imported>,
+}
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,10 +76,10 @@ impl fmt::Display for Plan {
 
 impl Plan {
     fn write_authority(&self, f: &mut fmt::Formatter<'_>, authority: &Authority, issuer: &str) -> fmt::Result {
-        let ends = authority.end.get_ref().after(self.now);
+        let expiry = authority.not_after.get_ref().moment(self.now);
         let below = cas_below(authority.path_length.map(u64::from));
         writeln!(f, "    certify     {}", name(&authority.subject))?;
-        writeln!(f, "                by {issuer}, until {}, {below}", date(ends))?;
+        writeln!(f, "                by {issuer}, until {}, {below}", date(expiry))?;
         writeln!(f, "    write       {}", authority.certificate.written.display())
     }
 }

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::SystemTime};
 
 use serde::Serialize;
 
-use super::{Place, certificate::Certificate};
+use super::{certificate::Certificate, file::FileRef};
 use crate::{
     hash::sha256,
     hsm::{Key, ModuleInfo, TokenIdentity},
@@ -13,7 +13,7 @@ use crate::{
 /// The record, as its JSON file holds it. Hashes, serial numbers and ids are in hexadecimal, times are RFC 3339 in UTC.
 #[derive(Debug, Serialize)]
 pub struct Record {
-    /// When the ceremony ended.
+    /// When the ceremony was finished.
     pub time: String,
     /// The version of birthmark.
     pub birthmark: &'static str,
@@ -80,7 +80,7 @@ pub struct CertificateRecord {
     pub serial: String,
     /// Its subject, in the order of the certificate.
     pub subject: String,
-    /// When it ends.
+    /// When it expires.
     pub not_after: String,
 }
 
@@ -94,7 +94,7 @@ pub struct Output {
 }
 
 impl KeyRecord {
-    pub(super) fn of(key: &Key) -> Self {
+    pub(super) fn new(key: &Key) -> Self {
         KeyRecord {
             label: key.label().to_owned(),
             id: hex::encode(key.id()),
@@ -105,9 +105,9 @@ impl KeyRecord {
 }
 
 impl CertificateRecord {
-    pub(super) fn of(certificate: &Certificate, place: &Place) -> Self {
+    pub(super) fn new(certificate: &Certificate, place: &FileRef) -> Self {
         CertificateRecord {
-            file: Output::of(place.path.clone(), certificate.pem().as_bytes()),
+            file: Output::new(place.path.clone(), certificate.pem().as_bytes()),
             fingerprint_sha256: hex::encode(sha256(certificate.der())),
             serial: certificate.serial(),
             subject: certificate.subject().to_string(),
@@ -117,7 +117,7 @@ impl CertificateRecord {
 }
 
 impl Output {
-    pub(super) fn of(path: PathBuf, content: &[u8]) -> Self {
+    pub(super) fn new(path: PathBuf, content: &[u8]) -> Self {
         Output { path, sha256: hex::encode(sha256(content)) }
     }
 }

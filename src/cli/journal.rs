@@ -10,7 +10,6 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use birthmark::{
-    client::certificate_pem,
     config::Config,
     ledger::{
         Actor,
@@ -19,7 +18,7 @@ use birthmark::{
         entry::Event,
         journal::{Remark, Scan, ScannedFrame, TornEnd, Trust, Verified, verify},
     },
-    pem,
+    pem::{self, certificate_pem},
     serial::SerialNumber,
     signer::PublicKey,
 };

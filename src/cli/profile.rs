@@ -5,11 +5,10 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::anyhow;
 use birthmark::{
     config::Config,
+    configure, describe_certificate,
     id::DeviceId,
     lint::{self, Finding, Severity},
-    policy,
     profile::Profile,
-    show,
 };
 use clap::Subcommand;
 use jiff::Timestamp;
@@ -64,8 +63,8 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let device = device.map_err(|error| anyhow!("--device {error}"))?;
     let config = Config::load(&args.config)?;
     let now = Timestamp::now();
-    let issuers = policy::issuers_without_keys(&config, now)?;
-    policy::refused_keys(&config, &issuers)?;
+    let issuers = configure::issuers_without_keys(&config, now)?;
+    configure::refused_keys(&config, &issuers)?;
     let mut checked = Vec::new();
     for (name, settings) in &config.profiles {
         if args.profile.as_ref().is_none_or(|wanted| wanted == name) {
@@ -96,7 +95,7 @@ type Fields = Result<Vec<(String, String)>, String>;
 
 fn look(profile: &Profile, device: Option<&DeviceId>, now: Timestamp) -> Fields {
     let sample = lint::sample(profile, device, now).map_err(|error| error.to_string())?;
-    show::fields(&sample.certificate)
+    describe_certificate::fields(&sample.certificate).map_err(|error| error.to_string())
 }
 
 fn to_text(fields: &Fields, profile: &Profile, findings: &[Finding]) -> String {

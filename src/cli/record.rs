@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use birthmark::{
-    client::{Connection, Failure, certificate_pem, rfc3339},
+    client::{Connection, Failure, rfc3339},
     ledger::RevocationReason,
+    pem::certificate_pem,
     proto::{
         GetRecordRequest, ListRecordsRequest, Record, RecordState, RevokeCertificateRequest, ScrapCertificateRequest,
         admin_client::AdminClient, get_record_request::By,

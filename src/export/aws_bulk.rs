@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::ExportError;
-use crate::{client::certificate_pem, proto::Record};
+use crate::{pem::certificate_pem, proto::Record};
 
 /// The longest line that AWS takes, in bytes.
 const LONGEST_LINE: usize = 256 << 10;

@@ -2,10 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{
-    client::{certificate_pem, rfc3339},
-    proto::Record,
-};
+use crate::{client::rfc3339, pem::certificate_pem, proto::Record};
 
 #[derive(Serialize)]
 struct Line<'a> {

@@ -1,4 +1,4 @@
-//! The rules that a certificate is held against: RFC 5280's for all, and those of its preset.
+//! The rules that certificates are checked against: RFC 5280's for all, and those of the preset.
 
 use const_oid::{
     ObjectIdentifier,
@@ -12,7 +12,10 @@ use const_oid::{
     },
 };
 
-use super::{Finding, Sample, Severity};
+use super::{
+    finding::{Finding, Severity, key_of},
+    sample::Sample,
+};
 use crate::{
     asn1::{IA5_STRING, Oid, PRINTABLE_STRING, UTF8_STRING},
     config::{self, Preset},
@@ -38,7 +41,7 @@ const JITP: [(&str, ObjectIdentifier); 7] = [
     ("SerialNumber", rfc4519::SERIAL_NUMBER),
 ];
 
-/// Holds a sample against all rules.
+/// Checks a sample against all rules.
 pub(super) fn check(profile: &Profile, settings: &config::Profile, sample: &Sample) -> Vec<Finding> {
     let certificate = match Certificate::from_der(&sample.certificate) {
         Ok(certificate) => certificate,
@@ -119,8 +122,8 @@ impl Rules<'_> {
         &self.certificate.subject
     }
 
-    /// The ends of the certificate and of its issuer.
-    fn ends(&self) -> [Time; 2] {
+    /// When the certificate and its issuer expire.
+    fn not_after(&self) -> [Time; 2] {
         [self.certificate.not_after, self.issuer.not_after]
     }
 
@@ -135,13 +138,14 @@ impl Rules<'_> {
             "the serial number is not positive and up to 20 octets",
         );
         if let Err(error) = self.sample.issuer.certificates().check_end_entity(&self.certificate) {
-            self.must(false, "issuer", "RFC 5280 section 6", format!("it is not valid below its issuer: {error}"));
+            let message = format!("it is not valid below its issuer: {error}");
+            self.must(false, key_of(&error), "RFC 5280 section 6", message);
         }
 
-        let [end, issuers_end] = self.ends();
-        let within = end <= issuers_end || self.settings.beyond_issuer == Some(config::BeyondIssuer::Allow);
+        let [not_after, issuers] = self.not_after();
+        let within = not_after <= issuers || self.settings.beyond_issuer == Some(config::BeyondIssuer::Allow);
         let message = format!(
-            "it ends at {end}, after its issuer, which ends at {issuers_end}: verifiers refuse it from then on; say \
+            "it expires at {not_after}, after its issuer, which expires at {issuers}: verifiers refuse it from then on; say \
              beyond_issuer = \"allow\" if that is meant"
         );
         self.should(within, self.settings.validity_key(), "RFC 5280 section 6.1", message);
@@ -173,7 +177,8 @@ impl Rules<'_> {
         self.names();
         let critical = self.settings.extensions.iter().filter(|extension| extension.get_ref().critical);
         let critical: Vec<_> = critical.map(|extension| extension.get_ref().oid.get_ref().clone()).collect();
-        let message = format!("{} is critical: who does not know it refuses the certificate", critical.join(", "));
+        let message =
+            format!("{} is critical: verifiers that do not know it refuse the certificate", critical.join(", "));
         self.should(critical.is_empty(), "extensions", "RFC 5280 section 4.2", message);
     }
 
@@ -206,7 +211,7 @@ impl Rules<'_> {
             let message = format!("{name} has no use with this keyUsage, which allows nothing that it needs");
             self.must(usage & allowed != 0, "key_usage", RULE, message);
         }
-        // Nobody knows what a private purpose needs.
+        // What a private purpose needs is unknown.
         if let Some(allowed) = purposes.iter().map(allowed).collect::<Option<Vec<_>>>() {
             let allowed = allowed.into_iter().fold(0, |all, usage| all | usage);
             let message = "keyUsage has more than the purposes of extendedKeyUsage can use, such as key-encipherment \
@@ -270,10 +275,11 @@ impl Rules<'_> {
                            \"hardware-module:1.3.6.1.4.1.99999.1:{device_id}\"";
             self.must(found, "subject_alt_names", "IEEE 802.1AR-2018 section 8.10.4", message);
         }
-        let [end, _] = self.ends();
-        let message =
-            format!("it ends at {end}; an IDevID is for the device's whole life: not_after = \"99991231235959Z\"");
-        self.should(end == Time::NEVER, self.settings.validity_key(), "IEEE 802.1AR-2018 section 8.7", message);
+        let [not_after, _] = self.not_after();
+        let message = format!(
+            "it expires at {not_after}; an IDevID is for the device's whole life: not_after = \"99991231235959Z\""
+        );
+        self.should(not_after == Time::NEVER, self.settings.validity_key(), "IEEE 802.1AR-2018 section 8.7", message);
     }
 
     fn matter_dac(&mut self) {
@@ -302,7 +308,7 @@ impl Rules<'_> {
         self.must(vid.len() == 1 && pid.len() == 1, "subject", RULE, message);
         let message =
             format!("the PAI's VID is {}, the DAC's {}; they must be one and the same", list(&pai_vid), list(&vid));
-        // An order cannot give the VID, nor the PID under a PAI that has one: nobody would compare them.
+        // An order cannot give the VID, nor the PID under a PAI that has one: no verifier would compare them.
         self.must(pai_vid.len() == 1 && pai_vid == vid, "subject", RULE, message);
         let message = format!(
             "the PAI's PID is {}, the DAC's {}; they must be the same, and no order can give it",

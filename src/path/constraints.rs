@@ -1,27 +1,62 @@
 //! Name constraints (RFC 5280 section 4.2.1.10): which names a CA's certificates may have.
 
 use crate::{
+    asn1::DerError,
     name::EMAIL_ADDRESS,
     quote::shortened,
     x509::{Certificate, GeneralName, NameConstraints, starts_with},
 };
 
-/// Checks the subject and the alternative names of a certificate. The message goes on from "the certificate has" or stands
-/// by itself.
-pub(super) fn check(constraints: &NameConstraints, certificate: &Certificate) -> Result<(), String> {
-    let alternatives =
-        certificate.subject_alt_names().map_err(|error| format!("a malformed subjectAltName: {error}"))?;
+/// Why a certificate's names do not satisfy name constraints. The sentences go on from "the certificate has" or stand by
+/// themselves.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[error("{reason}")]
+pub struct NameFault {
+    reason: Reason,
+    in_alternative_names: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum Reason {
+    #[error("a malformed subjectAltName: {0}")]
+    Malformed(DerError),
+    #[error("{name}, which is excluded ({subtree})")]
+    Excluded { name: String, subtree: String },
+    #[error("{name}, which is not permitted (only {})", .permitted.join(", "))]
+    NotPermitted { name: String, permitted: Vec<String> },
+    #[error("{0}, which has no host to compare")]
+    NoHost(String),
+    // Section 4.2.1.10: a verifier that cannot compare a constrained name refuses it.
+    #[error("{0}, whose constraints verifiers cannot compare")]
+    Incomparable(String),
+}
+
+impl NameFault {
+    /// Whether it is a name in the subjectAltName, not the subject.
+    pub(crate) fn in_alternative_names(&self) -> bool {
+        self.in_alternative_names
+    }
+}
+
+/// Checks the subject and the alternative names of a certificate.
+pub(super) fn check(constraints: &NameConstraints, certificate: &Certificate) -> Result<(), NameFault> {
+    let of_alternatives = |reason| NameFault { reason, in_alternative_names: true };
+    let alternatives = certificate.subject_alt_names().map_err(|error| of_alternatives(Reason::Malformed(error)))?;
+    alternatives.iter().try_for_each(|name| check_name(constraints, name)).map_err(of_alternatives)?;
     let subject = (!certificate.subject.is_empty()).then(|| GeneralName::Directory(certificate.subject.clone()));
     // Addresses in the subject count as addresses.
     let addresses = certificate.subject.values(EMAIL_ADDRESS).into_iter().map(GeneralName::Email);
-    alternatives.into_iter().chain(subject).chain(addresses).try_for_each(|name| check_name(constraints, &name))
+    let mut names = subject.into_iter().chain(addresses);
+    let checked = names.try_for_each(|name| check_name(constraints, &name));
+    checked.map_err(|reason| NameFault { reason, in_alternative_names: false })
 }
 
-fn check_name(constraints: &NameConstraints, name: &GeneralName) -> Result<(), String> {
+fn check_name(constraints: &NameConstraints, name: &GeneralName) -> Result<(), Reason> {
     let of_its_kind = |subtree: &&GeneralName| same_kind(name, subtree);
     for excluded in constraints.excluded.iter().filter(of_its_kind) {
         if matches(name, excluded)? {
-            return Err(format!("{}, which is excluded ({})", show(name), show(excluded)));
+            return Err(Reason::Excluded { name: show(name), subtree: show(excluded) });
         }
     }
     let permitted: Vec<_> = constraints.permitted.iter().filter(of_its_kind).collect();
@@ -33,8 +68,7 @@ fn check_name(constraints: &NameConstraints, name: &GeneralName) -> Result<(), S
     if permitted.is_empty() {
         return Ok(());
     }
-    let permitted: Vec<_> = permitted.into_iter().map(show).collect();
-    Err(format!("{}, which is not permitted (only {})", show(name), permitted.join(", ")))
+    Err(Reason::NotPermitted { name: show(name), permitted: permitted.into_iter().map(show).collect() })
 }
 
 fn same_kind(one: &GeneralName, two: &GeneralName) -> bool {
@@ -46,19 +80,17 @@ fn same_kind(one: &GeneralName, two: &GeneralName) -> bool {
 }
 
 /// Whether a name lies in a subtree of its kind.
-fn matches(name: &GeneralName, subtree: &GeneralName) -> Result<bool, String> {
+fn matches(name: &GeneralName, subtree: &GeneralName) -> Result<bool, Reason> {
     match (name, subtree) {
         (GeneralName::Directory(name), GeneralName::Directory(subtree)) => Ok(starts_with(name, subtree)),
         (GeneralName::Dns(name), GeneralName::Dns(subtree)) => Ok(within_domain(name, subtree)),
         (GeneralName::Email(name), GeneralName::Email(subtree)) => Ok(email_within(name, subtree)),
-        (GeneralName::Uri(name), GeneralName::Uri(subtree)) => {
-            let host = host(name)
-                .ok_or_else(|| format!("{}, which has no host to compare", show(&GeneralName::Uri(name.clone()))))?;
+        (GeneralName::Uri(uri), GeneralName::Uri(subtree)) => {
+            let host = host(uri).ok_or_else(|| Reason::NoHost(show(name)))?;
             Ok(host_within(host, subtree))
         }
         (GeneralName::Ip(name), GeneralName::Ip(subtree)) => Ok(ip_within(name, subtree)),
-        // Section 6.1.4 (g): who cannot compare a name that is constrained refuses it.
-        _ => Err(format!("{}, whose constraints verifiers cannot compare", show(name))),
+        _ => Err(Reason::Incomparable(show(name))),
     }
 }
 
@@ -143,9 +175,9 @@ mod tests {
         ] {
             assert_eq!(matches(&name, &subtree), Ok(within), "{name:?} in {subtree:?}");
         }
-        assert!(matches(&uri("urn:acme:device:1"), &uri("example.com")).unwrap_err().contains("no host"));
+        assert!(matches(&uri("urn:acme:device:1"), &uri("example.com")).unwrap_err().to_string().contains("no host"));
         let other = GeneralName::Other("1.3.6.1.5.5.7.8.4".parse().unwrap());
-        assert!(matches(&other, &other).unwrap_err().contains("cannot compare"));
+        assert!(matches(&other, &other).unwrap_err().to_string().contains("cannot compare"));
     }
 
     #[test]

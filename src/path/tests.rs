@@ -1,3 +1,5 @@
+mod policies;
+
 use std::sync::LazyLock;
 
 use const_oid::db::rfc4519;

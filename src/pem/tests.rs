@@ -44,6 +44,11 @@ fn damaged_block_is_refused_by_name() {
         let error = one(text.as_bytes()).unwrap_err();
         assert!(error.contains(message), "{error}");
     }
+    for (text, line) in [(format!("{GOOD}\0"), 5), (format!("{GOOD}{GOOD}\0\0"), 9), (format!("a\0\n{GOOD}"), 1)] {
+        let error = one(text.as_bytes()).unwrap_err();
+        assert!(error.starts_with(&format!("line {line} has the control character U+0000")), "{error}");
+    }
+    assert_eq!(one(b"\0 and no block"), Err("0 blocks".to_owned()));
     let unmarked: Vec<u8> = GOOD.encode_utf16().flat_map(u16::to_le_bytes).collect();
     assert!(one(&unmarked).unwrap_err().contains("UTF-16"));
 }
@@ -69,10 +74,21 @@ fn file_without_end_or_certificate_is_refused_by_name() {
         (&[0x30, 2, 5, 0][..], "convert it with openssl"),
         (GOOD.as_bytes(), "no PEM certificate in it, but X"),
         (GOOD.replace('X', "CERTIFICATE").repeat(2).as_bytes(), "holds 2 certificates"),
+        (format!("{}\0", GOOD.replace('X', "CERTIFICATE")).as_bytes(), "line 5 has the control character U+0000"),
     ] {
         #[expect(clippy::disallowed_methods, reason = "a test ends before its files matter")]
         std::fs::write(file.path(), content).unwrap();
         let error = read_certificate(file.path()).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
     }
+}
+
+/// What is written is read again, and ends its lines as the files of all platforms do.
+#[test]
+fn written_block_has_lines_of_64_that_end_in_lf() {
+    let der: Vec<u8> = (0..100).collect();
+    let text = certificate_pem(&der);
+    assert_eq!(one(text.as_bytes()), Ok(("CERTIFICATE".to_owned(), der)));
+    assert!(!text.contains('\r') && text.ends_with("-----END CERTIFICATE-----\n"));
+    assert_eq!(text.lines().map(str::len).max(), Some(64));
 }

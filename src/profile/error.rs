@@ -2,7 +2,10 @@
 
 use jiff::Timestamp;
 
-use crate::{asn1::DerError, csr::NoText, id::DeviceId, name::AttributeError, signer::KeyKind, x509_time::Time};
+use super::alt_name::AltNameError;
+use crate::{
+    asn1::DerError, csr::NoText, id::DeviceId, name::AttributeError, path::PathError, signer::KeyKind, x509_time::Time,
+};
 
 /// Why a profile refuses a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,8 +79,8 @@ pub enum SubjectError {
     #[error(transparent)]
     Subject(#[from] AttributeError),
     /// The subjectAltName cannot hold the value.
-    #[error("{0}")]
-    AltName(String),
+    #[error(transparent)]
+    AltName(#[from] AltNameError),
     /// The certificate would be too long for its preset.
     #[error("the certificate could have {length} octets; at most {longest} are allowed: shorten its subject")]
     TooLong {
@@ -89,9 +92,9 @@ pub enum SubjectError {
     /// The certificate would not be one.
     #[error("the certificate would be malformed: {0}")]
     Malformed(DerError),
-    /// The issuer's chain does not allow its names (RFC 5280 section 4.2.1.10).
+    /// The issuer's chain does not allow it, its names for example (RFC 5280 section 6).
     #[error("the certificate would not be valid below its issuer: {0}")]
-    NameConstraints(String),
+    InvalidBelowIssuer(#[from] PathError),
 }
 
 fn known(expression: Option<&str>) -> String {
@@ -106,13 +109,6 @@ pub struct MissingAttribute {
     pub order: String,
     /// The attribute.
     pub name: String,
-}
-
-/// The form in which `alt_name.rs` joins it with its own.
-impl From<MissingAttribute> for String {
-    fn from(error: MissingAttribute) -> String {
-        error.to_string()
-    }
 }
 
 /// Why a certificate made now would have an impossible validity.

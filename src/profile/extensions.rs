@@ -1,4 +1,6 @@
-//! The extensions that are the same in every certificate of a profile (RFC 5280 section 4.2.1), encoded once.
+//! The extensions that are the same in every certificate of a profile (RFC 5280 section 4.2.1), encoded once at the start.
+
+use std::str::FromStr;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use const_oid::{
@@ -18,25 +20,34 @@ use const_oid::{
         rfc6962::{CT_PRECERT_POISON, CT_PRECERT_SCTS},
     },
 };
-use der::{AnyRef, Decode};
+use der::{
+    Any, AnyRef, Decode, Encode, Tag,
+    asn1::{Ia5String, OctetString},
+};
+use x509_cert::ext::pkix::{
+    AccessDescription, AuthorityInfoAccessSyntax, AuthorityKeyIdentifier, BasicConstraints, CrlDistributionPoints,
+    KeyUsage, KeyUsages,
+    crl::dp::DistributionPoint,
+    name::{DistributionPointName, GeneralName},
+};
 
 use super::{preset::Defaults, reader::Reader, uri::check_uri};
 use crate::{
-    asn1::{BIT_STRING, Oid, SEQUENCE, explicit, extension, implicit, object_identifier, primitive, tlv},
+    asn1::{Oid, extension},
     ca::IssuingCa,
-    config::{ConfigError, CustomExtension, KeyType, KeyUsage},
+    config::{self, ConfigError, CustomExtension, KeyType},
     quote::shortened,
 };
 
 /// What the extensions of a profile say, whoever issues and whoever gets the certificate.
 #[derive(Debug)]
 pub(super) struct Extensions {
-    key_usage: Vec<KeyUsage>,
+    key_usage: Vec<config::KeyUsage>,
     extended_key_usage: Vec<Oid>,
     policies: Vec<Oid>,
-    crl_distribution_points: Vec<String>,
-    ocsp: Vec<String>,
-    ca_issuers: Vec<String>,
+    crl_distribution_points: Vec<GeneralName>,
+    ocsp: Vec<GeneralName>,
+    ca_issuers: Vec<GeneralName>,
     authority_key_identifier: bool,
     custom: Vec<Custom>,
 }
@@ -45,7 +56,40 @@ pub(super) struct Extensions {
 struct Custom {
     oid: Oid,
     critical: bool,
+    /// DER.
     value: Vec<u8>,
+}
+
+/// Why a profile cannot have an extension.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExtensionError {
+    #[error("must not be empty; a device signs: [\"digital-signature\"]")]
+    NoUsage,
+    #[error("{usage} does not fit {key} keys, which the profile takes; change one of the two")]
+    UnsuitableUsage { usage: &'static str, key: &'static str },
+    #[error("\"{text}\" is not an OID: {error}")]
+    Oid { text: String, error: <Oid as FromStr>::Err },
+    // RFC 5280 sections 4.2 and 4.2.1.4: an extension and a policy occur once; a purpose twice is a mistake.
+    #[error("{0} is there twice; a certificate has it once")]
+    Duplicate(Oid),
+    #[error("\"{0}\" is none of client-auth, server-auth, code-signing, email-protection, and no OID")]
+    Purpose(String),
+    #[error("\"{text}\" is not a URL that begins with {}", URL_SCHEMES.join(", "))]
+    UrlScheme { text: String },
+    #[error("{0}")]
+    Url(String),
+    #[error("{oid} {reason}")]
+    Refused { oid: Oid, reason: &'static str },
+    #[error("{0} must not be critical (RFC 5280 section 4.2)")]
+    Critical(Oid),
+    #[error("hex: {0}")]
+    Hex(#[from] hex::FromHexError),
+    #[error("base64: {0}")]
+    Base64(#[from] base64::DecodeError),
+    #[error("the extension {0} must have its value in either hex or base64")]
+    OneValue(Oid),
+    #[error("the value of the extension {oid} is not DER: {error}")]
+    NotDer { oid: Oid, error: der::Error },
 }
 
 impl Extensions {
@@ -53,7 +97,7 @@ impl Extensions {
         let settings = reader.settings;
         let key_usage = match &settings.key_usage {
             Some(usage) => {
-                check_usage(usage.get_ref(), keys).map_err(|message| reader.error("key_usage", message))?;
+                check_usage(usage.get_ref(), keys).map_err(|error| reader.error("key_usage", error))?;
                 usage.get_ref().clone()
             }
             None => defaults.key_usage.to_vec(),
@@ -66,7 +110,7 @@ impl Extensions {
             .extensions
             .iter()
             .map(|setting| {
-                custom(setting.get_ref()).map_err(|message| reader.error_at(setting.span(), "extensions", message))
+                custom(setting.get_ref()).map_err(|error| reader.error_at(setting.span(), "extensions", error))
             })
             .collect::<Result<Vec<_>, _>>()?;
         let policies = reader.each("certificate_policies", &settings.certificate_policies, oid)?;
@@ -75,7 +119,7 @@ impl Extensions {
             ("certificate_policies", policies.iter().collect()),
             ("extended_key_usage", extended_key_usage.iter().collect()),
         ] {
-            once(&list).map_err(|message| reader.error(key, message))?;
+            check_once(&list).map_err(|error| reader.error(key, error))?;
         }
         Ok(Extensions {
             key_usage,
@@ -89,126 +133,133 @@ impl Extensions {
         })
     }
 
-    /// The DER of all of them under one issuer.
-    pub(super) fn encode(&self, issuer: &IssuingCa) -> Vec<u8> {
+    /// The DER of all of them under one issuer. Nothing of a CSR is in it (invariant 8).
+    pub(super) fn encode(&self, issuer: &IssuingCa) -> Result<Vec<u8>, der::Error> {
         let mut out = Vec::with_capacity(512);
+        let mut add = |oid, critical, value: Vec<u8>| extension(&mut out, oid, critical, |out| out.extend(value));
         // cA is FALSE by default, and DER leaves defaults out.
-        extension(&mut out, ID_CE_BASIC_CONSTRAINTS, true, |out| tlv(out, SEQUENCE, |_| {}));
+        let no_ca = BasicConstraints { ca: false, path_len_constraint: None };
+        add(Oid::from(ID_CE_BASIC_CONSTRAINTS), true, no_ca.to_der()?);
         if !self.key_usage.is_empty() {
-            extension(&mut out, ID_CE_KEY_USAGE, true, |out| key_usage(out, &self.key_usage));
+            let usage = self.key_usage.iter().map(|usage| bit(*usage)).fold(Default::default(), |all, one| all | one);
+            add(ID_CE_KEY_USAGE.into(), true, KeyUsage(usage).to_der()?);
         }
-        oids(&mut out, ID_CE_EXT_KEY_USAGE, &self.extended_key_usage, |out, oid| object_identifier(out, oid));
+        if !self.extended_key_usage.is_empty() {
+            let purposes = self.extended_key_usage.iter().map(any).collect::<Result<Vec<_>, _>>()?;
+            add(ID_CE_EXT_KEY_USAGE.into(), false, purposes.to_der()?);
+        }
         if self.authority_key_identifier {
-            extension(&mut out, ID_CE_AUTHORITY_KEY_IDENTIFIER, false, |out| {
-                out.extend_from_slice(issuer.authority_key_identifier());
-            });
+            let key_identifier = Some(OctetString::new(issuer.key_identifier())?);
+            let identifier = AuthorityKeyIdentifier { key_identifier, ..AuthorityKeyIdentifier::default() };
+            add(ID_CE_AUTHORITY_KEY_IDENTIFIER.into(), false, identifier.to_der()?);
         }
-        oids(&mut out, ID_CE_CERTIFICATE_POLICIES, &self.policies, |out, oid| {
-            tlv(out, SEQUENCE, |out| object_identifier(out, oid));
-        });
+        if !self.policies.is_empty() {
+            let policies = self.policies.iter().map(|oid| Ok(PolicyInformation { policy_identifier: any(oid)? }));
+            let policies = policies.collect::<Result<Vec<_>, der::Error>>()?;
+            add(ID_CE_CERTIFICATE_POLICIES.into(), false, policies.to_der()?);
+        }
         if !self.crl_distribution_points.is_empty() {
-            extension(&mut out, ID_CE_CRL_DISTRIBUTION_POINTS, false, |out| {
-                tlv(out, SEQUENCE, |out| {
-                    self.crl_distribution_points.iter().for_each(|url| distribution_point(out, url))
-                });
+            let points = self.crl_distribution_points.iter().cloned().map(|url| DistributionPoint {
+                distribution_point: Some(DistributionPointName::FullName(vec![url])),
+                reasons: None,
+                crl_issuer: None,
             });
+            add(ID_CE_CRL_DISTRIBUTION_POINTS.into(), false, CrlDistributionPoints(points.collect()).to_der()?);
         }
-        if !(self.ocsp.is_empty() && self.ca_issuers.is_empty()) {
-            extension(&mut out, ID_PE_AUTHORITY_INFO_ACCESS, false, |out| {
-                tlv(out, SEQUENCE, |out| {
-                    self.ocsp.iter().for_each(|url| access_description(out, ID_AD_OCSP, url));
-                    self.ca_issuers.iter().for_each(|url| access_description(out, ID_AD_CA_ISSUERS, url));
-                });
-            });
+        let ocsp = self.ocsp.iter().map(|url| (ID_AD_OCSP, url));
+        let access = ocsp.chain(self.ca_issuers.iter().map(|url| (ID_AD_CA_ISSUERS, url)));
+        let access: Vec<_> = access
+            .map(|(method, url)| AccessDescription { access_method: method, access_location: url.clone() })
+            .collect();
+        if !access.is_empty() {
+            add(ID_PE_AUTHORITY_INFO_ACCESS.into(), false, AuthorityInfoAccessSyntax(access).to_der()?);
         }
         for Custom { oid, critical, value } in &self.custom {
-            extension(&mut out, oid, *critical, |out| out.extend_from_slice(value));
+            add(oid.clone(), *critical, value.clone());
         }
-        out
+        Ok(out)
+    }
+}
+
+/// That of RFC 5280 section 4.2.1.4 without qualifiers; x509-cert's knows no OIDs with arcs above 32 bits, as UUIDs are.
+#[derive(der::Sequence)]
+struct PolicyInformation {
+    policy_identifier: Any,
+}
+
+fn any(oid: &Oid) -> Result<Any, der::Error> {
+    Any::new(Tag::ObjectIdentifier, oid.as_ref())
+}
+
+fn bit(usage: config::KeyUsage) -> KeyUsages {
+    match usage {
+        config::KeyUsage::DigitalSignature => KeyUsages::DigitalSignature,
+        config::KeyUsage::ContentCommitment => KeyUsages::NonRepudiation,
+        config::KeyUsage::KeyEncipherment => KeyUsages::KeyEncipherment,
+        config::KeyUsage::DataEncipherment => KeyUsages::DataEncipherment,
+        config::KeyUsage::KeyAgreement => KeyUsages::KeyAgreement,
+    }
+}
+
+/// As the configuration writes it.
+fn usage_name(usage: config::KeyUsage) -> &'static str {
+    match usage {
+        config::KeyUsage::DigitalSignature => "digital-signature",
+        config::KeyUsage::ContentCommitment => "content-commitment",
+        config::KeyUsage::KeyEncipherment => "key-encipherment",
+        config::KeyUsage::DataEncipherment => "data-encipherment",
+        config::KeyUsage::KeyAgreement => "key-agreement",
     }
 }
 
 /// What RFC 3279, 5480 and 8410 say of the usages that fit a key's algorithm.
-fn check_usage(usage: &[KeyUsage], keys: &[KeyType]) -> Result<(), String> {
+fn check_usage(usage: &[config::KeyUsage], keys: &[KeyType]) -> Result<(), ExtensionError> {
     if usage.is_empty() {
-        return Err("must not be empty; a device signs: [\"digital-signature\"]".into());
+        return Err(ExtensionError::NoUsage);
     }
-    let misfit = |usage: KeyUsage, key: KeyType| match usage {
-        KeyUsage::DigitalSignature | KeyUsage::ContentCommitment => false,
-        KeyUsage::KeyEncipherment | KeyUsage::DataEncipherment => !key.is_rsa(),
-        KeyUsage::KeyAgreement => key.is_rsa() || key == KeyType::Ed25519,
+    let unsuitable = |usage: config::KeyUsage, key: KeyType| match usage {
+        config::KeyUsage::DigitalSignature | config::KeyUsage::ContentCommitment => false,
+        config::KeyUsage::KeyEncipherment | config::KeyUsage::DataEncipherment => !key.is_rsa(),
+        config::KeyUsage::KeyAgreement => key.is_rsa() || key == KeyType::Ed25519,
     };
     for usage in usage {
-        if let Some(key) = keys.iter().find(|key| misfit(*usage, **key)) {
-            return Err(format!(
-                "{usage:?} does not fit {} keys, which the profile takes; change one of the two",
-                key.as_str()
-            ));
+        if let Some(key) = keys.iter().find(|key| unsuitable(*usage, **key)) {
+            return Err(ExtensionError::UnsuitableUsage { usage: usage_name(*usage), key: key.as_str() });
         }
     }
     Ok(())
 }
 
-/// Named bits: the number of unused bits first, and no trailing zeros (X.690 section 11.2.2).
-fn key_usage(out: &mut Vec<u8>, usage: &[KeyUsage]) {
-    let bits = usage.iter().fold(0_u8, |bits, usage| bits | 0x80 >> (*usage as u8));
-    primitive(out, BIT_STRING, &[bits.trailing_zeros() as u8, bits]);
+fn oid(text: &str) -> Result<Oid, ExtensionError> {
+    text.parse().map_err(|error| ExtensionError::Oid { text: shortened(text), error })
 }
 
-fn oids(out: &mut Vec<u8>, extension_oid: ObjectIdentifier, list: &[Oid], each: impl Fn(&mut Vec<u8>, &Oid)) {
-    if !list.is_empty() {
-        extension(out, extension_oid, false, |out| {
-            tlv(out, SEQUENCE, |out| list.iter().for_each(|oid| each(out, oid)));
-        });
-    }
-}
-
-/// DistributionPoint { distributionPoint [0] { fullName [0] { uniformResourceIdentifier [6] } } }
-fn distribution_point(out: &mut Vec<u8>, url: &str) {
-    tlv(out, SEQUENCE, |out| {
-        tlv(out, explicit(0), |out| tlv(out, explicit(0), |out| primitive(out, implicit(6), url.as_bytes())));
-    });
-}
-
-/// AccessDescription { accessMethod, accessLocation: uniformResourceIdentifier [6] }
-fn access_description(out: &mut Vec<u8>, method: ObjectIdentifier, url: &str) {
-    tlv(out, SEQUENCE, |out| {
-        object_identifier(out, method);
-        primitive(out, implicit(6), url.as_bytes());
-    });
-}
-
-fn oid(text: &str) -> Result<Oid, String> {
-    text.parse().map_err(|error| format!("\"{}\" is not an OID: {error}", shortened(text)))
-}
-
-/// RFC 5280 sections 4.2 and 4.2.1.4: an extension and a policy are there once; of a purpose nobody needs two.
-fn once(oids: &[&Oid]) -> Result<(), String> {
+fn check_once(oids: &[&Oid]) -> Result<(), ExtensionError> {
     match oids.iter().enumerate().find(|(index, oid)| oids.iter().take(*index).any(|earlier| earlier == *oid)) {
-        Some((_, oid)) => Err(format!("{oid} is there twice; a certificate has it once")),
+        Some((_, oid)) => Err(ExtensionError::Duplicate((*oid).clone())),
         None => Ok(()),
     }
 }
 
-fn purpose(text: &str) -> Result<Oid, String> {
+fn purpose(text: &str) -> Result<Oid, ExtensionError> {
     Ok(match text {
         "client-auth" => ID_KP_CLIENT_AUTH.into(),
         "server-auth" => ID_KP_SERVER_AUTH.into(),
         "code-signing" => ID_KP_CODE_SIGNING.into(),
         "email-protection" => ID_KP_EMAIL_PROTECTION.into(),
-        other => other.parse().map_err(|_| {
-            let other = shortened(other);
-            format!("\"{other}\" is none of client-auth, server-auth, code-signing, email-protection, and no OID")
-        })?,
+        other => other.parse().map_err(|_| ExtensionError::Purpose(shortened(other)))?,
     })
 }
 
-fn url(text: &str) -> Result<String, String> {
-    let known = ["http://", "https://", "ldap://"];
-    if !known.iter().any(|scheme| text.starts_with(scheme) && text.len() > scheme.len()) {
-        return Err(format!("\"{}\" is not a URL that begins with {}", shortened(text), known.join(", ")));
+const URL_SCHEMES: [&str; 3] = ["http://", "https://", "ldap://"];
+
+fn url(text: &str) -> Result<GeneralName, ExtensionError> {
+    if !URL_SCHEMES.iter().any(|scheme| text.starts_with(scheme) && text.len() > scheme.len()) {
+        return Err(ExtensionError::UrlScheme { text: shortened(text) });
     }
-    check_uri(text).map(|()| text.to_owned())
+    check_uri(text).map_err(|error| ExtensionError::Url(error.to_string()))?;
+    let url = Ia5String::new(text).map_err(|error| ExtensionError::Url(error.to_string()))?;
+    Ok(GeneralName::UniformResourceIdentifier(url))
 }
 
 /// The extensions that no key `extensions` may give, and why.
@@ -232,7 +283,7 @@ const REFUSED: [(ObjectIdentifier, &str); 22] = [
     (ID_CE_CRL_REASONS, "is of CRL entries, not of certificates (RFC 5280 section 5.3)"),
     (ID_CE_INVALIDITY_DATE, "is of CRL entries, not of certificates (RFC 5280 section 5.3)"),
     (ID_CE_CERTIFICATE_ISSUER, "is of CRL entries, not of certificates (RFC 5280 section 5.3)"),
-    (CT_PRECERT_POISON, "makes a certificate one that nobody may accept (RFC 6962 section 3.1)"),
+    (CT_PRECERT_POISON, "makes a certificate that no verifier may accept (RFC 6962 section 3.1)"),
     (CT_PRECERT_SCTS, "is made by a log for one certificate, not by a profile (RFC 6962 section 3.3)"),
     (ID_PKIX_OCSP_NOCHECK, "is for OCSP responders (RFC 6960 section 4.2.2.2.1)"),
 ];
@@ -241,19 +292,21 @@ const REFUSED: [(ObjectIdentifier, &str); 22] = [
 const NEVER_CRITICAL: [ObjectIdentifier; 4] =
     [ID_CE_ISSUER_ALT_NAME, ID_CE_SUBJECT_DIRECTORY_ATTRIBUTES, ID_CE_FRESHEST_CRL, ID_PE_SUBJECT_INFO_ACCESS];
 
-fn custom(setting: &CustomExtension) -> Result<Custom, String> {
+fn custom(setting: &CustomExtension) -> Result<Custom, ExtensionError> {
     let oid = oid(setting.oid.get_ref())?;
     if let Some((_, reason)) = REFUSED.iter().find(|(known, _)| oid == *known) {
-        return Err(format!("{oid} {reason}"));
+        return Err(ExtensionError::Refused { oid, reason });
     }
     if setting.critical && NEVER_CRITICAL.iter().any(|known| oid == *known) {
-        return Err(format!("{oid} must not be critical (RFC 5280 section 4.2)"));
+        return Err(ExtensionError::Critical(oid));
     }
     let value = match (&setting.hex, &setting.base64) {
-        (Some(text), None) => hex::decode(text.get_ref()).map_err(|error| format!("hex: {error}"))?,
-        (None, Some(text)) => BASE64_STANDARD.decode(text.get_ref()).map_err(|error| format!("base64: {error}"))?,
-        _ => return Err(format!("the extension {oid} must have its value in either hex or base64")),
+        (Some(text), None) => hex::decode(text.get_ref())?,
+        (None, Some(text)) => BASE64_STANDARD.decode(text.get_ref())?,
+        _ => return Err(ExtensionError::OneValue(oid)),
     };
-    AnyRef::from_der(&value).map_err(|error| format!("the value of the extension {oid} is not DER: {error}"))?;
-    Ok(Custom { oid, critical: setting.critical, value })
+    match AnyRef::from_der(&value) {
+        Ok(_) => Ok(Custom { oid, critical: setting.critical, value }),
+        Err(error) => Err(ExtensionError::NotDer { oid, error }),
+    }
 }

@@ -29,8 +29,6 @@ impl Reader<'_> {
         list: &[Spanned<String>],
         read: impl Fn(&str) -> Result<T, E>,
     ) -> Result<Vec<T>, ConfigError> {
-        list.iter()
-            .map(|text| read(text.get_ref()).map_err(|message| self.error_at(text.span(), key, message)))
-            .collect()
+        list.iter().map(|text| read(text.get_ref()).map_err(|error| self.error_at(text.span(), key, error))).collect()
     }
 }

@@ -119,7 +119,9 @@ mod tests {
         let attributes = BTreeMap::from([("pid", "8000"), ("b", "{order}")].map(|(k, v)| (k.to_owned(), v.to_owned())));
         let (device, order) = ("d1".parse().unwrap(), "o1".parse().unwrap());
         let values = Values { device: &device, order: Some(&order), station: "l/s", attributes: &attributes };
-        let filled = |text: &str| Template::parse(text).and_then(|template| Ok(template.fill(&values)?));
+        let filled = |text: &str| {
+            Template::parse(text).and_then(|template| template.fill(&values).map_err(|error| error.to_string()))
+        };
         assert_eq!(filled("a{device_id}b{order}c{station}{order.pid}"), Ok("ad1bo1cl/s8000".into()));
         assert_eq!(filled("a{order.b}"), Ok("a{order}".into()));
         assert_eq!(filled("plain"), Ok("plain".into()));

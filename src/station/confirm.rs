@@ -8,7 +8,9 @@ use tonic::transport::Channel;
 use super::{fields, places::LONGEST_CERTIFICATES};
 use crate::{
     client::Failure,
+    pem,
     proto::{ConfirmRequest, issuance_client::IssuanceClient},
+    quote::shortened,
     serial::SerialNumber,
     text_file,
 };
@@ -118,16 +120,15 @@ enum Content {
 fn content(path: &Path) -> Result<Content, String> {
     let file = text_file::open_regular(path).map_err(|error| error.to_string())?;
     let octets = text_file::read_octets(file, LONGEST_CERTIFICATES).map_err(|error| error.to_string())?;
-    let text = text_file::decode(&octets).map_err(|error| error.to_string())?;
-    let blocks = pem::parse_many(text.as_bytes()).map_err(|error| format!("the PEM is damaged: {error}"))?;
+    let blocks = pem::blocks(&octets).map_err(|error| format!("the PEM is damaged: {error}"))?;
     let Some(first) = blocks.first() else { return Err("it holds no PEM certificate".to_owned()) };
-    if first.tag() != "CERTIFICATE" {
-        return Ok(Content::Other(format!("a {}", first.tag())));
+    if !first.is_certificate() {
+        return Ok(Content::Other(format!("a {}", shortened(&first.label))));
     }
-    if fields::is_ca(first.contents()) {
+    if fields::is_ca(&first.der) {
         return Ok(Content::Other("a CA certificate".to_owned()));
     }
-    let octets = fields::serial_number(first.contents())?;
+    let octets = fields::serial_number(&first.der)?;
     match SerialNumber::try_from(octets) {
         Ok(serial_number) => Ok(Content::Device(serial_number)),
         Err(error) => Ok(Content::Other(format!("a certificate that no Birthmark daemon issued: {error}"))),

@@ -22,9 +22,9 @@ use super::{
     source::{Refused, Wanted},
 };
 use crate::{
-    client::certificate_pem,
     durable::{self, Access},
     hash::sha256,
+    pem::certificate_pem,
     proto::IssuedCertificate,
 };
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{fields, hold::Holds};
-use crate::text_file;
+use crate::{pem, text_file};
 
 /// The ending of chain files; a device whose id ends like one would share its file with another's.
 const CHAIN: &str = ".chain";
@@ -158,7 +158,8 @@ impl Places {
     /// carries this key (a DER `SubjectPublicKeyInfo`). What was half written counts as not there.
     pub fn existing(&self, device_id: &str, key: &[u8]) -> Option<Vec<u8>> {
         let text = read(&self.certificate(device_id))?;
-        let certificate = pem::parse(&text).ok().filter(|block| block.tag() == "CERTIFICATE")?.into_contents();
+        let first = pem::blocks(&text).ok()?.into_iter().next();
+        let certificate = first.filter(pem::Block::is_certificate)?.der;
         let chained = !self.chain || read(&self.chain(device_id)).is_some_and(|chain| chain.starts_with(&text));
         (fields::certificate_key(&certificate) == Ok(key) && chained).then_some(certificate)
     }

@@ -6,12 +6,12 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use birthmark::{
     config::Config,
+    configure,
     csr::{self, RefusedKeys},
+    describe_certificate,
     lint::{self, Severity},
-    policy,
     profile::{Approved, Profile, ProfileError, RequestContext, Values},
     serial::SerialNumber,
-    show,
     testing::{join, to_be_signed},
 };
 use jiff::Timestamp;
@@ -29,7 +29,7 @@ fn config() -> Config {
 
 fn profiles() -> Vec<Profile> {
     let config = config();
-    let issuers = policy::issuers_without_keys(&config, now()).unwrap();
+    let issuers = configure::issuers_without_keys(&config, now()).unwrap();
     config.profiles.iter().map(|(name, settings)| Profile::new(&config, name, settings, &issuers).unwrap()).collect()
 }
 
@@ -58,7 +58,7 @@ fn preset_of_every_kind_gives_its_golden_file() {
         let approved = approve(&profile, &csr).unwrap();
         let to_be_signed = to_be_signed(&SerialNumber::sample(), &approved);
         let certificate = join(&to_be_signed, approved.issuer().algorithm(), &[0; 64]);
-        let fields = show::fields(&certificate).unwrap();
+        let fields = describe_certificate::fields(&certificate).unwrap();
         let mut dump: String = fields.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
         dump.push_str(&format!("to be signed: {}\n", hex::encode(&to_be_signed)));
         let path = golden(&format!("{name}.txt"));

@@ -11,6 +11,7 @@ mod ceremony;
 mod checkpoints;
 mod commands;
 mod connections;
+mod constrained_chain;
 mod csr;
 mod disk_faults;
 mod enroll;

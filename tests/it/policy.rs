@@ -5,8 +5,8 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use birthmark::{
     config::Config,
+    configure,
     csr::{self, RefusedKeys},
-    policy,
     proto::IssueRequest,
 };
 use jiff::Timestamp;
@@ -270,7 +270,7 @@ fn profile_of_invalid_certificates_is_refused_by_file_and_key() {
         ("issuers = [{ name = \"main\" }, { name = \"p384\" }]".into(), &["issuers", "say from when on"]),
         (
             "issuers = [{ name = \"main\" }, { name = \"p384\", from = \"2999-01-01T00:00:00Z\" }]".into(),
-            &["issuers", "outside the life of the issuer \"p384\""],
+            &["issuers", "outside the lifetime of the issuer \"p384\""],
         ),
         ("issuer = \"main\"\nsubject = [\"O=Acme\"]".into(), &["subject", "must contain {device_id}"]),
         ("issuer = \"main\"\nsubject = [\"CN={device}\"]".into(), &["subject", "unknown placeholder {device}"]),
@@ -445,8 +445,8 @@ fn configuration_of_the_example_is_read() {
     for text in [text, full] {
         fs::write(&example, text).unwrap();
         let config = Config::load(&example).unwrap();
-        let issuers = policy::issuers_without_keys(&config, Timestamp::now()).unwrap();
-        policy::profiles(&config, &issuers, Timestamp::now()).unwrap();
+        let issuers = configure::issuers_without_keys(&config, Timestamp::now()).unwrap();
+        configure::profiles(&config, &issuers, Timestamp::now()).unwrap();
     }
 }
 

@@ -7,7 +7,6 @@ use super::*;
 use crate::{
     hash::sha256,
     ledger::{Holder, OrderTerms, Refusal, checkpoint::Checkpoint},
-
 };
 
 fn settings() -> Settings {

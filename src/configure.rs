@@ -1,6 +1,6 @@
-//! What the configuration says about issuing, opened and checked: CA chains, profiles, keys that no device may have.
+//! Turns the configuration into what issuing needs, checked: CA chains, profiles, keys that no device may have.
 //!
-//! Nothing here needs the HSM, so `birthmark profile check` sees what the daemon sees.
+//! Nothing here needs the HSM, so that `birthmark profile check` sees what the daemon sees.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,11 +22,11 @@ use crate::{
 /// The issuing CAs by name.
 pub type Issuers = BTreeMap<String, Arc<IssuingCa>>;
 
-/// Reads an issuer's chain, and how it signs.
+/// Reads an issuer's chain and its signature algorithm.
 ///
 /// # Errors
 /// What is wrong with the files, that what it issues would not be valid, or that the key cannot sign so.
-pub fn chain(
+pub(crate) fn chain(
     config: &Config,
     name: &str,
     settings: &config::Issuer,
@@ -41,9 +41,10 @@ pub fn chain(
     }
     let span = settings.chain.first().map_or(0..0, Spanned::span);
     let chain = CaChain::new(chain).map_err(|error| wrong(span.clone(), error.to_string()))?;
-    let life = chain.issuing().not_before..=chain.issuing().not_after;
-    // A profile that would move over to it outside of its life is told so with the line of the moment.
-    for moment in moments(config, name, now).filter(|moment| *moment == now || life.contains(&Time::from(*moment))) {
+    let lifetime = chain.issuing().not_before..=chain.issuing().not_after;
+    // A change to it outside of its lifetime is reported by the profile, with the line of the moment.
+    for moment in moments(config, name, now).filter(|moment| *moment == now || lifetime.contains(&Time::from(*moment)))
+    {
         chain.check_validity(moment.into()).map_err(|error| wrong(span.clone(), error.to_string()))?;
     }
     let algorithm = match &settings.signature {
@@ -59,7 +60,7 @@ pub fn chain(
     Ok((chain, algorithm))
 }
 
-/// From when on profiles issue with this issuer, as far as it is to come; nothing if all have moved over to others.
+/// The moments from which profiles use this issuer, those past as `now`; none if all have changed to other issuers.
 fn moments<'a>(config: &'a Config, issuer: &'a str, now: Timestamp) -> impl Iterator<Item = Timestamp> + 'a {
     config.profiles.values().flat_map(move |profile| {
         let whole = profile.issuer.as_ref().filter(|name| name.get_ref() == issuer).map(|_| now);
@@ -121,18 +122,18 @@ pub fn refused_keys(config: &Config, issuers: &Issuers) -> Result<RefusedKeys, C
             refused.add_authority(key, &format!("a CA in the chain of the issuer \"{}\"", issuer.name()));
         }
     }
-    // Of a CA that issues, that is what to say.
+    // For an issuing CA this description takes precedence.
     for issuer in issuers.values() {
         refused.add_authority(issuer.public_key(), &format!("the issuing CA \"{}\" itself", issuer.name()));
     }
     Ok(refused)
 }
 
-/// Checks that no device's certificate passes for one of a station: that no CA of clients is above a CA of devices.
+/// Checks that no device certificate is accepted as a station's: no client CA may be above an issuer of devices.
 ///
 /// # Errors
 /// Which it is.
-pub fn check_client_ca(config: &Config, issuers: &Issuers) -> Result<(), ConfigError> {
+pub(crate) fn check_client_ca(config: &Config, issuers: &Issuers) -> Result<(), ConfigError> {
     let setting = &config.server.client_ca;
     let wrong = |message: String| config.error_at(setting.span(), "server.client_ca", message);
     let file = config.resolve(setting.get_ref());

@@ -1,5 +1,4 @@
-//! A certificate, field by field, as text: read by [`crate::x509`] and x509-cert, which have no code in common with what
-//! wrote it.
+//! A certificate, field by field, as text: read by [`crate::x509`] and x509-cert, which share no code with its writer.
 
 use const_oid::{ObjectIdentifier, db};
 use der::{
@@ -12,20 +11,34 @@ use x509_cert::ext::pkix::{
 };
 
 use crate::{
-    asn1::{IA5_STRING, OBJECT_IDENTIFIER, Oid, PRINTABLE_STRING, Reader, SEQUENCE, UTC_TIME, UTF8_STRING, Value},
+    asn1::{
+        DerError, IA5_STRING, OBJECT_IDENTIFIER, Oid, PRINTABLE_STRING, Reader, SEQUENCE, UTC_TIME, UTF8_STRING, Value,
+    },
     name::type_name,
     profile::HARDWARE_MODULE_NAME,
+    signer::SpkiError,
     x509::{Certificate, Extension, Name},
     x509_time::Time,
 };
 
-/// Gives name and value of each field of a DER certificate, in the order of the encoding.
+/// Why a certificate cannot be described.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DescribeError {
+    /// It is not one.
+    #[error("the certificate is not valid DER: {0}")]
+    Der(#[from] DerError),
+    /// Its key is of an unknown kind.
+    #[error(transparent)]
+    Key(#[from] SpkiError),
+}
+
+/// Name and value of each field of a DER certificate, in the order of the encoding.
 ///
 /// # Errors
-/// If it is not valid DER.
-pub fn fields(certificate: &[u8]) -> Result<Vec<(String, String)>, String> {
-    let parsed =
-        Certificate::from_der(certificate).map_err(|error| format!("the certificate is not valid DER: {error}"))?;
+/// See [`DescribeError`].
+pub fn fields(certificate: &[u8]) -> Result<Vec<(String, String)>, DescribeError> {
+    let parsed = Certificate::from_der(certificate)?;
     let mut fields = Vec::new();
     let mut field = |name: &str, value: String| fields.push((name.to_owned(), value));
     field("version", format!("V{}", parsed.version + 1));
@@ -37,7 +50,7 @@ pub fn fields(certificate: &[u8]) -> Result<Vec<(String, String)>, String> {
     field("not before", time(parsed.not_before, not_before_type));
     field("not after", time(parsed.not_after, not_after_type));
     name(&parsed.subject, "subject", &mut field);
-    let key = parsed.public_key().map_err(|error| error.to_string())?;
+    let key = parsed.public_key()?;
     field("public key", format!("{}, {}", key.kind, hex::encode(&key.spki)));
     for extension in &parsed.extensions {
         let critical = if extension.critical { " (critical)" } else { "" };

@@ -1,4 +1,4 @@
-//! The issuers of a profile, each from a moment on, and what each has constant in its certificates.
+//! The issuers of a profile, each from a moment on, and what is constant in the certificates of each.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -8,10 +8,10 @@ use toml::Spanned;
 use super::{extensions::Extensions, reader::Reader};
 use crate::{ca::IssuingCa, config::ConfigError, x509_time::Time};
 
-/// An issuer of a profile, with all of a certificate that does not vary encoded.
+/// An issuer of a profile, with the constant parts of its certificates, encoded.
 #[derive(Debug)]
-pub(super) struct Line {
-    /// When the profile moves over to it; the first has none.
+pub(super) struct ScheduledIssuer {
+    /// When it takes over; the first has no moment.
     pub(super) from: Option<Timestamp>,
     pub(super) issuer: Arc<IssuingCa>,
     /// The signature's AlgorithmIdentifier and the issuer's Name: what stands between serial number and validity.
@@ -20,45 +20,48 @@ pub(super) struct Line {
     pub(super) extensions: Vec<u8>,
 }
 
-/// In the order in which they take over; the first has no moment, so there is always one.
+/// In the order in which they take over. The first has no moment, so that there always is one.
 #[derive(Debug)]
-pub(super) struct Lines {
-    first: Line,
-    later: Vec<Line>,
+pub(super) struct IssuerSchedule {
+    first: ScheduledIssuer,
+    later: Vec<ScheduledIssuer>,
 }
 
-impl Lines {
+impl IssuerSchedule {
     pub(super) fn read(
         reader: &Reader<'_>,
         issuers: &BTreeMap<String, Arc<IssuingCa>>,
         extensions: &Extensions,
-    ) -> Result<Lines, ConfigError> {
-        let line = |key: &str, name: &Spanned<String>, from: Option<Timestamp>| {
+    ) -> Result<IssuerSchedule, ConfigError> {
+        let scheduled = |key: &str, name: &Spanned<String>, from: Option<Timestamp>| {
             let issuer = issuers.get(name.get_ref()).ok_or_else(|| {
                 let known: Vec<_> = issuers.keys().map(|name| format!("\"{name}\"")).collect();
                 let message =
                     format!("there is no issuer \"{}\"; the issuers are {}", name.get_ref(), known.join(", "));
                 reader.error_at(name.span(), key, message)
             })?;
-            Ok(Line {
+            let encoded = extensions
+                .encode(issuer)
+                .map_err(|error| reader.error("extensions", format!("cannot be encoded: {error}")))?;
+            Ok(ScheduledIssuer {
                 from,
                 head: [issuer.algorithm().identifier(), issuer.subject()].concat(),
-                extensions: extensions.encode(issuer),
+                extensions: encoded,
                 issuer: Arc::clone(issuer),
             })
         };
         let (first, rest) = match (&reader.settings.issuer, reader.settings.issuers.split_first()) {
-            (Some(issuer), None) => (line("issuer", issuer, None)?, &[][..]),
+            (Some(issuer), None) => (scheduled("issuer", issuer, None)?, &[][..]),
             (None, Some((first, rest))) => {
                 if let Some(from) = &first.get_ref().from {
                     let message = "the first issuer serves until the second takes over; leave its from out";
                     return Err(reader.error_at(from.span(), "issuers", message));
                 }
-                (line("issuers", &first.get_ref().name, None)?, rest)
+                (scheduled("issuers", &first.get_ref().name, None)?, rest)
             }
             _ => return Err(reader.error("issuer", "name either one issuer or several issuers")),
         };
-        let mut lines = Lines { first, later: Vec::new() };
+        let mut schedule = IssuerSchedule { first, later: Vec::new() };
         for setting in rest {
             let wrong = |message: String| reader.error_at(setting.span(), "issuers", message);
             let from = setting
@@ -67,28 +70,28 @@ impl Lines {
                 .as_ref()
                 .ok_or_else(|| wrong("say from when on, such as from = 2027-01-01T00:00:00Z in quotes".into()))?;
             let from = *from.get_ref();
-            let line = line("issuers", &setting.get_ref().name, Some(from))?;
-            if lines.later.last().is_some_and(|last| last.from >= Some(from)) {
+            let next = scheduled("issuers", &setting.get_ref().name, Some(from))?;
+            if schedule.later.last().is_some_and(|last| last.from >= Some(from)) {
                 return Err(wrong(format!("{from} is not after the one before it")));
             }
-            let [begins, ends] = [line.issuer.not_before(), line.issuer.not_after()];
-            if Time::from(from) < begins || Time::from(from) >= ends {
+            let [not_before, not_after] = [next.issuer.not_before(), next.issuer.not_after()];
+            if Time::from(from) < not_before || Time::from(from) >= not_after {
                 return Err(wrong(format!(
-                    "{from} is outside the life of the issuer \"{}\", which is valid from {begins} until {ends}",
-                    line.issuer.name()
+                    "{from} is outside the lifetime of the issuer \"{}\", which is valid from {not_before} until {not_after}",
+                    next.issuer.name()
                 )));
             }
-            lines.later.push(line);
+            schedule.later.push(next);
         }
-        Ok(lines)
+        Ok(schedule)
     }
 
     /// The one that issues at this moment.
-    pub(super) fn at(&self, now: Timestamp) -> &Line {
-        self.later.iter().rev().find(|line| line.from <= Some(now)).unwrap_or(&self.first)
+    pub(super) fn at(&self, now: Timestamp) -> &ScheduledIssuer {
+        self.later.iter().rev().find(|issuer| issuer.from <= Some(now)).unwrap_or(&self.first)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Line> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &ScheduledIssuer> {
         std::iter::once(&self.first).chain(&self.later)
     }
 }

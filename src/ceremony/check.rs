@@ -1,0 +1,197 @@
+//! What can be known before anything is made: that nothing is in the way, and that every issuer can issue.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use super::{
+    certificate::date,
+    error::Error,
+    file::{Action, Authority, CeremonyFile, FileRef, IssuerKey, IssuerRef, Step},
+    import::{self, Imported},
+    keys,
+};
+use crate::hsm::Token;
+
+/// Checks a ceremony. Gives what would be imported, by the path where it goes.
+pub(super) fn check(
+    file: &CeremonyFile,
+    token: &Arc<Token>,
+    now: SystemTime,
+) -> Result<HashMap<PathBuf, Imported>, Error> {
+    let mut checker = Checker {
+        file,
+        token,
+        now,
+        outputs: BTreeSet::new(),
+        labels: BTreeSet::new(),
+        planned: HashMap::new(),
+        imported: HashMap::new(),
+    };
+    checker.check_new_file("ceremony.record", &file.record)?;
+    for step in &file.steps {
+        checker.step(step)?;
+    }
+    Ok(checker.imported)
+}
+
+/// Checks step after step what the ceremony would find and make.
+struct Checker<'a> {
+    file: &'a CeremonyFile,
+    token: &'a Arc<Token>,
+    now: SystemTime,
+    /// The files that the steps so far would write.
+    outputs: BTreeSet<PathBuf>,
+    /// The labels of the keys that they would make.
+    labels: BTreeSet<String>,
+    /// The CA certificates that they would write, by path.
+    planned: HashMap<PathBuf, PlannedCa>,
+    /// What would be imported, by the path where it goes.
+    imported: HashMap<PathBuf, Imported>,
+}
+
+/// A CA certificate that an earlier step would make.
+struct PlannedCa {
+    key: String,
+    not_after: SystemTime,
+    path_length: Option<u64>,
+}
+
+impl Checker<'_> {
+    fn step(&mut self, step: &Step) -> Result<(), Error> {
+        match &step.action {
+            Action::SelfSigned { authority } => {
+                self.check_new_label(step)?;
+                self.plan(step, authority)?;
+            }
+            Action::Intermediate { authority, issuer } => {
+                self.check_new_label(step)?;
+                self.issuer(authority, issuer)?;
+                self.plan(step, authority)?;
+            }
+            Action::Request { request, .. } => {
+                self.check_new_label(step)?;
+                self.check_new_file("step.request", request)?;
+            }
+            Action::AuditKey { public_key, .. } => {
+                self.check_new_label(step)?;
+                self.check_new_file("step.public_key", public_key)?;
+            }
+            Action::Import(import) => {
+                if self.labels.contains(step.key.get_ref()) {
+                    let message = "is made by a step of this file; an offline root signs between two ceremonies, so use two files";
+                    return Err(self.refuse(step.key.span(), "step.key", message));
+                }
+                let key = keys::open(self.token, step.key.get_ref())?;
+                let imported = import::check(&key, import, self.now)
+                    .map_err(|error| self.refuse(error.file(import).span.clone(), "step", error))?;
+                self.check_new_file("step.certificate", &import.certificate)?;
+                if let Some(root_certificate) = &import.root_certificate {
+                    self.check_new_file("step.root_certificate", root_certificate)?;
+                }
+                self.imported.insert(import.certificate.path.clone(), imported);
+            }
+        }
+        Ok(())
+    }
+
+    fn plan(&mut self, step: &Step, authority: &Authority) -> Result<(), Error> {
+        self.check_new_file("step.certificate", &authority.certificate)?;
+        let ca = PlannedCa {
+            key: step.key.get_ref().clone(),
+            not_after: authority.not_after.get_ref().moment(self.now),
+            path_length: authority.path_length.map(u64::from),
+        };
+        self.planned.insert(authority.certificate.path.clone(), ca);
+        Ok(())
+    }
+
+    fn check_new_label(&mut self, step: &Step) -> Result<(), Error> {
+        let label = step.key.get_ref();
+        if !self.labels.insert(label.clone()) {
+            return Err(self.refuse(step.key.span(), "step.key", format!("two steps make a key \"{label}\"")));
+        }
+        if self.token.has_object(label)? {
+            let message = format!(
+                "token \"{}\" already has an object with the label \"{label}\"; choose another label",
+                self.token.identity().label
+            );
+            return Err(self.refuse(step.key.span(), "step.key", message));
+        }
+        Ok(())
+    }
+
+    fn check_new_file(&mut self, key: &str, place: &FileRef) -> Result<(), Error> {
+        if !self.outputs.insert(place.path.clone()) {
+            let message = format!("{} is written twice", place.written.display());
+            return Err(self.refuse(place.span.clone(), key, message));
+        }
+        // Also a dangling link is in the way.
+        if place.path.symlink_metadata().is_ok() {
+            let message = format!("{} exists; a ceremony replaces nothing", place.path.display());
+            return Err(self.refuse(place.span.clone(), key, message));
+        }
+        let folder = place.path.parent().into_iter().flat_map(Path::ancestors).find(|folder| folder.exists());
+        let writable = folder
+            .is_some_and(|folder| folder.is_dir() && rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok());
+        if !writable {
+            let message = format!("the folder of {} cannot be written to", place.path.display());
+            return Err(self.refuse(place.span.clone(), key, message));
+        }
+        Ok(())
+    }
+
+    /// Checks the CA that would issue `authority`, which an earlier step makes or which exists.
+    fn issuer(&self, authority: &Authority, issuer: &IssuerRef) -> Result<(), Error> {
+        let span = issuer.certificate.span.clone();
+        let (not_after, path_length) = match self.planned.get(&issuer.certificate.path) {
+            Some(planned) => {
+                match &issuer.key {
+                    IssuerKey::Label(label) if *label.get_ref() == planned.key => {}
+                    _ => {
+                        let message =
+                            format!("the key of {} is \"{}\"", issuer.certificate.written.display(), planned.key);
+                        return Err(self.refuse(span, "step.issuer", message));
+                    }
+                }
+                (planned.not_after, planned.path_length)
+            }
+            None => {
+                let ca = keys::open_issuer(self.token, issuer, self.now);
+                let (certificate, _) = ca.map_err(|reason| self.refuse(span.clone(), "step.issuer", reason))?;
+                (certificate.not_after, certificate.path_length())
+            }
+        };
+        let expiry = authority.not_after.get_ref().moment(self.now);
+        if expiry > not_after {
+            let message = format!(
+                "the certificate would expire on {}, after its issuer, which expires on {}",
+                date(expiry),
+                date(not_after)
+            );
+            return Err(self.refuse(authority.not_after.span(), authority.not_after.get_ref().key(), message));
+        }
+        let room = match (path_length, authority.path_length) {
+            (None, _) => true,
+            (Some(issuer), Some(own)) => u64::from(own) < issuer,
+            (Some(_), None) => false,
+        };
+        if !room {
+            let message = format!(
+                "the issuer's path length is {}, which leaves no room for a CA with this path length below it",
+                path_length.unwrap_or_default()
+            );
+            return Err(self.refuse(span, "step.issuer", message));
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, span: Range<usize>, key: &str, message: impl fmt::Display) -> Error {
+        Error::Refused(self.file.source.error_at(span, key, message))
+    }
+}
