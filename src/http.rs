@@ -55,7 +55,7 @@ pub(crate) async fn serve(
         match listener.accept().await {
             Ok((stream, address)) => {
                 // Without calls every connection makes room for another, so there always is a seat.
-                if let Some(seat) = seats.take(source(address.ip()), Activity::new()) {
+                if let Ok(seat) = seats.take(source(address.ip()), Activity::new()) {
                     tokio::spawn(answer(stream, address.to_string(), seat, router.clone()));
                 }
             }

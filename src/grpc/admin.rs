@@ -42,7 +42,7 @@ const SCRAP_REASON: usize = 256;
 type RecordStream = Pin<Box<dyn Stream<Item = Result<proto::Record, Status>> + Send>>;
 
 /// Answers operators and auditors.
-pub struct Service {
+pub(super) struct Service {
     committer: Committer,
     profiles: Arc<Profiles>,
     reader: Reader,

@@ -14,10 +14,10 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Services,
     calls::Held,
     limits::{PeerLimits, Permit},
     peer::{self, Peer, Role},
+    services::Services,
     status,
 };
 use crate::{
@@ -46,7 +46,7 @@ const CONFIRMED: usize = 1000;
 const CONFIRMED_AT_ONCE: usize = 256;
 
 /// Answers stations.
-pub struct Service {
+pub(super) struct Service {
     issuer: Arc<Issuance>,
     committer: Committer,
     profiles: Arc<Profiles>,
@@ -166,7 +166,7 @@ impl proto::issuance_server::Issuance for Service {
 /// has it wait until every task that can run has run, so that their replies leave in one frame, one TLS record and
 /// one system call.
 #[derive(Debug)]
-pub struct Gathered {
+pub(super) struct Gathered {
     replies: mpsc::Receiver<Result<proto::IssueReply, Status>>,
     slept: bool,
 }

@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt, pb};
 
 use crate::{
+    connections::Full,
     csr::CsrError,
     issuer::IssueError,
     ledger::{LedgerError, Refusal},
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// The domain of all ErrorInfo details.
-pub const DOMAIN: &str = "birthmark";
+pub(super) const DOMAIN: &str = "birthmark";
 
 /// How long a station should wait when the daemon cannot say better.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -110,7 +111,7 @@ fn shortened(mut message: String) -> String {
 }
 
 /// The status of a refused item, as its reply carries it. Counts it.
-pub fn refused_item(error: &IssueError) -> pb::Status {
+pub(super) fn refused_item(error: &IssueError) -> pb::Status {
     let cause = Cause::of(error);
     metrics::refusal(cause.reason);
     let status = cause.status(error.to_string());
@@ -131,6 +132,9 @@ pub(super) enum Excess {
     /// Streams of one peer.
     #[error("this peer has {0}, which is the most; end some first")]
     Streams(String),
+    /// Connections.
+    #[error(transparent)]
+    Connections(#[from] Full),
     /// Streams of records of all peers.
     #[error("all peers together have {0} streams of records, which is the most; try again later")]
     AllStreams(usize),
@@ -140,6 +144,7 @@ pub(super) enum Excess {
 pub(super) fn too_many(excess: &Excess) -> Status {
     let reason = match excess {
         Excess::Requests(_) => "TOO_MANY_REQUESTS",
+        Excess::Connections(_) => "TOO_MANY_CONNECTIONS",
         Excess::Streams(_) | Excess::AllStreams(_) => "TOO_MANY_STREAMS",
     };
     metrics::refusal(reason);
@@ -181,12 +186,12 @@ pub(super) fn unreadable(status: Status) -> Status {
 }
 
 /// The status of a failed call.
-pub fn failed_call(error: &IssueError) -> Status {
+pub(super) fn failed_call(error: &IssueError) -> Status {
     Cause::of(error).status(error.to_string())
 }
 
 /// The status of a failed look-up; the log has what happened.
-pub fn storage(error: &LedgerError) -> Status {
+pub(super) fn storage(error: &LedgerError) -> Status {
     tracing::error!(%error, "the ledger could not be read");
     match error {
         LedgerError::Index(error) => failed_call(&IssueError::StorageUnavailable(error.for_peers().into())),
@@ -196,21 +201,21 @@ pub fn storage(error: &LedgerError) -> Status {
 }
 
 /// The status for a record that does not exist.
-pub fn record_unknown(message: String) -> Status {
+pub(super) fn record_unknown(message: String) -> Status {
     Cause { code: Code::NotFound, reason: "RECORD_UNKNOWN", retry_after: None }.status(message)
 }
 
 /// The status for a signer that does not exist.
-pub fn signer_unknown(message: String) -> Status {
+pub(super) fn signer_unknown(message: String) -> Status {
     Cause { code: Code::NotFound, reason: "SIGNER_UNKNOWN", retry_after: None }.status(message)
 }
 
 /// The status for a peer without a role.
-pub fn unauthenticated(message: String) -> Status {
+pub(super) fn unauthenticated(message: String) -> Status {
     Cause { code: Code::Unauthenticated, reason: "ROLE_REQUIRED", retry_after: None }.status(message)
 }
 
 /// The status for a peer with another role.
-pub fn role_required(message: String) -> Status {
+pub(super) fn role_required(message: String) -> Status {
     Cause { code: Code::PermissionDenied, reason: "ROLE_REQUIRED", retry_after: None }.status(message)
 }
