@@ -35,7 +35,7 @@ path = "none"
 
 [issuers.main]
 chain = ["none"]
-key = "pkcs11:token=none;object=none?module-path=none"
+key_uri = "pkcs11:token=none;object=none?module-path=none"
 
 [profiles.device]
 issuer = "main"

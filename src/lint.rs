@@ -14,7 +14,7 @@ use rcgen::{CertificateParams, DnType, DnValue, KeyPair, RsaKeySize};
 use crate::{
     ca::IssuingCa,
     cert,
-    config::{self, CsrSubject, KeyType, OrderPolicy},
+    config::{self, CsrSubject, KeyType, OrderRequirement},
     csr::{self, RefusedKeys},
     profile::{Applicant, Profile, ProfileError, Values},
     serial::SerialNumber,
@@ -100,7 +100,7 @@ pub fn sample(profile: &Profile, device: Option<&str>, moment: Timestamp) -> Res
     let failed = |what: &str| ProfileError::SubjectRefused(format!("no sample can be made: {what}"));
     let csr = throw_away_csr(profile, &device).map_err(|error| failed(&error.to_string()))?;
     let csr = csr::verify(&csr, &RefusedKeys::default()).map_err(|error| failed(&error.to_string()))?;
-    let order = if profile.order_policy() == OrderPolicy::Required { "sample-order" } else { "" };
+    let order = if profile.order_requirement() == OrderRequirement::Required { "sample-order" } else { "" };
     let values = Values { device: &device, order, station: &station, attributes: &attributes };
     let approved = profile.approve(csr, &Applicant { values, now: moment })?;
     let serial_number = SerialNumber::sample();

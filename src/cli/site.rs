@@ -240,15 +240,15 @@ listen = "127.0.0.1:{http_port}"
 path = "data"
 
 [audit]
-key = "{audit_key}"
+key_uri = "{audit_key}"
 
 [station_ca]
 certificate = "ca/station-ca.pem"
-key = "{station_key}"
+key_uri = "{station_key}"
 
 [issuers.{ISSUER}]
 chain = ["ca/issuer.pem", "ca/root.pem"]
-key = "{issuing_key}"
+key_uri = "{issuing_key}"
 
 [profiles.device]
 issuer = "{ISSUER}"

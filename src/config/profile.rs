@@ -21,7 +21,7 @@ pub struct Profile {
     #[serde(default)]
     pub issuers: Vec<Spanned<IssuerFrom>>,
     /// The key types that devices may have.
-    pub keys: Option<Spanned<Vec<KeyType>>>,
+    pub key_types: Option<Spanned<Vec<KeyType>>>,
     /// The subject: a list of `TYPE=value` with placeholders.
     pub subject: Option<Vec<Spanned<String>>>,
     /// The subjectAltName: a list of `dns:…`, `uri:…` and `hardware-module:OID:…` with placeholders.
@@ -37,15 +37,15 @@ pub struct Profile {
     pub jitp: Vec<Spanned<String>>,
     /// Whether a request must be charged to an order.
     #[serde(default)]
-    pub order: OrderPolicy,
+    pub order_requirement: OrderRequirement,
     /// How long a certificate lives.
     pub validity_days: Option<Spanned<u32>>,
     /// In place of `validity_days`: `issuer`, `99991231235959Z` or a moment.
     pub not_after: Option<Spanned<String>>,
     /// How far notBefore lies back, for devices and servers whose clock is behind.
-    pub back_dated_minutes: Option<Spanned<u32>>,
+    pub backdate_minutes: Option<Spanned<u32>>,
     /// What happens when a certificate would end after its issuer.
-    pub beyond_issuer: Option<BeyondIssuer>,
+    pub when_outliving_issuer: Option<WhenOutlivingIssuer>,
     /// keyUsage, for every key type.
     pub key_usage: Option<Spanned<Vec<KeyUsage>>>,
     /// extendedKeyUsage: `client-auth`, `server-auth` … or OIDs; none if empty.
@@ -85,8 +85,9 @@ impl Profile {
             "jitp" => first(&self.jitp),
             "validity_days" => self.validity_days.as_ref().map(Spanned::span),
             "not_after" => self.not_after.as_ref().map(Spanned::span),
-            "keys" => self.keys.as_ref().map(Spanned::span),
+            "key_types" => self.key_types.as_ref().map(Spanned::span),
             "key_usage" => self.key_usage.as_ref().map(Spanned::span),
+            "backdate_minutes" => self.backdate_minutes.as_ref().map(Spanned::span),
             "extended_key_usage" => self.extended_key_usage.as_deref().and_then(first),
             "authority_key_identifier" => self.authority_key_identifier.as_ref().map(Spanned::span),
             "extensions" => self.extensions.first().map(Spanned::span),
@@ -192,7 +193,7 @@ pub enum CsrSubject {
 /// Whether a request must be charged to an order.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-pub enum OrderPolicy {
+pub enum OrderRequirement {
     /// A request without an order is refused.
     #[default]
     Required,
@@ -203,7 +204,7 @@ pub enum OrderPolicy {
 /// What happens when a certificate would end after its issuer.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-pub enum BeyondIssuer {
+pub enum WhenOutlivingIssuer {
     /// It is not issued.
     Refuse,
     /// It ends with its issuer.

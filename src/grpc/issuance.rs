@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     committer::{Committer, Issued},
-    config::OrderPolicy,
+    config::OrderRequirement,
     fairness::FairShare,
     issuer::{Issuance, IssueError, IssueRequest, SHARE},
     ledger::Actor,
@@ -155,7 +155,7 @@ impl proto::issuance_server::Issuance for Service {
         let profiles = usable.iter().map(|profile| proto::Profile {
             name: profile.name().to_owned(),
             issuer: profile.issuer_at(now).name().to_owned(),
-            order_optional: profile.order_policy() == OrderPolicy::Optional,
+            order_requirement: order_requirement(profile.order_requirement()).into(),
             key_types: profile.keys().iter().map(|key| key.as_str().to_owned()).collect(),
         });
         Ok(Response::new(proto::GetIssuerReply { issuers: issuers.collect(), profiles: profiles.collect() }))
@@ -291,6 +291,13 @@ async fn answer(issuer: &Issuance, station: Arc<str>, actor: Actor, request: pro
         Err(error) => proto::issue_reply::Result::Error(status::refused_item(&error)),
     };
     proto::IssueReply { request_id, result: Some(result) }
+}
+
+fn order_requirement(requirement: OrderRequirement) -> proto::OrderRequirement {
+    match requirement {
+        OrderRequirement::Required => proto::OrderRequirement::Required,
+        OrderRequirement::Optional => proto::OrderRequirement::Optional,
+    }
 }
 
 fn certificate(issued: &Issued) -> proto::IssuedCertificate {

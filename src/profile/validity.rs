@@ -2,13 +2,13 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{ca::IssuingCa, config::BeyondIssuer, x509_time::Time};
+use crate::{ca::IssuingCa, config::WhenOutlivingIssuer, x509_time::Time};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Validity {
-    pub(super) back_dated: SignedDuration,
+    pub(super) backdate: SignedDuration,
     pub(super) end: End,
-    pub(super) beyond_issuer: BeyondIssuer,
+    pub(super) when_outliving_issuer: WhenOutlivingIssuer,
 }
 
 /// When a certificate ends.
@@ -45,24 +45,24 @@ impl Validity {
                 issuer.not_before()
             ));
         }
-        let not_before = Time::from(now - self.back_dated).max(issuer.not_before());
+        let not_before = Time::from(now - self.backdate).max(issuer.not_before());
         let not_after = match self.end {
             End::After(duration) => not_before.plus(duration),
             End::At(moment) => moment,
             End::WithIssuer => issuer.not_after(),
         };
-        let not_after = match self.beyond_issuer {
-            BeyondIssuer::Refuse if not_after > issuer.not_after() => {
+        let not_after = match self.when_outliving_issuer {
+            WhenOutlivingIssuer::Refuse if not_after > issuer.not_after() => {
                 return Err(format!(
                     "a certificate made on {} would end at {not_after}, after its issuer \"{}\", which ends at {}; give it \
-                     a shorter life, a new issuer, or say beyond_issuer = \"shorten\" or \"allow\"",
+                     a shorter life, a new issuer, or say when_outliving_issuer = \"shorten\" or \"allow\"",
                     Time::from(now).date(),
                     issuer.name(),
                     issuer.not_after()
                 ));
             }
-            BeyondIssuer::Shorten => not_after.min(issuer.not_after()),
-            BeyondIssuer::Refuse | BeyondIssuer::Allow => not_after,
+            WhenOutlivingIssuer::Shorten => not_after.min(issuer.not_after()),
+            WhenOutlivingIssuer::Refuse | WhenOutlivingIssuer::Allow => not_after,
         };
         if not_after <= Time::from(now) || Time::from(now) > issuer.not_after() {
             return Err(format!(

@@ -23,8 +23,9 @@ pub(super) fn open_issuers(config: &Config) -> anyhow::Result<(Pools, Issuers)> 
     let mut issuers = Issuers::new();
     for (name, settings) in &config.issuers {
         let (chain, algorithm) = policy::chain(config, name, settings, Timestamp::now())?;
-        let wrong_key = |message: String| config.error_at(settings.key.span(), &format!("issuers.{name}.key"), message);
-        let uris = settings.key.get_ref().uris().iter().map(|uri| {
+        let wrong_key =
+            |message: String| config.error_at(settings.key_uri.span(), &format!("issuers.{name}.key_uri"), message);
+        let uris = settings.key_uri.get_ref().uris().iter().map(|uri| {
             let mut uri = KeyUri::parse(uri)?;
             uri.key.algorithm = Some(algorithm);
             Ok(uri)
@@ -66,8 +67,8 @@ pub(super) fn open_audit(config: &Config, issuers: &Issuers) -> anyhow::Result<O
         tracing::warn!("there is no [audit] key: nothing will show that the journal was cut short or rewritten");
         return Ok(None);
     };
-    let wrong_key = |message: String| config.error_at(audit.key.span(), "audit.key", message);
-    let uri = KeyUri::parse(audit.key.get_ref()).map_err(|error| wrong_key(error.to_string()))?;
+    let wrong_key = |message: String| config.error_at(audit.key_uri.span(), "audit.key_uri", message);
+    let uri = KeyUri::parse(audit.key_uri.get_ref()).map_err(|error| wrong_key(error.to_string()))?;
     let (named, folder) = (uri.clone(), config.folder().to_owned());
     let key = hsm::within(AUDIT_LIMIT, move || {
         let token = Token::open(&named.token, &folder)?;

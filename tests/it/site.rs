@@ -108,19 +108,19 @@ listen = "127.0.0.1:0"
 path = "data"
 
 [audit]
-key = "{}"
+key_uri = "{}"
 
 [station_ca]
 certificate = "ca/station-ca.pem"
-key = "{}"
+key_uri = "{}"
 
 [issuers.main]
 chain = ["ca/issuer.pem", "ca/root.pem"]
-key = "{}"
+key_uri = "{}"
 
 [profiles.device]
 issuer = "main"
-keys = ["p256", "p384", "p521", "ed25519", "rsa2048", "rsa3072", "rsa4096"]
+key_types = ["p256", "p384", "p521", "ed25519", "rsa2048", "rsa3072", "rsa4096"]
 subject = ["O=Acme", "CN={{device_id}}"]
 validity_days = 7300
 "#,

@@ -76,7 +76,7 @@ fn a_pin_that_cannot_be_used() {
     must_refuse(&site, &["pin cannot be read", "No such file"]);
 
     configure(&site, "&pin-source=file:pin", "");
-    must_refuse(&site, &["no PIN for token", "pin-source", "BIRTHMARK_PIN", "issuers.main.key"]);
+    must_refuse(&site, &["no PIN for token", "pin-source", "BIRTHMARK_PIN", "issuers.main.key_uri"]);
     configure(&site, "pin-source=file:pin", "pin-value=123456");
     must_refuse(&site, &["pin-value", "mode 600"]);
 
@@ -97,14 +97,14 @@ fn a_module_a_token_or_a_key_that_is_not_there() {
         &site,
         "object=issuing",
         "object=missing",
-        &["no private key with label \"missing\"", "\"issuing\"", "issuers.main.key"],
+        &["no private key with label \"missing\"", "\"issuing\"", "issuers.main.key_uri"],
     );
     must_refuse_when(&site, ";object=issuing", "", &["names no key", "object=LABEL"]);
     must_refuse_when(
         &site,
         "{config_dir}/softhsm2.conf",
         "{config_dir}/none.conf",
-        &["PKCS#11 module", "issuers.main.key"],
+        &["PKCS#11 module", "issuers.main.key_uri"],
     );
 }
 
@@ -121,7 +121,7 @@ fn a_key_that_could_leave_the_hsm() {
     succeeded(&made);
     let new_key = "make a new key with birthmark ceremony";
     let extractable = "key \"movable\" is marked CKA_EXTRACTABLE";
-    must_refuse_when(&site, "object=issuing", "object=movable", &[extractable, new_key, "issuers.main.key"]);
+    must_refuse_when(&site, "object=issuing", "object=movable", &[extractable, new_key, "issuers.main.key_uri"]);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn certificates_that_do_not_fit() {
         &site,
         "object=issuing",
         "object=station-ca",
-        &["does not belong to key \"station-ca\"", "SHA-256", "issuers.main.key"],
+        &["does not belong to key \"station-ca\"", "SHA-256", "issuers.main.key_uri"],
     );
     must_refuse_when(
         &site,
@@ -208,7 +208,7 @@ fn errors_of_the_configuration_name_file_line_and_key() {
         ("validity_days = 7300", "validity_days = 9500", &["profiles.device.validity_days", "outlive", "main"]),
         ("validity_days = 7300", "validity_days = 0", &["profiles.device.validity_days", "1 to 36525"]),
         ("validity_days = 7300", "validity_days = \"long\"", &["profiles.device.validity_days", "invalid type"]),
-        ("[\"p256\", \"p384\"", "[\"p255\", \"p384\"", &["profiles.device.keys", "p255", "p256"]),
+        ("[\"p256\", \"p384\"", "[\"p255\", \"p384\"", &["profiles.device.key_types", "p255", "p256"]),
         ("socket = \"run", "window = 0\nsocket = \"run", &["server.window", "1 to 65536"]),
         ("[http]\nlisten = \"127.0.0.1:0\"", "[http]\nlisten = \"localhost\"", &["http.listen", "127.0.0.1:8443"]),
         ("[ledger]\npath = \"data\"", "[ledger]", &["ledger: missing field `path`"]),

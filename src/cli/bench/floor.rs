@@ -87,7 +87,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
     environment::apply(&config.module_environment())?;
     let issuer = config.issuers.get(ISSUER).with_context(|| format!("there is no [issuers.{ISSUER}]"))?;
-    let uri = KeyUri::parse(issuer.key.get_ref().uris().first().context("the issuer has no key")?)?;
+    let uri = KeyUri::parse(issuer.key_uri.get_ref().uris().first().context("the issuer has no key")?)?;
     let token = Token::open(&uri.token, config.folder())?;
     let span = Duration::from_millis(args.milliseconds);
     let processors = thread::available_parallelism().map_or(1, usize::from);
