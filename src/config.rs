@@ -70,7 +70,7 @@ pub struct Server {
     /// How many unanswered requests one stream, and one station over all of its streams, may have.
     #[serde(default = "default_window")]
     pub window: Spanned<usize>,
-    /// Seconds after which a stream is ended whose peer takes no reply.
+    /// Seconds after which a stream is terminated whose peer takes no reply.
     #[serde(default = "default_stall")]
     pub stall_seconds: Spanned<u64>,
 }

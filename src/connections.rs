@@ -1,4 +1,4 @@
-//! Bounds on connections, so that whoever opens many and says nothing holds nobody up.
+//! Bounds on connections, so that a peer that opens many and uses none delays no other (invariant 9).
 //!
 //! Each port has a number of [`Seats`], and each source (an address, an identity, a local user) a part of them. A
 //! connection that comes when all are taken gets the seat of an idle one: first of one that has never said anything, then
@@ -153,7 +153,7 @@ impl Drop for OpenCall {
     }
 }
 
-/// The places for connections of one port.
+/// The slots for connections of one port.
 #[derive(Debug)]
 pub(crate) struct Seats<S> {
     port: &'static str,
@@ -293,14 +293,14 @@ impl<S: Clone + Eq + Hash> Seats<S> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
-    /// Counts and logs that a connection was refused or ended; `detail` says which, and more.
+    /// Counts and logs that a connection was refused or closed; `detail` says which, and more.
     pub(crate) fn refused(&self, reason: Reason, detail: impl FnOnce() -> String) {
         metrics::connection_refused(self.port, reason.as_str());
         self.refusals.log(self.port, reason, detail);
     }
 }
 
-/// A connection's place; free again when it is dropped.
+/// A connection's slot; free again when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Seat<S: Clone + Eq + Hash> {
     seats: Arc<Seats<S>>,
@@ -309,12 +309,12 @@ pub(crate) struct Seat<S: Clone + Eq + Hash> {
 }
 
 impl<S: Clone + Eq + Hash> Seat<S> {
-    /// Ready when another connection got the place.
+    /// Ready when another connection got the seat.
     pub(crate) fn poll_told_to_leave(&mut self, context: &mut Context<'_>) -> Poll<()> {
         Pin::new(&mut self.told_to_leave).poll(context).map(drop)
     }
 
-    /// Resolves when another connection got the place.
+    /// Resolves when another connection got the seat.
     pub(crate) async fn told_to_leave(&mut self) {
         std::future::poll_fn(|context| self.poll_told_to_leave(context)).await;
     }
@@ -340,16 +340,16 @@ impl Refusals {
     const PAUSE: Duration = Duration::from_secs(1);
 
     fn log(&self, port: &str, reason: Reason, detail: impl FnOnce() -> String) {
-        let Some(place) = self.0.get(reason as usize) else { return };
-        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last, skipped) = &mut *place;
+        let Some(state) = self.0.get(reason as usize) else { return };
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, skipped) = &mut *state;
         if last.is_some_and(|last| last.elapsed() < Refusals::PAUSE) {
             *skipped += 1;
             return;
         }
         *last = Some(Instant::now());
         let more = std::mem::take(skipped);
-        drop(place);
+        drop(state);
         tracing::warn!(
             port,
             reason = reason.as_str(),
@@ -360,7 +360,7 @@ impl Refusals {
     }
 }
 
-/// The address as a source: whoever has one IPv6 address has its whole /64.
+/// The address as a source: a host with one IPv6 address usually has its whole /64 (RFC 7421).
 pub(crate) fn source(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) >> 64 << 64)),
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_with_an_open_call_keeps_its_place() {
+    fn connection_with_an_open_call_keeps_its_seat() {
         let seats = Seats::new("test", 2, 2);
         let (mut busy, activity) = take(&seats, "a").unwrap();
         let call = activity.begin_call();

@@ -42,6 +42,7 @@ pub mod hsm;
 mod http;
 pub mod issuer;
 pub mod ledger;
+mod limits;
 pub mod lint;
 pub mod metrics;
 pub mod name;
@@ -50,6 +51,7 @@ pub mod pattern;
 pub mod pem;
 pub mod policy;
 pub mod profile;
+pub mod proto;
 pub mod quote;
 mod readiness;
 pub mod secrecy;
@@ -61,12 +63,3 @@ pub mod station;
 pub mod text_file;
 pub mod x509;
 pub mod x509_time;
-
-/// The gRPC protocol, generated from `proto/birthmark/v1/`; the definitions there are its manual.
-#[allow(missing_docs, unreachable_pub, clippy::all)]
-pub mod proto {
-    tonic::include_proto!("birthmark.v1");
-
-    /// The definitions in their binary form, as gRPC reflection serves them.
-    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/protocol.binpb"));
-}

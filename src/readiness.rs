@@ -1,17 +1,18 @@
-//! Whether the daemon issues certificates now: the one answer behind `/readyz`, the gauge `birthmark_ready` and the log.
+//! Whether the daemon issues certificates now: the one answer for `/readyz`, the gauge `birthmark_ready` and the log
+//! (invariant 10).
 //!
 //! | what | while it lasts |
 //! |---|---|
 //! | shutting down | not ready |
 //! | no token of an issuer signs | not ready |
 //! | a profile can issue nothing, as its issuer has expired | not ready |
-//! | the clock is behind the newest entry, the disk is low, the journal cannot be written | not ready |
+//! | the clock is implausible or before the newest entry, the disk is low, the journal cannot be written | not ready |
 //! | the daemon's own TLS certificate, or every certificate of the station CA, is not valid | not ready |
 //! | some tokens of an issuer sign and others do not | ready, degraded |
 //! | some certificates of the station CA are not valid | ready, degraded |
 //!
-//! What refuses every request of one profile is told as loudly as what refuses all: somebody counts on each profile of
-//! the configuration. What will expire is in [`crate::expiry`].
+//! What refuses every request of one profile is reported as loudly as what refuses all: each profile of the
+//! configuration is there because a line depends on it. What will expire is in [`crate::expiry`].
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -22,8 +23,8 @@ use crate::metrics;
 /// How often the log and the gauge follow what has changed.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Tells whether a component of the daemon can do its work now, or why not.
-pub(crate) type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+/// What keeps a component of the daemon from its work now, in words for people; `None` if nothing does.
+pub(crate) type Check = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// A component of the daemon by its name, and its check.
 pub(crate) type Component = (String, Check);
@@ -57,7 +58,7 @@ impl Readiness {
         draining.into_iter().chain(failed(&self.checks))
     }
 
-    /// Logs what is so now. The future that it returns logs each change, once when it begins and once when it ends, and
+    /// Logs what is so now. The future that it returns logs each change, when it begins and when it is over, and
     /// sets the gauge, until it is dropped.
     pub(crate) fn watch(self: Arc<Self>) -> impl Future<Output = ()> {
         let mut log = Log::default();
@@ -73,7 +74,7 @@ impl Readiness {
 }
 
 fn failed(checks: &[Component]) -> impl Iterator<Item = (&str, String)> {
-    checks.iter().filter_map(|(component, check)| Some((component.as_str(), check().err()?)))
+    checks.iter().filter_map(|(component, check)| Some((component.as_str(), check()?)))
 }
 
 /// What the log has said last.
@@ -141,14 +142,14 @@ fn differ(
     now: &BTreeMap<String, String>,
     changes: &mut Vec<Change>,
     begins: fn(String, String) -> Change,
-    ends: fn(String) -> Change,
+    over: fn(String) -> Change,
 ) {
     let is_new =
         |component: &str, cause: &str| before.get(component).is_none_or(|before| !same_but_for_figures(before, cause));
     let begun = now.iter().filter(|(component, cause)| is_new(component, cause));
     changes.extend(begun.map(|(component, cause)| begins(component.clone(), cause.clone())));
-    let ended = before.keys().filter(|component| !now.contains_key(*component));
-    changes.extend(ended.map(|component| ends(component.clone())));
+    let gone = before.keys().filter(|component| !now.contains_key(*component));
+    changes.extend(gone.map(|component| over(component.clone())));
 }
 
 /// A cause whose figures change (free bytes, the moment) is the same cause.
@@ -168,7 +169,7 @@ mod tests {
         let cause = Arc::new(Mutex::new(None::<&str>));
         let check = {
             let cause = Arc::clone(&cause);
-            move || cause.lock().unwrap().map_or(Ok(()), |cause| Err(cause.to_owned()))
+            move || cause.lock().unwrap().map(str::to_owned)
         };
         let (drain, draining) = watch::channel(false);
         let warning: Check = Box::new(check.clone());
@@ -187,12 +188,12 @@ mod tests {
         assert_eq!(log.changes(&readiness).len(), 2, "another cause in the same component");
 
         *cause.lock().unwrap() = None;
-        let ended = [
+        let gone = [
             Change::ObstacleGone { component: "disk".into() },
             Change::WarningGone { component: "w".into() },
             Change::Ready,
         ];
-        assert_eq!(log.changes(&readiness), ended);
+        assert_eq!(log.changes(&readiness), gone);
         drain.send_replace(true);
         let draining = log.changes(&readiness);
         assert!(

@@ -1,11 +1,12 @@
 //! The daemon, wired together: what is opened in which order, and how it shuts down.
 //!
 //! Shutting down (SIGTERM, SIGINT, SIGQUIT): nothing new is accepted; what is reserved is signed, recorded and answered;
-//! the ledger is closed; exit 0. A sync of the journal that fails ends the process at once, with another exit code. Other
-//! signals that would end a process are logged, and end nothing.
+//! the ledger is closed; exit 0. A sync of the journal that fails terminates the process at once, with another exit code
+//! (invariant 10). Other signals that would terminate a process are only logged.
 
 mod certificates;
 mod components;
+mod error;
 mod keys;
 mod listen;
 mod open;
@@ -14,11 +15,9 @@ mod signals;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
-pub use self::listen::Addresses;
 use self::{
     components::readiness,
     listen::{Listening, ReadyFile, connection_limits, listen},
@@ -26,6 +25,7 @@ use self::{
     shutdown::{Running, committer_failure, watch_committer},
     signals::{log_other_signals, shutdown_signal},
 };
+pub use self::{error::ServeError, listen::Addresses};
 use crate::{
     config::Config,
     expiry,
@@ -39,16 +39,17 @@ use crate::{
 ///
 /// # Errors
 /// What is in the way of the start, as one sentence that says what to do; or what stopped the daemon.
-pub fn run(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+pub fn run(config: &Config, ready_file: Option<&Path>) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(ServeError::system("start threads"))?;
     let result = runtime.block_on(daemon(config, ready_file));
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-async fn daemon(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()> {
-    // 1. Before anything is open: no signal ends a start that takes long.
-    log_other_signals().context("cannot listen for signals")?;
+async fn daemon(config: &Config, ready_file: Option<&Path>) -> Result<(), ServeError> {
+    // 1. Before anything is open: no other signal terminates a start that takes long.
+    log_other_signals().map_err(ServeError::system("listen for signals"))?;
     let ready_file = ready_file.map(ReadyFile::new);
     let prometheus = metrics::install()?;
 
@@ -58,14 +59,14 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> anyhow::Result<()
 
     // 3. The addresses.
     let listening = listen(config).await?;
-    let addresses = listening.addresses()?;
+    let addresses = listening.addresses().map_err(ServeError::system("read the addresses that are listened on"))?;
 
     // 4. The daemon serves, and says what it can do.
     let (drain, draining) = watch::channel(false);
     let readiness = Arc::new(readiness(&draining, &opened));
     let mut running = start(config, opened, listening, tls, draining, (Arc::clone(&readiness), prometheus));
     // Before anybody knows that there is a daemon to shut down.
-    let shutdown = shutdown_signal().context("cannot listen for signals")?;
+    let shutdown = shutdown_signal().map_err(ServeError::system("listen for signals"))?;
     tracing::info!(
         grpc = %addresses.grpc,
         socket = addresses.socket.as_ref().map(|path| tracing::field::display(path.display())),

@@ -17,7 +17,7 @@ pub struct Profile {
     pub preset: Preset,
     /// The name of the issuer.
     pub issuer: Option<Spanned<String>>,
-    /// In place of `issuer`: several, each from a moment on.
+    /// Instead of `issuer`: several, each from a moment on.
     #[serde(default)]
     pub issuers: Vec<Spanned<IssuerFrom>>,
     /// The key types that devices may have.
@@ -40,11 +40,11 @@ pub struct Profile {
     pub order_requirement: OrderRequirement,
     /// How long a certificate lives.
     pub validity_days: Option<Spanned<u32>>,
-    /// In place of `validity_days`: `issuer`, `99991231235959Z` or a moment.
+    /// Instead of `validity_days`: `issuer`, `99991231235959Z` or a moment.
     pub not_after: Option<Spanned<String>>,
-    /// How far notBefore lies back, for devices and servers whose clock is behind.
+    /// How long before its issue a certificate is valid, for devices and servers whose clock is slow.
     pub backdate_minutes: Option<Spanned<u32>>,
-    /// What happens when a certificate would end after its issuer.
+    /// What happens when a certificate would expire after its issuer.
     pub when_outliving_issuer: Option<WhenOutlivingIssuer>,
     /// keyUsage, for every key type.
     pub key_usage: Option<Spanned<Vec<KeyUsage>>>,
@@ -97,7 +97,7 @@ impl Profile {
         place.or_else(issuer).or_else(|| self.issuers.first().map(Spanned::span))
     }
 
-    /// The key under which the end of the validity is configured.
+    /// The key under which notAfter is configured.
     pub fn validity_key(&self) -> &'static str {
         if self.not_after.is_some() { "not_after" } else { "validity_days" }
     }
@@ -146,7 +146,7 @@ pub struct IssuerFrom {
 /// A key type that a profile takes.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the variants are their names")]
 pub enum KeyType {
     P256,
     P384,
@@ -201,13 +201,13 @@ pub enum OrderRequirement {
     Optional,
 }
 
-/// What happens when a certificate would end after its issuer.
+/// What happens when a certificate would expire after its issuer.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum WhenOutlivingIssuer {
     /// It is not issued.
     Refuse,
-    /// It ends with its issuer.
+    /// It expires with its issuer.
     Shorten,
     /// It outlives its issuer.
     Allow,
@@ -216,7 +216,7 @@ pub enum WhenOutlivingIssuer {
 /// A bit of keyUsage (RFC 5280 section 4.2.1.3) that a device may have; its number is the bit's.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the variants are their names")]
 pub enum KeyUsage {
     DigitalSignature = 0,
     #[serde(alias = "non-repudiation")]

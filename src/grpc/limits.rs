@@ -44,7 +44,7 @@ const RECORD_STREAMS: usize = 8;
 /// Streams and lists of records in all.
 const ALL_RECORD_STREAMS: usize = 64;
 
-/// One of several things that a peer may have; dropped, it may have another.
+/// One of a limited number of things that a peer may have; free again when it is dropped.
 pub(super) type Permit = OwnedSemaphorePermit;
 
 /// Every peer that has a connection.
@@ -56,7 +56,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// `window` unanswered requests may each peer have under way.
+    /// Each peer may have `window` unanswered requests in progress.
     pub(super) fn new(window: usize) -> Self {
         let record_streams = Arc::new(Semaphore::new(ALL_RECORD_STREAMS));
         Limits { peers: Mutex::default(), record_streams, window }
@@ -145,8 +145,8 @@ impl PeerLimits {
         Ok([own, all])
     }
 
-    /// Waits for room for one more request under way.
-    pub(super) async fn room(&self) -> Option<Permit> {
+    /// Waits for a permit for one more request in progress.
+    pub(super) async fn request(&self) -> Option<Permit> {
         // It is never closed.
         Arc::clone(&self.window).acquire_owned().await.ok()
     }

@@ -38,7 +38,7 @@ const FIRST_OCTET: Duration = Duration::from_secs(3);
 /// A client that takes longer for the TLS handshake is not one of ours.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Binds the Unix socket, for its owner and group only. A socket that a dead daemon left behind is replaced.
+/// Binds the Unix socket, for its owner and group only. The socket of a daemon that is gone is replaced.
 ///
 /// # Errors
 /// Any I/O error, and [`io::ErrorKind::AddrInUse`] if something else has this name.
@@ -110,7 +110,7 @@ impl TlsServer {
             match accepted {
                 Ok((stream, address)) => {
                     let activity = Activity::new();
-                    // Nobody has calls here, so one of them always makes room.
+                    // There are no calls yet, so one of them always makes room.
                     if let Ok(seat) = handshakes.take(source(address.ip()), Arc::clone(&activity)) {
                         tokio::spawn(self.clone().greet(stream, address, seat, activity));
                     }

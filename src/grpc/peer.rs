@@ -157,18 +157,18 @@ impl Peer {
     /// The peer of a request.
     ///
     /// # Errors
-    /// As [`Peer::require`].
-    pub(super) fn of<T>(request: &Request<T>) -> Result<&Peer, Status> {
-        Peer::found(request.extensions().get::<Peer>())
+    /// UNAUTHENTICATED if its connection has none.
+    pub(super) fn from_request<T>(request: &Request<T>) -> Result<&Peer, Status> {
+        request.extensions().get::<Peer>().ok_or_else(Peer::missing)
     }
 
     /// The same, before gRPC has looked at the request.
-    pub(super) fn of_call(extensions: &http::Extensions) -> Result<&Peer, Status> {
-        Peer::found(extensions.get::<Peer>())
+    pub(super) fn from_extensions(extensions: &http::Extensions) -> Result<&Peer, Status> {
+        extensions.get::<Peer>().ok_or_else(Peer::missing)
     }
 
-    fn found(peer: Option<&Peer>) -> Result<&Peer, Status> {
-        peer.ok_or_else(|| status::unauthenticated("the connection has no peer".into()))
+    fn missing() -> Status {
+        status::unauthenticated("the connection has no peer".into())
     }
 }
 

@@ -10,17 +10,16 @@ use super::{
     calls::Limited,
     connection::Connection,
     issuance,
-    limits::{self, Limits},
+    limits::{Limits, STREAMS_PER_CONNECTION},
     records::Reader,
     services::Services,
 };
-use crate::proto::{self, admin_server::AdminServer, issuance_server::IssuanceServer};
+use crate::{
+    limits,
+    proto::{self, admin_server::AdminServer, issuance_server::IssuanceServer},
+};
 
-/// The largest message that is read, in bytes. What is larger than a CSR may be, but within this, is refused in its
-/// reply and the stream lives on; what is beyond it ends the stream.
-const MAX_MESSAGE: usize = 1 << 20;
-
-/// Serves until `draining` becomes true and every open call has ended.
+/// Serves until `draining` becomes true and every open call is finished.
 ///
 /// # Errors
 /// Those of the transport.
@@ -41,8 +40,8 @@ pub(crate) async fn serve(
     let admin_service = admin::Service::new(committer, profiles, Reader::new(records, stall_limit), signers);
     let routes = Routes::new(health_service)
         .add_service(reflection_service)
-        .add_service(IssuanceServer::new(issuance_service).max_decoding_message_size(MAX_MESSAGE))
-        .add_service(AdminServer::new(admin_service).max_decoding_message_size(MAX_MESSAGE));
+        .add_service(IssuanceServer::new(issuance_service).max_decoding_message_size(limits::MESSAGE))
+        .add_service(AdminServer::new(admin_service).max_decoding_message_size(limits::MESSAGE));
     let limits = Limits::new(window);
     let incoming = incoming.map(|connection| {
         connection.map(|mut connection: Connection| {
@@ -58,7 +57,7 @@ pub(crate) async fn serve(
         // Enough for a full window of requests, and no more: what a station sends ahead waits at the station.
         .initial_stream_window_size(256 << 10)
         .initial_connection_window_size(1 << 20)
-        .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
         // A peer that goes on opening streams after it was told the limit is disconnected.
         .http2_max_local_error_reset_streams(Some(1024))
         .serve_with_incoming_shutdown(Limited(routes.prepare()), incoming, async move {

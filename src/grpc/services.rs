@@ -22,7 +22,7 @@ pub(crate) struct Services {
     pub(crate) signers: Signers,
     /// How many unanswered requests one stream, and one station over all of its streams, may have.
     pub(crate) window: usize,
-    /// A stream whose peer takes no reply for so long is ended.
+    /// A stream whose peer takes no reply for this long is terminated.
     pub(crate) stall_limit: Duration,
     /// True when nothing new is to be accepted.
     pub(crate) draining: watch::Receiver<bool>,

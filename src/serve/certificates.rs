@@ -1,12 +1,12 @@
 //! The certificates that the daemon depends on, and what they say about the clock.
 
-use std::path::Path;
+use std::{fmt::Display, path::PathBuf};
 
-use anyhow::anyhow;
 use jiff::Timestamp;
+use toml::Spanned;
 
 use crate::{
-    config::{self, Config},
+    config::{self, Config, ConfigError},
     expiry::{Purpose, Watched},
     ledger::clock::ClockBounds,
     pem,
@@ -16,19 +16,21 @@ use crate::{
 };
 
 /// The certificates that the daemon depends on.
-pub(super) fn watched(config: &Config, issuers: &Issuers) -> anyhow::Result<Vec<Watched>> {
+pub(super) fn watched(config: &Config, issuers: &Issuers) -> Result<Vec<Watched>, ConfigError> {
     let config::Server { certificate, client_ca, .. } = &config.server;
-    let read = |path: &Path, purpose: Purpose, number: usize| {
-        let path = config.resolve(path);
-        let certificates = pem::read_certificates(&path).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+    let read = |setting: &Spanned<PathBuf>, key: &str, purpose: Purpose, number: usize| {
+        let path = config.resolve(setting.get_ref());
+        let unreadable =
+            |error: &dyn Display| config.error_at(setting.span(), key, format!("{}: {error}", path.display()));
+        let certificates = pem::read_certificates(&path).map_err(|error| unreadable(&error))?;
         let watched = certificates.iter().take(number).map(|der| Watched::read(purpose.clone(), der));
-        watched.collect::<Result<Vec<_>, _>>().map_err(|error| anyhow!("{}: {error}", path.display()))
+        watched.collect::<Result<Vec<_>, _>>().map_err(|error| unreadable(&error))
     };
     let issuers = issuers
         .values()
         .map(|issuer| Watched::new(Purpose::Issuer(issuer.name().to_owned()), issuer.not_before(), issuer.not_after()));
-    let server = read(certificate.get_ref(), Purpose::Server, 1)?;
-    let station_ca = read(client_ca.get_ref(), Purpose::StationCa, usize::MAX)?;
+    let server = read(certificate, "server.certificate", Purpose::Server, 1)?;
+    let station_ca = read(client_ca, "server.client_ca", Purpose::StationCa, usize::MAX)?;
     Ok(issuers.chain(server).chain(station_ca).collect())
 }
 
@@ -49,7 +51,7 @@ pub(super) fn clock_bounds(config: &Config, issuers: &Issuers) -> ClockBounds {
         issuers.min().map(|(begin, name)| (begin, format!("when the certificate of the issuer \"{name}\" begins")));
     let certificates = pem::read_certificates(&config.resolve(config.server.certificate.get_ref()));
     let server = certificates.ok().and_then(|certificates| Certificate::from_der(certificates.first()?).ok());
-    let end = server.and_then(|certificate| moment(certificate.not_after()));
-    let latest = end.map(|end| (end, "when the certificate server.certificate expires".to_owned()));
+    let not_after = server.and_then(|certificate| moment(certificate.not_after()));
+    let latest = not_after.map(|not_after| (not_after, "when the certificate server.certificate expires".to_owned()));
     ClockBounds { earliest: built.into_iter().chain(issuer).max(), latest }
 }

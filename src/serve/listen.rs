@@ -6,12 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context;
 use tokio::net::{TcpListener, UnixListener};
 use toml::Spanned;
 
+use super::error::ServeError;
 use crate::{
-    config::Config,
+    config::{Config, ConfigError},
     connections::{self, Limits},
     durable::{self, Access},
     grpc::listener,
@@ -35,7 +35,7 @@ pub(super) struct Listening {
     pub(super) socket: Option<(PathBuf, UnixListener)>,
 }
 
-pub(super) async fn listen(config: &Config) -> anyhow::Result<Listening> {
+pub(super) async fn listen(config: &Config) -> Result<Listening, ConfigError> {
     let bind = |address: &Spanned<SocketAddr>, key: &'static str| {
         let (address, span) = (*address.get_ref(), address.span());
         async move {
@@ -89,16 +89,16 @@ pub(super) fn connection_limits() -> Limits {
 pub(super) struct ReadyFile<'a>(&'a Path);
 
 impl<'a> ReadyFile<'a> {
-    /// One that a killed daemon left behind must not speak for this one.
+    /// Removes the file of a daemon that was killed: it would speak for this one.
     pub(super) fn new(path: &'a Path) -> Self {
         let _ = fs::remove_file(path);
         ReadyFile(path)
     }
 
-    pub(super) fn write(&self, addresses: &Addresses) -> anyhow::Result<()> {
-        let text = serde_json::to_string_pretty(addresses)?;
-        durable::write(self.0, text.as_bytes(), Access::Public)
-            .with_context(|| format!("cannot write the ready file {}", self.0.display()))
+    pub(super) fn write(&self, addresses: &Addresses) -> Result<(), ServeError> {
+        let text = serde_json::to_string_pretty(addresses).map_err(io::Error::from);
+        let written = text.and_then(|text| durable::write(self.0, text.as_bytes(), Access::Public));
+        written.map_err(|source| ServeError::ReadyFile { path: self.0.to_owned(), source })
     }
 }
 

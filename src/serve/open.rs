@@ -3,17 +3,17 @@
 
 use std::{collections::BTreeMap, sync::Arc, thread::JoinHandle};
 
-use anyhow::Context;
 use jiff::Timestamp;
 
 use super::{
     certificates::{clock_bounds, watched},
+    error::ServeError,
     keys::{AUDIT, AuditKey, Pools, audit_keys, open_audit, open_issuers},
 };
 use crate::{
     checkpoint::Checkpoints,
     committer::Committer,
-    config::{self, Config},
+    config::{self, Config, ConfigError},
     expiry::Watched,
     grpc::{
         Signers,
@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Reads the TLS settings.
-pub(super) fn open_tls(config: &Config) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+pub(super) fn open_tls(config: &Config) -> Result<Arc<rustls::ServerConfig>, ConfigError> {
     let config::Server { certificate, key, client_ca, .. } = &config.server;
     let [certificate_file, key_file, client_ca_file] =
         [certificate, key, client_ca].map(|path| config.resolve(path.get_ref()));
@@ -60,7 +60,7 @@ pub(super) struct Opened {
 }
 
 /// Opens the keys, then what is said about certificates, then the ledger.
-pub(super) fn open(config: &Config) -> anyhow::Result<Opened> {
+pub(super) fn open(config: &Config) -> Result<Opened, ServeError> {
     let (pools, issuers) = open_issuers(config)?;
     let profiles = policy::profiles(config, &issuers, Timestamp::now())?;
     let refused_keys = policy::refused_keys(config, &issuers)?;
@@ -75,8 +75,8 @@ pub(super) fn open(config: &Config) -> anyhow::Result<Opened> {
     let (ledger, records) = opened.map_err(|error| config.error_at(config.ledger.path.span(), "ledger.path", error))?;
     let begins_anew = records.head().sequence > 0 && !embedded::checkpoint_file(&data).exists();
     let scrub = config.ledger.scrub_interval().map(|interval| Scrub::start(records.clone(), interval)).transpose();
-    let scrub = scrub.context("cannot start the scrub")?;
-    let (committer, committer_thread) = Committer::start(ledger).context("cannot start the committer")?;
+    let scrub = scrub.map_err(ServeError::system("start the scrub"))?;
+    let (committer, committer_thread) = Committer::start(ledger).map_err(ServeError::system("start the committer"))?;
     let mut signers: BTreeMap<String, Arc<dyn Recoverable>> =
         pools.iter().map(|(name, pool)| (name.clone(), Arc::clone(pool) as Arc<dyn Recoverable>)).collect();
     let checkpoints = audit.map(|AuditKey { signer, public_key, interval }| {

@@ -2,20 +2,19 @@
 
 use std::{fs, path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
 
-use anyhow::anyhow;
 use tokio::{
     sync::oneshot::{self, error::RecvError},
     task,
 };
 
-use super::keys::Pools;
+use super::{error::ServeError, keys::Pools};
 use crate::{
     checkpoint::Checkpoints,
     committer::Committer,
     ledger::{LedgerError, scrub::Scrub},
 };
 
-/// How long open calls may take to end when the daemon shuts down, and then what is reserved; a station that does not
+/// How long open calls may take to finish when the daemon shuts down, and then what is reserved; a station that does not
 /// read its replies gets them when it asks again.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -40,7 +39,7 @@ impl Running {
     /// Shuts the daemon down. Nothing new is accepted any more: `draining` is set. The order, and why it is this one:
     ///
     /// 1. The scrub stops, since it would read the journal for hours.
-    /// 2. Open calls end: each stream answers what it has read. From a reservation on, the work is a task of its own that
+    /// 2. Open calls finish: each stream answers what it has read. From a reservation on, the work is a task of its own that
     ///    does not wait for its stream, so a station that does not read holds nothing up for longer than [`DRAIN`]; its
     ///    certificates are recorded and it gets them when it asks again.
     /// 3. The socket's file is removed, while the ledger's lock keeps any other daemon from having made its own there.
@@ -56,7 +55,7 @@ impl Running {
     ///
     /// # Errors
     /// If the ledger failed.
-    pub(super) async fn shutdown(self) -> anyhow::Result<()> {
+    pub(super) async fn shutdown(self) -> Result<(), ServeError> {
         let Running { server, committer, committer_result, checkpoints, pools, scrub, socket } = self;
         drop(scrub);
         if tokio::time::timeout(DRAIN, server).await.is_err() {
@@ -82,7 +81,9 @@ impl Running {
             Ok(Ok(Ok(()))) => {}
             Ok(result) => return Err(committer_failure(result)),
             Err(_) => {
-                tracing::warn!("some requests did not end in time; what they reserved is abandoned at the next start")
+                tracing::warn!(
+                    "some requests were not finished in time; what they reserved is abandoned at the next start"
+                )
             }
         }
         tokio::task::block_in_place(|| pools.iter().for_each(|(_, pool)| pool.close()));
@@ -103,11 +104,11 @@ pub(super) fn watch_committer(thread: JoinHandle<Result<(), LedgerError>>) -> Co
     receiver
 }
 
-/// Why the committer stopped although nobody closed it.
-pub(super) fn committer_failure(result: Result<Result<(), LedgerError>, RecvError>) -> anyhow::Error {
+/// Why the committer stopped without having been closed.
+pub(super) fn committer_failure(result: Result<Result<(), LedgerError>, RecvError>) -> ServeError {
     match result {
-        Ok(Ok(())) => anyhow!("the committer stopped by itself"),
-        Ok(Err(error)) => anyhow::Error::new(error).context("the ledger failed"),
-        Err(_) => anyhow!("the committer panicked; the log says where"),
+        Ok(Ok(())) => ServeError::CommitterStopped,
+        Ok(Err(error)) => ServeError::Ledger(error),
+        Err(_) => ServeError::CommitterPanicked,
     }
 }

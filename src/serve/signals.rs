@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// From now on SIGTERM, SIGINT and SIGQUIT end nothing by themselves; what this gives resolves to the name of the first.
+/// From now on SIGTERM, SIGINT and SIGQUIT do not terminate the process; the future resolves to the name of the first.
 pub(super) fn shutdown_signal() -> io::Result<impl Future<Output = &'static str>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut quit = signal(SignalKind::quit())?;
@@ -19,8 +19,8 @@ pub(super) fn shutdown_signal() -> io::Result<impl Future<Output = &'static str>
 }
 
 /// From now on these signals are logged: a closed terminal, the rotation of logs or the habit of `systemctl reload` must
-/// not end the daemon. SIGPIPE is ignored by Rust's runtime already; a write beyond the limit of file sizes fails when
-/// SIGXFSZ does not end the process.
+/// not terminate the daemon. SIGPIPE is ignored by Rust's runtime already; a write beyond the limit of file sizes fails when
+/// SIGXFSZ does not terminate the process.
 pub(super) fn log_other_signals() -> io::Result<()> {
     let read_at_start = "the configuration is read at the start only";
     let number = |signal: rustix::process::Signal| SignalKind::from_raw(signal.as_raw());
