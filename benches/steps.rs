@@ -1,4 +1,4 @@
-#![expect(missing_docs, clippy::expect_used, clippy::disallowed_methods, reason = "a bench ends by panicking")]
+#![expect(clippy::expect_used, clippy::disallowed_methods, reason = "a bench ends by panicking")]
 //! What each step of the path of one CSR costs by itself, on one thread: `cargo bench --bench steps`.
 //!
 //! The ledger's steps (Reserve, Record) are in `ledger.rs`; what C_Sign and the whole daemon cost, `birthmark bench` says.
@@ -36,7 +36,7 @@ path = "none"
 
 [issuers.main]
 chain = ["none"]
-key = "pkcs11:token=none;object=none?module-path=none"
+key_uri = "pkcs11:token=none;object=none?module-path=none"
 
 [profiles.device]
 issuer = "main"

@@ -3,6 +3,7 @@
 //! `hsm-config/birthmark.toml` is the example with every key commented.
 
 mod profile;
+mod source;
 
 use std::{
     collections::BTreeMap,
@@ -17,11 +18,11 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::text_file;
-
 pub use self::profile::{
-    BeyondIssuer, CsrSubject, CustomExtension, IssuerFrom, KeyType, KeyUsage, OrderPolicy, Preset, Profile,
+    CsrSubject, CustomExtension, IssuerFrom, KeyType, KeyUsage, OrderRequirement, Preset, Profile, WhenOutlivingIssuer,
 };
+pub use self::source::ConfigError;
+pub(crate) use self::source::Source;
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -42,7 +43,7 @@ pub struct Config {
     pub station_ca: Option<StationCa>,
     /// Which public keys are refused.
     #[serde(default)]
-    pub keys: Keys,
+    pub refused_keys: RefusedKeys,
     /// The issuing CAs by name.
     pub issuers: BTreeMap<String, Issuer>,
     /// The certificate profiles by name.
@@ -69,7 +70,7 @@ pub struct Server {
     /// How many unanswered requests one stream, and one station over all of its streams, may have.
     #[serde(default = "default_window")]
     pub window: Spanned<usize>,
-    /// Seconds after which a stream is ended whose peer takes no reply.
+    /// Seconds after which a stream is terminated whose peer takes no reply.
     #[serde(default = "default_stall")]
     pub stall_seconds: Spanned<u64>,
 }
@@ -123,10 +124,10 @@ fn default_min_free() -> u32 {
 /// A year, in hours.
 const LONGEST_SCRUB_INTERVAL: u32 = 8760;
 
-/// `[keys]`
+/// `[refused_keys]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Keys {
+pub struct RefusedKeys {
     /// A file with SHA-256 hashes of SubjectPublicKeyInfos in hex, one a line.
     pub block_list: Option<Spanned<PathBuf>>,
 }
@@ -136,7 +137,7 @@ pub struct Keys {
 #[serde(deny_unknown_fields)]
 pub struct Audit {
     /// A PKCS#11 URI of a key that issues nothing.
-    pub key: Spanned<String>,
+    pub key_uri: Spanned<String>,
     /// How long entries may be without a checkpoint, such as `1h` or `30s`.
     #[serde(default = "default_interval")]
     pub interval: Spanned<String>,
@@ -165,7 +166,7 @@ pub struct StationCa {
     /// PEM.
     pub certificate: Spanned<PathBuf>,
     /// A PKCS#11 URI.
-    pub key: Spanned<String>,
+    pub key_uri: Spanned<String>,
 }
 
 /// `[issuers.NAME]`
@@ -175,13 +176,13 @@ pub struct Issuer {
     /// PEM files: the issuing CA first, then each certificate that issued the one before it.
     pub chain: Vec<Spanned<PathBuf>>,
     /// A PKCS#11 URI, or several of tokens that all have this key.
-    pub key: Spanned<KeyUris>,
+    pub key_uri: Spanned<KeyUris>,
     /// How it signs, such as `rsa-pss-sha384`; the usual algorithm of its key if absent.
     pub signature: Option<Spanned<String>>,
     /// How many sessions (and threads) sign with it, for each token; `"auto"` if absent.
     #[serde(default)]
     pub sessions: Option<Spanned<Sessions>>,
-    /// Seconds after which a call of the HSM is given up.
+    /// Seconds after which a call of the HSM is abandoned.
     #[serde(default = "default_call_limit")]
     pub call_limit_seconds: Spanned<u64>,
     /// Seconds that a request waits for an HSM that is away before it is refused.
@@ -221,7 +222,7 @@ impl KeyUris {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(untagged, expecting = "a number or \"auto\"")]
 pub enum Sessions {
-    /// So many.
+    /// This number.
     Number(usize),
     /// As a measurement at the start says.
     Auto(Auto),
@@ -234,93 +235,6 @@ pub enum Auto {
     /// Measured.
     Auto,
 }
-
-/// A TOML file: where it came from, to name lines in errors and to resolve relative paths. The ceremony reads its file
-/// with it too.
-#[derive(Debug, Default)]
-pub(crate) struct Source {
-    path: PathBuf,
-    text: String,
-}
-
-impl Source {
-    /// Reads the file, which an error calls `kind`.
-    pub(crate) fn read<T: serde::de::DeserializeOwned>(path: &Path, kind: &str) -> Result<(T, Self), ConfigError> {
-        let text = text_file::read(path, text_file::LONGEST)
-            .map_err(|error| ConfigError(format!("cannot read the {kind} {}: {error}", path.display())))?;
-        let path = std::path::absolute(path).map_err(|error| ConfigError(format!("{}: {error}", path.display())))?;
-        let source = Source { path, text };
-        let content = toml::from_str(&source.text).map_err(|error| source.parse_error(&error))?;
-        Ok((content, source))
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub(crate) fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// The file's folder: where relative paths start.
-    pub(crate) fn folder(&self) -> &Path {
-        self.path.parent().unwrap_or(Path::new("/"))
-    }
-
-    /// Environment variables with `{config_dir}` filled in.
-    pub(crate) fn fill_in(&self, environment: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-        let folder = self.folder().display().to_string();
-        environment.iter().map(|(key, value)| (key.clone(), value.replace("{config_dir}", &folder))).collect()
-    }
-
-    /// toml's own error is a picture of some lines.
-    fn parse_error(&self, error: &toml::de::Error) -> ConfigError {
-        let span = error.span().unwrap_or_default();
-        let mut message = error.message().lines().collect::<Vec<_>>().join("; ");
-        if message == "invalid socket address syntax" {
-            message += "; write an IP address and a port, such as 127.0.0.1:8443";
-        }
-        match self.key_at(span.start) {
-            Some(key) => self.error_at(span, &key, message),
-            None => ConfigError(format!("{}:{}: {message}", self.path.display(), self.line_at(span.start))),
-        }
-    }
-
-    /// The key whose value, or the table whose header, stands in the line of this place.
-    fn key_at(&self, place: usize) -> Option<String> {
-        let table = |line: &str| Some(line.trim().strip_prefix('[')?.split_once(']')?.0.trim_matches('[').to_owned());
-        let mut lines: Vec<_> = self.text.lines().take(self.line_at(place)).collect();
-        let line = lines.pop()?;
-        let Some((key, _)) = line.split_once('=') else { return table(line) };
-        let key = key.trim().to_owned();
-        Some(match lines.into_iter().rev().find_map(table) {
-            Some(table) => format!("{table}.{key}"),
-            None => key,
-        })
-    }
-
-    fn line_at(&self, place: usize) -> usize {
-        self.text.get(..place).map_or(1, |before| before.matches('\n').count() + 1)
-    }
-
-    /// An error about the value of `key`, which stands at `span` of the file.
-    pub(crate) fn error_at(&self, span: Range<usize>, key: &str, message: impl fmt::Display) -> ConfigError {
-        let line = self.line_at(span.start);
-        ConfigError(format!("{}:{line}: {key}: {message}", self.path.display()))
-    }
-}
-
-/// What is wrong with the configuration, as one sentence that names the file, the line and the key.
-#[derive(Debug)]
-pub struct ConfigError(String);
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 impl Config {
     /// Reads and checks the file. What only the HSM or the files it names can tell is checked by who opens them.
@@ -391,10 +305,14 @@ impl Config {
             let key = format!("issuers.{name}");
             if issuer.chain.is_empty() {
                 let message = "must name the issuing CA's certificate file";
-                return Err(self.error_at(issuer.key.span(), &format!("{key}.chain"), message));
+                return Err(self.error_at(issuer.key_uri.span(), &format!("{key}.chain"), message));
             }
-            if issuer.key.get_ref().uris().is_empty() {
-                return Err(self.error_at(issuer.key.span(), &format!("{key}.key"), "must name at least one key"));
+            if issuer.key_uri.get_ref().uris().is_empty() {
+                return Err(self.error_at(
+                    issuer.key_uri.span(),
+                    &format!("{key}.key_uri"),
+                    "must name at least one key",
+                ));
             }
             if let Some(sessions) = &issuer.sessions
                 && let Sessions::Number(number) = sessions.get_ref()

@@ -113,9 +113,9 @@ pub fn profiles(config: &Config, issuers: &Issuers, now: Timestamp) -> Result<Ve
 /// What is wrong with the block list.
 pub fn refused_keys(config: &Config, issuers: &Issuers) -> Result<RefusedKeys, ConfigError> {
     let mut refused = RefusedKeys::default();
-    if let Some(list) = &config.keys.block_list {
+    if let Some(list) = &config.refused_keys.block_list {
         let read = refused.read(&config.resolve(list.get_ref()));
-        read.map_err(|message| config.error_at(list.span(), "keys.block_list", message))?;
+        read.map_err(|message| config.error_at(list.span(), "refused_keys.block_list", message))?;
     }
     for issuer in issuers.values() {
         for key in issuer.public_keys() {

@@ -1,9 +1,10 @@
-//! Bounds on connections, so that whoever opens many and says nothing holds nobody up.
+//! Bounds on connections, so that a peer that opens many and uses none delays no other (invariant 9).
 //!
-//! Each port has so many [`Seats`], and each source (an address, an identity, a local user) a part of them. A connection
-//! that comes when all are taken gets the seat of one on which nothing happens: first of one that has never said
-//! anything, then of the source that has the most, then of the one that has been quiet the longest. Only when on every
-//! one a call is open, the new one is refused. So accepting never waits.
+//! Each port has a number of [`Seats`], and each source (an address, an identity, a local user) a part of them. A
+//! connection that comes when all are taken gets the seat of an idle one: first of one that has never said anything, then
+//! of the source that has the most, then of the one that has been idle the longest. A peer that has as many as one peer
+//! may have replaces its own connection that has been idle the longest. Only when a call is open on every one, the new
+//! one is refused, with the limit that it met ([`Full`]). So accepting never waits.
 //!
 //! [`Limits`] shares the process' descriptors out between the ports, and keeps some for the HSM and the journal.
 
@@ -152,7 +153,7 @@ impl Drop for OpenCall {
     }
 }
 
-/// The places for connections of one port.
+/// The slots for connections of one port.
 #[derive(Debug)]
 pub(crate) struct Seats<S> {
     port: &'static str,
@@ -178,9 +179,30 @@ struct Holder<S> {
     leave: oneshot::Sender<()>,
 }
 
+/// Why there is no seat: each of these connections has an open call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Full {
+    /// All that one peer may have.
+    #[error("this peer has {0} connections with open calls, which is the most; end some of its calls first")]
+    Peer(usize),
+    /// All that one source may have of the port's.
+    #[error("{0} connections from here have open calls, which is the most; end some first")]
+    Source(usize),
+    /// All of the port.
+    #[error("all {0} connections that the daemon can have here have open calls; try again later")]
+    Port(usize),
+}
+
 impl<S: Clone + Eq + Hash> Taken<S> {
-    fn of(&self, source: &S) -> usize {
+    fn count(&self, source: &S) -> usize {
         self.by_source.get(source).copied().unwrap_or(0)
+    }
+
+    /// The connection of one peer that has been idle the longest. One that has said nothing yet has only just come, as
+    /// a command's does before its call: it is no worse than the others.
+    fn longest_idle(&self, source: &S) -> Option<u64> {
+        let own = self.by_id.iter().filter(|(_, holder)| holder.source == *source);
+        own.filter_map(|(id, holder)| Some((holder.activity.quiet_since()?, *id))).min().map(|(_, id)| id)
     }
 
     /// The connection that has to make room, of this source or of any.
@@ -188,7 +210,7 @@ impl<S: Clone + Eq + Hash> Taken<S> {
         let candidates = self.by_id.iter().filter(|(_, holder)| only.is_none_or(|only| *only == holder.source));
         let quiet = candidates.filter_map(|(id, holder)| {
             let since = holder.activity.quiet_since()?;
-            Some(((holder.activity.was_heard(), usize::MAX - self.of(&holder.source), since, *id), *id))
+            Some(((holder.activity.was_heard(), usize::MAX - self.count(&holder.source), since, *id), *id))
         });
         quiet.min().map(|(_, id)| id)
     }
@@ -216,19 +238,38 @@ impl<S: Clone + Eq + Hash> Seats<S> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A seat for a connection; none if every connection that could make room has an open call.
-    pub(crate) fn take(self: &Arc<Self>, source: S, activity: Arc<Activity>) -> Option<Seat<S>> {
+    /// A seat for a connection.
+    ///
+    /// # Errors
+    /// If every connection that could make room has an open call.
+    pub(crate) fn take(self: &Arc<Self>, source: S, activity: Arc<Activity>) -> Result<Seat<S>, Full> {
+        self.take_within(source, usize::MAX, activity)
+    }
+
+    /// A seat for a connection of a peer that may have `most` of them.
+    ///
+    /// # Errors
+    /// As [`Seats::take`].
+    pub(crate) fn take_within(
+        self: &Arc<Self>,
+        source: S,
+        most: usize,
+        activity: Arc<Activity>,
+    ) -> Result<Seat<S>, Full> {
         let mut taken = self.taken();
-        let crowded = if taken.of(&source) >= self.per_source {
-            Some(taken.quietest(Some(&source)))
+        let own = taken.count(&source);
+        let makes_room = if own >= most {
+            Some(taken.longest_idle(&source).ok_or(Full::Peer(most))?)
+        } else if own >= self.per_source {
+            Some(taken.quietest(Some(&source)).ok_or(Full::Source(self.per_source))?)
         } else if taken.by_id.len() >= self.limit {
-            Some(taken.quietest(None))
+            Some(taken.quietest(None).ok_or(Full::Port(self.limit))?)
         } else {
             None
         };
-        if let Some(victim) = crowded {
+        if let Some(leaver) = makes_room.and_then(|id| taken.remove(id)) {
             // A receiver that is gone has left by itself.
-            let _ = taken.remove(victim?)?.leave.send(());
+            let _ = leaver.leave.send(());
         }
         let id = taken.next;
         taken.next += 1;
@@ -236,7 +277,7 @@ impl<S: Clone + Eq + Hash> Seats<S> {
         *taken.by_source.entry(source.clone()).or_insert(0) += 1;
         taken.by_id.insert(id, Holder { source, activity, leave });
         self.open.fetch_add(1, Ordering::Relaxed);
-        Some(Seat { seats: Arc::clone(self), id, told_to_leave })
+        Ok(Seat { seats: Arc::clone(self), id, told_to_leave })
     }
 
     /// Lets those leave that were told to, so that no flood takes more descriptors than there are seats.
@@ -252,14 +293,14 @@ impl<S: Clone + Eq + Hash> Seats<S> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
-    /// Counts and logs that a connection was refused or ended; `detail` says which, and more.
+    /// Counts and logs that a connection was refused or closed; `detail` says which, and more.
     pub(crate) fn refused(&self, reason: Reason, detail: impl FnOnce() -> String) {
         metrics::connection_refused(self.port, reason.as_str());
         self.refusals.log(self.port, reason, detail);
     }
 }
 
-/// A connection's place; free again when it is dropped.
+/// A connection's slot; free again when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Seat<S: Clone + Eq + Hash> {
     seats: Arc<Seats<S>>,
@@ -268,12 +309,12 @@ pub(crate) struct Seat<S: Clone + Eq + Hash> {
 }
 
 impl<S: Clone + Eq + Hash> Seat<S> {
-    /// Ready when another connection got the place.
+    /// Ready when another connection got the seat.
     pub(crate) fn poll_told_to_leave(&mut self, context: &mut Context<'_>) -> Poll<()> {
         Pin::new(&mut self.told_to_leave).poll(context).map(drop)
     }
 
-    /// Resolves when another connection got the place.
+    /// Resolves when another connection got the seat.
     pub(crate) async fn told_to_leave(&mut self) {
         std::future::poll_fn(|context| self.poll_told_to_leave(context)).await;
     }
@@ -299,16 +340,16 @@ impl Refusals {
     const PAUSE: Duration = Duration::from_secs(1);
 
     fn log(&self, port: &str, reason: Reason, detail: impl FnOnce() -> String) {
-        let Some(place) = self.0.get(reason as usize) else { return };
-        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last, skipped) = &mut *place;
+        let Some(state) = self.0.get(reason as usize) else { return };
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, skipped) = &mut *state;
         if last.is_some_and(|last| last.elapsed() < Refusals::PAUSE) {
             *skipped += 1;
             return;
         }
         *last = Some(Instant::now());
         let more = std::mem::take(skipped);
-        drop(place);
+        drop(state);
         tracing::warn!(
             port,
             reason = reason.as_str(),
@@ -319,7 +360,7 @@ impl Refusals {
     }
 }
 
-/// The address as a source: whoever has one IPv6 address has its whole /64.
+/// The address as a source: a host with one IPv6 address usually has its whole /64 (RFC 7421).
 pub(crate) fn source(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) >> 64 << 64)),
@@ -333,7 +374,7 @@ mod tests {
 
     fn take(seats: &Arc<Seats<&'static str>>, source: &'static str) -> Option<(Seat<&'static str>, Arc<Activity>)> {
         let activity = Activity::new();
-        seats.take(source, Arc::clone(&activity)).map(|seat| (seat, activity))
+        seats.take(source, Arc::clone(&activity)).ok().map(|seat| (seat, activity))
     }
 
     fn must_leave(seat: &mut Seat<&'static str>) -> bool {
@@ -366,8 +407,32 @@ mod tests {
         assert!(![&mut of_b, &mut second, &mut third].into_iter().any(must_leave));
     }
 
+    /// Also before one that has only just come and said nothing yet; others' are left alone.
     #[test]
-    fn connection_with_an_open_call_keeps_its_place() {
+    fn peer_at_its_limit_replaces_its_longest_idle_connection() {
+        let seats = Seats::new("test", 10, 5);
+        let (mut of_b, _) = take(&seats, "b").unwrap();
+        let connect = || {
+            let activity = Activity::new();
+            seats.take_within("a", 3, Arc::clone(&activity)).map(|seat| (seat, activity))
+        };
+        let [(mut busy, first), (mut idle, second), (mut just_come, third)] = [(); 3].map(|()| connect().unwrap());
+        let call = first.begin_call();
+        second.hear();
+        let (mut new, fourth) = connect().unwrap();
+        assert!(must_leave(&mut idle));
+        assert!(![&mut of_b, &mut busy, &mut just_come, &mut new].into_iter().any(must_leave));
+        let calls = [third, fourth].map(|activity| activity.begin_call());
+        let refused = connect().unwrap_err();
+        assert_eq!(refused, Full::Peer(3));
+        assert!(refused.to_string().contains("3 connections"), "{refused}");
+        drop(call);
+        assert!(connect().is_ok() && must_leave(&mut busy), "it is idle now");
+        drop(calls);
+    }
+
+    #[test]
+    fn connection_with_an_open_call_keeps_its_seat() {
         let seats = Seats::new("test", 2, 2);
         let (mut busy, activity) = take(&seats, "a").unwrap();
         let call = activity.begin_call();

@@ -1,6 +1,6 @@
 //! Equal shares for those who want the same thing at the same time, however many streams or calls they ask with.
 //!
-//! A request has a turn from before its first costly step until its result is durable. Whoever is alone may have many.
+//! A request has a turn from before its first costly step until its result is durable. A lone asker may have many.
 //! While several ask, none has more turns than the one that asks for least, or a floor that keeps the resource busy: so
 //! what is under way is shared equally, and a newcomer waits for a few requests of the others, not for all that they
 //! have sent. Equal askers (many stations with the same window) are not held up at all.
@@ -16,11 +16,11 @@ use tokio::sync::oneshot;
 /// How often the limit follows what is asked for.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// For how many periods a demand counts: so long a station may pause between two devices and keep its share.
+/// For how many periods a demand counts: a station may pause this long between two devices and keep its share.
 const REMEMBERED: u8 = 10;
 
-/// When no turn has ended for so long, the resource stands still (an HSM that is away, say). Then nobody is held back: a
-/// request should wait, and be refused, there and not one after the other here.
+/// When no turn was finished for this long, the resource stands still (an HSM that is away, say). Then no request is held
+/// back here: all of them should wait for the resource, and be refused there, at the same time.
 const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// Gives out turns.
@@ -46,8 +46,8 @@ struct Inner {
     limit: usize,
     /// When the limit is computed again.
     next: Instant,
-    /// When a turn ended last.
-    ended: Instant,
+    /// When a turn was finished last.
+    finished: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -88,11 +88,11 @@ impl Asker {
 }
 
 impl FairShare {
-    /// Whoever is alone may have `alone` turns; of several, each may have at least `floor`.
+    /// A lone asker may have `alone` turns; of several, each may have at least `floor`.
     pub(crate) fn new(floor: usize, alone: usize) -> Arc<Self> {
         let alone = alone.max(1);
         let now = Instant::now();
-        let inner = Inner { askers: HashMap::new(), limit: alone, next: now + PERIOD, ended: now };
+        let inner = Inner { askers: HashMap::new(), limit: alone, next: now + PERIOD, finished: now };
         Arc::new(FairShare { floor: floor.clamp(1, alone), alone, inner: Mutex::new(inner) })
     }
 
@@ -113,7 +113,7 @@ impl FairShare {
         }
     }
 
-    /// Takes a turn, or a place among those who wait.
+    /// Takes a turn, or joins the queue.
     fn ask(&self, who: &Arc<str>) -> (Option<oneshot::Receiver<Turn>>, Granted) {
         let mut inner = self.lock();
         let granted = self.adjust(&mut inner, Instant::now());
@@ -142,7 +142,7 @@ impl FairShare {
             asker.held = asker.held.saturating_sub(1);
         }
         let now = Instant::now();
-        inner.ended = now;
+        inner.finished = now;
         let mut granted = self.adjust(&mut inner, now);
         let Inner { askers, limit, .. } = &mut *inner;
         if let Some(asker) = askers.get_mut(who) {
@@ -166,7 +166,7 @@ impl FairShare {
             }
             asker.demand > 0
         });
-        let standstill = now.saturating_duration_since(inner.ended) >= STANDSTILL;
+        let standstill = now.saturating_duration_since(inner.finished) >= STANDSTILL;
         inner.limit = if standstill { self.alone } else { self.limit(&inner.askers) };
         for (who, asker) in &mut inner.askers {
             asker.grant(who, inner.limit, &mut granted);
@@ -285,7 +285,7 @@ mod tests {
         let held = [take(&share, &a, 1), take(&share, &b, 2)];
         let mut third = Box::pin(share.turn(&b));
         assert!(third.as_mut().now_or_never().is_none());
-        share.lock().ended = Instant::now() - STANDSTILL;
+        share.lock().finished = Instant::now() - STANDSTILL;
         pass(&share);
         assert!(third.now_or_never().is_some());
         drop(held);

@@ -1,7 +1,7 @@
 //! Metrics and health over plain HTTP, for ops: `/metrics` (Prometheus text), `/livez`, `/readyz`.
 //!
-//! A connection serves one request and has a few seconds for all of it. Whoever opens many and asks nothing makes room
-//! for who asks (`connections.rs`).
+//! A connection serves one request and has a few seconds for all of it. Idle connections make room for
+//! new ones (`connections.rs`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ use crate::{
 const UPKEEP: Duration = Duration::from_secs(1);
 
 /// How long a connection may take for its request and for reading the answer.
-const WHOLE: Duration = Duration::from_secs(10);
+const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
 struct Shared {
@@ -35,7 +35,7 @@ struct Shared {
     prometheus: PrometheusHandle,
 }
 
-/// Serves until the task is ended, at most `limit` connections at a time.
+/// Serves until the task is aborted, at most `limit` connections at a time.
 pub(crate) async fn serve(
     listener: TcpListener,
     limit: usize,
@@ -55,7 +55,7 @@ pub(crate) async fn serve(
         match listener.accept().await {
             Ok((stream, address)) => {
                 // Without calls every connection makes room for another, so there always is a seat.
-                if let Some(seat) = seats.take(source(address.ip()), Activity::new()) {
+                if let Ok(seat) = seats.take(source(address.ip()), Activity::new()) {
                     tokio::spawn(answer(stream, address.to_string(), seat, router.clone()));
                 }
             }
@@ -73,10 +73,10 @@ where
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::select! {
         biased;
-        // Who hangs up early has had enough.
+        // An error means that the client is gone.
         _ = connection => {}
         () = seat.told_to_leave() => seat.refused(Reason::Crowded, || address),
-        () = tokio::time::sleep(WHOLE) => seat.refused(Reason::Silent, || address),
+        () = tokio::time::sleep(TIME_LIMIT) => seat.refused(Reason::Silent, || address),
     }
 }
 

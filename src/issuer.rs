@@ -28,7 +28,7 @@ use crate::{
 
 /// One certificate wanted.
 #[derive(Clone, Debug)]
-pub struct IssueRequest {
+pub(crate) struct IssueRequest {
     /// Who asks: the station's `<line>/<station>`.
     pub station: Arc<str>,
     /// The same as an actor of the ledger.
@@ -47,7 +47,7 @@ pub struct IssueRequest {
 
 /// Why no certificate was issued.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum IssueError {
+pub(crate) enum IssueError {
     /// There is no such profile.
     #[error("there is no profile {}", crate::quote::quoted(.0))]
     ProfileUnknown(String),
@@ -72,7 +72,7 @@ pub enum IssueError {
 }
 
 /// Everything that issuing needs. One a daemon.
-pub struct Issuance {
+pub(crate) struct Issuance {
     profiles: Arc<Profiles>,
     refused_keys: RefusedKeys,
     committer: Committer,
@@ -96,7 +96,7 @@ impl fmt::Debug for Issuance {
 
 impl Issuance {
     /// Joins the policy (profiles and keys that no device may have) and the ledger's two sides.
-    pub fn new(
+    pub(crate) fn new(
         profiles: Arc<Profiles>,
         refused_keys: RefusedKeys,
         committer: Committer,
@@ -116,7 +116,7 @@ impl Issuance {
     ///
     /// # Errors
     /// The first rule that the request breaks, or what is not available.
-    pub async fn issue(&self, request: IssueRequest) -> Result<Issued, IssueError> {
+    pub(crate) async fn issue(&self, request: IssueRequest) -> Result<Issued, IssueError> {
         let started = Instant::now();
         let profile = self.profiles.get(&request.profile).ok_or(IssueError::ProfileUnknown(request.profile))?;
         csr::check_size(&request.csr)?;

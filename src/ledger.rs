@@ -436,7 +436,7 @@ pub enum Refusal {
         newest: Timestamp,
     },
     /// The clock cannot be right.
-    #[error("the clock ({now}) cannot be right: {why}")]
+    #[error("the clock ({now}) is implausible: {why}")]
     ClockImplausible {
         /// The daemon's clock.
         now: Timestamp,

@@ -40,14 +40,15 @@ pub mod enroll;
 pub mod expiry;
 pub mod export;
 mod fairness;
-pub mod grpc;
+mod grpc;
 pub mod hash;
 pub mod hsm;
-pub mod http;
+mod http;
 pub mod id;
 pub mod identity;
 mod issuer;
 pub mod ledger;
+mod limits;
 pub mod lint;
 pub mod metrics;
 mod name;
@@ -55,8 +56,9 @@ mod path;
 pub mod pattern;
 pub mod pem;
 pub mod profile;
+pub mod proto;
 pub mod quote;
-pub mod readiness;
+mod readiness;
 pub mod secrecy;
 pub mod serial;
 pub mod serve;
@@ -73,13 +75,4 @@ pub mod testing {
         cert::{join, to_be_signed},
         committer::{CommitError, Committer},
     };
-}
-
-/// The gRPC protocol, generated from `proto/birthmark/v1/`; the definitions there are its manual.
-#[allow(missing_docs, unreachable_pub, clippy::all)]
-pub mod proto {
-    tonic::include_proto!("birthmark.v1");
-
-    /// The definitions in their binary form, as gRPC reflection serves them.
-    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/protocol.binpb"));
 }

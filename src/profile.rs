@@ -42,7 +42,7 @@ pub use self::{
 use crate::{
     asn1::{BIT_STRING, OCTET_STRING, SEQUENCE, encoded_length, explicit, extension, primitive, tlv},
     ca::IssuingCa,
-    config::{self, Config, ConfigError, CsrSubject, KeyType, OrderPolicy, Preset},
+    config::{self, Config, ConfigError, CsrSubject, KeyType, OrderRequirement, Preset},
     csr::VerifiedCsr,
     id::{DeviceId, OrderId},
     ledger::Holder,
@@ -70,7 +70,7 @@ pub struct Profile {
     alt_names: Vec<AltName>,
     csr_subject: CsrSubject,
     device_ids: Option<DeviceIds>,
-    order: OrderPolicy,
+    order: OrderRequirement,
     validity: Validity,
     subject_key_identifier: bool,
     longest: Option<usize>,
@@ -110,9 +110,9 @@ impl Profile {
     ) -> Result<Profile, ConfigError> {
         let reader = Reader { config, name, settings };
         let defaults = Defaults::for_preset(settings.preset);
-        let keys = settings.keys.as_ref().map_or(defaults.keys.to_vec(), |keys| keys.get_ref().clone());
+        let keys = settings.key_types.as_ref().map_or(defaults.keys.to_vec(), |keys| keys.get_ref().clone());
         if keys.is_empty() {
-            return Err(reader.error("keys", "must name at least one key type, such as \"p256\""));
+            return Err(reader.error("key_types", "must name at least one key type, such as \"p256\""));
         }
         let subject = read_subject(&reader, &defaults)?;
         let alt_names = reader.each("subject_alt_names", &settings.subject_alt_names, AltName::parse)?;
@@ -130,9 +130,9 @@ impl Profile {
         if !templates().any(Template::has_device_id) {
             return Err(reader.error("subject", "must contain {device_id}, such as \"CN={device_id}\""));
         }
-        if settings.order == OrderPolicy::Optional && templates().any(Template::needs_order) {
+        if settings.order_requirement == OrderRequirement::Optional && templates().any(Template::needs_order) {
             let message = "has {order} or {order.NAME}, which a request without an order could not fill in; say \
-                           order = \"required\" or take it out";
+                           order_requirement = \"required\" or take it out";
             return Err(reader.error("subject", message));
         }
         Ok(Profile {
@@ -145,7 +145,7 @@ impl Profile {
             alt_names,
             csr_subject: settings.csr_subject,
             device_ids: device_ids.transpose().map_err(|message| reader.error("device_id", message))?,
-            order: settings.order,
+            order: settings.order_requirement,
             validity: read_validity(&reader, &defaults)?,
             subject_key_identifier: settings.subject_key_identifier.unwrap_or(defaults.subject_key_identifier),
             longest: defaults.longest,
@@ -184,7 +184,7 @@ impl Profile {
     }
 
     /// Whether a request must be charged to an order.
-    pub fn order_policy(&self) -> OrderPolicy {
+    pub fn order_requirement(&self) -> OrderRequirement {
         self.order
     }
 
@@ -261,7 +261,7 @@ impl Profile {
         if !self.allows_station(values.station) {
             return Err(ProfileError::StationRefused { station: values.station.into(), profile: self.name.clone() });
         }
-        if values.order.is_none() && self.order == OrderPolicy::Required {
+        if values.order.is_none() && self.order == OrderRequirement::Required {
             return Err(ProfileError::OrderRequired(self.name.clone()));
         }
         let public_key = csr.public_key();
@@ -421,16 +421,16 @@ fn read_validity(reader: &Reader<'_>, defaults: &Defaults) -> Result<Validity, C
             return Err(reader.error("not_after", "stands beside validity_days; say one of the two"));
         }
     };
-    let backdate = match &settings.back_dated_minutes {
+    let backdate = match &settings.backdate_minutes {
         None => BACKDATE,
         Some(minutes) if *minutes.get_ref() <= 60 * 24 * 31 => SignedDuration::from_mins(i64::from(*minutes.get_ref())),
         Some(minutes) => {
-            return Err(reader.error_at(minutes.span(), "back_dated_minutes", "must be 0 to 44640 (31 days)"));
+            return Err(reader.error_at(minutes.span(), "backdate_minutes", "must be 0 to 44640 (31 days)"));
         }
     };
     // What an idevid's 99991231235959Z is allowed, another end is not.
-    let beyond = if end == defaults.end { defaults.beyond_issuer } else { config::BeyondIssuer::Refuse };
-    Ok(Validity { backdate, end, beyond_issuer: settings.beyond_issuer.unwrap_or(beyond) })
+    let beyond = if end == defaults.end { defaults.when_outliving_issuer } else { config::WhenOutlivingIssuer::Refuse };
+    Ok(Validity { backdate, end, when_outliving_issuer: settings.when_outliving_issuer.unwrap_or(beyond) })
 }
 
 fn takes(listed: KeyType, found: KeyKind) -> bool {

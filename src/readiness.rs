@@ -1,17 +1,18 @@
-//! Whether the daemon issues certificates now: the one answer behind `/readyz`, the gauge `birthmark_ready` and the log.
+//! Whether the daemon issues certificates now: the one answer for `/readyz`, the gauge `birthmark_ready` and the log
+//! (invariant 10).
 //!
 //! | what | while it lasts |
 //! |---|---|
 //! | shutting down | not ready |
 //! | no token of an issuer signs | not ready |
 //! | a profile can issue nothing, as its issuer has expired | not ready |
-//! | the clock is behind the newest entry, the disk is low, the journal cannot be written | not ready |
+//! | the clock is implausible or before the newest entry, the disk is low, the journal cannot be written | not ready |
 //! | the daemon's own TLS certificate, or every certificate of the station CA, is not valid | not ready |
 //! | some tokens of an issuer sign and others do not | ready, degraded |
 //! | some certificates of the station CA are not valid | ready, degraded |
 //!
-//! What refuses every request of one profile is told as loudly as what refuses all: somebody counts on each profile of
-//! the configuration. What will expire is in [`crate::expiry`].
+//! What refuses every request of one profile is reported as loudly as what refuses all: each profile of the
+//! configuration is there because a line depends on it. What will expire is in [`crate::expiry`].
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -22,34 +23,34 @@ use crate::metrics;
 /// How often the log and the gauge follow what has changed.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Tells whether a part of the daemon can do its work now, or why not.
-pub type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+/// What keeps a component of the daemon from its work now, in words for people; `None` if nothing does.
+pub(crate) type Check = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
-/// A part of the daemon by its name, and its check.
-pub type Part = (String, Check);
+/// A component of the daemon by its name, and its check.
+pub(crate) type Component = (String, Check);
 
 /// Whether the daemon issues certificates now.
-pub struct Readiness {
+pub(crate) struct Readiness {
     draining: watch::Receiver<bool>,
-    checks: Vec<Part>,
-    warnings: Vec<Part>,
+    checks: Vec<Component>,
+    warnings: Vec<Component>,
 }
 
 impl Readiness {
     /// Ready unless draining, or one of `checks` says otherwise. What `warnings` say is in the way of nothing, yet.
     /// The names of the parts must differ within each list.
-    pub fn new(draining: watch::Receiver<bool>, checks: Vec<Part>, warnings: Vec<Part>) -> Self {
+    pub(crate) fn new(draining: watch::Receiver<bool>, checks: Vec<Component>, warnings: Vec<Component>) -> Self {
         Readiness { draining, checks, warnings }
     }
 
-    /// What is in the way of issuing, one line a part; empty if nothing is.
-    pub fn obstacles(&self) -> Vec<String> {
-        self.failed_checks().map(|(part, cause)| format!("{part}: {cause}")).collect()
+    /// What is in the way of issuing, one line a component; empty if nothing is.
+    pub(crate) fn obstacles(&self) -> Vec<String> {
+        self.failed_checks().map(|(component, cause)| format!("{component}: {cause}")).collect()
     }
 
-    /// What is in the way of nothing, yet, one line a part.
-    pub fn warnings(&self) -> Vec<String> {
-        failed(&self.warnings).map(|(part, cause)| format!("{part}: {cause}")).collect()
+    /// What is in the way of nothing, yet, one line a component.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        failed(&self.warnings).map(|(component, cause)| format!("{component}: {cause}")).collect()
     }
 
     fn failed_checks(&self) -> impl Iterator<Item = (&str, String)> {
@@ -57,9 +58,9 @@ impl Readiness {
         draining.into_iter().chain(failed(&self.checks))
     }
 
-    /// Logs what is so now. The future that it returns logs each change, once when it begins and once when it ends, and
+    /// Logs what is so now. The future that it returns logs each change, when it begins and when it is over, and
     /// sets the gauge, until it is dropped.
-    pub fn watch(self: Arc<Self>) -> impl Future<Output = ()> {
+    pub(crate) fn watch(self: Arc<Self>) -> impl Future<Output = ()> {
         let mut log = Log::default();
         log.follow(&self);
         async move {
@@ -72,8 +73,8 @@ impl Readiness {
     }
 }
 
-fn failed(checks: &[Part]) -> impl Iterator<Item = (&str, String)> {
-    checks.iter().filter_map(|(part, check)| Some((part.as_str(), check().err()?)))
+fn failed(checks: &[Component]) -> impl Iterator<Item = (&str, String)> {
+    checks.iter().filter_map(|(component, check)| Some((component.as_str(), check()?)))
 }
 
 /// What the log has said last.
@@ -87,10 +88,10 @@ struct Log {
 /// What has changed since: one line of the log.
 #[derive(Debug, PartialEq, Eq)]
 enum Change {
-    Obstacle { part: String, cause: String },
-    ObstacleGone { part: String },
-    Warning { part: String, cause: String },
-    WarningGone { part: String },
+    Obstacle { component: String, cause: String },
+    ObstacleGone { component: String },
+    Warning { component: String, cause: String },
+    WarningGone { component: String },
     Ready,
 }
 
@@ -98,10 +99,10 @@ impl Log {
     fn follow(&mut self, readiness: &Readiness) {
         for change in self.changes(readiness) {
             match change {
-                Change::Obstacle { part, cause } => tracing::error!(part, cause, "not ready"),
-                Change::ObstacleGone { part } => tracing::info!(part, "no longer in the way of issuing"),
-                Change::Warning { part, cause } => tracing::warn!(part, cause, "degraded"),
-                Change::WarningGone { part } => tracing::info!(part, "no longer degraded"),
+                Change::Obstacle { component, cause } => tracing::error!(component, cause, "not ready"),
+                Change::ObstacleGone { component } => tracing::info!(component, "no longer in the way of issuing"),
+                Change::Warning { component, cause } => tracing::warn!(component, cause, "degraded"),
+                Change::WarningGone { component } => tracing::info!(component, "no longer degraded"),
                 Change::Ready => tracing::info!("ready"),
             }
         }
@@ -109,12 +110,14 @@ impl Log {
     }
 
     fn changes(&mut self, readiness: &Readiness) -> Vec<Change> {
-        let named = |(part, cause): (&str, String)| (part.to_owned(), cause);
+        let named = |(component, cause): (&str, String)| (component.to_owned(), cause);
         let obstacles: BTreeMap<_, _> = readiness.failed_checks().map(named).collect();
         let warnings: BTreeMap<_, _> = failed(&readiness.warnings).map(named).collect();
         let mut changes = Vec::new();
-        differ(&self.obstacles, &obstacles, &mut changes, Change::obstacle, |part| Change::ObstacleGone { part });
-        differ(&self.warnings, &warnings, &mut changes, Change::warning, |part| Change::WarningGone { part });
+        differ(&self.obstacles, &obstacles, &mut changes, Change::obstacle, |component| Change::ObstacleGone {
+            component,
+        });
+        differ(&self.warnings, &warnings, &mut changes, Change::warning, |component| Change::WarningGone { component });
         let ready = obstacles.is_empty();
         if ready && !self.ready {
             changes.push(Change::Ready);
@@ -125,12 +128,12 @@ impl Log {
 }
 
 impl Change {
-    fn obstacle(part: String, cause: String) -> Change {
-        Change::Obstacle { part, cause }
+    fn obstacle(component: String, cause: String) -> Change {
+        Change::Obstacle { component, cause }
     }
 
-    fn warning(part: String, cause: String) -> Change {
-        Change::Warning { part, cause }
+    fn warning(component: String, cause: String) -> Change {
+        Change::Warning { component, cause }
     }
 }
 
@@ -139,13 +142,14 @@ fn differ(
     now: &BTreeMap<String, String>,
     changes: &mut Vec<Change>,
     begins: fn(String, String) -> Change,
-    ends: fn(String) -> Change,
+    over: fn(String) -> Change,
 ) {
-    let is_new = |part: &str, cause: &str| before.get(part).is_none_or(|before| !same_but_for_figures(before, cause));
-    let begun = now.iter().filter(|(part, cause)| is_new(part, cause));
-    changes.extend(begun.map(|(part, cause)| begins(part.clone(), cause.clone())));
-    let ended = before.keys().filter(|part| !now.contains_key(*part));
-    changes.extend(ended.map(|part| ends(part.clone())));
+    let is_new =
+        |component: &str, cause: &str| before.get(component).is_none_or(|before| !same_but_for_figures(before, cause));
+    let begun = now.iter().filter(|(component, cause)| is_new(component, cause));
+    changes.extend(begun.map(|(component, cause)| begins(component.clone(), cause.clone())));
+    let gone = before.keys().filter(|component| !now.contains_key(*component));
+    changes.extend(gone.map(|component| over(component.clone())));
 }
 
 /// A cause whose figures change (free bytes, the moment) is the same cause.
@@ -165,7 +169,7 @@ mod tests {
         let cause = Arc::new(Mutex::new(None::<&str>));
         let check = {
             let cause = Arc::clone(&cause);
-            move || cause.lock().unwrap().map_or(Ok(()), |cause| Err(cause.to_owned()))
+            move || cause.lock().unwrap().map(str::to_owned)
         };
         let (drain, draining) = watch::channel(false);
         let warning: Check = Box::new(check.clone());
@@ -181,14 +185,20 @@ mod tests {
         *cause.lock().unwrap() = Some("4 bytes");
         assert_eq!(log.changes(&readiness), []);
         *cause.lock().unwrap() = Some("no clock");
-        assert_eq!(log.changes(&readiness).len(), 2, "another cause in the same part");
+        assert_eq!(log.changes(&readiness).len(), 2, "another cause in the same component");
 
         *cause.lock().unwrap() = None;
-        let ended =
-            [Change::ObstacleGone { part: "disk".into() }, Change::WarningGone { part: "w".into() }, Change::Ready];
-        assert_eq!(log.changes(&readiness), ended);
+        let gone = [
+            Change::ObstacleGone { component: "disk".into() },
+            Change::WarningGone { component: "w".into() },
+            Change::Ready,
+        ];
+        assert_eq!(log.changes(&readiness), gone);
         drain.send_replace(true);
         let draining = log.changes(&readiness);
-        assert!(matches!(&draining[..], [Change::Obstacle { part, .. }] if part == "draining"), "{draining:?}");
+        assert!(
+            matches!(&draining[..], [Change::Obstacle { component, .. }] if component == "draining"),
+            "{draining:?}"
+        );
     }
 }

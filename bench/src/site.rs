@@ -258,15 +258,15 @@ listen = "{http}"
 path = "data"
 
 [audit]
-key = "{audit_key}"
+key_uri = "{audit_key}"
 
 [station_ca]
 certificate = "ca/station-ca.pem"
-key = "{station_key}"
+key_uri = "{station_key}"
 
 [issuers.{issuer}]
 chain = ["ca/issuer.pem", "ca/root.pem"]
-key = "{issuing_key}"
+key_uri = "{issuing_key}"
 
 [profiles.device]
 issuer = "{issuer}"

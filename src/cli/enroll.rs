@@ -112,7 +112,7 @@ fn station_ca(args: &Args) -> anyhow::Result<StationCa> {
     let Some(ca) = &config.station_ca else {
         bail!("{} has no [station_ca]; add it, or use --ca-certificate and --ca-key", args.config.display());
     };
-    let key =
-        KeyUri::parse(ca.key.get_ref()).map_err(|error| config.error_at(ca.key.span(), "station_ca.key", error))?;
+    let key = KeyUri::parse(ca.key_uri.get_ref())
+        .map_err(|error| config.error_at(ca.key_uri.span(), "station_ca.key_uri", error))?;
     Ok(StationCa::open(&config.resolve(ca.certificate.get_ref()), &key, config.folder())?)
 }

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use birthmark::{
     client::{Connection, Failure, rfc3339},
     proto::{
-        CloseOrderRequest, CreateOrderRequest, GetOrderRequest, ListOrdersRequest, Order, OrderTerms,
+        self, CloseOrderRequest, CreateOrderRequest, GetOrderRequest, ListOrdersRequest, Order, OrderTerms,
         admin_client::AdminClient,
     },
 };
@@ -129,8 +129,8 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
         id: args.id,
         profile: args.profile,
         quantity: args.quantity,
-        not_before: args.from.map(timestamp),
-        not_after: args.until.map(timestamp),
+        not_before: args.from.map(proto::timestamp),
+        not_after: args.until.map(proto::timestamp),
         stations: args.stations,
         attributes,
     };
@@ -238,8 +238,4 @@ fn attribute(text: &str) -> Result<(String, String), String> {
 fn moment(text: &str) -> Result<jiff::Timestamp, String> {
     text.parse()
         .map_err(|_| "a time is written as RFC 3339, such as 2026-03-01T06:00:00Z or …T06:00:00+01:00".to_owned())
-}
-
-fn timestamp(time: jiff::Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
 }

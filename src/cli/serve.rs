@@ -13,8 +13,8 @@ use super::environment;
 /// Run the daemon
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "SIGTERM, SIGINT and SIGQUIT end the daemon in order: nothing new is accepted, what is reserved \
-    is signed and recorded, exit 0. SIGHUP and others end nothing. The level of the log is set with BIRTHMARK_LOG (off, error, \
+    after_help = "SIGTERM, SIGINT and SIGQUIT shut the daemon down in order: nothing new is accepted, what is reserved \
+    is signed and recorded, exit 0. SIGHUP and others are only logged. The level of the log is set with BIRTHMARK_LOG (off, error, \
     warn, info, debug or trace; the default is info). Libraries log warnings at most, unless they are named: \
     BIRTHMARK_LOG=debug,h2=debug"
 )]
@@ -51,14 +51,14 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             let _ = fs::remove_file(file);
         }
     };
-    // One that a killed daemon left behind would speak for this one.
+    // That of a daemon that was killed would speak for this one.
     remove_ready_file();
     let result = serve::run(&config, args.ready_file.as_deref());
     remove_ready_file();
     match result {
         Ok(()) => hsm::end_process(0),
         Err(error) => {
-            eprintln!("birthmark: {}", super::sentence(&error));
+            eprintln!("birthmark: {}", super::sentence(&error.into()));
             hsm::end_process(1)
         }
     }
@@ -112,7 +112,7 @@ fn directives(wanted: &str) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
 

@@ -17,11 +17,11 @@ pub struct Profile {
     pub preset: Preset,
     /// The name of the issuer.
     pub issuer: Option<Spanned<String>>,
-    /// In place of `issuer`: several, each from a moment on.
+    /// Instead of `issuer`: several, each from a moment on.
     #[serde(default)]
     pub issuers: Vec<Spanned<IssuerFrom>>,
     /// The key types that devices may have.
-    pub keys: Option<Spanned<Vec<KeyType>>>,
+    pub key_types: Option<Spanned<Vec<KeyType>>>,
     /// The subject: a list of `TYPE=value` with placeholders.
     pub subject: Option<Vec<Spanned<String>>>,
     /// The subjectAltName: a list of `dns:…`, `uri:…` and `hardware-module:OID:…` with placeholders.
@@ -37,15 +37,15 @@ pub struct Profile {
     pub jitp: Vec<Spanned<String>>,
     /// Whether a request must be charged to an order.
     #[serde(default)]
-    pub order: OrderPolicy,
+    pub order_requirement: OrderRequirement,
     /// How long a certificate lives.
     pub validity_days: Option<Spanned<u32>>,
-    /// In place of `validity_days`: `issuer`, `99991231235959Z` or a moment.
+    /// Instead of `validity_days`: `issuer`, `99991231235959Z` or a moment.
     pub not_after: Option<Spanned<String>>,
-    /// How far notBefore lies back, for devices and servers whose clock is behind.
-    pub back_dated_minutes: Option<Spanned<u32>>,
-    /// What happens when a certificate would end after its issuer.
-    pub beyond_issuer: Option<BeyondIssuer>,
+    /// How long before its issue a certificate is valid, for devices and servers whose clock is slow.
+    pub backdate_minutes: Option<Spanned<u32>>,
+    /// What happens when a certificate would expire after its issuer.
+    pub when_outliving_issuer: Option<WhenOutlivingIssuer>,
     /// keyUsage, for every key type.
     pub key_usage: Option<Spanned<Vec<KeyUsage>>>,
     /// extendedKeyUsage: `client-auth`, `server-auth` … or OIDs; none if empty.
@@ -85,8 +85,9 @@ impl Profile {
             "jitp" => first(&self.jitp),
             "validity_days" => self.validity_days.as_ref().map(Spanned::span),
             "not_after" => self.not_after.as_ref().map(Spanned::span),
-            "keys" => self.keys.as_ref().map(Spanned::span),
+            "key_types" => self.key_types.as_ref().map(Spanned::span),
             "key_usage" => self.key_usage.as_ref().map(Spanned::span),
+            "backdate_minutes" => self.backdate_minutes.as_ref().map(Spanned::span),
             "extended_key_usage" => self.extended_key_usage.as_deref().and_then(first),
             "authority_key_identifier" => self.authority_key_identifier.as_ref().map(Spanned::span),
             "extensions" => self.extensions.first().map(Spanned::span),
@@ -96,7 +97,7 @@ impl Profile {
         place.or_else(issuer).or_else(|| self.issuers.first().map(Spanned::span))
     }
 
-    /// The key under which the end of the validity is configured.
+    /// The key under which notAfter is configured.
     pub fn validity_key(&self) -> &'static str {
         if self.not_after.is_some() { "not_after" } else { "validity_days" }
     }
@@ -145,7 +146,7 @@ pub struct IssuerFrom {
 /// A key type that a profile takes.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the variants are their names")]
 pub enum KeyType {
     P256,
     P384,
@@ -192,7 +193,7 @@ pub enum CsrSubject {
 /// Whether a request must be charged to an order.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-pub enum OrderPolicy {
+pub enum OrderRequirement {
     /// A request without an order is refused.
     #[default]
     Required,
@@ -200,13 +201,13 @@ pub enum OrderPolicy {
     Optional,
 }
 
-/// What happens when a certificate would end after its issuer.
+/// What happens when a certificate would expire after its issuer.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-pub enum BeyondIssuer {
+pub enum WhenOutlivingIssuer {
     /// It is not issued.
     Refuse,
-    /// It ends with its issuer.
+    /// It expires with its issuer.
     Shorten,
     /// It outlives its issuer.
     Allow,
@@ -215,7 +216,7 @@ pub enum BeyondIssuer {
 /// A bit of keyUsage (RFC 5280 section 4.2.1.3) that a device may have; its number is the bit's.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the variants are their names")]
 pub enum KeyUsage {
     DigitalSignature = 0,
     #[serde(alias = "non-repudiation")]

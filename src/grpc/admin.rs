@@ -22,6 +22,9 @@ use crate::{
     identity::Role,
     issuer::IssueError,
     ledger::{self, Change, ExportId, NotAnExportId, OrderTerms, RecordState, Refusal, RevocationReason},
+    limits::{
+        ORDER_ATTRIBUTE_NAME, ORDER_ATTRIBUTE_VALUE, ORDER_ATTRIBUTES, ORDER_STATION, ORDER_STATIONS, SCRAP_REASON,
+    },
     pattern::Pattern,
     profile::Profiles,
     proto::{self, get_record_request::By},
@@ -30,22 +33,10 @@ use crate::{
 
 const READERS: [Role; 2] = [Role::Operator, Role::Auditor];
 
-/// The most attributes of an order, and the longest name and value, in characters.
-const ATTRIBUTES: usize = 32;
-const ATTRIBUTE_NAME: usize = 32;
-const ATTRIBUTE_VALUE: usize = 256;
-
-/// The most patterns of stations of an order, and the longest, in characters: a station's name has up to 129.
-const STATIONS: usize = 1024;
-const STATION: usize = 256;
-
-/// The longest reason of a scrap, in characters.
-const SCRAP_REASON: usize = 256;
-
 type RecordStream = Pin<Box<dyn Stream<Item = Result<proto::Record, Status>> + Send>>;
 
 /// Answers operators and auditors.
-pub struct Service {
+pub(super) struct Service {
     committer: Committer,
     profiles: Arc<Profiles>,
     reader: Reader,
@@ -86,8 +77,8 @@ impl Service {
         if terms.quantity == 0 {
             return Err(RequestError::Invalid("quantity must be at least 1".into()));
         }
-        let not_before = terms.not_before.map(timestamp).transpose()?;
-        let not_after = terms.not_after.map(timestamp).transpose()?;
+        let not_before = terms.not_before.map(moment).transpose()?;
+        let not_after = terms.not_after.map(moment).transpose()?;
         if let (Some(from), Some(until)) = (not_before, not_after)
             && from >= until
         {
@@ -110,30 +101,31 @@ impl Service {
 
 /// The protocol's rules for an order's stations.
 fn check_stations(stations: &[String]) -> Result<(), RequestError> {
-    if stations.len() > STATIONS {
-        let message = format!("an order may name {STATIONS} patterns of stations; this one has {}", stations.len());
+    if stations.len() > ORDER_STATIONS {
+        let message =
+            format!("an order may name {ORDER_STATIONS} patterns of stations; this one has {}", stations.len());
         return Err(RequestError::Invalid(message));
     }
-    stations.iter().try_for_each(|pattern| check_text("a pattern of stations", pattern, STATION))
+    stations.iter().try_for_each(|pattern| check_text("a pattern of stations", pattern, ORDER_STATION))
 }
 
 /// The protocol's rules for an order's attributes.
 fn check_attributes(attributes: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, RequestError> {
     let invalid = |message: String| Err(RequestError::Invalid(message));
-    if attributes.len() > ATTRIBUTES {
-        return invalid(format!("an order may have {ATTRIBUTES} attributes; this one has {}", attributes.len()));
+    if attributes.len() > ORDER_ATTRIBUTES {
+        return invalid(format!("an order may have {ORDER_ATTRIBUTES} attributes; this one has {}", attributes.len()));
     }
     for (name, value) in &attributes {
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-');
         let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
-        if !first || name.len() > ATTRIBUTE_NAME || !name.bytes().all(allowed) {
+        if !first || name.len() > ORDER_ATTRIBUTE_NAME || !name.bytes().all(allowed) {
             let shown: String = name.chars().take(40).collect();
             return invalid(format!(
-                "the attribute name {shown:?} must be 1 to {ATTRIBUTE_NAME} of the characters a-z 0-9 _ - and begin \
+                "the attribute name {shown:?} must be 1 to {ORDER_ATTRIBUTE_NAME} of the characters a-z 0-9 _ - and begin \
                  with a letter"
             ));
         }
-        check_text(&format!("the attribute {name}"), value, ATTRIBUTE_VALUE)?;
+        check_text(&format!("the attribute {name}"), value, ORDER_ATTRIBUTE_VALUE)?;
     }
     Ok(attributes)
 }
@@ -152,7 +144,7 @@ impl proto::admin_server::Admin for Service {
         &self,
         request: Request<proto::CreateOrderRequest>,
     ) -> Result<Response<proto::Order>, Status> {
-        let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
+        let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
         let actor = peer::actor(role, name);
         let terms = self.terms(request.into_inner().terms.unwrap_or_default());
         let terms = terms.map_err(|error| status::failed_call(&error))?;
@@ -177,7 +169,7 @@ impl proto::admin_server::Admin for Service {
     }
 
     async fn close_order(&self, request: Request<proto::CloseOrderRequest>) -> Result<Response<proto::Order>, Status> {
-        let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
+        let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
         let actor = peer::actor(role, name);
         let closed = self.committer.close_order(actor, request.into_inner().id).await;
         closed.map(|closed| Response::new(order(closed))).map_err(|error| status::failed_call(&error.into()))
@@ -217,8 +209,8 @@ impl proto::admin_server::Admin for Service {
         &self,
         request: Request<proto::ScrapCertificateRequest>,
     ) -> Result<Response<proto::Record>, Status> {
-        let limits = Arc::clone(Peer::of(&request)?.limits()?);
-        let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
+        let limits = Arc::clone(Peer::from_request(&request)?.limits()?);
+        let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
         let actor = peer::actor(role, name);
         let proto::ScrapCertificateRequest { serial_number, reason } = request.into_inner();
         let serial_number = serial(&serial_number)?;
@@ -232,8 +224,8 @@ impl proto::admin_server::Admin for Service {
         &self,
         request: Request<proto::RevokeCertificateRequest>,
     ) -> Result<Response<proto::Record>, Status> {
-        let limits = Arc::clone(Peer::of(&request)?.limits()?);
-        let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
+        let limits = Arc::clone(Peer::from_request(&request)?.limits()?);
+        let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
         let actor = peer::actor(role, name);
         let proto::RevokeCertificateRequest { serial_number, reason } = request.into_inner();
         let serial_number = serial(&serial_number)?;
@@ -250,7 +242,7 @@ impl proto::admin_server::Admin for Service {
         &self,
         request: Request<proto::CreateExportRequest>,
     ) -> Result<Response<proto::Export>, Status> {
-        let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
+        let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
         let actor = peer::actor(role, name);
         let created = self.committer.create_export(actor, request.into_inner().order).await;
         created.map(|created| Response::new(export(created))).map_err(|error| status::failed_call(&error.into()))
@@ -284,7 +276,7 @@ impl proto::admin_server::Admin for Service {
         &self,
         request: Request<proto::RetryHsmRequest>,
     ) -> Result<Response<proto::RetryHsmReply>, Status> {
-        let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
+        let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
         hsm::retry(&self.signers, &peer::actor(role, name), request.into_inner()).await.map(Response::new)
     }
 
@@ -292,7 +284,7 @@ impl proto::admin_server::Admin for Service {
         &self,
         request: Request<proto::AcknowledgeExportRequest>,
     ) -> Result<Response<proto::Export>, Status> {
-        let (role, name) = Peer::of(&request)?.require(&[Role::Operator])?;
+        let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
         let actor = peer::actor(role, name);
         let id = export_id(&request.into_inner().id)?;
         let acknowledged = self.committer.acknowledge_export(actor, id).await;
@@ -304,7 +296,7 @@ impl proto::admin_server::Admin for Service {
 
 /// The limits of a peer that may read.
 fn reader<T>(request: &Request<T>) -> Result<Arc<PeerLimits>, Status> {
-    let peer = Peer::of(request)?;
+    let peer = Peer::from_request(request)?;
     peer.require(&READERS)?;
     peer.limits().cloned()
 }
@@ -338,19 +330,19 @@ fn order(order: ledger::Order) -> proto::Order {
         id: terms.id,
         profile: terms.profile,
         quantity: terms.quantity,
-        not_before: terms.not_before.map(wire_timestamp),
-        not_after: terms.not_after.map(wire_timestamp),
+        not_before: terms.not_before.map(proto::timestamp),
+        not_after: terms.not_after.map(proto::timestamp),
         stations: terms.stations.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
         attributes: terms.attributes,
     };
-    let created_at = Some(wire_timestamp(created_at));
+    let created_at = Some(proto::timestamp(created_at));
     proto::Order { terms: Some(terms), closed, issued, reserved, left, created_at, confirmed, scrapped, revoked }
 }
 
 fn export(export: ledger::Export) -> proto::Export {
     let ledger::Export { id, certificates, created_at, created_by, acknowledged } = export;
     let (acknowledged_at, acknowledged_by) = match acknowledged {
-        Some((at, by)) => (Some(wire_timestamp(at)), by.to_string()),
+        Some((at, by)) => (Some(proto::timestamp(at)), by.to_string()),
         None => (None, String::new()),
     };
     proto::Export {
@@ -358,7 +350,7 @@ fn export(export: ledger::Export) -> proto::Export {
         order: id.order,
         number: id.number,
         certificates,
-        created_at: Some(wire_timestamp(created_at)),
+        created_at: Some(proto::timestamp(created_at)),
         created_by: created_by.to_string(),
         acknowledged_at,
         acknowledged_by,
@@ -375,11 +367,11 @@ fn record(record: ledger::Record) -> proto::Record {
         RecordState::Revoked => proto::RecordState::Revoked,
     };
     let (issued_at, certificate) = match record.issued {
-        Some(issued) => (Some(wire_timestamp(issued.at)), issued.certificate),
+        Some(issued) => (Some(proto::timestamp(issued.at)), issued.certificate),
         None => (None, Default::default()),
     };
     let certificate_id = if certificate.is_empty() { String::new() } else { hex::encode(sha256(&certificate)) };
-    let mut told = proto::Record {
+    let mut shown = proto::Record {
         serial_number: record.serial_number.as_bytes().to_vec().into(),
         state: state.into(),
         station: record.actor.station().unwrap_or_default().to_owned(),
@@ -387,8 +379,8 @@ fn record(record: ledger::Record) -> proto::Record {
         order: record.holder.order,
         profile: record.holder.profile,
         issuer: record.holder.issuer,
-        key_hash: record.holder.key_hash.to_vec().into(),
-        reserved_at: Some(wire_timestamp(record.reserved_at)),
+        key_sha256: record.holder.key_hash.to_vec().into(),
+        reserved_at: Some(proto::timestamp(record.reserved_at)),
         issued_at,
         certificate,
         certificate_id,
@@ -396,19 +388,14 @@ fn record(record: ledger::Record) -> proto::Record {
         ..proto::Record::default()
     };
     if let Some(Change { at, by, scrap_reason, revocation_reason }) = record.changed {
-        told.changed_at = Some(wire_timestamp(at));
-        told.changed_by = by.to_string();
-        told.scrap_reason = scrap_reason;
-        told.revocation_reason = revocation_reason.map_or(0, |reason| reason.code() as i32);
+        shown.changed_at = Some(proto::timestamp(at));
+        shown.changed_by = by.to_string();
+        shown.scrap_reason = scrap_reason;
+        shown.revocation_reason = revocation_reason.map_or(0, |reason| reason.code() as i32);
     }
-    told
+    shown
 }
 
-fn wire_timestamp(time: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
-}
-
-fn timestamp(time: prost_types::Timestamp) -> Result<Timestamp, RequestError> {
-    Timestamp::new(time.seconds, time.nanos)
-        .map_err(|error| RequestError::Invalid(format!("the time {time:?} is impossible: {error}")))
+fn moment(time: prost_types::Timestamp) -> Result<Timestamp, RequestError> {
+    proto::moment(&time).map_err(|error| RequestError::Invalid(error.to_string()))
 }

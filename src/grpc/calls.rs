@@ -1,5 +1,5 @@
 //! What every call goes through, whichever service it is for: it counts as one of its peer's until its reply is taken,
-//! its request must arrive and be answered in time, it ends soon after its peer's certificate has expired, while it is
+//! its request must arrive and be answered in time, it is terminated soon after its peer's certificate has expired, while it is
 //! open its connection is not idle, and what gRPC's own layer refuses gets a reason.
 
 use std::{
@@ -26,13 +26,13 @@ use crate::connections::OpenCall;
 /// How long a request may take to arrive and be answered; a stream, to be opened. Nothing of it waits for the HSM.
 const ANSWERED: Duration = Duration::from_secs(60);
 
-/// How long after its peer's certificate a call may end by itself, so that what was begun is still answered.
+/// How long after its peer's certificate has expired a call may still finish by itself, so that what was begun is answered.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// How much of a reply is handed to the connection at once: HTTP/2's usual frame.
 const PIECE: usize = 16 << 10;
 
-/// The services, behind the limits of their peers.
+/// The services, within the limits of their peers.
 #[derive(Clone, Debug)]
 pub(super) struct Limited(pub(super) Routes);
 
@@ -58,7 +58,8 @@ impl Service<http::Request<Body>> for Limited {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let admitted = Peer::of_call(request.extensions()).and_then(|peer| Ok((peer.clone(), peer.limits()?.call()?)));
+        let admitted =
+            Peer::from_extensions(request.extensions()).and_then(|peer| Ok((peer.clone(), peer.limits()?.call()?)));
         let (peer, permit) = match admitted {
             Ok(admitted) => admitted,
             Err(refused) => return Box::pin(std::future::ready(Ok(refused.into_http()))),
@@ -110,7 +111,7 @@ impl hyper::body::Body for Reply {
             return Poll::Ready(None);
         }
         if let Poll::Ready(status) = self.expired.as_mut().poll(context) {
-            // What made the reply notices that nobody takes it any more.
+            // The handler notices that its reply is not taken any more.
             (self.body, self.rest) = (Body::empty(), Bytes::new());
             let mut trailers = http::HeaderMap::new();
             let written = status.add_header(&mut trailers);

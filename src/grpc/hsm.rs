@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What signs, by the issuers' names and `audit`.
-pub type Signers = Arc<BTreeMap<String, Arc<dyn Recoverable>>>;
+pub(crate) type Signers = Arc<BTreeMap<String, Arc<dyn Recoverable>>>;
 
 /// Has the tokens that are out tried once more. The log is the audit: nothing in the ledger changes.
 pub(super) async fn retry(

@@ -14,22 +14,23 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Services,
     calls::Held,
     limits::{PeerLimits, Permit},
     peer::{self, Peer},
     request_error::RequestError,
+    services::Services,
     status,
 };
 use crate::{
     committer::{Committer, Issued},
-    config::OrderPolicy,
+    config::OrderRequirement,
     fairness::FairShare,
     hash::sha256,
     id::OrderId,
     identity::Role,
     issuer::{Issuance, IssueRequest, SHARE},
     ledger::Actor,
+    limits::{CONFIRM_SERIAL_NUMBERS, REQUEST_ID},
     metrics::OpenStream,
     profile::Profiles,
     proto,
@@ -39,17 +40,11 @@ use crate::{
 /// Replies that a stream holds ready for a station that does not read them yet.
 const REPLIES: usize = 32;
 
-/// The longest `request_id`, in bytes.
-const REQUEST_ID: usize = 64;
-
-/// The most serial numbers that one call confirms.
-const CONFIRMED: usize = 1000;
-
 /// The most confirmations that one peer may have at the committer.
-const CONFIRMED_AT_ONCE: usize = 256;
+const CONFIRMATIONS_AT_ONCE: usize = 256;
 
 /// Answers stations.
-pub struct Service {
+pub(super) struct Service {
     issuer: Arc<Issuance>,
     committer: Committer,
     profiles: Arc<Profiles>,
@@ -63,11 +58,11 @@ pub struct Service {
 impl Service {
     pub(super) fn new(services: &Services) -> Self {
         let Services { issuer, committer, profiles, window, stall_limit, draining, .. } = services.clone();
-        let confirmations = FairShare::new(SHARE, CONFIRMED_AT_ONCE);
+        let confirmations = FairShare::new(SHARE, CONFIRMATIONS_AT_ONCE);
         Service { issuer, committer, profiles, confirmations, window, stall_limit, draining }
     }
 
-    /// The profiles that a station may use: of others it is issued no certificate, and touches none afterwards.
+    /// The profiles that a station may use: it is issued no certificate of the others, and may not confirm theirs.
     fn usable_profiles(&self, station: &str) -> Arc<BTreeSet<String>> {
         let usable = self.profiles.values().filter(|profile| profile.allows_station(station));
         Arc::new(usable.map(|profile| profile.name().to_owned()).collect())
@@ -100,7 +95,7 @@ impl proto::issuance_server::Issuance for Service {
         &self,
         request: Request<Streaming<proto::IssueRequest>>,
     ) -> Result<Response<Self::IssueStream>, Status> {
-        let peer = Peer::of(&request)?;
+        let peer = Peer::from_request(&request)?;
         let (role, station) = peer.require(&[Role::Station])?;
         let limits = peer.limits()?;
         let stream = Stream {
@@ -115,20 +110,21 @@ impl proto::issuance_server::Issuance for Service {
             draining: self.draining.clone(),
             _open: OpenStream::new(),
         };
-        // One place more, for how the stream ends.
+        // One slot more, for the stream's status.
         let (replies, receiver) = mpsc::channel(REPLIES + 1);
         tokio::spawn(stream.run(request.into_inner(), replies));
         Ok(Response::new(Gathered { replies: receiver, slept: false }))
     }
 
     async fn confirm(&self, request: Request<proto::ConfirmRequest>) -> Result<Response<proto::ConfirmReply>, Status> {
-        let peer = Peer::of(&request)?;
+        let peer = Peer::from_request(&request)?;
         let (role, name) = peer.require(&[Role::Station, Role::Operator])?;
         let (actor, limits) = (peer::actor(role, name), Arc::clone(peer.limits()?));
         let profiles = (role == Role::Station).then(|| self.usable_profiles(name));
         let serial_numbers = request.into_inner().serial_numbers;
-        if serial_numbers.len() > CONFIRMED {
-            let message = format!("{} serial numbers; at most {CONFIRMED} are allowed", serial_numbers.len());
+        if serial_numbers.len() > CONFIRM_SERIAL_NUMBERS {
+            let message =
+                format!("{} serial numbers; at most {CONFIRM_SERIAL_NUMBERS} are allowed", serial_numbers.len());
             return Err(status::failed_call(&RequestError::Invalid(message)));
         }
         let counted = limits.confirmations(u32::try_from(serial_numbers.len()).unwrap_or(u32::MAX))?;
@@ -145,7 +141,7 @@ impl proto::issuance_server::Issuance for Service {
         &self,
         request: Request<proto::GetIssuerRequest>,
     ) -> Result<Response<proto::GetIssuerReply>, Status> {
-        let (role, name) = Peer::of(&request)?.require(&[Role::Station, Role::Operator, Role::Auditor])?;
+        let (role, name) = Peer::from_request(&request)?.require(&[Role::Station, Role::Operator, Role::Auditor])?;
         let profiles = self.profiles.values();
         let usable: Vec<_> = profiles.filter(|profile| role != Role::Station || profile.allows_station(name)).collect();
         let now = Timestamp::now();
@@ -158,7 +154,7 @@ impl proto::issuance_server::Issuance for Service {
         let profiles = usable.iter().map(|profile| proto::Profile {
             name: profile.name().to_owned(),
             issuer: profile.issuer_at(now).name().to_owned(),
-            order_optional: profile.order_policy() == OrderPolicy::Optional,
+            order_requirement: order_requirement(profile.order_requirement()).into(),
             key_types: profile.keys().iter().map(|key| key.as_str().to_owned()).collect(),
         });
         Ok(Response::new(proto::GetIssuerReply { issuers: issuers.collect(), profiles: profiles.collect() }))
@@ -169,7 +165,7 @@ impl proto::issuance_server::Issuance for Service {
 /// has it wait until every task that can run has run, so that their replies leave in one frame, one TLS record and
 /// one system call.
 #[derive(Debug)]
-pub struct Gathered {
+pub(super) struct Gathered {
     replies: mpsc::Receiver<Result<proto::IssueReply, Status>>,
     slept: bool,
 }
@@ -189,10 +185,10 @@ impl tokio_stream::Stream for Gathered {
     }
 }
 
-/// One station's stream. Each request is a task of its own, so that what has begun ends, whatever becomes of the
-/// stream. A request is read when there is room in the stream's window, and its room is free again when its reply is on
-/// its way: a station that does not read is not read from, and after a while its stream is ended. A request that was read
-/// begins when there is room in the window that the station's streams share.
+/// One station's stream. Each request is a task of its own, so that what has begun is finished, whatever becomes of the
+/// stream. A request is read when the stream's window has a permit left, which is free again when its reply is handed
+/// over: a station that does not read is not read from (invariant 9), and after a while its stream is terminated. A request
+/// that was read begins with a permit of the window that the station's streams share.
 struct Stream {
     peer: Peer,
     issuer: Arc<Issuance>,
@@ -231,20 +227,20 @@ impl Stream {
         let Ok(last) = sender.clone().try_reserve_owned() else { return };
         let replies = Arc::new(Replies { sender, stall_limit: self.stall_limit, stalled: Notify::new() });
         let window = Arc::new(Semaphore::new(self.window));
-        let end = tokio::select! {
+        let result = tokio::select! {
             biased;
-            end = self.read(&mut requests, &window, &replies) => end,
+            result = self.read(&mut requests, &window, &replies) => result,
             () = replies.stalled.notified() => Err(status::stalled(self.stall_limit)),
         };
-        // The last replies go out before the stream ends.
+        // The last replies go out before the stream's status.
         let _ = window.acquire_many(u32::try_from(self.window).unwrap_or(u32::MAX)).await;
-        if let Err(error) = end {
+        if let Err(error) = result {
             tracing::debug!(station = %self.station, %error, "stream ended");
             last.send(Err(error));
         }
     }
 
-    /// Reads requests and begins them, until the station ends the stream or it must end.
+    /// Reads requests and begins them, until the station closes the stream or it has to be terminated.
     async fn read(
         &mut self,
         requests: &mut Streaming<proto::IssueRequest>,
@@ -253,7 +249,7 @@ impl Stream {
     ) -> Result<(), Status> {
         let mut expired = std::pin::pin!(self.peer.clone().expired());
         loop {
-            let Ok(room) = Arc::clone(window).acquire_owned().await else { return Ok(()) };
+            let Ok(permit) = Arc::clone(window).acquire_owned().await else { return Ok(()) };
             let request = tokio::select! {
                 biased;
                 _ = self.draining.wait_for(|draining| *draining) => return Err(status::failed_call(&RequestError::Draining)),
@@ -262,19 +258,19 @@ impl Stream {
                 request = requests.message() => request.map_err(status::unreadable)?,
             };
             let Some(request) = request else { return Ok(()) };
-            // Nobody takes replies any more.
+            // The station does not take replies any more.
             if replies.sender.is_closed() {
                 return Ok(());
             }
-            let begun = self.limits.room().await;
+            let shared_permit = self.limits.request().await;
             let (issuer, replies) = (Arc::clone(&self.issuer), Arc::clone(replies));
             let (station, actor) = (Arc::clone(&self.station), self.actor.clone());
             tokio::spawn(async move {
                 let reply = answer(&issuer, station, actor, request).await;
                 // What other streams of the station may begin does not wait for this one's replies to be read.
-                drop(begun);
+                drop(shared_permit);
                 replies.send(reply).await;
-                drop(room);
+                drop(permit);
             });
         }
     }
@@ -312,6 +308,13 @@ async fn issue(
     let order = Some(order).filter(|order| !order.is_empty()).map(OrderId::try_from);
     let order = order.transpose().map_err(RequestError::id("order"))?;
     Ok(issuer.issue(IssueRequest { station, actor, device, order, profile, csr, reissue }).await?)
+}
+
+fn order_requirement(requirement: OrderRequirement) -> proto::OrderRequirement {
+    match requirement {
+        OrderRequirement::Required => proto::OrderRequirement::Required,
+        OrderRequirement::Optional => proto::OrderRequirement::Optional,
+    }
 }
 
 fn certificate(issued: &Issued) -> proto::IssuedCertificate {

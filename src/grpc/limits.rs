@@ -1,9 +1,9 @@
 //! How much one peer may have open at a time, over all of its connections: so that none can fill the daemon's memory or
-//! keep the others out. What is beyond is refused with a reason, and counted.
+//! keep the others out (invariant 9). What is beyond is refused with a reason, and counted.
 //!
 //! | what | at most | beyond it |
 //! |---|---|---|
-//! | connections of a station; of another peer | [`STATION_CONNECTIONS`]; [`CONNECTIONS`] | closed with GOAWAY, ENHANCE_YOUR_CALM |
+//! | connections of a station; of another peer | [`STATION_CONNECTIONS`]; [`CONNECTIONS`] | the longest idle one is closed; if none is idle, `TOO_MANY_CONNECTIONS` |
 //! | HTTP/2 streams of a connection | [`STREAMS_PER_CONNECTION`] | the client waits; REFUSED_STREAM if it does not |
 //! | calls of a peer, until their replies are taken | [`CALLS`] | `TOO_MANY_REQUESTS` |
 //! | certificates in a peer's Confirm calls, the same | [`CONFIRMATIONS`] | `TOO_MANY_REQUESTS` |
@@ -18,17 +18,13 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
-use super::{
-    peer::Peer,
-    status::{self, Excess},
-};
-use crate::identity::Role;
+use super::status::{self, Excess};
 
 /// Connections of one station, which needs one or two.
-const STATION_CONNECTIONS: usize = 16;
+pub(super) const STATION_CONNECTIONS: usize = 16;
 
 /// Connections of one operator or auditor, whose scripts may run many commands at once.
-const CONNECTIONS: usize = 64;
+pub(super) const CONNECTIONS: usize = 64;
 
 /// HTTP/2 streams of one connection (SETTINGS_MAX_CONCURRENT_STREAMS).
 pub(super) const STREAMS_PER_CONNECTION: u32 = 128;
@@ -48,7 +44,7 @@ const RECORD_STREAMS: usize = 8;
 /// Streams and lists of records in all.
 const ALL_RECORD_STREAMS: usize = 64;
 
-/// One of several things that a peer may have; dropped, it may have another.
+/// One of a limited number of things that a peer may have; free again when it is dropped.
 pub(super) type Permit = OwnedSemaphorePermit;
 
 /// Every peer that has a connection.
@@ -60,48 +56,23 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// `window` unanswered requests may each peer have under way.
+    /// Each peer may have `window` unanswered requests in progress.
     pub(super) fn new(window: usize) -> Self {
         let record_streams = Arc::new(Semaphore::new(ALL_RECORD_STREAMS));
         Limits { peers: Mutex::default(), record_streams, window }
     }
 
-    /// Lets a peer have one more connection. `None` if it has too many.
-    pub(super) fn connect(&self, peer: &Peer) -> Option<Admission> {
-        let most = match peer.role() {
-            Some(Role::Operator | Role::Auditor) => CONNECTIONS,
-            Some(Role::Station) | None => STATION_CONNECTIONS,
-        };
-        self.connect_as(&peer.to_string(), most)
-    }
-
-    fn connect_as(&self, peer: &str, connections: usize) -> Option<Admission> {
+    /// What the peer of this name has open, over all of its connections.
+    pub(super) fn peer(&self, name: &str) -> Arc<PeerLimits> {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        let limits = match peers.get(peer).and_then(Weak::upgrade) {
-            Some(limits) => limits,
-            None => {
-                peers.retain(|_, limits| limits.strong_count() > 0);
-                let limits = Arc::new(PeerLimits::new(peer.into(), connections, self));
-                peers.insert(Arc::clone(&limits.name), Arc::downgrade(&limits));
-                limits
-            }
-        };
-        drop(peers);
-        let connection = Arc::clone(&limits.connections).try_acquire_owned().ok()?;
-        Some(Admission { limits, _connection: connection })
-    }
-}
-
-/// A connection that was let in. It counts until the connection and its calls have ended.
-#[derive(Debug)]
-pub(super) struct Admission {
-    limits: Arc<PeerLimits>,
-    _connection: Permit,
-}
-
-impl Admission {
-    pub(super) fn limits(&self) -> &Arc<PeerLimits> {
-        &self.limits
+        if let Some(limits) = peers.get(name).and_then(Weak::upgrade) {
+            return limits;
+        }
+        // Those without a connection or a call are forgotten.
+        peers.retain(|_, limits| limits.strong_count() > 0);
+        let limits = Arc::new(PeerLimits::new(name.into(), self));
+        peers.insert(Arc::clone(&limits.name), Arc::downgrade(&limits));
+        limits
     }
 }
 
@@ -109,7 +80,6 @@ impl Admission {
 #[derive(Debug)]
 pub(super) struct PeerLimits {
     name: Arc<str>,
-    connections: Arc<Semaphore>,
     calls: Arc<Semaphore>,
     confirmations: Arc<Semaphore>,
     issue_streams: Arc<Semaphore>,
@@ -119,11 +89,10 @@ pub(super) struct PeerLimits {
 }
 
 impl PeerLimits {
-    fn new(name: Arc<str>, connections: usize, limits: &Limits) -> Self {
+    fn new(name: Arc<str>, limits: &Limits) -> Self {
         let at_most = |number| Arc::new(Semaphore::new(number));
         PeerLimits {
             name,
-            connections: at_most(connections),
             calls: at_most(CALLS),
             confirmations: at_most(CONFIRMATIONS),
             issue_streams: at_most(ISSUE_STREAMS),
@@ -146,7 +115,7 @@ impl PeerLimits {
         self.take(&self.calls, 1, || Excess::Requests(format!("{CALLS} calls whose replies it has not taken")))
     }
 
-    /// So many certificates to confirm; they count until the reply is taken.
+    /// `number` certificates to confirm; they count until the reply is taken.
     ///
     /// # Errors
     /// `TOO_MANY_REQUESTS`.
@@ -176,8 +145,8 @@ impl PeerLimits {
         Ok([own, all])
     }
 
-    /// Waits for room for one more request under way.
-    pub(super) async fn room(&self) -> Option<Permit> {
+    /// Waits for a permit for one more request in progress.
+    pub(super) async fn request(&self) -> Option<Permit> {
         // It is never closed.
         Arc::clone(&self.window).acquire_owned().await.ok()
     }
@@ -202,19 +171,16 @@ mod tests {
     #[test]
     fn limits_of_a_peer_count_all_of_its_connections() {
         let limits = Limits::new(8);
-        let connect = |peer: &str| limits.connect_as(peer, 3);
-        let connections: Vec<_> = (0..3).filter_map(|_| connect("station:l/1")).collect();
-        assert_eq!(connections.len(), 3);
-        assert!(connect("station:l/1").is_none());
-        assert!(connect("station:l/2").is_some());
-        let calls: Vec<_> = (0..CALLS).map(|number| connections[number % 3].limits().call()).collect();
+        let connections: Vec<_> = (0..3).map(|_| limits.peer("station:l/1")).collect();
+        let calls: Vec<_> = (0..CALLS).map(|number| connections[number % 3].call()).collect();
         assert!(calls.iter().all(Result::is_ok));
-        let refused = connections[0].limits().call().unwrap_err();
+        let refused = connections[0].call().unwrap_err();
         assert_eq!((refused.code(), reason(&refused).as_str()), (tonic::Code::ResourceExhausted, "TOO_MANY_REQUESTS"));
+        assert!(limits.peer("station:l/2").call().is_ok(), "others have their own");
         drop(calls);
-        assert!(connections[0].limits().call().is_ok());
+        assert!(connections[0].call().is_ok());
         drop(connections);
-        assert!(connect("station:l/1").is_some());
+        let _other = limits.peer("station:l/1");
         assert_eq!(limits.peers.lock().unwrap().len(), 1, "those that are gone are forgotten");
     }
 
@@ -222,18 +188,18 @@ mod tests {
     fn record_streams_are_bounded_for_a_peer_and_in_all() {
         let limits = Limits::new(8);
         let names = (0..=ALL_RECORD_STREAMS / RECORD_STREAMS).map(|number| format!("auditor:{number}"));
-        let peers: Vec<_> = names.filter_map(|name| limits.connect_as(&name, 1)).collect();
+        let peers: Vec<_> = names.map(|name| limits.peer(&name)).collect();
         let mut open = Vec::new();
         for peer in &peers[..peers.len() - 1] {
-            open.extend((0..RECORD_STREAMS).map(|_| peer.limits().record_stream().unwrap()));
-            let refused = peer.limits().record_stream().unwrap_err();
+            open.extend((0..RECORD_STREAMS).map(|_| peer.record_stream().unwrap()));
+            let refused = peer.record_stream().unwrap_err();
             assert_eq!(reason(&refused), "TOO_MANY_STREAMS");
             assert!(refused.message().contains("this peer"), "{}", refused.message());
         }
-        let refused = peers[peers.len() - 1].limits().record_stream().unwrap_err();
+        let refused = peers[peers.len() - 1].record_stream().unwrap_err();
         assert_eq!(reason(&refused), "TOO_MANY_STREAMS");
         assert!(refused.message().contains("all peers"), "{}", refused.message());
         drop(open);
-        assert!(peers[0].limits().record_stream().is_ok());
+        assert!(peers[0].record_stream().is_ok());
     }
 }

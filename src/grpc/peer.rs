@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tonic::{Request, Status, codegen::http};
 
 use super::{
-    limits::{Admission, PeerLimits},
+    limits::{self, PeerLimits},
     request_error::RequestError,
     status,
 };
@@ -23,19 +23,19 @@ use crate::{
 
 /// The other end of a connection; established once, when the connection is.
 #[derive(Clone, Debug)]
-pub struct Peer {
+pub(crate) struct Peer {
     identity: Option<Identity>,
     /// Until when its certificate is valid; a connection may outlive it, also by resuming its TLS session, a call not.
     expires: Option<Timestamp>,
-    /// What it may have open, from when its connection was let in.
-    admission: Option<Arc<Admission>>,
+    /// What it has open, from when the server took its connection.
+    limits: Option<Arc<PeerLimits>>,
     /// What happens on its connection.
     activity: Arc<Activity>,
 }
 
 impl Peer {
     /// The holder of a client certificate that the TLS handshake has verified.
-    pub fn from_certificate(der: &[u8]) -> Peer {
+    pub(super) fn from_certificate(der: &[u8]) -> Peer {
         let Ok(certificate) = Certificate::from_der(der) else { return Peer::new(None, None) };
         let expires = Timestamp::try_from(SystemTime::from(certificate.not_after())).ok();
         let names = certificate.subject_alt_names().unwrap_or_default();
@@ -55,31 +55,38 @@ impl Peer {
     }
 
     /// A process on this machine that may open the Unix socket, running as this user.
-    pub fn local(user: u32) -> Peer {
+    pub(super) fn local(user: u32) -> Peer {
         Peer::new(Some(Identity::local_user(user)), None)
     }
 
     fn new(identity: Option<Identity>, expires: Option<Timestamp>) -> Peer {
-        Peer { identity, expires, admission: None, activity: Activity::new() }
+        Peer { identity, expires, limits: None, activity: Activity::new() }
     }
 
     /// What it may do, if anything.
-    pub(super) fn role(&self) -> Option<Role> {
+    fn role(&self) -> Option<Role> {
         self.identity.as_ref().map(Identity::role)
     }
 
-    /// Lets its connection in.
-    pub(super) fn admit(&mut self, admission: Admission) {
-        self.admission = Some(Arc::new(admission));
+    /// How many connections it may have.
+    pub(super) fn most_connections(&self) -> usize {
+        match self.role() {
+            Some(Role::Operator | Role::Auditor) => limits::CONNECTIONS,
+            Some(Role::Station) | None => limits::STATION_CONNECTIONS,
+        }
     }
 
-    /// What it may have open.
+    /// From now on its calls count among these.
+    pub(super) fn count_among(&mut self, limits: Arc<PeerLimits>) {
+        self.limits = Some(limits);
+    }
+
+    /// What it has open.
     ///
     /// # Errors
-    /// INTERNAL if its connection was not let in.
+    /// INTERNAL if the server never took its connection.
     pub(super) fn limits(&self) -> Result<&Arc<PeerLimits>, Status> {
-        let admission = self.admission.as_ref().ok_or_else(|| status::failed_call(&RequestError::Internal))?;
-        Ok(admission.limits())
+        self.limits.as_ref().ok_or_else(|| status::failed_call(&RequestError::Internal))
     }
 
     /// What happens on its connection.
@@ -90,15 +97,15 @@ impl Peer {
     /// Resolves when the certificate of the peer has expired, with the status for its open calls; never without one.
     pub(super) async fn expired(self) -> Status {
         let Some(expires) = self.expires else { return std::future::pending().await };
-        // A clock that is set makes no long sleep wrong.
-        const LOOK: Duration = Duration::from_secs(60);
+        // Short sleeps, so that a clock that is set meanwhile is noticed.
+        const CHECK_INTERVAL: Duration = Duration::from_secs(60);
         loop {
             let now = Timestamp::now();
             if expires < now {
                 return expired(expires);
             }
             let left = Duration::try_from(expires.duration_since(now)).unwrap_or_default();
-            tokio::time::sleep(left.min(LOOK) + Duration::from_millis(1)).await;
+            tokio::time::sleep(left.min(CHECK_INTERVAL) + Duration::from_millis(1)).await;
         }
     }
 
@@ -106,7 +113,7 @@ impl Peer {
     ///
     /// # Errors
     /// UNAUTHENTICATED without a role or with a certificate that has expired since; PERMISSION_DENIED with another role.
-    pub fn require(&self, allowed: &[Role]) -> Result<(Role, &Arc<str>), Status> {
+    pub(super) fn require(&self, allowed: &[Role]) -> Result<(Role, &Arc<str>), Status> {
         let names = || allowed.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" or ");
         let Some(identity) = &self.identity else {
             return Err(status::unauthenticated(format!(
@@ -129,18 +136,18 @@ impl Peer {
     /// The peer of a request.
     ///
     /// # Errors
-    /// As [`Peer::require`].
-    pub fn of<T>(request: &Request<T>) -> Result<&Peer, Status> {
-        Peer::found(request.extensions().get::<Peer>())
+    /// UNAUTHENTICATED if its connection has none.
+    pub(super) fn from_request<T>(request: &Request<T>) -> Result<&Peer, Status> {
+        request.extensions().get::<Peer>().ok_or_else(Peer::missing)
     }
 
     /// The same, before gRPC has looked at the request.
-    pub(super) fn of_call(extensions: &http::Extensions) -> Result<&Peer, Status> {
-        Peer::found(extensions.get::<Peer>())
+    pub(super) fn from_extensions(extensions: &http::Extensions) -> Result<&Peer, Status> {
+        extensions.get::<Peer>().ok_or_else(Peer::missing)
     }
 
-    fn found(peer: Option<&Peer>) -> Result<&Peer, Status> {
-        peer.ok_or_else(|| status::unauthenticated("the connection has no peer".into()))
+    fn missing() -> Status {
+        status::unauthenticated("the connection has no peer".into())
     }
 }
 
@@ -158,7 +165,7 @@ fn expired(expires: Timestamp) -> Status {
 }
 
 /// How the ledger knows a peer.
-pub fn actor(role: Role, name: &str) -> Actor {
+pub(super) fn actor(role: Role, name: &str) -> Actor {
     Actor(format!("{}:{name}", role.as_str()).into())
 }
 

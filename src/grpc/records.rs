@@ -33,7 +33,7 @@ const PAGE_TIME: Duration = Duration::from_millis(20);
 /// Records on their way to a peer.
 pub(super) type Pages = Pin<Box<dyn Stream<Item = Result<Record, Status>> + Send>>;
 
-/// Reads the ledger where waiting for the disk holds nobody up. What stations need is not read here.
+/// Reads the ledger on threads where waiting for the disk delays no other call. What stations need is not read here.
 #[derive(Clone)]
 pub(super) struct Reader {
     records: Arc<dyn Records>,
@@ -72,17 +72,17 @@ impl Reader {
     ) -> Result<Pages, Status> {
         let permits = peer.record_stream()?;
         let (sender, receiver) = mpsc::channel(PAGE);
-        // Where the end's reason is, as a full channel has no room for it.
-        let end = Arc::new(OnceLock::new());
-        let (reader, peer, failed) = (self.clone(), Arc::clone(peer), Arc::clone(&end));
+        // Beside the channel, which may be full.
+        let failure = Arc::new(OnceLock::new());
+        let (reader, peer, failed) = (self.clone(), Arc::clone(peer), Arc::clone(&failure));
         tokio::spawn(async move {
             if let Err(status) = reader.pages(peer.name(), read, &sender).await {
                 let _ = failed.set(status);
             }
             drop(permits);
         });
-        let end = futures_util::stream::poll_fn(move |_| Poll::Ready(end.get().cloned().map(Err)));
-        Ok(Box::pin(ReceiverStream::new(receiver).map(Ok).chain(end.take(1))))
+        let failure = futures_util::stream::poll_fn(move |_| Poll::Ready(failure.get().cloned().map(Err)));
+        Ok(Box::pin(ReceiverStream::new(receiver).map(Ok).chain(failure.take(1))))
     }
 
     async fn pages(

@@ -10,6 +10,7 @@ use tonic_types::{ErrorDetails, StatusExt, pb};
 use super::request_error::RequestError;
 use crate::{
     committer::CommitError,
+    connections::Full,
     csr::CsrError,
     issuer::IssueError,
     ledger::{LedgerError, Refusal},
@@ -18,7 +19,7 @@ use crate::{
 };
 
 /// The domain of all ErrorInfo details.
-pub const DOMAIN: &str = "birthmark";
+pub(super) const DOMAIN: &str = "birthmark";
 
 /// How long a station should wait when the daemon cannot say better.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -224,6 +225,9 @@ pub(super) enum Excess {
     /// Streams of one peer.
     #[error("this peer has {0}, which is the most; end some first")]
     Streams(String),
+    /// Connections.
+    #[error(transparent)]
+    Connections(#[from] Full),
     /// Streams of records of all peers.
     #[error("all peers together have {0} streams of records, which is the most; try again later")]
     AllStreams(usize),
@@ -233,6 +237,7 @@ pub(super) enum Excess {
 pub(super) fn too_many(excess: &Excess) -> Status {
     let reason = match excess {
         Excess::Requests(_) => "TOO_MANY_REQUESTS",
+        Excess::Connections(_) => "TOO_MANY_CONNECTIONS",
         Excess::Streams(_) | Excess::AllStreams(_) => "TOO_MANY_STREAMS",
     };
     metrics::refusal(reason);

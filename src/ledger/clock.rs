@@ -81,7 +81,10 @@ impl Clock {
             return Some(Refusal::ClockBackwards { now, newest });
         }
         if let Some((latest, what)) = self.bounds.latest.as_ref().filter(|(latest, _)| now > *latest) {
-            return implausible(format!("it is after {latest}, {what}; set it right, or renew that certificate"));
+            return implausible(format!(
+                "it is after {latest}, {what}: either the clock is wrong, and has to be set right, or the certificate has \
+                 expired, and has to be renewed and the daemon restarted"
+            ));
         }
         match (self.good, self.newest) {
             (Some((wall, then)), _) => {

@@ -119,7 +119,7 @@ impl Entry {
             Event::Reserved { serial_number, holder, replaces } => Wire::Reserved(wire::Reserved {
                 serial_number: serial_number.as_bytes().to_vec(),
                 device_id: holder.device.clone(),
-                key_hash: holder.key_hash.to_vec(),
+                key_sha256: holder.key_hash.to_vec(),
                 order: holder.order.clone(),
                 profile: holder.profile.clone(),
                 issuer: holder.issuer.clone(),
@@ -189,7 +189,7 @@ impl Entry {
                 holder: Holder {
                     device: reserved.device_id,
                     key_hash: reserved
-                        .key_hash
+                        .key_sha256
                         .as_slice()
                         .try_into()
                         .map_err(|_| "a key hash that is not 32 octets".to_owned())?,

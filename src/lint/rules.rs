@@ -143,10 +143,11 @@ impl Rules<'_> {
         }
 
         let [not_after, issuers] = self.not_after();
-        let within = not_after <= issuers || self.settings.beyond_issuer == Some(config::BeyondIssuer::Allow);
+        let within =
+            not_after <= issuers || self.settings.when_outliving_issuer == Some(config::WhenOutlivingIssuer::Allow);
         let message = format!(
             "it expires at {not_after}, after its issuer, which expires at {issuers}: verifiers refuse it from then on; say \
-             beyond_issuer = \"allow\" if that is meant"
+             when_outliving_issuer = \"allow\" if that is meant"
         );
         self.should(within, self.settings.validity_key(), "RFC 5280 section 6.1", message);
 
@@ -290,8 +291,8 @@ impl Rules<'_> {
             format!("a DAC is signed with ecdsa-sha256 by a P-256 key, not with {algorithm}: use another issuer");
         self.must(algorithm == SignatureAlgorithm::EcdsaP256Sha256, "issuer", RULE, message);
         let p256 = self.certificate.public_key().is_ok_and(|key| key.kind == KeyKind::P256);
-        let only = self.settings.keys.as_ref().is_none_or(|keys| keys.get_ref() == &[config::KeyType::P256]);
-        self.must(p256 && only, "keys", RULE, "a DAC has a P-256 key; say keys = [\"p256\"] or leave it out");
+        let only = self.settings.key_types.as_ref().is_none_or(|keys| keys.get_ref() == &[config::KeyType::P256]);
+        self.must(p256 && only, "key_types", RULE, "a DAC has a P-256 key; say key_types = [\"p256\"] or leave it out");
         self.only_digital_signature(RULE);
 
         let identifier = self.certificate.subject_key_identifier().ok().flatten();

@@ -9,7 +9,7 @@ use rcgen::{CertificateParams, DnType, DnValue, KeyPair, RsaKeySize};
 use crate::{
     ca::IssuingCa,
     cert,
-    config::{CsrSubject, KeyType, OrderPolicy},
+    config::{CsrSubject, KeyType, OrderRequirement},
     csr::{self, CsrError, RefusedKeys},
     id::{DeviceId, OrderId},
     profile::{Profile, ProfileError, RequestContext, Values},
@@ -51,7 +51,7 @@ pub fn sample(profile: &Profile, device: Option<&DeviceId>, moment: Timestamp) -
     let csr = throw_away_csr(profile, device.as_str())?;
     let csr = csr::verify(&csr, &RefusedKeys::default())?;
     let order = OrderId::sample();
-    let order = (profile.order_policy() == OrderPolicy::Required).then_some(&order);
+    let order = (profile.order_requirement() == OrderRequirement::Required).then_some(&order);
     let values = Values { device: &device, order, station: &station, attributes: &attributes };
     let approved = profile.approve(csr, &RequestContext { values, now: moment })?;
     let serial_number = SerialNumber::sample();

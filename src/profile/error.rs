@@ -127,7 +127,7 @@ pub enum ValidityError {
     /// It would outlive its issuer, which the profile does not allow.
     #[error(
         "a certificate made on {} would expire at {not_after}, after its issuer \"{issuer}\", which expires at \
-         {issuers}; give it a shorter validity, a new issuer, or say beyond_issuer = \"shorten\" or \"allow\"",
+         {issuers}; give it a shorter validity, a new issuer, or say when_outliving_issuer = \"shorten\" or \"allow\"",
         Time::from(*.now).date()
     )]
     OutlivesIssuer {

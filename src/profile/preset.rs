@@ -6,11 +6,11 @@ use jiff::SignedDuration;
 use super::validity::End;
 use crate::{
     config::{
-        BeyondIssuer, KeyType,
+        KeyType,
         KeyType::{Ed25519, P256, P384, P521, Rsa2048, Rsa3072, Rsa4096},
         KeyUsage,
         KeyUsage::DigitalSignature,
-        Preset,
+        Preset, WhenOutlivingIssuer,
     },
     x509_time::Time,
 };
@@ -22,7 +22,7 @@ pub(super) struct Defaults {
     pub(super) subject: Option<&'static str>,
     pub(super) device_id: Option<&'static str>,
     pub(super) end: End,
-    pub(super) beyond_issuer: BeyondIssuer,
+    pub(super) when_outliving_issuer: WhenOutlivingIssuer,
     pub(super) key_usage: &'static [KeyUsage],
     pub(super) extended_key_usage: &'static [ObjectIdentifier],
     pub(super) subject_key_identifier: bool,
@@ -37,7 +37,7 @@ impl Defaults {
             subject: Some("CN={device_id}"),
             device_id: None,
             end: End::WithIssuer,
-            beyond_issuer: BeyondIssuer::Refuse,
+            when_outliving_issuer: WhenOutlivingIssuer::Refuse,
             key_usage: &[DigitalSignature],
             extended_key_usage: &[ID_KP_CLIENT_AUTH],
             subject_key_identifier: true,
@@ -50,7 +50,7 @@ impl Defaults {
                 keys: &[P256, P384, Rsa2048],
                 subject: Some("serialNumber={device_id}"),
                 end: End::At(Time::NEVER),
-                beyond_issuer: BeyondIssuer::Allow,
+                when_outliving_issuer: WhenOutlivingIssuer::Allow,
                 extended_key_usage: &[],
                 subject_key_identifier: false,
                 ..device

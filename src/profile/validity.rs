@@ -3,13 +3,13 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::error::ValidityError;
-use crate::{ca::IssuingCa, config::BeyondIssuer, x509_time::Time};
+use crate::{ca::IssuingCa, config::WhenOutlivingIssuer, x509_time::Time};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Validity {
     pub(super) backdate: SignedDuration,
     pub(super) end: End,
-    pub(super) beyond_issuer: BeyondIssuer,
+    pub(super) when_outliving_issuer: WhenOutlivingIssuer,
 }
 
 /// When a certificate expires.
@@ -50,12 +50,12 @@ impl Validity {
             End::WithIssuer => issuer.not_after(),
         };
         let issuers = issuer.not_after();
-        let not_after = match self.beyond_issuer {
-            BeyondIssuer::Refuse if not_after > issuers => {
+        let not_after = match self.when_outliving_issuer {
+            WhenOutlivingIssuer::Refuse if not_after > issuers => {
                 return Err(ValidityError::OutlivesIssuer { not_after, issuer: name(), issuers, now });
             }
-            BeyondIssuer::Shorten => not_after.min(issuers),
-            BeyondIssuer::Refuse | BeyondIssuer::Allow => not_after,
+            WhenOutlivingIssuer::Shorten => not_after.min(issuers),
+            WhenOutlivingIssuer::Refuse | WhenOutlivingIssuer::Allow => not_after,
         };
         if not_after <= Time::from(now) || Time::from(now) > issuers {
             return Err(ValidityError::Expired { not_after, issuer: name(), issuers, now });

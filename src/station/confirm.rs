@@ -8,15 +8,13 @@ use tonic::transport::Channel;
 use super::{fields, places::LONGEST_CERTIFICATES};
 use crate::{
     client::Failure,
+    limits::CONFIRM_SERIAL_NUMBERS,
     pem,
     proto::{ConfirmRequest, issuance_client::IssuanceClient},
     quote::shortened,
     serial::SerialNumber,
     text_file,
 };
-
-/// The most serial numbers in one call.
-const AT_ONCE: usize = 1000;
 
 /// What became of the certificates.
 #[derive(Debug, Default, Serialize)]
@@ -46,7 +44,7 @@ pub struct Refused {
 pub async fn confirm(channel: Channel, serial_numbers: &[SerialNumber]) -> Result<Summary, Failure> {
     let mut client = IssuanceClient::new(channel);
     let mut summary = Summary::default();
-    for some in serial_numbers.chunks(AT_ONCE) {
+    for some in serial_numbers.chunks(CONFIRM_SERIAL_NUMBERS) {
         let serial_numbers = some.iter().map(|serial_number| serial_number.as_bytes().to_vec().into()).collect();
         let reply = client.confirm(ConfirmRequest { serial_numbers }).await?.into_inner();
         for result in reply.results {

@@ -141,7 +141,7 @@ impl Issuance for Service {
                 name: "device".into(),
                 issuer: "ca".into(),
                 key_types: vec!["p256".into()],
-                order_optional: false,
+                order_requirement: crate::proto::OrderRequirement::Required.into(),
             }],
         }))
     }

@@ -169,7 +169,7 @@ async fn checkpoints_with_an_interval_come_by_themselves() {
     let configuration = fs::read_to_string(site.path("birthmark.toml")).unwrap();
     site.token.write("birthmark.toml", &configuration.replacen("object=audit", "object=issuing", 1));
     let said = site.refuse_to_start();
-    assert!(said.contains("audit.key") && said.contains("\"main\""), "{said}");
+    assert!(said.contains("audit.key_uri") && said.contains("\"main\""), "{said}");
     site.token.write("birthmark.toml", &configuration.replacen("\"1s\"", "\"0s\"", 1));
     assert!(site.refuse_to_start().contains("audit.interval"));
 }

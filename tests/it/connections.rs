@@ -10,11 +10,14 @@ use std::{
 };
 
 use birthmark::proto::{
-    ConfirmRequest, GetIssuerRequest, ListRecordsRequest, admin_client::AdminClient, issuance_client::IssuanceClient,
+    ConfirmRequest, GetIssuerRequest, GetOrderRequest, ListRecordsRequest, admin_client::AdminClient,
+    issuance_client::IssuanceClient,
 };
+use futures_util::FutureExt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinSet;
-use tonic::Code;
+use tonic::{Code, Streaming, transport::Channel};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_client::HealthClient};
 
 use crate::{
     support::{
@@ -112,6 +115,84 @@ async fn flood_of_idle_connections_holds_nobody_up() {
     must_serve(&site, &daemon, "d5").await;
     assert!(!site.log().contains("panicked"), "{}", site.log());
     drop((tls, http, local, idle, streams));
+    daemon.end();
+}
+
+/// A call that stays open.
+pub(crate) async fn watch_health(channel: Channel) -> Streaming<HealthCheckResponse> {
+    let watched = HealthClient::new(channel).watch(HealthCheckRequest::default()).await;
+    let mut watched = watched.unwrap().into_inner();
+    watched.message().await.unwrap();
+    watched
+}
+
+/// More than the 64 that a peer may have, on the socket and over TCP: whoever comes next is served, and a connection with
+/// an open call is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_of_a_peer_make_room_for_its_next() {
+    raise_own_limit();
+    let site = Site::new();
+    let daemon = site.start();
+    site.create_order("o1", 50);
+    let operator = site.identity("operator", "anna");
+    let (mut local, mut remote) = (vec![daemon.connect_locally().await], vec![daemon.connect(operator.clone()).await]);
+    let mut busy = [watch_health(local[0].clone()).await, watch_health(remote[0].clone()).await];
+    for _ in 0..200 {
+        for (connections, channel) in
+            [(&mut local, daemon.connect_locally().await), (&mut remote, daemon.connect(operator.clone()).await)]
+        {
+            let order = GetOrderRequest { id: "o1".into() };
+            AdminClient::new(channel.clone()).get_order(order).await.unwrap();
+            connections.push(channel);
+        }
+    }
+    succeeded(&site.operator(&["order", "show", "o1"]));
+    assert_eq!(daemon.metric("birthmark_refusals_total", &["reason=\"TOO_MANY_CONNECTIONS\""]), 0.0);
+    for port in ["grpc", "socket"] {
+        let labels = [format!("port=\"{port}\""), "reason=\"crowded\"".into()];
+        assert!(daemon.metric("birthmark_connections_refused_total", &[&labels[0], &labels[1]]) >= 130.0, "{port}");
+    }
+    for stream in &mut busy {
+        assert!(stream.message().now_or_never().is_none(), "still open");
+    }
+    drop((local, remote));
+    daemon.end();
+}
+
+/// When a call is open on each of them, the next connection's call is refused like any other, with the limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn busy_connections_of_a_peer_refuse_its_next() {
+    let site = Site::new();
+    let daemon = site.start();
+    site.create_order("o1", 50);
+    let mut local = Vec::new();
+    for _ in 0..64 {
+        local.push(watch_health(daemon.connect_locally().await).await);
+    }
+    let refused = site.operator(&["order", "show", "o1"]);
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success());
+    assert!(
+        message.contains("64 connections with open calls") && message.contains("TOO_MANY_CONNECTIONS"),
+        "{message}"
+    );
+
+    let station = site.identity("station", "line1/t1");
+    let mut streams = Vec::new();
+    for number in 0..16 {
+        let mut stream = IssueStream::open(daemon.connect(station.clone()).await).await.unwrap();
+        let device = format!("d{number}");
+        stream.ask(request(&device, "o1", csr(&device))).await.issued();
+        streams.push(stream);
+    }
+    let refused = IssueStream::open(daemon.connect(station.clone()).await).await.err().expect("a 17th connection");
+    let answer = Answer::of_call(&refused);
+    answer.must_be(Code::ResourceExhausted, "TOO_MANY_CONNECTIONS");
+    assert!(matches!(answer, Answer::Refused { retry: true, .. }) && refused.message().contains("16 connections"));
+    // Other peers are served, and with a call less so is the next connection.
+    site.stream(&daemon, "line1/t2").await.ask(request("e1", "o1", csr("e1"))).await.issued();
+    drop((streams.pop(), local.pop()));
+    wait_until("there is room", || site.operator(&["order", "show", "o1"]).status.success());
     daemon.end();
 }
 

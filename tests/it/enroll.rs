@@ -35,11 +35,11 @@ path = "data"
 
 [station_ca]
 certificate = "ca/station-ca.pem"
-key = "{}"
+key_uri = "{}"
 
 [issuers.device]
 chain = ["ca/issuer.pem"]
-key = "pkcs11:token=unused;object=unused?module-path=/unused"
+key_uri = "pkcs11:token=unused;object=unused?module-path=/unused"
 
 [profiles.device]
 issuer = "device"

@@ -21,9 +21,12 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-use crate::support::{
-    faults::Faults,
-    site::{Answer, Daemon, IssueStream, PATIENCE, Site, csr, request, wait_until},
+use crate::{
+    connections::watch_health,
+    support::{
+        faults::Faults,
+        site::{Answer, Daemon, IssueStream, PATIENCE, Site, csr, request, wait_until},
+    },
 };
 
 /// A number of `/proc/PID/status`, such as `VmHWM` in KiB.
@@ -156,14 +159,10 @@ async fn streams_and_connections_of_one_identity_are_bounded() {
     wait_until("the streams have ended", || daemon.metric("birthmark_streams", &[]) <= 1.0);
     site.stream(&daemon, "line1/many").await.ask(request("d3", "o1", csr("d3"))).await.issued();
 
-    // Calls whose replies are not taken count over all connections.
+    // Connections with open calls.
     let mut connections = Vec::new();
     for _ in 0..64 {
-        connections.push(daemon.connect_locally().await);
-        AdminClient::new(connections[connections.len() - 1].clone())
-            .list_orders(birthmark::proto::ListOrdersRequest {})
-            .await
-            .ok();
+        connections.push(watch_health(daemon.connect_locally().await).await);
     }
     let refusals = || daemon.metric("birthmark_refusals_total", &["reason=\"TOO_MANY_CONNECTIONS\""]);
     if let Some(channel) = daemon.try_connect_locally().await {

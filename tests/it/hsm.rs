@@ -301,8 +301,8 @@ pub(crate) fn site_with_two_tokens() -> (Site, Faults) {
         format!("\"pkcs11:token={token};object=shared?module-path={}&pin-source=file:pin\"", fault_module.display())
     };
     let (before, issuer) = text.split_at(text.find("[issuers.main]").unwrap());
-    let old = issuer.lines().find(|line| line.starts_with("key = ")).unwrap();
-    let issuer = issuer.replacen(old, &format!("key = [{}, {}]", uri("birthmark"), uri("second")), 1);
+    let old = issuer.lines().find(|line| line.starts_with("key_uri = ")).unwrap();
+    let issuer = issuer.replacen(old, &format!("key_uri = [{}, {}]", uri("birthmark"), uri("second")), 1);
     let issuer = issuer.replacen("[\"ca/issuer.pem\", \"ca/root.pem\"]", "[\"ca/shared.pem\"]", 1);
     site.token.write("birthmark.toml", &format!("{before}{issuer}"));
     for name in ["root", "issuer"] {
@@ -361,7 +361,7 @@ fn hsm_that_does_not_answer_refuses_the_start() {
     let faults = Faults::between(&site, SETTINGS);
     faults.set_before_start("hang C_OpenSession 600s");
     let began = Instant::now();
-    crate::startup::must_refuse(&site, &["the HSM does not answer", "issuers.main.key"]);
+    crate::startup::must_refuse(&site, &["the HSM does not answer", "issuers.main.key_uri"]);
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 

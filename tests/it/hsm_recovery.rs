@@ -106,7 +106,7 @@ async fn session_limit_in_any_code_is_lived_with() {
         daemon.end();
         // The first session has to open.
         faults.set_before_start(&format!("fail C_OpenSession {code}"));
-        must_refuse(&site, &[code, "issuers.main.key"]);
+        must_refuse(&site, &[code, "issuers.main.key_uri"]);
     }
 }
 

@@ -67,7 +67,7 @@ async fn refusal_has_its_code_and_reason_and_the_stream_goes_on() {
     let site = Site::new();
     site.configure(|usual| {
         usual
-            + "\n[profiles.strict]\nissuer = \"main\"\nkeys = [\"p384\"]\nsubject = [\"CN={device_id}\"]\n\
+            + "\n[profiles.strict]\nissuer = \"main\"\nkey_types = [\"p384\"]\nsubject = [\"CN={device_id}\"]\n\
                csr_subject = \"cn-is-device-id\"\nvalidity_days = 30\nstations = [\"line9/*\"]\n"
     });
     let daemon = site.start();

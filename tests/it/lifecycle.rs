@@ -206,7 +206,9 @@ async fn station_that_the_profile_refuses_confirms_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn station_confirms_what_it_may_use() {
     let site = Site::new();
-    site.configure(|usual| usual.replace("validity_days = 7300", "validity_days = 7300\norder = \"optional\""));
+    site.configure(|usual| {
+        usual.replace("validity_days = 7300", "validity_days = 7300\norder_requirement = \"optional\"")
+    });
     let daemon = site.start();
     let line1 = ["order", "create", "line1", "--profile", "device", "--quantity", "5", "--station", "line1/*"];
     succeeded(&site.operator(&line1));

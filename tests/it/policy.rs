@@ -41,7 +41,7 @@ fn site_with(issuers: &[(&str, &str, &str)]) -> Site {
 /// The configuration of an issuer that [`site_with`] made.
 fn issuer(site: &Site, name: &str, key: &str, more: &str) -> String {
     let uri = site.token.uri(&format!(";object={key}"));
-    format!("\n[issuers.{name}]\nchain = [\"ca/{key}.pem\", \"ca/root.pem\"]\nkey = \"{uri}\"\n{more}\n")
+    format!("\n[issuers.{name}]\nchain = [\"ca/{key}.pem\", \"ca/root.pem\"]\nkey_uri = \"{uri}\"\n{more}\n")
 }
 
 fn for_profile(profile: &str, device: &str, order: &str, csr: Vec<u8>) -> IssueRequest {
@@ -129,7 +129,7 @@ async fn profile_moves_to_its_next_issuer_without_a_restart() {
     let next = issuer(&site, "next", "next", "")
         + &format!(
             "[profiles.renewed]\nissuers = [{{ name = \"main\" }}, {{ name = \"next\", from = \"{from}\" }}]\n\
-             order = \"optional\"\n"
+             order_requirement = \"optional\"\n"
         );
     site.configure(|usual| usual + &next);
     let daemon = site.start();
@@ -159,7 +159,7 @@ async fn order_is_required_by_default_and_lends_its_attributes() {
     let site = Site::new();
     site.configure(|usual| {
         usual
-            + "\n[profiles.free]\nissuer = \"main\"\norder = \"optional\"\n\
+            + "\n[profiles.free]\nissuer = \"main\"\norder_requirement = \"optional\"\n\
                \n[profiles.batch]\nissuer = \"main\"\nsubject = [\"OU={order.batch}\", \"CN={device_id}\"]\n"
     });
     let mut daemon = site.start();
@@ -224,7 +224,7 @@ async fn key_blocked_or_of_a_ca_is_refused() {
     let blocked = fs::read(fixture("csr/openssl-p256.pem")).unwrap();
     let hash = csr::verify(&blocked, &RefusedKeys::default()).unwrap().public_key().hash();
     site.token.write("blocked.txt", &format!("# keys that leaked\n\n{}  # openssl-p256\n", hex::encode_upper(hash)));
-    site.configure(|usual| usual + "\n[keys]\nblock_list = \"blocked.txt\"\n");
+    site.configure(|usual| usual + "\n[refused_keys]\nblock_list = \"blocked.txt\"\n");
     let daemon = site.start();
     site.create_order("o1", 5);
     let mut stream = site.stream(&daemon, "line1/t1").await;
@@ -251,7 +251,7 @@ fn profile_of_invalid_certificates_is_refused_by_file_and_key() {
         ("issuer = \"main\"\ndevice_id = \"[0-9]{65}\"".into(), &["subject", "65 characters; 1 to 64"]),
         (
             "issuer = \"main\"\nvalidity_days = 20000".into(),
-            &["validity_days", "after its issuer \"main\"", "beyond_issuer"],
+            &["validity_days", "after its issuer \"main\"", "when_outliving_issuer"],
         ),
         (
             "issuer = \"main\"\nnot_after = \"99991231235959Z\"".into(),
@@ -265,7 +265,7 @@ fn profile_of_invalid_certificates_is_refused_by_file_and_key() {
         ),
         ("issuer = \"main\"\njitp = [\"Serial\"]".into(), &["jitp", "\"Serial\" is not a parameter"]),
         ("issuer = \"none\"".into(), &["issuer", "there is no issuer \"none\"", "\"main\""]),
-        ("keys = [\"p256\"]".into(), &["checked.issuer: name either one issuer or several"]),
+        ("key_types = [\"p256\"]".into(), &["checked.issuer: name either one issuer or several"]),
         ("issuer = \"main\"\nissuers = [{ name = \"main\" }]".into(), &["issuer", "either one issuer or several"]),
         ("issuers = [{ name = \"main\" }, { name = \"p384\" }]".into(), &["issuers", "say from when on"]),
         (
@@ -275,12 +275,13 @@ fn profile_of_invalid_certificates_is_refused_by_file_and_key() {
         ("issuer = \"main\"\nsubject = [\"O=Acme\"]".into(), &["subject", "must contain {device_id}"]),
         ("issuer = \"main\"\nsubject = [\"CN={device}\"]".into(), &["subject", "unknown placeholder {device}"]),
         (
-            "issuer = \"main\"\norder = \"optional\"\nsubject = [\"CN={device_id}\", \"OU={order.x}\"]".into(),
-            &["subject", "order = \"required\""],
+            "issuer = \"main\"\norder_requirement = \"optional\"\nsubject = [\"CN={device_id}\", \"OU={order.x}\"]"
+                .into(),
+            &["subject", "order_requirement = \"required\""],
         ),
         ("issuer = \"main\"\ndevice_id = \"[\"".into(), &["device_id", "regular expression"]),
         (
-            "issuer = \"main\"\nkeys = [\"p256\"]\nkey_usage = [\"key-encipherment\"]".into(),
+            "issuer = \"main\"\nkey_types = [\"p256\"]\nkey_usage = [\"key-encipherment\"]".into(),
             &["key_usage", "does not fit p256 keys"],
         ),
         (
@@ -360,7 +361,7 @@ fn profile_of_invalid_certificates_is_refused_by_file_and_key() {
         (dac.replace("FFF1", "{order.vid}"), &["subject", "the PAI's VID is \"FFF1\", the DAC's \"0000\""]),
         (dac.replace("FFF1", "fff1"), &["subject", "4 upper-case hex digits"]),
         (dac.replace("\"pai\"", "\"p384\""), &["issuer", "ecdsa-sha256 by a P-256 key, not with ecdsa-sha384"]),
-        (format!("{dac}\nkeys = [\"p384\"]"), &["keys", "a DAC has a P-256 key"]),
+        (format!("{dac}\nkey_types = [\"p384\"]"), &["key_types", "a DAC has a P-256 key"]),
         (
             format!("{dac}\nextensions = [{{ oid = \"1.2.3.4\", hex = \"0481c8{}\" }}]", "00".repeat(200)),
             &["subject", "at most 600 are allowed"],
@@ -456,8 +457,8 @@ async fn device_id_and_csr_subject_are_held_to_the_profile() {
     let site = Site::new();
     site.configure(|usual| {
         usual
-            + "\n[profiles.aws]\nissuer = \"main\"\norder = \"optional\"\ndevice_id = \"aws-thing-name\"\n\
-               \n[profiles.own]\nissuer = \"main\"\norder = \"optional\"\ndevice_id = \"SN[0-9]{4}\"\n\
+            + "\n[profiles.aws]\nissuer = \"main\"\norder_requirement = \"optional\"\ndevice_id = \"aws-thing-name\"\n\
+               \n[profiles.own]\nissuer = \"main\"\norder_requirement = \"optional\"\ndevice_id = \"SN[0-9]{4}\"\n\
                csr_subject = \"serial-number-is-device-id\"\n"
     });
     let daemon = site.start();
@@ -511,7 +512,7 @@ fn rsa_client_has_no_key_encipherment_by_default() {
     let site = Site::new();
     for preset in ["device", "azure-dps", "tls-client", "idevid"] {
         site.configure(|usual| {
-            usual + &format!("\n[profiles.rsa]\npreset = \"{preset}\"\nissuer = \"main\"\nkeys = [\"rsa2048\"]\n")
+            usual + &format!("\n[profiles.rsa]\npreset = \"{preset}\"\nissuer = \"main\"\nkey_types = [\"rsa2048\"]\n")
         });
         let said = succeeded(&site.token.birthmark(&["profile", "check", "--config", "birthmark.toml", "rsa"]));
         assert!(said.contains("DigitalSignature") && !said.contains("KeyEncipherment"), "{preset}: {said}");
@@ -519,7 +520,7 @@ fn rsa_client_has_no_key_encipherment_by_default() {
     // Who wants it is told that no client uses it (RFC 5280 section 4.2.1.12).
     site.configure(|usual| {
         usual
-            + "\n[profiles.rsa]\nissuer = \"main\"\nkeys = [\"rsa2048\"]\n\
+            + "\n[profiles.rsa]\nissuer = \"main\"\nkey_types = [\"rsa2048\"]\n\
                key_usage = [\"digital-signature\", \"key-encipherment\"]\n"
     });
     let said = succeeded(&site.token.birthmark(&["profile", "check", "--config", "birthmark.toml", "rsa"]));
@@ -572,7 +573,7 @@ fn chain_and_block_list_are_read_in_any_encoding() {
     let issuer = fs::read_to_string(site.path("ca/issuer.pem")).unwrap();
     fs::write(site.path("ca/issuer.pem"), format!("\u{feff}0 comes first\n{}", issuer.replace('\n', "\n\n"))).unwrap();
     fs::write(site.path("blocked.txt"), utf16(&format!("# a list\r\n{}\r\n", "ab".repeat(32)))).unwrap();
-    site.configure(|usual| usual + "\n[keys]\nblock_list = \"blocked.txt\"\n");
+    site.configure(|usual| usual + "\n[refused_keys]\nblock_list = \"blocked.txt\"\n");
     let check = || site.token.birthmark(&["profile", "check", "--config", "birthmark.toml"]);
     succeeded(&check());
     for (from, to, says) in [
@@ -581,7 +582,7 @@ fn chain_and_block_list_are_read_in_any_encoding() {
         ("\"ca/root.pem\"", "\"blocked.txt\"", "there is no PEM certificate in it"),
     ] {
         site.configure(|usual| {
-            usual.replace(from, to) + "\n[keys]\nblock_list = \"blocked.txt\"\n".replace(from, to).as_str()
+            usual.replace(from, to) + "\n[refused_keys]\nblock_list = \"blocked.txt\"\n".replace(from, to).as_str()
         });
         refused(&check(), &[says]);
     }

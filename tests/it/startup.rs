@@ -92,7 +92,7 @@ fn pin_that_cannot_be_used_refuses_the_start() {
     fs::remove_file(site.path("pin")).unwrap();
 
     configure(&site, "&pin-source=file:pin", "");
-    must_refuse(&site, &["no PIN for token", "pin-source", "BIRTHMARK_PIN", "issuers.main.key"]);
+    must_refuse(&site, &["no PIN for token", "pin-source", "BIRTHMARK_PIN", "issuers.main.key_uri"]);
     configure(&site, "pin-source=file:pin", "pin-value=123456");
     must_refuse(&site, &["pin-value", "mode 600"]);
 
@@ -114,14 +114,14 @@ fn module_token_or_key_that_is_missing_refuses_the_start() {
         &site,
         "object=issuing",
         "object=missing",
-        &["no private key with label \"missing\"", "\"issuing\"", "issuers.main.key"],
+        &["no private key with label \"missing\"", "\"issuing\"", "issuers.main.key_uri"],
     );
     must_refuse_when(&site, ";object=issuing", "", &["names no key", "object=LABEL"]);
     must_refuse_when(
         &site,
         "{config_dir}/softhsm2.conf",
         "{config_dir}/none.conf",
-        &["PKCS#11 module", "issuers.main.key"],
+        &["PKCS#11 module", "issuers.main.key_uri"],
     );
 }
 
@@ -139,7 +139,7 @@ fn key_that_could_leave_the_hsm_refuses_the_start() {
     succeeded(&made);
     let new_key = "make a new key with birthmark ceremony";
     let extractable = "key \"movable\" is marked CKA_EXTRACTABLE";
-    must_refuse_when(&site, "object=issuing", "object=movable", &[extractable, new_key, "issuers.main.key"]);
+    must_refuse_when(&site, "object=issuing", "object=movable", &[extractable, new_key, "issuers.main.key_uri"]);
 }
 
 /// Certificates that do not fit each other or their key refuse the start.
@@ -150,7 +150,7 @@ fn certificates_that_do_not_fit_refuse_the_start() {
         &site,
         "object=issuing",
         "object=station-ca",
-        &["does not belong to key \"station-ca\"", "SHA-256", "issuers.main.key"],
+        &["does not belong to key \"station-ca\"", "SHA-256", "issuers.main.key_uri"],
     );
     must_refuse_when(
         &site,
@@ -229,7 +229,7 @@ fn configuration_error_names_file_line_and_key() {
         ("validity_days = 7300", "validity_days = 9500", &["profiles.device.validity_days", "outlive", "main"]),
         ("validity_days = 7300", "validity_days = 0", &["profiles.device.validity_days", "1 to 36525"]),
         ("validity_days = 7300", "validity_days = \"long\"", &["profiles.device.validity_days", "invalid type"]),
-        ("[\"p256\", \"p384\"", "[\"p255\", \"p384\"", &["profiles.device.keys", "p255", "p256"]),
+        ("[\"p256\", \"p384\"", "[\"p255\", \"p384\"", &["profiles.device.key_types", "p255", "p256"]),
         ("socket = \"run", "window = 0\nsocket = \"run", &["server.window", "1 to 65536"]),
         ("[http]\nlisten = \"127.0.0.1:0\"", "[http]\nlisten = \"localhost\"", &["http.listen", "127.0.0.1:8443"]),
         ("[ledger]\npath = \"data\"", "[ledger]", &["ledger: missing field `path`"]),

@@ -1,0 +1,20 @@
+//! The edge: who may call what, streams, and the only mapping from errors to gRPC statuses.
+
+mod admin;
+mod calls;
+mod connection;
+mod farewell;
+mod hsm;
+mod issuance;
+mod limits;
+pub(crate) mod listener;
+mod peer;
+mod records;
+mod request_error;
+mod server;
+mod services;
+mod status;
+pub(crate) mod tls;
+mod transport;
+
+pub(crate) use self::{hsm::Signers, server::serve, services::Services};

@@ -1,0 +1,70 @@
+//! The gRPC server: its services, and the bounds of HTTP/2.
+
+use std::{io, time::Duration};
+
+use tokio_stream::{Stream, StreamExt};
+use tonic::{service::Routes, transport::Server};
+
+use super::{
+    admin,
+    calls::Limited,
+    connection::Connection,
+    issuance,
+    limits::{Limits, STREAMS_PER_CONNECTION},
+    records::Reader,
+    services::Services,
+};
+use crate::{
+    limits,
+    proto::{self, admin_server::AdminServer, issuance_server::IssuanceServer},
+};
+
+/// Serves until `draining` becomes true and every open call is finished.
+///
+/// # Errors
+/// Those of the transport.
+pub(crate) async fn serve(
+    services: Services,
+    incoming: impl Stream<Item = io::Result<Connection>>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let issuance_service = issuance::Service::new(&services);
+    let Services { committer, records, profiles, signers, window, stall_limit, mut draining, .. } = services;
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<IssuanceServer<issuance::Service>>().await;
+    health.set_serving::<AdminServer<admin::Service>>().await;
+    let reflection_service = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+
+    let admin_service = admin::Service::new(committer, profiles, Reader::new(records, stall_limit), signers);
+    let routes = Routes::new(health_service)
+        .add_service(reflection_service)
+        .add_service(IssuanceServer::new(issuance_service).max_decoding_message_size(limits::MESSAGE))
+        .add_service(AdminServer::new(admin_service).max_decoding_message_size(limits::MESSAGE));
+    let limits = Limits::new(window);
+    let incoming = incoming.map(|connection| {
+        connection.map(|mut connection: Connection| {
+            let peer = connection.peer_mut();
+            peer.count_among(limits.peer(&peer.to_string()));
+            connection
+        })
+    });
+    Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        // Enough for a full window of requests, and no more: what a station sends ahead waits at the station.
+        .initial_stream_window_size(256 << 10)
+        .initial_connection_window_size(1 << 20)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        // A peer that goes on opening streams after it was told the limit is disconnected.
+        .http2_max_local_error_reset_streams(Some(1024))
+        .serve_with_incoming_shutdown(Limited(routes.prepare()), incoming, async move {
+            // An error means that the daemon itself is gone.
+            let _ = draining.wait_for(|draining| *draining).await;
+            health.set_not_serving::<IssuanceServer<issuance::Service>>().await;
+        })
+        .await?;
+    Ok(())
+}

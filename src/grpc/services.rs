@@ -1,0 +1,29 @@
+//! What the services share.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+
+use super::hsm::Signers;
+use crate::{committer::Committer, issuer::Issuance, ledger::Records, profile::Profiles};
+
+/// What the services work with.
+#[derive(Clone)]
+pub(crate) struct Services {
+    /// Issues certificates.
+    pub(crate) issuer: Arc<Issuance>,
+    /// Changes the ledger.
+    pub(crate) committer: Committer,
+    /// Reads the ledger.
+    pub(crate) records: Arc<dyn Records>,
+    /// What stations may ask for.
+    pub(crate) profiles: Arc<Profiles>,
+    /// What signs, by the issuers' names and `audit`, for operators who have seen to a token.
+    pub(crate) signers: Signers,
+    /// How many unanswered requests one stream, and one station over all of its streams, may have.
+    pub(crate) window: usize,
+    /// A stream whose peer takes no reply for this long is terminated.
+    pub(crate) stall_limit: Duration,
+    /// True when nothing new is to be accepted.
+    pub(crate) draining: watch::Receiver<bool>,
+}

@@ -1,0 +1,118 @@
+//! The TLS settings: what is read from the files of `[server]`, and what may be wrong with them.
+
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    RootCertStore, ServerConfig,
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{Error as PemError, PemObject},
+    },
+    server::{VerifierBuilderError, WebPkiClientVerifier},
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    pem::{self, ReadError},
+    text_file::{self, TextError},
+};
+
+/// Why there are no TLS settings.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TlsError {
+    /// The daemon's own certificate and its chain.
+    #[error("{}: cannot read the certificates: {error}", path.display())]
+    Certificate { path: PathBuf, error: ReadError },
+    /// The daemon's private key.
+    #[error("{}: {error}", path.display())]
+    Key { path: PathBuf, error: KeyError },
+    /// The CA certificates of clients.
+    #[error("{}: {error}", path.display())]
+    ClientCa { path: PathBuf, error: ClientCaError },
+    /// The TLS library cannot be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Setup(rustls::Error),
+}
+
+/// What is wrong with the daemon's private key.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KeyError {
+    #[error("cannot read the private key: {0}")]
+    Unreadable(#[from] TextError),
+    #[error(
+        "others than its owner may use the private key (mode {mode:o}); make it private with chmod 600, and a new \
+         key if others had the chance to read this one"
+    )]
+    NotPrivate { mode: u32 },
+    #[error("cannot read the private key: {}", describe_pem_error(.0))]
+    Malformed(PemError),
+    #[error("it does not belong to the certificate {}: {error}", certificate.display())]
+    NotOfCertificate { certificate: PathBuf, error: rustls::Error },
+}
+
+/// What is wrong with the CA certificates of clients.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientCaError {
+    #[error("cannot read the certificates: {0}")]
+    Unreadable(ReadError),
+    #[error("not a CA certificate: {0}")]
+    NotACa(rustls::Error),
+    #[error("{0}")]
+    Unusable(VerifierBuilderError),
+}
+
+/// Reads the TLS settings: TLS 1.3 and 1.2, and only clients with a certificate from `client_ca`.
+///
+/// # Errors
+/// Which file is wrong, and how.
+pub(crate) fn configure(certificate: &Path, key: &Path, client_ca: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+    let of_client_ca = |error| TlsError::ClientCa { path: client_ca.to_owned(), error };
+    let of_key = |error| TlsError::Key { path: key.to_owned(), error };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    for root in pem::read_certificates(client_ca).map_err(|error| of_client_ca(ClientCaError::Unreadable(error)))? {
+        roots.add(CertificateDer::from(root)).map_err(|error| of_client_ca(ClientCaError::NotACa(error)))?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .build()
+        .map_err(|error| of_client_ca(ClientCaError::Unusable(error)))?;
+    let chain = pem::read_certificates(certificate)
+        .map_err(|error| TlsError::Certificate { path: certificate.to_owned(), error })?;
+    let chain = chain.into_iter().map(CertificateDer::from).collect();
+    let private_key = read_private_key(key).map_err(of_key)?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Setup)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, private_key)
+        .map_err(|error| of_key(KeyError::NotOfCertificate { certificate: certificate.to_owned(), error }))?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The longest PEM file with a private key, in bytes.
+const KEY_FILE: u64 = 1 << 20;
+
+/// Reads the first private key of a PEM file that only its owner may read.
+fn read_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, KeyError> {
+    let file = text_file::open_regular(path)?;
+    let mode = file.metadata().map_err(TextError::from)?.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(KeyError::NotPrivate { mode });
+    }
+    let octets = Zeroizing::new(text_file::read_octets(file, KEY_FILE)?);
+    let text = text_file::decode(&octets).map_err(TextError::from)?;
+    PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(KeyError::Malformed)
+}
+
+/// What is wrong with the PEM of the key, without the file's name.
+fn describe_pem_error(error: &PemError) -> String {
+    match error {
+        PemError::NoItemsFound => "there is none in it".into(),
+        error => error.to_string(),
+    }
+}

@@ -1,0 +1,30 @@
+//! The protocol's limits: what `proto/birthmark/v1/` says of the length of its fields, each named after its field. The
+//! daemon refuses what is beyond them, and our clients do not send it. (Those of ids are in `id.rs`, that of a CSR in `csr.rs`.)
+
+/// The largest message that is read, in bytes. A CSR beyond its own limit but within this is refused in its reply and the
+/// stream goes on; a message beyond this ends the stream.
+pub(crate) const MESSAGE: usize = 1 << 20;
+
+/// `IssueRequest.request_id`, in bytes.
+pub(crate) const REQUEST_ID: usize = 64;
+
+/// `ConfirmRequest.serial_numbers`: how many.
+pub(crate) const CONFIRM_SERIAL_NUMBERS: usize = 1000;
+
+/// `OrderTerms.stations`: how many patterns.
+pub(crate) const ORDER_STATIONS: usize = 1024;
+
+/// One pattern of `OrderTerms.stations`, in characters: a station's name has up to 129.
+pub(crate) const ORDER_STATION: usize = 256;
+
+/// `OrderTerms.attributes`: how many.
+pub(crate) const ORDER_ATTRIBUTES: usize = 32;
+
+/// The name of one of `OrderTerms.attributes`, in characters.
+pub(crate) const ORDER_ATTRIBUTE_NAME: usize = 32;
+
+/// The value of one of `OrderTerms.attributes`, in characters.
+pub(crate) const ORDER_ATTRIBUTE_VALUE: usize = 256;
+
+/// `ScrapCertificateRequest.reason`, in characters.
+pub(crate) const SCRAP_REASON: usize = 256;

@@ -1,0 +1,36 @@
+//! The gRPC protocol, generated from `proto/birthmark/v1/`; the definitions there are its manual. With it the one
+//! conversion between its times and ours.
+
+use jiff::Timestamp;
+
+pub use self::generated::*;
+
+#[expect(missing_docs, reason = "generated")]
+#[allow(clippy::all, reason = "generated; what is found differs with the generator's version")]
+mod generated {
+    tonic::include_proto!("birthmark.v1");
+}
+
+/// The definitions in their binary form, as gRPC reflection serves them.
+pub(crate) const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/protocol.binpb"));
+
+/// A time of the protocol that is none, or outside of the years -9999 to 9999.
+#[derive(Debug, thiserror::Error)]
+#[error("the time {time:?} is impossible: {source}")]
+pub struct InvalidTimestamp {
+    time: prost_types::Timestamp,
+    source: jiff::Error,
+}
+
+/// A moment as the protocol has it.
+pub fn timestamp(moment: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: moment.as_second(), nanos: moment.subsec_nanosecond() }
+}
+
+/// The moment of a time of the protocol.
+///
+/// # Errors
+/// [`InvalidTimestamp`].
+pub fn moment(time: &prost_types::Timestamp) -> Result<Timestamp, InvalidTimestamp> {
+    Timestamp::new(time.seconds, time.nanos).map_err(|source| InvalidTimestamp { time: *time, source })
+}

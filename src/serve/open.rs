@@ -1,0 +1,100 @@
+//! Everything that the configuration names, opened and checked, in this order: the keys, what is said about certificates,
+//! the ledger. What the HSM and the files say is known before the ledger is changed by as much as its lock.
+
+use std::{collections::BTreeMap, sync::Arc, thread::JoinHandle};
+
+use jiff::Timestamp;
+
+use super::{
+    certificates::{clock_bounds, watched},
+    error::ServeError,
+    keys::{AUDIT, AuditKey, Pools, audit_keys, open_audit, open_issuers},
+};
+use crate::{
+    checkpoint::Checkpoints,
+    committer::Committer,
+    config::{self, Config, ConfigError},
+    configure,
+    expiry::MonitoredCertificate,
+    grpc::{
+        Signers,
+        tls::{self, TlsError},
+    },
+    issuer::Issuance,
+    ledger::{
+        LedgerError, Records,
+        embedded::{self, EmbeddedLedger, EmbeddedRecords, Guards, Settings},
+        scrub::Scrub,
+    },
+    profile::Profiles,
+    signer::Recoverable,
+};
+
+/// Reads the TLS settings.
+pub(super) fn open_tls(config: &Config) -> Result<Arc<rustls::ServerConfig>, ConfigError> {
+    let config::Server { certificate, key, client_ca, .. } = &config.server;
+    let [certificate_file, key_file, client_ca_file] =
+        [certificate, key, client_ca].map(|path| config.resolve(path.get_ref()));
+    let tls = tls::configure(&certificate_file, &key_file, &client_ca_file).map_err(|error| match &error {
+        TlsError::Certificate { .. } | TlsError::Setup(_) => {
+            config.error_at(certificate.span(), "server.certificate", error)
+        }
+        TlsError::Key { .. } => config.error_at(key.span(), "server.key", error),
+        TlsError::ClientCa { .. } => config.error_at(client_ca.span(), "server.client_ca", error),
+    })?;
+    Ok(tls)
+}
+
+/// What the daemon works with, opened and checked.
+pub(super) struct Opened {
+    pub(super) pools: Pools,
+    pub(super) watched: Vec<MonitoredCertificate>,
+    pub(super) issuer: Arc<Issuance>,
+    pub(super) profiles: Arc<Profiles>,
+    pub(super) signers: Signers,
+    pub(super) records: EmbeddedRecords,
+    pub(super) scrub: Option<Scrub>,
+    pub(super) committer: Committer,
+    pub(super) committer_thread: JoinHandle<Result<(), LedgerError>>,
+    pub(super) checkpoints: Option<Arc<Checkpoints>>,
+}
+
+/// Opens the keys, then what is said about certificates, then the ledger.
+pub(super) fn open(config: &Config) -> Result<Opened, ServeError> {
+    let (pools, issuers) = open_issuers(config)?;
+    let profiles = configure::profiles(config, &issuers, Timestamp::now())?;
+    let refused_keys = configure::refused_keys(config, &issuers)?;
+    configure::check_client_ca(config, &issuers)?;
+    let watched = watched(config, &issuers)?;
+    let audit = open_audit(config, &issuers)?;
+
+    let data = config.resolve(config.ledger.path.get_ref());
+    let settings = Settings { min_free: u64::from(config.ledger.min_free_mib) << 20, ..Settings::default() };
+    let guards = Guards { audit_keys: audit_keys(config, audit.as_ref())?, clock: clock_bounds(config, &issuers) };
+    let opened = EmbeddedLedger::open_guarded(&data, Timestamp::now(), &settings, &guards);
+    let (ledger, records) = opened.map_err(|error| config.error_at(config.ledger.path.span(), "ledger.path", error))?;
+    let begins_anew = records.head().sequence > 0 && !embedded::checkpoint_file(&data).exists();
+    let scrub = config.ledger.scrub_interval().map(|interval| Scrub::start(records.clone(), interval)).transpose();
+    let scrub = scrub.map_err(ServeError::system("start the scrub"))?;
+    let (committer, committer_thread) = Committer::start(ledger).map_err(ServeError::system("start the committer"))?;
+    let mut signers: BTreeMap<String, Arc<dyn Recoverable>> =
+        pools.iter().map(|(name, pool)| (name.clone(), Arc::clone(pool) as Arc<dyn Recoverable>)).collect();
+    let checkpoints = audit.map(|AuditKey { signer, public_key, interval }| {
+        signers.insert(AUDIT.to_owned(), Arc::clone(&signer) as Arc<dyn Recoverable>);
+        Arc::new(Checkpoints {
+            signer,
+            key: public_key,
+            records: Arc::new(records.clone()),
+            committer: committer.clone(),
+            file: embedded::checkpoint_file(&data),
+            interval,
+            begins_anew: begins_anew.into(),
+        })
+    });
+    let profiles = profiles.into_iter().map(|profile| (profile.name().to_owned(), profile));
+    let profiles = Arc::new(profiles.collect::<Profiles>());
+    let issuer = Issuance::new(Arc::clone(&profiles), refused_keys, committer.clone(), Arc::new(records.clone()));
+    let issuer = Arc::new(issuer);
+    let signers = Arc::new(signers);
+    Ok(Opened { pools, watched, issuer, profiles, signers, records, scrub, committer, committer_thread, checkpoints })
+}
