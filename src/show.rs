@@ -1,4 +1,4 @@
-//! A certificate, field by field, as text: read by [`crate::x509`] and x509-cert, which have no code in common with what
+//! A certificate, field by field, as text: read by `x509` and x509-cert, which have no code in common with what
 //! wrote it.
 
 use const_oid::{ObjectIdentifier, db};
