@@ -30,7 +30,8 @@ impl Tbs {
         Tbs { serial_number, der, issuer: Arc::clone(approved.issuer()) }
     }
 
-    /// Has the HSM sign it. [`Signature`](crate::signer::Signature) is the proof that the issuer's public key verifies it.
+    /// Has the HSM sign it. [`Signature`](crate::signer::Signature) is the proof that the issuer's public key verifies
+    /// it.
     ///
     /// # Errors
     /// Why there is no signature.

@@ -126,7 +126,8 @@ pub enum CommitError {
     /// The ledger answered something else than what was asked for: a mistake in this program, which no retry cures.
     #[error("the ledger gave an outcome that does not fit the operation")]
     Unexpected,
-    /// A certificate and the reservation that it should fulfil have different serial numbers: a mistake in this program.
+    /// A certificate and the reservation that it should fulfil have different serial numbers: a mistake in this
+    /// program.
     #[error("the certificate {certificate} does not have the serial number of its reservation, {reservation}")]
     OtherSerialNumber {
         /// What was reserved.
@@ -161,9 +162,9 @@ impl Committer {
         Ok((committer, thread))
     }
 
-    /// Gives the holder a serial number, durably (invariant 2), or finds the certificate that the same request got before
-    /// (invariant 4). A request that is the same as one whose certificate is being made waits for that certificate. With
-    /// `reissue` the new certificate takes the place of one that was scrapped or revoked.
+    /// Gives the holder a serial number, durably (invariant 2), or finds the certificate that the same request got
+    /// before (invariant 4). A request that is the same as one whose certificate is being made waits for that
+    /// certificate. With `reissue` the new certificate takes the place of one that was scrapped or revoked.
     ///
     /// # Errors
     /// The rules of the ledger, the storage, or a closed ledger.
@@ -189,7 +190,8 @@ impl Committer {
     /// Records the certificate of a reservation, durably (invariant 1).
     ///
     /// # Errors
-    /// As for [`Committer::reserve`], and if the certificate is not the reservation's. The reservation is abandoned then.
+    /// As for [`Committer::reserve`], and if the certificate is not the reservation's. The reservation is abandoned
+    /// then.
     pub async fn record(&self, mut reservation: Reservation, signed: Signed) -> Result<Issued, CommitError> {
         let serial_number = reservation.serial_number;
         if *signed.serial_number() != serial_number {
@@ -206,8 +208,8 @@ impl Committer {
         Ok(Issued { serial_number, certificate, issuer: std::mem::take(&mut reservation.issuer), replay: false })
     }
 
-    /// Records that a device has taken its certificate. `profiles` are those that the station that asks may use; `None`:
-    /// all, for it is no station.
+    /// Records that a device has taken its certificate. `profiles` are those that the station that asks may use;
+    /// `None`: all, for it is no station.
     ///
     /// # Errors
     /// As for [`Committer::reserve`].

@@ -85,7 +85,8 @@ pub(crate) fn check_size(csr: &[u8]) -> Result<(), CsrError> {
     Ok(())
 }
 
-/// Parses a CSR, DER or PEM, and verifies everything that it can prove by itself, and that its key is none of `refused`.
+/// Parses a CSR, DER or PEM, and verifies everything that it can prove by itself, and that its key is none of
+/// `refused`.
 ///
 /// # Errors
 /// The first rule that it breaks.

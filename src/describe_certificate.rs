@@ -1,4 +1,4 @@
-//! A certificate, field by field, as text: read by [`crate::x509`] and x509-cert, which share no code with its writer.
+//! A certificate, field by field, as text: read by `x509` and x509-cert, which share no code with its writer.
 
 use const_oid::{ObjectIdentifier, db};
 use der::{

@@ -154,8 +154,8 @@ impl StationCa {
         Ok(StationCa { certificate, key: CaKey::Hsm(key) })
     }
 
-    /// Makes a P-256 key and its certificate, and writes `cert.pem`, `key.pem` (only its owner may read it) and `ca.pem`
-    /// (to verify the other side with) into `folder`.
+    /// Makes a P-256 key and its certificate, and writes `cert.pem`, `key.pem` (only its owner may read it) and
+    /// `ca.pem` (to verify the other side with) into `folder`.
     ///
     /// # Errors
     /// If one of the files exists, or the request cannot be fulfilled.

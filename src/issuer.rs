@@ -71,21 +71,21 @@ pub(crate) enum IssueError {
     Internal,
 }
 
-/// Everything that issuing needs. One a daemon.
+/// Everything that issuing needs; a daemon has one.
 pub(crate) struct Issuance {
     profiles: Arc<Profiles>,
     refused_keys: RefusedKeys,
     committer: Committer,
     records: Arc<dyn Records>,
-    /// What is under way at each issuer, shared among the stations.
+    /// For each issuer, how its capacity is shared among the stations.
     shares: BTreeMap<String, Arc<FairShare>>,
 }
 
-/// The most requests that one peer may have under way while others want to as well, unless they ask for more: enough for
-/// a batch of the committer, few enough that they are through in some milliseconds.
+/// The most requests that one peer may have in flight while others wait: enough for a batch of the committer, few
+/// enough that they are done within some milliseconds.
 pub(crate) const SHARE: usize = 32;
 
-/// How many requests for each HSM session: one that is signed, and one on its way to or from the committer.
+/// The requests for each HSM session: one that is signed, and one on its way to or from the committer.
 const PER_SESSION: usize = 2;
 
 impl fmt::Debug for Issuance {
@@ -111,8 +111,8 @@ impl Issuance {
         Issuance { profiles, refused_keys, committer, records, shares }
     }
 
-    /// Issues one certificate. From the reservation on it must run to its end, whether the station is still there or
-    /// not; a caller that can be cancelled runs it in a task of its own.
+    /// Issues one certificate. From the reservation on it must run to completion, whether the station is still
+    /// connected or not; a caller that can be cancelled runs it in a task of its own.
     ///
     /// # Errors
     /// The first rule that the request breaks, or what is not available.
@@ -120,7 +120,7 @@ impl Issuance {
         let started = Instant::now();
         let profile = self.profiles.get(&request.profile).ok_or(IssueError::ProfileUnknown(request.profile))?;
         csr::check_size(&request.csr)?;
-        // From here on it costs: each station has its share, of each issuer and its HSM.
+        // What follows costs processor and HSM time, of which each station has its share, for each issuer.
         let _turn = match self.shares.get(profile.issuer_at(Timestamp::now()).name()) {
             Some(share) => Some(share.turn(&request.station).await),
             None => None,
@@ -135,8 +135,8 @@ impl Issuance {
             attributes: &attributes,
         };
         let approved = profile.approve(csr, &RequestContext { values, now: Timestamp::now() })?;
-        // What cannot be signed is not reserved: each reservation during an outage would cost two entries of the journal
-        // for nothing. A certificate that is there already needs no HSM.
+        // What cannot be signed is not reserved: each reservation during an outage would cost two entries of the
+        // journal for nothing. A certificate that is there already needs no HSM.
         let signer = approved.issuer().signer();
         if !signer.can_sign() && !self.has_certificate(&request.device).await? {
             signer.ready().await?;

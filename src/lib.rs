@@ -20,7 +20,7 @@
 //!
 //! # Where to start reading
 //!
-//! [`issuer`] holds the way of one CSR, whole, in one function. [`serve`] wires the daemon together. The command
+//! `src/issuer.rs` holds the path of one CSR, whole, in one function. [`serve`] wires the daemon together. The command
 //! line is in `src/main.rs` and `src/cli/`. `ARCHITECTURE.md` has the map on one page.
 
 mod asn1;

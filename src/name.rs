@@ -195,8 +195,8 @@ impl Attribute {
         })
     }
 
-    /// Appends the RelativeDistinguishedName with this value: a PrintableString or IA5String where RFC 5280 demands one,
-    /// otherwise a UTF8String.
+    /// Appends the RelativeDistinguishedName with this value: a PrintableString or IA5String where RFC 5280 demands
+    /// one, otherwise a UTF8String.
     ///
     /// # Errors
     /// Those of [`Attribute::check`].

@@ -1,6 +1,6 @@
 //! What a device gets: which issuer, subject, validity and extensions, for which keys. Pure; no I/O.
 //!
-//! A [`Profile`] is its section of the configuration, understood, with all that its certificates have in common encoded
+//! A [`Profile`] is its section of the configuration, parsed, with all that its certificates have in common encoded
 //! once. [`Profile::approve`] decides about one request and encodes what varies: validity, subject, key.
 
 mod alt_name;
@@ -88,12 +88,12 @@ pub struct Approved {
     body: Vec<u8>,
 }
 
-/// Who asks for what: all that a profile looks at besides the CSR.
+/// All that a profile looks at besides the CSR.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestContext<'a> {
     /// The device, the order, its attributes, and the station.
     pub values: Values<'a>,
-    /// The moment.
+    /// The daemon's clock.
     pub now: Timestamp,
 }
 
@@ -163,12 +163,12 @@ impl Profile {
         self.preset
     }
 
-    /// Who signs its certificates at this moment.
+    /// The issuer of its certificates at this moment.
     pub fn issuer_at(&self, now: Timestamp) -> &Arc<IssuingCa> {
         &self.issuers.at(now).issuer
     }
 
-    /// Its issuers, and when each takes over (the first has no moment).
+    /// Its issuers, and from when on each issues (the first has no such moment).
     pub fn issuers(&self) -> impl Iterator<Item = (Option<Timestamp>, &Arc<IssuingCa>)> {
         self.issuers.all().map(|scheduled| (scheduled.from, &scheduled.issuer))
     }
@@ -206,8 +206,8 @@ impl Profile {
         self.validity.at(now, self.issuer_at(now)).map(drop)
     }
 
-    /// Checks that certificates can be made under an order: that it has the attributes that they show and no others, that
-    /// those fit, and that its stations may use the profile.
+    /// Checks that certificates can be made under an order: that it has the attributes that they show and no others,
+    /// that those fit, and that its stations may use the profile.
     ///
     /// # Errors
     /// The first that is missing, that nothing uses, or that is not what its place in the certificate allows.
@@ -251,8 +251,8 @@ impl Profile {
         (device, station, attributes)
     }
 
-    /// Decides what the device gets: of the CSR only the public key is used, and the subject where the profile compares it
-    /// (invariant 8).
+    /// Decides what the device gets: of the CSR only the public key is used, and the subject where the profile compares
+    /// it (invariant 8).
     ///
     /// # Errors
     /// The first rule of the profile that the request breaks.
@@ -335,7 +335,7 @@ impl Profile {
         Ok(body)
     }
 
-    /// Refuses what would be too long a certificate, whatever its signature's length.
+    /// Refuses a certificate that could be too long, with the longest signature of its issuer.
     fn check_length(&self, body: usize, issuer: &IssuingCa) -> Result<(), SubjectError> {
         let Some(longest) = self.longest else { return Ok(()) };
         let algorithm = issuer.algorithm();
@@ -351,12 +351,12 @@ impl Profile {
 }
 
 impl Approved {
-    /// For whom the certificate is.
+    /// The future holder of the certificate.
     pub fn holder(&self) -> &Holder {
         &self.holder
     }
 
-    /// Who signs it.
+    /// Its issuer.
     pub fn issuer(&self) -> &Arc<IssuingCa> {
         &self.issuer
     }
@@ -367,8 +367,8 @@ impl Approved {
     }
 }
 
-/// Refuses a certificate whose names the issuer's chain does not allow (RFC 5280 section 4.2.1.10): device ids and orders'
-/// attributes decide about it. Most chains constrain none.
+/// Refuses a certificate whose names the issuer's chain does not allow (RFC 5280 section 4.2.1.10): device ids and
+/// orders' attributes decide about it. Most chains constrain none.
 fn check_names(body: &[u8], issuer: &IssuingCa) -> Result<(), SubjectError> {
     if !issuer.certificates().constrains_names() {
         return Ok(());

@@ -34,7 +34,7 @@ impl SerialNumber {
 }
 
 /// The right to make one certificate with a serial number that is durably reserved (invariant 2). It cannot be cloned,
-/// and [`crate::cert::Tbs::new`] consumes it: two certificates with one serial number do not compile.
+/// and `cert::Tbs::new` consumes it: two certificates with one serial number do not compile.
 #[derive(Debug)]
 pub struct ReservedSerial(SerialNumber);
 

@@ -1,9 +1,9 @@
 //! What waits for the one thread, and when it is enough for a batch.
 //!
 //! A batch costs a sync, however small it is, and a processor that syncs all the time has less left for signatures. So
-//! the thread waits until a quarter of the requests in flight have gathered, or [`GATHER`] has passed: a lone request is
-//! never delayed, and with hundreds in flight one sync serves many. Measured: 24 and 18 µs of the committer's thread a
-//! certificate without, 10 and 11 µs with it; half instead of a quarter saves up to 15 µs more at half load, but adds
+//! the thread waits until a quarter of the requests in flight have gathered, or [`GATHER`] has passed: a lone request
+//! is never delayed, and with hundreds in flight one sync serves many. Measured: 24 and 18 µs of the committer's thread
+//! a certificate without, 10 and 11 µs with it; half instead of a quarter saves up to 15 µs more at half load, but adds
 //! 0.1 to 0.3 ms to the median (benches/RESULTS.md).
 //!
 //! Why no channel of a library: none takes a batch once as many items are there as the consumer asks for.

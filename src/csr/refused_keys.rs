@@ -94,7 +94,7 @@ impl RefusedKeys {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::disallowed_methods)]
+    #![expect(clippy::disallowed_methods, reason = "a test ends before its files matter")]
 
     use super::*;
 

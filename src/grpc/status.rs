@@ -260,10 +260,11 @@ pub(super) fn too_slow(limit: Duration) -> Status {
     Cause { code: Code::DeadlineExceeded, reason, retry_after: Some(RETRY_AFTER) }.status(message)
 }
 
-/// The status of a request that gRPC's own layer could not read, in place of `status`, which that layer gave. Counts it.
+/// The status of a request that gRPC's own layer could not read, in place of `status`, which that layer gave. Counts
+/// it.
 ///
-/// What it calls INTERNAL (no protobuf, a wrong compression flag, a message cut short) is the peer's doing, as is a message
-/// over the limit. Whatever has details is our own answer and stays.
+/// What it calls INTERNAL (no protobuf, a wrong compression flag, a message cut short) is the peer's doing, as is a
+/// message over the limit. Whatever has details is our own answer and stays.
 pub(super) fn unreadable(status: Status) -> Status {
     let (code, reason) = match status.code() {
         Code::Internal if status.details().is_empty() => (Code::InvalidArgument, "REQUEST_INVALID"),
@@ -307,4 +308,65 @@ pub(super) fn unauthenticated(message: String) -> Status {
 /// The status for a peer with another role.
 pub(super) fn role_required(message: String) -> Status {
     Cause { code: Code::PermissionDenied, reason: "ROLE_REQUIRED", retry_after: None }.status(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::IndexError;
+
+    /// A station's author reads the protocol, not this file.
+    #[test]
+    fn reason_on_the_wire_is_in_the_protocol() {
+        const PROTOCOL: &str = concat!(
+            include_str!("../../proto/birthmark/v1/issuance.proto"),
+            include_str!("../../proto/birthmark/v1/admin.proto")
+        );
+        let code = include_str!("status.rs").split("mod tests").next().unwrap();
+        let words = code.split('"').skip(1).step_by(2);
+        let reasons: Vec<_> = words
+            .filter(|word| word.contains('_') && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'))
+            .collect();
+        assert!(reasons.len() > 30, "{reasons:?}");
+        let documented: std::collections::BTreeSet<_> =
+            PROTOCOL.split(|c: char| !c.is_ascii_uppercase() && c != '_').collect();
+        for reason in reasons {
+            assert!(documented.contains(reason), "{reason}");
+        }
+    }
+
+    /// An operator who reads STORAGE_LOW looks for space, and only then.
+    #[test]
+    fn storage_error_is_low_for_space_alone() {
+        use std::io::ErrorKind;
+        let failed = |error| {
+            let status = failed_call(&CommitError::Storage(Arc::new(error)).into());
+            (status.code(), status.get_details_error_info().unwrap().reason, status.get_details_retry_info().is_some())
+        };
+        let write = |kind: ErrorKind| failed(LedgerError::Write(kind.into()));
+        let unavailable = |reason: &str| (Code::Unavailable, reason.to_owned(), true);
+        assert_eq!(write(ErrorKind::StorageFull), unavailable("STORAGE_LOW"));
+        assert_eq!(write(ErrorKind::QuotaExceeded), unavailable("STORAGE_LOW"));
+        assert_eq!(failed(LedgerError::NoRoom { free: 0, needed: 1 }), unavailable("STORAGE_LOW"));
+        assert_eq!(write(ErrorKind::Other), unavailable("STORAGE_UNAVAILABLE"));
+        assert_eq!(write(ErrorKind::ReadOnlyFilesystem), unavailable("STORAGE_UNAVAILABLE"));
+        let index = LedgerError::Index(IndexError::Rebuilding("x".into()));
+        assert_eq!(failed(index), unavailable("STORAGE_UNAVAILABLE"));
+    }
+
+    /// A retry cures no bug, and what a bug was is for the log alone.
+    #[test]
+    fn bug_is_internal_without_details() {
+        let errors = [CommitError::Unexpected, CommitError::Storage(Arc::new(LedgerError::Panicked))];
+        for error in errors {
+            let status = failed_call(&error.into());
+            assert_eq!(
+                (status.code(), status.message()),
+                (Code::Internal, "internal error; the daemon's log says more")
+            );
+            assert!(status.get_details_retry_info().is_none());
+        }
+        let closed = failed_call(&CommitError::Closed.into());
+        assert_eq!((closed.code(), closed.message()), (Code::Unavailable, "the daemon is shutting down"));
+    }
 }
