@@ -115,7 +115,8 @@ fn malformed(extension: &'static str, error: DerError) -> Fault {
     Fault::Extension { extension, error }
 }
 
-/// The extensions that verifiers know, so that they may be critical.
+/// The extensions that verifiers know, so that they may be critical. (GnuTLS 3.7 knows neither policyMappings nor
+/// policyConstraints, which RFC 5280 demands to be critical; OpenSSL does.)
 const KNOWN: [ObjectIdentifier; 14] = [
     ID_CE_AUTHORITY_KEY_IDENTIFIER,
     ID_CE_BASIC_CONSTRAINTS,

@@ -401,7 +401,7 @@ mod tests {
     const ROOT: &str = "[[step]]\ndo = \"root\"\nkey = \"k\"\nkey_type = \"p384\"\nsubject = [\"CN=R\"]\ndays = 10\ncertificate = \"c.pem\"\n";
 
     #[test]
-    fn a_root_has_no_path_length_and_a_station_ca_has_zero() {
+    fn path_length_unset_depends_on_the_step() {
         let file = load(&format!("{ROOT}{}", ROOT.replace("\"root\"", "\"station-ca\""))).unwrap();
         let lengths: Vec<_> = file
             .steps
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_line_and_key() {
+    fn error_in_a_file_names_line_and_key() {
         for (from, to, says) in [
             ("days = 10\n", "", ":5: step.days: is missing"),
             ("days = 10", "days = 0", ":10: step.days: must be 1 to"),

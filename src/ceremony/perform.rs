@@ -28,7 +28,7 @@ use crate::{
 };
 
 impl Plan {
-    /// Makes everything, step by step, and writes the record. `progress` is told of each step that is done.
+    /// Makes everything, step by step, and writes the record. `progress` is called after each step.
     ///
     /// # Errors
     /// The step that failed, with what exists now.

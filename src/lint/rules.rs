@@ -84,10 +84,12 @@ struct Rules<'a> {
 }
 
 impl Rules<'_> {
+    /// MUST of RFC 2119: what breaks it is an error.
     fn must(&mut self, holds: bool, key: &'static str, rule: &'static str, message: impl Into<String>) {
         self.note(Severity::Error, holds, key, rule, message);
     }
 
+    /// SHOULD of RFC 2119: what breaks it is a warning.
     fn should(&mut self, holds: bool, key: &'static str, rule: &'static str, message: impl Into<String>) {
         self.note(Severity::Warning, holds, key, rule, message);
     }

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn only_constraints_of_its_kind_concern_a_name() {
+    fn name_is_checked_by_constraints_of_its_kind_only() {
         let dns = |name: &str| GeneralName::Dns(name.into());
         let constraints = NameConstraints {
             permitted: vec![dns("example.com"), dns("example.org")],

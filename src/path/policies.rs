@@ -54,9 +54,8 @@ impl Policies {
     pub(super) fn enter(&mut self, certificate: &Certificate, position: usize, last: bool) -> Result<(), Fault> {
         let any = Oid::from(ANY_POLICY);
         let found = read(certificate, ID_CE_CERTIFICATE_POLICIES, "certificatePolicies", policies)?.unwrap_or_default();
-        if let Some((_, twice)) =
-            found.iter().enumerate().find(|(index, oid)| found.iter().take(*index).any(|earlier| earlier == *oid))
-        {
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = found.iter().find(|policy| !seen.insert(*policy)) {
             return Err(Fault::DuplicatePolicy(twice.clone()));
         }
         let expected: BTreeSet<&Oid> = self.level.values().flatten().collect();

@@ -24,6 +24,7 @@ fn site(constraints: Option<NameConstraints>, extensions: Vec<CustomExtension>, 
     let folder = tempfile::tempdir().unwrap();
     let authority = |name: &str| {
         let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, "Acme");
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
