@@ -11,7 +11,7 @@
 //! | some certificates of the station CA are not valid | ready, degraded |
 //!
 //! What refuses every request of one profile is told as loudly as what refuses all: somebody counts on each profile of
-//! the configuration. What will expire is in [`crate::expiry`].
+//! the configuration. What will expire is in `expiry.rs`.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
