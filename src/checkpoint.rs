@@ -1,7 +1,7 @@
 //! Makes checkpoints: at each new part of the ledger, at a set interval, and when the daemon goes down.
 //!
-//! A checkpoint goes its way beside the requests: it takes one place in the committer's queue and one signature of a key
-//! of its own. While the HSM is away it is tried again and again, and nothing waits for it.
+//! A checkpoint does not delay requests: it takes one place in the committer's queue and one signature of a key
+//! of its own. While the HSM is away it is retried, and nothing waits for it.
 //!
 //! `named by the file ≤ recorded in the ledger ≤ signed`: the file is replaced after the record is durable, so the ledger
 //! always has all that the file knows.
@@ -30,35 +30,35 @@ use crate::{
     signer::{PublicKey, SignError, Signer},
 };
 
-/// How often it is looked whether a checkpoint is due.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often it is checked whether a checkpoint is due.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The pauses between attempts: the first, and the longest after doubling.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Makes checkpoints of one ledger with one key.
-pub struct Checkpoints {
+pub(crate) struct Checkpoints {
     /// Signs with the audit key.
-    pub signer: Arc<dyn Signer>,
+    pub(crate) signer: Arc<dyn Signer>,
     /// Its public half.
-    pub key: PublicKey,
+    pub(crate) key: PublicKey,
     /// The ledger.
-    pub records: Arc<dyn Records>,
+    pub(crate) records: Arc<dyn Records>,
     /// Records them.
-    pub committer: Committer,
+    pub(crate) committer: Committer,
     /// Where the newest is kept.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// How long entries may be without a checkpoint.
-    pub interval: Duration,
+    pub(crate) interval: Duration,
     /// Whether the next one begins anew: the file was gone, so none was held against the entries that the ledger had at
     /// the start.
-    pub begins_anew: AtomicBool,
+    pub(crate) begins_anew: AtomicBool,
 }
 
 /// Why there is no new checkpoint.
 #[derive(Debug, thiserror::Error)]
-pub enum CheckpointError {
+pub(crate) enum CheckpointError {
     /// The HSM did not sign.
     #[error(transparent)]
     Sign(#[from] SignError),
@@ -80,25 +80,25 @@ pub enum CheckpointError {
 
 impl Checkpoints {
     /// Makes checkpoints until the task is aborted.
-    pub fn spawn(self: Arc<Self>) -> JoinHandle<()> {
+    pub(crate) fn spawn(self: Arc<Self>) -> JoinHandle<()> {
         tokio::spawn(async move { self.run().await })
     }
 
     async fn run(&self) {
-        let mut pace = Pace::new(self.newest());
-        let mut ticks = tokio::time::interval(LOOK);
+        let mut schedule = Schedule::new(self.newest());
+        let mut ticks = tokio::time::interval(POLL_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let head = self.records.head();
-            metrics::checkpoint_lag(pace.age(&head, Instant::now()));
-            if !pace.is_due(&head, self.interval, Instant::now()) {
+            metrics::checkpoint_lag(schedule.age(&head, Instant::now()));
+            if !schedule.is_due(&head, self.interval, Instant::now()) {
                 continue;
             }
             match self.make().await {
-                Ok(checkpoint) => pace.made(&checkpoint, head.part, Instant::now()),
+                Ok(checkpoint) => schedule.made(&checkpoint, head.part, Instant::now()),
                 Err(CheckpointError::Commit(CommitError::Closed)) => return,
-                Err(error) => pace.failed(&error, Instant::now()),
+                Err(error) => schedule.failed(&error, Instant::now()),
             }
         }
     }
@@ -107,8 +107,8 @@ impl Checkpoints {
     ///
     /// # Errors
     /// If the HSM does not sign or the ledger does not record.
-    pub async fn make_last(&self) -> Result<(), CheckpointError> {
-        if Pace::new(self.newest()).uncovered(&self.records.head()) {
+    pub(crate) async fn make_last(&self) -> Result<(), CheckpointError> {
+        if Schedule::new(self.newest()).uncovered(&self.records.head()) {
             self.make().await?;
         }
         Ok(())
@@ -151,7 +151,7 @@ impl Checkpoints {
 }
 
 /// When the next checkpoint is due.
-struct Pace {
+struct Schedule {
     /// The last entry that a checkpoint covers.
     covered: u64,
     /// When the newest was made by this process.
@@ -164,10 +164,10 @@ struct Pace {
     retry: Option<(Instant, Duration)>,
 }
 
-impl Pace {
+impl Schedule {
     fn new(newest: Option<Checkpoint>) -> Self {
         let covered = newest.map_or(0, |checkpoint| checkpoint.sequence);
-        Pace { covered, made: None, part: None, uncovered_since: None, retry: None }
+        Schedule { covered, made: None, part: None, uncovered_since: None, retry: None }
     }
 
     /// Whether there are entries that no checkpoint covers. A checkpoint's own entry needs none.
@@ -223,32 +223,32 @@ mod tests {
     }
 
     #[test]
-    fn one_is_due_at_first_at_the_interval_and_at_a_new_part_but_never_for_nothing() {
+    fn checkpoint_is_due_at_interval_and_new_part_only() {
         let start = Instant::now();
-        let mut pace = Pace::new(None);
-        assert!(!pace.is_due(&head(0, 1), HOUR, start));
-        assert!(pace.is_due(&head(5, 1), HOUR, start));
-        pace.made(&Checkpoint::new(&head(5, 1), Timestamp::now()), 1, start);
+        let mut schedule = Schedule::new(None);
+        assert!(!schedule.is_due(&head(0, 1), HOUR, start));
+        assert!(schedule.is_due(&head(5, 1), HOUR, start));
+        schedule.made(&Checkpoint::new(&head(5, 1), Timestamp::now()), 1, start);
         // Entry 6 is the checkpoint itself.
         let later = start + 2 * HOUR;
-        assert!(!pace.is_due(&head(6, 1), HOUR, later) && !pace.is_due(&head(6, 2), HOUR, later));
-        assert!(pace.is_due(&head(7, 1), HOUR, later));
-        pace.made(&Checkpoint::new(&head(7, 1), Timestamp::now()), 1, later);
-        assert!(!pace.is_due(&head(100, 1), HOUR, later));
-        assert!(pace.is_due(&head(100, 2), HOUR, later));
-        assert_eq!(pace.age(&head(100, 2), later), Duration::ZERO);
-        assert_eq!(pace.age(&head(101, 2), later + HOUR), HOUR);
+        assert!(!schedule.is_due(&head(6, 1), HOUR, later) && !schedule.is_due(&head(6, 2), HOUR, later));
+        assert!(schedule.is_due(&head(7, 1), HOUR, later));
+        schedule.made(&Checkpoint::new(&head(7, 1), Timestamp::now()), 1, later);
+        assert!(!schedule.is_due(&head(100, 1), HOUR, later));
+        assert!(schedule.is_due(&head(100, 2), HOUR, later));
+        assert_eq!(schedule.age(&head(100, 2), later), Duration::ZERO);
+        assert_eq!(schedule.age(&head(101, 2), later + HOUR), HOUR);
     }
 
     #[test]
-    fn a_failure_is_tried_again_with_growing_pauses() {
-        let mut pace = Pace::new(None);
+    fn failed_checkpoint_is_retried_with_growing_pauses() {
+        let mut schedule = Schedule::new(None);
         let mut now = Instant::now();
         for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
-            pace.failed(&CheckpointError::Commit(CommitError::Closed), now);
-            assert!(!pace.is_due(&head(5, 1), HOUR, now));
+            schedule.failed(&CheckpointError::Commit(CommitError::Closed), now);
+            assert!(!schedule.is_due(&head(5, 1), HOUR, now));
             now += Duration::from_secs(pause);
-            assert!(pace.is_due(&head(5, 1), HOUR, now), "after {pause}");
+            assert!(schedule.is_due(&head(5, 1), HOUR, now), "after {pause}");
         }
     }
 }

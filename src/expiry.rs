@@ -21,7 +21,7 @@ const WARN_EVERY: u32 = 24 * 60;
 
 /// What a certificate is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// A CA that signs devices, by its name in the configuration.
     Issuer(String),
     /// The CA of stations and operators.
@@ -42,7 +42,7 @@ impl fmt::Display for Purpose {
 
 /// A certificate that the daemon depends on: a CA's, or its own.
 #[derive(Clone, Debug)]
-pub struct MonitoredCertificate {
+pub(crate) struct MonitoredCertificate {
     purpose: Purpose,
     not_before: Time,
     not_after: Time,
@@ -50,7 +50,7 @@ pub struct MonitoredCertificate {
 
 impl MonitoredCertificate {
     /// A certificate that is valid from `not_before` to `not_after`, both included.
-    pub fn new(purpose: Purpose, not_before: Time, not_after: Time) -> Self {
+    pub(crate) fn new(purpose: Purpose, not_before: Time, not_after: Time) -> Self {
         MonitoredCertificate { purpose, not_before, not_after }
     }
 
@@ -58,13 +58,13 @@ impl MonitoredCertificate {
     ///
     /// # Errors
     /// If it is not valid DER.
-    pub fn read(purpose: Purpose, certificate: &[u8]) -> Result<Self, DerError> {
+    pub(crate) fn read(purpose: Purpose, certificate: &[u8]) -> Result<Self, DerError> {
         let certificate = Certificate::from_der(certificate)?;
         Ok(MonitoredCertificate::new(purpose, certificate.not_before(), certificate.not_after()))
     }
 
     /// What it is for.
-    pub fn purpose(&self) -> &Purpose {
+    pub(crate) fn purpose(&self) -> &Purpose {
         &self.purpose
     }
 
@@ -72,7 +72,7 @@ impl MonitoredCertificate {
     ///
     /// # Errors
     /// Since when it is not, or from when on it will be.
-    pub fn check(&self, now: Timestamp) -> Result<(), NotValid> {
+    pub(crate) fn check(&self, now: Timestamp) -> Result<(), NotValid> {
         let MonitoredCertificate { not_before, not_after, .. } = *self;
         if Time::from(now) > not_after {
             return Err(NotValid::Expired { not_after });
@@ -91,7 +91,7 @@ impl MonitoredCertificate {
 /// Why a certificate, or each of several, is not valid at this moment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum NotValid {
+pub(crate) enum NotValid {
     /// Its end has passed.
     #[error("expired at {not_after}")]
     Expired {
@@ -115,7 +115,7 @@ pub enum NotValid {
 ///
 /// # Errors
 /// What is wrong with each of them.
-pub fn check_any<'a>(
+pub(crate) fn check_any<'a>(
     certificates: impl IntoIterator<Item = &'a MonitoredCertificate>,
     now: Timestamp,
 ) -> Result<(), NotValid> {
@@ -130,7 +130,7 @@ pub fn check_any<'a>(
 }
 
 /// Monitors them until the task is ended.
-pub async fn watch(certificates: Vec<MonitoredCertificate>) {
+pub(crate) async fn watch(certificates: Vec<MonitoredCertificate>) {
     let mut interval = tokio::time::interval(INTERVAL);
     for round in 0_u32.. {
         interval.tick().await;

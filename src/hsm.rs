@@ -1,8 +1,8 @@
 //! The PKCS#11 HSM: the only place that knows cryptoki.
 //!
 //! [`KeyUri`] names a key, [`Token`] is a token that this process is logged in to, [`Key`] is a checked private key in
-//! its own session, and [`Pool`] signs with several of them. [`generate()`] makes new keys, and [`RcgenKey`] lets rcgen
-//! sign CA and station certificates with a key that never leaves the HSM.
+//! its own session, and `Pool` signs with several of them. `generate` makes new keys, and `RcgenKey` lets rcgen sign CA
+//! and station certificates with a key that never leaves the HSM (invariant 7).
 
 mod attributes;
 mod call;
@@ -31,20 +31,20 @@ mod token_info;
 mod uri;
 mod worker;
 
-/// What keeps the log readable: cryptoki logs each return code that it has no name for as an error; what matters of them,
-/// we say.
+/// What keeps the log readable: cryptoki logs each return code that it has no name for as an error; what matters of
+/// them, we say.
 pub const LOG_FILTER: &str = "cryptoki=off";
 
 pub use check::{Check, Outcome, check};
 pub use error::{Error, PinFault};
-pub use generate::generate;
+pub(crate) use generate::generate;
 pub use key::Key;
 pub use module::end_process;
-pub use pin::read_secret;
-pub use pool::{Pool, PoolSettings};
-pub use rcgen_key::RcgenKey;
-pub use sessions::Sessions;
-pub use timeout::with_timeout;
+pub(crate) use pin::read_secret;
+pub(crate) use pool::{Pool, PoolSettings};
+pub(crate) use rcgen_key::RcgenKey;
+pub(crate) use sessions::Sessions;
+pub(crate) use timeout::with_timeout;
 pub use token::Token;
 pub use token_info::{ModuleInfo, TokenIdentity};
 pub use uri::{KeyQuery, KeyUri, TokenUri, UriError};

@@ -84,11 +84,16 @@ metrics! {
 ///
 /// # Errors
 /// If it was done before.
-pub fn install() -> Result<PrometheusHandle, BuildError> {
+pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".into()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Full(COMMIT_BATCH_OPERATIONS.into()), &OPERATIONS)?
         .install_recorder()?;
+    describe();
+    Ok(handle)
+}
+
+fn describe() {
     for (kind, name, help) in ALL {
         match kind {
             Kind::Counter => describe_counter!(*name, *help),
@@ -96,7 +101,6 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
             Kind::Histogram => describe_histogram!(*name, *help),
         }
     }
-    Ok(handle)
 }
 
 pub(crate) fn certificate(profile: &str, replay: bool, elapsed: Duration) {
@@ -265,4 +269,48 @@ counted! {
 counted! {
     /// A request between reservation and record.
     InFlight, REQUESTS_IN_FLIGHT
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    /// Those too that a daemon shows only after something went wrong.
+    #[test]
+    fn every_metric_is_as_promtool_wants_it() {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Prefix("birthmark".into()), &SECONDS)
+            .unwrap()
+            .build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            for (kind, name, _) in ALL {
+                match kind {
+                    Kind::Counter => counter!(*name).increment(1),
+                    Kind::Gauge => gauge!(*name).set(1.0),
+                    Kind::Histogram => histogram!(*name).record(1.0),
+                }
+            }
+            describe();
+        });
+        let text = handle.render();
+        for (_, name, help) in ALL {
+            assert!(text.contains(&format!("# HELP {name} {help}\n")), "{name}: {text}");
+        }
+        let mut promtool = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("promtool (Debian: prometheus) must be installed");
+        promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let said = promtool.wait_with_output().unwrap();
+        assert!(said.status.success() && said.stdout.is_empty() && said.stderr.is_empty(), "{said:?}");
+    }
 }

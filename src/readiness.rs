@@ -12,7 +12,7 @@
 //! | some certificates of the station CA are not valid | ready, degraded |
 //!
 //! What refuses every request of one profile is reported as loudly as what refuses all: each profile of the
-//! configuration is there because a line depends on it. What will expire is in [`crate::expiry`].
+//! configuration is there because a line depends on it. What will expire is in `expiry.rs`.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

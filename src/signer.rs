@@ -12,12 +12,15 @@ mod verifier;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-pub(crate) use self::verification::{VerifyError, verify};
 pub use self::{
     algorithm::{Sha2, SignatureAlgorithm, UnknownAlgorithm, UnsuitableKey},
     key_kind::KeyKind,
-    public_key::{PublicKey, RsaPublicKey, SpkiError, ec_spki, ed25519_spki, rsa_spki},
+    public_key::{PublicKey, SpkiError},
     verifier::{Signature, Verifier},
+};
+pub(crate) use self::{
+    public_key::{RsaPublicKey, ec_spki, ed25519_spki, rsa_spki},
+    verification::{VerifyError, verify},
 };
 
 /// Why a message could not be signed.

@@ -35,9 +35,9 @@ enum Command {
     Check(CheckArgs),
     /// Have a running daemon try the tokens that are out once more
     ///
-    /// For a token whose PIN was refused, was locked or has expired, after somebody has seen to it: the daemon reads the
-    /// PIN again and tries it once. A PIN that was called wrong and is still the same is not tried, for each wrong try
-    /// counts. Tokens that sign are left alone. Exit code 1 if some still do not sign.
+    /// For a token whose PIN was refused, was locked or has expired, after somebody has seen to it: the daemon reads
+    /// the PIN again and tries it once. A PIN that was called wrong and is still the same is not tried, for each wrong
+    /// try counts. Tokens that sign are left alone. Exit code 1 if some still do not sign.
     Retry(RetryArgs),
 }
 

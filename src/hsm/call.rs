@@ -1,8 +1,8 @@
 //! `C_SignInit`, `C_Sign` and `C_GetTokenInfo`, called through the module's own function list.
 //!
-//! cryptoki's `Session::sign` calls `C_Sign` twice, first only for the signature's length, which may cost a round trip to
-//! a network HSM. The length is known from the key, so one call is enough.
-//! Its `get_token_info` fails for a token whose clock it cannot read (openCryptoki's); the time is of no interest here.
+//! cryptoki's `Session::sign` calls `C_Sign` twice, first only for the signature's length, which may cost a round trip
+//! to a network HSM. The length is known from the key, so one call is enough. Its `get_token_info` fails for a token
+//! whose clock it cannot read (openCryptoki's); the time is of no interest here.
 #![expect(unsafe_code, reason = "functions of a C library are called")]
 
 use std::{path::Path, ptr};
@@ -130,11 +130,12 @@ impl Calls {
             None => (ptr::null_mut(), 0),
         };
         let mut mechanism = CK_MECHANISM { mechanism: kind, pParameter: parameter, ulParameterLen: length as CK_ULONG };
-        // SAFETY: the mechanism and its parameter live until the call returns, and the standard has the module read it before it does.
+        // SAFETY: the mechanism and its parameter live until the call returns, and the standard has the module read it
+        // before it does.
         result(Function::SignInit, unsafe { sign_init(session.handle(), &mut mechanism, key.handle()) })?;
         let mut length = signature.len() as CK_ULONG;
-        // SAFETY: `data` is only read (the standard's C type lacks the const), `signature` has room for `length` octets,
-        // and neither is kept after the call.
+        // SAFETY: `data` is only read (the standard's C type lacks the const), `signature` has room for `length`
+        // octets, and neither is kept after the call.
         let code = unsafe {
             sign(
                 session.handle(),

@@ -39,8 +39,8 @@ pub struct Check {
     pub found: String,
 }
 
-/// Makes every check that the daemon makes at its start, and measures how many sessions are best. The first failure ends
-/// it. A few test signatures over fixed texts are made; nothing is changed.
+/// Makes every check that the daemon makes at its start, and measures how many sessions are best. The first failure
+/// ends it. A few test signatures over fixed texts are made; nothing is changed.
 ///
 /// Relative paths of the URI start at `base_dir`.
 pub fn check(uri: &KeyUri, certificate: Option<&PublicKey>, base_dir: &Path) -> Vec<Check> {

@@ -12,7 +12,8 @@ use crate::text_file::{EncodingError, TextError};
 
 /// Why the HSM, its token or its key cannot be used. No variant ever carries a PIN.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // The sentences say what the fields are.
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the sentences say what the fields are")]
 pub enum Error {
     #[error(transparent)]
     Uri(#[from] UriError),
@@ -137,6 +138,7 @@ pub enum Error {
 
 /// What cannot be a PIN. The messages never repeat any of it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PinFault {
     /// It is no text.
     #[error(transparent)]

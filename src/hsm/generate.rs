@@ -9,12 +9,12 @@ use der::Encode;
 use super::{error::Error, key::Key, token::Token, uri::KeyQuery};
 use crate::signer::KeyKind;
 
-/// Makes a key pair that stays on the token, can sign and nothing else, and can never leave the HSM. Both halves carry
+/// Makes a key pair that stays on the token, can sign and nothing else, and can never leave the HSM (invariant 7). Both halves carry
 /// `label` and one random CKA_ID of 16 octets.
 ///
 /// # Errors
 /// If the label is taken, the kind is none that a CA key may have, or the HSM refuses.
-pub fn generate(token: &Arc<Token>, label: &str, kind: KeyKind) -> Result<Key, Error> {
+pub(crate) fn generate(token: &Arc<Token>, label: &str, kind: KeyKind) -> Result<Key, Error> {
     let refuse = |reason: String| Error::KeyUnsupported { label: label.to_owned(), reason };
     let (mechanism, parameters) = match kind {
         KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => {

@@ -31,8 +31,8 @@ pub struct Key {
 }
 
 impl Key {
-    /// Opens a session and finds the key in it. If the token has no room for the session, a pool of this process that has
-    /// several closes one.
+    /// Opens a session and finds the key in it. If the token has no room for the session, a pool of this process that
+    /// has several closes one.
     ///
     /// # Errors
     /// If there is no such key, more than one, or one that is not fit to be a CA key.
@@ -192,7 +192,7 @@ fn find_private_key(session: &TokenSession, token: &TokenIdentity, query: &KeyQu
     }
 }
 
-/// What an HSM does not say about a key counts against the key.
+/// The key never leaves the HSM (invariant 7): what an HSM does not say about a key counts against the key.
 fn check_fitness(private: &Attributes, label: &str) -> Result<(), Error> {
     let label = || label.to_owned();
     if !private.flag(AttributeType::Sensitive).unwrap_or(false) {

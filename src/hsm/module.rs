@@ -36,8 +36,8 @@ static MODULES: LazyLock<Mutex<HashMap<PathBuf, Arc<Module>>>> = LazyLock::new(M
 const QUIET: Duration = Duration::from_secs(1);
 
 /// Finalizes every module and ends the process with this exit code, without what C libraries do when a process returns
-/// from `main`: OpenSSL, on which many modules stand, frees what threads that are still ending use, and a call that hangs
-/// would be waited for. Whatever must be on the disk has to be there. Blocking, up to a second.
+/// from `main`: OpenSSL, on which many modules stand, frees what threads that are still ending use, and a call that
+/// hangs would be waited for. Whatever must be on the disk has to be there. Blocking, up to a second.
 pub fn end_process(code: u8) -> ! {
     let (finalized, all_finalized) = mpsc::sync_channel::<()>(0);
     // Finalizing is a call that may hang too.
@@ -65,8 +65,8 @@ pub(super) struct Module {
     pub(super) context: Pkcs11,
     pub(super) calls: Calls,
     /// Whether the module is initialised. Every call holds it shared: `C_Finalize` under a running call is undefined
-    /// (PKCS#11 v2.40 section 5.4). Whoever wants it exclusively waits [`QUIET`] at most, so that a call that hangs blocks
-    /// no other; new calls wait meanwhile, or the busy sessions of one token would never let it happen.
+    /// (PKCS#11 v2.40 section 5.4). Whoever wants it exclusively waits [`QUIET`] at most, so that a call that hangs
+    /// blocks no other; new calls wait meanwhile, or the busy sessions of one token would never let it happen.
     initialised: RwLock<bool>,
     /// How often it was initialised. The sessions of an older generation are void.
     generation: AtomicU64,
@@ -160,9 +160,9 @@ impl Module {
     }
 
     /// Finalizes the module and initialises it again, as a last resort: unless sessions work with it, and not again and
-    /// again. Idle sessions that count as working are asked to sign, so that those whose handles are void are found; the
-    /// next attempt then sees how many are left. With `though_others_work` it is done even so: their sessions are void
-    /// then, and opened again before the next message. Gives whether it was done.
+    /// again. Idle sessions that count as working are asked to sign, so that those whose handles are void are found;
+    /// the next attempt then sees how many are left. With `though_others_work` it is done even so: their sessions are
+    /// void then, and opened again before the next message. Gives whether it was done.
     ///
     /// # Errors
     /// If calls do not return, or the module refuses.

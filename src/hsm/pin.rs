@@ -29,9 +29,9 @@ const LONGEST_SECRET: usize = 64 << 10;
 pub(super) struct Pin(Zeroizing<String>);
 
 impl Pin {
-    /// Takes a PIN as people and programs save it: in UTF-8 or UTF-16, with a byte order mark and a line end. Blanks at its
-    /// ends are kept: PKCS#11 allows any UTF-8 in a PIN (v2.40 section 2.1), and there would be no other way to write such
-    /// a one down. When the token refuses it, the error names them.
+    /// Takes a PIN as people and programs save it: in UTF-8 or UTF-16, with a byte order mark and a line end. Blanks at
+    /// its ends are kept: PKCS#11 allows any UTF-8 in a PIN (v2.40 section 2.1), and there would be no other way to
+    /// write such a one down. When the token refuses it, the error names them.
     fn from_octets(octets: &[u8]) -> Result<Pin, PinFault> {
         let text = Zeroizing::new(text_file::decode(octets)?.into_owned());
         let pin = text.trim_end_matches(['\r', '\n']);
@@ -44,7 +44,8 @@ impl Pin {
         }
     }
 
-    /// Whether it begins or ends with a blank, which a slip of the editor adds more often than a token's owner wants it.
+    /// Whether it begins or ends with a blank, which a slip of the editor adds more often than a token's owner wants
+    /// it.
     pub(super) fn has_outer_blank(&self) -> bool {
         self.0.trim().len() != self.0.len()
     }
@@ -88,7 +89,7 @@ impl TokenUri {
 ///
 /// # Errors
 /// If it cannot be read, is not text, is empty, or if anyone but its owner may read it.
-pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, Error> {
+pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, Error> {
     let octets = read_secret_octets(path)?;
     let failed = |error: EncodingError| Error::SecretFileText { path: path.to_owned(), source: error.into() };
     let mut text = Zeroizing::new(text_file::decode(&octets).map_err(failed)?.into_owned());
@@ -113,7 +114,7 @@ fn read_secret_octets(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
     if mode & 0o077 != 0 {
         return Err(Error::SecretFileExposed { path: path.to_owned(), mode });
     }
-    // Room for all of it from the start: a buffer that grows leaves copies of the secret behind.
+    // Room for all of it from the start: a buffer that grows leaves copies of the secret in memory.
     let mut octets = Zeroizing::new(Vec::with_capacity(LONGEST_SECRET + 1));
     file.take(LONGEST_SECRET as u64 + 1).read_to_end(&mut octets).map_err(io)?;
     if octets.len() > LONGEST_SECRET {

@@ -40,13 +40,13 @@ const QUEUE_PER_THREAD: usize = 32;
 
 /// How a pool is to work; the configuration has the words.
 #[derive(Clone, Debug)]
-pub struct PoolSettings {
+pub(crate) struct PoolSettings {
     /// How many sessions sign with each token.
-    pub sessions: Sessions,
+    pub(crate) sessions: Sessions,
     /// A call that takes longer hangs: it is abandoned and counted.
-    pub call_limit: Duration,
+    pub(crate) call_limit: Duration,
     /// How long a message may wait for an HSM that is away before it is refused.
-    pub wait: Duration,
+    pub(crate) wait: Duration,
 }
 
 impl Default for PoolSettings {
@@ -61,7 +61,7 @@ impl Default for PoolSettings {
 /// A session that failed is closed and never used again. Its message is signed by another thread, session or token; the
 /// submitter hears [`SignError::Unavailable`] only when no token worked for [`PoolSettings::wait`]. Every message is
 /// answered once, and with a signature that was checked.
-pub struct Pool {
+pub(crate) struct Pool {
     algorithm: SignatureAlgorithm,
     verifier: Verifier,
     context: Arc<PoolContext>,
@@ -71,16 +71,16 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Opens the key in every token, checks that it is `expected` (the issuer certificate's), fit, and signs, and starts
-    /// the threads.
+    /// Opens the key in every token, checks that it is `expected` (the issuer certificate's), fit, and signs, and
+    /// starts the threads.
     ///
-    /// Relative paths of a URI start at `base_dir`. It blocks while the HSM answers. The recorder of the `metrics` crate
-    /// must be installed before.
+    /// Relative paths of a URI start at `base_dir`. It blocks while the HSM answers. The recorder of the `metrics`
+    /// crate must be installed before.
     ///
     /// # Errors
     /// If no token can be opened, or a key is not there, not fit, or another than expected. A token that is away while
     /// another works is no error: it is taken in when it comes.
-    pub fn open(
+    pub(crate) fn open(
         issuer: &str,
         uris: &[KeyUri],
         settings: &PoolSettings,
@@ -118,7 +118,7 @@ impl Pool {
     ///
     /// # Errors
     /// What the tokens said last.
-    pub fn healthy(&self) -> Result<(), String> {
+    pub(crate) fn healthy(&self) -> Result<(), String> {
         if self.tokens.iter().any(|token| token.working() > 0) {
             return Ok(());
         }
@@ -127,7 +127,7 @@ impl Pool {
     }
 
     /// Why some token does not sign, if others do.
-    pub fn degraded(&self) -> Option<String> {
+    pub(crate) fn degraded(&self) -> Option<String> {
         self.healthy().ok()?;
         let outages = self.outages();
         (!outages.is_empty()).then(|| outages.join("; "))
@@ -139,13 +139,13 @@ impl Pool {
     }
 
     /// How many threads sign.
-    pub fn sessions(&self) -> usize {
+    pub(crate) fn sessions(&self) -> usize {
         self.tokens.iter().map(|token| token.working()).sum()
     }
 
     /// Takes no more messages, lets those in the queue be signed, and waits for the threads to end, except those whose
     /// call does not return. Blocking.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.context.queue.close();
         self.context.wake_supervisor();
         let supervisor = self.supervisor.lock().take();
@@ -160,8 +160,8 @@ impl Pool {
         let mut permit = self.context.queue.permit().await.ok_or_else(closed)?;
         let mut failed_at = None;
         loop {
-            // A message would only wait for the refusal that it can have now, unless a token is back and the supervisor has
-            // not seen it yet.
+            // A message would only wait for the refusal that it can have now, unless a token is back and the supervisor
+            // has not seen it yet.
             if self.outage.is_lasting()
                 && let Err(reason) = self.healthy()
             {
@@ -247,8 +247,8 @@ fn opening_limit(call_limit: Duration) -> Duration {
     call_limit * 6
 }
 
-/// How the pool signs: as the first URI says. Each key is opened for its own, and all are checked to sign what `expected`
-/// verifies.
+/// How the pool signs: as the first URI says. Each key is opened for its own, and all are checked to sign what
+/// `expected` verifies.
 fn algorithm(issuer: &str, uris: &[KeyUri], expected: &PublicKey) -> Result<(SignatureAlgorithm, Verifier), Error> {
     let unsupported = |reason| Error::KeyUnsupported { label: issuer.to_owned(), reason };
     let algorithm = match uris.first().and_then(|uri| uri.key.algorithm) {
@@ -261,7 +261,8 @@ fn algorithm(issuer: &str, uris: &[KeyUri], expected: &PublicKey) -> Result<(Sig
     Ok((algorithm, verifier))
 }
 
-/// Opens the key in each token and starts its threads. A token that is away is left to the supervisor, if another works.
+/// Opens the key in each token and starts its threads. A token that is away is left to the supervisor, if another
+/// works.
 fn start_signing(tokens: &Arc<[Arc<PooledToken>]>, settings: &PoolSettings) -> Result<(), Error> {
     let mut away = Vec::new();
     for pooled in tokens.iter() {

@@ -161,8 +161,8 @@ impl PooledToken {
         Ok((token, key))
     }
 
-    /// A new session with the same key: not one that was put in its place meanwhile. If it is to be this pool's `only` one
-    /// at the token, another pool may have to close one of its own.
+    /// A new session with the same key: not one that was put in its place meanwhile. If it is to be this pool's `only`
+    /// one at the token, another pool may have to close one of its own.
     pub(super) fn reopen(&self, token: &Arc<Token>, only: bool) -> Result<Key, Error> {
         let query = &self.uri.key;
         let key = if only { Key::open(token, query) } else { Key::open_if_room(token, query) }?;
@@ -353,8 +353,8 @@ impl PooledToken {
         }
     }
 
-    /// Whether the token has been out for so long that its module is initialised again though others work with it, after
-    /// this failure, which an initialisation may mend.
+    /// Whether the token has been out for so long that its module is initialised again though others work with it,
+    /// after this failure, which an initialisation may mend.
     pub(super) fn may_force(&self, error: &Error) -> bool {
         let mut state = self.state.lock();
         let now = Instant::now();
@@ -367,8 +367,8 @@ impl PooledToken {
         }
     }
 
-    /// An operator asks for one more attempt: allows one more try of the PIN if it was refused, and wakes the supervisor.
-    /// Gives the number of attempts before it. It calls the HSM.
+    /// An operator asks for one more attempt: allows one more try of the PIN if it was refused, and wakes the
+    /// supervisor. Gives the number of attempts before it. It calls the HSM.
     ///
     /// # Errors
     /// Why the PIN is not tried.
@@ -398,8 +398,8 @@ impl PooledToken {
         self.pending_releases.load(Ordering::Acquire) > 0
     }
 
-    /// Takes on the closing of a session for another pool: the caller closes one, then says so to what this gives. `None`
-    /// if a session is not asked for any more, or is the last.
+    /// Takes on the closing of a session for another pool: the caller closes one, then says so to what this gives.
+    /// `None` if a session is not asked for any more, or is the last.
     pub(super) fn take_release(&self) -> Option<mpsc::SyncSender<()>> {
         let mut releases = self.releases.lock();
         let release = releases.pop();

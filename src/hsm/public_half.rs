@@ -1,8 +1,8 @@
 //! The public half of a private key whose own attributes do not hold it.
 //!
-//! CKA_ID ties a pair together, but nothing makes ids unique: tools number keys from 01 on for each batch. So whatever has
-//! the private key's id or label is a candidate, certificates too, and where there are several, the one that verifies
-//! a signature by the private key is its half.
+//! CKA_ID ties a pair together, but nothing makes ids unique: tools number keys from 01 on for each batch. So whatever
+//! has the private key's id or label is a candidate, certificates too, and where there are several, the one that
+//! verifies a signature by the private key is its half.
 
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use der::{Decode, Reader, SliceReader, Tagged, asn1::AnyRef};
@@ -19,7 +19,8 @@ use crate::signer::{PublicKey, SignatureAlgorithm};
 /// What is signed to find out which public key belongs to the private key.
 const MESSAGE: &[u8] = b"birthmark: whose public key is this?";
 
-/// Finds it among the token's public keys and certificates. `chosen` is how the key signs, if that is not the usual way.
+/// Finds it among the token's public keys and certificates. `chosen` is how the key signs, if that is not the usual
+/// way.
 ///
 /// # Errors
 /// If there is none, or whatever the HSM says.

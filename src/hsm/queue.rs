@@ -1,8 +1,8 @@
 //! The bounded queue between those who want signatures and the threads that make them.
 //!
-//! The committer has a queue of its own (`committer/queue.rs`) because the two have nothing in common but a lock: there one
-//! thread takes whole batches, and waits so that a batch grows; here many threads take one job each, as soon as there is
-//! one, a job can come back before the others, and a thread that waits can be asked to do something else.
+//! The committer has a queue of its own (`committer/queue.rs`) because the two have nothing in common but a lock: there
+//! one thread takes whole batches, and waits so that a batch grows; here many threads take one job each, as soon as
+//! there is one, a job can come back before the others, and a thread that waits can be asked to do something else.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -29,8 +29,8 @@ pub(super) enum Next<J> {
 
 /// Jobs in the order of their arrival; one that failed goes before the others.
 ///
-/// Whoever puts in a new job must have a permit, so there are never more jobs than the bound, those that are being worked
-/// on and those put back included (invariant 9).
+/// Whoever puts in a new job must have a permit, so there are never more jobs than the bound, those that are being
+/// worked on and those put back included (invariant 9).
 pub(super) struct Queue<J> {
     permits: Arc<Semaphore>,
     inner: Mutex<Inner<J>>,
@@ -65,8 +65,8 @@ impl<J: Job> Queue<J> {
         Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 
-    /// Puts a new job at the end. A queue that is closed and empty drops it, because its threads may have ended; whoever
-    /// waits for it hears that.
+    /// Puts a new job at the end. A queue that is closed and empty drops it, because its threads may have ended;
+    /// whoever waits for it hears that.
     pub(super) fn push(&self, job: J) {
         let mut inner = self.inner.lock();
         if inner.closed && inner.jobs.is_empty() {

@@ -11,7 +11,7 @@ use crate::signer::{Sha2, SignatureAlgorithm};
 ///
 /// rcgen's own error has no room for what the HSM said; [`RcgenKey::explain`] brings both together.
 #[derive(Debug)]
-pub struct RcgenKey<'a> {
+pub(crate) struct RcgenKey<'a> {
     key: &'a Key,
     algorithm: &'static RcgenAlgorithm,
     failure: RefCell<Option<Error>>,
@@ -22,7 +22,7 @@ impl<'a> RcgenKey<'a> {
     ///
     /// # Errors
     /// If it signs with RSA-PSS, which rcgen does not have; the key of a ceremony signs in the usual way of its kind.
-    pub fn new(key: &'a Key) -> Result<Self, Error> {
+    pub(crate) fn new(key: &'a Key) -> Result<Self, Error> {
         let algorithm = rcgen_algorithm(key.algorithm()).ok_or_else(|| Error::KeyUnsupported {
             label: key.label().to_owned(),
             reason: format!("CA certificates and requests cannot be signed with {}", key.algorithm()),
@@ -31,7 +31,7 @@ impl<'a> RcgenKey<'a> {
     }
 
     /// What really went wrong when rcgen, signing with this key, gave `error`.
-    pub fn explain(&self, error: rcgen::Error) -> Error {
+    pub(crate) fn explain(&self, error: rcgen::Error) -> Error {
         self.failure.take().unwrap_or_else(|| Error::Certificate(error.to_string()))
     }
 }

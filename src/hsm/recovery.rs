@@ -16,12 +16,12 @@ pub(super) enum Recovery {
     NoFailure,
     /// The session, the login or a handle is gone, the token is not: a new session.
     NewSession,
-    /// It may be a passing trouble or a lasting one: a new session; the breaker opens when it comes again and again with
-    /// no signature between.
+    /// It may be a passing trouble or a lasting one: a new session; the breaker opens when it comes again and again
+    /// with no signature between.
     Suspect,
     /// The token or the module is gone or unfit: the breaker opens at once, and a probe closes it.
     Breaker,
-    /// The token has no room for so many sessions: run with fewer.
+    /// The token has no room for more sessions: run with fewer.
     Capacity,
     /// The login needs a person: trying again by itself might lock the PIN. Only `C_Login` has this; what an operator
     /// does about it is `birthmark hsm retry`.
@@ -40,7 +40,7 @@ macro_rules! table {
 table! {
     NoFailure: CKR_OK CKR_USER_ALREADY_LOGGED_IN CKR_CRYPTOKI_ALREADY_INITIALIZED CKR_NO_EVENT;
 
-    // An operation that another call left behind (OPERATION_ACTIVE, BUFFER_TOO_SMALL) goes with its session too.
+    // An operation that another call left active (OPERATION_ACTIVE, BUFFER_TOO_SMALL) goes with its session too.
     NewSession: CKR_SESSION_CLOSED CKR_SESSION_HANDLE_INVALID CKR_OBJECT_HANDLE_INVALID CKR_KEY_HANDLE_INVALID
         CKR_USER_NOT_LOGGED_IN CKR_OPERATION_ACTIVE CKR_OPERATION_NOT_INITIALIZED CKR_OPERATION_CANCEL_FAILED
         CKR_BUFFER_TOO_SMALL CKR_FUNCTION_CANCELED CKR_CANCEL CKR_KEY_CHANGED CKR_KEY_NEEDED

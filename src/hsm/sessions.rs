@@ -8,8 +8,8 @@ use std::{
 
 use super::{error::Error, key::Key, recovery::Recovery, token::Token, uri::KeyQuery};
 
-/// The fewest and the most sessions that are tried by measurement. While a thread waits for its turn with a processor, the
-/// HSM would do nothing for one session; no known HSM gains from more than the most.
+/// The fewest and the most sessions that are tried by measurement. While a thread waits for its turn with a processor,
+/// the HSM would do nothing for one session; no known HSM gains from more than the most.
 const FEWEST: usize = 2;
 const MOST: usize = 64;
 
@@ -22,7 +22,7 @@ const GAIN: f64 = 1.15;
 
 /// How many sessions sign with each token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sessions {
+pub(crate) enum Sessions {
     /// Two, and as many more as the token allows and gain something.
     Auto,
     /// This number, fewer if the token allows no more.

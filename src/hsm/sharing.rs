@@ -1,8 +1,8 @@
 //! Several pools use the sessions of one token: whoever has none gets one of those that another has to spare.
 //!
 //! Tokens allow few sessions (a YubiHSM 2 has 16), and each pool opens as many as it gains from. So the pool that comes
-//! first, at the start or after an outage, may take all of them. One that would be left without any asks here, and the pool
-//! with the most closes one and does not open it again. What a pool has to itself it keeps: one session.
+//! first, at the start or after an outage, may take all of them. One that would be left without any asks here, and the
+//! pool with the most closes one and does not open it again. What a pool has to itself it keeps: one session.
 
 use std::{
     sync::{Weak, mpsc},
@@ -21,8 +21,8 @@ pub(super) trait SessionHolder: Send + Sync {
     /// How many sessions it could close: all but its last.
     fn spare(&self) -> usize;
 
-    /// Asks it to close one and to be content with one less. What this gives is told when that is done, and dropped when
-    /// it will not be.
+    /// Asks it to close one and to be content with one less. What this gives is told when that is done, and dropped
+    /// when it will not be.
     fn release_one(&self) -> mpsc::Receiver<()>;
 
     /// The session was of no use: it may open it again.
@@ -40,7 +40,8 @@ impl Sharing {
         holders.push(holder);
     }
 
-    /// Opens a session. If the token has no room for it, in whatever code it says so, opens it after another was closed.
+    /// Opens a session. If the token has no room for it, in whatever code it says so, opens it after another was
+    /// closed.
     pub(super) fn open<T>(&self, open: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
         let error = match open() {
             Err(error) if error.recovery() == Recovery::Capacity || error.refuses_session() => error,
@@ -69,7 +70,7 @@ mod tests {
 
     use super::*;
 
-    /// Of a token with so many sessions.
+    /// One with `sessions`, at a token with room for `free` more.
     struct Pool {
         sessions: AtomicUsize,
         free: Arc<AtomicUsize>,
@@ -98,7 +99,7 @@ mod tests {
         Error::call("opening a session", (function, code))
     }
 
-    /// Pools with so many sessions at a token without room for more.
+    /// Pools with `sessions` each, at a token without room for more.
     fn sharing(sessions: [usize; 2]) -> (Sharing, Arc<AtomicUsize>, [Arc<Pool>; 2]) {
         let (sharing, free) = (Sharing::default(), Arc::new(AtomicUsize::new(0)));
         let pools = sessions.map(|sessions| {

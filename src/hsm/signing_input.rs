@@ -8,8 +8,8 @@ use cryptoki_sys::{
 use super::{call::SignMechanism, error::Error, session::TokenSession};
 use crate::signer::{Sha2, SignatureAlgorithm, ecdsa};
 
-/// What `C_Sign` gets for a message. The hash is made here, so that 32 or 48 bytes go to a network HSM, and because older
-/// modules cannot hash.
+/// What `C_Sign` gets for a message. The hash is made here, so that 32 or 48 bytes go to a network HSM, and because
+/// older modules cannot hash.
 #[derive(Clone)]
 pub(super) struct SigningInput {
     mechanism: SignMechanism,

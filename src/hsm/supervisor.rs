@@ -76,8 +76,8 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Abandons calls that hang, has sessions that are missing opened again, and refuses what has waited too long, until
-    /// the queue is closed and the threads have ended.
+    /// Abandons calls that hang, has sessions that are missing opened again, and refuses what has waited too long,
+    /// until the queue is closed and the threads have ended.
     pub(super) fn run(self) {
         let depth = metrics::hsm_queue_depth(&self.context.issuer);
         let mut closed_at = None;

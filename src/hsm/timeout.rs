@@ -8,7 +8,7 @@ use super::error::Error;
 ///
 /// # Errors
 /// What `open` says, or [`Error::NoAnswer`] after the limit.
-pub fn with_timeout<T: Send + 'static>(
+pub(crate) fn with_timeout<T: Send + 'static>(
     limit: Duration,
     open: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {

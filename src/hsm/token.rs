@@ -32,8 +32,10 @@ use super::{
 };
 use crate::signer::SignatureAlgorithm;
 
+type Tokens = HashMap<(PathBuf, TokenIdentity), Weak<Token>>;
+
 /// The tokens in use, by their module's path: all who open the same token share one login and its sessions.
-static TOKENS: LazyLock<Mutex<HashMap<(PathBuf, TokenIdentity), Weak<Token>>>> = LazyLock::new(Mutex::default);
+static TOKENS: LazyLock<Mutex<Tokens>> = LazyLock::new(Mutex::default);
 
 /// A token that this process is logged in to.
 pub struct Token {
@@ -95,7 +97,7 @@ impl Token {
         &self.identity
     }
 
-    /// The module behind it.
+    /// The module that it is reached through.
     pub(super) fn module(&self) -> &Arc<Module> {
         &self.module
     }
@@ -258,8 +260,8 @@ impl Token {
         Err(self.refused(&login, refusal))
     }
 
-    /// After the PIN was refused: reads it anew from where the URI says, and allows one more try. That is for a person to
-    /// ask for. Nothing is tried here.
+    /// After the PIN was refused: reads it again from where the URI says, and allows one more try. That is for a person
+    /// to ask for. Nothing is tried here.
     ///
     /// # Errors
     /// If the PIN is not there, the token says that no try should be made, or the token refused this very PIN and
@@ -299,7 +301,7 @@ impl Token {
         }
     }
 
-    /// Changes the PIN behind the token's back.
+    /// Changes the PIN without telling this `Token`.
     #[cfg(test)]
     pub(super) fn change_pin(&self, pin: &str) {
         let session = self.read_write_session().unwrap();

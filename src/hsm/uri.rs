@@ -51,7 +51,58 @@ pub struct KeyQuery {
 /// What is wrong with a PKCS#11 URI, as one sentence.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a usable PKCS#11 URI: {0}")]
-pub struct UriError(String);
+pub struct UriError(Fault);
+
+impl From<Fault> for UriError {
+    fn from(fault: Fault) -> Self {
+        UriError(fault)
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Fault {
+    #[error("it does not begin with \"pkcs11:\"")]
+    Scheme,
+    #[error("\"{0}\" is not of the form name=value")]
+    NotAPair(String),
+    #[error("{0} is given twice")]
+    Twice(String),
+    #[error("the value of {0} is empty")]
+    Empty(String),
+    #[error("the value of {0} is not UTF-8")]
+    NotUtf8(String),
+    #[error("a \"%\" in the value of {0} is not followed by two hexadecimal digits")]
+    Escape(String),
+    #[error("slot-id={0} is not a number")]
+    NotANumber(String),
+    #[error("{0} belongs after the \"?\" of the URI")]
+    NotInQuery(String),
+    #[error(
+        "the attribute {0} is not known; the attributes are token, serial, manufacturer, model, slot-id, object, id and type, and after \"?\" module-path and pin-source"
+    )]
+    UnknownAttribute(String),
+    #[error("the query attribute {0} is not known; the query attributes are module-path and pin-source")]
+    UnknownQueryAttribute(String),
+    #[error("pin-source must name a file")]
+    PinSource,
+    /// The value is not repeated: this message ends up in the logs that the secret must stay out of.
+    #[error(
+        "it holds a PIN (pin-value), which would show in logs; write the PIN into a file of mode 600 and use pin-source=file:…"
+    )]
+    PinValue,
+    #[error("module-name is ambiguous; name the module's file with module-path=/…")]
+    ModuleName,
+    #[error("it does not name the HSM's PKCS#11 module; add ?module-path=/path/to/module.so")]
+    NoModule,
+    #[error("it names no token; add token=LABEL")]
+    NoToken,
+    #[error("it names no key; add object=LABEL or id=%…")]
+    NoKey,
+    #[error("type={0} is not a private key; use type=private or leave it out")]
+    NotPrivate(String),
+    #[error("it must name the token only; take out object, id and type")]
+    NotTokenOnly,
+}
 
 impl KeyUri {
     /// Reads a URI that names a key by its label (`object`), its `id`, or both.
@@ -61,12 +112,12 @@ impl KeyUri {
     pub fn parse(text: &str) -> Result<Self, UriError> {
         let parts = Parts::parse(text)?;
         if parts.object.is_none() && parts.id.is_none() {
-            return Err(UriError("it names no key; add object=LABEL or id=%…".into()));
+            return Err(Fault::NoKey.into());
         }
         if let Some(kind) = &parts.kind
             && kind != "private"
         {
-            return Err(UriError(format!("type={kind} is not a private key; use type=private or leave it out")));
+            return Err(Fault::NotPrivate(kind.clone()).into());
         }
         let key = KeyQuery { label: parts.object.clone(), id: parts.id.clone(), algorithm: None };
         Ok(KeyUri { token: parts.token()?, key })
@@ -81,9 +132,9 @@ impl TokenUri {
     pub fn parse(text: &str) -> Result<Self, UriError> {
         let parts = Parts::parse(text)?;
         if parts.object.is_some() || parts.id.is_some() || parts.kind.is_some() {
-            return Err(UriError("it must name the token only; take out object, id and type".into()));
+            return Err(Fault::NotTokenOnly.into());
         }
-        parts.token()
+        Ok(parts.token()?)
     }
 
     /// What logs and metrics call the token: its label as it is, or what else the URI says of it.
@@ -145,8 +196,8 @@ struct Parts {
 }
 
 impl Parts {
-    fn parse(text: &str) -> Result<Self, UriError> {
-        let rest = text.strip_prefix("pkcs11:").ok_or_else(|| UriError("it does not begin with \"pkcs11:\"".into()))?;
+    fn parse(text: &str) -> Result<Self, Fault> {
+        let rest = text.strip_prefix("pkcs11:").ok_or(Fault::Scheme)?;
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let mut parts = Parts::default();
         for attribute in path.split(';').filter(|attribute| !attribute.is_empty()) {
@@ -158,7 +209,7 @@ impl Parts {
         Ok(parts)
     }
 
-    fn path_attribute(&mut self, attribute: &str) -> Result<(), UriError> {
+    fn path_attribute(&mut self, attribute: &str) -> Result<(), Fault> {
         let (name, value) = split(attribute)?;
         match name {
             "token" => set(&mut self.label, name, decode(name, value)?),
@@ -167,22 +218,18 @@ impl Parts {
             "model" => set(&mut self.model, name, decode(name, value)?),
             "slot-id" => {
                 let number = decode(name, value)?;
-                let number = number.parse().map_err(|_| UriError(format!("slot-id={number} is not a number")))?;
+                let number = number.parse().map_err(|_| Fault::NotANumber(number.clone()))?;
                 set(&mut self.slot_id, name, number)
             }
             "object" => set(&mut self.object, name, decode(name, value)?),
             "id" => set(&mut self.id, name, decode_bytes(name, value)?),
             "type" => set(&mut self.kind, name, decode(name, value)?),
-            "module-path" | "pin-source" | "module-name" | "pin-value" => {
-                Err(UriError(format!("{name} belongs after the \"?\" of the URI")))
-            }
-            _ => Err(UriError(format!(
-                "the attribute {name} is not known; the attributes are token, serial, manufacturer, model, slot-id, object, id and type, and after \"?\" module-path and pin-source"
-            ))),
+            "module-path" | "pin-source" | "module-name" | "pin-value" => Err(Fault::NotInQuery(name.to_owned())),
+            _ => Err(Fault::UnknownAttribute(name.to_owned())),
         }
     }
 
-    fn query_attribute(&mut self, attribute: &str) -> Result<(), UriError> {
+    fn query_attribute(&mut self, attribute: &str) -> Result<(), Fault> {
         let (name, value) = split(attribute)?;
         match name {
             "module-path" => set(&mut self.module, name, decode(name, value)?.into()),
@@ -192,30 +239,21 @@ impl Parts {
                 // `file:///path` is the same file as `file:/path` (RFC 8089).
                 let path = path.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(path);
                 if path.is_empty() || path.starts_with('|') {
-                    return Err(UriError("pin-source must name a file".into()));
+                    return Err(Fault::PinSource);
                 }
                 set(&mut self.pin_source, name, path.into())
             }
-            // The value is not repeated: this message ends up in the logs that the secret must stay out of.
-            "pin-value" => Err(UriError(
-                "it holds a PIN (pin-value), which would show in logs; write the PIN into a file of mode 600 and use pin-source=file:…".into(),
-            )),
-            "module-name" => {
-                Err(UriError("module-name is ambiguous; name the module's file with module-path=/…".into()))
-            }
-            _ => Err(UriError(format!(
-                "the query attribute {name} is not known; the query attributes are module-path and pin-source"
-            ))),
+            "pin-value" => Err(Fault::PinValue),
+            "module-name" => Err(Fault::ModuleName),
+            _ => Err(Fault::UnknownQueryAttribute(name.to_owned())),
         }
     }
 
-    fn token(self) -> Result<TokenUri, UriError> {
-        let module = self.module.ok_or_else(|| {
-            UriError("it does not name the HSM's PKCS#11 module; add ?module-path=/path/to/module.so".into())
-        })?;
+    fn token(self) -> Result<TokenUri, Fault> {
+        let module = self.module.ok_or(Fault::NoModule)?;
         let named = [&self.label, &self.serial, &self.manufacturer, &self.model].iter().any(|value| value.is_some());
         if !named && self.slot_id.is_none() {
-            return Err(UriError("it names no token; add token=LABEL".into()));
+            return Err(Fault::NoToken);
         }
         Ok(TokenUri {
             module,
@@ -229,32 +267,32 @@ impl Parts {
     }
 }
 
-fn split(attribute: &str) -> Result<(&str, &str), UriError> {
-    attribute.split_once('=').ok_or_else(|| UriError(format!("\"{attribute}\" is not of the form name=value")))
+fn split(attribute: &str) -> Result<(&str, &str), Fault> {
+    attribute.split_once('=').ok_or_else(|| Fault::NotAPair(attribute.to_owned()))
 }
 
-fn set<T>(place: &mut Option<T>, name: &str, value: T) -> Result<(), UriError> {
+fn set<T>(place: &mut Option<T>, name: &str, value: T) -> Result<(), Fault> {
     match place.replace(value) {
         None => Ok(()),
-        Some(_) => Err(UriError(format!("{name} is given twice"))),
+        Some(_) => Err(Fault::Twice(name.to_owned())),
     }
 }
 
-fn decode(name: &str, value: &str) -> Result<String, UriError> {
-    String::from_utf8(decode_bytes(name, value)?).map_err(|_| UriError(format!("the value of {name} is not UTF-8")))
+fn decode(name: &str, value: &str) -> Result<String, Fault> {
+    String::from_utf8(decode_bytes(name, value)?).map_err(|_| Fault::NotUtf8(name.to_owned()))
 }
 
-fn decode_bytes(name: &str, value: &str) -> Result<Vec<u8>, UriError> {
+fn decode_bytes(name: &str, value: &str) -> Result<Vec<u8>, Fault> {
     // percent-encoding passes a broken escape through, which would name another key than the writer meant.
     let whole = value
         .split('%')
         .skip(1)
         .all(|rest| rest.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)));
     if !whole {
-        return Err(UriError(format!("a \"%\" in the value of {name} is not followed by two hexadecimal digits")));
+        return Err(Fault::Escape(name.to_owned()));
     }
     let bytes: Vec<u8> = percent_decode_str(value).collect();
-    if bytes.is_empty() { Err(UriError(format!("the value of {name} is empty"))) } else { Ok(bytes) }
+    if bytes.is_empty() { Err(Fault::Empty(name.to_owned())) } else { Ok(bytes) }
 }
 
 #[cfg(test)]

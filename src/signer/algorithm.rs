@@ -8,7 +8,7 @@ use super::key_kind::KeyKind;
 
 /// A hash of the SHA-2 family (FIPS 180-4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum Sha2 {
     Sha256,
     Sha384,
@@ -195,7 +195,8 @@ const fn pkcs1_identifier(arc: u8) -> [u8; 15] {
     [0x30, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 13, 1, 1, arc, 5, 0]
 }
 
-/// SEQUENCE { id-RSASSA-PSS, { hash [0] SHA-2, mgf [1] MGF1 with the same SHA-2, salt length [2] } } (RFC 4055 section 3.1).
+/// SEQUENCE { id-RSASSA-PSS, { hash [0] SHA-2, mgf [1] MGF1 with the same SHA-2, salt length [2] } } (RFC 4055 section
+/// 3.1).
 const fn pss_identifier(hash: Sha2) -> [u8; 67] {
     let (arc, salt) = (hash.arc(), hash.length());
     [

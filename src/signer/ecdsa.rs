@@ -17,8 +17,8 @@ impl<'a> EcdsaSigValue<'a> {
     }
 }
 
-/// Turns the r‖s of PKCS#11, each `width` octets, into the DER `Ecdsa-Sig-Value`, whose INTEGERs are minimal. `None` if the
-/// length is wrong or a number is zero.
+/// Turns the r‖s of PKCS#11, each `width` octets, into the DER `Ecdsa-Sig-Value`, whose INTEGERs are minimal. `None` if
+/// the length is wrong or a number is zero.
 pub(crate) fn from_fixed_width(fixed: &[u8], width: usize) -> Option<Vec<u8>> {
     if fixed.len() != 2 * width {
         return None;

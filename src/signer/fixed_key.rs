@@ -1,10 +1,10 @@
 //! ECDSA verification for one P-256 key that has many signatures: an issuer's.
 //!
-//! A verification adds a multiple of the curve's generator and a multiple of the key (SEC 1 section 4.1.4, step 5). With a
-//! table of the key's multiples the second costs an addition for each octet of the scalar, instead of 256 doublings
-//! and their additions, which is what a verification spends most of its time with. Points are added by aws-lc, numbers
-//! modulo the order are p256's; the tables and the sum are all that is made here. All inputs are public, so the time that a
-//! verification takes may depend on them.
+//! A verification adds a multiple of the curve's generator and a multiple of the key (SEC 1 section 4.1.4, step 5).
+//! With a table of the key's multiples the second costs an addition for each octet of the scalar, instead of 256
+//! doublings and their additions, which is what a verification spends most of its time with. Points are added by
+//! aws-lc, numbers modulo the order are p256's; the tables and the sum are all that is made here. All inputs are
+//! public, so the time that a verification takes may depend on them.
 //!
 //! It takes 11 µs instead of the 33 µs of aws-lc's own verification, of some 120 µs a certificate (`cargo bench --bench
 //! steps`, benches/RESULTS.md).
@@ -12,8 +12,8 @@
 //! # What a wrong verdict costs, and what guards against it
 //!
 //! This is the last check before a certificate leaves. A wrong refusal costs time only: aws-lc judges again. A wrong
-//! acceptance would let a certificate out whose signature nobody accepts, so its device cannot connect; it gives nobody a
-//! certificate that he should not have, since what is checked is what the HSM signed. Guards:
+//! acceptance would let a certificate out whose signature nobody accepts, so its device cannot connect; it gives nobody
+//! a certificate that he should not have, since what is checked is what the HSM signed. Guards:
 //!
 //! - the tests compare with p256's arithmetic, with aws-lc over damaged and out-of-range signatures, and with Wycheproof;
 //! - the first acceptance of each key and one in 1,024 after it is verified again by aws-lc (`verifier.rs`); a difference
@@ -164,8 +164,8 @@ impl Curve {
         NonNull::new(copy).map(|point| Point { curve: self, point })
     }
 
-    /// An uncompressed point as SEC 1 section 2.3.4 reads it: one that is not on the curve is refused. So is the point at
-    /// infinity, whose encoding is another.
+    /// An uncompressed point as SEC 1 section 2.3.4 reads it: one that is not on the curve is refused. So is the point
+    /// at infinity, whose encoding is another.
     fn point(self, octets: &[u8]) -> Option<Point> {
         if octets.first() != Some(&UNCOMPRESSED) {
             return None;

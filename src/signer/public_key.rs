@@ -124,16 +124,16 @@ fn read_spki(spki: &[u8]) -> Result<Spki<'_>, DerError> {
 
 /// `RSAPublicKey` of RFC 8017 appendix A.1.1.
 #[derive(der::Sequence)]
-pub struct RsaPublicKey<'a> {
+pub(crate) struct RsaPublicKey<'a> {
     /// n, big-endian.
-    pub modulus: der::asn1::UintRef<'a>,
+    pub(crate) modulus: der::asn1::UintRef<'a>,
     /// e, big-endian.
-    pub public_exponent: der::asn1::UintRef<'a>,
+    pub(crate) public_exponent: der::asn1::UintRef<'a>,
 }
 
 impl RsaPublicKey<'_> {
     /// The modulus' length in bits.
-    pub fn bits(&self) -> u32 {
+    pub(crate) fn bits(&self) -> u32 {
         let bytes = self.modulus.as_bytes();
         let leading = bytes.first().map_or(0, |byte| byte.leading_zeros());
         (bytes.len() as u32 * 8).saturating_sub(leading)
@@ -144,7 +144,7 @@ impl RsaPublicKey<'_> {
 ///
 /// # Errors
 /// If `point` is too long for DER.
-pub fn ec_spki(curve: ObjectIdentifier, point: &[u8]) -> der::Result<Vec<u8>> {
+pub(crate) fn ec_spki(curve: ObjectIdentifier, point: &[u8]) -> der::Result<Vec<u8>> {
     spki::SubjectPublicKeyInfo {
         algorithm: spki::AlgorithmIdentifier { oid: db::rfc5912::ID_EC_PUBLIC_KEY, parameters: Some(curve) },
         subject_public_key: der::asn1::BitStringRef::from_bytes(point)?,
@@ -156,7 +156,7 @@ pub fn ec_spki(curve: ObjectIdentifier, point: &[u8]) -> der::Result<Vec<u8>> {
 ///
 /// # Errors
 /// If a number is empty or too long for DER.
-pub fn rsa_spki(modulus: &[u8], public_exponent: &[u8]) -> der::Result<Vec<u8>> {
+pub(crate) fn rsa_spki(modulus: &[u8], public_exponent: &[u8]) -> der::Result<Vec<u8>> {
     let key = RsaPublicKey {
         modulus: der::asn1::UintRef::new(modulus)?,
         public_exponent: der::asn1::UintRef::new(public_exponent)?,
@@ -170,6 +170,6 @@ pub fn rsa_spki(modulus: &[u8], public_exponent: &[u8]) -> der::Result<Vec<u8>> 
 }
 
 /// The DER `SubjectPublicKeyInfo` of an Ed25519 key (RFC 8410 section 4).
-pub fn ed25519_spki(key: &[u8]) -> Vec<u8> {
+pub(crate) fn ed25519_spki(key: &[u8]) -> Vec<u8> {
     [&[0x30, 42, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 33, 0], key].concat()
 }

@@ -327,7 +327,7 @@ async fn token_of_two_may_go_and_come_back() {
     for token in ["second", "birthmark", "second"] {
         faults.set(&format!("remove {token}"));
         wait_until("the token is left out", || {
-            daemon.metric("birthmark_hsm_breaker_open", &[&format!("\\\"{token}\\\"")]) == 1.0
+            daemon.metric("birthmark_hsm_breaker_open", &[&format!("token=\"{token}\"")]) == 1.0
         });
         load.more(200);
         let (status, degraded) = daemon.get("/readyz");

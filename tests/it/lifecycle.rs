@@ -163,7 +163,7 @@ fn device_is_confirmed_scrapped_revoked_and_reissued() {
     refused(&site.operator(&["record", "list", "--order", "none"]), &["ORDER_UNKNOWN"]);
 
     for (name, count) in [("scrapped", 1.0), ("revoked", 1.0), ("confirmed", 4.0)] {
-        assert_eq!(daemon.metric(&format!("birthmark_{name}_total"), &[]), count, "{name}");
+        assert_eq!(daemon.metric(&format!("birthmark_certificates_{name}_total"), &[]), count, "{name}");
     }
     daemon.end();
     let counts = &verify(&site)["counts"];

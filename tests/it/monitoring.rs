@@ -1,6 +1,12 @@
 //! What operations sees: metrics, health, and what they say when something is wrong.
 
-use std::{collections::HashMap, fs, os::unix::fs::PermissionsExt};
+use std::{
+    collections::HashMap,
+    fs,
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    process::{Command, Stdio},
+};
 
 use birthmark::proto::ListOrdersRequest;
 use rustix::process::Signal;
@@ -109,6 +115,30 @@ async fn metrics_count_what_happens() {
         assert!(buckets.last().unwrap().0.contains("le=\"+Inf\""), "{name}");
         assert!(daemon.metric(&format!("{name}_sum"), &[]) > 0.0, "{name}");
     }
+    daemon.end();
+}
+
+/// Prometheus' own judge has nothing to say about the names, kinds and texts, whatever has happened.
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_of_a_daemon_pass_promtool_in_silence() {
+    let site = Site::new();
+    let daemon = site.start();
+    site.create_order("o1", 10);
+    let mut stream = site.stream(&daemon, "line1/t1").await;
+    stream.ask(request("d1", "o1", csr("d1"))).await.issued();
+    stream.ask(request("d2", "none", csr("d2"))).await.must_be(Code::NotFound, "ORDER_UNKNOWN");
+    let (_, text) = daemon.get("/metrics");
+    assert!(text.contains("token=\"birthmark\""), "a token's label as it is: {text}");
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool (Debian: prometheus) must be installed");
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let said = promtool.wait_with_output().unwrap();
+    assert!(said.status.success() && said.stdout.is_empty() && said.stderr.is_empty(), "{said:?}");
     daemon.end();
 }
 

@@ -55,7 +55,8 @@ fn sign(secret: Scalar, message: &[u8], random: &mut StdRng) -> [[u8; LENGTH]; 2
 fn sums_are_those_of_other_arithmetic() {
     let random = &mut seeded();
     let generator = ProjectivePoint::GENERATOR;
-    // With the first two, equal and opposite points meet: doublings, and the point at infinity on the way and at the end.
+    // With the first two, equal and opposite points meet: doublings, and the point at infinity on the way and at the
+    // end.
     let keys = [generator, -generator, generator + generator, generator * scalar(random)];
     let mut infinite = 0;
     for key in keys {
