@@ -245,10 +245,10 @@ impl From<CommitError> for IssueError {
         match error {
             CommitError::Refused(refusal) => IssueError::Refused(refusal),
             CommitError::Storage(error) => match &*error {
-                LedgerError::Write(cause) => IssueError::StorageUnavailable(cause.to_string()),
-                LedgerError::NoRoom { .. } => IssueError::StorageUnavailable(error.to_string()),
+                LedgerError::NotWritten(cause) => IssueError::StorageUnavailable(cause.to_string()),
+                LedgerError::Full { .. } => IssueError::StorageUnavailable(error.to_string()),
                 error if error.is_damage() => IssueError::StorageDamaged,
-                LedgerError::Index(error) => IssueError::StorageUnavailable(error.for_peers().into()),
+                LedgerError::Unavailable { notice, .. } => IssueError::StorageUnavailable((*notice).into()),
                 // Logged by the committer.
                 _ => IssueError::Internal,
             },

@@ -33,7 +33,7 @@ pub mod committer;
 pub mod config;
 mod connections;
 pub mod csr;
-pub mod durable;
+mod durable;
 pub mod expiry;
 pub mod export;
 mod fairness;

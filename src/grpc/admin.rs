@@ -17,7 +17,7 @@ use super::{
 use crate::{
     committer::Committer,
     issuer::{self, IssueError},
-    ledger::{self, Change, ExportId, NotAnExportId, OrderTerms, RecordState, Refusal, RevocationReason},
+    ledger::{self, Change, ExportId, OrderTerms, ParseExportIdError, RecordState, Refusal, RevocationReason},
     pattern::Pattern,
     profile::Profiles,
     proto::{self, get_record_request::By},
@@ -325,7 +325,8 @@ fn serial(octets: &[u8]) -> Result<SerialNumber, Status> {
 
 /// The export's id in a request.
 fn export_id(text: &str) -> Result<ExportId, Status> {
-    text.parse().map_err(|error: NotAnExportId| status::failed_call(&IssueError::RequestInvalid(error.to_string())))
+    text.parse()
+        .map_err(|error: ParseExportIdError| status::failed_call(&IssueError::RequestInvalid(error.to_string())))
 }
 
 fn order(order: ledger::Order) -> proto::Order {

@@ -189,7 +189,7 @@ pub fn failed_call(error: &IssueError) -> Status {
 pub fn storage(error: &LedgerError) -> Status {
     tracing::error!(%error, "the ledger could not be read");
     match error {
-        LedgerError::Index(error) => failed_call(&IssueError::StorageUnavailable(error.for_peers().into())),
+        LedgerError::Unavailable { notice, .. } => failed_call(&IssueError::StorageUnavailable((*notice).into())),
         error if error.is_damage() => failed_call(&IssueError::StorageDamaged),
         _ => failed_call(&IssueError::Internal),
     }

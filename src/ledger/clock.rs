@@ -10,25 +10,25 @@
 //!
 //! What is judged wrong stops new reservations, orders, exports and checkpoints until the clock is right again. What must
 //! not wait for that (the certificate of a reservation, its end, a revocation) is written with the newest entry's time.
-//! `birthmark journal accept-clock` records that an operator has looked at the clock and found it right.
+//! `birthmark journal accept-clock` records that an operator has checked the clock and found it right.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::Refusal;
+use super::refusal::Refusal;
 
 /// How far the clock may be before the newest entry.
 const TOLERANCE: SignedDuration = SignedDuration::from_secs(5);
 
 /// How long a ledger may have been without entries when a daemon starts.
-pub const LONGEST_PAUSE: SignedDuration = SignedDuration::from_hours(90 * 24);
+pub(crate) const LONGEST_PAUSE: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// How far the clock may get ahead of the monotonic clock while a daemon runs.
-pub const LONGEST_LEAP: SignedDuration = SignedDuration::from_hours(24);
+pub(crate) const LONGEST_LEAP: SignedDuration = SignedDuration::from_hours(24);
 
-/// Moments between which the clock must be, each with what says so.
+/// Moments between which the clock must be, each with its reason.
 #[derive(Clone, Debug, Default)]
 pub struct ClockBounds {
     /// The clock cannot be before.

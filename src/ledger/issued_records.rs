@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{LedgerError, Record};
+use super::{error::LedgerError, record::Record};
 
 /// Records, one after the other, read as they are asked for: all at once as an iterator, or page by page.
 pub struct IssuedRecords {

@@ -2,7 +2,7 @@
 //! restore it from: once after each start, and at an interval.
 //!
 //! It runs at the lowest priority and a bounded rate, and changes nothing. What it finds is logged with file and byte,
-//! counted, and told by `/readyz` until a later scrub finds the place whole; a file that was restored from a backup under its name is used without a restart.
+//! counted, and shown by `/readyz` until a later scrub finds the place whole; a file that was restored from a backup under its name is used without a restart.
 
 use std::{
     io,

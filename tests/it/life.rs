@@ -332,15 +332,7 @@ const RACES: u32 = 3000;
 fn ledger(folder: &std::path::Path) -> (EmbeddedLedger, EmbeddedRecords) {
     let settings = Settings { min_free: 0, ..Settings::default() };
     let (mut ledger, records) = EmbeddedLedger::open(folder, Timestamp::now(), &settings).unwrap();
-    let terms = OrderTerms {
-        id: "o".into(),
-        profile: "p".into(),
-        quantity: RACES.into(),
-        not_before: None,
-        not_after: None,
-        stations: vec![],
-        attributes: BTreeMap::new(),
-    };
+    let terms = OrderTerms::new("o", "p", RACES.into());
     commit(&mut ledger, vec![Action::CreateOrder(terms)]);
     (ledger, records)
 }

@@ -28,7 +28,8 @@ use birthmark::{
     ledger::{
         Action, Actor, Holder, Ledger, Operation, OrderTerms, Outcome, Record, RecordState, Records,
         embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
-        journal::{Scan, Trust, verify},
+        journal::Scan,
+        verify::{VerifyOptions, verify},
     },
     serial::SerialNumber,
     signer::sha256,
@@ -39,7 +40,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use self::{disk::Disk, trace::Event};
 
 /// Small, so that files are begun and the index is written often.
-const SETTINGS: Settings = Settings { segment_size: 3000, sink_at: 10, min_free: 0, boot_id: None };
+const SETTINGS: Settings = Settings { segment_size: 3000, flush_at: 10, min_free: 0, boot_id: None };
 const FOLDER: &str = "BIRTHMARK_POWER_FOLDER";
 /// Below the folder; nothing of it exists at first.
 const DATA: &str = "site/data";
@@ -223,15 +224,7 @@ fn workload() {
 
     let (mut ledger, records) = open(&work.data()).unwrap();
     if part == 1 {
-        let terms = OrderTerms {
-            id: "o".into(),
-            profile: "p".into(),
-            quantity: 1_000_000,
-            not_before: None,
-            not_after: None,
-            stations: vec![],
-            attributes: Default::default(),
-        };
+        let terms = OrderTerms::new("o", "p", 1_000_000);
         ledger.commit(Timestamp::now(), &[operation(Action::CreateOrder(terms))]).unwrap();
         work.acknowledge(&[Acknowledged::Order]);
     }
@@ -434,7 +427,7 @@ fn check(case: &Case, folder: &Path) {
         assert_eq!(records.order("o").unwrap().unwrap().issued, issued + 1, "{}", case.about);
     }
     drop((ledger, records));
-    let verified = verify(Scan::open(&data).unwrap(), &Trust::default(), &mut |_| {});
+    let verified = verify(Scan::open(&data).unwrap(), &VerifyOptions::default(), &mut |_| {});
     let verified = verified.unwrap_or_else(|error| panic!("{}: {error}", case.about));
     assert_eq!(verified.torn, None, "{}", case.about);
 }

@@ -22,7 +22,8 @@ use birthmark::{
     ledger::{
         Action, Actor, Holder, Ledger, LedgerError, Operation, OrderTerms, Outcome, RecordState, Records, Refusal,
         embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
-        journal::{Scan, Trust, verify},
+        journal::Scan,
+        verify::{VerifyOptions, verify},
     },
     serial::SerialNumber,
     signer::sha256,
@@ -36,7 +37,7 @@ const BOOT: &str = "BIRTHMARK_EXT4_BOOT";
 const IMAGE_BYTES: u64 = 64 << 20;
 
 fn settings(boot: &str) -> Settings {
-    Settings { segment_size: 64 << 10, sink_at: 12, min_free: 0, boot_id: Some(boot.to_owned()) }
+    Settings { segment_size: 64 << 10, flush_at: 12, min_free: 0, boot_id: Some(boot.to_owned()) }
 }
 
 fn open(folder: &Path, boot: &str) -> Result<(EmbeddedLedger, EmbeddedRecords), LedgerError> {
@@ -69,15 +70,7 @@ fn workload() {
     for session in 0u32.. {
         let (mut ledger, records) = open(&folder, &boot).unwrap();
         if records.order("o").unwrap().is_none() {
-            let terms = OrderTerms {
-                id: "o".into(),
-                profile: "p".into(),
-                quantity: 1_000_000,
-                not_before: None,
-                not_after: None,
-                stations: vec![],
-                attributes: Default::default(),
-            };
+            let terms = OrderTerms::new("o", "p", 1_000_000);
             commit(&mut ledger, vec![Action::CreateOrder(terms)]).unwrap();
         }
         let mut issued: Vec<SerialNumber> = Vec::new();
@@ -306,7 +299,7 @@ fn check(data: &Path, boot: &str, lines: &[String], about: &str) -> bool {
     }
     drop(records);
     ledger.close().unwrap();
-    verify(Scan::open(data).unwrap(), &Trust::default(), &mut |_| {})
+    verify(Scan::open(data).unwrap(), &VerifyOptions::default(), &mut |_| {})
         .unwrap_or_else(|error| panic!("{about}: {error}"));
     set_aside
 }

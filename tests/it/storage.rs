@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Small, so that there are several files soon.
-const SETTINGS: Settings = Settings { segment_size: 3000, sink_at: 40, min_free: 0, boot_id: None };
+const SETTINGS: Settings = Settings { segment_size: 3000, flush_at: 40, min_free: 0, boot_id: None };
 
 fn open(folder: &Path) -> (EmbeddedLedger, EmbeddedRecords) {
     EmbeddedLedger::open(folder, Timestamp::now(), &SETTINGS).unwrap()
@@ -40,15 +40,7 @@ fn operation(action: Action) -> Operation {
 }
 
 fn terms(id: &str) -> OrderTerms {
-    OrderTerms {
-        id: id.into(),
-        profile: "p".into(),
-        quantity: 1_000,
-        not_before: None,
-        not_after: None,
-        stations: vec![],
-        attributes: Default::default(),
-    }
+    OrderTerms::new(id, "p", 1_000)
 }
 
 fn holder(number: u8) -> Holder {

@@ -14,7 +14,8 @@ use birthmark::{
     ledger::{
         Action, Actor, Holder, Ledger, LedgerError, Operation, OrderTerms, Outcome, Records,
         embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
-        journal::{Scan, Trust, verify},
+        journal::Scan,
+        verify::{VerifyOptions, verify},
     },
     proto::{IssueRequest, IssuedCertificate},
     signer::sha256,
@@ -244,7 +245,7 @@ async fn a_data_folder_that_cannot_be_written_and_a_newer_journal_are_refused_at
 }
 
 /// Small, so that files are begun and the index is written often.
-const SETTINGS: Settings = Settings { segment_size: 3000, sink_at: 40, min_free: 0, boot_id: None };
+const SETTINGS: Settings = Settings { segment_size: 3000, flush_at: 40, min_free: 0, boot_id: None };
 const FOLDER: &str = "BIRTHMARK_TROUBLE_FOLDER";
 /// Set if no file may grow beyond [`LIMIT`], from soon after the start until that has failed some times.
 const LIMITED: &str = "BIRTHMARK_TROUBLE_LIMITED";
@@ -324,15 +325,7 @@ fn workload() {
 fn work(change: impl FnOnce(Command, &Path) -> Command) -> (Output, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
     let (mut ledger, _) = open(folder.path());
-    let terms = OrderTerms {
-        id: "o".into(),
-        profile: "p".into(),
-        quantity: 1_000_000,
-        not_before: None,
-        not_after: None,
-        stations: vec![],
-        attributes: Default::default(),
-    };
+    let terms = OrderTerms::new("o", "p", 1_000_000);
     commit(&mut ledger, Action::CreateOrder(terms)).unwrap();
     ledger.close().unwrap();
 
@@ -359,7 +352,7 @@ fn work(change: impl FnOnce(Command, &Path) -> Command) -> (Output, Vec<String>)
     assert_eq!(records.order("o").unwrap().unwrap().issued, u64::from(DEVICES));
     drop(records);
     ledger.close().unwrap();
-    let trust = Trust { chain_only: true, ..Trust::default() };
+    let trust = VerifyOptions { chain_only: true, ..VerifyOptions::default() };
     verify(Scan::open(&folder.path().join("journal")).unwrap(), &trust, &mut |_| {}).unwrap();
     (run, failed)
 }

@@ -3,9 +3,11 @@
 
 use std::io;
 
+use crate::ledger::error::LedgerError;
+
 /// Why the index gives no answer, or takes nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum IndexError {
+pub(crate) enum IndexError {
     /// A file of the index cannot be read.
     #[error("the index file {path} cannot be read: {cause}")]
     Read {
@@ -38,15 +40,21 @@ pub enum IndexError {
 
 impl IndexError {
     /// Whether what the index holds is in doubt, so that it must be rebuilt.
-    pub(in crate::ledger) fn is_damage(&self) -> bool {
+    pub(crate) fn is_damage(&self) -> bool {
         !matches!(self, IndexError::Write(_) | IndexError::Rebuilding(_))
     }
 
-    /// What a peer is told: the log has the rest.
-    pub fn for_peers(&self) -> &'static str {
+    /// The notice for a peer; the log has the rest.
+    fn for_peers(&self) -> &'static str {
         match self {
             IndexError::Write(_) => "the index cannot be written at present",
             _ => "the index is being rebuilt from the journal",
         }
+    }
+}
+
+impl From<IndexError> for LedgerError {
+    fn from(error: IndexError) -> Self {
+        LedgerError::Unavailable { notice: error.for_peers(), cause: Box::new(error) }
     }
 }

@@ -8,17 +8,19 @@ use std::{
 };
 
 use super::{
-    ChainHash, JournalError, durable, folder_error,
+    error::{BROKEN_CHAIN, JournalError},
+    file::{folder_error, read_up_to, read_whole},
     frame::{Frame, HEAD, MAX_PAYLOAD},
-    read_up_to,
+    position::FIRST_HEADER,
 };
+use crate::{durable, ledger::head::ChainHash};
 
 const MAGIC: &[u8; 8] = b"BMJOURNL";
 /// Of the first file, and of all files that birthmark 0.1 wrote.
 const WITHOUT_LENGTH: u32 = 1;
 const VERSION: u32 = 2;
 
-/// What a file says of itself.
+/// The header of a file.
 pub(super) struct Header {
     pub(super) id: [u8; 16],
     pub(super) first_sequence: u64,
@@ -30,7 +32,7 @@ pub(super) struct Header {
 
 impl Header {
     /// Of the first file, in bytes.
-    pub(super) const FIRST_LENGTH: u32 = 72;
+    pub(super) const FIRST_LENGTH: u32 = FIRST_HEADER;
     /// Of every other file that this version writes, in bytes.
     pub(super) const LENGTH: u32 = 80;
 
@@ -245,7 +247,7 @@ fn locate(path: &Path, file: &File, header: &Header, next_path: &Path, next: &He
                 at += frame.length();
                 continue;
             }
-            Ok(_) => super::MISFIT.to_owned(),
+            Ok(_) => BROKEN_CHAIN.to_owned(),
             Err(error) => error.to_string(),
         };
         return JournalError::damaged(path, at as u64, format!("{wrong} ({what})"));
@@ -284,17 +286,4 @@ const IN_THE_WAY: &str = "a file of this name is there and holds entries; move i
 pub(super) fn sync_new(file: &File, folder: &Path) -> io::Result<()> {
     file.sync_all()?;
     durable::sync_folder(folder)
-}
-
-/// The whole content of a file.
-pub(super) fn read_whole(file: &File, path: &Path) -> Result<Vec<u8>, JournalError> {
-    let read = || -> io::Result<Vec<u8>> {
-        let length = file.metadata()?.len();
-        let length = usize::try_from(length).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-        let mut content = vec![0; length];
-        let read = read_up_to(file, &mut content, 0)?;
-        content.truncate(read);
-        Ok(content)
-    };
-    read().map_err(|error| JournalError::io(path, error))
 }
