@@ -7,15 +7,17 @@
 //! | write a temporary file in the same folder | a crash leaves half of the content under the name |
 //! | `fsync` of the file, before its name | the name may reach the disk before the content: an empty file |
 //! | `rename`, or `link` where nothing may be replaced | readers see half of the content |
-//! | `fsync` of the folder | the name is lost: fsync(2), "does not necessarily ensure that the entry in the directory containing the file has also reached disk" |
+//! | `fsync` of the folder | the name is lost |
 //!
-//! That file systems order none of these by themselves is measured in Pillai et al., "All File Systems Are Not Created
-//! Equal: On the Complexity of Crafting Crash-Consistent Applications", OSDI 2014. ext4 writes the content before a rename
-//! over an existing name (mount option `auto_da_alloc`), which covers one case of the second step only.
+//! fsync(2): it "does not necessarily ensure that the entry in the directory containing the file has also reached
+//! disk". That file systems order none of these by themselves is measured in Pillai et al., "All File Systems Are Not
+//! Created Equal: On the Complexity of Crafting Crash-Consistent Applications", OSDI 2014. ext4 writes the content
+//! before a rename over an existing name (mount option `auto_da_alloc`), which covers one case of the second step
+//! only.
 //!
-//! A failed `fsync` is never tried again: Linux marks the pages clean, so that a second call succeeds although the content is
-//! not on the disk (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020). Here the file is then
-//! removed and the error returned; the journal ends the process.
+//! A failed `fsync` is never tried again: Linux marks the pages clean, so that a second call succeeds although the
+//! content is not on the disk (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+//! Here the file is then removed and the error returned; the journal ends the process.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -46,7 +48,7 @@ impl Access {
 /// temporary file beside it, syncs it, renames it, syncs the folder.
 ///
 /// # Errors
-/// Any I/O error; `path` is then as it was.
+/// Any I/O error; `path` then holds its old content, or the new one if only the folder could not be synced.
 #[expect(clippy::disallowed_methods, reason = "the one place that renames, between the two fsyncs")]
 pub(crate) fn write(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
     let temporary = write_temporary(path, content, access)?;

@@ -4,8 +4,9 @@
 //! out. [`Records`] is the side that reads, for many threads at once. [`embedded`] implements both with a journal
 //! and an index on this machine; nothing above these traits may know that.
 //!
-//! From the bottom: the types that this file names; [`entry`] and [`journal`], the truth; the index, and the view of what is
-//! known above it; the decisions on that view; [`embedded`]. [`audit`] and [`verify`] read the truth without all of these.
+//! From the bottom: the types that this file names; [`entry`] and [`journal`], the truth; the index, and the view of
+//! what is known above it; the decisions on that view; [`embedded`]. [`audit`] and [`verify`] read the truth without
+//! all of these.
 
 mod actor;
 mod api;

@@ -19,7 +19,8 @@ pub trait Ledger: Send + 'static {
     /// There is one outcome an operation, in their order.
     ///
     /// # Errors
-    /// None of the operations happened. After one that [is fatal](LedgerError::is_fatal) the ledger must not be used again.
+    /// None of the operations happened. After one that [is fatal](LedgerError::is_fatal) the ledger must not be used
+    /// again.
     fn commit(&mut self, now: Timestamp, operations: &[Operation]) -> Result<Vec<Outcome>, LedgerError>;
 
     /// Makes the next start quick; nothing depends on it.
@@ -55,7 +56,8 @@ pub trait Records: Send + Sync + 'static {
     /// Those of the storage.
     fn orders(&self) -> Result<Vec<Order>, LedgerError>;
 
-    /// The certificates of an order, in the order of issue, up to the moment of the call; each as it is when it is read.
+    /// The certificates of an order, in the order of issue, up to the moment of the call; each as it is when it is
+    /// read.
     ///
     /// # Errors
     /// Those of the storage.

@@ -1,4 +1,5 @@
-//! What an entry of the journal changes. The same code serves the entries of a batch and those that are read at a start.
+//! What an entry of the journal changes. The same code serves the entries of a batch and those that are read at a
+//! start.
 
 use std::sync::Arc;
 

@@ -1,10 +1,10 @@
 //! The rules that the entries of every journal keep, checked entry by entry, without index and without the decisions
 //! that made the entries: a second opinion on them.
 //!
-//! Memory: 70 to 130 bytes for each certificate (its state, and its device and key, each known by 8 octets of its hash),
-//! most of them just after the tables have grown, so about 700 MB for ten million; reservations without a certificate,
-//! orders and exports besides. Two of ten million devices or keys have the same 8 octets with a probability of 1 in
-//! 180,000; then a journal without fault is called contradictory.
+//! Memory: 70 to 130 bytes for each certificate (its state, and its device and key, each known by 8 octets of its
+//! hash), most of them just after the tables have grown, so about 700 MB for ten million; reservations without a
+//! certificate, orders and exports besides. Two of ten million devices or keys have the same 8 octets with a
+//! probability of 1 in 180,000; then a journal without fault is called contradictory.
 
 use std::collections::{HashMap, HashSet};
 

@@ -8,9 +8,9 @@
 //! | far from where it was, while the daemon runs | the system's monotonic clock: [`LONGEST_LEAP`] |
 //! | before this program was built, or outside the time of the daemon's certificates | [`ClockBounds`] |
 //!
-//! What is judged wrong stops new reservations, orders, exports and checkpoints until the clock is right again. What must
-//! not wait for that (the certificate of a reservation, its end, a revocation) is written with the newest entry's time.
-//! `birthmark journal accept-clock` records that an operator has checked the clock and found it right.
+//! What is judged wrong stops new reservations, orders, exports and checkpoints until the clock is right again. What
+//! must not wait for that (the certificate of a reservation, its end, a revocation) is written with the newest
+//! entry's time. `birthmark journal accept-clock` records that an operator has checked the clock and found it right.
 
 use std::time::Duration;
 
@@ -89,14 +89,15 @@ impl Clock {
                 let leap = now.duration_since(wall) - passed;
                 if leap > LONGEST_LEAP {
                     return implausible(format!(
-                        "it went ahead by {leap:#} while the daemon ran; set it right or, if it is right now, restart the daemon"
+                        "it went ahead by {leap:#} while the daemon ran; set it right or, if it is right now, \
+                         restart the daemon"
                     ));
                 }
             }
             (None, Some(newest)) if now.duration_since(newest) > LONGEST_PAUSE => {
                 return implausible(format!(
-                    "the ledger's newest entry is of {newest}, more than {} days before; set it right or, if it is right, stop \
-                     the daemon and use \"birthmark journal accept-clock\"",
+                    "the ledger's newest entry is of {newest}, more than {} days before; set it right or, if it is \
+                     right, stop the daemon and use \"birthmark journal accept-clock\"",
                     LONGEST_PAUSE.as_hours() / 24
                 ));
             }
@@ -106,7 +107,7 @@ impl Clock {
     }
 }
 
-/// It counts while the machine sleeps, and nobody sets it.
+/// It counts while the machine sleeps, and cannot be set.
 fn monotonic() -> Duration {
     let time = clock_gettime(ClockId::Boottime);
     Duration::try_from(time).unwrap_or_default()

@@ -13,7 +13,7 @@
 //! |---|---|---|
 //! | has an unreadable end | the index or the checkpoint knows that it was durable | refused: it is damaged |
 //! | has an unreadable end | nothing knows of it | cut off: a crash tore the last write |
-//! | ends before what the index or the checkpoint knows, or has other entries | | refused, until an operator accepts the loss |
+//! | ends before what index or checkpoint know, or has other entries | | refused, until an operator accepts the loss |
 //! | is fine | the checkpoint is not signed by the audit key | refused, until somebody moves the checkpoint away |
 //!
 //! A daemon that went on without what is lost would give devices a second certificate, and replace the only proof.

@@ -102,7 +102,7 @@ pub enum Event {
     Checkpoint {
         /// The signed text; see [`super::checkpoint`].
         note: String,
-        /// No earlier checkpoint was held against the entries before it, because its file was gone.
+        /// No earlier checkpoint was compared with the entries before it, because its file was gone.
         begins_anew: bool,
     },
     /// An operator agreed to go on without entries that the journal has lost.

@@ -1,5 +1,5 @@
-//! Why the ledger could not do what was asked. No variant names a storage engine or a file format: each kind of ledger puts
-//! its own error into [`Cause`].
+//! Why the ledger could not do what was asked. No variant names a storage engine or a file format: each kind of
+//! ledger puts its own error into [`Cause`].
 
 use std::{error::Error, io};
 
@@ -39,7 +39,7 @@ pub enum LedgerError {
     /// Something that was kept knows entries that the ledger does not have. An operator may accept that.
     #[error("{cause}")]
     Lost {
-        /// Who knows what.
+        /// What is known, and by what.
         what: String,
         /// The whole sentence.
         #[source]
@@ -56,7 +56,8 @@ pub enum LedgerError {
     NotWritten(#[source] Cause),
     /// What is settled has to be stored, and the disk has no room for that.
     #[error(
-        "the ledger's disk has {} MiB free, and the index needs {} MiB for what is settled; make room", .free >> 20, .needed >> 20
+        "the ledger's disk has {} MiB free, and the index needs {} MiB for what is settled; make room",
+        .free >> 20, .needed >> 20
     )]
     Full {
         /// Bytes.
@@ -73,8 +74,8 @@ pub enum LedgerError {
         #[source]
         cause: Cause,
     },
-    /// It is not known what is stored, or somebody else has changed it: the process must end, and start again from what is
-    /// there.
+    /// It is not known what is stored, or somebody else has changed it: the process must end, and start again from
+    /// what is there.
     #[error(transparent)]
     Fatal(Cause),
     /// A bug; the log says where.

@@ -53,7 +53,10 @@ impl FromStr for ExportId {
 
 /// The text is not the id of an export.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} is not the id of an export, which is <order>.<number> with at least four digits, such as lot-42.0001", crate::quote::quoted(.0))]
+#[error(
+    "{} is not the id of an export, which is <order>.<number> with at least four digits, such as lot-42.0001",
+    crate::quote::quoted(.0)
+)]
 pub struct ParseExportIdError(String);
 
 #[cfg(test)]

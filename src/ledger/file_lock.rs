@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-/// How often, and after which pause, a lock is tried: a process that ends may hold it for a moment longer, as may its child
-/// on the way to another program.
+/// How often, and after which pause, a lock is tried: a process that ends may hold it for a moment longer, as may its
+/// child on the way to another program.
 const LOCK_ATTEMPTS: u32 = 25;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 

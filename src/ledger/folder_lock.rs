@@ -43,8 +43,8 @@ impl FolderLock {
     }
 }
 
-/// Sees to it that nobody but the owner reads what the ledger has in its folder (mode 600, folders 700): older versions
-/// let others read it, and who can open a file can lock it. What is not the ledger's is left alone.
+/// Restricts the ledger's files to their owner (mode 600, folders 700): older versions
+/// let others read it, and whoever can open a file can lock it. What is not the ledger's is left alone.
 pub(super) fn tighten(folder: &Path) {
     let tightened = close(folder).and_then(|()| {
         for entry in fs::read_dir(folder)? {

@@ -40,6 +40,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
 };
 
+use self::error::UnusableIndex;
 pub(super) use self::{applied::Applied, error::IndexError, files::aside, lookup_key::LookupKey};
 use self::{
     database::{Database, Total},
@@ -70,7 +71,7 @@ pub(super) struct Index {
     applied: Mutex<Applied>,
     /// Why it cannot be used any more.
     failed: OnceLock<String>,
-    /// Who rebuilds it.
+    /// Wakes the thread that rebuilds it.
     alarm: mpsc::SyncSender<()>,
 }
 
@@ -129,7 +130,7 @@ impl Index {
             Ok(opened) => Ok(Some(opened)),
             Err(reason) => {
                 let unusable = |cause| LedgerError::Folder { folder: site.folder.display().to_string(), cause };
-                set_aside(&site.folder, &reason).map_err(unusable)?;
+                set_aside(&site.folder, &reason.to_string()).map_err(unusable)?;
                 Ok(None)
             }
         }
@@ -154,27 +155,26 @@ impl Index {
     }
 
     /// The index, its runs and what is applied, if it can be used; otherwise why it cannot.
-    fn open_existing(site: &Site, journal: &Journal) -> Result<(Index, Runs, Option<Applied>), String> {
-        let mark = Mark::read(&site.folder)
-            .ok_or("it does not say whether it was closed in order, or is of an older version")?;
+    fn open_existing(site: &Site, journal: &Journal) -> Result<(Index, Runs, Option<Applied>), UnusableIndex> {
+        let mark = Mark::read(&site.folder).ok_or(UnusableIndex::NoMark)?;
         match &mark.state {
             State::Closed => {}
             State::Open(boot) if *boot == site.boot => {}
-            State::Open(_) => return Err("it was open when the machine went down".into()),
-            State::Opening(_) => return Err("the last attempt to open it ended the process".into()),
-            State::Failed => return Err("it failed before".into()),
+            State::Open(_) => return Err(UnusableIndex::OpenInAnotherBoot),
+            State::Opening(_) => return Err(UnusableIndex::OpeningEndedProcess),
+            State::Failed => return Err(UnusableIndex::FailedBefore),
         }
         if mark.journal != site.journal {
-            return Err("it belongs to another journal".into());
+            return Err(UnusableIndex::OtherJournal);
         }
         if mark.next > journal.end() {
-            return Err("it is ahead of the journal".into());
+            return Err(UnusableIndex::AheadOfJournal);
         }
         let opening = Mark { state: State::Opening(site.boot.clone()), ..mark.clone() };
-        opening.write(&site.folder).map_err(|error| error.to_string())?;
-        let opened = Index::open_checked(site, journal).map_err(|error| error.to_string())?;
+        opening.write(&site.folder)?;
+        let opened = Index::open_checked(site, journal)?;
         let open = Mark { state: State::Open(site.boot.clone()), ..mark };
-        open.write(&site.folder).map_err(|error| error.to_string())?;
+        open.write(&site.folder)?;
         Ok(opened)
     }
 
@@ -220,7 +220,7 @@ impl Index {
         self.failed.get().map(String::as_str)
     }
 
-    /// Stops the use of the index: what it holds is in doubt. Whoever hears the alarm rebuilds it.
+    /// Stops the use of the index: what it holds is in doubt. The alarm wakes the thread that rebuilds it.
     pub(super) fn fail(&self, why: &str) {
         if self.failed.set(why.to_owned()).is_err() {
             return;
@@ -358,13 +358,14 @@ impl Index {
         Run::open(&self.folder, &self.journal, writer.finish()?, filter_memory_left(runs))
     }
 
-    /// Merges the runs of the lowest level of a kind that has many. Returns the runs that there are then; those that are
-    /// no longer among them are removed, and whoever still looks into them may go on.
+    /// Merges the runs of the lowest level of a kind that has many. Returns the runs that there are then; those that
+    /// are no longer among them are removed, while readers that have them open may go on.
     pub(super) fn merge(&self, runs: &Runs) -> Result<Runs, IndexError> {
         let Some((kind, level)) = crowded(runs) else { return Ok(runs.clone()) };
         self.answer(|| {
             let of_level = |run: &Arc<Run>| run.pin.kind == kind && run.pin.level == level;
-            // Runs of one kind and level are in the order of their age, so the merged one takes the place of the newest.
+            // Runs of one kind and level are in the order of their age, so the merged one takes the place of the
+            // newest.
             let first = runs.iter().position(of_level).unwrap_or(0);
             let merged: Vec<_> = runs.iter().filter(|run| of_level(run)).map(Arc::as_ref).collect();
             let Some(pin) = run::merge(&self.folder, &self.journal, next_number(runs), level + 1, &merged)? else {
@@ -385,7 +386,7 @@ impl Index {
 
     /// Says that the index may be used again, also after a power cut, which it need no longer fear.
     pub(super) fn close(&self) -> Result<(), IndexError> {
-        // Whoever asks later is refused, and that is no damage.
+        // Later calls are refused, and that is no damage.
         self.failed.set("it is closed".into()).map_err(IndexError::Rebuilding)?;
         self.database.close()?;
         let sync = || -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! Records that are read from the ledger one entry at a time, so that whoever reads them may pause.
+//! Records that are read from the ledger one entry at a time, so that their reader may pause.
 
 use std::time::Instant;
 

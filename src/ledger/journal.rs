@@ -32,22 +32,22 @@
 //! - a readable frame after it belongs to a later write, or
 //! - the index has applied the journal beyond it, or the newest checkpoint covers it.
 //!
-//! Then what is unreadable had once been durable, and the journal is damaged: the start is refused. Nothing is repaired by
-//! itself.
+//! Then what is unreadable had once been durable, and the journal is damaged: the start is refused. Nothing is
+//! repaired by itself.
 //!
 //! # Damage
 //!
-//! A start checks that all files are there, and that each goes on where the one before it ends (sequence number, chain
-//! hash, length). What lies in older files is read by the scrub ([`crate::ledger::scrub`]), and checked whenever it is
-//! used: nothing is served whose checksum does not fit.
+//! A start checks that all files are there, and that each continues where the one before it ends (sequence number,
+//! chain hash, length). What lies in older files is read by the scrub ([`crate::ledger::scrub`]), and checked
+//! whenever it is used: nothing is served whose checksum does not fit.
 //!
-//! An index that knows entries which the journal does not have is evidence that the journal lost them (its newest file is
-//! gone, or an older copy was restored): the start is refused until an operator has accepted the loss.
+//! An index that knows entries which the journal does not have is evidence that the journal lost them (its newest
+//! file is gone, or an older copy was restored): the start is refused until an operator has accepted the loss.
 //!
 //! What is whole at the end may still be in the system's memory only (the daemon was killed between write and sync), or
-//! the disk may have refused it once: the daemon ended because a sync failed, after which Linux takes the page for clean
-//! (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020). So the last write is written again
-//! and synced before anything is answered from it.
+//! the disk may have refused it once: the daemon ended because a sync failed, after which Linux takes the page for
+//! clean (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020). So the last write is
+//! written again and synced before anything is answered from it.
 
 mod check;
 mod damage;
@@ -183,8 +183,8 @@ impl Journal {
         Ok(!segment::list(folder)?.is_empty())
     }
 
-    /// Checks that [`Journal::open`] would not begin a new journal in the place of one that something else knows: that the
-    /// only file is not one that was cut within its header.
+    /// Checks that [`Journal::open`] would not begin a new journal in the place of one that something else knows:
+    /// that the only file is not one that was cut within its header.
     ///
     /// # Errors
     /// [`JournalError::Damaged`], or an I/O error.
@@ -274,7 +274,7 @@ impl Journal {
             if let Some(known) = known.filter(|known| self.end() < *known) {
                 let what = format!(
                     "{what}; this is not the torn end of a crash, because the index knows the file to have been whole \
-                     up to byte {} (to give up what is unreadable, move the index away)",
+                     up to byte {} (to abandon what is unreadable, move the index away)",
                     known.offset()
                 );
                 return Err(JournalError::damaged(&path, self.end.into(), what));
@@ -301,8 +301,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Holds against the journal what something else (the index) knows of it: the journal's id, and the last entry that it
-    /// has seen, with the chain hash after it.
+    /// Holds against the journal what something else (the index) knows of it: the journal's id, and the last entry
+    /// that it has seen, with the chain hash after it.
     ///
     /// # Errors
     /// [`JournalError::Lost`] if the journal never had that entry, or damage.
@@ -329,8 +329,8 @@ impl Journal {
         JournalError::Lost { folder: self.reader.folder().display().to_string(), what }
     }
 
-    /// Locks the newest file, and each that is begun later, against other processes. The kernel frees the lock however the
-    /// process ends.
+    /// Locks the newest file, and each that is begun later, against other processes. The kernel frees the lock
+    /// however the process ends.
     ///
     /// # Errors
     /// [`JournalError::InUse`], or an I/O error.
@@ -407,7 +407,7 @@ impl Journal {
     }
 
     /// Checks that the newest file is still the one with this name, and ends where this journal has written up to: a
-    /// daemon that writes on after its file was replaced, or beside another one, hands out what nobody finds again.
+    /// daemon that writes on after its file was replaced, or beside another one, hands out what is lost.
     fn check_own(&self) -> Result<(), AppendError> {
         let path = segment::path(self.reader.folder(), self.segment);
         let taken = |what: String| Err(AppendError::Taken { path: path.display().to_string(), what });

@@ -1,7 +1,7 @@
 //! What is in memory of the ledger, until the index holds it.
 //!
-//! Settled records are flushed into the index many at a time. Reservations without a certificate stay in memory; after a
-//! start they are found in the journal's tail.
+//! Settled records are flushed into the index many at a time. Reservations without a certificate stay in memory;
+//! after a start they are found in the journal's tail.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -103,7 +103,7 @@ impl Overlay {
         self.exports.extend(upper.exports);
     }
 
-    /// Forgets that a reservation held its key and device; what lies below knows better.
+    /// Forgets that a reservation held its key and device; the index has what became of them.
     pub(super) fn forget(&mut self, pending: &Pending) {
         self.keys.remove(&pending.holder.key_hash);
         self.devices.remove(&device_hash(&pending.holder.device));

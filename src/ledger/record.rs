@@ -89,7 +89,7 @@ pub struct Record {
 pub struct Change {
     /// When.
     pub at: Timestamp,
-    /// Who said so.
+    /// Who caused it.
     pub by: Actor,
     /// Why it was scrapped; empty unless it was.
     pub scrap_reason: String,

@@ -33,7 +33,8 @@ pub enum Refusal {
     },
     /// The order's quantity is used up.
     #[error(
-        "the order \"{order}\" is used up: all of its {quantity} certificates are issued or being issued; create another order"
+        "the order \"{order}\" is used up: all of its {quantity} certificates are issued or being issued; create \
+         another order"
     )]
     OrderExhausted {
         /// The order's id.
@@ -70,7 +71,10 @@ pub enum Refusal {
         station: Actor,
     },
     /// The public key belongs to another device.
-    #[error("the public key {} is bound to another device, \"{device}\"; each device needs a key of its own", hex::encode(.key_hash))]
+    #[error(
+        "the public key {} is bound to another device, \"{device}\"; each device needs a key of its own",
+        hex::encode(.key_hash)
+    )]
     KeyReused {
         /// The device that has the key.
         device: String,
@@ -160,8 +164,8 @@ pub enum Refusal {
     },
     /// The clock is before the newest entry.
     #[error(
-        "the clock ({now}) is before the ledger's newest entry ({newest}); set it right or, if it is right and was wrong when \
-         that entry was written, stop the daemon and use \"birthmark journal accept-clock\""
+        "the clock ({now}) is before the ledger's newest entry ({newest}); set it right or, if it is right and was \
+         wrong when that entry was written, stop the daemon and use \"birthmark journal accept-clock\""
     )]
     ClockBackwards {
         /// The daemon's clock.
@@ -188,7 +192,10 @@ pub enum Refusal {
         limit: usize,
     },
     /// The disk is nearly full.
-    #[error("the ledger's disk has {} MiB free, less than the {} MiB it must have; make room", .free >> 20, .min_free >> 20)]
+    #[error(
+        "the ledger's disk has {} MiB free, less than the {} MiB it must have; make room",
+        .free >> 20, .min_free >> 20
+    )]
     StorageLow {
         /// Bytes.
         free: u64,

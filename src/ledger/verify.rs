@@ -18,7 +18,8 @@ use crate::signer::PublicKey;
 /// What the journal is compared with, and how much of it is verified.
 #[derive(Debug, Default)]
 pub struct VerifyOptions {
-    /// The audit keys, now and before. With none, checkpoints are held against the chain but not verified.
+    /// The audit keys, now and before. With none, checkpoints are compared with the chain, and their signatures not
+    /// verified.
     pub keys: Vec<PublicKey>,
     /// A checkpoint that was kept elsewhere, and where it comes from: shows that the journal was cut short.
     pub reference: Option<(String, SignedCheckpoint)>,
@@ -238,7 +239,7 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
-    /// Holds a checkpoint of the journal against the entries before it.
+    /// Compares a checkpoint of the journal with the entries before it.
     fn checkpoint(&mut self, scan: &Scan, frame: &ScannedFrame, note: &str) -> Result<(), VerifyError> {
         let wrong = |what: FalseCheckpoint| scan.contradiction(frame, what);
         let signed = SignedCheckpoint::parse(note).map_err(|error| wrong(error.into()))?;

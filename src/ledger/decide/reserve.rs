@@ -79,7 +79,7 @@ fn decide_by_key(view: &View<'_>, holder: &Holder, kind: ReserveKind) -> Result<
         }
         RecordState::Reserved | RecordState::Issued | RecordState::Confirmed => {}
     }
-    // A device's first certificate is no answer to who wants another one in its place.
+    // A device's first certificate does not answer a request for a replacement.
     let another = kind == ReserveKind::Reissue && replaces.is_none();
     if another || found.order != holder.order || found.profile != holder.profile {
         return refuse(device_has_certificate(found, serial_number)).map(Some);
@@ -94,7 +94,8 @@ fn decide_by_key(view: &View<'_>, holder: &Holder, kind: ReserveKind) -> Result<
     }))
 }
 
-/// A device has one live certificate at most (invariant 3). The certificate that a new one replaces, if the device had one; or why it gets none.
+/// A device has one live certificate at most (invariant 3). The certificate that a new one replaces, if the device
+/// had one; or why it gets none.
 fn decide_by_device(
     view: &View<'_>,
     holder: &Holder,

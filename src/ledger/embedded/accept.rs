@@ -24,8 +24,8 @@ use crate::{
 };
 
 impl EmbeddedLedger {
-    /// Goes on without entries that index or checkpoint know and the journal has lost, and records that an operator agreed.
-    /// Gives what was lost.
+    /// Goes on without entries that index or checkpoint know and the journal has lost, and records that an operator
+    /// agreed. Gives what was lost.
     ///
     /// # Errors
     /// If nothing is lost, or the journal is damaged otherwise.
@@ -66,8 +66,8 @@ impl EmbeddedLedger {
         Ok(what)
     }
 
-    /// Records that an operator found the clock right although it contradicts the newest entry, so that the daemon goes on
-    /// at the time that it is. Gives that entry's time.
+    /// Records that an operator found the clock right although it contradicts the newest entry, so that the daemon
+    /// goes on at the time that it is. Gives that entry's time.
     ///
     /// # Errors
     /// If clock and journal agree, or the ledger cannot be opened.

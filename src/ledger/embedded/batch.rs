@@ -70,8 +70,8 @@ impl BatchWriter {
         Ok(outcomes)
     }
 
-    /// Decides the operations that have not `failed` and stages their entries. An error comes with the operation that it
-    /// concerns, if it is not the whole batch's.
+    /// Decides the operations that have not `failed` and stages their entries. An error comes with the operation that
+    /// it concerns, if it is not the whole batch's.
     fn decide_batch(
         &mut self,
         now: Timestamp,
@@ -137,8 +137,8 @@ struct Decided {
     applied: Applied,
 }
 
-/// What keeps an event from being recorded now (invariant 10). The certificate of a reservation, its end and what restricts a certificate
-/// are always recorded.
+/// What keeps an event from being recorded now (invariant 10). The certificate of a reservation, its end and what
+/// restricts a certificate are always recorded.
 fn not_now<'r>(event: &Event, clock: Option<&'r Refusal>, space: Option<&'r Refusal>) -> Option<&'r Refusal> {
     match event {
         Event::Reserved { .. } => clock.or(space),

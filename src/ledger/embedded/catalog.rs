@@ -23,7 +23,7 @@ use crate::ledger::{
     view::View,
 };
 
-/// What is known, and what brings it up to the journal. Who needs both takes `follower` before `memory`.
+/// What is known, and what brings it up to the journal. Lock order: `follower` before `memory`.
 #[derive(Debug)]
 pub(super) struct Catalog {
     memory: RwLock<MemTable>,
@@ -41,7 +41,7 @@ pub(super) struct Setup {
 /// Entries that are applied under one lock.
 const APPLIED_AT_ONCE: usize = 1024;
 
-/// How long the index is left alone after it did not take what is settled, as long as memory can hold it.
+/// Retry interval after a failed flush, as long as memory can hold what is settled.
 const FLUSH_AGAIN: Duration = Duration::from_secs(10);
 
 /// Why the journal could not be applied.
@@ -50,7 +50,7 @@ pub(super) enum ReplayError {
     Ledger(LedgerError),
     /// An entry contradicts what is known, from the index or from the entries before.
     Contradiction(Position, String),
-    /// Nobody wants it any more.
+    /// It is not needed any more.
     Stopped,
 }
 
@@ -62,7 +62,7 @@ impl<E: Into<LedgerError>> From<E> for ReplayError {
 
 impl ReplayError {
     /// Why the index is to be rebuilt, if it may be the cause.
-    fn of_index(&self) -> Option<String> {
+    fn index_failure(&self) -> Option<String> {
         match self {
             ReplayError::Contradiction(position, what) => {
                 Some(format!("the entry at {position:?} contradicts it: {what}"))
@@ -95,13 +95,14 @@ impl Catalog {
             let mut catalog = Catalog::new(setup, index, runs, applied, end)?;
             match catalog.replay(&reader, end, &go_on) {
                 Ok(()) => return Ok(catalog),
-                Err(error) => reason = error.of_index().ok_or_else(|| error.accuse(&reader))?,
+                Err(error) => reason = error.index_failure().ok_or_else(|| error.accuse(&reader))?,
             }
         }
         Catalog::rebuild(setup, &reader, end, &reason, &go_on).map_err(|error| error.accuse(&reader))
     }
 
-    /// Makes a new index, and applies the whole journal, which alone is the truth (invariant 6); what is in its place is set aside for this reason.
+    /// Makes a new index, and applies the whole journal, which alone is the truth (invariant 6); what is in its place
+    /// is set aside for this reason.
     pub(super) fn rebuild(
         setup: &Setup,
         journal: &Reader,
@@ -222,7 +223,8 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Flushes what is settled into the index when it is much; waits for the indexer only when that has fallen far behind.
+    /// Flushes what is settled into the index when it is much; waits for the indexer only when that has fallen far
+    /// behind.
     ///
     /// # Errors
     /// Memory holds all that it may (invariant 9), and the index takes nothing at present.
@@ -322,11 +324,11 @@ impl Indexer {
     }
 
     fn begin(&mut self, job: Job) {
-        // If the thread has ended, that is heard when its answer is collected.
+        // If the thread has ended, that is noticed when its answer is collected.
         self.busy = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
     }
 
-    /// Hears whether the thread is done; waits for it if `wait`. What failed is begun again, but not too often unless
+    /// Collects the result of the thread; waits for it if `wait`. What failed is begun again, but not too often unless
     /// `wait`.
     fn collect(&mut self, catalog: &Catalog, wait: bool) -> Result<(), LedgerError> {
         if let Some((job, _)) = self.failed.take_if(|(_, tried)| wait || tried.elapsed() >= FLUSH_AGAIN) {
@@ -360,7 +362,7 @@ impl Indexer {
     fn stop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
-            // A panic was heard when its answer was collected.
+            // A panic was noticed when its answer was collected.
             let _ = thread.join();
         }
     }

@@ -21,15 +21,16 @@ pub fn checkpoint_file(folder: &Path) -> PathBuf {
 pub(super) enum CheckpointFault {
     /// It knows another journal.
     #[error(
-        "the journal does not fit the newest checkpoint, {path}: {what}. Restore the journal from a newer backup; or, to go on with \
-         what is here and give up what is not, use \"birthmark journal accept-loss\", which keeps that file"
+        "the journal does not fit the newest checkpoint, {path}: {what}. Restore the journal from a newer backup; or, \
+         to go on with what is here and accept the loss of the rest, use \"birthmark journal accept-loss\", which \
+         keeps that file"
     )]
     Differs { path: String, what: String },
     /// It is not one that the audit key signed.
     #[error(
-        "the checkpoint {path} is not to be trusted: {cause}. Put a copy in its place that was kept elsewhere, or name the key that \
-         signed it under audit.previous_keys; or, if nobody can vouch for the journal any more, move that file away and keep \
-         it: the next checkpoint then says that it begins anew"
+        "the checkpoint {path} is not to be trusted: {cause}. Put a copy in its place that was kept elsewhere, or name \
+         the key that signed it under audit.previous_keys; or, if nobody can vouch for the journal any more, \
+         move that file away and keep it: the next checkpoint then says that it begins anew"
     )]
     NotTrusted { path: String, cause: InvalidCheckpoint },
 }
@@ -45,7 +46,7 @@ impl From<CheckpointFault> for LedgerError {
     }
 }
 
-/// The journal must be one that goes on from the newest checkpoint, which one of the keys must have signed.
+/// Checks that the journal continues the newest checkpoint, which one of the keys must have signed.
 pub(super) fn check_against_checkpoint(journal: &Journal, path: &Path, keys: &[PublicKey]) -> Result<(), LedgerError> {
     let differs = |what: String| CheckpointFault::Differs { path: path.display().to_string(), what }.into();
     let not_trusted = |cause| CheckpointFault::NotTrusted { path: path.display().to_string(), cause };

@@ -56,7 +56,7 @@ impl EmbeddedLedger {
         EmbeddedLedger::open_guarded(folder, now, settings, &Guards::default())
     }
 
-    /// As [`EmbeddedLedger::open`], held against `guards`.
+    /// As [`EmbeddedLedger::open`], checked with `guards`.
     ///
     /// # Errors
     /// Besides, a checkpoint that none of the audit keys signed.

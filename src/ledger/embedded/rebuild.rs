@@ -14,7 +14,7 @@ use std::{
 use super::catalog::{Catalog, ReplayError, Setup};
 use crate::ledger::journal::Reader;
 
-/// How long until an index that could not be rebuilt is tried again.
+/// Retry interval after a failed rebuild.
 const REBUILD_AGAIN: Duration = Duration::from_secs(10);
 
 /// The thread that rebuilds an index that failed, while what needs it is refused.

@@ -8,8 +8,8 @@ use crate::signer::PublicKey;
 pub struct Settings {
     /// A new journal file is begun when the newest has this size, in bytes.
     pub segment_size: u32,
-    /// The number of settled records that are flushed from memory into the index at once. Large numbers are cheap for the index; up to
-    /// twice as many certificates are read again at a start.
+    /// The number of settled records that are flushed from memory into the index at once. Large numbers are cheap for
+    /// the index; up to twice as many certificates are read again at a start.
     pub flush_at: usize,
     /// Nothing is reserved while the file system has less free space than this, in bytes; what is reserved is still
     /// recorded.
@@ -25,11 +25,11 @@ impl Default for Settings {
     }
 }
 
-/// What a ledger is held against when it is opened and used, besides itself.
+/// What a ledger is checked with when it is opened and used.
 #[derive(Clone, Debug, Default)]
 pub struct Guards {
-    /// The audit key and those before it: one of them must have signed the checkpoint file. With none, the file is held
-    /// against the journal, but its signature is not verified.
+    /// The audit key and those before it: one of them must have signed the checkpoint file. With none, the file is
+    /// compared with the journal, but its signature is not verified.
     pub audit_keys: Vec<PublicKey>,
     /// When the clock cannot be right.
     pub clock: ClockBounds,

@@ -233,8 +233,8 @@ fn index_that_cannot_be_opened_lets_the_ledger_open() {
     assert_eq!(EmbeddedLedger::reindex(folder.path(), &settings()).unwrap(), 201);
 }
 
-/// A serial number that was never given costs what one costs that was: the journal is read from the sample before it, and
-/// not beyond what the index holds, however much has been written since.
+/// A serial number that was never given costs what one costs that was: the journal is read from the sample before it,
+/// and not beyond what the index holds, however much has been written since.
 #[test]
 fn lookup_of_a_serial_never_given_reads_one_sample_at_most() {
     let folder = tempfile::tempdir().unwrap();

@@ -193,7 +193,7 @@ impl Database {
         batch.push((MANIFEST.to_vec(), manifest(held.total)));
         let written = self.call(|answer| Call::Write(batch, answer));
         if written.is_err() {
-            // Whoever comes later gets an error in any case; what was there before is what may still be read.
+            // Later calls get an error in any case; only what was there before may still be read.
             held.total = before;
             for (name, fingerprint) in replaced.into_iter().rev() {
                 match fingerprint {
@@ -284,7 +284,7 @@ pub(crate) const PANIC_AT_OPEN: &str = "panic-at-open";
 fn open_and_read(folder: &Path) -> sled::Result<Opened> {
     #[cfg(test)]
     assert!(!folder.join(PANIC_AT_OPEN).exists(), "as a test asked");
-    // No thread of sled's own that flushes: `write` does, and hears whether it went well.
+    // No thread of sled's own that flushes: `write` does, and returns its result.
     let config = sled::Config::new().path(folder).cache_capacity(CACHE).flush_every_ms(None);
     // Never dropped by a panic: what sled does then would panic again, and that ends the process.
     let tree = ManuallyDrop::new(config.open()?);
@@ -300,11 +300,11 @@ fn open_and_read(folder: &Path) -> sled::Result<Opened> {
     Ok((tree, held, manifest))
 }
 
-/// Answers until there is nobody to ask.
+/// Serves calls until the database is dropped.
 fn serve(tree: ManuallyDrop<sled::Db>, calls: &mpsc::Receiver<Call>) {
     let mut closing = None;
     for call in calls {
-        // Who does not wait any more has noted a failure.
+        // A caller that timed out has noted the failure.
         match call {
             Call::Get(key, answer) => drop(answer.send(tree.get(key).map(|value| value.map(|value| value.to_vec())))),
             Call::Scan(prefix, answer) => {

@@ -34,7 +34,8 @@ pub(super) fn states(settled: &Overlay) -> Vec<u8> {
     states.iter().flat_map(|(serial, value)| serial.as_bytes().iter().copied().chain(*value)).collect()
 }
 
-/// Where some of the settled records were reserved, as entries of a run: each record has one of them before it, and near.
+/// Where some of the settled records were reserved, as entries of a run: each record has one of them before it, and
+/// near.
 pub(super) fn samples(settled: &Overlay) -> Vec<u8> {
     let mut records: Vec<_> = settled.records.iter().collect();
     records.sort_unstable_by_key(|(serial, _)| **serial);

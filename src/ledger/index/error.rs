@@ -53,6 +53,29 @@ impl IndexError {
     }
 }
 
+/// Why an index that is there is not used: it is set aside and rebuilt.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UnusableIndex {
+    #[error("it does not say whether it was closed in order, or is of an older version")]
+    NoMark,
+    #[error("it was open when the machine went down")]
+    OpenInAnotherBoot,
+    #[error("the last attempt to open it ended the process")]
+    OpeningEndedProcess,
+    #[error("it failed before")]
+    FailedBefore,
+    #[error("it belongs to another journal")]
+    OtherJournal,
+    #[error("it is ahead of the journal")]
+    AheadOfJournal,
+    /// Its mark cannot be written.
+    #[error(transparent)]
+    Mark(#[from] io::Error),
+    /// A check of its content failed.
+    #[error(transparent)]
+    Content(#[from] IndexError),
+}
+
 impl From<IndexError> for LedgerError {
     fn from(error: IndexError) -> Self {
         LedgerError::Unavailable { notice: error.for_peers(), cause: Box::new(error) }

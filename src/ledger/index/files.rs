@@ -38,7 +38,7 @@ pub(super) fn clear_leftovers(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Where an index that cannot be used is kept for whoever wants to know why.
+/// Where an index that cannot be used is kept for analysis.
 pub(crate) fn aside(folder: &Path) -> PathBuf {
     folder.with_extension("unusable")
 }

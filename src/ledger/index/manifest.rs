@@ -8,8 +8,8 @@ use super::{
     run::{Pin, Run},
 };
 
-/// The form of the manifest and what it pins; another number for each. A new event in the journal is a new form as well:
-/// what an older daemon cannot read is then read by it, and refused.
+/// The form of the manifest and what it pins; another number for each. A new event in the journal is a new form as
+/// well: what an older daemon cannot read is then read by it, and refused.
 const FORMAT: u8 = 4;
 
 /// What the index is made of.

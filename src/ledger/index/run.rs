@@ -5,9 +5,9 @@
 //! say no by their Bloom filter.
 //!
 //! What else was measured, at one million records on a machine with two busy cores (benches/ledger.rs and
-//! benches/RESULTS.md; only the ratios matter): one sled tree that takes 65,536 records at a time, sorted, costs 43 µs a
-//! record for the index alone, rising, 348 B of disk and 7.5 GB of memory; the whole ledger with runs stored in sled costs
-//! 25 µs when empty and 35 µs with a million, 239 B; with runs as files 22 and 21 µs, 51 B.
+//! benches/RESULTS.md; only the ratios matter): one sled tree that takes 65,536 records at a time, sorted, costs 43
+//! µs a record for the index alone, rising, 348 B of disk and 7.5 GB of memory; the whole ledger with runs stored in
+//! sled costs 25 µs when empty and 35 µs with a million, 239 B; with runs as files 22 and 21 µs, 51 B.
 //!
 //! # The file
 //!
@@ -25,12 +25,13 @@
 //!
 //! # Nothing is believed
 //!
-//! A run answers "there is none" to a daemon that then issues a certificate, so it must be able to prove it. The manifest
-//! pins the number of entries, the length of the file, and the checksum of header and footer. From the entries follows
-//! where every block must be and how many entries it must have; its first key must be the one in its fence, and the
-//! first key of its fences the one in the footer. The checksum of a block, of fences or of a page of the filter also
-//! covers the journal's id, the run's number and the place in it, so that another block is not taken for it. All of that
-//! is checked whenever anything is read. What fails a check is an error, and the index is rebuilt.
+//! A run answers "there is none" to a daemon that then issues a certificate, so it must be able to prove it. The
+//! manifest pins the number of entries, the length of the file, and the checksum of header and footer. From the
+//! entries follows where every block must be and how many entries it must have; its first key must be the one in its
+//! fence, and the first key of its fences the one in the footer. The checksum of a block, of fences or of a page of
+//! the filter also covers the journal's id, the run's number and the place in it, so that another block is not taken
+//! for it. All of that is checked whenever anything is read. What fails a check is an error, and the index is
+//! rebuilt.
 
 mod file;
 mod filter;

@@ -19,8 +19,9 @@ pub(crate) struct FileEnd {
 }
 
 impl Reader {
-    /// Reads a whole file again from the disk, up to `end` if that is in it, and checks its header, every frame and how it
-    /// goes on from the file before. `read` is called with the number of bytes that were read, and returns whether to go on; none if not.
+    /// Reads a whole file again from the disk, up to `end` if that is in it, and checks its header, every frame and
+    /// how it continues the file before. `read` is called with the number of bytes that were read, and returns
+    /// whether to go on; none if not.
     ///
     /// # Errors
     /// The first damage in the file.

@@ -30,8 +30,8 @@ pub enum JournalError {
     },
     /// An event that is not known here.
     #[error(
-        "the journal file {path} has at byte {offset} an event that this daemon does not know; use the daemon that wrote \
-         it, or a newer one"
+        "the journal file {path} has at byte {offset} an event that this daemon does not know; use the daemon that \
+         wrote it, or a newer one"
     )]
     NewerEvent {
         /// The file.
@@ -41,17 +41,20 @@ pub enum JournalError {
     },
     /// Something else knows entries that are not there.
     #[error(
-        "the journal in {folder} has lost entries: {what}; restore it from a newer backup or, to go on with what is here \
-         and give up what is not, use \"birthmark journal accept-loss\""
+        "the journal in {folder} has lost entries: {what}; restore it from a newer backup or, to go on with what is \
+         here and accept the loss of the rest, use \"birthmark journal accept-loss\""
     )]
     Lost {
         /// The journal's folder.
         folder: String,
-        /// Who knows what.
+        /// What is known, and by what.
         what: String,
     },
     /// Another process has the newest file locked.
-    #[error("another process{} has the journal file {path} locked", .pid.map(|pid| format!(" (number {pid})")).unwrap_or_default())]
+    #[error(
+        "another process{} has the journal file {path} locked",
+        .pid.map(|pid| format!(" (number {pid})")).unwrap_or_default()
+    )]
     InUse {
         /// The file.
         path: String,
@@ -68,7 +71,8 @@ pub enum JournalError {
     },
     /// An entry is whole, but cannot be true together with those before it.
     #[error(
-        "the journal file {path} has at byte {offset} an entry (number {sequence}) that contradicts those before it: {what}"
+        "the journal file {path} has at byte {offset} an entry (number {sequence}) that contradicts those before it: \
+         {what}"
     )]
     Contradiction {
         /// The file.
@@ -147,7 +151,8 @@ pub(crate) enum AppendError {
     },
     /// The newest file is not the one that was written before: nothing was written to it.
     #[error(
-        "the journal file {path} was changed by another process: {what}; the daemon stops, before it hands out what is lost"
+        "the journal file {path} was changed by another process: {what}; the daemon stops, before it hands out what \
+         is lost"
     )]
     Taken {
         /// The file.

@@ -167,8 +167,8 @@ pub(super) fn check_sequence(folder: &Path, segments: &[u32]) -> Result<(), Jour
     Ok(())
 }
 
-/// Checks that each file goes on where the one before it ends: in sequence, chain hash and length, from the headers and
-/// the last frame of each file. Costs some microseconds a file; what lies between is seen when it is read.
+/// Checks that each file continues where the one before it ends: in sequence, chain hash and length, from the headers
+/// and the last frame of each file. Costs some microseconds a file; what lies between is seen when it is read.
 pub(super) fn check_ends(folder: &Path, segments: &[u32]) -> Result<(), JournalError> {
     let mut before: Option<(PathBuf, File, Header)> = None;
     for &segment in segments {
@@ -181,7 +181,7 @@ pub(super) fn check_ends(folder: &Path, segments: &[u32]) -> Result<(), JournalE
             }
             None => {}
             Some((path_before, file_before, header_before)) => {
-                if let Some(what) = misfit(path_before, file_before, header_before, &header)? {
+                if let Some(what) = discontinuity(path_before, file_before, header_before, &header)? {
                     return Err(locate(path_before, file_before, header_before, &path, &header, &what));
                 }
             }
@@ -192,7 +192,7 @@ pub(super) fn check_ends(folder: &Path, segments: &[u32]) -> Result<(), JournalE
 }
 
 /// Why a file is not the one that the next one continues, as far as its length and its last frame tell.
-fn misfit(path: &Path, file: &File, header: &Header, next: &Header) -> Result<Option<String>, JournalError> {
+fn discontinuity(path: &Path, file: &File, header: &Header, next: &Header) -> Result<Option<String>, JournalError> {
     let io = |error| JournalError::io(path, error);
     let length = file.metadata().map_err(io)?.len();
     if next.first_sequence <= header.first_sequence {

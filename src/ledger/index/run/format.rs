@@ -213,7 +213,7 @@ impl Sums {
         Sums(crc32c::crc32c_append(run, &[kind.code()]))
     }
 
-    pub(super) fn of(&self, part: Part, place: u64, bytes: &[u8]) -> [u8; CHECKSUM] {
+    pub(super) fn checksum(&self, part: Part, place: u64, bytes: &[u8]) -> [u8; CHECKSUM] {
         let mut about = [part as u8; 9];
         about[1..].copy_from_slice(&place.to_le_bytes());
         crc32c::crc32c_append(crc32c::crc32c_append(self.0, &about), bytes).to_le_bytes()
@@ -222,7 +222,7 @@ impl Sums {
     /// Whether `bytes` end with the checksum of the rest.
     pub(super) fn fit(&self, part: Part, place: u64, bytes: &[u8]) -> bool {
         let Some((body, sum)) = bytes.split_last_chunk::<CHECKSUM>() else { return false };
-        self.of(part, place, body) == *sum
+        self.checksum(part, place, body) == *sum
     }
 }
 

@@ -122,7 +122,8 @@ impl Run {
     }
 }
 
-/// The index of the last of these sorted `entry` bytes long entries whose first `length` bytes are not greater than `key`.
+/// The index of the last of these sorted `entry` bytes long entries whose first `length` bytes are not greater than
+/// `key`.
 fn last_not_greater(entries: &[u8], entry: usize, length: usize, key: &[u8]) -> Option<usize> {
     let (mut low, mut high) = (0, entries.len() / entry);
     while low < high {

@@ -105,7 +105,7 @@ impl Writer {
     fn end_block(&mut self) {
         self.out.resize(self.block + self.layout.block_length() - CHECKSUM, 0);
         let number = (self.pin.entries - 1) / BLOCK as u64;
-        let sum = self.sums.of(Part::Block, number, &self.out[self.block..]);
+        let sum = self.sums.checksum(Part::Block, number, &self.out[self.block..]);
         self.out.extend_from_slice(&sum);
     }
 
@@ -113,7 +113,7 @@ impl Writer {
     fn end_group(&mut self) {
         if let Some(group) = (self.top.len() / self.pin.kind.key()).checked_sub(1) {
             self.fences.resize(self.layout.fences_length() - CHECKSUM, 0);
-            let sum = self.sums.of(Part::Fences, group as u64, &self.fences);
+            let sum = self.sums.checksum(Part::Fences, group as u64, &self.fences);
             self.out.extend_from_slice(&self.fences);
             self.out.extend_from_slice(&sum);
             self.fences.clear();
@@ -155,7 +155,7 @@ impl Writer {
 
 fn write_page(file: &std::fs::File, sums: &Sums, page: u64, bytes: &mut [u8]) -> io::Result<()> {
     let body = bytes.len() - CHECKSUM;
-    let sum = sums.of(Part::Filter, page, &bytes[..body]);
+    let sum = sums.checksum(Part::Filter, page, &bytes[..body]);
     bytes[body..].copy_from_slice(&sum);
     file.write_all_at(bytes, page_offset(page))
 }
