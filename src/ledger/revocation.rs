@@ -32,8 +32,8 @@ const REASONS: [(RevocationReason, u32, &str); 6] = [
 /// The reasons of the RFC that do not fit, and why.
 const UNFIT: [(u32, &str, &str); 4] = [
     (2, "cACompromise", "is for CA certificates"),
-    (6, "certificateHold", "is a revocation that may end; here one is permanent"),
-    (8, "removeFromCRL", "ends a revocation; here one is permanent"),
+    (6, "certificateHold", "is a revocation that may end; here one is for ever"),
+    (8, "removeFromCRL", "ends a revocation; here one is for ever"),
     (10, "aACompromise", "is for attribute authorities"),
 ];
 
