@@ -1,5 +1,5 @@
 #![allow(missing_docs, clippy::expect_used, clippy::panic)] // A bench ends by panicking.
-//! What the ledger costs: CPU a certificate, a start, making the index anew, disk.
+//! What the ledger costs: CPU a certificate, a start, rebuilding the index, disk.
 //!
 //! `cargo bench --bench ledger`; with BIRTHMARK_BENCH_RECORDS=10000000 the start and the commits on top of that many
 //! records (some minutes to fill, 10 GB in the system's temporary folder or in BIRTHMARK_BENCH_FOLDER, which is kept).
@@ -34,15 +34,7 @@ fn operation(action: Action) -> Operation {
 }
 
 fn create_order(ledger: &mut EmbeddedLedger) {
-    let terms = OrderTerms {
-        id: "order-1".into(),
-        profile: "device".into(),
-        quantity: 1 << 40,
-        not_before: None,
-        not_after: None,
-        stations: vec![],
-        attributes: Default::default(),
-    };
+    let terms = OrderTerms::new("order-1", "device", 1 << 40);
     ledger.commit(Timestamp::now(), &[operation(Action::CreateOrder(terms))]).expect("an order");
 }
 
@@ -74,7 +66,7 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// A folder with a ledger of so many records, made if it is not there yet.
+/// A folder with a ledger of `records` records, made if it is not there yet.
 fn filled(records: u64) -> (PathBuf, Option<tempfile::TempDir>) {
     let (folder, temporary) = match env::var_os("BIRTHMARK_BENCH_FOLDER") {
         Some(folder) => (PathBuf::from(folder).join(records.to_string()), None),

@@ -118,7 +118,7 @@ impl Checkpoints {
         let checkpoint = Checkpoint::new(&self.records.head(), Timestamp::now());
         let signature = self.signer.sign(checkpoint.to_string().into_bytes()).await?;
         let signed = checkpoint.clone().signed(&self.key, signature.into_bytes());
-        signed.verify(std::slice::from_ref(&self.key)).map_err(CheckpointError::Wrong)?;
+        signed.verify(std::slice::from_ref(&self.key)).map_err(|error| CheckpointError::Wrong(error.to_string()))?;
         let note = signed.to_string();
         let begins_anew = self.begins_anew.load(Ordering::Relaxed);
         self.committer.checkpoint(note.clone(), begins_anew).await?;

@@ -407,7 +407,7 @@ fn commit(
             let restored = operations.into_iter().zip(replies).map(|(operation, reply)| Request { operation, reply });
             batch = restored.collect();
             // What is too large for what is left of the disk must not fail what is not: each half is decided by itself.
-            if matches!(error, LedgerError::Write(_)) && batch.len() > 1 {
+            if matches!(error, LedgerError::NotWritten(_)) && batch.len() > 1 {
                 let second = batch.split_off(batch.len() / 2);
                 let mut again = commit(ledger, batch, waiting, failed)?;
                 again.extend(commit(ledger, second, waiting, failed)?);

@@ -1,4 +1,23 @@
 //! Files that are either there, whole and on stable storage, or not there at all.
+//!
+//! What a file is written with, and why:
+//!
+//! | step | without it |
+//! |---|---|
+//! | write a temporary file in the same folder | a crash leaves half of the content under the name |
+//! | `fsync` of the file, before its name | the name may reach the disk before the content: an empty file |
+//! | `rename`, or `link` where nothing may be replaced | readers see half of the content |
+//! | `fsync` of the folder | the name is lost |
+//!
+//! fsync(2): it "does not necessarily ensure that the entry in the directory containing the file has also reached
+//! disk". That file systems order none of these by themselves is measured in Pillai et al., "All File Systems Are Not
+//! Created Equal: On the Complexity of Crafting Crash-Consistent Applications", OSDI 2014. ext4 writes the content
+//! before a rename over an existing name (mount option `auto_da_alloc`), which covers one case of the second step
+//! only.
+//!
+//! A failed `fsync` is never tried again: Linux marks the pages clean, so that a second call succeeds although the
+//! content is not on the disk (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+//! Here the file is then removed and the error returned; the journal ends the process.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,7 +28,7 @@ use std::{
 
 /// What a new file's permission bits are (before the umask).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     /// Everyone may read it: certificates, exports, records.
     Public,
     /// Only the owner may read it: keys, PINs.
@@ -29,9 +48,9 @@ impl Access {
 /// temporary file beside it, syncs it, renames it, syncs the folder.
 ///
 /// # Errors
-/// Any I/O error; `path` is then as it was.
+/// Any I/O error; `path` then holds its old content, or the new one if only the folder could not be synced.
 #[expect(clippy::disallowed_methods, reason = "the one place that renames, between the two fsyncs")]
-pub fn write(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
+pub(crate) fn write(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
     let temporary = write_temporary(path, content, access)?;
     fs::rename(&temporary, path).inspect_err(|_| drop(fs::remove_file(&temporary)))?;
     sync_folder_of(path)
@@ -41,7 +60,7 @@ pub fn write(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
 ///
 /// # Errors
 /// Any I/O error; no file is left behind.
-pub fn write_new(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
+pub(crate) fn write_new(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
     let temporary = write_temporary(path, content, access)?;
     // `link` refuses an existing name, `rename` does not.
     let linked = fs::hard_link(&temporary, path);
@@ -98,7 +117,7 @@ impl Drop for Unfinished {
 ///
 /// # Errors
 /// Any I/O error.
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
@@ -107,11 +126,11 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// Any I/O error.
-pub fn create_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     for folder in folder.canonicalize()?.ancestors() {
         match sync_folder(folder) {
-            // Where this process may not even look, or nobody can write, it created nothing.
+            // Where this process may not even read, or nobody can write, it created nothing.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -156,7 +175,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn a_new_file_never_replaces_an_old_one_and_leaves_nothing_behind() -> io::Result<()> {
+    fn new_file_never_replaces_an_old_one() -> io::Result<()> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("key.pem");
         write_new(&path, b"first", Access::Owner)?;

@@ -35,7 +35,7 @@ pub mod configure;
 mod connections;
 pub mod csr;
 pub mod describe_certificate;
-pub mod durable;
+mod durable;
 pub mod enroll;
 mod expiry;
 pub mod export;

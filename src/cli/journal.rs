@@ -16,7 +16,8 @@ use birthmark::{
         checkpoint::SignedCheckpoint,
         embedded::{EmbeddedLedger, Settings, checkpoint_file},
         entry::Event,
-        journal::{Remark, Scan, ScannedFrame, TornEnd, Trust, Verified, verify},
+        journal::{Scan, ScannedFrame, TornEnd},
+        verify::{Remark, Verified, VerifyOptions, verify},
     },
     pem::{self, certificate_pem},
     serial::SerialNumber,
@@ -187,7 +188,7 @@ fn end(torn: Option<&TornEnd>) -> ExitCode {
     ExitCode::from(TORN)
 }
 
-fn trust(args: &VerifyArgs, folder: &Path) -> anyhow::Result<Trust> {
+fn trust(args: &VerifyArgs, folder: &Path) -> anyhow::Result<VerifyOptions> {
     let read_key = |path: &PathBuf| {
         let key = pem::read_public_key(path).map_err(anyhow::Error::from);
         let key = key.and_then(|key| Ok(PublicKey::from_spki(&key)?));
@@ -202,11 +203,11 @@ fn trust(args: &VerifyArgs, folder: &Path) -> anyhow::Result<Trust> {
         return Err(anyhow!("there is no file {}", path.display()));
     }
     let reference = reference.map(|reference| (path.display().to_string(), reference));
-    Ok(Trust { keys, reference, chain_only: args.chain_only })
+    Ok(VerifyOptions { keys, reference, chain_only: args.chain_only })
 }
 
 /// What was verified, for people.
-fn account(verified: &Verified, trust: &Trust, elapsed: Duration) -> String {
+fn account(verified: &Verified, trust: &VerifyOptions, elapsed: Duration) -> String {
     let counts = verified.counts;
     let speed = verified.bytes as f64 / 1e6 / elapsed.as_secs_f64().max(1e-9);
     let mut rows = vec![
@@ -238,7 +239,7 @@ fn account(verified: &Verified, trust: &Trust, elapsed: Duration) -> String {
     table::fields(&rows)
 }
 
-fn truncated(trust: &Trust) -> String {
+fn truncated(trust: &VerifyOptions) -> String {
     match &trust.reference {
         Some((name, reference)) => {
             let checkpoint = &reference.checkpoint;
@@ -256,7 +257,7 @@ fn truncated(trust: &Trust) -> String {
     }
 }
 
-fn trusted(verified: &Verified, trust: &Trust) -> String {
+fn trusted(verified: &Verified, trust: &VerifyOptions) -> String {
     match verified.trusted {
         Some(covered) => format!(
             "up to entry {}, by the audit key on {}; the {} entries after it are not covered by a checkpoint",
@@ -269,7 +270,7 @@ fn trusted(verified: &Verified, trust: &Trust) -> String {
     }
 }
 
-fn to_json(verified: &Verified, trust: &Trust, elapsed: Duration) -> Value {
+fn to_json(verified: &Verified, trust: &VerifyOptions, elapsed: Duration) -> Value {
     json!({
         "journal": hex::encode(verified.id),
         "entries": verified.entries,

@@ -20,7 +20,7 @@ impl Ledger for NearlyFull {
         });
         let ids: Vec<_> = ids.collect();
         if ids.iter().any(|id| id.len() > 100) {
-            return Err(LedgerError::Write(io::ErrorKind::StorageFull.into()));
+            return Err(LedgerError::NotWritten(Box::new(io::Error::from(io::ErrorKind::StorageFull))));
         }
         self.written.extend(ids);
         Ok(operations.iter().map(|_| Outcome::Changed { retry: false }).collect())
@@ -51,7 +51,7 @@ fn operation_that_the_disk_does_not_take_fails_alone() {
     assert_eq!(ledger.written, ["a", "b", "c", "d", "e", "f"]);
     assert!(ledger.attempts < 2 * ids.len());
     let (error, requests) = failed.unwrap();
-    assert!(matches!(error, LedgerError::Write(_)) && requests.len() == 2);
+    assert!(matches!(error, LedgerError::NotWritten(_)) && requests.len() == 2);
     let (_queue, receiver) = queue::queue();
     fail((error, requests), &receiver);
     for (id, outcome) in ids.iter().zip(&mut outcomes) {

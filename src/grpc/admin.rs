@@ -21,7 +21,7 @@ use crate::{
     id::OrderId,
     identity::Role,
     issuer::IssueError,
-    ledger::{self, Change, ExportId, NotAnExportId, OrderTerms, RecordState, Refusal, RevocationReason},
+    ledger::{self, Change, ExportId, OrderTerms, ParseExportIdError, RecordState, Refusal, RevocationReason},
     limits::{
         ORDER_ATTRIBUTE_NAME, ORDER_ATTRIBUTE_VALUE, ORDER_ATTRIBUTES, ORDER_STATION, ORDER_STATIONS, SCRAP_REASON,
     },
@@ -320,7 +320,7 @@ fn serial(octets: &[u8]) -> Result<SerialNumber, Status> {
 
 /// The export's id in a request.
 fn export_id(text: &str) -> Result<ExportId, Status> {
-    text.parse().map_err(|error: NotAnExportId| status::failed_call(&RequestError::Invalid(error.to_string())))
+    text.parse().map_err(|error: ParseExportIdError| status::failed_call(&RequestError::Invalid(error.to_string())))
 }
 
 fn order(order: ledger::Order) -> proto::Order {

@@ -163,15 +163,12 @@ enum Storage {
 
 impl Storage {
     fn from_error(error: &LedgerError) -> Storage {
-        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         match error {
-            LedgerError::Write(cause) if matches!(cause.kind(), StorageFull | QuotaExceeded | FileTooLarge) => {
-                Storage::Full(cause.to_string())
-            }
-            LedgerError::Write(cause) => Storage::Failing(cause.to_string()),
-            LedgerError::NoRoom { .. } => Storage::Full(error.to_string()),
+            LedgerError::NotWritten(cause) if error.is_full() => Storage::Full(cause.to_string()),
+            error if error.is_full() => Storage::Full(error.to_string()),
+            LedgerError::NotWritten(cause) => Storage::Failing(cause.to_string()),
             error if error.is_damage() => Storage::Damaged,
-            LedgerError::Index(error) => Storage::Failing(error.for_peers().into()),
+            LedgerError::Unavailable { notice, .. } => Storage::Failing((*notice).into()),
             _ => Storage::Internal,
         }
     }
@@ -313,7 +310,6 @@ pub(super) fn role_required(message: String) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::IndexError;
 
     /// A station's author reads the protocol, not this file.
     #[test]
@@ -343,14 +339,14 @@ mod tests {
             let status = failed_call(&CommitError::Storage(Arc::new(error)).into());
             (status.code(), status.get_details_error_info().unwrap().reason, status.get_details_retry_info().is_some())
         };
-        let write = |kind: ErrorKind| failed(LedgerError::Write(kind.into()));
+        let write = |kind: ErrorKind| failed(LedgerError::NotWritten(std::io::Error::from(kind).into()));
         let unavailable = |reason: &str| (Code::Unavailable, reason.to_owned(), true);
         assert_eq!(write(ErrorKind::StorageFull), unavailable("STORAGE_LOW"));
         assert_eq!(write(ErrorKind::QuotaExceeded), unavailable("STORAGE_LOW"));
-        assert_eq!(failed(LedgerError::NoRoom { free: 0, needed: 1 }), unavailable("STORAGE_LOW"));
+        assert_eq!(failed(LedgerError::Full { free: 0, needed: 1 }), unavailable("STORAGE_LOW"));
         assert_eq!(write(ErrorKind::Other), unavailable("STORAGE_UNAVAILABLE"));
         assert_eq!(write(ErrorKind::ReadOnlyFilesystem), unavailable("STORAGE_UNAVAILABLE"));
-        let index = LedgerError::Index(IndexError::Rebuilding("x".into()));
+        let index = LedgerError::Unavailable { notice: "x", cause: "y".into() };
         assert_eq!(failed(index), unavailable("STORAGE_UNAVAILABLE"));
     }
 

@@ -1,30 +1,32 @@
 //! The rules that the entries of every journal keep, checked entry by entry, without index and without the decisions
 //! that made the entries: a second opinion on them.
 //!
-//! Memory: 70 to 130 bytes for each certificate (its state, and its device and key, each known by 8 octets of its hash),
-//! most of them just after the tables have grown, so about 700 MB for ten million; reservations without a certificate,
-//! orders and exports besides. Two of ten million devices or keys have the same 8 octets with a probability of 1 in
-//! 180,000; then a journal without fault is called contradictory.
+//! Memory: 70 to 130 bytes for each certificate (its state, and its device and key, each known by 8 octets of its
+//! hash), most of them just after the tables have grown, so about 700 MB for ten million; reservations without a
+//! certificate, orders and exports besides. Two of ten million devices or keys have the same 8 octets with a
+//! probability of 1 in 180,000; then a journal without fault is called contradictory.
 
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 
 use super::{
-    ExportId, Holder, OrderTerms, RecordState,
     entry::{Entry, Event},
+    export::ExportId,
+    order::OrderTerms,
+    record::{Holder, KeyHash, RecordState},
 };
 use crate::serial::SerialNumber;
 
 /// What is known after the entries so far.
 #[derive(Debug, Default)]
-pub struct Audit {
+pub(crate) struct Audit {
     newest_time: Timestamp,
     newest_serial: Option<SerialNumber>,
     /// Reservations whose certificate is still to come.
     reserved: HashMap<SerialNumber, Reservation>,
     /// All serial numbers, as they rise.
-    given: Vec<Given>,
+    given: Vec<SerialState>,
     /// The newest reservation or certificate of each device: where in `given` it is.
     devices: HashMap<u64, usize>,
     /// Keys that are bound to a device.
@@ -43,7 +45,7 @@ struct Reservation {
 
 /// What became of a serial number.
 #[derive(Debug)]
-struct Given {
+struct SerialState {
     /// Its first 8 octets, which no two of a ledger share.
     serial: u64,
     /// Where in `orders` its order is, if it has one.
@@ -53,12 +55,12 @@ struct Given {
     state: RecordState,
 }
 
-/// How many of what the entries told.
+/// Counts of what the entries record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
     /// Certificates recorded.
     pub issued: u64,
-    /// Reservations given up.
+    /// Reservations abandoned.
     pub abandoned: u64,
     /// Reservations without a certificate yet.
     pub reserved: u64,
@@ -88,6 +90,53 @@ struct Order {
     unexported: u64,
 }
 
+/// The rule that an entry breaks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BrokenRule {
+    #[error("its time, {time}, is before that of the entry before it, {before}")]
+    TimeBackwards { time: Timestamp, before: Timestamp },
+    #[error("the serial number {serial_number} is used again, or out of order: {newest} was given before")]
+    SerialOutOfOrder { serial_number: SerialNumber, newest: SerialNumber },
+    #[error("the key {} is bound already", hex::encode(.0))]
+    KeyBound(KeyHash),
+    #[error("the device \"{0}\" has a live certificate or a reservation already")]
+    DeviceLive(String),
+    #[error(
+        "it replaces {} of the device \"{device}\", which had {} before",
+        .replaces.map_or("no certificate".to_owned(), |replaced| format!("the certificate {replaced}")),
+        if *.had_one { "another certificate" } else { "none" }
+    )]
+    WrongPredecessor { replaces: Option<SerialNumber>, device: String, had_one: bool },
+    #[error("{what} for {serial_number}, which is not reserved")]
+    NotReserved { what: &'static str, serial_number: SerialNumber },
+    #[error("{serial_number}, which was never given, becomes {wanted}")]
+    NeverGiven { serial_number: SerialNumber, wanted: RecordState },
+    #[error("{serial_number}, which is {state}, becomes {wanted}")]
+    WrongState { serial_number: SerialNumber, state: RecordState, wanted: RecordState },
+    #[error("the certificate {serial_number} is not of the order \"{order}\"")]
+    OtherOrder { serial_number: SerialNumber, order: String },
+    #[error("there is no order \"{0}\"")]
+    OrderUnknown(String),
+    #[error("the order \"{0}\" is created twice")]
+    OrderTwice(String),
+    #[error("the order \"{0}\" is closed")]
+    OrderClosed(String),
+    #[error("the order \"{order}\" is exceeded: its quantity is {quantity}")]
+    OrderExceeded { order: String, quantity: u64 },
+    #[error("the order \"{order}\" could not be used at {time}")]
+    OrderOutsideWindow { order: String, time: Timestamp },
+    #[error("the order \"{order}\" is for the profile \"{expected}\", not \"{found}\"")]
+    OrderProfile { order: String, expected: String, found: String },
+    #[error("there is no export {0}")]
+    ExportUnknown(ExportId),
+    #[error("the export {id} is created, and the next one is number {next}")]
+    ExportNumber { id: ExportId, next: u32 },
+    #[error("the export {id} counts {certificates} certificates; {left} were to be exported")]
+    ExportCount { id: ExportId, certificates: u64, left: u64 },
+    #[error("the export {0} is acknowledged twice")]
+    AcknowledgedTwice(ExportId),
+}
+
 impl Order {
     /// The number of the export that a certificate recorded now will be part of.
     fn next_export(&self) -> u32 {
@@ -96,104 +145,111 @@ impl Order {
 }
 
 impl Audit {
-    /// What was told so far.
-    pub fn counts(&self) -> Counts {
+    /// The counts so far.
+    pub(crate) fn counts(&self) -> Counts {
         Counts { reserved: self.reserved.len() as u64, orders: self.orders.len() as u64, ..self.counts }
-    }
-
-    /// The time of the newest entry.
-    pub fn newest_time(&self) -> Timestamp {
-        self.newest_time
     }
 
     /// Takes the next entry.
     ///
     /// # Errors
-    /// The rule that it breaks, as a sentence.
-    pub fn apply(&mut self, entry: &Entry) -> Result<(), String> {
+    /// The rule that it breaks.
+    pub(crate) fn apply(&mut self, entry: &Entry) -> Result<(), BrokenRule> {
         if entry.time < self.newest_time && !matches!(entry.event, Event::ClockAccepted { .. }) {
-            return Err(format!(
-                "its time, {}, is before that of the entry before it, {}",
-                entry.time, self.newest_time
-            ));
+            return Err(BrokenRule::TimeBackwards { time: entry.time, before: self.newest_time });
         }
         self.newest_time = entry.time;
         match &entry.event {
             Event::Reserved { serial_number, holder, replaces } => {
                 self.reserve(*serial_number, holder, replaces.as_ref(), entry.time)
             }
-            Event::Issued { serial_number, .. } => {
-                let reservation = self.finish(serial_number, "a certificate", RecordState::Issued)?;
-                if let Some(order) = self.order_mut(&reservation.holder.order) {
-                    order.unexported += 1;
-                }
-                self.counts.issued += 1;
-                Ok(())
-            }
-            Event::Abandoned { serial_number, .. } => {
-                let Reservation { holder, replaces } =
-                    self.finish(serial_number, "the end of a reservation", RecordState::Abandoned)?;
-                match replaces {
-                    Some(before) => self.devices.insert(device(&holder), before),
-                    None => self.devices.remove(&device(&holder)),
-                };
-                self.keys.remove(&key(&holder));
-                if let Some(order) = self.order_mut(&holder.order) {
-                    order.used -= 1;
-                }
-                self.counts.abandoned += 1;
-                Ok(())
-            }
-            Event::Confirmed { serial_number, order } => {
-                let at = self.change(serial_number, RecordState::Confirmed)?;
-                let found = self.given[at].order.map(|number| self.orders[number as usize].terms.id.as_str());
-                if found.unwrap_or_default() != order {
-                    return Err(format!("the certificate {serial_number} is not of the order \"{order}\""));
-                }
-                self.counts.confirmed += 1;
-                Ok(())
-            }
-            Event::Scrapped { serial_number, .. } => {
-                self.end(serial_number, RecordState::Scrapped, |order| order.used -= 1)?;
-                self.counts.scrapped += 1;
-                Ok(())
-            }
-            Event::Revoked { serial_number, .. } => {
-                self.end(serial_number, RecordState::Revoked, |_| {})?;
-                self.counts.revoked += 1;
-                Ok(())
-            }
-            Event::OrderCreated(terms) => {
-                let number = self.orders.len() as u32;
-                let terms = terms.clone();
-                if self.order_numbers.insert(terms.id.clone(), number).is_some() {
-                    return Err(format!("the order \"{}\" is created twice", terms.id));
-                }
-                self.orders.push(Order { terms, closed: false, used: 0, exports: Vec::new(), unexported: 0 });
-                Ok(())
-            }
-            Event::OrderClosed { id } => {
-                let order = self.order_mut(id).ok_or_else(|| format!("there is no order \"{id}\""))?;
-                order.closed = true;
-                Ok(())
-            }
-            Event::ExportCreated { id, certificates } => self.export(id, *certificates),
-            Event::ExportAcknowledged { id } => {
-                let order = self.order_mut(&id.order);
-                let acknowledged = order.and_then(|order| order.exports.get_mut((id.number as usize).checked_sub(1)?));
-                match acknowledged.map(|acknowledged| std::mem::replace(acknowledged, true)) {
-                    Some(false) => Ok(()),
-                    Some(true) => Err(format!("the export {id} is acknowledged twice")),
-                    None => Err(format!("there is no export {id}")),
-                }
-            }
-            // Held against the chain by who verifies the journal.
+            Event::Issued { serial_number, .. } => self.issue(serial_number),
+            Event::Abandoned { serial_number, .. } => self.abandon(serial_number),
+            Event::Confirmed { serial_number, order } => self.confirm(serial_number, order),
+            Event::Scrapped { serial_number, .. } => self.scrap(serial_number),
+            Event::Revoked { serial_number, .. } => self.revoke(serial_number),
+            Event::OrderCreated(terms) => self.create_order(terms),
+            Event::OrderClosed { id } => self.close_order(id),
+            Event::ExportCreated { id, certificates } => self.create_export(id, *certificates),
+            Event::ExportAcknowledged { id } => self.acknowledge_export(id),
+            // `verify` compares it with the chain.
             Event::Checkpoint { .. } => {
                 self.counts.checkpoints += 1;
                 Ok(())
             }
-            // Told by who verifies the journal.
             Event::LossAccepted { .. } | Event::ClockAccepted { .. } => Ok(()),
+        }
+    }
+
+    fn issue(&mut self, serial: &SerialNumber) -> Result<(), BrokenRule> {
+        let reservation = self.finish(serial, "a certificate", RecordState::Issued)?;
+        if let Some(order) = self.order_mut(&reservation.holder.order) {
+            order.unexported += 1;
+        }
+        self.counts.issued += 1;
+        Ok(())
+    }
+
+    fn abandon(&mut self, serial: &SerialNumber) -> Result<(), BrokenRule> {
+        let Reservation { holder, replaces } =
+            self.finish(serial, "the end of a reservation", RecordState::Abandoned)?;
+        match replaces {
+            Some(before) => self.devices.insert(device(&holder), before),
+            None => self.devices.remove(&device(&holder)),
+        };
+        self.keys.remove(&key(&holder));
+        if let Some(order) = self.order_mut(&holder.order) {
+            order.used -= 1;
+        }
+        self.counts.abandoned += 1;
+        Ok(())
+    }
+
+    fn confirm(&mut self, serial: &SerialNumber, order: &str) -> Result<(), BrokenRule> {
+        let at = self.change(serial, RecordState::Confirmed)?;
+        let found = self.given[at].order.map(|number| self.orders[number as usize].terms.id.as_str());
+        if found.unwrap_or_default() != order {
+            return Err(BrokenRule::OtherOrder { serial_number: *serial, order: order.to_owned() });
+        }
+        self.counts.confirmed += 1;
+        Ok(())
+    }
+
+    fn scrap(&mut self, serial: &SerialNumber) -> Result<(), BrokenRule> {
+        self.end(serial, RecordState::Scrapped, |order| order.used -= 1)?;
+        self.counts.scrapped += 1;
+        Ok(())
+    }
+
+    fn revoke(&mut self, serial: &SerialNumber) -> Result<(), BrokenRule> {
+        self.end(serial, RecordState::Revoked, |_| {})?;
+        self.counts.revoked += 1;
+        Ok(())
+    }
+
+    fn create_order(&mut self, terms: &OrderTerms) -> Result<(), BrokenRule> {
+        let number = self.orders.len() as u32;
+        let terms = terms.clone();
+        if self.order_numbers.insert(terms.id.clone(), number).is_some() {
+            return Err(BrokenRule::OrderTwice(terms.id));
+        }
+        self.orders.push(Order { terms, closed: false, used: 0, exports: Vec::new(), unexported: 0 });
+        Ok(())
+    }
+
+    fn close_order(&mut self, id: &str) -> Result<(), BrokenRule> {
+        let order = self.order_mut(id).ok_or_else(|| BrokenRule::OrderUnknown(id.to_owned()))?;
+        order.closed = true;
+        Ok(())
+    }
+
+    fn acknowledge_export(&mut self, id: &ExportId) -> Result<(), BrokenRule> {
+        let order = self.order_mut(&id.order);
+        let acknowledged = order.and_then(|order| order.exports.get_mut((id.number as usize).checked_sub(1)?));
+        match acknowledged.map(|acknowledged| std::mem::replace(acknowledged, true)) {
+            Some(false) => Ok(()),
+            Some(true) => Err(BrokenRule::AcknowledgedTwice(id.clone())),
+            None => Err(BrokenRule::ExportUnknown(id.clone())),
         }
     }
 
@@ -203,11 +259,9 @@ impl Audit {
         holder: &Holder,
         replaces: Option<&SerialNumber>,
         time: Timestamp,
-    ) -> Result<(), String> {
+    ) -> Result<(), BrokenRule> {
         if let Some(newest) = self.newest_serial.filter(|newest| short(&serial) <= short(newest)) {
-            return Err(format!(
-                "the serial number {serial} is used again, or out of order: {newest} was given before"
-            ));
+            return Err(BrokenRule::SerialOutOfOrder { serial_number: serial, newest });
         }
         self.newest_serial = Some(serial);
         // A profile may issue without an order; then none is charged.
@@ -216,52 +270,61 @@ impl Audit {
             _ => Some(self.charge(holder, time)?),
         };
         if !self.keys.insert(key(holder)) {
-            return Err(format!("the key {} is bound already", hex::encode(holder.key_hash)));
+            return Err(BrokenRule::KeyBound(holder.key_hash));
         }
         let before = self.devices.insert(device(holder), self.given.len());
-        if let Some(Given { state: RecordState::Reserved | RecordState::Issued | RecordState::Confirmed, .. }) =
-            before.map(|at| &self.given[at])
+        if let Some(SerialState {
+            state: RecordState::Reserved | RecordState::Issued | RecordState::Confirmed, ..
+        }) = before.map(|at| &self.given[at])
         {
-            return Err(format!("the device \"{}\" has a live certificate or a reservation already", holder.device));
+            return Err(BrokenRule::DeviceLive(holder.device.clone()));
         }
         if before.map(|at| self.given[at].serial) != replaces.map(short) {
-            let had = if before.is_some() { "another certificate" } else { "none" };
-            return Err(format!(
-                "it replaces {} of the device \"{}\", which had {had} before",
-                replaces.map_or("no certificate".to_owned(), |replaced| format!("the certificate {replaced}")),
-                holder.device
-            ));
+            return Err(BrokenRule::WrongPredecessor {
+                replaces: replaces.copied(),
+                device: holder.device.clone(),
+                had_one: before.is_some(),
+            });
         }
         self.reserved.insert(serial, Reservation { holder: holder.clone(), replaces: before });
-        self.given.push(Given { serial: short(&serial), order, export: 0, state: RecordState::Reserved });
+        self.given.push(SerialState { serial: short(&serial), order, export: 0, state: RecordState::Reserved });
         Ok(())
     }
 
     /// Charges a reservation to its order, whose number it gives.
-    fn charge(&mut self, holder: &Holder, time: Timestamp) -> Result<u32, String> {
+    fn charge(&mut self, holder: &Holder, time: Timestamp) -> Result<u32, BrokenRule> {
         let id = &holder.order;
-        let number = *self.order_numbers.get(id).ok_or_else(|| format!("there is no order \"{id}\""))?;
+        let number = *self.order_numbers.get(id).ok_or_else(|| BrokenRule::OrderUnknown(id.clone()))?;
         let order = &mut self.orders[number as usize];
         let OrderTerms { quantity, not_before, not_after, profile, .. } = &order.terms;
         if order.closed {
-            return Err(format!("the order \"{id}\" is closed"));
+            return Err(BrokenRule::OrderClosed(id.clone()));
         }
         if order.used >= *quantity {
-            return Err(format!("the order \"{id}\" is exceeded: its quantity is {quantity}"));
+            return Err(BrokenRule::OrderExceeded { order: id.clone(), quantity: *quantity });
         }
         if not_before.is_some_and(|from| time < from) || not_after.is_some_and(|until| time >= until) {
-            return Err(format!("the order \"{id}\" could not be used at {time}"));
+            return Err(BrokenRule::OrderOutsideWindow { order: id.clone(), time });
         }
         if *profile != holder.profile {
-            return Err(format!("the order \"{id}\" is for the profile \"{profile}\", not \"{}\"", holder.profile));
+            return Err(BrokenRule::OrderProfile {
+                order: id.clone(),
+                expected: profile.clone(),
+                found: holder.profile.clone(),
+            });
         }
         order.used += 1;
         Ok(number)
     }
 
     /// A reservation ends, as a certificate or without one.
-    fn finish(&mut self, serial: &SerialNumber, what: &str, state: RecordState) -> Result<Reservation, String> {
-        let not_reserved = || format!("{what} for {serial}, which is not reserved");
+    fn finish(
+        &mut self,
+        serial: &SerialNumber,
+        what: &'static str,
+        state: RecordState,
+    ) -> Result<Reservation, BrokenRule> {
+        let not_reserved = || BrokenRule::NotReserved { what, serial_number: *serial };
         let reservation = self.reserved.remove(serial).ok_or_else(not_reserved)?;
         let at = self.find(serial).ok_or_else(not_reserved)?;
         let given = &mut self.given[at];
@@ -271,13 +334,13 @@ impl Audit {
     }
 
     /// A certificate's state changes after its issue. Gives where in `given` it is.
-    fn change(&mut self, serial: &SerialNumber, wanted: RecordState) -> Result<usize, String> {
-        let at = self.find(serial).ok_or_else(|| format!("{serial}, which was never given, becomes {wanted}"))?;
+    fn change(&mut self, serial: &SerialNumber, wanted: RecordState) -> Result<usize, BrokenRule> {
+        let at = self.find(serial).ok_or(BrokenRule::NeverGiven { serial_number: *serial, wanted })?;
         let state = self.given[at].state;
         match (state, wanted) {
             (RecordState::Issued, _) => {}
             (RecordState::Confirmed, RecordState::Scrapped | RecordState::Revoked) => self.counts.confirmed -= 1,
-            _ => return Err(format!("{serial}, which is {state}, becomes {wanted}")),
+            _ => return Err(BrokenRule::WrongState { serial_number: *serial, state, wanted }),
         }
         self.given[at].state = wanted;
         Ok(at)
@@ -289,9 +352,9 @@ impl Audit {
         serial: &SerialNumber,
         wanted: RecordState,
         count: impl FnOnce(&mut Order),
-    ) -> Result<(), String> {
+    ) -> Result<(), BrokenRule> {
         let at = self.change(serial, wanted)?;
-        let Given { order, export, .. } = self.given[at];
+        let SerialState { order, export, .. } = self.given[at];
         if let Some(number) = order {
             let order = &mut self.orders[number as usize];
             if export == order.next_export() {
@@ -302,14 +365,13 @@ impl Audit {
         Ok(())
     }
 
-    fn export(&mut self, id: &ExportId, certificates: u64) -> Result<(), String> {
-        let order = self.order_mut(&id.order).ok_or_else(|| format!("there is no order \"{}\"", id.order))?;
+    fn create_export(&mut self, id: &ExportId, certificates: u64) -> Result<(), BrokenRule> {
+        let order = self.order_mut(&id.order).ok_or_else(|| BrokenRule::OrderUnknown(id.order.clone()))?;
         if id.number != order.next_export() {
-            return Err(format!("the export {id} is created, and the next one is number {}", order.next_export()));
+            return Err(BrokenRule::ExportNumber { id: id.clone(), next: order.next_export() });
         }
         if certificates == 0 || certificates != order.unexported {
-            let left = order.unexported;
-            return Err(format!("the export {id} counts {certificates} certificates; {left} were to be exported"));
+            return Err(BrokenRule::ExportCount { id: id.clone(), certificates, left: order.unexported });
         }
         order.unexported = 0;
         order.exports.push(false);
@@ -335,7 +397,7 @@ fn key(holder: &Holder) -> u64 {
     first_octets(&holder.key_hash)
 }
 
-/// The octets that tell a ledger's serial numbers apart.
+/// The octets that distinguish a ledger's serial numbers.
 fn short(serial: &SerialNumber) -> u64 {
     first_octets(serial.as_bytes())
 }
@@ -392,18 +454,10 @@ mod tests {
         Event::ExportAcknowledged { id: ExportId { order: "o".into(), number } }
     }
 
-    /// What the audit says about these events, behind an order of two certificates.
-    fn say(events: impl IntoIterator<Item = Event>) -> Result<Counts, String> {
+    /// What the audit says about these events, after an order of two certificates.
+    fn say(events: impl IntoIterator<Item = Event>) -> Result<Counts, BrokenRule> {
         let mut audit = Audit::default();
-        let terms = OrderTerms {
-            id: "o".into(),
-            profile: "p".into(),
-            quantity: 2,
-            not_before: None,
-            not_after: None,
-            stations: vec![],
-            attributes: Default::default(),
-        };
+        let terms = OrderTerms::new("o", "p", 2);
         for event in std::iter::once(Event::OrderCreated(terms)).chain(events) {
             audit.apply(&Entry { time: Timestamp::UNIX_EPOCH, actor: Actor::daemon(), event })?;
         }
@@ -411,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn a_life_by_the_rules_passes() {
+    fn lifecycle_by_the_rules_passes() {
         let counts = say([
             reserved(1, "a", None),
             issued(1),
@@ -422,7 +476,7 @@ mod tests {
             export(1, 2),
             scrapped(1),
             acknowledged(1),
-            // Given up, and asked for again.
+            // Abandoned, and asked for again.
             reserved(3, "a", Some(1)),
             Event::Abandoned { serial_number: serial(3), reason: "a test".into() },
             reserved(4, "a", Some(1)),
@@ -446,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn every_rule_that_is_broken_is_named() {
+    fn entry_that_breaks_a_rule_is_named() {
         let one = || [reserved(1, "a", None), issued(1)];
         let then = |events: Vec<Event>| one().into_iter().chain(events).collect::<Vec<_>>();
         for (events, says) in [
@@ -470,13 +524,13 @@ mod tests {
             (then(vec![acknowledged(1)]), "there is no export o.0001"),
             (then(vec![export(1, 1), acknowledged(1), acknowledged(1)]), "acknowledged twice"),
         ] {
-            let error = say(events).err().unwrap_or_default();
+            let error = say(events).unwrap_err().to_string();
             assert!(error.contains(says), "{says:?} is not in {error:?}");
         }
         // The key of what was scrapped stays bound.
         let Event::Reserved { holder, .. } = reserved(1, "a", None) else { return };
         let again = Event::Reserved { serial_number: serial(2), holder, replaces: Some(serial(1)) };
-        let error = say(then(vec![scrapped(1), again])).err().unwrap_or_default();
+        let error = say(then(vec![scrapped(1), again])).unwrap_err().to_string();
         assert!(error.contains("is bound already"), "{error}");
     }
 }

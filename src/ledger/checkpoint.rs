@@ -1,4 +1,4 @@
-//! Checkpoints: what the HSM's audit key says about the journal, so that nobody can cut it short or rewrite it unseen.
+//! Checkpoints: what the HSM's audit key signs about the journal, so that nobody can cut it short or rewrite it unseen.
 //!
 //! A checkpoint is a text in the shape of C2SP's [checkpoint] and [signed note]; lines end with a line feed:
 //!
@@ -26,7 +26,7 @@ use std::{fmt, path::Path};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use jiff::Timestamp;
 
-use super::{Head, journal::ChainHash};
+use super::head::{ChainHash, Head};
 use crate::{
     hash::sha256,
     signer::{PublicKey, SignatureAlgorithm},
@@ -39,7 +39,7 @@ const LONGEST: u64 = 64 << 10;
 const ORIGIN: &str = "birthmark.journal/";
 const SIGNATURE: &str = "\u{2014} birthmark-audit ";
 
-/// What a checkpoint says.
+/// What a checkpoint states.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
     /// The journal's id.
@@ -76,35 +76,54 @@ impl fmt::Display for Checkpoint {
 /// A checkpoint and its signature. Its `Display` is the whole text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedCheckpoint {
-    /// What it says; not verified.
+    /// What it states; not verified.
     pub checkpoint: Checkpoint,
     key: [u8; 4],
     signature: Vec<u8>,
 }
 
+/// Why something is not a checkpoint, or not one by a trusted key.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidCheckpoint {
+    /// The text is not one that birthmark writes.
+    #[error("it is no checkpoint: {0}")]
+    Malformed(&'static str),
+    /// The file cannot be read.
+    #[error(transparent)]
+    Unreadable(TextError),
+    /// It names a key that is none of the trusted ones.
+    #[error("it is signed by a key that is not trusted (its name is {})", hex::encode(.0))]
+    UnknownKey([u8; 4]),
+    /// The signature is not one by the key that it names.
+    #[error("its signature is wrong")]
+    WrongSignature,
+}
+
 impl SignedCheckpoint {
-    /// Reads the text. That it is one says nothing about the signature.
+    /// Reads the text. The signature is not verified by that.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let broken = |what: &str| format!("it is no checkpoint: {what}");
-        let (body, signature) = text.split_once("\n\n").ok_or_else(|| broken("there is no signature"))?;
+    pub fn parse(text: &str) -> Result<Self, InvalidCheckpoint> {
+        let broken = InvalidCheckpoint::Malformed;
+        let (body, signature) = text.split_once("\n\n").ok_or(broken("there is no signature"))?;
         let mut lines = body.lines();
-        let mut line = |what: &str| lines.next().ok_or_else(|| broken(&format!("there is no {what}")));
-        let journal = line("origin")?.strip_prefix(ORIGIN).and_then(|id| hex::decode(id).ok()?.try_into().ok());
-        let sequence = line("sequence number")?.parse().ok();
-        let chain = BASE64.decode(line("hash")?).ok().and_then(|hash| hash.try_into().ok());
-        let time = line("time")?.strip_prefix("time ").and_then(|time| time.parse().ok());
+        let mut line = |missing| lines.next().ok_or(broken(missing));
+        let journal =
+            line("there is no origin")?.strip_prefix(ORIGIN).and_then(|id| hex::decode(id).ok()?.try_into().ok());
+        let sequence = line("there is no sequence number")?.parse().ok();
+        let chain = BASE64.decode(line("there is no hash")?).ok().and_then(|hash| hash.try_into().ok());
+        let time = line("there is no time")?.strip_prefix("time ").and_then(|time| time.parse().ok());
         let key_and_signature = signature.trim_end_matches('\n').strip_prefix(SIGNATURE);
         let bytes = key_and_signature.and_then(|text| BASE64.decode(text).ok()).unwrap_or_default();
         let Some((key, signature)) = bytes.split_first_chunk() else { return Err(broken("its signature line")) };
         let read = Self {
             checkpoint: Checkpoint {
-                journal: journal.ok_or_else(|| broken("its origin"))?,
-                sequence: sequence.ok_or_else(|| broken("its sequence number"))?,
-                chain: chain.ok_or_else(|| broken("its hash"))?,
-                time: time.ok_or_else(|| broken("its time"))?,
+                journal: journal.ok_or(broken("its origin"))?,
+                sequence: sequence.ok_or(broken("its sequence number"))?,
+                chain: chain.ok_or(broken("its hash"))?,
+                time: time.ok_or(broken("its time"))?,
             },
             key: *key,
             signature: signature.to_vec(),
@@ -117,11 +136,11 @@ impl SignedCheckpoint {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn read(path: &Path) -> Result<Option<Self>, String> {
+    pub fn read(path: &Path) -> Result<Option<Self>, InvalidCheckpoint> {
         match text_file::read(path, LONGEST) {
             Ok(text) => SignedCheckpoint::parse(&text).map(Some),
             Err(TextError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(InvalidCheckpoint::Unreadable(error)),
         }
     }
 
@@ -129,17 +148,17 @@ impl SignedCheckpoint {
     ///
     /// # Errors
     /// If it is not a signature by any of them.
-    pub fn verify<'k>(&self, keys: &'k [PublicKey]) -> Result<&'k PublicKey, String> {
+    pub fn verify<'k>(&self, keys: &'k [PublicKey]) -> Result<&'k PublicKey, InvalidCheckpoint> {
         let mut named = keys.iter().filter(|key| key_name(key) == self.key).peekable();
         if named.peek().is_none() {
-            return Err(format!("it is signed by a key that is not trusted (its name is {})", hex::encode(self.key)));
+            return Err(InvalidCheckpoint::UnknownKey(self.key));
         }
         let message = self.checkpoint.to_string();
         let verifies = |key: &&PublicKey| {
             SignatureAlgorithm::for_key(key.kind)
                 .is_ok_and(|algorithm| key.verifies(algorithm, message.as_bytes(), &self.signature))
         };
-        named.find(verifies).ok_or_else(|| "its signature is wrong".into())
+        named.find(verifies).ok_or(InvalidCheckpoint::WrongSignature)
     }
 }
 
@@ -174,24 +193,25 @@ mod tests {
         (checkpoint.signed(&key, signature.as_ref().to_vec()), key)
     }
 
+    /// The unchanged text is read back and verified.
     #[test]
-    fn the_text_is_read_back_and_every_change_of_a_byte_is_seen() {
+    fn checkpoint_with_a_changed_byte_is_refused() {
         let (signed, key) = signed();
         let text = signed.to_string();
-        assert_eq!(SignedCheckpoint::parse(&text).as_ref(), Ok(&signed), "{text}");
-        assert_eq!(signed.verify(std::slice::from_ref(&key)), Ok(&key));
+        assert_eq!(SignedCheckpoint::parse(&text).unwrap(), signed, "{text}");
+        assert_eq!(signed.verify(std::slice::from_ref(&key)).unwrap(), &key);
         for at in 0..text.len() {
             let mut bytes = text.clone().into_bytes();
             bytes[at] ^= 1;
-            let changed = String::from_utf8(bytes).map_err(|error| error.to_string());
-            let changed = changed.and_then(|text| SignedCheckpoint::parse(&text));
-            assert!(changed.and_then(|read| read.verify(std::slice::from_ref(&key)).cloned()).is_err(), "byte {at}");
+            let changed = String::from_utf8(bytes).ok().and_then(|text| SignedCheckpoint::parse(&text).ok());
+            let verified = changed.is_some_and(|read| read.verify(std::slice::from_ref(&key)).is_ok());
+            assert!(!verified, "byte {at}");
         }
     }
 
     #[test]
-    fn a_key_that_is_not_trusted_is_named() {
+    fn checkpoint_by_an_untrusted_key_is_refused() {
         let ((one, _), (_, other)) = (signed(), signed());
-        assert!(one.verify(&[other]).unwrap_err().contains("not trusted"));
+        assert!(one.verify(&[other]).unwrap_err().to_string().contains("not trusted"));
     }
 }

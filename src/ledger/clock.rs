@@ -8,27 +8,27 @@
 //! | far from where it was, while the daemon runs | the system's monotonic clock: [`LONGEST_LEAP`] |
 //! | before this program was built, or outside the time of the daemon's certificates | [`ClockBounds`] |
 //!
-//! What is judged wrong stops new reservations, orders, exports and checkpoints until the clock is right again. What must
-//! not wait for that (the certificate of a reservation, its end, a revocation) is written with the newest entry's time.
-//! `birthmark journal accept-clock` records that an operator has looked at the clock and found it right.
+//! What is judged wrong stops new reservations, orders, exports and checkpoints until the clock is right again. What
+//! must not wait for that (the certificate of a reservation, its end, a revocation) is written with the newest
+//! entry's time. `birthmark journal accept-clock` records that an operator has checked the clock and found it right.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::Refusal;
+use super::refusal::Refusal;
 
 /// How far the clock may be before the newest entry.
 const TOLERANCE: SignedDuration = SignedDuration::from_secs(5);
 
 /// How long a ledger may have been without entries when a daemon starts.
-pub const LONGEST_PAUSE: SignedDuration = SignedDuration::from_hours(90 * 24);
+pub(crate) const LONGEST_PAUSE: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// How far the clock may get ahead of the monotonic clock while a daemon runs.
-pub const LONGEST_LEAP: SignedDuration = SignedDuration::from_hours(24);
+pub(crate) const LONGEST_LEAP: SignedDuration = SignedDuration::from_hours(24);
 
-/// Moments between which the clock must be, each with what says so.
+/// Moments between which the clock must be, each with its reason.
 #[derive(Clone, Debug, Default)]
 pub struct ClockBounds {
     /// The clock cannot be before.
@@ -92,14 +92,15 @@ impl Clock {
                 let leap = now.duration_since(wall) - passed;
                 if leap > LONGEST_LEAP {
                     return implausible(format!(
-                        "it went ahead by {leap:#} while the daemon ran; set it right or, if it is right now, restart the daemon"
+                        "it went ahead by {leap:#} while the daemon ran; set it right or, if it is right now, \
+                         restart the daemon"
                     ));
                 }
             }
             (None, Some(newest)) if now.duration_since(newest) > LONGEST_PAUSE => {
                 return implausible(format!(
-                    "the ledger's newest entry is of {newest}, more than {} days before; set it right or, if it is right, stop \
-                     the daemon and use \"birthmark journal accept-clock\"",
+                    "the ledger's newest entry is of {newest}, more than {} days before; set it right or, if it is \
+                     right, stop the daemon and use \"birthmark journal accept-clock\"",
                     LONGEST_PAUSE.as_hours() / 24
                 ));
             }
@@ -109,7 +110,7 @@ impl Clock {
     }
 }
 
-/// It counts while the machine sleeps, and nobody sets it.
+/// It counts while the machine sleeps, and cannot be set.
 fn monotonic() -> Duration {
     let time = clock_gettime(ClockId::Boottime);
     Duration::try_from(time).unwrap_or_default()

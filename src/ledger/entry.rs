@@ -1,13 +1,22 @@
 //! The entries of the journal and their protobuf encoding (`proto/birthmark/v1/journal.proto`).
 
+use std::str::FromStr;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use prost::Message;
 
-use super::{Actor, ExportId, Holder, NotAnExportId, OrderTerms, RevocationReason};
+use super::{
+    actor::Actor,
+    export::{ExportId, ParseExportIdError},
+    order::OrderTerms,
+    record::Holder,
+    revocation::{ParseReasonError, RevocationReason},
+};
 use crate::{pattern::Pattern, serial::SerialNumber};
 
-#[allow(missing_docs, unreachable_pub, clippy::all)]
+#[expect(unreachable_pub, reason = "generated")]
+#[allow(clippy::all, reason = "generated")]
 mod wire {
     include!(concat!(env!("OUT_DIR"), "/birthmark.journal.v1.rs"));
 }
@@ -42,7 +51,7 @@ pub enum Event {
         /// DER.
         certificate: Bytes,
     },
-    /// A reservation was given up.
+    /// A reservation was abandoned.
     Abandoned {
         /// The serial number.
         serial_number: SerialNumber,
@@ -53,7 +62,7 @@ pub enum Event {
     Confirmed {
         /// The serial number.
         serial_number: SerialNumber,
-        /// The certificate's order, here so that a start counts it without looking for the reservation; empty if none.
+        /// The certificate's order, here so that a start counts it without reading the reservation; empty if none.
         order: String,
     },
     /// The device is scrap.
@@ -93,7 +102,7 @@ pub enum Event {
     Checkpoint {
         /// The signed text; see [`super::checkpoint`].
         note: String,
-        /// No earlier checkpoint was held against the entries before it, because its file was gone.
+        /// No earlier checkpoint was compared with the entries before it, because its file was gone.
         begins_anew: bool,
     },
     /// An operator agreed to go on without entries that the journal has lost.
@@ -180,43 +189,43 @@ impl Entry {
     ///
     /// # Errors
     /// What is wrong with it, for an error that also names the place in the journal.
-    pub fn decode(encoded: Bytes) -> Result<Entry, NotAnEntry> {
+    pub fn decode(encoded: Bytes) -> Result<Entry, InvalidEntry> {
         use wire::entry::Event as Wire;
-        let entry = wire::Entry::decode(encoded).map_err(|error| error.to_string())?;
-        let event = match entry.event.ok_or(NotAnEntry::NewerEvent)? {
+        let entry = wire::Entry::decode(encoded)?;
+        let event = match entry.event.ok_or(InvalidEntry::NewerEvent)? {
             Wire::Reserved(reserved) => Event::Reserved {
-                serial_number: serial_number(&reserved.serial_number)?,
+                serial_number: SerialNumber::try_from(&*reserved.serial_number)?,
                 holder: Holder {
                     device: reserved.device_id,
-                    key_hash: reserved
-                        .key_sha256
-                        .as_slice()
-                        .try_into()
-                        .map_err(|_| "a key hash that is not 32 octets".to_owned())?,
+                    key_hash: reserved.key_sha256.as_slice().try_into().map_err(|_| InvalidEntry::KeyHash)?,
                     order: reserved.order,
                     profile: reserved.profile,
                     issuer: reserved.issuer,
                 },
                 replaces: match reserved.replaces.as_slice() {
                     [] => None,
-                    octets => Some(serial_number(octets)?),
+                    octets => Some(SerialNumber::try_from(octets)?),
                 },
             },
-            Wire::Issued(issued) => {
-                Event::Issued { serial_number: serial_number(&issued.serial_number)?, certificate: issued.certificate }
-            }
-            Wire::Abandoned(abandoned) => {
-                Event::Abandoned { serial_number: serial_number(&abandoned.serial_number)?, reason: abandoned.reason }
-            }
-            Wire::Confirmed(confirmed) => {
-                Event::Confirmed { serial_number: serial_number(&confirmed.serial_number)?, order: confirmed.order }
-            }
-            Wire::Scrapped(scrapped) => {
-                Event::Scrapped { serial_number: serial_number(&scrapped.serial_number)?, reason: scrapped.reason }
-            }
+            Wire::Issued(issued) => Event::Issued {
+                serial_number: SerialNumber::try_from(&*issued.serial_number)?,
+                certificate: issued.certificate,
+            },
+            Wire::Abandoned(abandoned) => Event::Abandoned {
+                serial_number: SerialNumber::try_from(&*abandoned.serial_number)?,
+                reason: abandoned.reason,
+            },
+            Wire::Confirmed(confirmed) => Event::Confirmed {
+                serial_number: SerialNumber::try_from(&*confirmed.serial_number)?,
+                order: confirmed.order,
+            },
+            Wire::Scrapped(scrapped) => Event::Scrapped {
+                serial_number: SerialNumber::try_from(&*scrapped.serial_number)?,
+                reason: scrapped.reason,
+            },
             Wire::Revoked(revoked) => Event::Revoked {
-                serial_number: serial_number(&revoked.serial_number)?,
-                reason: RevocationReason::try_from(revoked.reason).map_err(|error| error.to_string())?,
+                serial_number: SerialNumber::try_from(&*revoked.serial_number)?,
+                reason: RevocationReason::try_from(revoked.reason)?,
             },
             Wire::OrderCreated(created) => Event::OrderCreated(OrderTerms {
                 id: created.id,
@@ -229,13 +238,13 @@ impl Entry {
             }),
             Wire::OrderClosed(closed) => Event::OrderClosed { id: closed.id },
             Wire::ExportCreated(created) => {
-                let id = export_id(&created.id)?;
+                let id: ExportId = created.id.parse()?;
                 if (&id.order, id.number) != (&created.order, created.number) {
-                    return Err(format!("an export {id} that says that it is another").into());
+                    return Err(InvalidEntry::ExportMismatch(id));
                 }
                 Event::ExportCreated { id, certificates: created.certificates }
             }
-            Wire::ExportAcknowledged(acknowledged) => Event::ExportAcknowledged { id: export_id(&acknowledged.id)? },
+            Wire::ExportAcknowledged(acknowledged) => Event::ExportAcknowledged { id: acknowledged.id.parse()? },
             Wire::Checkpoint(checkpoint) => {
                 Event::Checkpoint { note: checkpoint.note, begins_anew: checkpoint.begins_anew }
             }
@@ -248,40 +257,45 @@ impl Entry {
 
 /// Why the payload of a whole frame is no entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotAnEntry {
+#[non_exhaustive]
+pub enum InvalidEntry {
     /// Its event is none that is known here, so a newer daemon wrote it.
     #[error("an event that this daemon does not know")]
     NewerEvent,
-    /// It cannot be read, or says what cannot be.
-    #[error("{0}")]
-    Malformed(String),
-}
-
-impl From<String> for NotAnEntry {
-    fn from(what: String) -> Self {
-        NotAnEntry::Malformed(what)
-    }
-}
-
-fn serial_number(octets: &[u8]) -> Result<SerialNumber, String> {
-    SerialNumber::try_from(octets).map_err(|error| error.to_string())
-}
-
-fn export_id(text: &str) -> Result<ExportId, String> {
-    text.parse().map_err(|error: NotAnExportId| error.to_string())
+    /// It is no protobuf message of this type.
+    #[error(transparent)]
+    Encoding(#[from] prost::DecodeError),
+    /// Not a serial number.
+    #[error(transparent)]
+    SerialNumber(#[from] <SerialNumber as FromStr>::Err),
+    /// Not a SHA-256.
+    #[error("a key hash that is not 32 octets")]
+    KeyHash,
+    /// Not a reason for which certificates are revoked.
+    #[error(transparent)]
+    RevocationReason(#[from] ParseReasonError),
+    /// Not an export's id.
+    #[error(transparent)]
+    ExportId(#[from] ParseExportIdError),
+    /// An export whose id is not made of its order and number.
+    #[error("an export {0} that says that it is another")]
+    ExportMismatch(ExportId),
+    /// Not a time, in microseconds since 1970.
+    #[error("the impossible time {0}")]
+    Time(u64),
 }
 
 fn to_micros(time: Timestamp) -> u64 {
     u64::try_from(time.as_microsecond()).unwrap_or(0)
 }
 
-fn from_micros(micros: u64) -> Result<Timestamp, String> {
+fn from_micros(micros: u64) -> Result<Timestamp, InvalidEntry> {
     i64::try_from(micros)
         .ok()
         .and_then(|micros| Timestamp::from_microsecond(micros).ok())
-        .ok_or_else(|| format!("the impossible time {micros}"))
+        .ok_or(InvalidEntry::Time(micros))
 }
 
-fn from_optional_micros(micros: u64) -> Result<Option<Timestamp>, String> {
+fn from_optional_micros(micros: u64) -> Result<Option<Timestamp>, InvalidEntry> {
     if micros == 0 { Ok(None) } else { from_micros(micros).map(Some) }
 }

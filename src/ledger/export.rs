@@ -4,10 +4,10 @@ use std::{fmt, str::FromStr};
 
 use jiff::Timestamp;
 
-use super::Actor;
+use super::actor::Actor;
 
-/// A batch of an order's certificates: those recorded behind the export before it and before its own entry in the
-/// journal, but for those that were scrapped or revoked by then. So it is the same for ever.
+/// A batch of an order's certificates: those recorded after the export before it and before its own entry in the
+/// journal, but for those that were scrapped or revoked by then. So it never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Export {
     /// Its id.
@@ -38,30 +38,33 @@ impl fmt::Display for ExportId {
 }
 
 impl FromStr for ExportId {
-    type Err = NotAnExportId;
+    type Err = ParseExportIdError;
 
-    fn from_str(text: &str) -> Result<Self, NotAnExportId> {
+    fn from_str(text: &str) -> Result<Self, ParseExportIdError> {
         let parse = || {
             let (order, number) = text.rsplit_once('.')?;
             let id = ExportId { order: order.to_owned(), number: number.parse().ok()? };
             // Each has one id only.
             (!order.is_empty() && id.number > 0 && id.to_string() == text).then_some(id)
         };
-        parse().ok_or_else(|| NotAnExportId(text.to_owned()))
+        parse().ok_or_else(|| ParseExportIdError(text.to_owned()))
     }
 }
 
 /// The text is not the id of an export.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} is not the id of an export, which is <order>.<number> with at least four digits, such as lot-42.0001", crate::quote::quoted(.0))]
-pub struct NotAnExportId(String);
+#[error(
+    "{} is not the id of an export, which is <order>.<number> with at least four digits, such as lot-42.0001",
+    crate::quote::quoted(.0)
+)]
+pub struct ParseExportIdError(String);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn each_export_has_one_id() {
+    fn export_id_has_one_text() {
         for (text, order, number) in
             [("o1.0001", "o1", 1), ("a.0001.0002", "a.0001", 2), ("o1.9999", "o1", 9999), ("o1.10000", "o1", 10_000)]
         {

@@ -18,16 +18,18 @@
 //!
 //! sled is not durable against a power cut, so an index that was open when the machine went down is set aside and
 //! rebuilt. So is one that an earlier start could not open, that belongs to another journal, that fails a check, or in
-//! which sled panics. A check that fails while the daemon runs makes every further look-up fail
+//! which sled panics. A check that fails while the daemon runs makes every further lookup fail
 //! ([`IndexError::Rebuilding`]) until another index has been built: it never answers by what it is not sure of.
 
 mod applied;
 mod database;
+mod entries;
 mod error;
+mod files;
+mod lookup_key;
+mod manifest;
 mod mark;
 mod run;
-#[cfg(test)]
-pub(super) use self::database::tests::PANIC_AT_OPEN;
 #[cfg(test)]
 pub(super) mod tests;
 mod values;
@@ -38,22 +40,25 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
 };
 
-pub use self::error::IndexError;
-pub(super) use self::{applied::Applied, run::LookupKey};
+use self::error::UnusableIndex;
+pub(super) use self::{applied::Applied, error::IndexError, files::aside, lookup_key::LookupKey};
 use self::{
     database::{Database, Total},
+    files::{clear_leftovers, remove_strays, set_aside, sync_files},
+    manifest::Manifest,
     mark::{Mark, State},
-    run::{
-        Kind, Pin, Run,
-        write::{self, Writer},
-    },
+    run::{Kind, Run, Writer},
 };
 use super::{
-    ExportId, LedgerError,
+    error::LedgerError,
+    export::ExportId,
     journal::{Journal, Position},
-    layer::{ExportPlace, Later, Layer, OrderPlace, Place},
+    overlay::{ExportLocation, OrderLocation, Overlay, StateChange},
 };
 use crate::{durable, serial::SerialNumber};
+
+#[cfg(test)]
+pub(super) use self::{database::PANIC_AT_OPEN, entries::SAMPLE};
 
 /// The index, open.
 #[derive(Debug)]
@@ -66,7 +71,7 @@ pub(super) struct Index {
     applied: Mutex<Applied>,
     /// Why it cannot be used any more.
     failed: OnceLock<String>,
-    /// Who rebuilds it.
+    /// Wakes the thread that rebuilds it.
     alarm: mpsc::SyncSender<()>,
 }
 
@@ -82,29 +87,19 @@ pub(super) struct Site {
     pub(super) journal: [u8; 16],
     /// The kernel's id of this boot.
     pub(super) boot: String,
-    /// Told when an index fails.
+    /// Notified when an index fails.
     pub(super) alarm: mpsc::SyncSender<()>,
 }
 
-/// So many bytes of the journal may have to be read to find a reservation: those of some dozens of certificates.
-pub(super) const SAMPLE: u32 = 48 << 10;
-
-/// The form of the manifest and what it pins; another number for each. A new event in the journal is a new form as well:
-/// what an older daemon cannot read is then read by it, and refused.
-const FORMAT: u8 = 4;
-
-/// So many runs of one level are merged into one of the next.
+/// The number of runs of one level that are merged into one of the next.
 const FAN_OUT: usize = 4;
 
 /// How many bytes of the runs' filters are kept in memory, those of the newest runs first: enough for ten million
-/// records. A look-up reads a page of each filter that is not.
+/// records. A lookup reads a page of each filter that is not.
 const FILTER_MEMORY: u64 = 32 << 20;
 
 /// What an entry takes on disk at most, its part of the filter and its fences included.
 const BYTES_AN_ENTRY: u64 = 32;
-
-/// The first byte of an order's key in the database.
-const ORDER: u8 = b'o';
 
 impl Site {
     /// Holds what the mark knows of the journal against it, whether the index can be used or not, and settles the
@@ -135,7 +130,7 @@ impl Index {
             Ok(opened) => Ok(Some(opened)),
             Err(reason) => {
                 let unusable = |cause| LedgerError::Folder { folder: site.folder.display().to_string(), cause };
-                set_aside(&site.folder, &reason).map_err(unusable)?;
+                set_aside(&site.folder, &reason.to_string()).map_err(unusable)?;
                 Ok(None)
             }
         }
@@ -160,27 +155,26 @@ impl Index {
     }
 
     /// The index, its runs and what is applied, if it can be used; otherwise why it cannot.
-    fn open_existing(site: &Site, journal: &Journal) -> Result<(Index, Runs, Option<Applied>), String> {
-        let mark = Mark::read(&site.folder)
-            .ok_or("it does not say whether it was closed in order, or is of an older version")?;
+    fn open_existing(site: &Site, journal: &Journal) -> Result<(Index, Runs, Option<Applied>), UnusableIndex> {
+        let mark = Mark::read(&site.folder).ok_or(UnusableIndex::NoMark)?;
         match &mark.state {
             State::Closed => {}
             State::Open(boot) if *boot == site.boot => {}
-            State::Open(_) => return Err("it was open when the machine went down".into()),
-            State::Opening(_) => return Err("the last attempt to open it ended the process".into()),
-            State::Failed => return Err("it failed before".into()),
+            State::Open(_) => return Err(UnusableIndex::OpenInAnotherBoot),
+            State::Opening(_) => return Err(UnusableIndex::OpeningEndedProcess),
+            State::Failed => return Err(UnusableIndex::FailedBefore),
         }
         if mark.journal != site.journal {
-            return Err("it belongs to another journal".into());
+            return Err(UnusableIndex::OtherJournal);
         }
         if mark.next > journal.end() {
-            return Err("it is ahead of the journal".into());
+            return Err(UnusableIndex::AheadOfJournal);
         }
         let opening = Mark { state: State::Opening(site.boot.clone()), ..mark.clone() };
-        opening.write(&site.folder).map_err(|error| error.to_string())?;
-        let opened = Index::open_checked(site, journal).map_err(|error| error.to_string())?;
+        opening.write(&site.folder)?;
+        let opened = Index::open_checked(site, journal)?;
         let open = Mark { state: State::Open(site.boot.clone()), ..mark };
-        open.write(&site.folder).map_err(|error| error.to_string())?;
+        open.write(&site.folder)?;
         Ok(opened)
     }
 
@@ -226,7 +220,7 @@ impl Index {
         self.failed.get().map(String::as_str)
     }
 
-    /// Lets the index be used no more: what it holds is in doubt. It is rebuilt by whoever hears the alarm.
+    /// Stops the use of the index: what it holds is in doubt. The alarm wakes the thread that rebuilds it.
     pub(super) fn fail(&self, why: &str) {
         if self.failed.set(why.to_owned()).is_err() {
             return;
@@ -234,7 +228,7 @@ impl Index {
         tracing::error!(why, "the index failed; nothing is issued until it is rebuilt from the journal");
         // If it cannot be written, the index says no more than before, and is checked when it is opened.
         let _ = self.mark(State::Failed, &self.applied()).write(&self.folder);
-        // A full channel: it was told already.
+        // A full channel: it was notified already.
         let _ = self.alarm.try_send(());
     }
 
@@ -248,15 +242,15 @@ impl Index {
         result
     }
 
-    /// An answer, if the index may give one.
-    fn answer<T>(&self, look: impl FnOnce() -> Result<T, IndexError>) -> Result<T, IndexError> {
+    /// An answer, if the index may give one: a wrong "there is none" would be a second certificate (invariant 3).
+    fn answer<T>(&self, lookup: impl FnOnce() -> Result<T, IndexError>) -> Result<T, IndexError> {
         match self.failed.get() {
             Some(why) => Err(IndexError::Rebuilding(why.clone())),
-            None => self.checked(look()),
+            None => self.checked(lookup()),
         }
     }
 
-    /// Up to where the journal is settled in it. What is settled later is in memory: no look-up reads beyond this.
+    /// Up to where the journal is flushed into it. What comes after is in memory: no lookup reads beyond this.
     pub(super) fn end(&self) -> Position {
         self.applied().next
     }
@@ -270,7 +264,7 @@ impl Index {
     }
 
     /// Where the newest reservation of a key or a device is.
-    pub(super) fn by_name(&self, runs: &Runs, key: &LookupKey) -> Result<Option<Position>, IndexError> {
+    pub(super) fn by_lookup_key(&self, runs: &Runs, key: &LookupKey) -> Result<Option<Position>, IndexError> {
         self.answer(|| {
             let found = newest(runs, Kind::Names, key.as_bytes())?;
             Ok(found.map(|value| run::position(&value)))
@@ -289,21 +283,21 @@ impl Index {
     }
 
     /// The state of a serial number, if it changed after its certificate was issued.
-    pub(super) fn later(&self, runs: &Runs, serial: &SerialNumber) -> Result<Option<Later>, IndexError> {
+    pub(super) fn state_change(&self, runs: &Runs, serial: &SerialNumber) -> Result<Option<StateChange>, IndexError> {
         self.answer(|| {
             let Some(value) = newest(runs, Kind::States, serial.as_bytes())? else { return Ok(None) };
-            values::decode_later(&value).map(Some).ok_or_else(|| self.malformed("a state"))
+            values::decode_state_change(&value).map(Some).ok_or_else(|| self.malformed("a state"))
         })
     }
 
-    pub(super) fn order(&self, id: &str) -> Result<Option<OrderPlace>, IndexError> {
+    pub(super) fn order(&self, id: &str) -> Result<Option<OrderLocation>, IndexError> {
         self.answer(|| {
             let Some(value) = self.database.get(&values::order_key(id))? else { return Ok(None) };
             values::decode_order(id, &value).map(Some).ok_or_else(|| self.malformed("an order"))
         })
     }
 
-    pub(super) fn orders(&self) -> Result<Vec<OrderPlace>, IndexError> {
+    pub(super) fn orders(&self) -> Result<Vec<OrderLocation>, IndexError> {
         self.answer(|| {
             let decode = |(key, value): (Vec<u8>, Vec<u8>)| {
                 let id = std::str::from_utf8(key.get(1..)?).ok()?;
@@ -314,7 +308,7 @@ impl Index {
         })
     }
 
-    pub(super) fn export(&self, id: &ExportId) -> Result<Option<ExportPlace>, IndexError> {
+    pub(super) fn export(&self, id: &ExportId) -> Result<Option<ExportLocation>, IndexError> {
         self.answer(|| {
             let Some(value) = self.database.get(&values::export_key(id))? else { return Ok(None) };
             values::decode_export(id, &value).map(Some).ok_or_else(|| self.malformed("an export"))
@@ -329,12 +323,14 @@ impl Index {
     ///
     /// # Errors
     /// [`IndexError::Write`] if nothing was taken in; the index is as it was. After any other the index has failed.
-    pub(super) fn flush(&self, settled: &Layer, applied: &Applied, runs: &Runs) -> Result<Runs, IndexError> {
+    pub(super) fn flush(&self, settled: &Overlay, applied: &Applied, runs: &Runs) -> Result<Runs, IndexError> {
         self.answer(|| {
             let mut runs = runs.clone();
-            for (kind, entries) in
-                [(Kind::Names, names(settled)), (Kind::States, states(settled)), (Kind::Samples, samples(settled))]
-            {
+            for (kind, entries) in [
+                (Kind::Names, entries::names(settled)),
+                (Kind::States, entries::states(settled)),
+                (Kind::Samples, entries::samples(settled)),
+            ] {
                 if !entries.is_empty() {
                     let run = self.write_run(kind, &entries, &runs)?;
                     runs.insert(0, Arc::new(run));
@@ -344,7 +340,7 @@ impl Index {
             let exports =
                 settled.exports.iter().map(|(id, export)| (values::export_key(id), values::encode_export(export)));
             let pairs = orders.chain(exports).collect();
-            self.database.write(pairs, |total| Manifest::of(applied, total, &runs).encode())?;
+            self.database.write(pairs, |total| Manifest::new(applied, total, &runs).encode())?;
             self.applied().clone_from(applied);
             // Without it the index says no more than before, which is true as well.
             if let Err(error) = self.mark(State::Open(self.boot.clone()), applied).write(&self.folder) {
@@ -362,23 +358,24 @@ impl Index {
         Run::open(&self.folder, &self.journal, writer.finish()?, filter_memory_left(runs))
     }
 
-    /// Merges the runs of the lowest level of a kind that has many. Returns the runs that there are then; those that are
-    /// no longer among them are removed, and whoever still looks into them may go on.
+    /// Merges the runs of the lowest level of a kind that has many. Returns the runs that there are then; those that
+    /// are no longer among them are removed, while readers that have them open may go on.
     pub(super) fn merge(&self, runs: &Runs) -> Result<Runs, IndexError> {
         let Some((kind, level)) = crowded(runs) else { return Ok(runs.clone()) };
         self.answer(|| {
             let of_level = |run: &Arc<Run>| run.pin.kind == kind && run.pin.level == level;
-            // Runs of one kind and level are in the order of their age, so the merged one takes the place of the newest.
+            // Runs of one kind and level are in the order of their age, so the merged one takes the place of the
+            // newest.
             let first = runs.iter().position(of_level).unwrap_or(0);
             let merged: Vec<_> = runs.iter().filter(|run| of_level(run)).map(Arc::as_ref).collect();
-            let Some(pin) = write::merge(&self.folder, &self.journal, next_number(runs), level + 1, &merged)? else {
+            let Some(pin) = run::merge(&self.folder, &self.journal, next_number(runs), level + 1, &merged)? else {
                 return Ok(runs.clone());
             };
             let mut after: Runs = runs.iter().filter(|run| !of_level(run)).cloned().collect();
             let run = Run::open(&self.folder, &self.journal, pin, filter_memory_left(&after))?;
             after.insert(first, Arc::new(run));
             let applied = self.applied().clone();
-            self.database.write(Vec::new(), |total| Manifest::of(&applied, total, &after).encode())?;
+            self.database.write(Vec::new(), |total| Manifest::new(&applied, total, &after).encode())?;
             for run in merged {
                 // What stays is removed at the next start.
                 let _ = fs::remove_file(run.pin.path(&self.folder));
@@ -389,7 +386,7 @@ impl Index {
 
     /// Says that the index may be used again, also after a power cut, which it need no longer fear.
     pub(super) fn close(&self) -> Result<(), IndexError> {
-        // Whoever asks later is refused, and that is no damage.
+        // Later calls are refused, and that is no damage.
         self.failed.set("it is closed".into()).map_err(IndexError::Rebuilding)?;
         self.database.close()?;
         let sync = || -> io::Result<()> {
@@ -405,22 +402,9 @@ impl Index {
     }
 }
 
-/// Puts all files of a folder, and their names, on stable storage.
-fn sync_files(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            sync_files(&entry.path())?;
-        } else {
-            fs::File::open(entry.path())?.sync_all()?;
-        }
-    }
-    durable::sync_folder(folder)
-}
-
-/// About how much disk a layer takes in the index.
-pub(super) fn bytes_of(settled: &Layer) -> u64 {
-    (settled.keys.len() + settled.devices.len() + settled.later.len()) as u64 * BYTES_AN_ENTRY
+/// About how much disk an overlay takes in the index.
+pub(super) fn bytes_of(settled: &Overlay) -> u64 {
+    (settled.keys.len() + settled.devices.len() + settled.state_changes.len()) as u64 * BYTES_AN_ENTRY
 }
 
 /// About how much disk the next merged run takes; none if there is nothing to merge.
@@ -444,7 +428,7 @@ fn newest(runs: &Runs, kind: Kind, key: &[u8]) -> Result<Option<[u8; 9]>, IndexE
     Ok(None)
 }
 
-/// The lowest level of a kind that has so many runs that they are to be merged.
+/// The lowest level of a kind that has enough runs to be merged.
 fn crowded(runs: &Runs) -> Option<(Kind, u8)> {
     let crowded = |kind, level| of_kind(runs, kind).filter(|run| run.pin.level == level).count() >= FAN_OUT;
     runs.iter().map(|run| (run.pin.kind, run.pin.level)).find(|(kind, level)| crowded(*kind, *level))
@@ -458,134 +442,7 @@ fn next_number(runs: &Runs) -> u32 {
     runs.iter().map(|run| run.pin.number).max().unwrap_or(0) + 1
 }
 
-/// Keys and devices whose newest record is among the settled ones, as entries of a run.
-fn names(settled: &Layer) -> Vec<u8> {
-    let place = |serial: &Option<SerialNumber>| settled.records.get(serial.as_ref()?).map(|place| place.reserved);
-    let keys = settled.keys.iter().filter_map(|(key, serial)| Some((LookupKey::from_key(key), place(serial)?)));
-    let devices =
-        settled.devices.iter().filter_map(|(device, serial)| Some((LookupKey::from_device(device), place(serial)?)));
-    let mut names: Vec<_> = keys.chain(devices).collect();
-    names.sort_unstable_by_key(|(name, _)| *name);
-    names.iter().flat_map(|(name, position)| name.as_bytes().iter().copied().chain(position.to_bytes())).collect()
-}
-
-/// What became of certificates, as entries of a run.
-fn states(settled: &Layer) -> Vec<u8> {
-    let encode = |(serial, later): (&SerialNumber, &Later)| Some((*serial, values::encode_later(later)?));
-    let mut states: Vec<_> = settled.later.iter().filter_map(encode).collect();
-    states.sort_unstable_by_key(|(serial, _)| *serial);
-    states.iter().flat_map(|(serial, value)| serial.as_bytes().iter().copied().chain(*value)).collect()
-}
-
-/// Where some of the settled records were reserved, as entries of a run: each record has one of them before it, and near.
-fn samples(settled: &Layer) -> Vec<u8> {
-    let mut records: Vec<_> = settled.records.iter().collect();
-    records.sort_unstable_by_key(|(serial, _)| **serial);
-    let mut samples = Vec::new();
-    let mut sampled: Option<Position> = None;
-    for (serial, Place { reserved, .. }) in records {
-        if !sampled.is_some_and(|sampled| sampled.is_within(SAMPLE, *reserved)) {
-            samples.extend_from_slice(serial.as_bytes());
-            samples.extend_from_slice(&reserved.to_bytes());
-            sampled = Some(*reserved);
-        }
-    }
-    samples
-}
-
-/// What the index is made of.
-struct Manifest {
-    applied: Applied,
-    total: Total,
-    pins: Vec<Pin>,
-}
-
-impl Manifest {
-    fn of(applied: &Applied, total: Total, runs: &Runs) -> Self {
-        Manifest { applied: applied.clone(), total, pins: runs.iter().map(|run| run.pin).collect() }
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        let Manifest { applied, total, pins } = self;
-        let mut bytes = vec![FORMAT];
-        bytes.extend_from_slice(&applied.encode());
-        bytes.extend_from_slice(&total.pairs.to_le_bytes());
-        bytes.extend_from_slice(&total.orders.to_le_bytes());
-        bytes.extend_from_slice(&total.sum.to_le_bytes());
-        pins.iter().for_each(|pin| bytes.extend_from_slice(&pin.encode()));
-        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-        bytes
-    }
-
-    /// None if it is not whole, or of another format: then the index is rebuilt.
-    fn decode(bytes: &[u8]) -> Option<Manifest> {
-        let (body, sum) = bytes.split_last_chunk::<4>()?;
-        if crc32c::crc32c(body).to_le_bytes() != *sum {
-            return None;
-        }
-        let (applied, rest) = body.strip_prefix(&[FORMAT])?.split_at_checked(Applied::LENGTH)?;
-        let (pairs, rest) = rest.split_first_chunk()?;
-        let (orders, rest) = rest.split_first_chunk()?;
-        let (sum, rest) = rest.split_first_chunk()?;
-        let total = Total {
-            pairs: u64::from_le_bytes(*pairs),
-            orders: u64::from_le_bytes(*orders),
-            sum: u128::from_le_bytes(*sum),
-        };
-        let (pins, rest) = rest.as_chunks::<{ Pin::LENGTH }>();
-        let pins = pins.iter().map(Pin::decode).collect::<Option<_>>()?;
-        rest.is_empty().then_some(())?;
-        Some(Manifest { applied: Applied::decode(applied)?, total, pins })
-    }
-}
-
-/// Removes what a crash left of runs that were not yet, or no longer, in the manifest.
-fn remove_strays(folder: &Path, runs: &[Arc<Run>]) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let kept = path.is_dir()
-            || path.file_name().is_some_and(|name| name == mark::FILE)
-            || runs.iter().any(|run| run.pin.path(folder) == path);
-        if !kept {
-            fs::remove_file(&path)?;
-        }
-    }
-    Ok(())
-}
-
-/// sled cannot open a database in which a crash left an unfinished snapshot.
-fn clear_leftovers(folder: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().ends_with(".generating") {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 /// Whether an index in `folder` knows a journal, usable or not.
 pub(super) fn is_known(folder: &Path) -> bool {
     Mark::read(folder).is_some()
-}
-
-/// Where an index that cannot be used is kept for whoever wants to know why.
-pub(super) fn aside(folder: &Path) -> PathBuf {
-    folder.with_extension("unusable")
-}
-
-#[expect(clippy::disallowed_methods, reason = "whatever a crash leaves of the names, the index is rebuilt")]
-fn set_aside(folder: &Path, reason: &str) -> io::Result<()> {
-    let aside = aside(folder);
-    tracing::warn!(reason, aside = %aside.display(), "the index is set aside and rebuilt from the journal");
-    let removed = if aside.is_dir() { fs::remove_dir_all(&aside) } else { fs::remove_file(&aside) };
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    fs::rename(folder, aside)
 }

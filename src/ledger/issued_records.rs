@@ -1,8 +1,8 @@
-//! Records that are read from the ledger one entry at a time, so that whoever reads them may pause.
+//! Records that are read from the ledger one entry at a time, so that their reader may pause.
 
 use std::time::Instant;
 
-use super::{LedgerError, Record};
+use super::{error::LedgerError, record::Record};
 
 /// Records, one after the other, read as they are asked for: all at once as an iterator, or page by page.
 pub struct IssuedRecords {

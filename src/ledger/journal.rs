@@ -27,65 +27,70 @@
 //! # After a crash
 //!
 //! Only the newest file's last write can be torn: every write is synced before the next begins. An unreadable frame
-//! in the newest file is cut off with all behind it, unless
+//! in the newest file is cut off with all after it, unless
 //!
-//! - a readable frame behind it belongs to a later write, or
+//! - a readable frame after it belongs to a later write, or
 //! - the index has applied the journal beyond it, or the newest checkpoint covers it.
 //!
-//! Then what is unreadable had once been durable, and the journal is damaged: the start is refused. Nothing is repaired by
-//! itself.
+//! Then what is unreadable had once been durable, and the journal is damaged: the start is refused. Nothing is
+//! repaired by itself.
 //!
 //! # Damage
 //!
-//! A start checks that all files are there, and that each goes on where the one before it ends (sequence number, chain
-//! hash, length). What lies in older files is read by the scrub ([`crate::ledger::scrub`]), and checked whenever it is
-//! used: nothing is served whose checksum does not fit.
+//! A start checks that all files are there, and that each continues where the one before it ends (sequence number,
+//! chain hash, length). What lies in older files is read by the scrub ([`crate::ledger::scrub`]), and checked
+//! whenever it is used: nothing is served whose checksum does not fit.
 //!
-//! An index that knows entries which the journal does not have is evidence that the journal lost them (its newest file is
-//! gone, or an older copy was restored): the start is refused until an operator has accepted the loss.
+//! An index that knows entries which the journal does not have is evidence that the journal lost them (its newest
+//! file is gone, or an older copy was restored): the start is refused until an operator has accepted the loss.
 //!
 //! What is whole at the end may still be in the system's memory only (the daemon was killed between write and sync), or
-//! the disk may have refused it once (the daemon ended because a sync failed, which lets the system forget that the
-//! page is not on the disk). So the last write is written again and synced before anything is answered from it.
+//! the disk may have refused it once: the daemon ended because a sync failed, after which Linux takes the page for
+//! clean (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020). So the last write is
+//! written again and synced before anything is answered from it.
 
+mod check;
 mod damage;
 mod error;
+mod file;
 mod frame;
+mod position;
 mod read;
 mod scan;
 mod segment;
-mod verify;
 
 use std::{
-    fs::{File, TryLockError},
+    fs::File,
     io,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
-    thread,
-    time::Duration,
 };
 
-pub(crate) use self::error::AppendError;
-pub use self::{
-    error::JournalError,
-    frame::Position,
+pub(crate) use self::{
+    error::AppendError,
+    position::Position,
     read::{Frames, ReadFrame, Reader},
-    scan::{Scan, ScannedFrame, TornEnd},
-    verify::{Covered, Remark, Trust, Verified, VerifyError, verify},
 };
 use self::{
+    error::BROKEN_CHAIN,
+    file::read_whole,
     frame::{Frame, FrameError},
     segment::Header,
 };
-use super::entry::Entry;
+pub use self::{
+    error::JournalError,
+    scan::{Scan, ScannedFrame, TornEnd},
+};
+use super::{
+    entry::Entry,
+    file_lock::{lock_file, lock_holder},
+    head::ChainHash,
+};
 use crate::durable;
-
-/// The chain hash after a frame: SHA-256 over all payloads up to it.
-pub type ChainHash = [u8; 32];
 
 /// The journal, open for appending. There is one in a data folder; the folder's lock sees to that.
 #[derive(Debug)]
-pub struct Journal {
+pub(crate) struct Journal {
     reader: Reader,
     id: [u8; 16],
     /// The newest file.
@@ -111,7 +116,7 @@ pub struct Journal {
 struct Unsettled {
     /// The last whole write, and where it begins.
     last_write: (u32, Vec<u8>),
-    /// Unreadable bytes behind [`Journal::end`].
+    /// Unreadable bytes after [`Journal::end`].
     torn: Option<Torn>,
     /// A file without a whole header, which a crash left after the newest.
     headless: Option<PathBuf>,
@@ -137,7 +142,7 @@ impl Journal {
     ///
     /// # Errors
     /// Damage, a gap, a newer version, or an I/O error.
-    pub fn open(folder: &Path, segment_size: u32) -> Result<Journal, JournalError> {
+    pub(crate) fn open(folder: &Path, segment_size: u32) -> Result<Journal, JournalError> {
         let mut segments = segment::list(folder)?;
         let headless = segment::headless_newest(folder, &segments)?.map(|headless| headless.path);
         if headless.is_some() {
@@ -174,12 +179,12 @@ impl Journal {
     ///
     /// # Errors
     /// An I/O error.
-    pub fn exists(folder: &Path) -> Result<bool, JournalError> {
+    pub(crate) fn exists(folder: &Path) -> Result<bool, JournalError> {
         Ok(!segment::list(folder)?.is_empty())
     }
 
-    /// Checks that [`Journal::open`] would not begin a new journal in the place of one that something else knows: that the
-    /// only file is not one that was cut within its header.
+    /// Checks that [`Journal::open`] would not begin a new journal in the place of one that something else knows:
+    /// that the only file is not one that was cut within its header.
     ///
     /// # Errors
     /// [`JournalError::Damaged`], or an I/O error.
@@ -214,7 +219,7 @@ impl Journal {
 
     /// Reads the newest file to its end.
     fn find_end(&mut self, path: &Path, headless: Option<PathBuf>) -> Result<(), JournalError> {
-        let content = segment::read_whole(&self.file, path)?;
+        let content = read_whole(&self.file, path)?;
         let mut at = self.end as usize;
         let mut last_write = 0;
         let mut torn = None;
@@ -226,7 +231,7 @@ impl Journal {
                     last_write = at.saturating_sub(frame.back);
                     at += frame.length();
                 }
-                Ok(_) => return Err(JournalError::damaged(path, at as u64, MISFIT)),
+                Ok(_) => return Err(JournalError::damaged(path, at as u64, BROKEN_CHAIN)),
                 Err(what) => {
                     if frame::was_durable(&content, at) {
                         return Err(JournalError::damaged(path, at as u64, what));
@@ -242,13 +247,13 @@ impl Journal {
         Ok(())
     }
 
-    /// Makes the end that was found the durable end: cuts off what a crash left torn behind it, and puts what is whole
+    /// Makes the end that was found the durable end: cuts off what a crash left torn after it, and puts what is whole
     /// on stable storage. `known` is a position up to which something else (the index) knows the journal to have been
     /// durable; an unreadable frame before it is no torn end, and a journal that ends before it has lost entries.
     ///
     /// # Errors
     /// Damage, a loss, or an I/O error. After damage or a loss nothing was changed.
-    pub fn settle(&mut self, known: Option<Position>) -> Result<(), JournalError> {
+    pub(crate) fn settle(&mut self, known: Option<Position>) -> Result<(), JournalError> {
         let path = segment::path(self.reader.folder(), self.segment);
         let bytes = self.unsettled.as_ref().and_then(|unsettled| Some(unsettled.torn.as_ref()?.bytes)).unwrap_or(0);
         let file_end = Position::new(self.segment, self.end.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX)));
@@ -269,7 +274,7 @@ impl Journal {
             if let Some(known) = known.filter(|known| self.end() < *known) {
                 let what = format!(
                     "{what}; this is not the torn end of a crash, because the index knows the file to have been whole \
-                     up to byte {} (to give up what is unreadable, move the index away)",
+                     up to byte {} (to abandon what is unreadable, move the index away)",
                     known.offset()
                 );
                 return Err(JournalError::damaged(&path, self.end.into(), what));
@@ -296,8 +301,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Holds against the journal what something else (the index) knows of it: the journal's id, and the last entry that it
-    /// has seen, with the chain hash after it.
+    /// Holds against the journal what something else (the index) knows of it: the journal's id, and the last entry
+    /// that it has seen, with the chain hash after it.
     ///
     /// # Errors
     /// [`JournalError::Lost`] if the journal never had that entry, or damage.
@@ -324,8 +329,8 @@ impl Journal {
         JournalError::Lost { folder: self.reader.folder().display().to_string(), what }
     }
 
-    /// Locks the newest file, and each that is begun later, against other processes. The kernel frees the lock however the
-    /// process ends.
+    /// Locks the newest file, and each that is begun later, against other processes. The kernel frees the lock
+    /// however the process ends.
     ///
     /// # Errors
     /// [`JournalError::InUse`], or an I/O error.
@@ -340,43 +345,43 @@ impl Journal {
     }
 
     /// What cannot be read at the end, and where, until [`Journal::settle`].
-    pub fn unreadable_end(&self) -> Option<String> {
+    pub(crate) fn unreadable_end(&self) -> Option<String> {
         let Torn { what, bytes } = self.unsettled.as_ref()?.torn.as_ref()?;
         let path = segment::path(self.reader.folder(), self.segment);
         Some(format!("{}: {bytes} bytes from byte {} on: {what}", path.display(), self.end))
     }
 
     /// The number of the newest file.
-    pub fn segment(&self) -> u32 {
+    pub(crate) fn segment(&self) -> u32 {
         self.segment
     }
 
     /// The ledger's random id.
-    pub fn id(&self) -> [u8; 16] {
+    pub(crate) fn id(&self) -> [u8; 16] {
         self.id
     }
 
     /// Where the next frame goes; all before it is durable.
-    pub fn end(&self) -> Position {
+    pub(crate) fn end(&self) -> Position {
         Position::new(self.segment, self.end)
     }
 
     /// The chain hash after the last durable frame.
-    pub fn chain(&self) -> &ChainHash {
+    pub(crate) fn chain(&self) -> &ChainHash {
         &self.chain
     }
 
     /// The sequence number of the next frame; the first of all is 1.
-    pub fn next_sequence(&self) -> u64 {
+    pub(crate) fn next_sequence(&self) -> u64 {
         self.sequence
     }
 
     /// Reads the journal, also while it grows.
-    pub fn reader(&self) -> &Reader {
+    pub(crate) fn reader(&self) -> &Reader {
         &self.reader
     }
 
-    /// Adds an entry to the next write and tells where it will be. Nothing is on disk until [`Journal::commit`].
+    /// Adds an entry to the next write and returns where it will be. Nothing is on disk until [`Journal::commit`].
     ///
     /// # Errors
     /// If the entry is too large or a new file cannot be begun. What was staged before stays staged.
@@ -402,7 +407,7 @@ impl Journal {
     }
 
     /// Checks that the newest file is still the one with this name, and ends where this journal has written up to: a
-    /// daemon that writes on after its file was replaced, or beside another one, hands out what nobody finds again.
+    /// daemon that writes on after its file was replaced, or beside another one, hands out what is lost.
     fn check_own(&self) -> Result<(), AppendError> {
         let path = segment::path(self.reader.folder(), self.segment);
         let taken = |what: String| Err(AppendError::Taken { path: path.display().to_string(), what });
@@ -430,6 +435,7 @@ impl Journal {
             };
         }
         let started = std::time::Instant::now();
+        // What a failed sync left on the disk is not known: the process must end (invariants 1 and 10).
         self.file.sync_data().map_err(AppendError::Unknown)?;
         crate::metrics::fsync(started.elapsed());
         self.end += staged.bytes.len() as u32;
@@ -466,66 +472,6 @@ impl Journal {
         self.end = header.length();
         Ok(())
     }
-}
-
-/// What is wrong with a frame whose chain hash is not the one that its place demands.
-const MISFIT: &str = "the hash chain does not fit what is before it";
-
-fn folder_error(folder: &Path) -> impl Fn(io::Error) -> JournalError + '_ {
-    move |cause| JournalError::io(folder, cause)
-}
-
-/// How often, and after which pause, a lock is tried: a process that ends may hold it for a moment longer, as may its child
-/// on the way to another program.
-const LOCK_ATTEMPTS: u32 = 25;
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
-
-/// Locks a file; false if another process has it locked.
-pub(super) fn lock_file(file: &File) -> io::Result<bool> {
-    for _ in 0..LOCK_ATTEMPTS {
-        match file.try_lock() {
-            Ok(()) => return Ok(true),
-            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
-    }
-    Ok(false)
-}
-
-/// The process that holds the lock of a file, if the system tells without doubt.
-pub(super) fn lock_holder(file: &File) -> Option<u32> {
-    let metadata = file.metadata().ok()?;
-    let (device, inode) = (metadata.dev(), metadata.ino());
-    let here = format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    // 1: FLOCK  ADVISORY  WRITE 4711 08:01:131200 0 EOF
-    let held = locks.lines().filter_map(|line| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        let [_, "FLOCK", _, "WRITE", pid, place, ..] = fields[..] else { return None };
-        let (_, its_inode) = place.rsplit_once(':')?;
-        // A process of another namespace has no number here.
-        (its_inode == inode.to_string()).then_some((place.to_owned(), pid.parse().ok().filter(|pid| *pid > 0)?))
-    });
-    let held: Vec<(String, u32)> = held.collect();
-    match &held[..] {
-        // Some file systems have another number here than in the metadata.
-        [(_, pid)] => Some(*pid),
-        several => several.iter().find(|(place, _)| *place == here).map(|(_, pid)| *pid),
-    }
-}
-
-/// Reads `length` bytes of `file` at `offset`; short only at the end of the file.
-fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
 
 #[cfg(test)]

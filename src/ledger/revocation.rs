@@ -61,36 +61,36 @@ impl fmt::Display for RevocationReason {
 }
 
 impl TryFrom<u32> for RevocationReason {
-    type Error = NotAReason;
+    type Error = ParseReasonError;
 
-    fn try_from(code: u32) -> Result<Self, NotAReason> {
+    fn try_from(code: u32) -> Result<Self, ParseReasonError> {
         let fit = REASONS.into_iter().find(|(_, known, _)| *known == code);
         let unfit = || UNFIT.into_iter().find(|(known, ..)| *known == code);
-        fit.map(|(reason, ..)| reason).ok_or_else(|| NotAReason::of(code.to_string(), unfit()))
+        fit.map(|(reason, ..)| reason).ok_or_else(|| ParseReasonError::new(code.to_string(), unfit()))
     }
 }
 
 impl FromStr for RevocationReason {
-    type Err = NotAReason;
+    type Err = ParseReasonError;
 
-    fn from_str(text: &str) -> Result<Self, NotAReason> {
+    fn from_str(text: &str) -> Result<Self, ParseReasonError> {
         let fit = REASONS.into_iter().find(|(.., name)| *name == text);
         let unfit = || UNFIT.into_iter().find(|(_, name, _)| *name == text);
-        fit.map(|(reason, ..)| reason).ok_or_else(|| NotAReason::of(text.to_owned(), unfit()))
+        fit.map(|(reason, ..)| reason).ok_or_else(|| ParseReasonError::new(text.to_owned(), unfit()))
     }
 }
 
 /// The number or the name is not a reason for which a device's certificate is revoked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the revocation reason \"{what}\" {why}; it must be one of {}", REASONS.map(|(.., name)| name).join(", "))]
-pub struct NotAReason {
+pub struct ParseReasonError {
     what: String,
     why: &'static str,
 }
 
-impl NotAReason {
-    fn of(what: String, unfit: Option<(u32, &str, &'static str)>) -> Self {
-        NotAReason { what, why: unfit.map_or("is not one of RFC 5280", |(.., why)| why) }
+impl ParseReasonError {
+    fn new(what: String, unfit: Option<(u32, &str, &'static str)>) -> Self {
+        ParseReasonError { what, why: unfit.map_or("is not one of RFC 5280", |(.., why)| why) }
     }
 }
 
@@ -98,8 +98,9 @@ impl NotAReason {
 mod tests {
     use super::*;
 
+    /// Every reason of RFC 5280.
     #[test]
-    fn every_reason_of_the_rfc_is_taken_or_refused_with_why() {
+    fn revocation_reason_is_taken_or_refused_with_why() {
         for (reason, code, name) in REASONS {
             assert_eq!((reason.code(), reason.name()), (code, name));
             assert_eq!(RevocationReason::try_from(code), Ok(reason));

@@ -1,8 +1,9 @@
-//! Reads the whole journal in the background, so that damage in what nobody asks for is found while there is a backup to
-//! restore it from: once after each start, and at an interval.
+//! Reads the whole journal in the background, so that damage in what is never asked for is found while there is a
+//! backup to restore it from: once after each start, and at an interval.
 //!
 //! It runs at the lowest priority and a bounded rate, and changes nothing. What it finds is logged with file and byte,
-//! counted, and told by `/readyz` until a later scrub finds the place whole; a file that was restored from a backup under its name is used without a restart.
+//! counted, and shown by `/readyz` until a later scrub finds the place whole; a file that was restored from a backup
+//! under its name is used without a restart.
 
 use std::{
     io,

@@ -15,7 +15,8 @@ use birthmark::{
     ledger::{
         Action, Holder, Ledger, LedgerError, Outcome, Records,
         embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
-        journal::{Scan, Trust, verify},
+        journal::Scan,
+        verify::{VerifyOptions, verify},
     },
     proto::{IssueRequest, IssuedCertificate},
 };
@@ -251,7 +252,7 @@ async fn data_folder_read_only_or_newer_refuses_the_start() {
 }
 
 /// Small, so that files are begun and the index is written often.
-const SETTINGS: Settings = Settings { segment_size: 3000, sink_at: 40, min_free: 0, boot_id: None };
+const SETTINGS: Settings = Settings { segment_size: 3000, flush_at: 40, min_free: 0, boot_id: None };
 const FOLDER: &str = "BIRTHMARK_DISK_FOLDER";
 /// Set if no file may grow beyond [`LIMIT`], from soon after the start until that has failed some times.
 const LIMITED: &str = "BIRTHMARK_DISK_LIMITED";
@@ -355,7 +356,7 @@ fn work(change: impl FnOnce(Command, &Path) -> Command) -> (Output, Vec<String>)
     assert_eq!(records.order("o").unwrap().unwrap().issued, u64::from(DEVICES));
     drop(records);
     ledger.close().unwrap();
-    let trust = Trust { chain_only: true, ..Trust::default() };
+    let trust = VerifyOptions { chain_only: true, ..VerifyOptions::default() };
     verify(Scan::open(&folder.path().join("journal")).unwrap(), &trust, &mut |_| {}).unwrap();
     (run, failed)
 }

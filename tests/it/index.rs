@@ -3,10 +3,11 @@
 use std::{fs, path::Path};
 
 use birthmark::ledger::{
-    Action, Actor, Export, Holder, IndexError, Ledger, LedgerError, Outcome, Record, RecordState, Records, Refusal,
+    Action, Actor, Export, Holder, Ledger, LedgerError, Outcome, Record, RecordState, Records, Refusal,
     RevocationReason,
     embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
-    journal::{Scan, Trust, verify},
+    journal::Scan,
+    verify::{VerifyOptions, verify},
 };
 use jiff::Timestamp;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -15,7 +16,7 @@ use crate::support::ledger::{holder, operation, terms};
 
 /// Small enough that runs are written and merged many times.
 fn settings() -> Settings {
-    Settings { segment_size: 64 << 10, sink_at: 40, min_free: 0, boot_id: None }
+    Settings { segment_size: 64 << 10, flush_at: 40, min_free: 0, boot_id: None }
 }
 
 fn open(folder: &Path) -> (EmbeddedLedger, EmbeddedRecords) {
@@ -374,7 +375,7 @@ fn patiently<T>(mut f: impl FnMut() -> Result<T, LedgerError>) -> T {
     loop {
         match f() {
             Ok(found) => return found,
-            Err(LedgerError::Index(error)) => {
+            Err(error @ LedgerError::Unavailable { .. }) => {
                 assert!(begun.elapsed().as_secs() < 120, "it does not come back: {error}");
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
@@ -388,8 +389,8 @@ fn one_patiently(ledger: &mut EmbeddedLedger, action: &Action) -> Outcome {
         let mut outcomes = ledger.commit(Timestamp::now(), &[operation(action.clone())])?;
         match outcomes.remove(0) {
             // What else there is to fail is not expected here.
-            Outcome::Failed(error) if matches!(*error, LedgerError::Index(_)) => {
-                Err(LedgerError::Index(IndexError::Rebuilding(error.to_string())))
+            Outcome::Failed(error) if matches!(*error, LedgerError::Unavailable { .. }) => {
+                Err(LedgerError::Unavailable { notice: "", cause: error.to_string().into() })
             }
             outcome => Ok(outcome),
         }
@@ -513,6 +514,6 @@ fn index_with_bit_rot_gives_right_answers_or_is_rebuilt() {
     }
     println!("{rebuilt} of {rounds} were rebuilt, the others gave right answers as they were");
     assert!(u64::from(rebuilt) > rounds / 4, "{rebuilt}");
-    let verified = verify(Scan::open(folder.path()).unwrap(), &Trust::default(), &mut |_| {});
+    let verified = verify(Scan::open(folder.path()).unwrap(), &VerifyOptions::default(), &mut |_| {});
     verified.unwrap();
 }

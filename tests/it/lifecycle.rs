@@ -22,7 +22,6 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::support::{
-    ledger::terms,
     site::{Answer, Daemon, Site, csr, json_line, request},
     token::{refused, succeeded, text},
 };
@@ -339,7 +338,7 @@ const RACES: u32 = 3000;
 fn ledger(folder: &std::path::Path) -> (EmbeddedLedger, EmbeddedRecords) {
     let settings = Settings { min_free: 0, ..Settings::default() };
     let (mut ledger, records) = EmbeddedLedger::open(folder, Timestamp::now(), &settings).unwrap();
-    let terms = OrderTerms { quantity: RACES.into(), ..terms("o") };
+    let terms = OrderTerms::new("o", "p", RACES.into());
     commit(&mut ledger, vec![Action::CreateOrder(terms)]);
     (ledger, records)
 }

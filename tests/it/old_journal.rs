@@ -11,7 +11,8 @@ use birthmark::{
         Action, Actor, Holder, Ledger, Operation, Outcome, Record, RecordState, Records,
         checkpoint::SignedCheckpoint,
         embedded::{EmbeddedLedger, EmbeddedRecords, Guards, Settings},
-        journal::{Scan, Trust, verify},
+        journal::Scan,
+        verify::{VerifyOptions, verify},
     },
     signer::PublicKey,
 };
@@ -134,7 +135,8 @@ fn journal_of_version_0_1_verifies() {
     for data in ["data", "several-files"] {
         let folder = fixture().join(data);
         let reference = SignedCheckpoint::read(&folder.join("checkpoint")).unwrap().unwrap();
-        let trust = Trust { keys: vec![audit_key()], reference: Some(("it".into(), reference)), chain_only: false };
+        let trust =
+            VerifyOptions { keys: vec![audit_key()], reference: Some(("it".into(), reference)), chain_only: false };
         let verified = verify(Scan::open(&folder).unwrap(), &trust, &mut |_| {}).unwrap();
         assert_eq!((verified.entries, verified.counts.issued, verified.counts.checkpoints), (42, 14, 3));
         assert!(verified.remarks.is_empty() && verified.torn.is_none());
@@ -239,7 +241,7 @@ fn clock_that_was_ahead_is_accepted_and_the_ledger_goes_on() {
             fs::remove_dir_all(folder.path().join("index")).unwrap();
         }
     }
-    let trust = Trust { keys: vec![audit_key()], ..Trust::default() };
+    let trust = VerifyOptions { keys: vec![audit_key()], ..VerifyOptions::default() };
     let verified = verify(Scan::open(folder.path()).unwrap(), &trust, &mut |_| {}).unwrap();
     let [remark] = &verified.remarks[..] else { panic!("{:?}", verified.remarks) };
     assert!(remark.what.contains("the battery was empty") && remark.time == now(), "{remark:?}");

@@ -29,7 +29,8 @@ use birthmark::{
     ledger::{
         Action, Holder, Ledger, Operation, Outcome, Record, RecordState, Records,
         embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
-        journal::{Scan, Trust, verify},
+        journal::Scan,
+        verify::{VerifyOptions, verify},
     },
     serial::SerialNumber,
 };
@@ -40,7 +41,7 @@ use self::{disk::Disk, trace::Event};
 use crate::support::ledger::{self, operation, terms};
 
 /// Small, so that files are begun and the index is written often.
-const SETTINGS: Settings = Settings { segment_size: 3000, sink_at: 10, min_free: 0, boot_id: None };
+const SETTINGS: Settings = Settings { segment_size: 3000, flush_at: 10, min_free: 0, boot_id: None };
 const FOLDER: &str = "BIRTHMARK_POWER_FOLDER";
 /// Below the folder; nothing of it exists at first.
 const DATA: &str = "site/data";
@@ -422,7 +423,7 @@ fn check(case: &Case, folder: &Path) {
         assert_eq!(records.order("o").unwrap().unwrap().issued, issued + 1, "{}", case.about);
     }
     drop((ledger, records));
-    let verified = verify(Scan::open(&data).unwrap(), &Trust::default(), &mut |_| {});
+    let verified = verify(Scan::open(&data).unwrap(), &VerifyOptions::default(), &mut |_| {});
     let verified = verified.unwrap_or_else(|error| panic!("{}: {error}", case.about));
     assert_eq!(verified.torn, None, "{}", case.about);
 }

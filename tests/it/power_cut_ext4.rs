@@ -23,7 +23,8 @@ use birthmark::{
     ledger::{
         Action, Holder, Ledger, LedgerError, Outcome, RecordState, Records, Refusal,
         embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
-        journal::{Scan, Trust, verify},
+        journal::Scan,
+        verify::{VerifyOptions, verify},
     },
     serial::SerialNumber,
 };
@@ -38,7 +39,7 @@ const BOOT: &str = "BIRTHMARK_EXT4_BOOT";
 const IMAGE_BYTES: u64 = 64 << 20;
 
 fn settings(boot: &str) -> Settings {
-    Settings { segment_size: 64 << 10, sink_at: 12, min_free: 0, boot_id: Some(boot.to_owned()) }
+    Settings { segment_size: 64 << 10, flush_at: 12, min_free: 0, boot_id: Some(boot.to_owned()) }
 }
 
 fn open(folder: &Path, boot: &str) -> Result<(EmbeddedLedger, EmbeddedRecords), LedgerError> {
@@ -298,7 +299,7 @@ fn check(data: &Path, boot: &str, lines: &[String], about: &str) -> bool {
     }
     drop(records);
     ledger.close().unwrap();
-    verify(Scan::open(data).unwrap(), &Trust::default(), &mut |_| {})
+    verify(Scan::open(data).unwrap(), &VerifyOptions::default(), &mut |_| {})
         .unwrap_or_else(|error| panic!("{about}: {error}"));
     set_aside
 }

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Small, so that there are several files soon.
-const SETTINGS: Settings = Settings { segment_size: 3000, sink_at: 40, min_free: 0, boot_id: None };
+const SETTINGS: Settings = Settings { segment_size: 3000, flush_at: 40, min_free: 0, boot_id: None };
 
 fn open(folder: &Path) -> (EmbeddedLedger, EmbeddedRecords) {
     EmbeddedLedger::open(folder, Timestamp::now(), &SETTINGS).unwrap()

@@ -21,15 +21,7 @@ const BATCH: u64 = 512;
 /// Records this number of certificates, each of the usual size and for a device that does not exist.
 pub(super) fn fill(folder: &Path, records: u64) -> anyhow::Result<()> {
     let (mut ledger, _) = EmbeddedLedger::open(folder, Timestamp::now(), &Settings::default())?;
-    let terms = OrderTerms {
-        id: ORDER.into(),
-        profile: "device".into(),
-        quantity: records,
-        not_before: None,
-        not_after: None,
-        stations: vec![],
-        attributes: Default::default(),
-    };
+    let terms = OrderTerms::new(ORDER, "device", records);
     ledger.commit(Timestamp::now(), &[operation(Action::CreateOrder(terms))])?;
     let certificate = Bytes::from(vec![0x30; 520]);
     let bar = progress(records, "certificates");

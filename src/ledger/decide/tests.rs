@@ -1,6 +1,6 @@
 //! The decisions, by a real ledger with a small index, against a model that knows nothing of how they are made.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{fs, path::Path};
 
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -10,14 +10,15 @@ use crate::{
         Action, Actor, ExportId, Holder, Ledger, Operation, OrderTerms, Outcome, RecordState, Records, Refusal,
         RevocationReason,
         embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
-        journal::{Scan, Trust, verify},
+        journal::Scan,
+        verify::{VerifyOptions, verify},
     },
     pattern::Pattern,
     serial::SerialNumber,
 };
 
 /// Small, so that everything sinks into the index and is read from there.
-const SETTINGS: Settings = Settings { segment_size: 4096, sink_at: 4, min_free: 0, boot_id: None };
+const SETTINGS: Settings = Settings { segment_size: 4096, flush_at: 4, min_free: 0, boot_id: None };
 
 fn open(folder: &Path) -> (EmbeddedLedger, EmbeddedRecords) {
     EmbeddedLedger::open(folder, Timestamp::now(), &SETTINGS).unwrap()
@@ -32,15 +33,7 @@ const QUANTITIES: [u64; 2] = [5, 3];
 
 fn terms(order: usize) -> OrderTerms {
     let stations = if order == 1 { vec![Pattern::new("line1/*")] } else { vec![] };
-    OrderTerms {
-        id: ORDERS[order].into(),
-        profile: "p".into(),
-        quantity: QUANTITIES[order],
-        not_before: None,
-        not_after: None,
-        stations,
-        attributes: BTreeMap::new(),
-    }
+    OrderTerms { stations, ..OrderTerms::new(ORDERS[order], "p", QUANTITIES[order]) }
 }
 
 fn holder(device: u8, key: u8, order: usize) -> Holder {
@@ -385,7 +378,7 @@ fn run(batches: &[Batch]) {
     }
     drop(records);
     ledger.close().unwrap();
-    let verified = verify(Scan::open(folder.path()).unwrap(), &Trust::default(), &mut |_| {}).unwrap();
+    let verified = verify(Scan::open(folder.path()).unwrap(), &VerifyOptions::default(), &mut |_| {}).unwrap();
     assert_eq!(verified.counts.exports, model.exports.len() as u64);
 }
 
@@ -395,7 +388,7 @@ proptest! {
     /// Every outcome, every record, every count and every export is what the model says, also after crashes and without
     /// the index; and the second opinion of the audit finds nothing wrong with the journal.
     #[test]
-    fn a_ledger_does_what_a_simple_model_does(batches in prop::collection::vec(batch(), 1..40)) {
+    fn ledger_does_what_a_simple_model_does(batches in prop::collection::vec(batch(), 1..40)) {
         run(&batches);
     }
 }
@@ -444,7 +437,7 @@ impl Scene {
 }
 
 #[test]
-fn every_refusal_names_the_state_and_what_to_do() {
+fn refusal_names_the_state_and_what_to_do() {
     let mut scene = Scene::new();
     let serial_number = scene.serial_number;
     let nothing = scene.refused(Action::Reissue(holder(1, 1, 0))).to_string();
@@ -473,7 +466,7 @@ fn every_refusal_names_the_state_and_what_to_do() {
 }
 
 #[test]
-fn the_first_reason_stays_and_a_retry_writes_nothing() {
+fn retry_keeps_the_first_reason_and_writes_nothing() {
     let mut scene = Scene::new();
     let serial_number = scene.serial_number;
     scene.scrap();
@@ -486,7 +479,7 @@ fn the_first_reason_stays_and_a_retry_writes_nothing() {
 }
 
 #[test]
-fn a_reissue_is_a_retry_when_it_is_asked_for_again() {
+fn reissue_asked_for_again_is_a_retry() {
     let mut scene = Scene::new();
     scene.scrap();
     let second = scene.issue(Action::Reissue(holder(0, 1, 0)));

@@ -6,21 +6,26 @@ use std::{fs, io, path::Path};
 use jiff::Timestamp;
 
 use super::{
-    EmbeddedLedger, Guards, Settings, batch::to_microseconds, check_against_checkpoint, checkpoint_file, open_journal,
+    batch::to_microseconds,
+    checkpoint_file::{check_against_checkpoint, checkpoint_file},
+    open::{EmbeddedLedger, open_journal},
+    settings::{Guards, Settings},
 };
 use crate::{
     durable,
     ledger::{
-        Actor, Ledger, LedgerError,
+        actor::Actor,
+        api::Ledger,
         entry::{Entry, Event},
-        journal::{Journal, JournalError, Position},
-        lock::Lock,
+        error::LedgerError,
+        folder_lock::FolderLock,
+        journal::{Journal, Position},
     },
 };
 
 impl EmbeddedLedger {
-    /// Goes on without entries that index or checkpoint know and the journal has lost, and records that an operator agreed.
-    /// Gives what was lost.
+    /// Goes on without entries that index or checkpoint know and the journal has lost, and records that an operator
+    /// agreed. Gives what was lost.
     ///
     /// # Errors
     /// If nothing is lost, or the journal is damaged otherwise.
@@ -31,20 +36,15 @@ impl EmbeddedLedger {
         actor: Actor,
         reason: String,
     ) -> Result<String, LedgerError> {
-        let loss = match EmbeddedLedger::recover(folder, settings, &Guards::default(), false) {
+        let what = match EmbeddedLedger::recover(folder, settings, &Guards::default(), false) {
             Ok(ledger) => {
                 ledger.close()?;
                 return Err(LedgerError::NothingToAccept("the journal has all that index and checkpoint know".into()));
             }
-            Err(error) if error.is_loss() => error,
+            Err(LedgerError::Lost { what, .. }) => what,
             Err(error) => return Err(error),
         };
-        let what = match loss {
-            LedgerError::Checkpoint { path, what } => format!("the checkpoint {path}: {what}"),
-            LedgerError::Journal(JournalError::Lost { what, .. }) => what,
-            error => return Err(error),
-        };
-        let lock = Lock::take(folder)?;
+        let lock = FolderLock::take(folder)?;
         let mut journal = open_journal(folder, settings)?;
         journal.settle(None)?;
         // Durable before the evidence goes.
@@ -66,8 +66,8 @@ impl EmbeddedLedger {
         Ok(what)
     }
 
-    /// Records that an operator found the clock right although it contradicts the newest entry, so that the daemon goes on
-    /// at the time that it is. Gives that entry's time.
+    /// Records that an operator found the clock right although it contradicts the newest entry, so that the daemon
+    /// goes on at the time that it is. Gives that entry's time.
     ///
     /// # Errors
     /// If clock and journal agree, or the ledger cannot be opened.
@@ -79,18 +79,18 @@ impl EmbeddedLedger {
         reason: String,
     ) -> Result<Timestamp, LedgerError> {
         let mut ledger = EmbeddedLedger::recover(folder, settings, &Guards::default(), false)?;
-        let newest = ledger.shared.follower().applied.newest_time;
-        if ledger.shared.clock().refusal(now).is_none() {
+        let newest = ledger.writer.shared.follower().applied.newest_time;
+        if ledger.writer.shared.clock().refusal(now).is_none() {
             let what = format!("the clock ({now}) and the newest entry ({newest}) do not contradict each other");
             return Err(LedgerError::NothingToAccept(what));
         }
         let entry = Entry { time: to_microseconds(now), actor, event: Event::ClockAccepted { reason } };
-        let position = ledger.journal.stage(&entry)?;
-        ledger.journal.commit()?;
-        let mut follower = ledger.shared.follower();
+        let position = ledger.writer.journal.stage(&entry)?;
+        ledger.writer.journal.commit()?;
+        let mut follower = ledger.writer.shared.follower();
         follower.applied.note(&entry);
-        follower.applied.last = Some((position, *ledger.journal.chain()));
-        follower.applied.next = ledger.journal.end();
+        follower.applied.last = Some((position, *ledger.writer.journal.chain()));
+        follower.applied.next = ledger.writer.journal.end();
         drop(follower);
         ledger.close()?;
         Ok(newest)
@@ -109,7 +109,7 @@ fn newest_time(journal: &Journal) -> Result<Option<Timestamp>, LedgerError> {
     Ok(newest)
 }
 
-/// Gives the file a name that says when it was put aside.
+/// Gives the file a name with the time at which it was put aside.
 fn keep_aside(path: &Path, now: Timestamp) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".lost-{}", now.as_second()));

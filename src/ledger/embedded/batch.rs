@@ -8,26 +8,36 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{EmbeddedLedger, contradiction, head};
-use crate::ledger::{
-    LedgerError, Operation, Outcome, Refusal,
-    decide::decide,
-    entry::{Entry, Event},
-    index::Applied,
-    journal::AppendError,
-    layer::Layer,
+use super::shared::{Shared, head};
+use crate::{
+    ledger::{
+        apply::ApplyError,
+        decide::decide,
+        entry::{Entry, Event},
+        error::LedgerError,
+        index::{Applied, Index, IndexError},
+        journal::{AppendError, Journal},
+        operation::{Operation, Outcome},
+        overlay::Overlay,
+        refusal::Refusal,
+    },
+    serial::SerialNumbers,
 };
 
-impl EmbeddedLedger {
-    pub(super) fn commit_batch(
-        &mut self,
-        now: Timestamp,
-        operations: &[Operation],
-    ) -> Result<Vec<Outcome>, LedgerError> {
+/// Decides batches, and writes what follows from them.
+#[derive(Debug)]
+pub(super) struct BatchWriter {
+    pub(super) journal: Journal,
+    pub(super) serial_numbers: SerialNumbers,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl BatchWriter {
+    pub(super) fn commit(&mut self, now: Timestamp, operations: &[Operation]) -> Result<Vec<Outcome>, LedgerError> {
         // Before anything of this batch is durable: what fails here fails all of it.
         let shared = Arc::clone(&self.shared);
         let mut follower = shared.follower();
-        follower.sink_if_due(&shared.catalog)?;
+        follower.flush_if_due(&shared.catalog)?;
 
         // An operation that cannot be decided fails alone: the others are decided again without it.
         let mut failed = BTreeMap::new();
@@ -43,6 +53,7 @@ impl EmbeddedLedger {
                 }
             }
         };
+        // Durable before any outcome leaves (invariant 1), a reservation before the HSM signs for it (invariant 2).
         self.journal.commit()?;
 
         applied.next = self.journal.end();
@@ -59,8 +70,8 @@ impl EmbeddedLedger {
         Ok(outcomes)
     }
 
-    /// Decides the operations that have not `failed` and stages their entries. An error comes with the operation that it
-    /// concerns, if it is not the whole batch's.
+    /// Decides the operations that have not `failed` and stages their entries. An error comes with the operation that
+    /// it concerns, if it is not the whole batch's.
     fn decide_batch(
         &mut self,
         now: Timestamp,
@@ -78,8 +89,7 @@ impl EmbeddedLedger {
         let space = self.shared.space.refusal();
 
         let shared = Arc::clone(&self.shared);
-        let journal = self.journal.reader().clone();
-        let mut view = shared.view(&journal, Layer::default());
+        let mut view = shared.view();
         let mut outcomes = Vec::with_capacity(operations.len());
         let mut applied = applied.clone();
         for (index, operation) in operations.iter().enumerate() {
@@ -123,12 +133,12 @@ impl EmbeddedLedger {
 /// A batch whose entries are staged.
 struct Decided {
     outcomes: Vec<Outcome>,
-    draft: Layer,
+    draft: Overlay,
     applied: Applied,
 }
 
-/// What keeps an event from being recorded now. The certificate of a reservation, its end and what restricts a certificate
-/// are always recorded.
+/// What keeps an event from being recorded now (invariant 10). The certificate of a reservation, its end and what
+/// restricts a certificate are always recorded.
 fn not_now<'r>(event: &Event, clock: Option<&'r Refusal>, space: Option<&'r Refusal>) -> Option<&'r Refusal> {
     match event {
         Event::Reserved { .. } => clock.or(space),
@@ -141,12 +151,24 @@ fn not_now<'r>(event: &Event, clock: Option<&'r Refusal>, space: Option<&'r Refu
 
 /// Lets a panic, which is a bug, fail the one operation that met it.
 fn guarded<T>(work: impl FnOnce() -> Result<T, LedgerError>) -> Result<T, LedgerError> {
-    // What the work leaves half done is dropped with the batch's layer.
+    // What the work leaves half done is dropped with the batch's overlay.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(LedgerError::Panicked))
 }
 
 pub(super) fn to_microseconds(time: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
+}
+
+/// A new entry was allowed, and does not fit what is known: then that comes from an index that is wrong.
+fn contradiction(index: &Index, error: ApplyError) -> LedgerError {
+    match error {
+        ApplyError::Ledger(error) => error,
+        ApplyError::Contradiction(what) => {
+            let error = IndexError::Contradiction(what);
+            index.fail(&error.to_string());
+            error.into()
+        }
+    }
 }
 
 #[cfg(test)]

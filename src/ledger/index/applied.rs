@@ -5,31 +5,32 @@ use jiff::Timestamp;
 use crate::{
     ledger::{
         entry::{Entry, Event},
-        journal::{ChainHash, Position},
+        head::ChainHash,
+        journal::Position,
     },
     serial::SerialNumber,
 };
 
 /// How far the index follows the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::ledger) struct Applied {
+pub(crate) struct Applied {
     /// The journal's id.
-    pub(in crate::ledger) journal: [u8; 16],
+    pub(crate) journal: [u8; 16],
     /// The last applied frame and the chain hash after it; none if there is none.
-    pub(in crate::ledger) last: Option<(Position, ChainHash)>,
+    pub(crate) last: Option<(Position, ChainHash)>,
     /// The next frame to apply.
-    pub(in crate::ledger) next: Position,
+    pub(crate) next: Position,
     /// Where the reading begins at a start: the oldest reservation that had no certificate, or `next`.
-    pub(in crate::ledger) replay_from: Position,
+    pub(crate) replay_from: Position,
     /// The greatest serial number so far.
-    pub(in crate::ledger) newest_serial: Option<SerialNumber>,
+    pub(crate) newest_serial: Option<SerialNumber>,
     /// The time of the newest entry.
-    pub(in crate::ledger) newest_time: Timestamp,
+    pub(crate) newest_time: Timestamp,
 }
 
 impl Applied {
     /// Nothing of the journal is applied.
-    pub(in crate::ledger) fn nothing(journal: [u8; 16]) -> Self {
+    pub(crate) fn nothing(journal: [u8; 16]) -> Self {
         let start = Position::start();
         Applied {
             journal,
@@ -42,7 +43,7 @@ impl Applied {
     }
 
     /// Takes note of the newest entry.
-    pub(in crate::ledger) fn note(&mut self, entry: &Entry) {
+    pub(crate) fn note(&mut self, entry: &Entry) {
         // Times do not decrease, but when an operator has set them right.
         self.newest_time = entry.time;
         if let Event::Reserved { serial_number, .. } = &entry.event {

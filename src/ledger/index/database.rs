@@ -1,7 +1,7 @@
 //! The index's database: sled, which keeps what is small, that is orders, exports, and the manifest.
 //!
 //! sled 0.34 panics where its files are not as it left them, does not sync what it writes, and a thread of it that
-//! panics leaves calls waiting for ever. So it lives in a thread of its own: a panic ends that thread alone, and a call
+//! panics leaves calls waiting forever. So it lives in a thread of its own: a panic ends that thread alone, and a call
 //! that is not answered in time has failed. After a failure the database is not used again; the index is rebuilt.
 //!
 //! What it returns is not believed either. For each pair there is a fingerprint in memory, and the manifest has the
@@ -32,6 +32,9 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a database that is dropped may take to close its files.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The first byte of an order's key.
+pub(super) const ORDER: u8 = b'o';
 
 /// The key of the manifest, which has no fingerprint but a checksum of its own.
 const MANIFEST: &[u8] = b"m";
@@ -88,7 +91,7 @@ impl Held {
         let before = self.fingerprints.insert(name(key), new);
         if before.is_none() {
             self.total.pairs += 1;
-            self.total.orders += u64::from(key.first() == Some(&super::ORDER));
+            self.total.orders += u64::from(key.first() == Some(&ORDER));
         }
         self.total.sum = self.total.sum.wrapping_sub(before.unwrap_or(0)).wrapping_add(new);
     }
@@ -169,7 +172,7 @@ impl Database {
     pub(super) fn orders(&self) -> Result<Vec<Pair>, IndexError> {
         // What is written meanwhile would be half of what is read.
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        let pairs = self.call(|answer| Call::Scan(vec![super::ORDER], answer))?;
+        let pairs = self.call(|answer| Call::Scan(vec![ORDER], answer))?;
         let right = |(key, value): &Pair| held.fingerprints.get(&name(key)) == Some(&fingerprint(key, value));
         if pairs.len() as u64 != held.total.orders || !pairs.iter().all(right) {
             return Err(self.damaged("the orders are not those that were written"));
@@ -190,7 +193,7 @@ impl Database {
         batch.push((MANIFEST.to_vec(), manifest(held.total)));
         let written = self.call(|answer| Call::Write(batch, answer));
         if written.is_err() {
-            // Whoever comes later gets an error in any case; what was there before is what may still be read.
+            // Later calls get an error in any case; only what was there before may still be read.
             held.total = before;
             for (name, fingerprint) in replaced.into_iter().rev() {
                 match fingerprint {
@@ -213,7 +216,7 @@ impl Database {
         let (answer, answers) = mpsc::sync_channel(1);
         let mut call = call(answer);
         let begun = std::time::Instant::now();
-        // The thread takes one call at a time; one that hangs must not hold up more than itself for ever.
+        // The thread takes one call at a time; one that hangs must not block the others forever.
         loop {
             match self.calls.try_send(call) {
                 Ok(()) => return answered(answers.recv_timeout(self.limit)),
@@ -273,11 +276,15 @@ fn answered<T>(answer: Result<Result<T, sled::Error>, mpsc::RecvTimeoutError>) -
 /// The database, what it holds and its manifest, if it has one.
 type Opened = (ManuallyDrop<sled::Db>, Held, Option<Vec<u8>>);
 
+/// A file of this name in the database's folder makes sled's opening panic.
+#[cfg(test)]
+pub(crate) const PANIC_AT_OPEN: &str = "panic-at-open";
+
 /// Opens sled and reads all that is in it.
 fn open_and_read(folder: &Path) -> sled::Result<Opened> {
     #[cfg(test)]
-    assert!(!folder.join(tests::PANIC_AT_OPEN).exists(), "as a test asked");
-    // No thread of sled's own that flushes: `write` does, and hears whether it went well.
+    assert!(!folder.join(PANIC_AT_OPEN).exists(), "as a test asked");
+    // No thread of sled's own that flushes: `write` does, and returns its result.
     let config = sled::Config::new().path(folder).cache_capacity(CACHE).flush_every_ms(None);
     // Never dropped by a panic: what sled does then would panic again, and that ends the process.
     let tree = ManuallyDrop::new(config.open()?);
@@ -293,11 +300,11 @@ fn open_and_read(folder: &Path) -> sled::Result<Opened> {
     Ok((tree, held, manifest))
 }
 
-/// Answers until there is nobody to ask.
+/// Serves calls until the database is dropped.
 fn serve(tree: ManuallyDrop<sled::Db>, calls: &mpsc::Receiver<Call>) {
     let mut closing = None;
     for call in calls {
-        // Who does not wait any more has noted a failure.
+        // A caller that timed out has noted the failure.
         match call {
             Call::Get(key, answer) => drop(answer.send(tree.get(key).map(|value| value.map(|value| value.to_vec())))),
             Call::Scan(prefix, answer) => {
@@ -326,11 +333,8 @@ fn serve(tree: ManuallyDrop<sled::Db>, calls: &mpsc::Receiver<Call>) {
 }
 
 #[cfg(test)]
-pub(in crate::ledger) mod tests {
+mod tests {
     use super::*;
-
-    /// A file of this name in the database's folder makes sled's opening panic.
-    pub(in crate::ledger) const PANIC_AT_OPEN: &str = "panic-at-open";
 
     fn failure<T: std::fmt::Debug>(result: Result<T, IndexError>) -> String {
         let error = result.unwrap_err();

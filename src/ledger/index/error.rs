@@ -3,9 +3,11 @@
 
 use std::io;
 
+use crate::ledger::error::LedgerError;
+
 /// Why the index gives no answer, or takes nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum IndexError {
+pub(crate) enum IndexError {
     /// A file of the index cannot be read.
     #[error("the index file {path} cannot be read: {cause}")]
     Read {
@@ -38,15 +40,44 @@ pub enum IndexError {
 
 impl IndexError {
     /// Whether what the index holds is in doubt, so that it must be rebuilt.
-    pub(in crate::ledger) fn is_damage(&self) -> bool {
+    pub(crate) fn is_damage(&self) -> bool {
         !matches!(self, IndexError::Write(_) | IndexError::Rebuilding(_))
     }
 
-    /// What a peer is told: the log has the rest.
-    pub fn for_peers(&self) -> &'static str {
+    /// The notice for a peer; the log has the rest.
+    fn for_peers(&self) -> &'static str {
         match self {
             IndexError::Write(_) => "the index cannot be written at present",
             _ => "the index is being rebuilt from the journal",
         }
+    }
+}
+
+/// Why an index that is there is not used: it is set aside and rebuilt.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UnusableIndex {
+    #[error("it does not say whether it was closed in order, or is of an older version")]
+    NoMark,
+    #[error("it was open when the machine went down")]
+    OpenInAnotherBoot,
+    #[error("the last attempt to open it ended the process")]
+    OpeningEndedProcess,
+    #[error("it failed before")]
+    FailedBefore,
+    #[error("it belongs to another journal")]
+    OtherJournal,
+    #[error("it is ahead of the journal")]
+    AheadOfJournal,
+    /// Its mark cannot be written.
+    #[error(transparent)]
+    Mark(#[from] io::Error),
+    /// A check of its content failed.
+    #[error(transparent)]
+    Content(#[from] IndexError),
+}
+
+impl From<IndexError> for LedgerError {
+    fn from(error: IndexError) -> Self {
+        LedgerError::Unavailable { notice: error.for_peers(), cause: Box::new(error) }
     }
 }

@@ -8,7 +8,7 @@ use std::{io, path::Path};
 
 use crate::{
     durable::{self, Access},
-    ledger::journal::{ChainHash, Position},
+    ledger::{head::ChainHash, journal::Position},
 };
 
 /// The file's name in the index's folder.
@@ -18,20 +18,20 @@ const TITLE: &str = "birthmark index mark 1";
 
 /// What the mark says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::ledger) struct Mark {
+pub(crate) struct Mark {
     /// What the index is being used for.
-    pub(in crate::ledger) state: State,
+    pub(crate) state: State,
     /// The journal's id.
-    pub(in crate::ledger) journal: [u8; 16],
+    pub(crate) journal: [u8; 16],
     /// The next frame to apply: all of the journal before it is durable.
-    pub(in crate::ledger) next: Position,
+    pub(crate) next: Position,
     /// The last applied frame and the chain hash after it; none if there is none.
-    pub(in crate::ledger) last: Option<(Position, ChainHash)>,
+    pub(crate) last: Option<(Position, ChainHash)>,
 }
 
 /// What an index is being used for; a boot is named by the kernel's id of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::ledger) enum State {
+pub(crate) enum State {
     /// Nothing: it was closed in order.
     Closed,
     /// It is being opened in this boot. If that ends the process, it must not be tried again.
@@ -44,7 +44,7 @@ pub(in crate::ledger) enum State {
 
 impl Mark {
     /// Reads the mark of the index in `folder`; none if there is none or it is damaged.
-    pub(in crate::ledger) fn read(folder: &Path) -> Option<Mark> {
+    pub(crate) fn read(folder: &Path) -> Option<Mark> {
         let text = crate::text_file::read(&folder.join(FILE), 4096).ok()?;
         let (body, sum) = text.trim_end().rsplit_once('\n')?;
         let sum = u32::from_str_radix(sum.strip_prefix("crc32c ")?, 16).ok()?;

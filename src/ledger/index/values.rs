@@ -4,18 +4,22 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::database::ORDER;
 use crate::{
     ledger::{
-        Actor, Export, ExportId, Order, OrderTerms, RecordState,
+        actor::Actor,
+        export::{Export, ExportId},
         journal::Position,
-        layer::{ExportPlace, Later, OrderPlace},
+        order::{Order, OrderTerms},
+        overlay::{ExportLocation, OrderLocation, StateChange},
+        record::RecordState,
     },
     pattern::Pattern,
 };
 
 /// The key of an order.
 pub(super) fn order_key(id: &str) -> Vec<u8> {
-    [&[super::ORDER], id.as_bytes()].concat()
+    [&[ORDER], id.as_bytes()].concat()
 }
 
 /// The key of an export. An order's id has no 0, so no order's exports lie among another's.
@@ -27,18 +31,18 @@ pub(super) fn export_key(ExportId { order, number }: &ExportId) -> Vec<u8> {
 const LATER: [(RecordState, u8); 3] =
     [(RecordState::Confirmed, 1), (RecordState::Scrapped, 2), (RecordState::Revoked, 3)];
 
-/// None for other states, which the journal tells.
-pub(super) fn encode_later(later: &Later) -> Option<[u8; 9]> {
-    let (_, code) = LATER.into_iter().find(|(state, _)| *state == later.state)?;
+/// None for other states, which are in the journal.
+pub(super) fn encode_state_change(state_change: &StateChange) -> Option<[u8; 9]> {
+    let (_, code) = LATER.into_iter().find(|(state, _)| *state == state_change.state)?;
     let mut value = [code; 9];
-    value[1..].copy_from_slice(&later.changed.to_bytes());
+    value[1..].copy_from_slice(&state_change.changed.to_bytes());
     Some(value)
 }
 
-pub(super) fn decode_later(value: &[u8; 9]) -> Option<Later> {
+pub(super) fn decode_state_change(value: &[u8; 9]) -> Option<StateChange> {
     let [code, changed @ ..] = value;
     let (state, _) = LATER.into_iter().find(|(_, known)| known == code)?;
-    Some(Later { state, changed: Position::from_bytes(*changed) })
+    Some(StateChange { state, changed: Position::from_bytes(*changed) })
 }
 
 /// The parts of an order that the key does not hold.
@@ -63,8 +67,8 @@ struct OrderValue {
     unexported: u64,
 }
 
-pub(super) fn encode_order(place: &OrderPlace) -> Vec<u8> {
-    let Order { terms, closed, issued, reserved, confirmed, scrapped, revoked, created_at } = place.order.clone();
+pub(super) fn encode_order(location: &OrderLocation) -> Vec<u8> {
+    let Order { terms, closed, issued, reserved, confirmed, scrapped, revoked, created_at } = location.order.clone();
     let OrderTerms { id: _, profile, quantity, not_before, not_after, stations, attributes } = terms;
     // Plain data with string keys: JSON takes it always.
     serde_json::to_vec(&OrderValue {
@@ -81,15 +85,15 @@ pub(super) fn encode_order(place: &OrderPlace) -> Vec<u8> {
         scrapped,
         revoked,
         created_at,
-        created: place.created.to_bytes(),
-        exports: place.exports,
-        exported: place.exported.to_bytes(),
-        unexported: place.unexported,
+        created: location.created.to_bytes(),
+        exports: location.exports,
+        exported: location.exported.to_bytes(),
+        unexported: location.unexported,
     })
     .unwrap_or_default()
 }
 
-pub(super) fn decode_order(id: &str, value: &[u8]) -> Option<OrderPlace> {
+pub(super) fn decode_order(id: &str, value: &[u8]) -> Option<OrderLocation> {
     let value: OrderValue = serde_json::from_slice(value).ok()?;
     let terms = OrderTerms {
         id: id.to_owned(),
@@ -102,7 +106,7 @@ pub(super) fn decode_order(id: &str, value: &[u8]) -> Option<OrderPlace> {
     };
     let OrderValue { closed, issued, reserved, confirmed, scrapped, revoked, created_at, .. } = value;
     let order = Order { terms, closed, issued, reserved, confirmed, scrapped, revoked, created_at };
-    Some(OrderPlace {
+    Some(OrderLocation {
         order,
         created: Position::from_bytes(value.created),
         exports: value.exports,
@@ -121,7 +125,7 @@ struct ExportValue {
     position: [u8; 8],
 }
 
-pub(super) fn encode_export(ExportPlace { export, position }: &ExportPlace) -> Vec<u8> {
+pub(super) fn encode_export(ExportLocation { export, position }: &ExportLocation) -> Vec<u8> {
     let Export { id: _, certificates, created_at, created_by, acknowledged } = export;
     // Plain data with string keys: JSON takes it always.
     serde_json::to_vec(&ExportValue {
@@ -134,7 +138,7 @@ pub(super) fn encode_export(ExportPlace { export, position }: &ExportPlace) -> V
     .unwrap_or_default()
 }
 
-pub(super) fn decode_export(id: &ExportId, value: &[u8]) -> Option<ExportPlace> {
+pub(super) fn decode_export(id: &ExportId, value: &[u8]) -> Option<ExportLocation> {
     let ExportValue { certificates, created_at, created_by, acknowledged, position } =
         serde_json::from_slice(value).ok()?;
     let export = Export {
@@ -144,5 +148,5 @@ pub(super) fn decode_export(id: &ExportId, value: &[u8]) -> Option<ExportPlace> 
         created_by: Actor(created_by.into()),
         acknowledged: acknowledged.map(|(at, by)| (at, Actor(by.into()))),
     };
-    Some(ExportPlace { export, position: Position::from_bytes(position) })
+    Some(ExportLocation { export, position: Position::from_bytes(position) })
 }

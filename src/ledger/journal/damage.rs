@@ -1,15 +1,13 @@
-//! Where the journal is known to be damaged, and the reading of a whole file that finds it.
+//! Where the journal is known to be damaged.
 
 use std::{
     collections::BTreeSet,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use rustix::fs::Advice;
+use super::error::JournalError;
 
-use super::{ChainHash, Header, JournalError, Position, Reader, segment};
-
-/// So many places are remembered; what is worse than that is replaced, not mended.
+/// The number of places that are remembered: a disk with more than that is replaced, not repaired.
 const REMEMBERED: usize = 100;
 
 /// The places that were found to be damaged, as sentences with file and byte.
@@ -21,7 +19,7 @@ impl Damage {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of what a read met, and says it once.
+    /// Remembers the damage that a read met, and logs it once.
     pub(super) fn note(&self, error: &JournalError) {
         if !error.is_damage() {
             return;
@@ -32,20 +30,10 @@ impl Damage {
             crate::metrics::journal_damage(places.len());
         }
     }
-}
 
-/// What a file of the journal ends with.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FileEnd {
-    next_sequence: u64,
-    chain: ChainHash,
-    length: u64,
-}
-
-impl Reader {
     /// The damage that is known, as one sentence.
-    pub(crate) fn known_damage(&self) -> Option<String> {
-        let places = self.damage().places();
+    pub(super) fn known(&self) -> Option<String> {
+        let places = self.places();
         let first = places.first()?;
         Some(match places.len() {
             1 => first.clone(),
@@ -54,58 +42,10 @@ impl Reader {
     }
 
     /// Everything was read: what is known of damage is what that found.
-    pub(crate) fn replace_damage(&self, found: &[JournalError]) {
-        let mut places = self.damage().places();
+    pub(super) fn replace(&self, found: &[JournalError]) {
+        let mut places = self.places();
         places.clear();
         places.extend(found.iter().take(REMEMBERED).map(ToString::to_string));
         crate::metrics::journal_damage(places.len());
     }
-
-    /// Reads a whole file anew from the disk, up to `end` if that is in it, and checks its header, every frame and how it
-    /// goes on from the file before. `read` is told how many bytes were read and whether to go on; none if it says no.
-    ///
-    /// # Errors
-    /// The first damage in the file.
-    pub(crate) fn check_file(
-        &self,
-        number: u32,
-        end: Position,
-        before: Option<FileEnd>,
-        read: &mut dyn FnMut(u64) -> bool,
-    ) -> Result<Option<FileEnd>, JournalError> {
-        let file = self.reopen(number)?;
-        let is_newest = number == end.segment();
-        // What the system has in its memory says nothing about the disk. A hint: a file system may not take it.
-        let forget = || if is_newest { Ok(()) } else { rustix::fs::fadvise(&*file, 0, None, Advice::DontNeed) };
-        let _ = forget();
-        let path = segment::path(self.folder(), number);
-        let header = Header::read(&file, &path)?;
-        if let Some(before) = before {
-            let fits = header.first_sequence == before.next_sequence
-                && header.chain == before.chain
-                && header.length_before.is_none_or(|length| length == before.length);
-            if !fits {
-                let what = "sequence number, chain hash or length in its header are not those of that file".to_owned();
-                return Err(JournalError::Gap { path: path.display().to_string(), what });
-            }
-        }
-        let mut found =
-            FileEnd { next_sequence: header.first_sequence, chain: header.chain, length: header.length().into() };
-        let mut unsaid = found.length;
-        for frame in self.frames(Position::new(number, 0), end.min(Position::new(number.saturating_add(1), 0))) {
-            let frame = frame?;
-            let length = u64::from(frame.next.offset() - frame.position.offset());
-            (found.next_sequence, found.chain) = (found.next_sequence + 1, frame.chain);
-            found.length += length;
-            unsaid += length;
-            if unsaid >= STEP && !read(std::mem::take(&mut unsaid)) {
-                return Ok(None);
-            }
-        }
-        let _ = forget();
-        Ok(read(unsaid).then_some(found))
-    }
 }
-
-/// How many bytes are read between two calls of `read`.
-const STEP: u64 = 1 << 20;

@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use crate::ledger::entry::NotAnEntry;
+use crate::ledger::{entry::InvalidEntry, error::LedgerError};
 
 /// What is wrong with a journal. Each message names the file and the byte.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +30,8 @@ pub enum JournalError {
     },
     /// An event that is not known here.
     #[error(
-        "the journal file {path} has at byte {offset} an event that this daemon does not know; use the daemon that wrote \
-         it, or a newer one"
+        "the journal file {path} has at byte {offset} an event that this daemon does not know; use the daemon that \
+         wrote it, or a newer one"
     )]
     NewerEvent {
         /// The file.
@@ -41,21 +41,24 @@ pub enum JournalError {
     },
     /// Something else knows entries that are not there.
     #[error(
-        "the journal in {folder} has lost entries: {what}; restore it from a newer backup or, to go on with what is here \
-         and give up what is not, use \"birthmark journal accept-loss\""
+        "the journal in {folder} has lost entries: {what}; restore it from a newer backup or, to go on with what is \
+         here and accept the loss of the rest, use \"birthmark journal accept-loss\""
     )]
     Lost {
         /// The journal's folder.
         folder: String,
-        /// Who knows what.
+        /// What is known, and by what.
         what: String,
     },
     /// Another process has the newest file locked.
-    #[error("another process{} has the journal file {path} locked", .pid.map(|pid| format!(" (number {pid})")).unwrap_or_default())]
+    #[error(
+        "another process{} has the journal file {path} locked",
+        .pid.map(|pid| format!(" (number {pid})")).unwrap_or_default()
+    )]
     InUse {
         /// The file.
         path: String,
-        /// The process, if the system tells.
+        /// The process, if the system reveals it.
         pid: Option<u32>,
     },
     /// The files do not follow each other.
@@ -68,7 +71,8 @@ pub enum JournalError {
     },
     /// An entry is whole, but cannot be true together with those before it.
     #[error(
-        "the journal file {path} has at byte {offset} an entry (number {sequence}) that contradicts those before it: {what}"
+        "the journal file {path} has at byte {offset} an entry (number {sequence}) that contradicts those before it: \
+         {what}"
     )]
     Contradiction {
         /// The file.
@@ -101,7 +105,7 @@ impl JournalError {
         JournalError::Damaged { path: path.display().to_string(), offset, what: what.to_string() }
     }
 
-    /// Whether it says that what was durable cannot be read any more; not what the system lacks for a moment.
+    /// Whether what was durable cannot be read any more. A lack of descriptors or memory is none.
     pub(crate) fn is_damage(&self) -> bool {
         use rustix::io::Errno;
         match self {
@@ -117,13 +121,16 @@ impl JournalError {
     }
 
     /// For a whole frame whose payload is no entry.
-    pub(super) fn no_entry(path: &Path, offset: u64, what: NotAnEntry) -> Self {
+    pub(super) fn invalid_entry(path: &Path, offset: u64, what: InvalidEntry) -> Self {
         match what {
-            NotAnEntry::NewerEvent => JournalError::NewerEvent { path: path.display().to_string(), offset },
-            NotAnEntry::Malformed(what) => JournalError::damaged(path, offset, what),
+            InvalidEntry::NewerEvent => JournalError::NewerEvent { path: path.display().to_string(), offset },
+            what => JournalError::damaged(path, offset, what),
         }
     }
 }
+
+/// What is wrong with a frame whose chain hash is not the one that its place demands.
+pub(super) const BROKEN_CHAIN: &str = "the hash chain does not fit what is before it";
 
 /// Why a batch is not in the journal.
 #[derive(Debug, thiserror::Error)]
@@ -132,7 +139,7 @@ pub(crate) enum AppendError {
     #[error("the journal could not be written: {0}")]
     NotWritten(io::Error),
     /// It is not known what of it is on the disk.
-    #[error("the journal could not be made durable: {0}")]
+    #[error("the journal could not be made durable ({0}); the daemon stops, and recovers when it is started again")]
     Unknown(io::Error),
     /// An entry that fits no frame; the journal, and what was staged before, are as they were.
     #[error("the entry has {bytes} bytes; {limit} are possible")]
@@ -143,11 +150,34 @@ pub(crate) enum AppendError {
         limit: usize,
     },
     /// The newest file is not the one that was written before: nothing was written to it.
-    #[error("the journal file {path} was changed by another process: {what}")]
+    #[error(
+        "the journal file {path} was changed by another process: {what}; the daemon stops, before it hands out what \
+         is lost"
+    )]
     Taken {
         /// The file.
         path: String,
         /// What shows it.
         what: String,
     },
+}
+
+impl From<JournalError> for LedgerError {
+    fn from(error: JournalError) -> Self {
+        match &error {
+            JournalError::Lost { what, .. } => LedgerError::Lost { what: what.clone(), cause: Box::new(error) },
+            _ if error.is_damage() => LedgerError::Corrupt(Box::new(error)),
+            _ => LedgerError::Storage(Box::new(error)),
+        }
+    }
+}
+
+impl From<AppendError> for LedgerError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::NotWritten(cause) => LedgerError::NotWritten(Box::new(cause)),
+            AppendError::TooLarge { .. } => LedgerError::NotWritten(Box::new(error)),
+            AppendError::Unknown(_) | AppendError::Taken { .. } => LedgerError::Fatal(Box::new(error)),
+        }
+    }
 }

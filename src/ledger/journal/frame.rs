@@ -2,56 +2,8 @@
 
 use std::io;
 
-use super::{AppendError, ChainHash};
-
-/// Where a frame begins: the file's number and the offset in it. A later frame has a greater position.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Position(u64);
-
-impl Position {
-    pub(super) fn new(segment: u32, offset: u32) -> Self {
-        Position(u64::from(segment) << 32 | u64::from(offset))
-    }
-
-    /// The first frame of all.
-    pub fn start() -> Self {
-        Position::new(1, super::Header::FIRST_LENGTH)
-    }
-
-    /// The beginning of a file.
-    pub(crate) fn file_start(segment: u32) -> Self {
-        Position::new(segment, 0)
-    }
-
-    pub(crate) fn segment(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    pub(super) fn offset(self) -> u32 {
-        self.0 as u32
-    }
-
-    /// Whether `other` is in the same file and less than so many bytes away.
-    pub(crate) fn is_within(self, bytes: u32, other: Position) -> bool {
-        self.segment() == other.segment() && self.offset().abs_diff(other.offset()) < bytes
-    }
-
-    /// As the index stores it.
-    pub(crate) fn to_bytes(self) -> [u8; 8] {
-        self.0.to_be_bytes()
-    }
-
-    /// As the index stores it.
-    pub(crate) fn from_bytes(bytes: [u8; 8]) -> Self {
-        Position(u64::from_be_bytes(bytes))
-    }
-}
-
-impl std::fmt::Debug for Position {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:08}+{}", self.segment(), self.offset())
-    }
-}
+use super::error::AppendError;
+use crate::ledger::head::ChainHash;
 
 /// The bytes of a frame before its payload.
 pub(super) const HEAD: usize = 44;
@@ -93,7 +45,7 @@ impl<'a> Frame<'a> {
         Ok(Frame { back: number(head, 8) as usize, chain, payload })
     }
 
-    /// Whether it belongs behind a frame with the chain hash `before`.
+    /// Whether it belongs after a frame with the chain hash `before`.
     pub(super) fn follows(&self, before: &ChainHash) -> bool {
         self.chain == link(before, self.payload)
     }
@@ -104,7 +56,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The payload's length as the head tells it.
+/// The payload's length as the head states it.
 pub(super) fn payload_length(head: &[u8; HEAD]) -> Result<usize, FrameError> {
     match number(head, 0) as usize {
         length @ 1..=MAX_PAYLOAD => Ok(length),
@@ -135,7 +87,7 @@ pub(super) fn encode(
     Ok(chain)
 }
 
-/// Whether the unreadable frame at `bad` had been durable: a readable frame behind it belongs to a later write.
+/// Whether the unreadable frame at `bad` had been durable: a readable frame after it belongs to a later write.
 pub(super) fn was_durable(content: &[u8], bad: usize) -> bool {
     (bad + 1..content.len().saturating_sub(HEAD)).any(|at| {
         // Rejects nearly every place without a checksum: a frame's write begins at or before it.

@@ -9,15 +9,18 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    ChainHash, Entry, Frame, Header, JournalError, MISFIT, Position,
     damage::Damage,
-    frame::{self, FrameError, HEAD},
-    read_up_to, segment,
+    error::{BROKEN_CHAIN, JournalError},
+    file::read_up_to,
+    frame::{self, Frame, FrameError, HEAD},
+    position::Position,
+    segment::{self, Header},
 };
+use crate::ledger::{entry::Entry, head::ChainHash};
 
 /// Reads frames by position or from a position on. Clones share the open files.
 #[derive(Clone, Debug)]
-pub struct Reader {
+pub(crate) struct Reader {
     shared: Arc<Shared>,
 }
 
@@ -59,7 +62,17 @@ impl Reader {
         self.shared.frames_read.swap(0, std::sync::atomic::Ordering::Relaxed)
     }
 
-    pub(super) fn damage(&self) -> &Damage {
+    /// The damage that is known, as one sentence.
+    pub(crate) fn known_damage(&self) -> Option<String> {
+        self.damage().known()
+    }
+
+    /// Everything was read: what is known of damage is what that found.
+    pub(crate) fn replace_damage(&self, found: &[JournalError]) {
+        self.damage().replace(found);
+    }
+
+    fn damage(&self) -> &Damage {
         &self.shared.damage
     }
 
@@ -67,7 +80,7 @@ impl Reader {
     ///
     /// # Errors
     /// Damage: the frame's checksum does not fit. Nothing of it is served.
-    pub fn entry(&self, position: Position) -> Result<Entry, JournalError> {
+    pub(crate) fn entry(&self, position: Position) -> Result<Entry, JournalError> {
         self.read_entry(position).inspect_err(|error| self.damage().note(error))
     }
 
@@ -87,11 +100,12 @@ impl Reader {
         }
         bytes.truncate(length);
         Frame::parse(&bytes).map_err(|error| damaged(&error))?;
-        Entry::decode(Bytes::from(bytes).slice(HEAD..)).map_err(|error| JournalError::no_entry(&path, offset, error))
+        Entry::decode(Bytes::from(bytes).slice(HEAD..))
+            .map_err(|error| JournalError::invalid_entry(&path, offset, error))
     }
 
     /// The error for an entry that is whole but does not fit what else is known.
-    pub(crate) fn misfit(&self, position: Position, what: &str) -> JournalError {
+    pub(crate) fn contradiction(&self, position: Position, what: &str) -> JournalError {
         JournalError::damaged(&segment::path(self.folder(), position.segment()), position.offset().into(), what)
     }
 
@@ -110,11 +124,11 @@ impl Reader {
 
     /// All frames from `from` up to `end`, in order; [`Position::start`] is the first. The hash chain is checked
     /// from frame to frame.
-    pub fn frames(&self, from: Position, end: Position) -> Frames {
+    pub(crate) fn frames(&self, from: Position, end: Position) -> Frames {
         Frames { reader: self.clone(), next: from, end, file: None, chain: None, failed: false }
     }
 
-    /// Opens a file anew: another one may have its name now, restored from a backup.
+    /// Opens a file again: another one may have its name now, restored from a backup.
     pub(super) fn reopen(&self, segment: u32) -> Result<Arc<File>, JournalError> {
         let mut files = self.shared.files.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some((_, file)) = files.iter_mut().find(|(number, _)| *number == segment) {
@@ -146,7 +160,7 @@ impl Reader {
 
 /// Frames in order; made by [`Reader::frames`]. Ends after the first error.
 #[derive(Debug)]
-pub struct Frames {
+pub(crate) struct Frames {
     reader: Reader,
     next: Position,
     end: Position,
@@ -186,15 +200,15 @@ impl OpenFile {
 
 /// A frame that was read, and where it lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReadFrame {
+pub(crate) struct ReadFrame {
     /// Where it begins.
-    pub position: Position,
+    pub(crate) position: Position,
     /// Where the next one begins.
-    pub next: Position,
+    pub(crate) next: Position,
     /// The chain hash after it.
-    pub chain: ChainHash,
+    pub(crate) chain: ChainHash,
     /// What it holds.
-    pub entry: Entry,
+    pub(crate) entry: Entry,
 }
 
 impl Frames {
@@ -221,11 +235,11 @@ impl Frames {
             file.fill(offset, length)?;
             let frame = Frame::parse(&file.ahead).map_err(|error| file.damaged(offset, error))?;
             if self.chain.is_some_and(|before| !frame.follows(&before)) {
-                return Err(file.damaged(offset, MISFIT));
+                return Err(file.damaged(offset, BROKEN_CHAIN));
             }
             let chain = frame.chain;
             let entry = Entry::decode(file.ahead.slice(HEAD..length))
-                .map_err(|error| JournalError::no_entry(&file.path, offset.into(), error))?;
+                .map_err(|error| JournalError::invalid_entry(&file.path, offset.into(), error))?;
             file.ahead = file.ahead.slice(length..);
             self.file = Some(file);
             self.chain = Some(chain);

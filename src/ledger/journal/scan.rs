@@ -11,19 +11,21 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    ChainHash, Entry, Frame, Header, JournalError, MISFIT,
-    frame::{self, HEAD},
-    segment,
+    error::{BROKEN_CHAIN, JournalError},
+    file::read_whole,
+    frame::{self, Frame, HEAD},
+    segment::{self, Header},
 };
+use crate::ledger::{entry::Entry, head::ChainHash};
 
 /// How often, and after which pause, an unreadable end is read again: a daemon may be writing just there.
-const LOOKS: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(20);
+const REREAD_ATTEMPTS: u32 = 5;
+const REREAD_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Reads a journal from its first frame (or a later sequence number) to the end that it had when it was opened, or a
 /// little later. Every checksum, every chain hash and every file's header is checked on the way.
 ///
-/// Memory: one journal file, 64 MiB unless the ledger was told otherwise.
+/// Memory: one journal file, 64 MiB unless the ledger is configured otherwise.
 #[derive(Debug)]
 pub struct Scan {
     folder: PathBuf,
@@ -73,7 +75,7 @@ pub struct ScannedFrame {
 }
 
 impl Scan {
-    /// Opens the journal in `folder`, which is a data folder or the journal folder in it. Looks at every file's header.
+    /// Opens the journal in `folder`, which is a data folder or the journal folder in it. Reads every file's header.
     ///
     /// # Errors
     /// If there is no journal, a file is missing, or a header is damaged.
@@ -115,7 +117,7 @@ impl Scan {
             chain: header.chain,
             torn,
             total,
-            pause: PAUSE,
+            pause: REREAD_INTERVAL,
         })
     }
 
@@ -125,7 +127,7 @@ impl Scan {
         self
     }
 
-    /// Goes on with the file that holds the frame `sequence`, without a look into those before it. The frames of that
+    /// Goes on with the file that holds the frame `sequence`, without reading those before it. The frames of that
     /// file before `sequence` come as well.
     ///
     /// # Errors
@@ -173,7 +175,7 @@ impl Scan {
         self.sequence
     }
 
-    /// The chain hash after the entry `sequence`, read anew; none if there is no such entry.
+    /// The chain hash after the entry `sequence`, read again; none if there is no such entry.
     ///
     /// # Errors
     /// Damage on the way to it, from the beginning of its file on.
@@ -194,7 +196,7 @@ impl Scan {
     }
 
     /// The error for a frame that is whole but contradicts what is before it.
-    pub fn misfit(&self, frame: &ScannedFrame, what: impl ToString) -> JournalError {
+    pub fn contradiction(&self, frame: &ScannedFrame, what: impl ToString) -> JournalError {
         JournalError::Contradiction {
             path: segment::path(&self.folder, frame.file).display().to_string(),
             offset: frame.offset,
@@ -221,11 +223,12 @@ impl Scan {
             let offset = self.offset as u64;
             let damaged = |what: &dyn ToString| JournalError::damaged(&path, offset, what.to_string());
             match Frame::parse(&self.content[self.offset..]) {
-                Ok(frame) if !frame.follows(&self.chain) => return Err(damaged(&MISFIT)),
+                Ok(frame) if !frame.follows(&self.chain) => return Err(damaged(&BROKEN_CHAIN)),
                 Ok(frame) => {
                     let (chain, length) = (frame.chain, frame.length());
                     let payload = self.content.slice(self.offset + HEAD..self.offset + length);
-                    let entry = Entry::decode(payload).map_err(|error| JournalError::no_entry(&path, offset, error))?;
+                    let entry =
+                        Entry::decode(payload).map_err(|error| JournalError::invalid_entry(&path, offset, error))?;
                     let sequence = self.sequence;
                     self.offset += length;
                     self.sequence += 1;
@@ -233,7 +236,7 @@ impl Scan {
                     return Ok(Some(ScannedFrame { sequence, file, offset, length, chain, entry }));
                 }
                 Err(what) => {
-                    if self.look_again()? {
+                    if self.reread_end()? {
                         continue;
                     }
                     if self.current + 1 < self.files.len() || frame::was_durable(&self.content, self.offset) {
@@ -248,13 +251,13 @@ impl Scan {
     }
 
     /// Whether what could not be read in the newest file can be read now, because a daemon has written it meanwhile.
-    fn look_again(&mut self) -> Result<bool, JournalError> {
+    fn reread_end(&mut self) -> Result<bool, JournalError> {
         if self.current + 1 < self.files.len() {
             return Ok(false);
         }
-        for _ in 0..LOOKS {
+        for _ in 0..REREAD_ATTEMPTS {
             thread::sleep(self.pause);
-            // A file behind this one that the daemon began shows that this one is at its end.
+            // A file after this one that the daemon began shows that this one is at its end.
             for file in segment::list(&self.folder)? {
                 if file > self.files[self.current] && !self.files.contains(&file) {
                     self.files.push(file);
@@ -321,5 +324,5 @@ fn open(folder: &Path, file: u32) -> Result<(PathBuf, File), JournalError> {
 fn load(folder: &Path, file: u32) -> Result<(Header, Bytes), JournalError> {
     let (path, file) = open(folder, file)?;
     let header = Header::read(&file, &path)?;
-    Ok((header, Bytes::from(segment::read_whole(&file, &path)?)))
+    Ok((header, Bytes::from(read_whole(&file, &path)?)))
 }

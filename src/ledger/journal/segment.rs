@@ -8,17 +8,19 @@ use std::{
 };
 
 use super::{
-    ChainHash, JournalError, durable, folder_error,
+    error::{BROKEN_CHAIN, JournalError},
+    file::{folder_error, read_up_to, read_whole},
     frame::{Frame, HEAD, MAX_PAYLOAD},
-    read_up_to,
+    position::FIRST_HEADER,
 };
+use crate::{durable, ledger::head::ChainHash};
 
 const MAGIC: &[u8; 8] = b"BMJOURNL";
 /// Of the first file, and of all files that birthmark 0.1 wrote.
 const WITHOUT_LENGTH: u32 = 1;
 const VERSION: u32 = 2;
 
-/// What a file says of itself.
+/// The header of a file.
 pub(super) struct Header {
     pub(super) id: [u8; 16],
     pub(super) first_sequence: u64,
@@ -30,7 +32,7 @@ pub(super) struct Header {
 
 impl Header {
     /// Of the first file, in bytes.
-    pub(super) const FIRST_LENGTH: u32 = 72;
+    pub(super) const FIRST_LENGTH: u32 = FIRST_HEADER;
     /// Of every other file that this version writes, in bytes.
     pub(super) const LENGTH: u32 = 80;
 
@@ -165,8 +167,8 @@ pub(super) fn check_sequence(folder: &Path, segments: &[u32]) -> Result<(), Jour
     Ok(())
 }
 
-/// Checks that each file goes on where the one before it ends: in sequence, chain hash and length, from the headers and
-/// the last frame of each file. Costs some microseconds a file; what lies between is seen when it is read.
+/// Checks that each file continues where the one before it ends: in sequence, chain hash and length, from the headers
+/// and the last frame of each file. Costs some microseconds a file; what lies between is seen when it is read.
 pub(super) fn check_ends(folder: &Path, segments: &[u32]) -> Result<(), JournalError> {
     let mut before: Option<(PathBuf, File, Header)> = None;
     for &segment in segments {
@@ -179,7 +181,7 @@ pub(super) fn check_ends(folder: &Path, segments: &[u32]) -> Result<(), JournalE
             }
             None => {}
             Some((path_before, file_before, header_before)) => {
-                if let Some(what) = misfit(path_before, file_before, header_before, &header)? {
+                if let Some(what) = discontinuity(path_before, file_before, header_before, &header)? {
                     return Err(locate(path_before, file_before, header_before, &path, &header, &what));
                 }
             }
@@ -190,7 +192,7 @@ pub(super) fn check_ends(folder: &Path, segments: &[u32]) -> Result<(), JournalE
 }
 
 /// Why a file is not the one that the next one continues, as far as its length and its last frame tell.
-fn misfit(path: &Path, file: &File, header: &Header, next: &Header) -> Result<Option<String>, JournalError> {
+fn discontinuity(path: &Path, file: &File, header: &Header, next: &Header) -> Result<Option<String>, JournalError> {
     let io = |error| JournalError::io(path, error);
     let length = file.metadata().map_err(io)?.len();
     if next.first_sequence <= header.first_sequence {
@@ -245,7 +247,7 @@ fn locate(path: &Path, file: &File, header: &Header, next_path: &Path, next: &He
                 at += frame.length();
                 continue;
             }
-            Ok(_) => super::MISFIT.to_owned(),
+            Ok(_) => BROKEN_CHAIN.to_owned(),
             Err(error) => error.to_string(),
         };
         return JournalError::damaged(path, at as u64, format!("{wrong} ({what})"));
@@ -284,17 +286,4 @@ const IN_THE_WAY: &str = "a file of this name is there and holds entries; move i
 pub(super) fn sync_new(file: &File, folder: &Path) -> io::Result<()> {
     file.sync_all()?;
     durable::sync_folder(folder)
-}
-
-/// The whole content of a file.
-pub(super) fn read_whole(file: &File, path: &Path) -> Result<Vec<u8>, JournalError> {
-    let read = || -> io::Result<Vec<u8>> {
-        let length = file.metadata()?.len();
-        let length = usize::try_from(length).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-        let mut content = vec![0; length];
-        let read = read_up_to(file, &mut content, 0)?;
-        content.truncate(read);
-        Ok(content)
-    };
-    read().map_err(|error| JournalError::io(path, error))
 }

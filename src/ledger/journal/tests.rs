@@ -9,7 +9,11 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    ledger::{Actor, entry::Event},
+    ledger::{
+        Actor,
+        entry::Event,
+        verify::{VerifyError, VerifyOptions, verify},
+    },
     serial::SerialNumbers,
 };
 
@@ -70,12 +74,12 @@ fn file(folder: &TempDir, number: u32) -> PathBuf {
 
 /// Verifies as `journal verify --chain-only` does; true if the end is torn.
 fn verified(folder: &Path) -> Result<bool, VerifyError> {
-    let trust = Trust { chain_only: true, ..Trust::default() };
+    let trust = VerifyOptions { chain_only: true, ..VerifyOptions::default() };
     verify(Scan::open(folder)?, &trust, &mut |_| {}).map(|verified| verified.torn.is_some())
 }
 
 #[test]
-fn files_follow_each_other_and_are_read_as_one() {
+fn journal_files_are_read_as_one() {
     let folder = temporary();
     let mut journal = open(folder.path()).unwrap();
     let positions = write(&mut journal, 0..30);
@@ -100,8 +104,9 @@ fn files_follow_each_other_and_are_read_as_one() {
     assert_eq!(scan.chain_after(30).unwrap(), Some(chain));
 }
 
+/// What is before it is kept.
 #[test]
-fn a_torn_end_of_any_length_is_cut_off_and_what_is_before_it_kept() {
+fn torn_end_of_any_length_is_cut_off() {
     let folder = temporary();
     // All in one file.
     let open = || {
@@ -137,7 +142,7 @@ fn a_torn_end_of_any_length_is_cut_off_and_what_is_before_it_kept() {
 }
 
 #[test]
-fn a_file_that_was_begun_without_its_header_goes() {
+fn file_begun_without_its_header_is_removed() {
     let folder = temporary();
     let mut journal = open(folder.path()).unwrap();
     write(&mut journal, 0..10);
@@ -211,8 +216,9 @@ fn only_file_cut_within_its_header_is_damaged() {
     }
 }
 
+/// So is a file of a newer version.
 #[test]
-fn gaps_foreign_files_and_newer_versions_are_refused() {
+fn journal_with_gaps_or_foreign_files_is_refused() {
     let folder = temporary();
     let mut journal = open(folder.path()).unwrap();
     write(&mut journal, 0..30);
@@ -245,7 +251,7 @@ fn gaps_foreign_files_and_newer_versions_are_refused() {
 
 /// A whole frame with an event that only a newer daemon knows is no damage: nobody is sent to look for a backup.
 #[test]
-fn an_event_of_a_newer_daemon_is_refused_and_not_taken_for_damage() {
+fn event_of_a_newer_daemon_is_refused_and_no_damage() {
     let folder = temporary();
     let mut journal = open(folder.path()).unwrap();
     write(&mut journal, 0..2);
@@ -271,7 +277,7 @@ fn an_event_of_a_newer_daemon_is_refused_and_not_taken_for_damage() {
 }
 
 #[test]
-fn a_write_that_fails_leaves_the_journal_as_it_was() {
+fn write_that_fails_leaves_the_journal_as_it_was() {
     let folder = temporary();
     let mut journal = open(folder.path()).unwrap();
     write(&mut journal, 0..3);
@@ -296,7 +302,7 @@ fn a_write_that_fails_leaves_the_journal_as_it_was() {
 /// Every byte of a journal of several files is changed in turn. `journal verify` sees each change, and the daemon
 /// refuses to start or, where it does not read at its start, to give what was changed.
 #[test]
-fn every_changed_byte_is_seen_and_none_is_served() {
+fn journal_with_a_changed_byte_is_never_served() {
     let folder = temporary();
     let mut journal = open(folder.path()).unwrap();
     let positions = write(&mut journal, 0..12);

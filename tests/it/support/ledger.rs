@@ -9,15 +9,7 @@ pub(crate) fn operation(action: Action) -> Operation {
 
 /// An open order of a million devices under the profile `p`.
 pub(crate) fn terms(id: &str) -> OrderTerms {
-    OrderTerms {
-        id: id.into(),
-        profile: "p".into(),
-        quantity: 1_000_000,
-        not_before: None,
-        not_after: None,
-        stations: vec![],
-        attributes: Default::default(),
-    }
+    OrderTerms::new(id, "p", 1_000_000)
 }
 
 /// A device with this key under the order `o`.

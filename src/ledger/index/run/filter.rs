@@ -2,28 +2,23 @@
 //!
 //! Keys are hashes and come in order, so their upper half chooses the line (64 bytes) in which their bits are: the
 //! filter is written along with the run, a page at a time, whatever its size. A probe reads one line; from a filter
-//! that is not in memory it reads that line's page, and checks it. One false yes in some 150.
+//! that is not in memory it reads that line's page, and checks it. One false positive in some 150.
 
 use std::io;
 
-use super::{CHECKSUM, IndexError, Part, Run};
+use super::{
+    file::RunFile,
+    format::{LINE, LINES, PAGE, Part, page_offset, pages},
+};
+use crate::ledger::index::error::IndexError;
 
-/// Bytes of a page: as many lines as fit beside a checksum.
-pub(in super::super) const PAGE: usize = 4096;
-const LINE: usize = 64;
-const LINES: usize = (PAGE - CHECKSUM) / LINE;
 /// Bits for each entry, and how many of them an entry sets.
 const BITS: u64 = 12;
 const PROBES: u32 = 7;
 
-/// How many lines a filter for so many entries has.
+/// The number of lines of a filter for `entries` entries.
 pub(super) fn lines(entries: u64) -> u32 {
     u32::try_from((entries * BITS).div_ceil(8 * LINE as u64).max(1)).unwrap_or(u32::MAX)
-}
-
-/// How many pages these lines take.
-pub(super) fn pages(lines: u32) -> u64 {
-    u64::from(lines).div_ceil(LINES as u64)
 }
 
 /// Which line a key's bits are in; rises with the key.
@@ -49,13 +44,9 @@ fn has(line: &[u8], key: &[u8]) -> bool {
     bits(key).all(|bit| line[bit / 8] & 1 << (bit % 8) != 0)
 }
 
-fn offset(page: u64) -> u64 {
-    super::HEADER as u64 + page * PAGE as u64
-}
-
 /// A filter that was written.
 #[derive(Debug)]
-pub(in super::super) struct Filter {
+pub(crate) struct Filter {
     lines: u32,
     /// All pages, if they are kept in memory.
     pages: Option<Vec<u8>>,
@@ -63,16 +54,16 @@ pub(in super::super) struct Filter {
 
 impl Filter {
     /// Opens the filter of a run; keeps it in memory if that takes at most `memory` bytes.
-    pub(super) fn open(run: &Run, lines: u32, memory: u64) -> Result<Filter, IndexError> {
+    pub(super) fn open(file: &RunFile, lines: u32, memory: u64) -> Result<Filter, IndexError> {
         let length = pages(lines) * PAGE as u64;
         if length > memory {
             return Ok(Filter { lines, pages: None });
         }
         let mut all = vec![0; length as usize];
-        run.read_at(offset(0), &mut all)?;
-        let bad = all.chunks(PAGE).enumerate().find(|(page, bytes)| !run.sums.fit(Part::Filter, *page as u64, bytes));
+        file.read_at(page_offset(0), &mut all)?;
+        let bad = all.chunks(PAGE).enumerate().find(|(page, bytes)| !file.fits(Part::Filter, *page as u64, bytes));
         match bad {
-            Some((page, _)) => Err(run.damaged(&format!("the checksum of page {page} of its filter does not fit"))),
+            Some((page, _)) => Err(file.damaged(&format!("the checksum of page {page} of its filter does not fit"))),
             None => Ok(Filter { lines, pages: Some(all) }),
         }
     }
@@ -83,14 +74,14 @@ impl Filter {
     }
 
     /// Whether a key may be in the run: no is certain.
-    pub(in super::super) fn may_contain(&self, run: &Run, key: &[u8]) -> Result<bool, IndexError> {
+    pub(super) fn may_contain(&self, file: &RunFile, key: &[u8]) -> Result<bool, IndexError> {
         let line = line(key, self.lines);
         let (page, within) = (line / LINES, line % LINES * LINE);
         if let Some(pages) = &self.pages {
             return Ok(has(&pages[page * PAGE + within..][..LINE], key));
         }
         let mut bytes = [0; PAGE];
-        run.read_part(Part::Filter, page as u64, offset(page as u64), &mut bytes)?;
+        file.read_part(Part::Filter, page as u64, page_offset(page as u64), &mut bytes)?;
         Ok(has(&bytes[within..][..LINE], key))
     }
 }
@@ -136,9 +127,4 @@ impl Builder {
         }
         Ok(())
     }
-}
-
-/// Where the page with this number is written.
-pub(super) fn page_offset(page: u64) -> u64 {
-    offset(page)
 }

@@ -3,15 +3,20 @@
 use std::{io, os::unix::fs::FileExt, path::Path};
 
 use super::{
-    BLOCK, CHECKSUM, Entries, HEADER, IndexError, Kind, Layout, Part, Pin, Run, Sums, filter, footer_sum, header,
+    filter,
+    format::{BLOCK, CHECKSUM, HEADER, Kind, Layout, Part, Pin, Sums, footer_sum, header, page_offset, pages},
+    read::{Entries, Run},
 };
-use crate::durable::{Access, Unfinished};
+use crate::{
+    durable::{Access, Unfinished},
+    ledger::index::error::IndexError,
+};
 
 /// How much is gathered before it is written.
 const WRITE_AT: usize = 256 << 10;
 
 /// Writes one run.
-pub(in super::super) struct Writer {
+pub(crate) struct Writer {
     file: Unfinished,
     journal: [u8; 16],
     pin: Pin,
@@ -31,8 +36,8 @@ pub(in super::super) struct Writer {
 }
 
 impl Writer {
-    /// Begins a run of at most so many entries.
-    pub(in super::super) fn create(
+    /// Begins a run of at most `at_most` entries.
+    pub(crate) fn create(
         folder: &Path,
         journal: &[u8; 16],
         (kind, number, level): (Kind, u32, u8),
@@ -42,7 +47,7 @@ impl Writer {
         let file = Unfinished::create(&pin.path(folder), Access::Public)?;
         let filter = kind.has_filter().then(|| filter::Builder::new(at_most));
         let lines = filter.as_ref().map_or(0, filter::Builder::lines);
-        let layout = Layout { kind, pages: filter::pages(lines), entries: 0 };
+        let layout = Layout { kind, pages: pages(lines), entries: 0 };
         Ok(Writer {
             file,
             journal: *journal,
@@ -61,7 +66,7 @@ impl Writer {
     }
 
     /// Adds an entry; its key must be greater than those before.
-    pub(in super::super) fn push(&mut self, entry: &[u8]) -> Result<(), IndexError> {
+    pub(crate) fn push(&mut self, entry: &[u8]) -> Result<(), IndexError> {
         let key = &entry[..self.pin.kind.key()];
         if self.pin.entries > 0 && *key <= self.last[..] {
             return Err(IndexError::Contradiction("the entries of a run are not in order".into()));
@@ -100,7 +105,7 @@ impl Writer {
     fn end_block(&mut self) {
         self.out.resize(self.block + self.layout.block_length() - CHECKSUM, 0);
         let number = (self.pin.entries - 1) / BLOCK as u64;
-        let sum = self.sums.of(Part::Block, number, &self.out[self.block..]);
+        let sum = self.sums.checksum(Part::Block, number, &self.out[self.block..]);
         self.out.extend_from_slice(&sum);
     }
 
@@ -108,7 +113,7 @@ impl Writer {
     fn end_group(&mut self) {
         if let Some(group) = (self.top.len() / self.pin.kind.key()).checked_sub(1) {
             self.fences.resize(self.layout.fences_length() - CHECKSUM, 0);
-            let sum = self.sums.of(Part::Fences, group as u64, &self.fences);
+            let sum = self.sums.checksum(Part::Fences, group as u64, &self.fences);
             self.out.extend_from_slice(&self.fences);
             self.out.extend_from_slice(&sum);
             self.fences.clear();
@@ -123,7 +128,7 @@ impl Writer {
     }
 
     /// Puts the run on stable storage, under its name. There must be an entry.
-    pub(in super::super) fn finish(mut self) -> Result<Pin, IndexError> {
+    pub(crate) fn finish(mut self) -> Result<Pin, IndexError> {
         self.end_block();
         self.end_group();
         self.layout.entries = self.pin.entries;
@@ -150,13 +155,13 @@ impl Writer {
 
 fn write_page(file: &std::fs::File, sums: &Sums, page: u64, bytes: &mut [u8]) -> io::Result<()> {
     let body = bytes.len() - CHECKSUM;
-    let sum = sums.of(Part::Filter, page, &bytes[..body]);
+    let sum = sums.checksum(Part::Filter, page, &bytes[..body]);
     bytes[body..].copy_from_slice(&sum);
-    file.write_all_at(bytes, filter::page_offset(page))
+    file.write_all_at(bytes, page_offset(page))
 }
 
 /// Merges runs of one kind into one; of a key that is in several the newest entry stays. `runs` begins with the newest.
-pub(in super::super) fn merge(
+pub(crate) fn merge(
     folder: &Path,
     journal: &[u8; 16],
     number: u32,

@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -11,20 +11,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::space::Space;
+use super::disk_space::DiskSpace;
 use crate::ledger::{
-    LedgerError,
+    apply::ApplyError,
     entry::Event,
+    error::LedgerError,
     index::{self, Applied, Index, IndexError, Runs, Site},
     journal::{Journal, Position, ReadFrame, Reader},
-    layer::{Layer, Pending},
-    state::{ApplyError, Memory, View},
+    memtable::MemTable,
+    overlay::{Overlay, Pending},
+    view::View,
 };
 
-/// What is known, and what brings it up to the journal. Who needs both takes `follower` before `memory`.
+/// What is known, and what brings it up to the journal. Lock order: `follower` before `memory`.
 #[derive(Debug)]
 pub(super) struct Catalog {
-    memory: RwLock<Memory>,
+    memory: RwLock<MemTable>,
     follower: Mutex<Follower>,
 }
 
@@ -32,26 +34,23 @@ pub(super) struct Catalog {
 #[derive(Clone, Debug)]
 pub(super) struct Setup {
     pub(super) site: Site,
-    pub(super) space: Arc<Space>,
-    pub(super) sink_at: usize,
+    pub(super) space: Arc<DiskSpace>,
+    pub(super) flush_at: usize,
 }
 
 /// Entries that are applied under one lock.
 const APPLIED_AT_ONCE: usize = 1024;
 
-/// How long the index is left alone after it did not take what is settled, as long as memory can hold it.
+/// Retry interval after a failed flush, as long as memory can hold what is settled.
 const FLUSH_AGAIN: Duration = Duration::from_secs(10);
-
-/// How long until an index that could not be rebuilt is tried again.
-const REBUILD_AGAIN: Duration = Duration::from_secs(10);
 
 /// Why the journal could not be applied.
 #[derive(Debug)]
-enum ReplayError {
+pub(super) enum ReplayError {
     Ledger(LedgerError),
     /// An entry contradicts what is known, from the index or from the entries before.
     Contradiction(Position, String),
-    /// Nobody wants it any more.
+    /// It is not needed any more.
     Stopped,
 }
 
@@ -63,20 +62,20 @@ impl<E: Into<LedgerError>> From<E> for ReplayError {
 
 impl ReplayError {
     /// Why the index is to be rebuilt, if it may be the cause.
-    fn of_index(&self) -> Option<String> {
+    fn index_failure(&self) -> Option<String> {
         match self {
             ReplayError::Contradiction(position, what) => {
                 Some(format!("the entry at {position:?} contradicts it: {what}"))
             }
-            ReplayError::Ledger(LedgerError::Index(error)) => Some(error.to_string()),
+            ReplayError::Ledger(LedgerError::Unavailable { cause, .. }) => Some(cause.to_string()),
             _ => None,
         }
     }
 
-    fn accuse(self, journal: &Reader) -> LedgerError {
+    pub(super) fn accuse(self, journal: &Reader) -> LedgerError {
         match self {
             ReplayError::Ledger(error) => error,
-            ReplayError::Contradiction(position, what) => journal.misfit(position, &what).into(),
+            ReplayError::Contradiction(position, what) => journal.contradiction(position, &what).into(),
             ReplayError::Stopped => IndexError::Rebuilding("the daemon ends".into()).into(),
         }
     }
@@ -84,26 +83,27 @@ impl ReplayError {
 
 impl Catalog {
     /// Opens the index and applies what the journal has beyond it. An index that cannot be used, or that the journal's
-    /// entries contradict, is set aside and rebuilt: the journal is accused only by itself. `anew`: whatever the
+    /// entries contradict, is set aside and rebuilt: the journal is accused only by itself. `rebuild`: whatever the
     /// index is, it is rebuilt.
-    pub(super) fn open(setup: &Setup, journal: &mut Journal, anew: bool) -> Result<Catalog, LedgerError> {
+    pub(super) fn open(setup: &Setup, journal: &mut Journal, rebuild: bool) -> Result<Catalog, LedgerError> {
         setup.site.settle(journal)?;
         let (reader, end) = (journal.reader().clone(), journal.end());
         let go_on = AtomicBool::new(false);
         let mut reason = "it is to be rebuilt".to_owned();
-        if !anew && let Some((index, runs, applied)) = Index::open(&setup.site, journal)? {
+        if !rebuild && let Some((index, runs, applied)) = Index::open(&setup.site, journal)? {
             let applied = applied.unwrap_or_else(|| Applied::nothing(journal.id()));
             let mut catalog = Catalog::new(setup, index, runs, applied, end)?;
             match catalog.replay(&reader, end, &go_on) {
                 Ok(()) => return Ok(catalog),
-                Err(error) => reason = error.of_index().ok_or_else(|| error.accuse(&reader))?,
+                Err(error) => reason = error.index_failure().ok_or_else(|| error.accuse(&reader))?,
             }
         }
         Catalog::rebuild(setup, &reader, end, &reason, &go_on).map_err(|error| error.accuse(&reader))
     }
 
-    /// Makes a new index, and applies the whole journal; what is in its place is set aside for this reason.
-    fn rebuild(
+    /// Makes a new index, and applies the whole journal, which alone is the truth (invariant 6); what is in its place
+    /// is set aside for this reason.
+    pub(super) fn rebuild(
         setup: &Setup,
         journal: &Reader,
         end: Position,
@@ -118,16 +118,16 @@ impl Catalog {
 
     fn new(setup: &Setup, index: Index, runs: Runs, applied: Applied, end: Position) -> Result<Catalog, LedgerError> {
         let indexer = Indexer::start().map_err(IndexError::Write)?;
-        let follower = Follower { indexer, applied, space: Arc::clone(&setup.space), sink_at: setup.sink_at };
-        let memory = Memory::new(Arc::new(index), runs, end);
+        let follower = Follower { indexer, applied, space: Arc::clone(&setup.space), flush_at: setup.flush_at };
+        let memory = MemTable::new(Arc::new(index), runs, end);
         Ok(Catalog { memory: RwLock::new(memory), follower: Mutex::new(follower) })
     }
 
-    pub(super) fn memory(&self) -> RwLockReadGuard<'_, Memory> {
+    pub(super) fn memory(&self) -> RwLockReadGuard<'_, MemTable> {
         self.memory.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn memory_mut(&self) -> RwLockWriteGuard<'_, Memory> {
+    pub(super) fn memory_mut(&self) -> RwLockWriteGuard<'_, MemTable> {
         self.memory.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -135,7 +135,7 @@ impl Catalog {
         self.follower.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn view<'a>(&'a self, journal: &'a Reader, draft: Layer) -> View<'a> {
+    fn view<'a>(&'a self, journal: &'a Reader, draft: Overlay) -> View<'a> {
         View { draft, memory: self.memory(), journal }
     }
 
@@ -143,7 +143,7 @@ impl Catalog {
     fn replay(&mut self, journal: &Reader, end: Position, stop: &AtomicBool) -> Result<(), ReplayError> {
         let Applied { next: indexed, replay_from, .. } = self.follower().applied;
         // What the index counts but does not hold: reservations before `indexed` whose end is after it.
-        let mut pending = Layer::default();
+        let mut pending = Overlay::default();
         for frame in journal.frames(replay_from, indexed) {
             self.collect_pending(&mut pending, frame?, journal);
         }
@@ -156,7 +156,7 @@ impl Catalog {
     }
 
     /// Applies the journal's entries from where it is applied up to `end`. Returns how many there were.
-    fn apply(&self, journal: &Reader, end: Position, stop: &AtomicBool) -> Result<u64, ReplayError> {
+    pub(super) fn apply(&self, journal: &Reader, end: Position, stop: &AtomicBool) -> Result<u64, ReplayError> {
         let mut follower = self.follower();
         let mut frames = journal.frames(follower.applied.next, end).peekable();
         let mut replayed: u64 = 0;
@@ -164,13 +164,13 @@ impl Catalog {
             if stop.load(Ordering::Relaxed) {
                 return Err(ReplayError::Stopped);
             }
-            // Many entries share a layer, as the operations of a batch do.
-            let mut view = self.view(journal, Layer::default());
+            // Many entries share an overlay, as the operations of a batch do.
+            let mut view = self.view(journal, Overlay::default());
             for frame in frames.by_ref().take(APPLIED_AT_ONCE) {
                 let ReadFrame { position, next, chain, entry } = frame?;
                 view.apply(&entry, position).map_err(|error| match error {
                     ApplyError::Ledger(error) => ReplayError::Ledger(error),
-                    ApplyError::Misfit(what) => ReplayError::Contradiction(position, what),
+                    ApplyError::Contradiction(what) => ReplayError::Contradiction(position, what),
                 })?;
                 follower.applied.note(&entry);
                 (follower.applied.last, follower.applied.next) = (Some((position, chain)), next);
@@ -178,14 +178,14 @@ impl Catalog {
             }
             let draft = view.into_draft();
             self.memory_mut().absorb(draft);
-            follower.sink_if_due(self)?;
+            follower.flush_if_due(self)?;
         }
         follower.applied.next = end;
         self.memory_mut().end = end;
         Ok(replayed)
     }
 
-    fn collect_pending(&self, pending: &mut Layer, frame: ReadFrame, journal: &Reader) {
+    fn collect_pending(&self, pending: &mut Overlay, frame: ReadFrame, journal: &Reader) {
         match frame.entry.event {
             Event::Reserved { serial_number, holder, replaces } => {
                 let mut view = self.view(journal, std::mem::take(pending));
@@ -194,7 +194,8 @@ impl Catalog {
             }
             Event::Issued { serial_number, .. } | Event::Abandoned { serial_number, .. } => {
                 // The index has what became of it.
-                if let Some(reservation) = pending.records.remove(&serial_number).and_then(|place| place.pending) {
+                if let Some(reservation) = pending.records.remove(&serial_number).and_then(|location| location.pending)
+                {
                     pending.forget(&reservation);
                 }
             }
@@ -204,7 +205,7 @@ impl Catalog {
     }
 
     /// Takes what another catalog knows in place of what this one does.
-    fn replace(&self, other: &Catalog, follower: &mut Follower) {
+    pub(super) fn replace(&self, other: &Catalog, follower: &mut Follower) {
         // What was here ends after the locks are free: its thread may be waiting for what does not answer.
         std::mem::swap(&mut *self.memory_mut(), &mut *other.memory_mut());
         std::mem::swap(follower, &mut *other.follower());
@@ -217,16 +218,17 @@ pub(super) struct Follower {
     indexer: Indexer,
     /// How far memory follows the journal.
     pub(super) applied: Applied,
-    space: Arc<Space>,
-    sink_at: usize,
+    space: Arc<DiskSpace>,
+    flush_at: usize,
 }
 
 impl Follower {
-    /// Lets what is settled sink into the index when it is much; waits for the indexer only when it is far behind.
+    /// Flushes what is settled into the index when it is much; waits for the indexer only when that has fallen far
+    /// behind.
     ///
     /// # Errors
-    /// Memory holds all that it may, and the index takes nothing at present.
-    pub(super) fn sink_if_due(&mut self, catalog: &Catalog) -> Result<(), LedgerError> {
+    /// Memory holds all that it may (invariant 9), and the index takes nothing at present.
+    pub(super) fn flush_if_due(&mut self, catalog: &Catalog) -> Result<(), LedgerError> {
         let memory = catalog.memory();
         let settled = memory.settled();
         // Until it is rebuilt hardly anything is settled: what the index must be asked for is refused.
@@ -235,28 +237,28 @@ impl Follower {
         if failed {
             return Ok(());
         }
-        let behind = settled >= 2 * self.sink_at;
+        let behind = settled >= 2 * self.flush_at;
         match self.indexer.collect(catalog, behind) {
             Err(error) if behind => return Err(error),
             Err(error) => tracing::warn!(%error, "the index does not take what is settled; it stays in memory"),
             Ok(()) => {}
         }
-        if settled >= self.sink_at && self.indexer.is_idle() {
-            self.begin_to_sink(catalog);
+        if settled >= self.flush_at && self.indexer.is_idle() {
+            self.begin_flush(catalog);
         }
         Ok(())
     }
 
-    fn begin_to_sink(&mut self, catalog: &Catalog) {
+    fn begin_flush(&mut self, catalog: &Catalog) {
         let mut memory = catalog.memory_mut();
         self.applied.replay_from = memory.pending.values().next().copied().unwrap_or(self.applied.next);
-        let settled = memory.begin_to_sink();
+        let settled = memory.begin_flush();
         let (index, runs, space) = (Arc::clone(&memory.index), memory.runs.clone(), Arc::clone(&self.space));
         self.indexer.begin(Job { settled, applied: self.applied.clone(), index, runs, space });
     }
 
     /// Whether the indexer has ended what it was at.
-    fn is_idle(&mut self, catalog: &Catalog) -> bool {
+    pub(super) fn is_idle(&mut self, catalog: &Catalog) -> bool {
         // The index has failed; what else fails does not matter.
         let _ = self.indexer.collect(catalog, false);
         !self.indexer.busy
@@ -269,7 +271,7 @@ impl Follower {
             return Err(IndexError::Rebuilding(why.to_owned()).into());
         }
         self.indexer.collect(catalog, true)?;
-        self.begin_to_sink(catalog);
+        self.begin_flush(catalog);
         self.indexer.collect(catalog, true)?;
         Ok(index.close()?)
     }
@@ -294,11 +296,11 @@ struct Indexer {
 /// What the index is to take in, and how far the journal is applied with it.
 #[derive(Debug)]
 struct Job {
-    settled: Arc<Layer>,
+    settled: Arc<Overlay>,
     applied: Applied,
     index: Arc<Index>,
     runs: Runs,
-    space: Arc<Space>,
+    space: Arc<DiskSpace>,
 }
 
 impl Indexer {
@@ -322,11 +324,11 @@ impl Indexer {
     }
 
     fn begin(&mut self, job: Job) {
-        // If the thread has ended, that is heard when its answer is collected.
+        // If the thread has ended, that is noticed when its answer is collected.
         self.busy = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
     }
 
-    /// Hears whether the thread is done; waits for it if `wait`. What failed is begun again, but not too often unless
+    /// Collects the result of the thread; waits for it if `wait`. What failed is begun again, but not too often unless
     /// `wait`.
     fn collect(&mut self, catalog: &Catalog, wait: bool) -> Result<(), LedgerError> {
         if let Some((job, _)) = self.failed.take_if(|(_, tried)| wait || tried.elapsed() >= FLUSH_AGAIN) {
@@ -345,7 +347,7 @@ impl Indexer {
             Ok(Ok(runs)) => {
                 let mut memory = catalog.memory_mut();
                 memory.runs = runs;
-                memory.sinking = None;
+                memory.flushing = None;
             }
             Ok(Err((job, error))) => {
                 self.busy = false;
@@ -360,7 +362,7 @@ impl Indexer {
     fn stop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
-            // A panic was heard when its answer was collected.
+            // A panic was noticed when its answer was collected.
             let _ = thread.join();
         }
     }
@@ -373,12 +375,12 @@ impl Drop for Indexer {
 }
 
 impl Job {
-    /// Writes the layer into the index and merges runs where there are many.
+    /// Writes the overlay into the index and merges runs where there are many.
     fn run(&self) -> Result<Runs, LedgerError> {
-        self.space.must_hold(2 * index::bytes_of(&self.settled))?;
+        self.space.ensure(2 * index::bytes_of(&self.settled))?;
         let mut runs = self.index.flush(&self.settled, &self.applied, &self.runs)?;
         while let Some(bytes) = index::bytes_to_merge(&runs) {
-            if self.space.must_hold(2 * bytes).is_err() {
+            if self.space.ensure(2 * bytes).is_err() {
                 break; // More runs are slower, not wrong.
             }
             match self.index.merge(&runs) {
@@ -391,89 +393,4 @@ impl Job {
         }
         Ok(runs)
     }
-}
-
-/// The thread that rebuilds an index that failed, while what needs it is refused.
-#[derive(Debug)]
-pub(super) struct Rebuilder {
-    stop: Arc<AtomicBool>,
-    alarm: mpsc::SyncSender<()>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Rebuilder {
-    pub(super) fn start(
-        setup: Setup,
-        alarms: mpsc::Receiver<()>,
-        catalog: &Arc<Catalog>,
-        journal: Reader,
-    ) -> io::Result<Rebuilder> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let alarm = setup.site.alarm.clone();
-        let (catalog, stopping) = (Arc::downgrade(catalog), Arc::clone(&stop));
-        let run = move || watch(&setup, &alarms, &catalog, &journal, &stopping);
-        let thread = thread::Builder::new().name("index-rebuilder".into()).spawn(run)?;
-        Ok(Rebuilder { stop, alarm, thread: Some(thread) })
-    }
-}
-
-impl Drop for Rebuilder {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        // A full channel wakes it as well.
-        let _ = self.alarm.try_send(());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn watch(setup: &Setup, alarms: &mpsc::Receiver<()>, catalog: &Weak<Catalog>, journal: &Reader, stop: &AtomicBool) {
-    while alarms.recv().is_ok() && !stop.load(Ordering::Relaxed) {
-        let Some(catalog) = catalog.upgrade() else { return };
-        while let Some(why) = failure(&catalog) {
-            let begun = Instant::now();
-            match rebuild_live(setup, &catalog, journal, &why, stop) {
-                Ok(()) => tracing::info!(seconds = begun.elapsed().as_secs(), "the index is rebuilt from the journal"),
-                Err(ReplayError::Stopped) => return,
-                Err(error) => {
-                    let error = error.accuse(journal);
-                    tracing::error!(%error, "the index could not be rebuilt; nothing is issued until it is");
-                    let _ = alarms.recv_timeout(REBUILD_AGAIN);
-                }
-            }
-            if stop.load(Ordering::Relaxed) {
-                return;
-            }
-        }
-    }
-}
-
-fn failure(catalog: &Catalog) -> Option<String> {
-    catalog.memory().index.failure().map(str::to_owned)
-}
-
-/// Builds another catalog from the journal, lets it catch up with what was committed meanwhile, and puts it in place.
-fn rebuild_live(
-    setup: &Setup,
-    catalog: &Catalog,
-    journal: &Reader,
-    why: &str,
-    stop: &AtomicBool,
-) -> Result<(), ReplayError> {
-    // What the failed index is still being given must not end up in the folder of the new one.
-    while !catalog.follower().is_idle(catalog) {
-        if stop.load(Ordering::Relaxed) {
-            return Err(ReplayError::Stopped);
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    let end = catalog.memory().end;
-    let rebuilt = Catalog::rebuild(setup, journal, end, why, stop)?;
-    let mut follower = catalog.follower();
-    let end = catalog.memory().end;
-    rebuilt.apply(journal, end, stop)?;
-    catalog.replace(&rebuilt, &mut follower);
-    drop(follower);
-    Ok(())
 }

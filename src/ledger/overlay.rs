@@ -5,7 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use super::{Export, ExportId, Holder, KeyHash, Order, RecordState, journal::Position};
+use super::{
+    export::{Export, ExportId},
+    journal::Position,
+    order::Order,
+    record::{Holder, KeyHash, RecordState},
+};
 use crate::serial::SerialNumber;
 
 /// How the index and the memory know a device: the first 16 octets of SHA-256 of its id.
@@ -19,7 +24,7 @@ pub(super) fn device_hash(device: &str) -> DeviceHash {
 
 /// Where a record lies in the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct RecordLocation {
     pub(super) state: RecordState,
     pub(super) reserved: Position,
     /// Where its certificate is, once issued.
@@ -40,29 +45,29 @@ pub(super) struct Pending {
 
 /// A state that comes after the certificate's issue, and the entry that made it so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Later {
+pub(super) struct StateChange {
     pub(super) state: RecordState,
     pub(super) changed: Position,
 }
 
 /// Changes to what lies below.
 #[derive(Debug, Default)]
-pub(super) struct Layer {
+pub(super) struct Overlay {
     /// As they were when they were reserved, issued or abandoned.
-    pub(super) records: HashMap<SerialNumber, Place>,
+    pub(super) records: HashMap<SerialNumber, RecordLocation>,
     /// What became of issued ones, which may lie further below.
-    pub(super) later: HashMap<SerialNumber, Later>,
+    pub(super) state_changes: HashMap<SerialNumber, StateChange>,
     /// None: the key is free (again).
     pub(super) keys: HashMap<KeyHash, Option<SerialNumber>>,
     /// The device's newest record; none: it has none (any more).
     pub(super) devices: HashMap<DeviceHash, Option<SerialNumber>>,
-    pub(super) orders: HashMap<String, OrderPlace>,
-    pub(super) exports: BTreeMap<ExportId, ExportPlace>,
+    pub(super) orders: HashMap<String, OrderLocation>,
+    pub(super) exports: BTreeMap<ExportId, ExportLocation>,
 }
 
 /// An order, where in the journal it begins, and how far it is exported.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct OrderPlace {
+pub(super) struct OrderLocation {
     pub(super) order: Order,
     /// Nothing was issued under it before.
     pub(super) created: Position,
@@ -70,35 +75,35 @@ pub(super) struct OrderPlace {
     pub(super) exports: u32,
     /// Where the newest of them is; `created` if there is none.
     pub(super) exported: Position,
-    /// Live certificates recorded behind that.
+    /// Live certificates recorded after that.
     pub(super) unexported: u64,
 }
 
-/// An export and where its entry is: no certificate behind it is part of it.
+/// An export and where its entry is: no certificate after it is part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ExportPlace {
+pub(super) struct ExportLocation {
     pub(super) export: Export,
     pub(super) position: Position,
 }
 
-impl Layer {
+impl Overlay {
     /// Frees the key and the device of a reservation.
     pub(super) fn release(&mut self, pending: &Pending) {
         self.keys.insert(pending.holder.key_hash, None);
         self.devices.insert(device_hash(&pending.holder.device), pending.replaces);
     }
 
-    /// Lays `upper` on this layer for good.
-    pub(super) fn absorb(&mut self, upper: Layer) {
+    /// Merges `upper` into this one.
+    pub(super) fn absorb(&mut self, upper: Overlay) {
         self.records.extend(upper.records);
-        self.later.extend(upper.later);
+        self.state_changes.extend(upper.state_changes);
         self.keys.extend(upper.keys);
         self.devices.extend(upper.devices);
         self.orders.extend(upper.orders);
         self.exports.extend(upper.exports);
     }
 
-    /// Forgets that a reservation held its key and device; what lies below knows better.
+    /// Forgets that a reservation held its key and device; the index has what became of them.
     pub(super) fn forget(&mut self, pending: &Pending) {
         self.keys.remove(&pending.holder.key_hash);
         self.devices.remove(&device_hash(&pending.holder.device));

@@ -1,4 +1,4 @@
-//! The life of a certificate after its issue, and the exports that tell a platform of it.
+//! The lifecycle of a certificate after its issue.
 //!
 //! | from | confirm | scrap | revoke |
 //! |---|---|---|---|
@@ -10,15 +10,20 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
-
-use super::{Decision, refuse, refuse_station};
+use super::{
+    decision::{Decision, refuse},
+    order::refuse_station,
+};
 use crate::{
     ledger::{
-        Actor, Export, ExportId, LedgerError, Outcome, RecordState, Refusal, RevocationReason,
+        actor::Actor,
         entry::Event,
-        layer::OrderPlace,
-        state::{ReservedEntry, View},
+        error::LedgerError,
+        operation::Outcome,
+        record::RecordState,
+        refusal::Refusal,
+        revocation::RevocationReason,
+        view::{ReservedEntry, View},
     },
     serial::SerialNumber,
 };
@@ -32,14 +37,14 @@ pub(super) fn confirm(
     profiles: Option<&BTreeSet<String>>,
 ) -> Result<Decision, LedgerError> {
     let serial_number = *serial_number;
-    let Some(place) = view.place(&serial_number)? else { return refuse(Refusal::RecordUnknown(serial_number)) };
-    let ReservedEntry { actor: asked, holder, .. } = view.reserved(&place)?;
+    let Some(location) = view.location(&serial_number)? else { return refuse(Refusal::RecordUnknown(serial_number)) };
+    let ReservedEntry { actor: asked, holder, .. } = view.reserved(&location)?;
     if actor.station().is_some() {
         if profiles.is_some_and(|profiles| !profiles.contains(&holder.profile)) {
             let (profile, station) = (holder.profile, actor.clone());
             return refuse(Refusal::ProfileStationRefused { serial_number, profile, station });
         }
-        let refusal = match view.order(&holder.order)?.map(|place| place.order) {
+        let refusal = match view.order(&holder.order)?.map(|location| location.order) {
             Some(order) => refuse_station(&order, actor),
             None if asked == *actor => None,
             None => Some(Refusal::ConfirmRefused { serial_number, holder: asked, station: actor.clone() }),
@@ -49,7 +54,7 @@ pub(super) fn confirm(
         }
     }
     let event = Event::Confirmed { serial_number, order: holder.order };
-    change(serial_number, place.state, RecordState::Confirmed, event)
+    change(serial_number, location.state, RecordState::Confirmed, event)
 }
 
 pub(super) fn scrap(view: &View<'_>, serial_number: &SerialNumber, reason: &str) -> Result<Decision, LedgerError> {
@@ -72,8 +77,8 @@ fn end(
     wanted: RecordState,
     event: Event,
 ) -> Result<Decision, LedgerError> {
-    match view.place(serial_number)? {
-        Some(place) => change(*serial_number, place.state, wanted, event),
+    match view.location(serial_number)? {
+        Some(location) => change(*serial_number, location.state, wanted, event),
         None => refuse(Refusal::RecordUnknown(*serial_number)),
     }
 }
@@ -96,38 +101,4 @@ fn change(
         _ => "an issued or confirmed certificate",
     };
     refuse(Refusal::StateRefused { serial_number, state, allowed, wanted })
-}
-
-pub(super) fn create_export(
-    view: &View<'_>,
-    now: Timestamp,
-    actor: &Actor,
-    order: &str,
-) -> Result<Decision, LedgerError> {
-    let Some(OrderPlace { exports, unexported: certificates, .. }) = view.order(order)? else {
-        return refuse(Refusal::OrderUnknown(order.to_owned()));
-    };
-    if certificates == 0 {
-        return refuse(Refusal::NothingToExport(order.to_owned()));
-    }
-    let id = ExportId { order: order.to_owned(), number: exports + 1 };
-    let event = Event::ExportCreated { id: id.clone(), certificates };
-    let export = Export { id, certificates, created_at: now, created_by: actor.clone(), acknowledged: None };
-    Ok((Outcome::Export(export), Some(event)))
-}
-
-pub(super) fn acknowledge_export(
-    view: &View<'_>,
-    now: Timestamp,
-    actor: &Actor,
-    id: &ExportId,
-) -> Result<Decision, LedgerError> {
-    match view.export(id)?.map(|place| place.export) {
-        None => refuse(Refusal::ExportUnknown(id.clone())),
-        Some(export) if export.acknowledged.is_some() => Ok((Outcome::Export(export), None)),
-        Some(export) => {
-            let export = Export { acknowledged: Some((now, actor.clone())), ..export };
-            Ok((Outcome::Export(export), Some(Event::ExportAcknowledged { id: id.clone() })))
-        }
-    }
 }

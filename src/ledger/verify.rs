@@ -1,24 +1,25 @@
-//! The whole journal, verified: every byte, the rules that its entries keep, and what its checkpoints say of it.
+//! The whole journal, verified: every byte, the rules that its entries keep, and its checkpoints.
 
 use std::collections::VecDeque;
 
 use jiff::Timestamp;
 
-use super::{ChainHash, JournalError, Scan, ScannedFrame, TornEnd};
-use crate::{
-    ledger::{
-        Actor,
-        audit::{Audit, Counts},
-        checkpoint::SignedCheckpoint,
-        entry::{Entry, Event},
-    },
-    signer::PublicKey,
+pub use super::audit::Counts;
+use super::{
+    actor::Actor,
+    audit::Audit,
+    checkpoint::{InvalidCheckpoint, SignedCheckpoint},
+    entry::{Entry, Event},
+    head::ChainHash,
+    journal::{JournalError, Scan, ScannedFrame, TornEnd},
 };
+use crate::signer::PublicKey;
 
-/// What is held against the journal besides the journal itself.
+/// What the journal is compared with, and how much of it is verified.
 #[derive(Debug, Default)]
-pub struct Trust {
-    /// The audit keys, now and before. With none, checkpoints are held against the chain but not verified.
+pub struct VerifyOptions {
+    /// The audit keys, now and before. With none, checkpoints are compared with the chain, and their signatures not
+    /// verified.
     pub keys: Vec<PublicKey>,
     /// A checkpoint that was kept elsewhere, and where it comes from: shows that the journal was cut short.
     pub reference: Option<(String, SignedCheckpoint)>,
@@ -41,11 +42,11 @@ pub struct Verified {
     pub chain: ChainHash,
     /// The time of the newest entry.
     pub newest: Option<Timestamp>,
-    /// What the entries told; all zero but the checkpoints if only the chain was verified.
+    /// Counts of the entries; all zero but the checkpoints if only the chain was verified.
     pub counts: Counts,
     /// The newest checkpoint by a trusted key, in the journal or the reference.
     pub trusted: Option<Covered>,
-    /// The entries that say something extraordinary, in their order.
+    /// The extraordinary entries, in their order.
     pub remarks: Vec<Remark>,
     /// What cannot be read at the very end; the daemon cuts it off at its next start.
     pub torn: Option<TornEnd>,
@@ -60,12 +61,12 @@ pub struct Remark {
     pub time: Timestamp,
     /// Who caused it.
     pub actor: Actor,
-    /// What it says.
+    /// What it states.
     pub what: String,
 }
 
 impl Remark {
-    fn of(frame: &ScannedFrame) -> Option<Remark> {
+    fn from_frame(frame: &ScannedFrame) -> Option<Remark> {
         let what = match &frame.entry.event {
             Event::Checkpoint { begins_anew: true, .. } => {
                 "checkpoints begin anew: none before was held against the entries up to here".to_owned()
@@ -126,35 +127,48 @@ pub enum VerifyError {
     #[error("the checkpoint {0} belongs to another journal")]
     AnotherJournal(String),
     /// The reference is not signed by a trusted key.
-    #[error("the checkpoint {reference} is not to be trusted: {what}")]
+    #[error("the checkpoint {reference} is not to be trusted: {cause}")]
     NotTrusted {
         /// Where the checkpoint comes from.
         reference: String,
         /// Why.
-        what: String,
+        cause: InvalidCheckpoint,
     },
     /// There is nothing that a trusted key signed.
     #[error("nothing vouches for the journal: neither it nor a checkpoint file holds a checkpoint by the trusted key")]
     NoCheckpoint,
 }
 
-/// Verifies the journal from its first to its last byte. `progress` is told how many bytes each frame has.
+/// Why a checkpoint in the journal is not true.
+#[derive(Debug, thiserror::Error)]
+enum FalseCheckpoint {
+    #[error("its checkpoint cannot be true: {0}")]
+    Invalid(#[from] InvalidCheckpoint),
+    #[error("its checkpoint cannot be true: it is that of another journal")]
+    AnotherJournal,
+    #[error("its checkpoint cannot be true: it covers entry {0}, which is not before it")]
+    NotBefore(u64),
+    #[error("its checkpoint cannot be true: the entries up to number {0} were rewritten")]
+    Rewritten(u64),
+}
+
+/// Verifies the journal from its first to its last byte. `progress` is called with the length of each frame.
 ///
 /// Memory: one journal file, and what [`Audit`] needs unless only the chain is verified.
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn verify(mut scan: Scan, trust: &Trust, progress: &mut dyn FnMut(u64)) -> Result<Verified, VerifyError> {
-    if let Some((name, reference)) = &trust.reference {
+pub fn verify(mut scan: Scan, options: &VerifyOptions, progress: &mut dyn FnMut(u64)) -> Result<Verified, VerifyError> {
+    if let Some((name, reference)) = &options.reference {
         if reference.checkpoint.journal != scan.id() {
             return Err(VerifyError::AnotherJournal(name.clone()));
         }
-        if !trust.keys.is_empty() {
-            let not_trusted = |what| VerifyError::NotTrusted { reference: name.clone(), what };
-            reference.verify(&trust.keys).map_err(not_trusted)?;
+        if !options.keys.is_empty() {
+            let not_trusted = |cause| VerifyError::NotTrusted { reference: name.clone(), cause };
+            reference.verify(&options.keys).map_err(not_trusted)?;
         }
     }
-    let mut verifier = Verifier::new(trust);
+    let mut verifier = Verifier::new(options);
     let mut bytes = 0;
     while let Some(frame) = scan.read()? {
         verifier.frame(&scan, &frame)?;
@@ -182,7 +196,7 @@ pub fn verify(mut scan: Scan, trust: &Trust, progress: &mut dyn FnMut(u64)) -> R
 const REMEMBERED: usize = 65_536;
 
 struct Verifier<'a> {
-    trust: &'a Trust,
+    options: &'a VerifyOptions,
     audit: Audit,
     newest: Option<Timestamp>,
     checkpoints: u64,
@@ -193,29 +207,29 @@ struct Verifier<'a> {
 }
 
 impl<'a> Verifier<'a> {
-    fn new(trust: &'a Trust) -> Self {
+    fn new(options: &'a VerifyOptions) -> Self {
         let recent = VecDeque::with_capacity(REMEMBERED);
         let remarks = Vec::new();
-        Verifier { trust, audit: Audit::default(), newest: None, checkpoints: 0, trusted: None, remarks, recent }
+        Verifier { options, audit: Audit::default(), newest: None, checkpoints: 0, trusted: None, remarks, recent }
     }
 
     fn frame(&mut self, scan: &Scan, frame: &ScannedFrame) -> Result<(), VerifyError> {
-        if let Some((name, reference)) = &self.trust.reference
+        if let Some((name, reference)) = &self.options.reference
             && reference.checkpoint.sequence == frame.sequence
         {
             if reference.checkpoint.chain != frame.chain {
                 return Err(VerifyError::Rewritten { reference: name.clone(), sequence: frame.sequence });
             }
-            if !self.trust.keys.is_empty() {
+            if !self.options.keys.is_empty() {
                 self.cover(reference);
             }
         }
-        self.remarks.extend(Remark::of(frame));
+        self.remarks.extend(Remark::from_frame(frame));
         if let Event::Checkpoint { note, .. } = &frame.entry.event {
             self.checkpoint(scan, frame, note)?;
         }
-        if !self.trust.chain_only {
-            self.audit.apply(&frame.entry).map_err(|what| scan.misfit(frame, what))?;
+        if !self.options.chain_only {
+            self.audit.apply(&frame.entry).map_err(|what| scan.contradiction(frame, what))?;
         }
         self.newest = Some(frame.entry.time);
         if self.recent.len() == REMEMBERED {
@@ -225,23 +239,23 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
-    /// Holds a checkpoint of the journal against the entries before it.
+    /// Compares a checkpoint of the journal with the entries before it.
     fn checkpoint(&mut self, scan: &Scan, frame: &ScannedFrame, note: &str) -> Result<(), VerifyError> {
-        let wrong = |what: String| scan.misfit(frame, format!("its checkpoint cannot be true: {what}"));
-        let signed = SignedCheckpoint::parse(note).map_err(wrong)?;
+        let wrong = |what: FalseCheckpoint| scan.contradiction(frame, what);
+        let signed = SignedCheckpoint::parse(note).map_err(|error| wrong(error.into()))?;
         let named = &signed.checkpoint;
         if named.journal != scan.id() {
-            return Err(wrong("it is that of another journal".into()).into());
+            return Err(wrong(FalseCheckpoint::AnotherJournal).into());
         }
         if named.sequence >= frame.sequence {
-            return Err(wrong(format!("it covers entry {}, which is not before it", named.sequence)).into());
+            return Err(wrong(FalseCheckpoint::NotBefore(named.sequence)).into());
         }
         if self.chain_after(scan, frame, named.sequence)? != named.chain {
-            return Err(wrong(format!("the entries up to number {} were rewritten", named.sequence)).into());
+            return Err(wrong(FalseCheckpoint::Rewritten(named.sequence)).into());
         }
         self.checkpoints += 1;
-        if !self.trust.keys.is_empty() {
-            signed.verify(&self.trust.keys).map_err(wrong)?;
+        if !self.options.keys.is_empty() {
+            signed.verify(&self.options.keys).map_err(|error| wrong(error.into()))?;
             self.cover(&signed);
         }
         Ok(())
@@ -262,12 +276,14 @@ impl<'a> Verifier<'a> {
         }
         match self.recent.len().checked_sub(back).and_then(|index| self.recent.get(index)) {
             Some(chain) => Ok(*chain),
-            None => scan.chain_after(sequence)?.ok_or_else(|| scan.misfit(frame, "its checkpoint names no entry")),
+            None => {
+                scan.chain_after(sequence)?.ok_or_else(|| scan.contradiction(frame, "its checkpoint names no entry"))
+            }
         }
     }
 
     fn end(&self, entries: u64) -> Result<(), VerifyError> {
-        if let Some((name, reference)) = &self.trust.reference
+        if let Some((name, reference)) = &self.options.reference
             && reference.checkpoint.sequence > entries
         {
             return Err(VerifyError::CutShort {
@@ -277,7 +293,7 @@ impl<'a> Verifier<'a> {
                 entries,
             });
         }
-        if !self.trust.keys.is_empty() && self.trusted.is_none() {
+        if !self.options.keys.is_empty() && self.trusted.is_none() {
             return Err(VerifyError::NoCheckpoint);
         }
         Ok(())

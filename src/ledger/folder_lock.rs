@@ -11,18 +11,21 @@ use std::{
     path::Path,
 };
 
-use super::{LedgerError, journal};
+use super::{
+    error::LedgerError,
+    file_lock::{lock_file, lock_holder},
+};
 use crate::durable;
 
 /// The locks of a data folder; the kernel frees them however the process ends.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(super) struct FolderLock {
     _files: [File; 2],
 }
 
-impl Lock {
+impl FolderLock {
     /// Makes the folders that are missing, and locks them.
-    pub(super) fn take(folder: &Path) -> Result<Lock, LedgerError> {
+    pub(super) fn take(folder: &Path) -> Result<FolderLock, LedgerError> {
         let unusable = |cause: io::Error| LedgerError::Folder { folder: folder.display().to_string(), cause };
         let journal = folder.join("journal");
         durable::create_folder(&journal).map_err(unusable)?;
@@ -31,17 +34,17 @@ impl Lock {
         let lock = lock.map_err(unusable)?;
         let journal = File::open(journal).map_err(unusable)?;
         for file in [&lock, &journal] {
-            if !journal::lock_file(file).map_err(unusable)? {
-                let pid = journal::lock_holder(file);
+            if !lock_file(file).map_err(unusable)? {
+                let pid = lock_holder(file);
                 return Err(LedgerError::Locked { folder: folder.display().to_string(), pid });
             }
         }
-        Ok(Lock { _files: [lock, journal] })
+        Ok(FolderLock { _files: [lock, journal] })
     }
 }
 
-/// Sees to it that nobody but the owner reads what the ledger has in its folder (mode 600, folders 700): older versions
-/// let others read it, and who can open a file can lock it. What is not the ledger's is left alone.
+/// Restricts the ledger's files to their owner (mode 600, folders 700): older versions
+/// let others read it, and whoever can open a file can lock it. What is not the ledger's is left alone.
 pub(super) fn tighten(folder: &Path) {
     let tightened = close(folder).and_then(|()| {
         for entry in fs::read_dir(folder)? {

@@ -1,0 +1,86 @@
+//! The two sides of a ledger, which are all that the rest of the daemon knows of it.
+
+use jiff::Timestamp;
+
+use super::{
+    error::LedgerError,
+    export::{Export, ExportId},
+    head::Head,
+    issued_records::IssuedRecords,
+    operation::{Operation, Outcome},
+    order::Order,
+    record::Record,
+};
+use crate::serial::SerialNumber;
+
+/// The side that changes. One thread owns it (the committer).
+pub trait Ledger: Send + 'static {
+    /// Decides each operation in order, each seeing the earlier ones, and makes all that follows from them durable.
+    /// There is one outcome an operation, in their order.
+    ///
+    /// # Errors
+    /// None of the operations happened. After one that [is fatal](LedgerError::is_fatal) the ledger must not be used
+    /// again.
+    fn commit(&mut self, now: Timestamp, operations: &[Operation]) -> Result<Vec<Outcome>, LedgerError>;
+
+    /// Makes the next start quick; nothing depends on it.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn close(self) -> Result<(), LedgerError>;
+}
+
+/// The side that reads.
+pub trait Records: Send + Sync + 'static {
+    /// The record of a serial number.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn by_serial_number(&self, serial_number: &SerialNumber) -> Result<Option<Record>, LedgerError>;
+
+    /// The newest record of a device.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn by_device(&self, device: &str) -> Result<Option<Record>, LedgerError>;
+
+    /// An order.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn order(&self, id: &str) -> Result<Option<Order>, LedgerError>;
+
+    /// All orders, sorted by id.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn orders(&self) -> Result<Vec<Order>, LedgerError>;
+
+    /// The certificates of an order, in the order of issue, up to the moment of the call; each as it is when it is
+    /// read.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn issued_under(&self, order: &str) -> Result<IssuedRecords, LedgerError>;
+
+    /// The exports of an order, the oldest first.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn exports(&self, order: &str) -> Result<Vec<Export>, LedgerError>;
+
+    /// An export.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn export(&self, id: &ExportId) -> Result<Option<Export>, LedgerError>;
+
+    /// The certificates of an export, in the order of issue, each as it was issued; none if there is no such export.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn exported(&self, id: &ExportId) -> Result<IssuedRecords, LedgerError>;
+
+    /// What the ledger has come to.
+    fn head(&self) -> Head;
+}

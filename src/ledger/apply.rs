@@ -1,0 +1,170 @@
+//! What an entry of the journal changes. The same code serves the entries of a batch and those that are read at a
+//! start.
+
+use std::sync::Arc;
+
+use super::{
+    entry::{Entry, Event},
+    error::LedgerError,
+    export::Export,
+    journal::Position,
+    order::Order,
+    overlay::{ExportLocation, OrderLocation, Pending, RecordLocation, StateChange, device_hash},
+    record::RecordState,
+    view::View,
+};
+use crate::serial::SerialNumber;
+
+/// Why an entry could not be applied.
+#[derive(Debug)]
+pub(super) enum ApplyError {
+    Ledger(LedgerError),
+    /// The entry contradicts what is known: the index, the journal, or this program is wrong.
+    Contradiction(String),
+}
+
+impl From<LedgerError> for ApplyError {
+    fn from(error: LedgerError) -> Self {
+        ApplyError::Ledger(error)
+    }
+}
+
+impl View<'_> {
+    /// Applies an entry; live and at a start alike, so that the journal alone decides what is known (invariant 6).
+    ///
+    /// # Errors
+    /// Those of the storage, or a sentence if the entry does not fit what is known.
+    pub(super) fn apply(&mut self, entry: &Entry, position: Position) -> Result<(), ApplyError> {
+        match &entry.event {
+            Event::Reserved { serial_number, holder, replaces } => {
+                self.change_order(&holder.order, |location| location.order.reserved += 1)?;
+                self.hold(*serial_number, position, Pending { holder: holder.clone(), replaces: *replaces });
+            }
+            Event::Issued { serial_number, .. } => {
+                let (mut location, pending) = self.reservation(serial_number)?;
+                self.change_order(&pending.holder.order, |location| {
+                    location.order.reserved -= 1;
+                    location.order.issued += 1;
+                    location.unexported += 1;
+                })?;
+                location.state = RecordState::Issued;
+                location.issued = Some(position);
+                location.pending = None;
+                self.draft.records.insert(*serial_number, location);
+            }
+            Event::Abandoned { serial_number, .. } => {
+                let (mut location, pending) = self.reservation(serial_number)?;
+                self.change_order(&pending.holder.order, |location| location.order.reserved -= 1)?;
+                self.draft.release(&pending);
+                location.pending = None;
+                location.state = RecordState::Abandoned;
+                self.draft.records.insert(*serial_number, location);
+            }
+            Event::Confirmed { serial_number, order } => {
+                self.change_order(order, |location| location.order.confirmed += 1)?;
+                let state_change = StateChange { state: RecordState::Confirmed, changed: position };
+                self.draft.state_changes.insert(*serial_number, state_change);
+            }
+            Event::Scrapped { serial_number, .. } => {
+                self.end_lifecycle(serial_number, RecordState::Scrapped, position, |order| {
+                    order.issued -= 1;
+                    order.scrapped += 1;
+                })?;
+            }
+            Event::Revoked { serial_number, .. } => {
+                self.end_lifecycle(serial_number, RecordState::Revoked, position, |order| order.revoked += 1)?;
+            }
+            Event::OrderCreated(terms) => {
+                let order = Order::new(terms.clone(), entry.time);
+                let location =
+                    OrderLocation { order, created: position, exports: 0, exported: position, unexported: 0 };
+                self.draft.orders.insert(terms.id.clone(), location);
+            }
+            Event::OrderClosed { id } => self.change_order(id, |location| location.order.closed = true)?,
+            Event::ExportCreated { id, certificates } => {
+                self.change_order(&id.order, |location| {
+                    location.exports = id.number;
+                    location.exported = position;
+                    location.unexported = 0;
+                })?;
+                let export = Export {
+                    id: id.clone(),
+                    certificates: *certificates,
+                    created_at: entry.time,
+                    created_by: entry.actor.clone(),
+                    acknowledged: None,
+                };
+                self.draft.exports.insert(id.clone(), ExportLocation { export, position });
+            }
+            Event::ExportAcknowledged { id } => {
+                let unknown = || ApplyError::Contradiction(format!("there is no export \"{id}\""));
+                let mut location = self.export(id)?.ok_or_else(unknown)?;
+                location.export.acknowledged = Some((entry.time, entry.actor.clone()));
+                self.draft.exports.insert(id.clone(), location);
+            }
+            Event::Checkpoint { .. } | Event::LossAccepted { .. } | Event::ClockAccepted { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Binds key and device to a reservation, without counting it.
+    pub(super) fn hold(&mut self, serial_number: SerialNumber, position: Position, pending: Pending) {
+        self.draft.keys.insert(pending.holder.key_hash, Some(serial_number));
+        self.draft.devices.insert(device_hash(&pending.holder.device), Some(serial_number));
+        let pending = Some(Arc::new(pending));
+        let state = RecordState::Reserved;
+        let location = RecordLocation { state, reserved: position, issued: None, changed: None, pending };
+        self.draft.records.insert(serial_number, location);
+    }
+
+    fn reservation(&self, serial_number: &SerialNumber) -> Result<(RecordLocation, Arc<Pending>), ApplyError> {
+        match self.location(serial_number)? {
+            Some(location) if location.state == RecordState::Reserved => match location.pending.clone() {
+                Some(pending) => Ok((location, pending)),
+                None => Err(ApplyError::Contradiction(format!("the reservation {serial_number} is not in memory"))),
+            },
+            _ => Err(ApplyError::Contradiction(format!("the serial number {serial_number} is not reserved"))),
+        }
+    }
+
+    /// A live certificate is scrapped or revoked; `count` is its order's.
+    fn end_lifecycle(
+        &mut self,
+        serial_number: &SerialNumber,
+        state: RecordState,
+        changed: Position,
+        count: impl FnOnce(&mut Order),
+    ) -> Result<(), ApplyError> {
+        let live = self.location(serial_number)?.filter(|location| location.state.is_live());
+        let not_live = || ApplyError::Contradiction(format!("the certificate {serial_number} is not live"));
+        let location = live.ok_or_else(not_live)?;
+        let (holder, _) = self.holder(&location)?;
+        self.change_order(&holder.order, |order| {
+            if location.state == RecordState::Confirmed {
+                order.order.confirmed -= 1;
+            }
+            if location.issued > Some(order.exported) {
+                order.unexported -= 1;
+            }
+            count(&mut order.order);
+        })?;
+        self.draft.state_changes.insert(*serial_number, StateChange { state, changed });
+        Ok(())
+    }
+
+    /// Changes what is known of an order; a holder without an order counts nowhere.
+    fn change_order(&mut self, id: &str, change: impl FnOnce(&mut OrderLocation)) -> Result<(), ApplyError> {
+        if id.is_empty() {
+            return Ok(());
+        }
+        if !self.draft.orders.contains_key(id) {
+            let order =
+                self.order(id)?.ok_or_else(|| ApplyError::Contradiction(format!("there is no order \"{id}\"")))?;
+            self.draft.orders.insert(id.to_owned(), order);
+        }
+        if let Some(location) = self.draft.orders.get_mut(id) {
+            change(location);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,133 @@
+//! Who gets a serial number.
+
+use jiff::Timestamp;
+
+use super::{
+    decision::{Decision, refuse},
+    order::{refuse_by_order, refuse_station},
+};
+use crate::{
+    ledger::{
+        actor::Actor,
+        entry::Event,
+        error::LedgerError,
+        operation::Outcome,
+        overlay::OrderLocation,
+        record::{Holder, RecordState},
+        refusal::Refusal,
+        view::{View, certificate_at},
+    },
+    serial::{SerialNumber, SerialNumbers},
+};
+
+/// Which certificate of the device is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReserveKind {
+    /// Its first.
+    First,
+    /// A new one, in place of one that was scrapped or revoked.
+    Reissue,
+}
+
+pub(super) fn reserve(
+    view: &View<'_>,
+    now: Timestamp,
+    serial_numbers: &mut SerialNumbers,
+    actor: &Actor,
+    holder: &Holder,
+    kind: ReserveKind,
+) -> Result<Decision, LedgerError> {
+    // A holder without an order is charged to none; its profile allowed that.
+    let order = match holder.order.as_str() {
+        "" => None,
+        id => match view.order(id)? {
+            Some(OrderLocation { order, .. }) => Some(order),
+            None => return refuse(Refusal::OrderUnknown(id.to_owned())),
+        },
+    };
+    if let Some(refusal) = order.as_ref().and_then(|order| refuse_station(order, actor)) {
+        return refuse(refusal);
+    }
+    if let Some(decision) = decide_by_key(view, holder, kind)? {
+        return Ok(decision);
+    }
+    let replaces = match decide_by_device(view, holder, kind)? {
+        Ok(replaces) => replaces,
+        Err(refusal) => return refuse(refusal),
+    };
+    if let Some(refusal) = order.and_then(|order| refuse_by_order(&order, now, holder)) {
+        return refuse(refusal);
+    }
+    let serial_number = serial_numbers.next(now);
+    let event = Event::Reserved { serial_number, holder: holder.clone(), replaces };
+    Ok((Outcome::Reserved(serial_number), Some(event)))
+}
+
+/// A key that is known (invariants 3 and 4): either the same request again, or a key that may not be used.
+fn decide_by_key(view: &View<'_>, holder: &Holder, kind: ReserveKind) -> Result<Option<Decision>, LedgerError> {
+    let Some(serial_number) = view.by_key(&holder.key_hash)? else { return Ok(None) };
+    let Some(location) = view.location(&serial_number)? else { return Ok(None) };
+    let (found, replaces) = view.holder(&location)?;
+    if found.device != holder.device {
+        return refuse(Refusal::KeyReused { device: found.device, key_hash: holder.key_hash }).map(Some);
+    }
+    match location.state {
+        // An abandoned reservation does not bind the key.
+        RecordState::Abandoned => return Ok(None),
+        state @ (RecordState::Scrapped | RecordState::Revoked) => {
+            return refuse(Refusal::KeyBlocked { device: found.device, serial_number, state }).map(Some);
+        }
+        RecordState::Reserved | RecordState::Issued | RecordState::Confirmed => {}
+    }
+    // A device's first certificate does not answer a request for a replacement.
+    let another = kind == ReserveKind::Reissue && replaces.is_none();
+    if another || found.order != holder.order || found.profile != holder.profile {
+        return refuse(device_has_certificate(found, serial_number)).map(Some);
+    }
+    Ok(Some(match location.issued {
+        // Recorded by this very batch: it can be read when the batch is durable.
+        Some(position) if view.is_durable(&serial_number) => {
+            let certificate = certificate_at(view.journal, position)?.certificate;
+            (Outcome::Replay { serial_number, certificate, issuer: found.issuer }, None)
+        }
+        _ => (Outcome::InProgress(serial_number), None),
+    }))
+}
+
+/// A device has one live certificate at most (invariant 3). The certificate that a new one replaces, if the device
+/// had one; or why it gets none.
+fn decide_by_device(
+    view: &View<'_>,
+    holder: &Holder,
+    kind: ReserveKind,
+) -> Result<Result<Option<SerialNumber>, Refusal>, LedgerError> {
+    let newest = match view.by_device(&holder.device)? {
+        Some(serial_number) => view.location(&serial_number)?.map(|location| (serial_number, location)),
+        None => None,
+    };
+    let device = || holder.device.clone();
+    Ok(match newest {
+        Some((serial_number, location)) => match (location.state, kind) {
+            (RecordState::Reserved | RecordState::Issued | RecordState::Confirmed, _) => {
+                Err(device_has_certificate(view.holder(&location)?.0, serial_number))
+            }
+            (RecordState::Scrapped | RecordState::Revoked, ReserveKind::Reissue) => Ok(Some(serial_number)),
+            (state @ (RecordState::Scrapped | RecordState::Revoked), ReserveKind::First) => {
+                Err(Refusal::ReissueRequired { device: device(), serial_number, state })
+            }
+            (RecordState::Abandoned, _) => without_certificate(device(), kind),
+        },
+        None => without_certificate(device(), kind),
+    })
+}
+
+fn without_certificate(device: String, kind: ReserveKind) -> Result<Option<SerialNumber>, Refusal> {
+    match kind {
+        ReserveKind::First => Ok(None),
+        ReserveKind::Reissue => Err(Refusal::ReissueRefused { device }),
+    }
+}
+
+fn device_has_certificate(found: Holder, serial_number: SerialNumber) -> Refusal {
+    Refusal::DeviceHasCertificate { device: found.device, serial_number, order: found.order, profile: found.profile }
+}

@@ -1,0 +1,147 @@
+//! The side that reads.
+
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use super::{
+    certificates::{Certificates, Exported},
+    shared::Shared,
+};
+use crate::{
+    ledger::{
+        api::Records,
+        error::LedgerError,
+        export::{Export, ExportId},
+        head::Head,
+        index::IndexError,
+        issued_records::IssuedRecords,
+        journal::{Position, Reader},
+        order::Order,
+        overlay::StateChange,
+        record::Record,
+        view::View,
+    },
+    serial::SerialNumber,
+};
+
+/// How long an error of the last batch makes the ledger unhealthy: callers may have stopped because of it, so that no
+/// later batch would show that it is over.
+const LAST_ERROR_STANDS: Duration = Duration::from_secs(30);
+
+/// The side that reads; clones share it.
+#[derive(Clone, Debug)]
+pub struct EmbeddedRecords {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Records for EmbeddedRecords {
+    fn by_serial_number(&self, serial_number: &SerialNumber) -> Result<Option<Record>, LedgerError> {
+        self.view().record(serial_number)
+    }
+
+    fn by_device(&self, device: &str) -> Result<Option<Record>, LedgerError> {
+        let view = self.view();
+        match view.by_device(device)? {
+            Some(serial_number) => view.record(&serial_number),
+            None => Ok(None),
+        }
+    }
+
+    fn order(&self, id: &str) -> Result<Option<Order>, LedgerError> {
+        Ok(self.view().order(id)?.map(|location| location.order))
+    }
+
+    fn orders(&self) -> Result<Vec<Order>, LedgerError> {
+        self.view().orders()
+    }
+
+    fn issued_under(&self, order: &str) -> Result<IssuedRecords, LedgerError> {
+        let Some(location) = self.view().order(order)? else {
+            return Ok(IssuedRecords::new(std::iter::empty()));
+        };
+        let end = self.shared.memory().end;
+        let certificates = Certificates::new(&self.shared, order, location.created, end);
+        let records = self.clone();
+        Ok(IssuedRecords::new(certificates.map(move |found| found?.map(|record| records.as_it_is(record)).transpose())))
+    }
+
+    fn exports(&self, order: &str) -> Result<Vec<Export>, LedgerError> {
+        self.view().exports(order)
+    }
+
+    fn export(&self, id: &ExportId) -> Result<Option<Export>, LedgerError> {
+        Ok(self.view().export(id)?.map(|location| location.export))
+    }
+
+    fn exported(&self, id: &ExportId) -> Result<IssuedRecords, LedgerError> {
+        let view = self.view();
+        let (Some(order), Some(export)) = (view.order(&id.order)?, view.export(id)?) else {
+            return Ok(IssuedRecords::new(std::iter::empty()));
+        };
+        let before = view.export(&ExportId { number: id.number - 1, ..id.clone() })?;
+        let start = before.map_or(order.created, |before| before.position);
+        let certificates = Certificates::new(&self.shared, &id.order, start, export.position);
+        Ok(IssuedRecords::new(Exported::new(certificates, export)))
+    }
+
+    fn head(&self) -> Head {
+        *self.shared.head.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl EmbeddedRecords {
+    /// Whether the ledger can reserve and record now; otherwise why not.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub fn healthy(&self) -> Result<(), String> {
+        let last_error = self.shared.last_error().clone();
+        if let Some((_, why)) = last_error.filter(|(when, _)| when.elapsed() < LAST_ERROR_STANDS) {
+            return Err(why);
+        }
+        if let Some(refusal) = self.shared.clock().refusal(Timestamp::now()) {
+            return Err(refusal.to_string());
+        }
+        if let Some(why) = self.shared.memory().index.failure() {
+            return Err(IndexError::Rebuilding(why.to_owned()).to_string());
+        }
+        self.shared.space.refusal().map_or(Ok(()), |refusal| Err(refusal.to_string()))
+    }
+
+    /// What is wrong with what was recorded, without being in the way of recording more.
+    ///
+    /// # Errors
+    /// The damage that the scrub or a read has found, with file and byte.
+    pub fn intact(&self) -> Result<(), String> {
+        self.shared.journal.known_damage().map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn journal(&self) -> &Reader {
+        &self.shared.journal
+    }
+
+    /// All of the journal before it is durable.
+    pub(crate) fn end(&self) -> Position {
+        self.shared.end()
+    }
+
+    fn view(&self) -> View<'_> {
+        self.shared.view()
+    }
+
+    /// A certificate as it was issued, with what became of it since.
+    fn as_it_is(&self, record: Record) -> Result<Record, LedgerError> {
+        let view = self.view();
+        match view.state_change(&record.serial_number)? {
+            Some(StateChange { state, changed }) => {
+                let changed = Some(view.change(&record.serial_number, changed)?);
+                Ok(Record { state, changed, ..record })
+            }
+            None => Ok(record),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What is in memory of the ledger, until the index holds it.
+//!
+//! Settled records are flushed into the index many at a time. Reservations without a certificate stay in memory;
+//! after a start they are found in the journal's tail.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    index::{Index, Runs},
+    journal::Position,
+    overlay::{Overlay, Pending, device_hash},
+    record::RecordState,
+};
+use crate::serial::SerialNumber;
+
+/// What is in memory, and the index that lies below it.
+#[derive(Debug)]
+pub(super) struct MemTable {
+    /// The newest overlay.
+    pub(super) recent: Overlay,
+    /// The reservations without a certificate, all of which are in `recent`: the oldest is first, since serial numbers
+    /// rise along the journal.
+    pub(super) pending: BTreeMap<SerialNumber, Position>,
+    /// The one below, while it is written into the index.
+    pub(super) flushing: Option<Arc<Overlay>>,
+    /// The index, below both, and its runs.
+    pub(super) index: Arc<Index>,
+    pub(super) runs: Runs,
+    /// All of the journal before it is durable and applied.
+    pub(super) end: Position,
+}
+
+impl MemTable {
+    pub(super) fn new(index: Arc<Index>, runs: Runs, end: Position) -> Self {
+        MemTable { recent: Overlay::default(), pending: BTreeMap::new(), flushing: None, index, runs, end }
+    }
+
+    /// Merges `draft` into the newest overlay.
+    pub(super) fn absorb(&mut self, draft: Overlay) {
+        for (serial_number, location) in &draft.records {
+            match location.state {
+                RecordState::Reserved => self.pending.insert(*serial_number, location.reserved),
+                _ => self.pending.remove(serial_number),
+            };
+        }
+        self.recent.absorb(draft);
+    }
+
+    /// How much that is settled waits to be flushed: records, changes of their states, orders and exports.
+    pub(super) fn settled(&self) -> usize {
+        let Overlay { records, state_changes, orders, exports, .. } = &self.recent;
+        records.len() - self.pending.len() + state_changes.len() + orders.len() + exports.len()
+    }
+
+    /// Begins to flush all that is settled: reservations, and what they hold, stay.
+    pub(super) fn begin_flush(&mut self) -> Arc<Overlay> {
+        let mut settled = std::mem::take(&mut self.recent);
+        for serial_number in self.pending.keys() {
+            let Some(location) = settled.records.remove(serial_number) else { continue };
+            if let Some(Pending { holder, replaces }) = location.pending.as_deref() {
+                let device = device_hash(&holder.device);
+                settled.keys.remove(&holder.key_hash);
+                // What the device had before may be settled, and must be found if the reservation is abandoned.
+                settled.devices.insert(device, *replaces);
+                self.recent.keys.insert(holder.key_hash, Some(*serial_number));
+                self.recent.devices.insert(device, Some(*serial_number));
+            }
+            self.recent.records.insert(*serial_number, location);
+        }
+        let settled = Arc::new(settled);
+        self.flushing = Some(Arc::clone(&settled));
+        settled
+    }
+
+    /// The overlays, the newest first.
+    pub(super) fn overlays(&self) -> impl Iterator<Item = &Overlay> {
+        std::iter::once(&self.recent).chain(self.flushing.as_deref())
+    }
+}

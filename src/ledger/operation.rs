@@ -1,0 +1,130 @@
+//! What can be asked of a ledger, and what becomes of it.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{
+    actor::Actor,
+    error::LedgerError,
+    export::{Export, ExportId},
+    order::{Order, OrderTerms},
+    record::Holder,
+    refusal::Refusal,
+    revocation::RevocationReason,
+};
+use crate::serial::SerialNumber;
+
+/// An operation and who asks for it.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// Who asks.
+    pub actor: Actor,
+    /// What is asked for.
+    pub action: Action,
+}
+
+/// What can be asked of a ledger.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Give a serial number to a device that has had none.
+    Reserve(Holder),
+    /// Give a serial number to a device whose certificate was scrapped or revoked.
+    Reissue(Holder),
+    /// Record the certificate of a reservation.
+    Record {
+        /// The reservation's serial number.
+        serial_number: SerialNumber,
+        /// DER.
+        certificate: Bytes,
+    },
+    /// Abandon a reservation.
+    Abandon {
+        /// The reservation's serial number.
+        serial_number: SerialNumber,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The device has taken its certificate.
+    Confirm {
+        /// The certificate's serial number.
+        serial_number: SerialNumber,
+        /// The profiles that the station that asks may use; `None`: all, for it is no station.
+        profiles: Option<Arc<BTreeSet<String>>>,
+    },
+    /// The device is scrap: give back what its order was charged.
+    Scrap {
+        /// The certificate's serial number.
+        serial_number: SerialNumber,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The certificate is not to be trusted any more.
+    Revoke {
+        /// The certificate's serial number.
+        serial_number: SerialNumber,
+        /// Why.
+        reason: RevocationReason,
+    },
+    /// Create an order.
+    CreateOrder(OrderTerms),
+    /// Let nothing more be issued under an order.
+    CloseOrder {
+        /// The order's id.
+        id: String,
+    },
+    /// Cut the next batch of an order's certificates.
+    CreateExport {
+        /// The order's id.
+        order: String,
+    },
+    /// The platform that an export was for has it.
+    AcknowledgeExport {
+        /// The export's id.
+        id: ExportId,
+    },
+    /// Record what the audit key signed about the ledger.
+    Checkpoint {
+        /// The signed text; see [`super::checkpoint`].
+        note: String,
+        /// The checkpoints before it are gone.
+        begins_anew: bool,
+    },
+}
+
+/// What became of an operation.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The serial number is the device's; the HSM may sign.
+    Reserved(SerialNumber),
+    /// The same request holds this serial number already and its certificate is being made.
+    InProgress(SerialNumber),
+    /// The same request was served before.
+    Replay {
+        /// The certificate's serial number.
+        serial_number: SerialNumber,
+        /// DER.
+        certificate: Bytes,
+        /// The issuing CA's name.
+        issuer: String,
+    },
+    /// The certificate may leave.
+    Recorded,
+    /// The reservation is gone; its serial number will not be used again.
+    Abandoned,
+    /// The certificate is confirmed, scrapped or revoked, as was asked for.
+    Changed {
+        /// It was so before.
+        retry: bool,
+    },
+    /// The order as it is now.
+    Order(Order),
+    /// The export as it is now.
+    Export(Export),
+    /// The checkpoint is part of the ledger.
+    Checkpointed,
+    /// It may not be; nothing changed.
+    Refused(Refusal),
+    /// What is known could not be read (a record that it concerns is damaged, say); nothing changed.
+    Failed(Arc<LedgerError>),
+}

@@ -1,0 +1,208 @@
+//! Why an operation is refused.
+
+use jiff::Timestamp;
+
+use super::{
+    actor::Actor,
+    export::ExportId,
+    record::{KeyHash, RecordState},
+};
+use crate::serial::SerialNumber;
+
+/// Why an operation was refused. Each message names the rule and the value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No such order.
+    #[error("there is no order {}", crate::quote::quoted(.0))]
+    OrderUnknown(String),
+    /// An order with other terms has this id, or a closed one; with what differs.
+    #[error("the order \"{0}\" exists already, {1}")]
+    OrderExists(String, &'static str),
+    /// The order was closed.
+    #[error("the order \"{0}\" is closed")]
+    OrderClosed(String),
+    /// Outside the order's time window.
+    #[error("the order \"{order}\" can be used {window}; it is {now}")]
+    OrderOutOfWindow {
+        /// The order's id.
+        order: String,
+        /// `from …`, `until …` or both.
+        window: String,
+        /// The daemon's clock.
+        now: Timestamp,
+    },
+    /// The order's quantity is used up.
+    #[error(
+        "the order \"{order}\" is used up: all of its {quantity} certificates are issued or being issued; create \
+         another order"
+    )]
+    OrderExhausted {
+        /// The order's id.
+        order: String,
+        /// Its quantity.
+        quantity: u64,
+    },
+    /// The order is for another profile.
+    #[error("the order \"{order}\" is for the profile \"{expected}\", not \"{found}\"")]
+    ProfileRefused {
+        /// The order's id.
+        order: String,
+        /// The order's profile.
+        expected: String,
+        /// The request's profile.
+        found: String,
+    },
+    /// The station is not on the order.
+    #[error("{station} may not use the order \"{order}\"")]
+    StationRefused {
+        /// The order's id.
+        order: String,
+        /// Who asked.
+        station: String,
+    },
+    /// The station may not use the profile of the certificate.
+    #[error("{station} may not use the profile \"{profile}\", which the certificate {serial_number} has")]
+    ProfileStationRefused {
+        /// The certificate's serial number.
+        serial_number: SerialNumber,
+        /// Its profile.
+        profile: String,
+        /// Who asked.
+        station: Actor,
+    },
+    /// The public key belongs to another device.
+    #[error(
+        "the public key {} is bound to another device, \"{device}\"; each device needs a key of its own",
+        hex::encode(.key_hash)
+    )]
+    KeyReused {
+        /// The device that has the key.
+        device: String,
+        /// The key.
+        key_hash: KeyHash,
+    },
+    /// The certificate of the public key was scrapped or revoked.
+    #[error(
+        "the public key of the device \"{device}\" belongs to the certificate {serial_number}, which is {state}; it is \
+         never accepted again: make a new key"
+    )]
+    KeyBlocked {
+        /// The device.
+        device: String,
+        /// The certificate of the key.
+        serial_number: SerialNumber,
+        /// Scrapped or revoked.
+        state: RecordState,
+    },
+    /// The device had a certificate, and the request does not say that it is to have a new one.
+    #[error(
+        "the certificate {serial_number} of the device \"{device}\" is {state}; a request for a new one must say so \
+         (reissue = true, \"birthmark station sign --reissue\")"
+    )]
+    ReissueRequired {
+        /// The device.
+        device: String,
+        /// Its newest certificate.
+        serial_number: SerialNumber,
+        /// Scrapped or revoked.
+        state: RecordState,
+    },
+    /// The device never had a certificate.
+    #[error(
+        "there is nothing to reissue: the device \"{device}\" has never had a certificate; ask for its first one \
+         without reissue"
+    )]
+    ReissueRefused {
+        /// The device.
+        device: String,
+    },
+    /// Nothing was ever recorded under the serial number.
+    #[error("there is no record of the serial number {0}")]
+    RecordUnknown(SerialNumber),
+    /// A certificate without an order is confirmed by the station that asked for it.
+    #[error("the certificate {serial_number} was issued to {holder} without an order; {station} may not confirm it")]
+    ConfirmRefused {
+        /// The certificate's serial number.
+        serial_number: SerialNumber,
+        /// Who asked for it.
+        holder: Actor,
+        /// Who would confirm it.
+        station: Actor,
+    },
+    /// The state of the record does not allow it.
+    #[error("the serial number {serial_number} is {state}; only {allowed} can be {wanted}")]
+    StateRefused {
+        /// The serial number.
+        serial_number: SerialNumber,
+        /// Its state.
+        state: RecordState,
+        /// The states from which it could be done.
+        allowed: &'static str,
+        /// The state that was asked for.
+        wanted: RecordState,
+    },
+    /// No such export.
+    #[error("there is no export {}", crate::quote::quoted(&.0.to_string()))]
+    ExportUnknown(ExportId),
+    /// No live certificate was issued under the order since its last export.
+    #[error("there is nothing new to export: every live certificate of the order \"{0}\" is in an export already")]
+    NothingToExport(String),
+    /// The device has a live certificate.
+    #[error(
+        "the device \"{device}\" has the live certificate {serial_number} (order \"{order}\", profile \"{profile}\"), \
+         for another key, order or profile"
+    )]
+    DeviceHasCertificate {
+        /// The device.
+        device: String,
+        /// Its certificate's serial number.
+        serial_number: SerialNumber,
+        /// The order under which it was issued.
+        order: String,
+        /// Its profile.
+        profile: String,
+    },
+    /// The clock is before the newest entry.
+    #[error(
+        "the clock ({now}) is before the ledger's newest entry ({newest}); set it right or, if it is right and was \
+         wrong when that entry was written, stop the daemon and use \"birthmark journal accept-clock\""
+    )]
+    ClockBackwards {
+        /// The daemon's clock.
+        now: Timestamp,
+        /// The newest entry's time.
+        newest: Timestamp,
+    },
+    /// The clock cannot be right.
+    #[error("the clock ({now}) is implausible: {why}")]
+    ClockImplausible {
+        /// The daemon's clock.
+        now: Timestamp,
+        /// What contradicts it, and what to do.
+        why: String,
+    },
+    /// What would have to be recorded fits no entry.
+    #[error(
+        "the request is too large to be recorded: its entry would have {bytes} bytes; at most {limit} are possible"
+    )]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// The largest length that is possible.
+        limit: usize,
+    },
+    /// The disk is nearly full.
+    #[error(
+        "the ledger's disk has {} MiB free, less than the {} MiB it must have; make room",
+        .free >> 20, .min_free >> 20
+    )]
+    StorageLow {
+        /// Bytes.
+        free: u64,
+        /// Bytes.
+        min_free: u64,
+    },
+    /// Not a reservation that waits for its certificate.
+    #[error("the serial number {0} is not reserved")]
+    NotReserved(SerialNumber),
+}

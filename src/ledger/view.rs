@@ -1,0 +1,249 @@
+//! What the ledger knows: what one batch changes lies over what is in memory ([`MemTable`]), which lies over the index.
+//!
+//! A batch is decided on an overlay of its own. When the batch is durable the overlay is merged into memory; when it is
+//! not, it is dropped, and nothing has happened.
+
+use std::sync::RwLockReadGuard;
+
+use jiff::Timestamp;
+
+use super::{
+    actor::Actor,
+    entry::{Entry, Event},
+    error::LedgerError,
+    export::{Export, ExportId},
+    index::{Index, IndexError, LookupKey},
+    journal::{JournalError, Position, ReadFrame, Reader},
+    memtable::MemTable,
+    order::Order,
+    overlay::{ExportLocation, OrderLocation, Overlay, RecordLocation, StateChange, device_hash},
+    record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
+};
+use crate::serial::SerialNumber;
+
+/// What is known: a batch's overlay over memory over the index.
+pub(super) struct View<'a> {
+    /// What this batch changes; empty for those who only read.
+    pub(super) draft: Overlay,
+    pub(super) memory: RwLockReadGuard<'a, MemTable>,
+    pub(super) journal: &'a Reader,
+}
+
+impl View<'_> {
+    /// The serial number to which a key is bound.
+    pub(super) fn by_key(&self, key: &KeyHash) -> Result<Option<SerialNumber>, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.keys.get(key)) {
+            Some(found) => Ok(*found),
+            None => self.by_lookup_key(&LookupKey::from_key(key)),
+        }
+    }
+
+    /// A device's newest record.
+    pub(super) fn by_device(&self, device: &str) -> Result<Option<SerialNumber>, LedgerError> {
+        let hash = device_hash(device);
+        match self.overlays().find_map(|overlay| overlay.devices.get(&hash)) {
+            Some(found) => Ok(*found),
+            None => self.by_lookup_key(&LookupKey::from_device(&hash)),
+        }
+    }
+
+    fn by_lookup_key(&self, key: &LookupKey) -> Result<Option<SerialNumber>, LedgerError> {
+        let Some(position) = self.index().by_lookup_key(&self.memory.runs, key)? else { return Ok(None) };
+        match self.journal.entry(position)?.event {
+            Event::Reserved { serial_number, holder, .. }
+                if [LookupKey::from_key(&holder.key_hash), LookupKey::from_device(&device_hash(&holder.device))]
+                    .contains(key) =>
+            {
+                Ok(Some(serial_number))
+            }
+            _ => Err(self.contradicted(format!("there is another reservation at {position:?}"))),
+        }
+    }
+
+    fn index(&self) -> &Index {
+        &self.memory.index
+    }
+
+    /// The index states something that the journal shows not to be so: it fails.
+    pub(super) fn contradicted(&self, what: String) -> LedgerError {
+        let error = IndexError::Contradiction(what);
+        self.index().fail(&error.to_string());
+        error.into()
+    }
+
+    /// Where the record of a serial number lies.
+    pub(super) fn location(&self, serial: &SerialNumber) -> Result<Option<RecordLocation>, LedgerError> {
+        let location = match self.overlays().find_map(|overlay| overlay.records.get(serial)) {
+            Some(location) => Some(location.clone()),
+            None => self.location_in_journal(serial)?,
+        };
+        match location {
+            Some(location) if location.state == RecordState::Issued => Ok(Some(match self.state_change(serial)? {
+                Some(StateChange { state, changed }) => RecordLocation { state, changed: Some(changed), ..location },
+                None => location,
+            })),
+            location => Ok(location),
+        }
+    }
+
+    /// What became of an issued certificate, if anything did.
+    pub(super) fn state_change(&self, serial: &SerialNumber) -> Result<Option<StateChange>, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.state_changes.get(serial)) {
+            Some(state_change) => Ok(Some(*state_change)),
+            None => Ok(self.index().state_change(&self.memory.runs, serial)?),
+        }
+    }
+
+    /// Reads the journal from a place that is not far before the reservation.
+    fn location_in_journal(&self, serial: &SerialNumber) -> Result<Option<RecordLocation>, LedgerError> {
+        let Some(start) = self.index().before(&self.memory.runs, serial)? else { return Ok(None) };
+        let mut reserved = None;
+        for frame in self.journal.frames(start, self.memory.index.end()) {
+            let ReadFrame { position, entry, .. } = frame?;
+            match (entry.event, reserved) {
+                (Event::Reserved { serial_number, .. }, None) if serial_number == *serial => reserved = Some(position),
+                // Serial numbers rise along the journal: this one was never given.
+                (Event::Reserved { serial_number, .. }, None) if serial_number > *serial => return Ok(None),
+                (Event::Issued { serial_number, .. }, Some(reserved)) if serial_number == *serial => {
+                    let (state, issued) = (RecordState::Issued, Some(position));
+                    return Ok(Some(RecordLocation { state, reserved, issued, changed: None, pending: None }));
+                }
+                (Event::Abandoned { serial_number, .. }, Some(reserved)) if serial_number == *serial => {
+                    let state = RecordState::Abandoned;
+                    return Ok(Some(RecordLocation { state, reserved, issued: None, changed: None, pending: None }));
+                }
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn order(&self, id: &str) -> Result<Option<OrderLocation>, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.orders.get(id)) {
+            Some(order) => Ok(Some(order.clone())),
+            None => Ok(self.index().order(id)?),
+        }
+    }
+
+    /// The overlays, the newest first.
+    fn overlays(&self) -> impl Iterator<Item = &Overlay> {
+        std::iter::once(&self.draft).chain(self.memory.overlays())
+    }
+
+    /// All orders, sorted by id.
+    pub(super) fn orders(&self) -> Result<Vec<Order>, LedgerError> {
+        let mut orders: std::collections::BTreeMap<_, _> = self
+            .index()
+            .orders()?
+            .into_iter()
+            .map(|location| (location.order.terms.id.clone(), location.order))
+            .collect();
+        let overlays: Vec<_> = self.overlays().collect();
+        for overlay in overlays.into_iter().rev() {
+            orders.extend(overlay.orders.iter().map(|(id, location)| (id.clone(), location.order.clone())));
+        }
+        Ok(orders.into_values().collect())
+    }
+
+    pub(super) fn export(&self, id: &ExportId) -> Result<Option<ExportLocation>, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.exports.get(id)) {
+            Some(export) => Ok(Some(export.clone())),
+            None => Ok(self.index().export(id)?),
+        }
+    }
+
+    /// The exports of an order, the oldest first.
+    pub(super) fn exports(&self, order: &str) -> Result<Vec<Export>, LedgerError> {
+        let exports = self.order(order)?.map_or(0, |location| location.exports);
+        let ids = (1..=exports).map(|number| ExportId { order: order.to_owned(), number });
+        let missing = |id: &ExportId| self.contradicted(format!("it has lost the export {id}"));
+        ids.map(|id| Ok(self.export(&id)?.ok_or_else(|| missing(&id))?.export)).collect()
+    }
+
+    /// What the batch changes.
+    pub(super) fn into_draft(self) -> Overlay {
+        self.draft
+    }
+
+    /// Whether what is known of a serial number can be read in the journal, not only in this batch.
+    pub(super) fn is_durable(&self, serial: &SerialNumber) -> bool {
+        !self.draft.records.contains_key(serial)
+    }
+
+    /// For whom a serial number is, and what it replaces.
+    pub(super) fn holder(&self, location: &RecordLocation) -> Result<(Holder, Option<SerialNumber>), LedgerError> {
+        match &location.pending {
+            Some(pending) => Ok((pending.holder.clone(), pending.replaces)),
+            None => self.reserved(location).map(|reserved| (reserved.holder, reserved.replaces)),
+        }
+    }
+
+    /// The reservation of a serial number; it must be durable.
+    pub(super) fn reserved(&self, location: &RecordLocation) -> Result<ReservedEntry, LedgerError> {
+        Ok(reserved_at(self.journal, location)?)
+    }
+
+    /// All that is known of a serial number.
+    pub(super) fn record(&self, serial_number: &SerialNumber) -> Result<Option<Record>, LedgerError> {
+        let Some(location) = self.location(serial_number)? else { return Ok(None) };
+        let reserved = reserved_at(self.journal, &location)?;
+        let issued = match location.issued {
+            Some(position) => Some(certificate_at(self.journal, position)?),
+            None => None,
+        };
+        let changed = match location.changed {
+            Some(position) => Some(self.change(serial_number, position)?),
+            None => None,
+        };
+        Ok(Some(Record {
+            serial_number: *serial_number,
+            state: location.state,
+            holder: reserved.holder,
+            actor: reserved.actor,
+            reserved_at: reserved.time,
+            issued,
+            replaces: reserved.replaces,
+            changed,
+        }))
+    }
+
+    /// What the entry at `changed` states about a certificate.
+    pub(super) fn change(&self, serial: &SerialNumber, changed: Position) -> Result<Change, LedgerError> {
+        let Entry { time: at, actor: by, event } = self.journal.entry(changed)?;
+        let (of, scrap_reason, revocation_reason) = match event {
+            Event::Confirmed { serial_number, .. } => (serial_number, String::new(), None),
+            Event::Scrapped { serial_number, reason } => (serial_number, reason, None),
+            Event::Revoked { serial_number, reason } => (serial_number, String::new(), Some(reason)),
+            _ => return Err(self.contradicted(format!("no certificate changed at {changed:?}"))),
+        };
+        if of != *serial {
+            return Err(self.contradicted(format!("another certificate than {serial} changed at {changed:?}")));
+        }
+        Ok(Change { at, by, scrap_reason, revocation_reason })
+    }
+}
+
+/// An entry that gave a serial number to a device.
+pub(super) struct ReservedEntry {
+    pub(super) time: Timestamp,
+    pub(super) actor: Actor,
+    pub(super) holder: Holder,
+    pub(super) replaces: Option<SerialNumber>,
+}
+
+fn reserved_at(journal: &Reader, location: &RecordLocation) -> Result<ReservedEntry, JournalError> {
+    let Entry { time, actor, event } = journal.entry(location.reserved)?;
+    match event {
+        Event::Reserved { holder, replaces, .. } => Ok(ReservedEntry { time, actor, holder, replaces }),
+        _ => Err(journal.contradiction(location.reserved, "the index says that a reservation is here")),
+    }
+}
+
+/// The certificate whose entry is at `position`.
+pub(super) fn certificate_at(journal: &Reader, position: Position) -> Result<IssuedCertificate, JournalError> {
+    let Entry { time, event, .. } = journal.entry(position)?;
+    match event {
+        Event::Issued { certificate, .. } => Ok(IssuedCertificate { at: time, certificate }),
+        _ => Err(journal.contradiction(position, "the index says that a certificate is here")),
+    }
+}
