@@ -1,10 +1,10 @@
 //! Bounds on connections, so that a peer that opens many and uses none delays no other (invariant 9).
 //!
 //! Each port has a number of [`Seats`], and each source (an address, an identity, a local user) a part of them. A
-//! connection that comes when all are taken gets the seat of an idle one: first of one that has never said anything, then
-//! of the source that has the most, then of the one that has been idle the longest. A peer that has as many as one peer
-//! may have replaces its own connection that has been idle the longest. Only when a call is open on every one, the new
-//! one is refused, with the limit that it met ([`Full`]). So accepting never waits.
+//! connection that comes when all are taken gets the seat of an idle one: first of one that has never said anything,
+//! then of the source that has the most, then of the one that has been idle the longest. A peer that has as many as one
+//! peer may have replaces its own connection that has been idle the longest. Only when a call is open on every one, the
+//! new one is refused, with the limit that it met ([`Full`]). So accepting never waits.
 //!
 //! [`Limits`] shares the process' descriptors out between the ports, and keeps some for the HSM and the journal.
 

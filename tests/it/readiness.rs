@@ -1,5 +1,5 @@
-//! What keeps the daemon from issuing is in `/readyz` and in the log, when it begins and when it ends; and what must not
-//! end it.
+//! What keeps the daemon from issuing is in `/readyz` and in the log, when it begins and when it ends; and what must
+//! not end it.
 
 use std::{
     fs,
@@ -53,8 +53,8 @@ fn invalid_server_certificate_is_not_ready() {
         assert!(status == 503 && obstacles.lines().any(|line| line.starts_with(&told)), "{status} {obstacles}");
         assert_eq!(daemon.metric("birthmark_ready", &[]), 0.0);
         assert_eq!(lines(&site, &["not ready", "server certificate", says]), 1, "{}", site.log());
-        // Operators on this machine are not kept out. After the certificate's notAfter it may be the clock that is wrong,
-        // so nothing new is recorded, and what says so names both causes.
+        // Operators on this machine are not kept out. After the certificate's notAfter it may be the clock that is
+        // wrong, so nothing new is recorded, and what says so names both causes.
         let expired = not_after.0 <= 2026;
         let clock = obstacles.lines().find(|line| line.starts_with("ledger: ")).unwrap_or_default();
         let causes = ["server.certificate", "the clock is wrong", "the certificate has expired", "restarted"];
