@@ -1,16 +1,18 @@
 //! Bounds on connections, so that a peer that opens many and uses none delays no other (invariant 9).
 //!
 //! Each port has a number of [`Seats`], and each source (an address, an identity, a local user) a part of them. A
-//! connection that comes when all are taken gets the seat of an idle one: first of one that has never said anything, then
-//! of the source that has the most, then of the one that has been idle the longest. A peer that has as many as one peer
-//! may have replaces its own connection that has been idle the longest. Only when a call is open on every one, the new
-//! one is refused, with the limit that it met ([`Full`]). So accepting never waits.
+//! connection that comes when all are taken gets the seat of an idle one: first of one that has never said anything,
+//! then of the source that has the most, then of the one that has been idle the longest. A peer that has as many as one
+//! peer may have replaces its own connection that has been idle the longest. Only when a call is open on every one, the
+//! new one is refused, with the limit that it met ([`Full`]). So accepting never waits.
 //!
 //! [`Limits`] shares the process' descriptors out between the ports, and keeps some for the HSM and the journal.
 
+mod descriptors;
+mod refusals;
+
 use std::{
     collections::HashMap,
-    fs,
     hash::Hash,
     io,
     net::{IpAddr, Ipv6Addr},
@@ -23,83 +25,14 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{sync::oneshot, time::Instant};
 
+use self::refusals::Refusals;
+pub(crate) use self::{
+    descriptors::{Limits, open_descriptors, raise_descriptor_limit},
+    refusals::Reason,
+};
 use crate::metrics;
-
-/// How many connections each port may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
-    /// TLS handshakes under way.
-    pub(crate) handshakes: usize,
-    /// Connections over TLS.
-    pub(crate) tls: usize,
-    /// Connections over the Unix socket.
-    pub(crate) socket: usize,
-    /// Connections to the HTTP port.
-    pub(crate) http: usize,
-}
-
-impl Limits {
-    /// Below this the daemon says at the start that it is little.
-    pub(crate) const FEW_DESCRIPTORS: usize = 1024;
-
-    /// More connections than this would only cost memory.
-    const MOST: usize = 8192;
-
-    /// Shares out `free` descriptors, those that the process may still open when all else of it is open.
-    pub(crate) fn new(free: usize) -> Limits {
-        let reserve = (free / 4).min(512);
-        let small = (free / 16).clamp(4, 256);
-        let half = (free.saturating_sub(reserve + 2 * small) / 2).clamp(4, Limits::MOST);
-        Limits { handshakes: half, tls: half, socket: small, http: small }
-    }
-}
-
-/// Lets the process open as many files as the system allows it, and gives that number; the usual limit of 1024 is there
-/// for programs that use select(2).
-pub(crate) fn raise_descriptor_limit() -> usize {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    // What cannot be raised stays as it is.
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
-    let limit = if raised { maximum } else { current };
-    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
-}
-
-/// How many files the process has open.
-pub(crate) fn open_descriptors() -> usize {
-    fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
-}
-
-/// Why a connection was not taken, or taken from its peer, before it had done anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
-    /// The TLS handshake failed.
-    Handshake,
-    /// Nothing came, or not all that belongs to the beginning, in time.
-    Silent,
-    /// There were too many, and nothing happened on this one.
-    Crowded,
-    /// There were too many, and all of them had open calls.
-    Limit,
-    /// The system gave none, as when the process has no descriptor left.
-    Accept,
-}
-
-impl Reason {
-    const NUMBER: usize = 5;
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Reason::Handshake => "handshake",
-            Reason::Silent => "silent",
-            Reason::Crowded => "crowded",
-            Reason::Limit => "limit",
-            Reason::Accept => "accept",
-        }
-    }
-}
 
 /// What happens on a connection.
 #[derive(Debug)]
@@ -332,34 +265,6 @@ impl<S: Clone + Eq + Hash> Drop for Seat<S> {
     }
 }
 
-/// Logs refusals, one line a second for each reason: a flood of connections must not fill the disk with its log.
-#[derive(Debug, Default)]
-struct Refusals([Mutex<(Option<Instant>, u64)>; Reason::NUMBER]);
-
-impl Refusals {
-    const PAUSE: Duration = Duration::from_secs(1);
-
-    fn log(&self, port: &str, reason: Reason, detail: impl FnOnce() -> String) {
-        let Some(state) = self.0.get(reason as usize) else { return };
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last, skipped) = &mut *state;
-        if last.is_some_and(|last| last.elapsed() < Refusals::PAUSE) {
-            *skipped += 1;
-            return;
-        }
-        *last = Some(Instant::now());
-        let more = std::mem::take(skipped);
-        drop(state);
-        tracing::warn!(
-            port,
-            reason = reason.as_str(),
-            detail = detail(),
-            more_since_last = more,
-            "refused a connection"
-        );
-    }
-}
-
 /// The address as a source: a host with one IPv6 address usually has its whole /64 (RFC 7421).
 pub(crate) fn source(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -456,16 +361,6 @@ mod tests {
         }
         assert_eq!(seats.open.load(Ordering::Relaxed), 0);
         assert!(seats.taken().by_source.is_empty());
-    }
-
-    #[test]
-    fn descriptors_are_never_all_for_connections() {
-        for free in [64, 200, 900, 4096, 20_000, 1 << 20] {
-            let Limits { handshakes, tls, socket, http } = Limits::new(free);
-            let all = handshakes + tls + socket + http;
-            assert!(all + (free / 4).min(512) <= free, "{free}: {all}");
-            assert!([handshakes, tls, socket, http].into_iter().all(|limit| limit >= 4), "{free}");
-        }
     }
 
     #[test]

@@ -19,8 +19,8 @@ const PERIOD: Duration = Duration::from_millis(100);
 /// For how many periods a demand counts: a station may pause this long between two devices and keep its share.
 const REMEMBERED: u8 = 10;
 
-/// When no turn was finished for this long, the resource stands still (an HSM that is away, say). Then no request is held
-/// back here: all of them should wait for the resource, and be refused there, at the same time.
+/// When no turn was finished for this long, the resource stands still (an HSM that is away, say). Then no request is
+/// held back here: all of them should wait for the resource, and be refused there, at the same time.
 const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// Gives out turns.

@@ -1,8 +1,9 @@
 //! The protocol's limits: what `proto/birthmark/v1/` says of the length of its fields, each named after its field. The
-//! daemon refuses what is beyond them, and our clients do not send it. (Those of ids are in `id.rs`, that of a CSR in `csr.rs`.)
+//! daemon refuses what is beyond them, and our clients do not send it. (Those of ids are in `id.rs`, that of a CSR in
+//! `csr.rs`.)
 
-/// The largest message that is read, in bytes. A CSR beyond its own limit but within this is refused in its reply and the
-/// stream goes on; a message beyond this ends the stream.
+/// The largest message that is read, in bytes. A CSR beyond its own limit but within this is refused in its reply and
+/// the stream goes on; a message beyond this ends the stream.
 pub(crate) const MESSAGE: usize = 1 << 20;
 
 /// `IssueRequest.request_id`, in bytes.

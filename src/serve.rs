@@ -1,8 +1,8 @@
 //! The daemon, wired together: what is opened in which order, and how it shuts down.
 //!
-//! Shutting down (SIGTERM, SIGINT, SIGQUIT): nothing new is accepted; what is reserved is signed, recorded and answered;
-//! the ledger is closed; exit 0. A sync of the journal that fails terminates the process at once, with another exit code
-//! (invariant 10). Other signals that would terminate a process are only logged.
+//! Shutting down (SIGTERM, SIGINT, SIGQUIT): nothing new is accepted; what is reserved is signed, recorded and
+//! answered; the ledger is closed; exit 0. A sync of the journal that fails terminates the process at once, with
+//! another exit code (invariant 10). Other signals that would terminate a process are only logged.
 
 mod certificates;
 mod components;
@@ -34,8 +34,8 @@ use crate::{
     readiness::Readiness,
 };
 
-/// Runs the daemon until it is told to shut down. `ready_file`, if given, is there (as JSON, [`Addresses`]) while it listens;
-/// whether it can issue, [`Readiness`] tells.
+/// Runs the daemon until it is told to shut down. `ready_file`, if given, is there (as JSON, [`Addresses`]) while it
+/// listens; whether it can issue, [`Readiness`] tells.
 ///
 /// # Errors
 /// What is in the way of the start, as one sentence that says what to do; or what stopped the daemon.

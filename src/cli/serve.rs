@@ -14,8 +14,8 @@ use super::environment;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "SIGTERM, SIGINT and SIGQUIT shut the daemon down in order: nothing new is accepted, what is reserved \
-    is signed and recorded, exit 0. SIGHUP and others are only logged. The level of the log is set with BIRTHMARK_LOG (off, error, \
-    warn, info, debug or trace; the default is info). Libraries log warnings at most, unless they are named: \
+    is signed and recorded, exit 0. SIGHUP and others are only logged. The level of the log is set with BIRTHMARK_LOG \
+    (off, error, warn, info, debug or trace; the default is info). Libraries log warnings at most, unless they are named: \
     BIRTHMARK_LOG=debug,h2=debug"
 )]
 pub(crate) struct Args {
@@ -23,8 +23,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", default_value = "/etc/birthmark/birthmark.toml")]
     config: PathBuf,
 
-    /// Write the addresses that the daemon listens on to this file, as JSON, while it listens; it is removed at the end.
-    /// Whether the daemon can issue is in /readyz
+    /// Write the addresses that the daemon listens on to this file, as JSON, while it listens; it is removed at the
+    /// end. Whether the daemon can issue is in /readyz
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
 
@@ -93,8 +93,8 @@ fn directives(wanted: &str) -> anyhow::Result<String> {
             .filter(|_| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphabetic()));
         let Some(parsed) = parsed else {
             bail!(
-                "BIRTHMARK_LOG: {} is not a level of the log; it is one of off, error, warn, info, debug and trace, alone \
-                 or after the name of a module, as in info,birthmark::grpc=debug",
+                "BIRTHMARK_LOG: {} is not a level of the log; it is one of off, error, warn, info, debug and trace, \
+                 alone or after the name of a module, as in info,birthmark::grpc=debug",
                 quoted(text)
             );
         };
@@ -112,8 +112,6 @@ fn directives(wanted: &str) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
-
     use super::*;
 
     #[test]

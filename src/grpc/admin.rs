@@ -121,8 +121,8 @@ fn check_attributes(attributes: BTreeMap<String, String>) -> Result<BTreeMap<Str
         if !first || name.len() > ORDER_ATTRIBUTE_NAME || !name.bytes().all(allowed) {
             let shown: String = name.chars().take(40).collect();
             return invalid(format!(
-                "the attribute name {shown:?} must be 1 to {ORDER_ATTRIBUTE_NAME} of the characters a-z 0-9 _ - and begin \
-                 with a letter"
+                "the attribute name {shown:?} must be 1 to {ORDER_ATTRIBUTE_NAME} of the characters a-z 0-9 _ - and \
+                 begin with a letter"
             ));
         }
         check_text(&format!("the attribute {name}"), value, ORDER_ATTRIBUTE_VALUE)?;

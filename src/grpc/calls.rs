@@ -1,6 +1,6 @@
 //! What every call goes through, whichever service it is for: it counts as one of its peer's until its reply is taken,
-//! its request must arrive and be answered in time, it is terminated soon after its peer's certificate has expired, while it is
-//! open its connection is not idle, and what gRPC's own layer refuses gets a reason.
+//! its request must arrive and be answered in time, it is terminated soon after its peer's certificate has expired,
+//! while it is open its connection is not idle, and what gRPC's own layer refuses gets a reason.
 
 use std::{
     any::Any,
@@ -26,7 +26,8 @@ use crate::connections::OpenCall;
 /// How long a request may take to arrive and be answered; a stream, to be opened. Nothing of it waits for the HSM.
 const ANSWERED: Duration = Duration::from_secs(60);
 
-/// How long after its peer's certificate has expired a call may still finish by itself, so that what was begun is answered.
+/// How long after its peer's certificate has expired a call may still finish by itself, so that what was begun is
+/// answered.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// How much of a reply is handed to the connection at once: HTTP/2's usual frame.

@@ -1,5 +1,5 @@
-//! One accepted connection, as the HTTP/2 server sees it: it looks closed by its peer when it has been idle for too long
-//! or has to make room for another one.
+//! One accepted connection, as the HTTP/2 server sees it: it looks closed by its peer when it has been idle for too
+//! long or has to make room for another one.
 
 use std::{
     io::{self, IoSlice},

@@ -161,9 +161,9 @@ impl proto::issuance_server::Issuance for Service {
     }
 }
 
-/// A stream's replies. A batch of the committer lets many requests go on at once: a reply that finds the connection asleep
-/// has it wait until every task that can run has run, so that their replies leave in one frame, one TLS record and
-/// one system call.
+/// A stream's replies. A batch of the committer lets many requests go on at once: a reply that finds the connection
+/// asleep has it wait until every task that can run has run, so that their replies leave in one frame, one TLS record
+/// and one system call.
 #[derive(Debug)]
 pub(super) struct Gathered {
     replies: mpsc::Receiver<Result<proto::IssueReply, Status>>,
@@ -187,8 +187,8 @@ impl tokio_stream::Stream for Gathered {
 
 /// One station's stream. Each request is a task of its own, so that what has begun is finished, whatever becomes of the
 /// stream. A request is read when the stream's window has a permit left, which is free again when its reply is handed
-/// over: a station that does not read is not read from (invariant 9), and after a while its stream is terminated. A request
-/// that was read begins with a permit of the window that the station's streams share.
+/// over: a station that does not read is not read from (invariant 9), and after a while its stream is terminated. A
+/// request that was read begins with a permit of the window that the station's streams share.
 struct Stream {
     peer: Peer,
     issuer: Arc<Issuance>,

@@ -3,12 +3,12 @@
 //!
 //! | what | at most | beyond it |
 //! |---|---|---|
-//! | connections of a station; of another peer | [`STATION_CONNECTIONS`]; [`CONNECTIONS`] | the longest idle one is closed; if none is idle, `TOO_MANY_CONNECTIONS` |
+//! | connections of a station; of others | [`STATION_CONNECTIONS`]; [`CONNECTIONS`] | an idle one is closed, or `TOO_MANY_CONNECTIONS` |
 //! | HTTP/2 streams of a connection | [`STREAMS_PER_CONNECTION`] | the client waits; REFUSED_STREAM if it does not |
 //! | calls of a peer, until their replies are taken | [`CALLS`] | `TOO_MANY_REQUESTS` |
 //! | certificates in a peer's Confirm calls, the same | [`CONFIRMATIONS`] | `TOO_MANY_REQUESTS` |
 //! | Issue streams of a peer | [`ISSUE_STREAMS`] | `TOO_MANY_STREAMS` |
-//! | streams and lists of records of a peer, and in all | [`RECORD_STREAMS`], [`ALL_RECORD_STREAMS`] | `TOO_MANY_STREAMS` |
+//! | streams and lists of records of a peer; in all | [`RECORD_STREAMS`]; [`ALL_RECORD_STREAMS`] | `TOO_MANY_STREAMS` |
 
 use std::{
     collections::HashMap,

@@ -1,9 +1,9 @@
 //! Accepting connections: mutual TLS on TCP, and the Unix socket of local operators. Who the peer is, is known before
 //! gRPC sees a byte.
 //!
-//! Accepting never waits for a peer: every connection is accepted at once, and has a seat (`connections.rs`) that another
-//! one gets when all are taken and this one is idle. A connection has to say something within seconds, to finish its
-//! handshake, and to have a call now and then.
+//! Accepting never waits for a peer: every connection is accepted at once, and has a seat (`connections.rs`) that
+//! another one gets when all are taken and this one is idle. A connection has to say something within seconds, to
+//! finish its handshake, and to have a call now and then.
 
 use std::{
     fs, io,

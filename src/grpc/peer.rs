@@ -112,7 +112,8 @@ impl Peer {
     /// The name of a peer that has one of these roles.
     ///
     /// # Errors
-    /// UNAUTHENTICATED without a role or with a certificate that has expired since; PERMISSION_DENIED with another role.
+    /// UNAUTHENTICATED without a role or with a certificate that has expired since; PERMISSION_DENIED with another
+    /// role.
     pub(super) fn require(&self, allowed: &[Role]) -> Result<(Role, &Arc<str>), Status> {
         let names = || allowed.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" or ");
         let Some(identity) = &self.identity else {

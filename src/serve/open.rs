@@ -1,5 +1,6 @@
-//! Everything that the configuration names, opened and checked, in this order: the keys, what is said about certificates,
-//! the ledger. What the HSM and the files say is known before the ledger is changed by as much as its lock.
+//! Everything that the configuration names, opened and checked, in this order: the keys, what is said about
+//! certificates, the ledger. What the HSM and the files say is known before the ledger is changed by as much as its
+//! lock.
 
 use std::{collections::BTreeMap, sync::Arc, thread::JoinHandle};
 

@@ -14,8 +14,8 @@ use crate::{
     ledger::{LedgerError, scrub::Scrub},
 };
 
-/// How long open calls may take to finish when the daemon shuts down, and then what is reserved; a station that does not
-/// read its replies gets them when it asks again.
+/// How long open calls may take to finish when the daemon shuts down, and then what is reserved; a station that does
+/// not read its replies gets them when it asks again.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// How long the HSM may take for the last checkpoint.
@@ -39,15 +39,15 @@ impl Running {
     /// Shuts the daemon down. Nothing new is accepted any more: `draining` is set. The order, and why it is this one:
     ///
     /// 1. The scrub stops, since it would read the journal for hours.
-    /// 2. Open calls finish: each stream answers what it has read. From a reservation on, the work is a task of its own that
-    ///    does not wait for its stream, so a station that does not read holds nothing up for longer than [`DRAIN`]; its
-    ///    certificates are recorded and it gets them when it asks again.
+    /// 2. Open calls finish: each stream answers what it has read. From a reservation on, the work is a task of its own
+    ///    that does not wait for its stream, so a station that does not read holds nothing up for longer than
+    ///    [`DRAIN`]; its certificates are recorded and it gets them when it asks again.
     /// 3. The socket's file is removed, while the ledger's lock keeps any other daemon from having made its own there.
     /// 4. The last checkpoint is made, after the calls, so that it covers what they recorded, and before the committer
     ///    closes, since it is an entry of the journal, and before the pools close, since the HSM signs it.
     /// 5. The committer closes: it waits for the requests that have a permit, so that what is reserved is signed and
-    ///    recorded (invariants 1 and 2), and then closes the ledger, which puts the index on stable storage. A failure of
-    ///    the ledger here is the daemon's exit status.
+    ///    recorded (invariants 1 and 2), and then closes the ledger, which puts the index on stable storage. A failure
+    ///    of the ledger here is the daemon's exit status.
     /// 6. The pools close last: until the committer is closed a certificate may still need a signature. Sessions are
     ///    closed and logged out by the threads that opened them.
     ///

@@ -18,9 +18,9 @@ pub(super) fn shutdown_signal() -> io::Result<impl Future<Output = &'static str>
     })
 }
 
-/// From now on these signals are logged: a closed terminal, the rotation of logs or the habit of `systemctl reload` must
-/// not terminate the daemon. SIGPIPE is ignored by Rust's runtime already; a write beyond the limit of file sizes fails when
-/// SIGXFSZ does not terminate the process.
+/// From now on these signals are logged: a closed terminal, the rotation of logs or the habit of `systemctl reload`
+/// must not terminate the daemon. SIGPIPE is ignored by Rust's runtime already; a write beyond the limit of file sizes
+/// fails when SIGXFSZ does not terminate the process.
 pub(super) fn log_other_signals() -> io::Result<()> {
     let read_at_start = "the configuration is read at the start only";
     let number = |signal: rustix::process::Signal| SignalKind::from_raw(signal.as_raw());

@@ -126,8 +126,8 @@ pub(crate) async fn watch_health(channel: Channel) -> Streaming<HealthCheckRespo
     watched
 }
 
-/// More than the 64 that a peer may have, on the socket and over TCP: whoever comes next is served, and a connection with
-/// an open call is kept.
+/// More than the 64 that a peer may have, on the socket and over TCP: whoever comes next is served, and a connection
+/// with an open call is kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_of_a_peer_make_room_for_its_next() {
     raise_own_limit();
