@@ -1,6 +1,5 @@
 //! `birthmark bench`: what a site of this machine achieves, with every part as in production and in a process of its
 //! own.
-#![expect(clippy::disallowed_methods, reason = "the files of a measurement need not survive a crash")]
 
 mod devices;
 mod fill;

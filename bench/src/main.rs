@@ -27,7 +27,7 @@ enum Command {
     /// Run a complete demonstration on this machine: SoftHSM token, ceremony, daemon, stations, export
     Demo(demo::Args),
     /// Measure how many certificates a second this machine makes, and where the time goes
-    Bench(load::Args),
+    Bench(Box<load::Args>),
 }
 
 fn main() -> ExitCode {
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     }
     let result = match command {
         Command::Demo(args) => demo::run(args),
-        Command::Bench(args) => load::run(args),
+        Command::Bench(args) => load::run(*args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("birthmark: {error:#}");

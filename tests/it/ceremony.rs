@@ -212,6 +212,45 @@ fn offline_root_signs_from_a_key_file() {
     refused(&ceremony(&token, &wrong), &["rsa.key does not belong"]);
 }
 
+/// What an offline root may write into the certificate, rightly and wrongly.
+fn write_extensions(token: &Token) {
+    let identifier = "subjectKeyIdentifier=hash\n";
+    let ca = "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\n";
+    token.write("ca.ext", &format!("{ca}{identifier}"));
+    token.write("bare.ext", &format!("{ca}subjectKeyIdentifier=none\n"));
+    token.write("loose.ext", &format!("{identifier}{}", ca.replace("critical,CA:TRUE", "CA:TRUE")));
+    token.write("odd.ext", &format!("{ca}{identifier}1.2.3.4=critical,DER:0500\n"));
+    token.write("authority.ext", &format!("{ca}{identifier}2.5.29.35=DER:30168014{}\n", "99".repeat(20)));
+    let other = ca.replace(",pathlen:0", "").replace(",cRLSign", "");
+    token.write("other.ext", &format!("{other}{identifier}"));
+    token.write("signature.ext", &format!("{ca}{identifier}authorityKeyIdentifier=none\n"));
+    token.write("usage.ext", "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,digitalSignature\n");
+    token.write("leaf.ext", "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,keyCertSign\n");
+}
+
+/// The offline root's own program signs the request into `incoming/issuer.pem`.
+fn sign_request(token: &Token, root: &str, extensions: &str, days: &str, hash: &str) {
+    let (certificate, key) = (format!("{root}.pem"), format!("{root}.key"));
+    token.openssl(&[
+        "x509",
+        "-req",
+        "-in",
+        "ca/issuer.csr.pem",
+        "-CA",
+        &certificate,
+        "-CAkey",
+        &key,
+        "-CAcreateserial",
+        "-extfile",
+        extensions,
+        "-days",
+        days,
+        hash,
+        "-out",
+        "incoming/issuer.pem",
+    ]);
+}
+
 /// An offline root signs a request which is imported.
 #[test]
 fn offline_root_signs_a_request_which_is_imported() {
@@ -239,40 +278,11 @@ certificate = "ca/issuer.pem"
 
     openssl_root(&token, "root", "/O=Acme/CN=Offline", &["EC", "-pkeyopt", "ec_paramgen_curve:P-384"], "3650");
     openssl_root(&token, "other", "/O=Acme/CN=Offline", &["EC", "-pkeyopt", "ec_paramgen_curve:P-384"], "3650");
-    let identifier = "subjectKeyIdentifier=hash\n";
-    let ca = "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\n";
-    token.write("ca.ext", &format!("{ca}{identifier}"));
-    token.write("bare.ext", &format!("{ca}subjectKeyIdentifier=none\n"));
-    token.write("loose.ext", &format!("{identifier}{}", ca.replace("critical,CA:TRUE", "CA:TRUE")));
-    token.write("odd.ext", &format!("{ca}{identifier}1.2.3.4=critical,DER:0500\n"));
-    token.write("authority.ext", &format!("{ca}{identifier}2.5.29.35=DER:30168014{}\n", "99".repeat(20)));
-    let other = ca.replace(",pathlen:0", "").replace(",cRLSign", "");
-    token.write("other.ext", &format!("{other}{identifier}"));
-    token.write("signature.ext", &format!("{ca}{identifier}authorityKeyIdentifier=none\n"));
-    token.write("usage.ext", "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,digitalSignature\n");
-    token.write("leaf.ext", "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,keyCertSign\n");
+    write_extensions(&token);
     fs::create_dir(token.path("incoming")).unwrap();
     fs::copy(token.path("root.pem"), token.path("incoming/root.pem")).unwrap();
     let sign = |root: &str, extensions: &str, days: &str, hash: &str| {
-        let (certificate, key) = (format!("{root}.pem"), format!("{root}.key"));
-        token.openssl(&[
-            "x509",
-            "-req",
-            "-in",
-            "ca/issuer.csr.pem",
-            "-CA",
-            &certificate,
-            "-CAkey",
-            &key,
-            "-CAcreateserial",
-            "-extfile",
-            extensions,
-            "-days",
-            days,
-            hash,
-            "-out",
-            "incoming/issuer.pem",
-        ]);
+        sign_request(&token, root, extensions, days, hash);
     };
     refused(&ceremony(&token, import), &["cannot read", "incoming/issuer.pem"]);
     for (root, extensions, days, says) in [

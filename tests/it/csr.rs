@@ -1,31 +1,16 @@
 //! CSRs of programs that are not ours, good and bad, against the parser.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use birthmark::csr::{self, CsrError, RefusedKeys, VerifiedCsr};
 use serde::Deserialize;
 
-#[derive(Deserialize)]
-pub(crate) struct Good {
-    pub(crate) file: String,
-    pub(crate) key: String,
-    pub(crate) cn: Option<String>,
-    pub(crate) spki_sha256: String,
-    pub(crate) asks_ca: bool,
-}
+use crate::support::fixtures::{Good, fixture, good};
 
 #[derive(Deserialize)]
 struct Bad {
     file: String,
     reason: String,
-}
-
-pub(crate) fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
-
-pub(crate) fn good() -> Vec<Good> {
-    serde_json::from_slice(&fs::read(fixture("csr/index.json")).unwrap()).unwrap()
 }
 
 fn verify(csr: &[u8]) -> Result<VerifiedCsr, CsrError> {

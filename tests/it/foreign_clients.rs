@@ -4,12 +4,10 @@ use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
 
 use serde_json::Value;
 
-use crate::{
-    csr::{fixture, good},
-    support::{
-        site::{Daemon, Site, judge},
-        token::{succeeded, text},
-    },
+use crate::support::{
+    fixtures::{fixture, good},
+    site::{Daemon, Site, judge},
+    token::{succeeded, text},
 };
 
 /// A program of tests/python, as the station `line1/t1`.

@@ -17,7 +17,7 @@ use birthmark::{
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use crate::csr::fixture;
+use crate::support::fixtures::fixture;
 
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)

@@ -361,7 +361,7 @@ fn hsm_that_does_not_answer_refuses_the_start() {
     let faults = Faults::between(&site, SETTINGS);
     faults.set_before_start("hang C_OpenSession 600s");
     let began = Instant::now();
-    crate::startup::must_refuse(&site, &["the HSM does not answer", "issuers.main.key_uri"]);
+    crate::support::site::must_refuse(&site, &["the HSM does not answer", "issuers.main.key_uri"]);
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 

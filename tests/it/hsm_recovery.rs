@@ -12,10 +12,9 @@ use tonic::Code;
 use crate::{
     hsm::site_with_two_tokens,
     hsm_codes::insist,
-    startup::must_refuse,
     support::{
         faults::{Faults, Load},
-        site::{Answer, Daemon, Site, csr, request, wait_until},
+        site::{Answer, Daemon, Site, csr, must_refuse, request, wait_until},
         token::{Hsm, succeeded, text},
     },
 };

@@ -161,6 +161,67 @@ fn files(folder: &Path) -> Vec<std::path::PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
+/// Puts another index in the place of the one that is there.
+fn restore(index: &Path, from: &Path) {
+    let _ = fs::remove_dir_all(index);
+    copy(from, index);
+}
+
+fn noise(path: &Path, seed: u8) {
+    let length = fs::metadata(path).unwrap().len() as usize;
+    let bytes: Vec<u8> = (0..length.max(100)).map(|at| (at as u8).wrapping_mul(31) ^ seed).collect();
+    fs::write(path, bytes).unwrap();
+}
+
+type Harm<'a> = (&'a str, Box<dyn Fn() + 'a>);
+
+/// What may become of an index; `old` is one of half the records.
+fn harms<'a>(index: &'a Path, old: &'a Path) -> Vec<Harm<'a>> {
+    vec![
+        ("untouched", Box::new(move || {})),
+        ("deleted", Box::new(move || fs::remove_dir_all(index).unwrap())),
+        ("no database", Box::new(move || fs::remove_dir_all(index.join("database")).unwrap())),
+        ("no mark", Box::new(move || fs::remove_file(index.join("mark")).unwrap())),
+        (
+            "the form of an older version",
+            Box::new(move || {
+                fs::remove_dir_all(index).unwrap();
+                fs::rename(index.with_extension("of-old"), index).unwrap();
+            }),
+        ),
+        ("an older copy", Box::new(move || restore(index, old))),
+        (
+            "an empty folder",
+            Box::new(move || {
+                fs::remove_dir_all(index).unwrap();
+                fs::create_dir(index).unwrap();
+            }),
+        ),
+        (
+            "a file in its place",
+            Box::new(move || {
+                fs::remove_dir_all(index).unwrap();
+                fs::write(index, "noise").unwrap();
+            }),
+        ),
+        ("noise in every file", Box::new(move || files(index).iter().for_each(|file| noise(file, 7)))),
+        ("noise in the database", Box::new(move || noise(&index.join("database/db"), 9))),
+        (
+            "half of the database",
+            Box::new(move || {
+                let file = fs::File::options().write(true).open(index.join("database/db")).unwrap();
+                file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+            }),
+        ),
+        (
+            "an unfinished snapshot of sled",
+            Box::new(move || {
+                fs::write(index.join("database/snap.0000000000000001.generating"), "half").unwrap();
+            }),
+        ),
+    ]
+}
+
 /// A lost, old or broken index changes no answer (invariant 6).
 #[test]
 fn index_lost_old_or_broken_changes_no_answer() {
@@ -193,61 +254,8 @@ fn index_lost_old_or_broken_changes_no_answer() {
     let good = tempfile::tempdir().unwrap();
     copy(&index, good.path());
 
-    let restore = |from: &Path| {
-        let _ = fs::remove_dir_all(&index);
-        copy(from, &index);
-    };
-    let noise = |path: &Path, seed: u8| {
-        let length = fs::metadata(path).unwrap().len() as usize;
-        let bytes: Vec<u8> = (0..length.max(100)).map(|at| (at as u8).wrapping_mul(31) ^ seed).collect();
-        fs::write(path, bytes).unwrap();
-    };
-    type Harm<'a> = (&'a str, Box<dyn Fn() + 'a>);
-    let harms: Vec<Harm<'_>> = vec![
-        ("untouched", Box::new(|| {})),
-        ("deleted", Box::new(|| fs::remove_dir_all(&index).unwrap())),
-        ("no database", Box::new(|| fs::remove_dir_all(index.join("database")).unwrap())),
-        ("no mark", Box::new(|| fs::remove_file(index.join("mark")).unwrap())),
-        (
-            "the form of an older version",
-            Box::new(|| {
-                fs::remove_dir_all(&index).unwrap();
-                fs::rename(index.with_extension("of-old"), &index).unwrap();
-            }),
-        ),
-        ("an older copy", Box::new(|| restore(old.path()))),
-        (
-            "an empty folder",
-            Box::new(|| {
-                fs::remove_dir_all(&index).unwrap();
-                fs::create_dir(&index).unwrap();
-            }),
-        ),
-        (
-            "a file in its place",
-            Box::new(|| {
-                fs::remove_dir_all(&index).unwrap();
-                fs::write(&index, "noise").unwrap();
-            }),
-        ),
-        ("noise in every file", Box::new(|| files(&index).iter().for_each(|file| noise(file, 7)))),
-        ("noise in the database", Box::new(|| noise(&index.join("database/db"), 9))),
-        (
-            "half of the database",
-            Box::new(|| {
-                let file = fs::File::options().write(true).open(index.join("database/db")).unwrap();
-                file.set_len(file.metadata().unwrap().len() / 2).unwrap();
-            }),
-        ),
-        (
-            "an unfinished snapshot of sled",
-            Box::new(|| {
-                fs::write(index.join("database/snap.0000000000000001.generating"), "half").unwrap();
-            }),
-        ),
-    ];
-    for (what, harm) in harms {
-        restore(good.path());
+    for (what, harm) in harms(&index, old.path()) {
+        restore(&index, good.path());
         // Versions before had sled's files in the folder itself.
         copy(&good.path().join("database"), &index.with_extension("of-old"));
         harm();

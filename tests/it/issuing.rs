@@ -4,9 +4,9 @@ use std::fs;
 
 use tonic::Code;
 
-use crate::{
-    csr::{Good, fixture, good},
-    support::site::{Answer, IssueStream, Site, csr, judge, request},
+use crate::support::{
+    fixtures::{Good, fixture, good},
+    site::{Answer, IssueStream, Site, csr, judge, request},
 };
 
 /// CSRs of foreign programs become certificates that foreign programs verify.

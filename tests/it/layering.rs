@@ -29,7 +29,7 @@ const FLOORS: &[&[&str]] = &[
     &["connections", "hsm", "ledger"],
     &["fairness", "identity", "metrics", "name", "pem", "signer", "x509"],
     &["durable", "failure", "pattern", "secrecy", "serial", "temporary", "text_file", "x509_time"],
-    &["asn1", "hash", "id", "proto", "quote"],
+    &["asn1", "hash", "id", "limits", "proto", "quote"],
 ];
 
 /// A library, or the protocol's generated types, and the only modules that may name it.

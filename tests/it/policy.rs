@@ -12,12 +12,10 @@ use birthmark::{
 use jiff::Timestamp;
 use tonic::Code;
 
-use crate::{
-    csr::fixture,
-    support::{
-        site::{Answer, Site, csr, judge_under, request},
-        token::{refused, succeeded, text},
-    },
+use crate::support::{
+    fixtures::fixture,
+    site::{Answer, Site, csr, judge_under, request},
+    token::{refused, succeeded, text},
 };
 
 const JUDGES: [&str; 4] = ["openssl", "gnutls", "go", "python"];
@@ -239,6 +237,7 @@ async fn key_blocked_or_of_a_ca_is_refused() {
 
 /// Each change of the usual configuration that makes the daemon refuse to start, and what it says.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn profile_of_invalid_certificates_is_refused_by_file_and_key() {
     let site = site_with(&[("pai", "p256", ", \"VID=FFF1\""), ("p384", "p384", "")]);
     let issuers = issuer(&site, "pai", "pai", "") + &issuer(&site, "p384", "p384", "");

@@ -5,25 +5,9 @@ use std::{fs, net::TcpListener, os::unix::net::UnixListener, process::Command};
 use rustix::fs::{CWD, FileType};
 
 use crate::support::{
-    site::Site,
+    site::{Site, must_refuse, without_progress},
     token::{LABEL, Token, module, refused, succeeded, text},
 };
-
-/// The daemon must refuse to start, in one line that has each of these words.
-#[track_caller]
-pub(crate) fn must_refuse(site: &Site, says: &[&str]) {
-    let said = site.refuse_to_start();
-    for word in says {
-        assert!(said.contains(word), "{word:?} is not in: {said}");
-    }
-    let sentence = without_progress(&said);
-    assert!(sentence.starts_with("birthmark: ") && !sentence.contains('\n'), "not one sentence: {said}");
-}
-
-/// What was said but for the log of what went well before.
-fn without_progress(said: &str) -> String {
-    said.lines().filter(|line| !line.contains("Z  INFO ")).collect::<Vec<_>>().join("\n")
-}
 
 /// As [`must_refuse`], after a change of the usual configuration.
 #[track_caller]

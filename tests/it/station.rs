@@ -12,12 +12,10 @@ use rcgen::KeyPair;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::{
-    csr::fixture,
-    support::{
-        site::{Process, Site, certificate, csr, csr_of, json_line, key_of, wait_until},
-        token::{refused, succeeded, text},
-    },
+use crate::support::{
+    fixtures::fixture,
+    site::{Process, Site, certificate, csr, csr_of, json_line, key_of, wait_until},
+    token::{refused, succeeded, text},
 };
 
 /// A site with a daemon and the order `o1`.

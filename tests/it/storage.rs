@@ -22,13 +22,10 @@ use birthmark::{
 use jiff::Timestamp;
 use tonic::Code;
 
-use crate::{
-    startup::must_refuse,
-    support::{
-        ledger::{self, operation, terms},
-        site::{Answer, Site, csr, request, wait_until},
-        token::{refused, succeeded, text},
-    },
+use crate::support::{
+    ledger::{self, operation, terms},
+    site::{Answer, Site, csr, must_refuse, request, wait_until},
+    token::{refused, succeeded, text},
 };
 
 /// Small, so that there are several files soon.

@@ -1,6 +1,8 @@
-//! What tests stand on: the token and the site, streams of requests, faults, and operations on a ledger.
+//! What tests stand on: the token and the site, streams of requests, faults, fixtures, and operations on
+//! a ledger.
 
 pub(crate) mod faults;
+pub(crate) mod fixtures;
 pub(crate) mod issue;
 pub(crate) mod ledger;
 pub(crate) mod site;

@@ -2,7 +2,7 @@
 //! cargo builds a program for the tests of its own package only. The daemon's must have been built, too: `cargo test`
 //! without
 //! `--package` does that.
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test ends by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test ends by panicking")]
 
 mod companion;
 mod demo;

@@ -248,3 +248,19 @@ impl Daemon {
 pub(crate) fn judge(site: &Site, judge: &str, certificates: &[PathBuf]) {
     judge_under(&site.path(""), judge, "ca/issuer.pem", certificates);
 }
+
+/// The daemon must refuse to start, in one line that has each of these words.
+#[track_caller]
+pub(crate) fn must_refuse(site: &Site, says: &[&str]) {
+    let said = site.refuse_to_start();
+    for word in says {
+        assert!(said.contains(word), "{word:?} is not in: {said}");
+    }
+    let sentence = without_progress(&said);
+    assert!(sentence.starts_with("birthmark: ") && !sentence.contains('\n'), "not one sentence: {said}");
+}
+
+/// What was said but for the log of what went well before.
+pub(crate) fn without_progress(said: &str) -> String {
+    said.lines().filter(|line| !line.contains("Z  INFO ")).collect::<Vec<_>>().join("\n")
+}
