@@ -8,9 +8,9 @@ use std::{collections::BTreeMap, fs, hint::black_box, sync::Arc};
 use birthmark::{
     ca::{CaChain, IssuingCa},
     cert,
-    client::certificate_pem,
     config::Config,
     csr::{self, RefusedKeys},
+    pem::certificate_pem,
     policy,
     profile::{Applicant, Profile, Values},
     serial::SerialNumber,

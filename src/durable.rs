@@ -1,11 +1,12 @@
 //! Files that are either there, whole and on stable storage, or not there at all.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
+
+use crate::temporary;
 
 /// What a new file's permission bits are (before the umask).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ impl Access {
 /// Any I/O error; `path` is then as it was.
 #[expect(clippy::disallowed_methods, reason = "the one place that renames, between the two fsyncs")]
 pub fn write(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
-    let temporary = write_temporary(path, content, access)?;
+    let (temporary, _locked) = write_temporary(path, content, access)?;
     fs::rename(&temporary, path).inspect_err(|_| drop(fs::remove_file(&temporary)))?;
     sync_folder_of(path)
 }
@@ -42,7 +43,7 @@ pub fn write(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
 /// # Errors
 /// Any I/O error; no file is left behind.
 pub fn write_new(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
-    let temporary = write_temporary(path, content, access)?;
+    let (temporary, _locked) = write_temporary(path, content, access)?;
     // `link` refuses an existing name, `rename` does not.
     let linked = fs::hard_link(&temporary, path);
     fs::remove_file(&temporary)?;
@@ -64,8 +65,7 @@ impl Unfinished {
     /// # Errors
     /// Any I/O error.
     pub(crate) fn create(path: &Path, access: Access) -> io::Result<Self> {
-        let temporary = temporary_for(path)?;
-        let file = OpenOptions::new().write(true).create_new(true).mode(access.mode()).open(&temporary)?;
+        let (temporary, file) = temporary::create(path, access.mode())?;
         Ok(Unfinished { path: path.to_owned(), temporary, file })
     }
 
@@ -123,24 +123,11 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A name beside `path` that nobody else has.
-fn temporary_for(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let mut temporary_name = std::ffi::OsString::from(".");
-    temporary_name.push(name);
-    temporary_name.push(format!(".{}.{:08x}.tmp", std::process::id(), rand::random::<u32>()));
-    Ok(path.with_file_name(temporary_name))
-}
-
-fn write_temporary(path: &Path, content: &[u8], access: Access) -> io::Result<PathBuf> {
-    let temporary = temporary_for(path)?;
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(access.mode()).open(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()
-    })();
+fn write_temporary(path: &Path, content: &[u8], access: Access) -> io::Result<(PathBuf, File)> {
+    let (temporary, mut file) = temporary::create(path, access.mode())?;
+    let written = file.write_all(content).and_then(|()| file.sync_all());
     written.inspect_err(|_| drop(fs::remove_file(&temporary)))?;
-    Ok(temporary)
+    Ok((temporary, file))
 }
 
 fn sync_folder_of(path: &Path) -> io::Result<()> {

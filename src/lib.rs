@@ -36,10 +36,12 @@ pub mod csr;
 pub mod durable;
 pub mod expiry;
 pub mod export;
+mod failure;
 mod fairness;
 pub mod grpc;
 pub mod hsm;
 pub mod http;
+pub mod id;
 pub mod issuer;
 pub mod ledger;
 pub mod lint;
@@ -50,6 +52,7 @@ pub mod pattern;
 pub mod pem;
 pub mod policy;
 pub mod profile;
+pub mod proto;
 pub mod quote;
 pub mod readiness;
 pub mod secrecy;
@@ -58,15 +61,7 @@ pub mod serve;
 pub mod show;
 pub mod signer;
 pub mod station;
+mod temporary;
 pub mod text_file;
 pub mod x509;
 pub mod x509_time;
-
-/// The gRPC protocol, generated from `proto/birthmark/v1/`; the definitions there are its manual.
-#[allow(missing_docs, unreachable_pub, clippy::all)]
-pub mod proto {
-    tonic::include_proto!("birthmark.v1");
-
-    /// The definitions in their binary form, as gRPC reflection serves them.
-    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/protocol.binpb"));
-}

@@ -1,10 +1,11 @@
-//! PEM (RFC 7468): the one reader of it, for what people and other programs send.
+//! PEM (RFC 7468): the one reader of it, for what people and other programs send, and the one writer.
 //!
 //! As lax as the laxest of those programs: any text may stand around the blocks, lines may be of any length, blank or
 //! indented, and the text may be UTF-16 or have a byte order mark. A damaged block is refused, also beside a good one.
 
 use std::{borrow::Cow, path::Path};
 
+use ::pem::{EncodeConfig, LineEnding, Pem};
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{
@@ -22,6 +23,13 @@ pub struct Block {
     pub der: Vec<u8>,
 }
 
+impl Block {
+    /// Whether its label is one for certificates: that of RFC 7468 section 5.1, or the older ones that it names.
+    pub fn is_certificate(&self) -> bool {
+        matches!(self.label.as_str(), "CERTIFICATE" | "X509 CERTIFICATE" | "X.509 CERTIFICATE")
+    }
+}
+
 /// Why there is no PEM in a text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -29,6 +37,14 @@ pub enum PemError {
     /// The text is in an unknown encoding.
     #[error(transparent)]
     Encoding(#[from] EncodingError),
+    /// A block among octets that are no text.
+    #[error("line {line} has the control character U+{:04X}, which no text has; remove it", u32::from(*.character))]
+    Control {
+        /// The line, counted from 1.
+        line: usize,
+        /// What it has.
+        character: char,
+    },
     /// A block that does not end.
     #[error("it ends before -----END {0}-----; it was cut off, or is still being written")]
     Unfinished(String),
@@ -70,8 +86,12 @@ pub fn blocks(octets: &[u8]) -> Result<Vec<Block>, PemError> {
     };
     let mut blocks = Vec::new();
     // What stands around PEM is text; in other octets, such as DER around it, there is none.
-    if text.chars().any(|character| character.is_ascii_control() && !character.is_ascii_whitespace()) {
-        return Ok(blocks);
+    let is_control = |character: char| character.is_ascii_control() && !character.is_ascii_whitespace();
+    if let Some((before, from)) = text.find(is_control).and_then(|at| text.split_at_checked(at)) {
+        return match (begin(&text), from.chars().next()) {
+            (Some(_), Some(character)) => Err(PemError::Control { line: 1 + before.matches('\n').count(), character }),
+            _ => Ok(blocks),
+        };
     }
     let mut rest = text.as_ref();
     while let Some((label, body)) = begin(rest) {
@@ -119,6 +139,16 @@ fn content(label: &str, body: &str) -> Result<Vec<u8>, PemError> {
         .map_err(|error| PemError::Base64 { label: shortened(label).to_string(), reason: error.to_string() })
 }
 
+/// A block with lines of 64 characters that end in `\n` (RFC 7468 section 3).
+pub fn encode(label: &str, der: &[u8]) -> String {
+    ::pem::encode_config(&Pem::new(label, der), EncodeConfig::new().set_line_ending(LineEnding::LF))
+}
+
+/// A DER certificate as PEM.
+pub fn certificate_pem(der: &[u8]) -> String {
+    encode("CERTIFICATE", der)
+}
+
 /// Whether the octets are one DER SEQUENCE, as their length says: no text is, whatever its first character.
 pub(crate) fn is_der(octets: &[u8]) -> bool {
     Value::only(octets).is_ok_and(|value| value.tag == SEQUENCE)
@@ -160,12 +190,12 @@ pub fn read_certificates(path: &Path) -> Result<Vec<Vec<u8>>, ReadError> {
     }
     let blocks = blocks(&octets)?;
     let others: Vec<_> =
-        blocks.iter().filter(|block| !is_certificate(block)).map(|block| block.label.as_str()).collect();
+        blocks.iter().filter(|block| !block.is_certificate()).map(|block| block.label.as_str()).collect();
     if others.len() == blocks.len() {
         let others = if others.is_empty() { String::new() } else { format!(", but {}", shortened(&others.join(", "))) };
         return Err(ReadError::Nothing(others));
     }
-    Ok(blocks.into_iter().filter(is_certificate).map(|block| block.der).collect())
+    Ok(blocks.into_iter().filter(Block::is_certificate).map(|block| block.der).collect())
 }
 
 /// Reads the only certificate of a PEM file.
@@ -192,11 +222,6 @@ pub fn read_public_key(path: &Path) -> Result<Vec<u8>, ReadError> {
         (1, Some(block)) => Err(ReadError::NotAPublicKey(shortened(&block.label).to_string())),
         (several, _) => Err(ReadError::NotAPublicKey(format!("{several} PEM blocks"))),
     }
-}
-
-/// The labels of RFC 7468 section 5.1, and the older ones that it names.
-fn is_certificate(block: &Block) -> bool {
-    matches!(block.label.as_str(), "CERTIFICATE" | "X509 CERTIFICATE" | "X.509 CERTIFICATE")
 }
 
 #[cfg(test)]

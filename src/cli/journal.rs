@@ -10,7 +10,6 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use birthmark::{
-    client::certificate_pem,
     config::Config,
     ledger::{
         Actor,
@@ -19,7 +18,7 @@ use birthmark::{
         entry::Event,
         journal::{Remark, Scan, ScannedFrame, TornEnd, Trust, Verified, verify},
     },
-    pem,
+    pem::{self, certificate_pem},
     serial::SerialNumber,
     signer::PublicKey,
 };
@@ -173,7 +172,7 @@ fn verify_journal(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         print_json(&to_json(&verified, &trust, elapsed))?;
     } else {
-        print(&account(&verified, &trust, elapsed))?;
+        print(&summary(&verified, &trust, elapsed))?;
     }
     Ok(end(verified.torn.as_ref()))
 }
@@ -207,7 +206,7 @@ fn trust(args: &VerifyArgs, folder: &Path) -> anyhow::Result<Trust> {
 }
 
 /// What was verified, for people.
-fn account(verified: &Verified, trust: &Trust, elapsed: Duration) -> String {
+fn summary(verified: &Verified, trust: &Trust, elapsed: Duration) -> String {
     let counts = verified.counts;
     let speed = verified.bytes as f64 / 1e6 / elapsed.as_secs_f64().max(1e-9);
     let mut rows = vec![
@@ -267,7 +266,7 @@ fn to_json(verified: &Verified, trust: &Trust, elapsed: Duration) -> Value {
         "journal": hex::encode(verified.id),
         "entries": verified.entries,
         "chain_hash": hex::encode(verified.chain),
-        "newest": verified.newest.map(time),
+        "newest_time": verified.newest.map(time),
         "files": verified.files,
         "bytes": verified.bytes,
         "seconds": elapsed.as_secs_f64(),
@@ -281,19 +280,19 @@ fn to_json(verified: &Verified, trust: &Trust, elapsed: Duration) -> Value {
         "trusted": verified.trusted.map(|covered| json!({
             "sequence": covered.sequence,
             "time": time(covered.time),
-            "entries_behind": verified.entries - covered.sequence,
+            "uncovered_entries": verified.entries - covered.sequence,
         })),
         "remarks": verified.remarks.iter().map(|Remark { sequence, time, actor, what }| json!({
             "sequence": sequence,
             "time": time,
             "actor": actor.to_string(),
-            "what": what,
+            "message": what,
         })).collect::<Vec<_>>(),
         "torn_end": verified.torn.as_ref().map(|torn| json!({
             "file": torn.path,
             "offset": torn.offset,
             "bytes": torn.bytes,
-            "what": torn.what,
+            "message": torn.what,
         })),
     })
 }
@@ -417,8 +416,10 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
             ("export_created", json!({ "export": id.to_string(), "order": id.order, "certificates": certificates }))
         }
         Event::ExportAcknowledged { id } => ("export_acknowledged", json!({ "export": id.to_string() })),
-        Event::Checkpoint { note, begins_anew } => ("checkpoint", json!({ "note": note, "begins_anew": begins_anew })),
-        Event::LossAccepted { what, reason } => ("loss_accepted", json!({ "what": what, "reason": reason })),
+        Event::Checkpoint { note, begins_anew } => {
+            ("checkpoint", json!({ "note": note, "earlier_checkpoints_lost": begins_anew }))
+        }
+        Event::LossAccepted { what, reason } => ("loss_accepted", json!({ "lost": what, "reason": reason })),
         Event::ClockAccepted { reason } => ("clock_accepted", json!({ "reason": reason })),
     };
     let mut entry = json!({

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use birthmark::{
-    client::{Connection, Failure, certificate_pem, rfc3339},
+    client::{Connection, Failure},
     ledger::RevocationReason,
+    pem::certificate_pem,
     proto::{
         GetRecordRequest, ListRecordsRequest, Record, RecordState, RevokeCertificateRequest, ScrapCertificateRequest,
-        admin_client::AdminClient, get_record_request::By,
+        admin_client::AdminClient, get_record_request::By, rfc3339,
     },
 };
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use clap::Subcommand;
 use serde_json::json;
 use tonic::transport::Channel;
 
-use super::{block_on, print, print_json, table};
+use super::{block_on, daemon::DaemonArgs, print, print_json, table};
 
 /// Look up what was issued, and change its state
 #[derive(Debug, clap::Args)]
@@ -76,12 +77,8 @@ struct ScrapArgs {
     #[arg(long, value_name = "TEXT")]
     reason: String,
 
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    connection: Connection,
+    daemon: DaemonArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -93,12 +90,8 @@ struct RevokeArgs {
     #[arg(long, value_name = "REASON", default_value_t = RevocationReason::Unspecified)]
     reason: RevocationReason,
 
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    connection: Connection,
+    daemon: DaemonArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -110,12 +103,8 @@ struct ShowArgs {
     #[arg(long, conflicts_with = "json")]
     pem: bool,
 
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    connection: Connection,
+    daemon: DaemonArgs,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -132,15 +121,15 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn show(args: ShowArgs) -> anyhow::Result<()> {
     let by = by(&args.which)?;
-    let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
+    let mut admin = args.daemon.admin().await?;
     let record = admin.get_record(GetRecordRequest { by: Some(by) }).await.map_err(Failure::from)?.into_inner();
     if args.pem {
         if record.certificate.is_empty() {
-            return Err(anyhow!("no certificate: the record is {}", state(&record)));
+            return Err(anyhow!("no certificate: the record is {}", record.state()));
         }
         return print(&certificate_pem(&record.certificate));
     }
-    print_one(&record, args.json)
+    print_one(&record, args.daemon.json)
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
@@ -159,7 +148,7 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
         let time = |time: &Option<prost_types::Timestamp>| time.as_ref().and_then(rfc3339).unwrap_or_default();
         let (serial, issued, changed) =
             (hex::encode(&record.serial_number), time(&record.issued_at), time(&record.changed_at));
-        print(&row([&serial, state(&record), &issued, &changed, &record.device_id]))?;
+        print(&row([&serial, &record.state().to_string(), &issued, &changed, &record.device_id]))?;
     }
     Ok(())
 }
@@ -170,20 +159,20 @@ fn row([serial, state, issued, changed, device]: [&str; 5]) -> String {
 }
 
 async fn scrap(args: ScrapArgs) -> anyhow::Result<()> {
-    let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
+    let mut admin = args.daemon.admin().await?;
     let serial_number = serial_number(&mut admin, &args.which).await?;
     let request = ScrapCertificateRequest { serial_number, reason: args.reason };
     let record = admin.scrap_certificate(request).await.map_err(Failure::from)?.into_inner();
-    print_one(&record, args.json)
+    print_one(&record, args.daemon.json)
 }
 
 async fn revoke(args: RevokeArgs) -> anyhow::Result<()> {
-    let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
+    let mut admin = args.daemon.admin().await?;
     let serial_number = serial_number(&mut admin, &args.which).await?;
     // The protocol has the RFC's numbers.
     let request = RevokeCertificateRequest { serial_number, reason: args.reason.code() as i32 };
     let record = admin.revoke_certificate(request).await.map_err(Failure::from)?.into_inner();
-    print_one(&record, args.json)
+    print_one(&record, args.daemon.json)
 }
 
 /// The serial number, or that of the device's newest record.
@@ -203,7 +192,7 @@ fn print_one(record: &Record, json: bool) -> anyhow::Result<()> {
     }
     let text = table::fields(&[
         ("device", Some(record.device_id.clone())),
-        ("state", Some(state(record).to_owned())),
+        ("state", Some(record.state().to_string())),
         ("serial number", Some(hex::encode(&record.serial_number))),
         ("certificate id", present(&record.certificate_id)),
         ("order", Some(record.order.clone())),
@@ -216,8 +205,8 @@ fn print_one(record: &Record, json: bool) -> anyhow::Result<()> {
         ("issued", record.issued_at.as_ref().and_then(rfc3339)),
         ("changed", record.changed_at.as_ref().and_then(rfc3339)),
         ("changed by", present(&record.changed_by)),
-        ("scrapped for", present(&record.scrap_reason)),
-        ("revoked for", revocation_reason(record).map(|reason| reason.to_string())),
+        ("scrap reason", present(&record.scrap_reason)),
+        ("revocation reason", revocation_reason(record).map(|reason| reason.to_string())),
     ]);
     print(&text)
 }
@@ -230,18 +219,6 @@ fn by(which: &Which) -> anyhow::Result<By> {
         return Ok(By::SerialNumber(serial.into()));
     }
     Ok(By::DeviceId(which.of.clone()))
-}
-
-fn state(record: &Record) -> &'static str {
-    match record.state() {
-        RecordState::Unspecified => "of a state that this version does not know",
-        RecordState::Reserved => "reserved",
-        RecordState::Issued => "issued",
-        RecordState::Abandoned => "abandoned",
-        RecordState::Confirmed => "confirmed",
-        RecordState::Scrapped => "scrapped",
-        RecordState::Revoked => "revoked",
-    }
 }
 
 /// What only some records have.
@@ -257,7 +234,7 @@ fn revocation_reason(record: &Record) -> Option<RevocationReason> {
 fn to_json(record: &Record) -> serde_json::Value {
     json!({
         "serial_number": hex::encode(&record.serial_number),
-        "state": state(record),
+        "state": record.state().to_string(),
         "device_id": record.device_id,
         "order": record.order,
         "profile": record.profile,

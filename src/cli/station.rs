@@ -15,10 +15,10 @@ use birthmark::{
     serial::SerialNumber,
     station::{
         confirm::{self, Found, Refused},
+        input::Input,
         output::Report,
         progress::{Progress, plural},
         sign::{self, End, Job, Stop},
-        source::Input,
     },
     text_file,
 };
@@ -27,6 +27,8 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
+
+use super::daemon::DaemonArgs;
 
 /// Enroll stations, sign devices' CSRs, and confirm that devices have installed their certificates
 #[derive(Debug, clap::Args)]
@@ -76,8 +78,8 @@ A CSR that is not whole, or cannot be read, is given the time of --settle. While
 up, closed, not open yet, unknown), CSRs stay in IN and are tried again, and one line says why; so does a CSR whose \
 certificate cannot be written.
 
-With --json, standard output has an object per device as it completes, with device_id, status (issued, replay, \
-skipped, refused, or held with --watch), serial_number, certificate_id and file, or reason and message; and at the end {\"summary\": …}.
+With --json, standard output has an object per device as it completes, with device_id, status (issued, replayed, \
+already_there, refused, or held with --watch), serial_number, certificate_id and file, or reason and message; and at the end {\"summary\": …}.
 
 Exit codes:
   0    every device has its certificate
@@ -113,12 +115,8 @@ struct ConfirmArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "serial_numbers")]
     certificates: Option<PathBuf>,
 
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    connection: Connection,
+    daemon: DaemonArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -185,14 +183,14 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn sign(args: Box<SignArgs>) -> anyhow::Result<ExitCode> {
-    let input = match Input::at(&args.input).map_err(|message| anyhow!(message))? {
+    let input = match Input::at(&args.input)? {
         Input::Folder(folder) if args.watch => Input::Watch { folder, poll: args.poll, settle: args.settle },
         _ if args.watch => bail!("--watch needs a folder, and {} is none", args.input.display()),
         input => input,
     };
     let daemon = args.connection.daemon()?;
     if daemon.is_default() {
-        // It would wait there for ever, or be refused.
+        // It would wait there forever, or be refused.
         bail!("say which daemon: --server https://HOST:PORT --identity DIR (its Unix socket is for operators)");
     }
     let job = Job {
@@ -220,7 +218,7 @@ async fn sign(args: Box<SignArgs>) -> anyhow::Result<ExitCode> {
         End::Failed(message) => Err(anyhow!(message)),
         End::Stopped(Stop::Interrupt) => Ok(ExitCode::from(INTERRUPTED)),
         End::Stopped(Stop::Terminate) => Ok(ExitCode::from(TERMINATED)),
-        // A program that writes lines may have had none to write.
+        // A program that writes lines may have none to write.
         End::Done if devices == 0 && from_folder => Err(anyhow!(
             "there is no CSR in {name}; it has {} that are named otherwise than *.csr, .pem, .der, .p10 or .req",
             plural(summary.ignored_files, "file")
@@ -233,7 +231,7 @@ async fn sign(args: Box<SignArgs>) -> anyhow::Result<ExitCode> {
 
 async fn confirm(args: ConfirmArgs) -> anyhow::Result<ExitCode> {
     let Found { serial_numbers, left_out, unreadable } = match &args.certificates {
-        Some(folder) => confirm::serial_numbers_in(folder).map_err(|message| anyhow!(message))?,
+        Some(folder) => confirm::serial_numbers_in(folder)?,
         None => Found { serial_numbers: serial_numbers(&args.serial_numbers)?, ..Found::default() },
     };
     for file in &left_out {
@@ -242,10 +240,10 @@ async fn confirm(args: ConfirmArgs) -> anyhow::Result<ExitCode> {
     if let (true, Some(folder)) = (serial_numbers.is_empty() && unreadable.is_empty(), &args.certificates) {
         bail!("there is no certificate of a device in {}", folder.display());
     }
-    let channel = args.connection.daemon()?.connect().await?;
+    let channel = args.daemon.channel().await?;
     let mut summary = confirm::confirm(channel, &serial_numbers).await?;
     summary.refused.extend(unreadable);
-    if args.json {
+    if args.daemon.json {
         super::print_json(&serde_json::to_value(&summary)?)?;
     } else {
         for Refused { serial_number, reason, message } in &summary.refused {
@@ -308,10 +306,7 @@ fn stop_at_signals() -> anyhow::Result<watch::Receiver<Option<Stop>>> {
     Ok(stop)
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    text.parse::<jiff::SignedDuration>()
-        .ok()
-        .and_then(|duration| Duration::try_from(duration).ok())
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| "a duration is written as 500ms, 90s, 10m or 2h".to_owned())
+fn duration(text: &str) -> anyhow::Result<Duration> {
+    let duration = text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
+    duration.filter(|duration| !duration.is_zero()).context("a duration is written as 500ms, 90s, 10m or 2h")
 }

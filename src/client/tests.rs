@@ -1,6 +1,8 @@
 //! Addresses, identities and what goes wrong with them.
 
-use std::fs;
+use std::{error::Error as StdError, fs, os::unix::fs::PermissionsExt, path::Path};
+
+use tonic::transport::{Certificate, Identity};
 
 use super::*;
 

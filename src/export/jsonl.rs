@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::{
-    client::{certificate_pem, rfc3339},
-    proto::Record,
+    pem::certificate_pem,
+    proto::{Record, rfc3339},
 };
 
 #[derive(Serialize)]

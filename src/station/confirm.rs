@@ -1,16 +1,25 @@
 //! Confirms that devices have installed their certificates.
 
-use std::{collections::HashSet, fs, path::Path};
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
 use tonic::transport::Channel;
 
-use super::{fields, places::LONGEST_CERTIFICATES};
+use super::{
+    fields::{self, FieldsError},
+    places::LONGEST_CERTIFICATES,
+};
 use crate::{
     client::Failure,
+    pem::{self, PemError},
     proto::{ConfirmRequest, issuance_client::IssuanceClient},
+    quote::shortened,
     serial::SerialNumber,
-    text_file,
+    text_file::{self, TextError},
 };
 
 /// The most serial numbers in one call.
@@ -61,6 +70,16 @@ pub async fn confirm(channel: Channel, serial_numbers: &[SerialNumber]) -> Resul
     Ok(summary)
 }
 
+/// A folder of certificates that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {}: {source}", folder.display())]
+pub struct FolderUnreadable {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Why not.
+    pub source: io::Error,
+}
+
 /// What a folder has.
 #[derive(Debug, Default)]
 pub struct Found {
@@ -76,9 +95,9 @@ pub struct Found {
 /// chain file begins with the device's certificate, too.
 ///
 /// # Errors
-/// A sentence that names the folder.
-pub fn serial_numbers_in(folder: &Path) -> Result<Found, String> {
-    let unreadable = |error| format!("cannot read {}: {error}", folder.display());
+/// If the folder cannot be read.
+pub fn serial_numbers_in(folder: &Path) -> Result<Found, FolderUnreadable> {
+    let unreadable = |source| FolderUnreadable { folder: folder.to_owned(), source };
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
@@ -115,19 +134,30 @@ enum Content {
     Other(String),
 }
 
-fn content(path: &Path) -> Result<Content, String> {
-    let file = text_file::open_regular(path).map_err(|error| error.to_string())?;
-    let octets = text_file::read_octets(file, LONGEST_CERTIFICATES).map_err(|error| error.to_string())?;
-    let text = text_file::decode(&octets).map_err(|error| error.to_string())?;
-    let blocks = pem::parse_many(text.as_bytes()).map_err(|error| format!("the PEM is damaged: {error}"))?;
-    let Some(first) = blocks.first() else { return Err("it holds no PEM certificate".to_owned()) };
-    if first.tag() != "CERTIFICATE" {
-        return Ok(Content::Other(format!("a {}", first.tag())));
+/// Why a file that should hold a certificate holds none.
+#[derive(Debug, thiserror::Error)]
+enum ContentError {
+    #[error(transparent)]
+    Text(#[from] TextError),
+    #[error("the PEM is damaged: {0}")]
+    Pem(#[from] PemError),
+    #[error("it holds no PEM certificate")]
+    Nothing,
+    #[error(transparent)]
+    Fields(#[from] FieldsError),
+}
+
+fn content(path: &Path) -> Result<Content, ContentError> {
+    let octets = text_file::read_octets(text_file::open_regular(path)?, LONGEST_CERTIFICATES)?;
+    let blocks = pem::blocks(&octets)?;
+    let first = blocks.first().ok_or(ContentError::Nothing)?;
+    if !first.is_certificate() {
+        return Ok(Content::Other(format!("a {}", shortened(&first.label))));
     }
-    if fields::is_ca(first.contents()) {
+    if fields::is_ca(&first.der) {
         return Ok(Content::Other("a CA certificate".to_owned()));
     }
-    let octets = fields::serial_number(first.contents())?;
+    let octets = fields::serial_number(&first.der)?;
     match SerialNumber::try_from(octets) {
         Ok(serial_number) => Ok(Content::Device(serial_number)),
         Err(error) => Ok(Content::Other(format!("a certificate that no Birthmark daemon issued: {error}"))),
@@ -136,7 +166,7 @@ fn content(path: &Path) -> Result<Content, String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::disallowed_methods, reason = "a test ends before its files matter")]
+    #![expect(clippy::disallowed_methods, reason = "a test ends before its files matter")]
 
     use super::*;
 

@@ -8,8 +8,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{LONGEST_DEVICE_ID, is_id, places::Places, source::Refused};
-use crate::text_file;
+use super::{item::Refused, places::Places};
+use crate::{id::DeviceId, text_file};
 
 /// A refusal is a page at most.
 const LONGEST: u64 = 64 << 10;
@@ -68,7 +68,7 @@ struct Names {
 impl Names {
     fn new(places: &Places, device_id: &str, csr: Option<&Path>) -> Self {
         let place = |stem: &str| places.refusals().join(format!("{stem}.error.json"));
-        let is_name = is_id(device_id, LONGEST_DEVICE_ID);
+        let is_name = DeviceId::check(device_id).is_ok();
         match csr {
             Some(csr) if places.watched().is_some() => Names {
                 by_device: csr.file_stem().map(|stem| place(&stem.to_string_lossy())),

@@ -19,10 +19,10 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt, pb};
 
 use super::{
+    input::Input,
     output::Summary,
     progress::Progress,
     sign::{End, Job, Stop, run},
-    source::Input,
 };
 use crate::{
     client::{Connection, Daemon},

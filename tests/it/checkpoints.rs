@@ -54,7 +54,7 @@ async fn the_last_checkpoint_covers_all_and_openssl_verifies_it() {
     assert_eq!(told["counts"]["issued"], 20);
     assert!(told["counts"]["checkpoints"].as_u64().unwrap() >= 2, "{told}");
     // Behind it is only its own entry.
-    assert_eq!(told["trusted"]["entries_behind"], 1, "{told}");
+    assert_eq!(told["trusted"]["uncovered_entries"], 1, "{told}");
     assert_eq!(told["torn_end"], serde_json::Value::Null);
 
     let note = fs::read_to_string(site.path("data/checkpoint")).unwrap();
@@ -205,7 +205,7 @@ async fn while_the_hsm_is_away_there_are_no_checkpoints_and_then_they_come_again
     daemon.end();
     let told: serde_json::Value =
         serde_json::from_str(&succeeded(&verify(&site, &[&TRUSTED[..], &["--json"]].concat()))).unwrap();
-    assert_eq!((&told["counts"]["issued"], &told["trusted"]["entries_behind"]), (&2.into(), &1.into()), "{told}");
+    assert_eq!((&told["counts"]["issued"], &told["trusted"]["uncovered_entries"]), (&2.into(), &1.into()), "{told}");
 }
 
 #[test]

@@ -9,7 +9,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{Ended, Source, decode, is_csr_file, read_csr_file};
+use super::{
+    decode,
+    files::{is_csr_file, read_csr_file},
+    reader::{Ended, Reader},
+};
 use crate::{station::hold::Gate, text_file::TextError};
 
 /// Size and time of the last change of a file: what changes while somebody writes it.
@@ -32,80 +36,78 @@ struct Found {
     others: HashMap<OsString, String>,
 }
 
-impl Source {
-    /// Looks at the folder every `poll`, since notifications do not reach across network shares, and takes a file
-    /// once two looks found it unchanged: until then somebody may still be writing it. One that is not whole or cannot
-    /// be read is final only after it was unchanged for `settle`. Nothing that lies in the folder ends this.
-    pub(super) fn watch(&mut self, folder: &Path, poll: Duration, settle: Duration) -> Result<(), Ended> {
-        let mut known = HashMap::new();
-        let mut readable = true;
-        let mut told = HashSet::new();
-        loop {
-            match look(folder) {
-                Ok(found) => {
-                    if !readable {
-                        self.progress.say(&format!("{} can be read again", folder.display()));
-                        readable = true;
-                    }
-                    told.retain(|name| found.others.contains_key(name));
-                    for (name, what) in found.others {
-                        if told.insert(name.clone()) {
-                            self.progress.say(&format!("{} is left alone: {what}", folder.join(name).display()));
-                        }
-                    }
-                    let unchanged = settled(&mut known, found.files);
-                    let there = |path: &Path| path.file_name().is_some_and(|name| known.contains_key(name));
-                    self.places.holds().retain(there);
-                    self.take(folder, unchanged, &mut known, settle)?;
+/// Looks at the folder every `poll`, since notifications do not reach across network shares, and takes a file
+/// once two looks found it unchanged: until then somebody may still be writing it. One that is not whole or cannot
+/// be read is final only after it was unchanged for `settle`. Nothing that lies in the folder ends this.
+pub(super) fn watch(reader: &mut Reader, folder: &Path, poll: Duration, settle: Duration) -> Result<(), Ended> {
+    let mut known = HashMap::new();
+    let mut readable = true;
+    let mut told = HashSet::new();
+    loop {
+        match look(folder) {
+            Ok(found) => {
+                if !readable {
+                    reader.progress.say(&format!("{} can be read again", folder.display()));
+                    readable = true;
                 }
-                Err(error) => {
-                    // A network share that is gone comes back.
-                    if readable {
-                        self.progress.say(&format!("cannot read {}: {error}; will keep trying", folder.display()));
-                        readable = false;
+                told.retain(|name| found.others.contains_key(name));
+                for (name, what) in found.others {
+                    if told.insert(name.clone()) {
+                        reader.progress.say(&format!("{} is left alone: {what}", folder.join(name).display()));
                     }
                 }
+                let unchanged = settled(&mut known, found.files);
+                let there = |path: &Path| path.file_name().is_some_and(|name| known.contains_key(name));
+                reader.places.holds().retain(there);
+                take(reader, folder, unchanged, &mut known, settle)?;
             }
-            if self.items.is_closed() {
-                return Err(Ended::Unwanted);
+            Err(error) => {
+                // A network share that is gone comes back.
+                if readable {
+                    reader.progress.say(&format!("cannot read {}: {error}; will keep trying", folder.display()));
+                    readable = false;
+                }
             }
-            thread::sleep(poll);
         }
+        if reader.items.is_closed() {
+            return Err(Ended::Unwanted);
+        }
+        thread::sleep(poll);
     }
+}
 
-    /// Takes those of the unchanged files that are whole, and that nothing holds back.
-    fn take(
-        &mut self,
-        folder: &Path,
-        unchanged: Vec<OsString>,
-        known: &mut HashMap<OsString, Known>,
-        settle: Duration,
-    ) -> Result<(), Ended> {
-        for name in unchanged {
-            let path = folder.join(&name);
-            let Some(file) = known.get_mut(&name) else { continue };
-            let holds = self.places.holds();
-            // A file that is held is asked for again when its time has come.
-            if file.taken && !holds.is_due(&path) {
-                continue;
-            }
-            let content = read_csr_file(&path);
-            let unfinished = match &content {
-                Ok(content) => decode::is_unfinished(content),
-                Err(TextError::Io(error)) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(_) => true,
-            };
-            if unfinished && file.since.elapsed() < settle {
-                continue;
-            }
-            if holds.gate(&path) == Gate::Closed {
-                return Ok(());
-            }
-            file.taken = true;
-            self.file(path, content)?;
+/// Takes those of the unchanged files that are whole, and that nothing holds back.
+fn take(
+    reader: &mut Reader,
+    folder: &Path,
+    unchanged: Vec<OsString>,
+    known: &mut HashMap<OsString, Known>,
+    settle: Duration,
+) -> Result<(), Ended> {
+    for name in unchanged {
+        let path = folder.join(&name);
+        let Some(file) = known.get_mut(&name) else { continue };
+        let holds = reader.places.holds();
+        // A file that is held is asked for again when its time has come.
+        if file.taken && !holds.is_due(&path) {
+            continue;
         }
-        Ok(())
+        let content = read_csr_file(&path);
+        let unfinished = match &content {
+            Ok(content) => decode::is_unfinished(content),
+            Err(TextError::Io(error)) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(_) => true,
+        };
+        if unfinished && file.since.elapsed() < settle {
+            continue;
+        }
+        if holds.gate(&path) == Gate::Closed {
+            return Ok(());
+        }
+        file.taken = true;
+        reader.file(path, content)?;
     }
+    Ok(())
 }
 
 /// What a single file is like never keeps the others from being found.

@@ -9,6 +9,7 @@ use std::io::{ErrorKind, Write};
 
 pub(crate) mod bench;
 pub(crate) mod ceremony;
+pub(crate) mod daemon;
 pub(crate) mod demo;
 pub(crate) mod enroll;
 pub(crate) mod environment;

@@ -1,0 +1,38 @@
+//! The gRPC protocol, generated from `proto/birthmark/v1/` (the definitions there are its manual), and how its values are
+//! told to people and programs.
+
+use std::fmt;
+
+pub use generated::*;
+
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+mod generated {
+    tonic::include_proto!("birthmark.v1");
+}
+
+/// The definitions in their binary form, as gRPC reflection serves them.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/protocol.binpb"));
+
+impl fmt::Display for RecordState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            RecordState::Unspecified => "unknown",
+            RecordState::Reserved => "reserved",
+            RecordState::Issued => "issued",
+            RecordState::Abandoned => "abandoned",
+            RecordState::Confirmed => "confirmed",
+            RecordState::Scrapped => "scrapped",
+            RecordState::Revoked => "revoked",
+        })
+    }
+}
+
+/// A moment of the protocol as RFC 3339 in UTC, to the second; none if it is outside of the years -9999 to 9999.
+pub fn rfc3339(time: &prost_types::Timestamp) -> Option<String> {
+    jiff::Timestamp::from_second(time.seconds).ok().map(|time| time.to_string())
+}
+
+/// A moment as the protocol has it.
+pub fn timestamp(time: jiff::Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
+}
