@@ -1,4 +1,4 @@
-//! The command line: one file a command.
+//! The command line: one file per command.
 //!
 //! Exit codes: 0 done; 1 failed (nothing, or not all, was done: the message says which); 2 wrong usage;
 //! 3 `station sign` and `station confirm` finished with some devices refused, `journal verify` and `dump` found an
@@ -29,7 +29,7 @@ mod table;
 fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(command);
-    // A name that is still being looked up would hold the process up.
+    // A DNS look-up that is still running would delay the exit.
     runtime.shutdown_background();
     result
 }
@@ -46,7 +46,7 @@ pub(crate) fn sentence(error: &anyhow::Error) -> String {
     text
 }
 
-/// Words as a command that a shell reads as it is printed.
+/// Words as a command line, quoted for a shell.
 fn command_line(words: &[String]) -> String {
     let quoted = words.iter().map(|word| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte);
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sentence_tells_each_cause_once() {
+    fn error_sentence_has_each_cause_once() {
         let told = anyhow::anyhow!("no such file").context("cannot read x: no such file; create it").context("step 1");
         assert_eq!(sentence(&told), "step 1: cannot read x: no such file; create it");
     }

@@ -14,22 +14,15 @@ mod error;
 /// Where the daemon listens for local operators unless it is told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/birthmark/admin.sock";
 
-/// Which daemon to speak with and as whom; part of every command that speaks with one.
-// The environment is read by hand and not by clap: a flag must win over the other flag's variable instead of
-// conflicting with it.
-#[derive(Clone, Debug, Default, clap::Args)]
-#[command(next_help_heading = "Connection")]
+/// Which daemon to speak with and as whom. Environment variables stand in for what is not given: `BIRTHMARK_SERVER`,
+/// `BIRTHMARK_IDENTITY` and `BIRTHMARK_SOCKET`.
+#[derive(Clone, Debug, Default)]
 pub struct Connection {
-    /// The daemon's address, as https://HOST:PORT; needs --identity [env: BIRTHMARK_SERVER]
-    #[arg(long, value_name = "URL", conflicts_with = "socket")]
+    /// The daemon's address, as `https://HOST:PORT`; needs an identity.
     pub server: Option<String>,
-
-    /// A folder with cert.pem, key.pem and ca.pem, as "birthmark station enroll" makes it [env: BIRTHMARK_IDENTITY]
-    #[arg(long, value_name = "DIR", conflicts_with = "socket")]
+    /// A folder with `cert.pem`, `key.pem` and `ca.pem`, as `birthmark station enroll` makes it.
     pub identity: Option<PathBuf>,
-
-    /// The daemon's Unix socket, for operators on its machine [env: BIRTHMARK_SOCKET] [default: /run/birthmark/admin.sock]
-    #[arg(long, value_name = "PATH")]
+    /// The daemon's Unix socket, for operators on its machine; [`DEFAULT_SOCKET`] if nothing is given.
     pub socket: Option<PathBuf>,
 }
 

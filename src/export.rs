@@ -62,7 +62,7 @@ pub async fn create(
 /// The exports of an order, the oldest first.
 ///
 /// # Errors
-/// [`ExportError::Daemon`] or [`ExportError::Invalid`].
+/// [`ExportError::Daemon`] or [`ExportError::OrderId`].
 pub async fn list(channel: Channel, order: &str) -> Result<Vec<Export>, ExportError> {
     check_order(order)?;
     let request = ListExportsRequest { order: order.to_owned() };
@@ -129,7 +129,7 @@ mod tests {
             profile: "device".into(),
             issuer: "ca".into(),
             station: "line1/tester3".into(),
-            key_hash: vec![1; 32].into(),
+            key_sha256: vec![1; 32].into(),
             reserved_at: None,
             issued_at: Some(prost_types::Timestamp { seconds: 1_767_225_600, nanos: 5 }),
             certificate: vec![0x30, 0x00].into(),

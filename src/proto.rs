@@ -3,9 +3,10 @@
 
 use std::fmt;
 
-pub use generated::*;
+pub use self::generated::*;
 
-#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+#[expect(missing_docs, reason = "generated")]
+#[allow(clippy::all, reason = "generated; what is found differs with the generator's version")]
 mod generated {
     tonic::include_proto!("birthmark.v1");
 }

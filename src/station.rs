@@ -10,7 +10,7 @@
 //!
 //! Every arrow is a bounded channel (the window), so a slow part slows the others and memory stays flat (invariant 9).
 //!
-//! [`source`] reads, [`sign`] speaks with the daemon, [`output`] writes, [`progress`] informs a person; [`item`] is what
+//! `source` reads, [`sign`] speaks with the daemon, [`output`] writes, [`progress`] informs a person; `item` is what
 //! flows between them. [`confirm`] is a separate call: it reports which devices have installed their certificates.
 //!
 //! Nothing is kept between runs but the certificates themselves: a device whose certificate is there is done, every other
@@ -18,18 +18,18 @@
 
 pub mod confirm;
 pub mod enroll;
-pub mod hold;
 pub mod input;
-pub mod item;
 pub mod output;
-pub mod places;
 pub mod progress;
 pub mod sign;
-pub mod source;
 
 mod chain;
 mod fields;
+mod hold;
+mod item;
+mod places;
 mod refusal;
+mod source;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "a test ends before its files matter")]
 mod tests;

@@ -1,9 +1,9 @@
-//! Temporary files: how they are named, and which of them a killed process left behind.
+//! Temporary files: how they are named, and which of them are leftovers of a killed process.
 //!
 //! A file is written as `.NAME.RANDOM.MACHINE.PROCESS.tmp` beside its destination and renamed when it is whole. `kill -9`
 //! leaves it there. The first file that a process writes into a folder removes such leftovers, if both signs agree that
-//! their writer is gone: no process of that number runs on this machine, and nobody holds the lock (flock(2)) that a
-//! writer keeps on its file. The number alone is not enough, because containers that share a folder and a host name see
+//! their writer is gone: no process of that number runs on this machine, and no process holds the lock (flock(2))
+//! that a writer keeps on its file. The number alone is not enough, because containers that share a folder and a host name see
 //! different processes; the lock alone is not, because some network file systems have none. Files of other machines are left
 //! alone.
 
@@ -17,8 +17,6 @@ use std::{
     process,
     sync::{LazyLock, Mutex, PoisonError},
 };
-
-use crate::text_file;
 
 /// The folders that this process has swept; a process writes into a handful of them.
 static SWEPT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -70,8 +68,11 @@ fn is_of_ended_process(name: &str) -> bool {
 }
 
 fn is_unlocked(path: &Path) -> bool {
-    // What cannot be opened, or is no file, is not ours to remove.
-    text_file::open_regular(path).is_ok_and(|file| !matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    // What cannot be opened, or is not a regular file, is not ours to remove.
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).ok();
+    let file = file.filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()));
+    file.is_some_and(|file| !matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 #[cfg(test)]

@@ -1,7 +1,43 @@
-//! What commands that ask the daemon one thing have in common.
+//! What commands that speak with the daemon have in common.
 
-use birthmark::{client::Connection, proto::admin_client::AdminClient};
+use std::path::PathBuf;
+
+use birthmark::{
+    client::{ClientError, Connection, Daemon},
+    proto::admin_client::AdminClient,
+};
 use tonic::transport::Channel;
+
+/// Which daemon to speak with and as whom.
+// The environment is read by the library and not by clap: a flag must win over the other flag's variable instead of
+// conflicting with it.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct ConnectionArgs {
+    /// The daemon's address, as https://HOST:PORT; needs --identity [env: BIRTHMARK_SERVER]
+    #[arg(long, value_name = "URL", conflicts_with = "socket")]
+    server: Option<String>,
+
+    /// A folder with cert.pem, key.pem and ca.pem, as "birthmark station enroll" makes it [env: BIRTHMARK_IDENTITY]
+    #[arg(long, value_name = "DIR", conflicts_with = "socket")]
+    identity: Option<PathBuf>,
+
+    /// The daemon's Unix socket, for operators on its machine [env: BIRTHMARK_SOCKET] [default: /run/birthmark/admin.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl ConnectionArgs {
+    pub(crate) fn connection(&self) -> Connection {
+        let ConnectionArgs { server, identity, socket } = self.clone();
+        Connection { server, identity, socket }
+    }
+
+    /// The daemon that the flags and the environment name.
+    pub(crate) fn daemon(&self) -> Result<Daemon, ClientError> {
+        self.connection().daemon()
+    }
+}
 
 /// The form of the answer, and the daemon to ask.
 #[derive(Debug, clap::Args)]
@@ -11,7 +47,7 @@ pub(crate) struct DaemonArgs {
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) connection: Connection,
+    pub(crate) connection: ConnectionArgs,
 }
 
 impl DaemonArgs {

@@ -148,7 +148,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
         made => made?,
     };
     let mut without_files = export::without_files(channel, &args.order, &format, out).await?;
-    // This one's files are in place, and may have been moved on already.
+    // The files of this one are in place, and may have been moved on already.
     without_files.retain(|export| made.as_ref().is_none_or(|(made, _)| made.id != export.id));
     let missing: Vec<_> = without_files.iter().map(|export| &export.id).collect();
     match &made {
@@ -182,7 +182,7 @@ fn get_command(id: &str, args: &CreateArgs) -> String {
     if let Some(policy) = &args.files.policy {
         words.extend(["--policy".to_owned(), policy.clone()]);
     }
-    words.extend(args.daemon.connection.arguments());
+    words.extend(args.daemon.connection.connection().arguments());
     command_line(&words)
 }
 

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 
 use super::{print, print_json, table};
 
-/// Verify, dump and index the journal, the truth about every serial number
+/// Verify, dump and reindex the journal, the authoritative record of every serial number
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -40,11 +40,11 @@ pub(crate) struct Args {
 enum Command {
     /// Verify the whole journal: every byte, the rules that its entries keep, and its checkpoints
     Verify(VerifyArgs),
-    /// Print the journal's entries as JSON, one a line
+    /// Print the journal's entries as JSON, one per line
     Dump(DumpArgs),
     /// Delete the index and rebuild it from the journal, while no daemon runs
     Reindex(ReindexArgs),
-    /// Go on without entries that the journal has lost and the index or the checkpoint knows, and record that
+    /// Accept that the journal has lost entries which the index or the checkpoint knows, and record it
     AcceptLoss(AcceptArgs),
     /// Record that this computer's clock is right, although the journal's newest entry contradicts it
     AcceptClock(AcceptArgs),
@@ -91,7 +91,7 @@ impl Place {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "It changes nothing and needs no lock: the daemon may run, and a copy will do. \
+#[command(after_help = "It changes nothing and needs no lock: the daemon may run, and a copy is as good. \
     Memory: about 100 MiB, and 70 to 130 bytes for each certificate unless --chain-only.\n\n\
     Exit codes: 0 whole; 1 damaged, contradictory, cut short, rewritten or not to be trusted (the message names the \
     file and the byte); 2 wrong usage; 3 whole but for an incomplete last entry, as a crash leaves it: the daemon cuts \
@@ -100,13 +100,13 @@ struct VerifyArgs {
     #[command(flatten)]
     place: Place,
 
-    /// The audit key's public half (PEM), as the ceremony wrote it: every checkpoint must be signed by it. Once for each
-    /// key that the journal ever had
+    /// The audit key's public half (PEM), as the ceremony wrote it: every checkpoint must be signed by it. May be
+    /// repeated, once for each audit key that the journal has had
     #[arg(long, value_name = "FILE")]
     trusted_key: Vec<PathBuf>,
 
-    /// A checkpoint that was kept elsewhere: shows whether the journal was cut short since. The file "checkpoint" in
-    /// the data folder, if it is there, is used otherwise
+    /// A checkpoint that was kept elsewhere: shows whether the journal was cut short since [default: the file
+    /// "checkpoint" in the data folder, if there is one]
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
 
@@ -131,9 +131,9 @@ struct DumpArgs {
     #[arg(long, value_name = "SEQUENCE", default_value_t = 1)]
     from: u64,
 
-    /// The last entry
-    #[arg(long, value_name = "SEQUENCE", default_value_t = u64::MAX)]
-    to: u64,
+    /// The last entry [default: the newest]
+    #[arg(long, value_name = "SEQUENCE")]
+    to: Option<u64>,
 
     /// Only what concerns this device, from --from on
     #[arg(long, value_name = "ID")]
@@ -310,11 +310,11 @@ fn dump(args: &DumpArgs) -> anyhow::Result<ExitCode> {
     scan.skip_to(args.from)?;
     let mut filter = Filter { device: args.device.as_deref(), serial_numbers: HashSet::new() };
     let mut out = BufWriter::new(std::io::stdout().lock());
-    // Printed up to a damage, which comes last.
+    // Entries are printed up to the damage; its message comes last.
     let mut damage = None;
     loop {
         let frame = match scan.read() {
-            Ok(Some(frame)) if frame.sequence <= args.to => frame,
+            Ok(Some(frame)) if args.to.is_none_or(|to| frame.sequence <= to) => frame,
             Ok(_) => break,
             Err(error) => {
                 damage = Some(error);
@@ -444,7 +444,7 @@ fn time(time: jiff::Timestamp) -> String {
 
 fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
     let folder = data_folder(&args.place)?;
-    // A folder without a journal is a slip, not a ledger to begin.
+    // A folder without a journal is a mistake, not a ledger to create.
     drop(Scan::open(&folder)?);
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     bar.set_message("reading the journal");
@@ -476,7 +476,7 @@ fn reason(text: &str) -> anyhow::Result<String> {
     Err(anyhow!("--reason must be 1 to {LONGEST_REASON} characters without control characters"))
 }
 
-/// As the daemon calls who uses its socket.
+/// The actor that the daemon records for users of its socket.
 fn operator() -> Actor {
     Actor(format!("operator:local-uid-{}", rustix::process::getuid().as_raw()).into())
 }

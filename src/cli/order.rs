@@ -59,7 +59,7 @@ struct CreateArgs {
     #[arg(long = "station", value_name = "PATTERN")]
     stations: Vec<String>,
 
-    /// What the order's certificates contain where their profile has {order.NAME}; may be repeated
+    /// A value that the order's certificates have where their profile has {order.NAME}; may be repeated
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, String)>,
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use birthmark::{
-    client::{Connection, Failure},
+    client::Failure,
     ledger::RevocationReason,
     pem::certificate_pem,
     proto::{
@@ -17,7 +17,11 @@ use clap::Subcommand;
 use serde_json::json;
 use tonic::transport::Channel;
 
-use super::{block_on, daemon::DaemonArgs, print, print_json, table};
+use super::{
+    block_on,
+    daemon::{ConnectionArgs, DaemonArgs},
+    print, print_json, table,
+};
 
 /// Look up what was issued, and change its state
 #[derive(Debug, clap::Args)]
@@ -32,24 +36,24 @@ enum Command {
     Show(ShowArgs),
     /// List every certificate of an order with its state
     List(ListArgs),
-    /// Record that a device is scrap: its order may make another one, and the device be given a new certificate
+    /// Record that a device is scrap: its order may make another one, and the device may be given a new certificate
     Scrap(ScrapArgs),
-    /// Record that a certificate is not to be trusted any more; the device may be given a new one
+    /// Record that a certificate is no longer to be trusted; the device may be given a new one
     Revoke(RevokeArgs),
 }
 
 /// Which record it is.
 #[derive(Debug, clap::Args)]
 struct Which {
-    /// A serial number (40 hex digits, with or without colons) or a device id, whose newest record it is
+    /// A serial number (40 hex digits, with or without colons), or a device id for the device's newest record
     #[arg(value_name = "SERIAL|DEVICE")]
     of: String,
 
-    /// It is a serial number, of whatever length
+    /// Take it as a serial number, of whatever length
     #[arg(long, conflicts_with = "device")]
     serial: bool,
 
-    /// It is a device id, even if it looks like a serial number
+    /// Take it as a device id, even if it looks like a serial number
     #[arg(long)]
     device: bool,
 }
@@ -60,12 +64,12 @@ struct ListArgs {
     #[arg(long, value_name = "ID")]
     order: String,
 
-    /// Print a JSON object for each record, one a line
+    /// Print a JSON object for each record, one per line
     #[arg(long)]
     json: bool,
 
     #[command(flatten)]
-    connection: Connection,
+    connection: ConnectionArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -199,7 +203,7 @@ fn print_one(record: &Record, json: bool) -> anyhow::Result<()> {
         ("profile", Some(record.profile.clone())),
         ("issuer", Some(record.issuer.clone())),
         ("station", Some(record.station.clone())),
-        ("key SHA-256", Some(hex::encode(&record.key_hash))),
+        ("key SHA-256", Some(hex::encode(&record.key_sha256))),
         ("replaces", present(&hex::encode(&record.replaces))),
         ("reserved", record.reserved_at.as_ref().and_then(rfc3339)),
         ("issued", record.issued_at.as_ref().and_then(rfc3339)),
@@ -240,7 +244,7 @@ fn to_json(record: &Record) -> serde_json::Value {
         "profile": record.profile,
         "issuer": record.issuer,
         "station": record.station,
-        "key_sha256": hex::encode(&record.key_hash),
+        "key_sha256": hex::encode(&record.key_sha256),
         "reserved_at": record.reserved_at.as_ref().and_then(rfc3339),
         "issued_at": record.issued_at.as_ref().and_then(rfc3339),
         "changed_at": record.changed_at.as_ref().and_then(rfc3339),
@@ -262,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn forty_hex_digits_are_a_serial_number_unless_told_otherwise() {
+    fn forty_hex_digits_are_a_serial_number_by_default() {
         let digits = "0A".repeat(20);
         let colons = vec!["0a"; 20].join(":");
         let serial = Some(By::SerialNumber(vec![10; 20].into()));

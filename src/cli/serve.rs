@@ -14,7 +14,7 @@ use super::environment;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "SIGTERM, SIGINT and SIGQUIT end the daemon in order: nothing new is accepted, what is reserved \
-    is signed and recorded, exit 0. SIGHUP and others end nothing. The level of the log is set with BIRTHMARK_LOG (off, error, \
+    is signed and recorded, exit 0. SIGHUP and other signals do not end it. The level of the log is set with BIRTHMARK_LOG (off, error, \
     warn, info, debug or trace; the default is info). Libraries log warnings at most, unless they are named: \
     BIRTHMARK_LOG=debug,h2=debug"
 )]
@@ -37,7 +37,7 @@ pub(crate) struct Args {
 enum LogFormat {
     /// For people
     Text,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             let _ = fs::remove_file(file);
         }
     };
-    // One that a killed daemon left behind would speak for this one.
+    // One that a killed daemon left would be taken for this daemon's.
     remove_ready_file();
     let result = serve::run(&config, args.ready_file.as_deref());
     remove_ready_file();
@@ -76,7 +76,7 @@ fn log(format: LogFormat) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Libraries whose own log is of no use to whoever runs the daemon.
+/// Libraries whose own log is of no use to operators.
 const LIBRARIES: [&str; 9] = ["axum", "h2", "hyper", "hyper_util", "mio", "rustls", "sled", "tonic", "tower"];
 
 /// The log's filter for what BIRTHMARK_LOG says: a level for the daemon, others for what is named. An explicit

@@ -125,7 +125,7 @@ fn read(path: &Path) -> Result<Vec<u8>, SettingsError> {
     }
 }
 
-/// As [`read`], but nobody else may have read the key before.
+/// As [`read`], but the file must not be readable by others.
 fn read_key(path: &Path) -> Result<Vec<u8>, SettingsError> {
     let mode = path.metadata().map_or(0, |metadata| metadata.permissions().mode() & 0o7777);
     if mode & 0o077 != 0 {

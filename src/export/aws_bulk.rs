@@ -111,7 +111,7 @@ mod tests {
     use super::{super::tests::record, *};
 
     #[test]
-    fn a_line_has_the_template_s_parameters_and_nothing_else() {
+    fn aws_line_has_the_parameters_of_the_template() {
         assert_eq!(
             line(&record("dev-1"), &[0x30, 0]),
             Ok(concat!(
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_template_is_the_documented_one() -> Result<(), Box<dyn std::error::Error>> {
+    fn aws_template_is_the_documented_one() -> Result<(), Box<dyn std::error::Error>> {
         let expected = r#"{"Parameters":{"ThingName":{"Type":"String"},"SerialNumber":{"Type":"String"},"CertificatePem":{"Type":"String"},"CACertificatePem":{"Type":"String"}},
  "Resources":{"thing":{"Type":"AWS::IoT::Thing","Properties":{"ThingName":{"Ref":"ThingName"},"AttributePayload":{"serialNumber":{"Ref":"SerialNumber"}}}},
   "certificate":{"Type":"AWS::IoT::Certificate","Properties":{"CertificatePem":{"Ref":"CertificatePem"},"CACertificatePem":{"Ref":"CACertificatePem"},"Status":"ACTIVE"}},
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_aws_would_refuse_are_found() {
+    fn aws_line_with_unfit_names_is_refused() {
         for (name, fits) in [("dev-1", true), ("a:b_c", true), ("dev.1", false), ("", false), ("ü", false)] {
             assert_eq!(line(&record(name), &[]).is_ok(), fits, "{name}");
         }

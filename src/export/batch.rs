@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_batch_is_what_its_summary_says() -> Result<(), Box<dyn std::error::Error>> {
+    async fn batch_files_match_their_summary() -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let batch = export(&["dev-1", "dev-2"], &aws(), folder.path()).await?;
         assert_eq!((batch.certificates, batch.files.len()), (2, 2));
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_existing_file_is_never_replaced() -> Result<(), Box<dyn std::error::Error>> {
+    async fn existing_export_file_is_never_replaced() -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let template = folder.path().join("order-1.0001.provisioning-template.json");
         fs::write(&template, "mine")?;
@@ -137,9 +137,9 @@ mod tests {
         Ok(())
     }
 
+    /// One device that the platform would refuse keeps all from being written.
     #[tokio::test]
-    async fn one_device_that_the_platform_refuses_keeps_all_from_being_written()
-    -> Result<(), Box<dyn std::error::Error>> {
+    async fn device_unfit_for_the_platform_fails_the_batch() -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let result = export(&["dev-1", "dev.2", "dev-3", "dev.4"], &aws(), folder.path()).await;
         let Err(ExportError::Unfit(unfit)) = result else { return Err(format!("{result:?}").into()) };
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_breaks_or_is_too_short_leaves_nothing() -> Result<(), Box<dyn std::error::Error>> {
+    async fn broken_or_short_stream_leaves_no_file() -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let records = tokio_stream::iter(vec![Ok(record("dev-1")), Err(Status::unavailable("gone"))]);
         let result = write(records, &HashMap::new(), &counting(2), &Format::Jsonl, folder.path()).await;

@@ -66,7 +66,7 @@ pub enum ExportError {
 pub struct Unfit {
     /// How many.
     pub count: u64,
-    /// Of how many.
+    /// The number of devices of the batch.
     pub of: u64,
     /// The first few, each with why.
     pub examples: Vec<String>,

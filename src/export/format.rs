@@ -5,7 +5,7 @@ use super::{aws_bulk, error::ExportError};
 /// The shape of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// `<export>.jsonl`: a JSON object for each certificate, with everything that the ledger tells about it.
+    /// `<export>.jsonl`: a JSON object for each certificate, with everything that the ledger has about it.
     Jsonl,
     /// AWS IoT bulk registration: `<export>.aws-bulk.jsonl`, the parameters, and `<export>.provisioning-template.json`.
     AwsBulk {
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_have_names_that_every_platform_takes() {
+    fn file_names_fit_every_platform() {
         assert_eq!(Format::Jsonl.names("lot:7.0001"), ["lot_7.0001.jsonl"]);
         let aws = Format::AwsBulk { policy: "device".into() };
         for name in aws.names("a:b-c_D.0001") {

@@ -93,7 +93,7 @@ pub(super) fn publish(staged: impl Iterator<Item = Staged>, folder: &Path) -> Re
         match file.publish() {
             Ok(file) => written.push(file),
             Err(error) => {
-                // These were made above and by nobody else.
+                // Only this call has created them.
                 for file in written {
                     let _ = fs::remove_file(file.path);
                 }

@@ -5,7 +5,7 @@ use std::{error::Error as StdError, io};
 use rustls::AlertDescription;
 use rustls_pki_types::UnixTime;
 
-/// Whether what came is no TLS at all.
+/// Whether the other side does not speak TLS.
 pub(crate) fn speaks_no_tls(error: &(dyn StdError + 'static)) -> bool {
     use rustls::{Error, InvalidMessage::InvalidContentType};
     let mut errors = chain(error).filter_map(|error| error.downcast_ref::<Error>());

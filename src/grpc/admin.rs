@@ -384,7 +384,7 @@ fn record(record: ledger::Record) -> proto::Record {
         order: record.holder.order,
         profile: record.holder.profile,
         issuer: record.holder.issuer,
-        key_hash: record.holder.key_hash.to_vec().into(),
+        key_sha256: record.holder.key_hash.to_vec().into(),
         reserved_at: Some(wire_timestamp(record.reserved_at)),
         issued_at,
         certificate,

@@ -16,8 +16,9 @@ pub(super) fn presented_chain(chain: &[Bytes]) -> String {
 mod tests {
     use super::*;
 
+    /// The issuing CA is there always, a root above it never.
     #[test]
-    fn a_chain_file_has_the_issuing_ca_always_and_a_root_above_it_never() -> Result<(), Box<dyn std::error::Error>> {
+    fn presented_chain_keeps_the_issuer_and_drops_a_root() -> Result<(), Box<dyn std::error::Error>> {
         let root = Bytes::from(rcgen::generate_simple_self_signed(vec![])?.cert.der().to_vec());
         assert_eq!(presented_chain(&[root.clone(), root.clone()]).matches("BEGIN").count(), 1);
         assert_eq!(presented_chain(&[root]).matches("BEGIN").count(), 1);

@@ -28,7 +28,7 @@ const AT_ONCE: usize = 1000;
 /// What became of the certificates.
 #[derive(Debug, Default, Serialize)]
 pub struct Summary {
-    /// How many are confirmed, now or since before.
+    /// The number that is confirmed, now or earlier.
     pub confirmed: usize,
     /// Those that are not.
     pub refused: Vec<Refused>,
@@ -46,7 +46,7 @@ pub struct Refused {
     pub message: String,
 }
 
-/// Confirms certificates. It is free to do so again, so after a failure it may simply be run again.
+/// Confirms certificates. Confirming again is free, so after a failure it may be run again.
 ///
 /// # Errors
 /// The daemon refused all of a call, or went away.
@@ -86,7 +86,7 @@ pub struct Found {
     /// The devices' certificates, each once.
     pub serial_numbers: Vec<SerialNumber>,
     /// Files that are not a device's certificate, each with what they are.
-    pub left_out: Vec<String>,
+    pub skipped: Vec<String>,
     /// Files that should be one and cannot be read.
     pub unreadable: Vec<Refused>,
 }
@@ -115,7 +115,7 @@ pub fn serial_numbers_in(folder: &Path) -> Result<Found, FolderUnreadable> {
                     found.serial_numbers.push(serial_number);
                 }
             }
-            Ok(Content::Other(what)) => found.left_out.push(format!("{} holds {what}", path.display())),
+            Ok(Content::Other(what)) => found.skipped.push(format!("{} holds {what}", path.display())),
             Err(what) => found.unreadable.push(Refused {
                 serial_number: None,
                 reason: "CERTIFICATE_UNREADABLE".to_owned(),
@@ -200,7 +200,7 @@ mod tests {
         let found = serial_numbers_in(folder.path())?;
         let first: Vec<_> = found.serial_numbers.iter().map(|number| number.as_bytes()[0]).collect();
         assert_eq!(first, [2, 1, 3, 4]);
-        assert_eq!(found.left_out.len(), 2, "{:?}", found.left_out);
+        assert_eq!(found.skipped.len(), 2, "{:?}", found.skipped);
         assert_eq!(found.unreadable.len(), 2, "{:?}", found.unreadable);
         Ok(())
     }

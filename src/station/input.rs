@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_input_that_is_not_there_is_named() {
+    fn input_that_does_not_exist_is_named() {
         let error = Input::at(Path::new("/nowhere/at/all")).unwrap_err().to_string();
         assert!(error.contains("/nowhere/at/all"), "{error}");
         assert_eq!(Input::at(Path::new("-")).unwrap(), Input::StandardInput);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 /// One device, as far as it can be known without the daemon.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Item {
+pub(crate) enum Item {
     /// It wants a certificate.
     Wanted(Wanted),
     /// It has its certificate from an earlier run.
@@ -24,40 +24,40 @@ pub enum Item {
 
 /// A device that wants a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// The device, an id by the protocol's rule ([`crate::id::DeviceId`]).
-    pub device_id: String,
+    pub(crate) device_id: String,
     /// The CSR, DER.
-    pub csr: Bytes,
+    pub(crate) csr: Bytes,
     /// The DER `SubjectPublicKeyInfo` of the CSR.
-    pub key: Vec<u8>,
+    pub(crate) key: Vec<u8>,
     /// The file that the CSR came from; none for JSON lines.
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
     /// Where its line differs from the run.
-    pub terms: Terms,
+    pub(crate) terms: Terms,
 }
 
 /// Under which terms a certificate is wanted, where they are not the run's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Terms {
+pub(crate) struct Terms {
     /// The production order.
-    pub order: Option<String>,
+    pub(crate) order: Option<String>,
     /// The profile.
-    pub profile: Option<String>,
+    pub(crate) profile: Option<String>,
 }
 
 /// A device that gets no certificate, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub(crate) struct Refused {
     /// The device as the input named it; it need not be a valid id.
-    pub device_id: String,
+    pub(crate) device_id: String,
     /// The file that the CSR came from; none for JSON lines.
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
     /// Where its line differs from the run.
-    pub terms: Terms,
+    pub(crate) terms: Terms,
     /// The daemon's reason, or one of `CSR_UNREADABLE`, `CSR_MALFORMED`, `REQUEST_INVALID`, `NAME_REFUSED`,
     /// `DUPLICATE_DEVICE`, `REPLY_MISMATCH`, `NOT_WRITTEN` if it was found out here.
-    pub reason: String,
+    pub(crate) reason: String,
     /// One sentence.
-    pub message: String,
+    pub(crate) message: String,
 }

@@ -32,12 +32,12 @@ pub use self::{
 mod report;
 mod summary;
 
-/// How many devices are named per reason in the summary.
+/// The number of devices that the summary names for each reason.
 const EXAMPLES: usize = 3;
 
 /// What became of a device.
 #[derive(Debug)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The daemon gave a certificate, and it carries the device's key.
     Issued {
         /// The device.
@@ -70,10 +70,10 @@ pub enum Outcome {
 }
 
 /// The thread that writes; it gives the output back for [`Output::finish`], and the error that ended it.
-pub type Writer = JoinHandle<(Output, Result<(), WriteError>)>;
+pub(crate) type Writer = JoinHandle<(Output, Result<(), WriteError>)>;
 
 /// Writes what became of each device.
-pub struct Output {
+pub(crate) struct Output {
     places: Arc<Places>,
     progress: Arc<Progress>,
     order: String,
@@ -83,8 +83,8 @@ pub struct Output {
 }
 
 impl Output {
-    /// `order` and `profile` are told in refusals; `report` gets a JSON object for each device.
-    pub fn new(
+    /// `order` and `profile` are written into refusals; `report` gets a JSON object for each device.
+    pub(crate) fn new(
         places: Arc<Places>,
         progress: Arc<Progress>,
         order: String,
@@ -94,9 +94,9 @@ impl Output {
         Output { places, progress, order, profile, report, summary: Summary::default() }
     }
 
-    /// Starts a thread that writes whatever comes. It ends when the sender is dropped or when writing fails: then the
+    /// Starts a thread that writes the outcomes. It ends when the sender is dropped or when writing fails: then the
     /// receiver is gone.
-    pub fn start(mut self, bound: usize) -> (mpsc::Sender<Outcome>, Writer) {
+    pub(crate) fn start(mut self, bound: usize) -> (mpsc::Sender<Outcome>, Writer) {
         let (sender, mut outcomes) = mpsc::channel(bound);
         let thread = thread::spawn(move || {
             while let Some(outcome) = outcomes.blocking_recv() {
@@ -110,15 +110,15 @@ impl Output {
         (sender, thread)
     }
 
-    /// The summary, to standard output for programs if there is a report.
-    pub fn finish(mut self, ended: Option<&str>) -> Summary {
+    /// The summary; written to the report, too, if there is one.
+    pub(crate) fn finish(mut self, ended: Option<&str>) -> Summary {
         self.summary.held = self.places.holds().count();
         self.summary.ignored_files = self.progress.ignored();
         self.summary.seconds = self.progress.elapsed().as_secs_f64();
         self.summary.ended = ended.map(str::to_owned);
         self.progress.clear();
         if let Some(report) = &mut self.report {
-            // The summary of a run is also told by its exit code.
+            // The exit code of a run says the same, in short.
             let _ = write_line(report, &serde_json::json!({ "summary": &self.summary }));
         }
         self.summary
@@ -137,7 +137,7 @@ impl Output {
             },
             Outcome::AlreadyThere { device_id, certificate, file } => {
                 self.summary.already_there += 1;
-                // Nobody was asked for it, so it says nothing of the order.
+                // The daemon was not asked, so it says nothing about the order.
                 self.done(&device_id, file.as_deref(), false);
                 Line::with_certificate(&self.places, device_id, Status::AlreadyThere, &certificate)
             }
@@ -203,7 +203,7 @@ impl Output {
         Ok(Some(self.refused(Refused { device_id, file, terms, reason: "NOT_WRITTEN".to_owned(), message })))
     }
 
-    /// Told once for each reason, and in the report once for each device.
+    /// A device of a refused order: printed once for each reason, reported once for each device.
     fn held(&mut self, wanted: Wanted, reason: String, message: String) -> Option<Line> {
         let (device_id, file) = (wanted.device_id, wanted.file?);
         let (new, first) = self.places.holds().refuse_order(&file, &reason);
@@ -265,7 +265,7 @@ impl Output {
         }
         let folder = watched.join(to);
         let moved = match fs::rename(csr, folder.join(name)) {
-            // Somebody took the CSR away meanwhile, or the folder.
+            // The CSR or the folder was removed meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound && csr.symlink_metadata().is_ok() => {
                 fs::create_dir_all(&folder).and_then(|()| fs::rename(csr, folder.join(name)))
             }
@@ -278,8 +278,8 @@ impl Output {
     }
 
     /// A reader of `path` finds the old or the new content. It is on stable storage before a watched CSR moves away;
-    /// otherwise only at the end of the run ([`Output::sync`]): the next run takes nothing on trust that a power
-    /// failure could have torn, and asking again is free.
+    /// otherwise only at the end of the run ([`Output::sync`]): the next run verifies what a power failure could have
+    /// torn, and a retry is free (invariant 4).
     #[expect(clippy::disallowed_methods, reason = "synced once at the end of the run")]
     fn put(&self, path: &Path, content: &[u8]) -> Result<(), NotWritten> {
         let written = if self.places.watched().is_some() {
@@ -293,7 +293,7 @@ impl Output {
         written.map_err(|cause| NotWritten { path: path.to_owned(), cause })
     }
 
-    /// One sync for all files is far faster than one each.
+    /// One syncfs(2) for all files is far faster than an fsync(2) for each.
     fn sync(&self) -> Result<(), WriteError> {
         let folder = self.places.folder();
         let synced = fs::File::open(folder).and_then(|open| Ok(rustix::fs::syncfs(open)?));
@@ -303,7 +303,7 @@ impl Output {
 
 /// What ends the writing of a run.
 #[derive(Debug, thiserror::Error)]
-pub enum WriteError {
+pub(crate) enum WriteError {
     /// No other certificate could be written either.
     #[error(transparent)]
     File(#[from] NotWritten),
@@ -323,7 +323,7 @@ pub enum WriteError {
 /// A file that could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {}: {cause}", path.display())]
-pub struct NotWritten {
+pub(crate) struct NotWritten {
     path: PathBuf,
     cause: io::Error,
 }
@@ -350,6 +350,6 @@ fn remedy(reason: &str) -> &'static str {
         "ORDER_PAUSED" => "wait until the order goes on",
         "STATION_REFUSED" | "ROLE_REQUIRED" => "use a station that the order and the profile allow",
         "PROFILE_UNKNOWN" | "PROFILE_REFUSED" => "start again with the order's --profile",
-        _ => "ask whoever runs the daemon",
+        _ => "ask the operator of the daemon",
     }
 }

@@ -19,7 +19,7 @@ pub(super) const LONGEST_CERTIFICATES: u64 = 1 << 20;
 
 /// A folder that cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum FolderError {
+pub(crate) enum FolderError {
     /// It cannot be created.
     #[error("cannot make {}: {source}", folder.display())]
     Create {
@@ -40,7 +40,7 @@ pub enum FolderError {
 
 /// Why a device's files cannot be in the folder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NameRefused {
+pub(crate) enum NameRefused {
     /// Its certificate would have the name of another device's chain file.
     #[error("with --chain a device id cannot end in \"{CHAIN}\", as the chain files do")]
     ChainEnding,
@@ -70,7 +70,7 @@ pub enum NameRefused {
 
 /// The files of one run.
 #[derive(Debug)]
-pub struct Places {
+pub(crate) struct Places {
     folder: PathBuf,
     chain: bool,
     watched: Option<PathBuf>,
@@ -90,7 +90,7 @@ struct Names {
 impl Places {
     /// Certificates go to `folder`, with `chain` also chain files. Of a watched folder, CSRs move to its `done` and
     /// `failed`.
-    pub fn new(folder: PathBuf, chain: bool, watched: Option<PathBuf>) -> Self {
+    pub(crate) fn new(folder: PathBuf, chain: bool, watched: Option<PathBuf>) -> Self {
         Places { folder, chain, watched, names: OnceLock::new(), holds: Holds::default() }
     }
 
@@ -99,7 +99,7 @@ impl Places {
     ///
     /// # Errors
     /// If there cannot be a folder for certificates.
-    pub fn make(&self) -> Result<Vec<FolderError>, FolderError> {
+    pub(crate) fn make(&self) -> Result<Vec<FolderError>, FolderError> {
         let create = |folder: PathBuf| match fs::create_dir_all(&folder) {
             Ok(()) => Ok(()),
             Err(source) => Err(FolderError::Create { folder, source }),
@@ -146,7 +146,7 @@ impl Places {
     }
 
     /// The folder that is watched, if one is.
-    pub fn watched(&self) -> Option<&Path> {
+    pub(crate) fn watched(&self) -> Option<&Path> {
         self.watched.as_deref()
     }
 
@@ -156,7 +156,7 @@ impl Places {
     }
 
     /// The files of the watched folder that stay there for now.
-    pub fn holds(&self) -> &Holds {
+    pub(crate) fn holds(&self) -> &Holds {
         &self.holds
     }
 
@@ -164,7 +164,7 @@ impl Places {
     ///
     /// # Errors
     /// If they are another's or if the folder cannot hold them.
-    pub fn claim(&self, device_id: &str) -> Result<(), NameRefused> {
+    pub(crate) fn claim(&self, device_id: &str) -> Result<(), NameRefused> {
         if self.chain && device_id.to_ascii_lowercase().ends_with(CHAIN) {
             return Err(NameRefused::ChainEnding);
         }
@@ -186,7 +186,7 @@ impl Places {
 
     /// The DER certificate that the device has from an earlier run, if all its files are there and the certificate
     /// carries this key (a DER `SubjectPublicKeyInfo`). What was half written counts as not there.
-    pub fn existing(&self, device_id: &str, key: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn existing(&self, device_id: &str, key: &[u8]) -> Option<Vec<u8>> {
         let text = read(&self.certificate(device_id))?;
         let first = pem::blocks(&text).ok()?.into_iter().next();
         let certificate = first.filter(pem::Block::is_certificate)?.der;
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn pipe_in_place_of_a_certificate_blocks_nobody() -> io::Result<()> {
+    fn pipe_in_place_of_a_certificate_is_not_read() -> io::Result<()> {
         let folder = tempfile::tempdir()?;
         let pipe = folder.path().join("a.pem");
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0)?;

@@ -27,7 +27,7 @@ pub(super) struct Refusal<'a> {
     time: String,
 }
 
-/// What of an earlier one tells whose it is.
+/// The fields of an existing refusal that identify its device and file.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Owner {

@@ -27,7 +27,7 @@ mod reader;
 mod watch;
 
 /// Starts reading. An error ends the channel: the input as a whole cannot be read (on).
-pub fn start(
+pub(crate) fn start(
     input: Input,
     places: Arc<Places>,
     progress: Arc<Progress>,
@@ -51,7 +51,7 @@ fn read(input: Input, reader: &mut Reader) -> Result<(), Ended> {
         Input::Folder(folder) => reader.folder(&folder),
         Input::File(path) => {
             reader.progress.expect(1);
-            // A pipe that was named is read, as a shell's <(…); one that lies in a folder blocks nobody.
+            // A pipe that was named is read, as a shell's <(…); one that lies in a folder is never opened for reading.
             let content = File::open(&path).map_err(TextError::Io).and_then(files::read_beginning);
             reader.file(path, content)
         }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_gives_csrs_in_every_encoding_and_reports_what_is_none() -> Result<(), Box<dyn std::error::Error>> {
+    fn folder_gives_csrs_of_every_encoding_and_names_others() -> Result<(), Box<dyn std::error::Error>> {
         let (der, pem) = csr()?;
         let folder = tempfile::tempdir()?;
         let put = |name: &str, content: &[u8]| fs::write(folder.path().join(name), content);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_take_pem_and_base64_and_a_bad_line_stops_nothing() -> Result<(), Box<dyn std::error::Error>> {
+    fn lines_take_pem_and_base64_and_survive_bad_ones() -> Result<(), Box<dyn std::error::Error>> {
         let (der, pem) = csr()?;
         let (_, other) = csr()?;
         let folder = tempfile::tempdir()?;

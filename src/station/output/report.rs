@@ -9,7 +9,7 @@ use crate::{
     station::{fields, places::Places},
 };
 
-/// Where JSON objects go for programs, one a line.
+/// Where JSON objects go for programs, one per line.
 pub type Report = Box<dyn Write + Send>;
 
 /// What became of a device; the summary counts them under the same names.

@@ -11,7 +11,7 @@ use crate::station::progress::{plural, rate};
 pub struct Summary {
     /// New certificates.
     pub issued: u64,
-    /// Certificates that had been issued before and were given again.
+    /// Certificates that had been issued before and were returned again.
     pub replayed: u64,
     /// Devices that had their certificate from an earlier run.
     pub already_there: u64,
@@ -33,7 +33,7 @@ pub struct Summary {
 /// The devices that were refused for one reason.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Group {
-    /// How many.
+    /// Their number.
     pub count: u64,
     /// The first few, each with its message.
     pub examples: Vec<String>,
@@ -57,7 +57,7 @@ impl fmt::Display for Summary {
         if self.held > 0 {
             write!(f, ", {} waiting", self.held)?;
         }
-        // Of a few devices it would tell nothing.
+        // For a few devices a rate means nothing.
         if asked >= 10 {
             write!(f, " ({:.1} certificates/s)", rate(asked, Duration::from_secs_f64(self.seconds)))?;
         }
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_summary_groups_refusals_by_reason() {
+    fn summary_groups_refusals_by_reason() {
         let mut summary = Summary { issued: 10, refused: 4, ignored_files: 1, seconds: 2.0, ..Summary::default() };
         summary.refused_by_reason.insert("KEY_WEAK".into(), Group { count: 4, examples: vec!["a: RSA-512".into()] });
         assert_eq!(

@@ -35,7 +35,7 @@ use crate::{
     },
 };
 
-/// The longest pause before connecting again; how long it is in truth is random, so that the stations of a hall do
+/// The longest pause before connecting again. The actual pause is random below this, so that the stations of a hall do
 /// not come back all at once.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -45,7 +45,7 @@ const SHORTEST_BACKOFF: Duration = Duration::from_millis(100);
 /// When to ask again if the daemon does not say.
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
 
-/// How long a station that was told to stop waits for what it has asked for.
+/// How long a station that was told to stop waits for outstanding replies.
 const LAST_REPLIES: Duration = Duration::from_secs(5);
 
 /// A run's unanswered requests, and all that is done about them.
@@ -53,18 +53,18 @@ pub(super) struct Session<'a> {
     daemon: &'a Daemon,
     job: Job,
     items: mpsc::Receiver<Result<Item, InputError>>,
-    /// Never more than the window. Sorted, so that what was asked first is asked first again.
+    /// Never more than the window. Sorted, so that requests are repeated in their order.
     unanswered: BTreeMap<u64, Unanswered>,
-    /// The unanswered requests that the daemon wants asked again later, by time.
+    /// The unanswered requests that are to be repeated later, by time.
     again: BTreeSet<(Instant, u64)>,
     next_id: u64,
     outcomes: mpsc::Sender<Outcome>,
-    /// Since when the daemon owes an answer; none if nothing is asked.
+    /// Since when the daemon owes an answer; none if nothing is outstanding.
     waiting_since: Option<Instant>,
     /// Since when the daemon cannot sign.
     outage: Option<Instant>,
-    /// Whether the user knows of the outage.
-    told: bool,
+    /// Whether the outage was reported to the user.
+    reported: bool,
     /// How often the connection failed since the daemon last answered a request.
     attempts: u32,
     /// Whether the daemon ever accepted this run.
@@ -75,7 +75,7 @@ pub(super) struct Session<'a> {
 
 struct Unanswered {
     wanted: Wanted,
-    /// It met the outage. The outage is over when nothing unanswered has met it.
+    /// It was delayed by the outage, which is over when no unanswered request is.
     delayed: bool,
 }
 
@@ -98,7 +98,7 @@ impl<'a> Session<'a> {
             outcomes,
             waiting_since: None,
             outage: None,
-            told: false,
+            reported: false,
             attempts: 0,
             connected: false,
             stop,
@@ -108,7 +108,7 @@ impl<'a> Session<'a> {
 
     pub(super) async fn run(&mut self) -> End {
         let endless = matches!(self.job.input, Input::StandardInput | Input::Watch { .. });
-        // A run with nothing left to sign needs no daemon; one that waits for CSRs had better find out now.
+        // A run with nothing left to sign needs no daemon; one that waits for CSRs should find out now.
         if !endless && let Err(end) = self.pass_what_needs_no_daemon().await {
             return end;
         }
@@ -134,7 +134,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Takes items up to the first that has to be asked for.
+    /// Takes items up to the first that needs the daemon.
     async fn pass_what_needs_no_daemon(&mut self) -> Result<(), End> {
         while self.unanswered.is_empty() {
             let interrupted = self.interrupted();
@@ -259,7 +259,7 @@ impl<'a> Session<'a> {
 
     async fn settle(&mut self, reply: IssueReply, chains: &HashMap<String, Arc<str>>) -> Result<(), End> {
         let Some(id) = reply.request_id.parse().ok().filter(|id| self.unanswered.contains_key(id)) else {
-            // A second answer is as good as the first one was.
+            // A second answer to a request that is settled.
             return Ok(());
         };
         let outcome = match reply.result {
@@ -330,10 +330,10 @@ impl<'a> Session<'a> {
         self.outcomes.send(outcome).await.map_err(|_| End::Failed("the certificates cannot be written".to_owned()))
     }
 
-    /// Tells it once for each outage; `later` if the next try will know better.
+    /// Reports an outage, once; `later` if the next try may know the cause better.
     fn note_outage(&mut self, message: &str, later: bool) {
         self.outage.get_or_insert_with(Instant::now);
-        if later || std::mem::replace(&mut self.told, true) {
+        if later || std::mem::replace(&mut self.reported, true) {
             return;
         }
         match self.job.give_up_after {
@@ -347,7 +347,7 @@ impl<'a> Session<'a> {
             return;
         }
         let Some(since) = self.outage.take() else { return };
-        if std::mem::replace(&mut self.told, false) {
+        if std::mem::replace(&mut self.reported, false) {
             self.progress.say(&format!("the daemon is back after {:.1} s", since.elapsed().as_secs_f64()));
         }
     }
@@ -391,7 +391,7 @@ async fn stopped(mut stop: watch::Receiver<Option<Stop>>) -> Stop {
     let stopped = stop.wait_for(Option::is_some).await.ok().and_then(|stop| *stop);
     match stopped {
         Some(stop) => stop,
-        // Nobody is left who could stop the run.
+        // The sender is gone, so the run cannot be stopped any more.
         None => future::pending().await,
     }
 }
@@ -408,7 +408,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pause_grows_to_five_seconds_and_no_further() {
+    fn backoff_grows_to_five_seconds() {
         let bounds: Vec<_> = (0..8).map(|attempts| backoff(attempts, 1.0).as_millis()).collect();
         assert_eq!(bounds, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
         assert_eq!(backoff(u32::MAX, 1.0), LONGEST_BACKOFF);

@@ -12,7 +12,7 @@ use crate::{
 /// The longest file or line that is read: the longest CSR as PEM, with whatever text some tools put before it.
 pub(super) const LONGEST_TEXT: usize = 64 << 10;
 
-/// Programs that copy files make them as long as they will be first; no CSR ends in this many NULs.
+/// Programs that copy files allocate their final length first; no CSR ends in this many NULs.
 const NOT_COPIED_YET: [u8; 16] = [0; 16];
 
 const BEGIN: &str = "-----BEGIN ";
@@ -65,7 +65,7 @@ pub(super) fn csr_of_text(text: &str) -> Result<Vec<u8>, DecodeError> {
     within_limit(BASE64_STANDARD.decode(compact).map_err(DecodeError::Base64)?)
 }
 
-/// Whether somebody has begun to write a CSR and has not come to its end.
+/// Whether this is the beginning of a CSR that is still being written.
 pub(super) fn is_unfinished(content: &[u8]) -> bool {
     if content.len() < 4 || content.ends_with(&NOT_COPIED_YET) || content.iter().all(u8::is_ascii_whitespace) {
         return true;
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn every_beginning_of_a_csr_is_unfinished_and_all_of_it_is_not() {
+    fn csr_file_is_unfinished_until_its_last_byte() {
         let (der, pem) = csr();
         let marked = utf16(&format!("\u{feff}{pem}"));
         let text = format!("Certificate Request:\n    Data:\n{pem}");
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_csr_is_named() {
+    fn file_without_a_csr_is_refused_with_the_reason() {
         let (der, pem) = csr();
         for (content, says) in [
             (&b""[..], "empty"),

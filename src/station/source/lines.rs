@@ -88,8 +88,8 @@ impl Octets {
 /// none of them can stand unescaped in a text.
 pub(super) struct Lines<R> {
     input: Encoded<R>,
-    /// A CR ended the line before. Whether an LF belongs to it is found out with the next line: a program that still writes
-    /// may wait for the answer to this one.
+    /// A CR ended the line before. Whether an LF follows is found out with the next line: a program that still writes may
+    /// wait for the answer to this one.
     after_cr: bool,
 }
 
@@ -174,7 +174,7 @@ impl<R: Read> Encoded<R> {
         }
     }
 
-    /// Whether the input was cut within a character and that has not been told yet.
+    /// Whether the input was cut within a character and that was not reported yet.
     fn take_cut(&mut self) -> bool {
         match self {
             Encoded::Utf8(_) => false,
@@ -221,7 +221,8 @@ impl<R: Read> Utf16<R> {
         while let Some(rest) = pair.get_mut(length..).filter(|rest| !rest.is_empty()) {
             match self.input.read(rest) {
                 Ok(0) => {
-                    self.cut = length > 0 || self.high.take().is_some();
+                    let half = self.high.take().is_some();
+                    self.cut = half || length > 0;
                     return Ok(None);
                 }
                 Ok(read) => length += read,
@@ -305,7 +306,7 @@ mod tests {
         assert!(found[0] == "a" && found[1].contains("cut off"), "{found:?}");
     }
 
-    /// LF, CRLF and CR alone, and a CR is not waited upon.
+    /// LF, CRLF and CR alone; what follows a CR is not waited for.
     #[test]
     fn line_ends_of_every_system_end_a_line() {
         for end in ["\n", "\r\n", "\r"] {

@@ -22,7 +22,7 @@ type Look = (u64, SystemTime);
 /// A file of the folder.
 struct Known {
     look: Look,
-    /// Since when it looks so.
+    /// Since when it is unchanged.
     since: Instant,
     /// The daemon was asked, as it looks now.
     taken: bool,
@@ -32,13 +32,13 @@ struct Known {
 #[derive(Default)]
 struct Found {
     files: HashMap<OsString, Look>,
-    /// Named as CSRs are, and no files, each with what it is.
+    /// Entries that are named like CSRs and are not files, each with what it is.
     others: HashMap<OsString, String>,
 }
 
 /// Looks at the folder every `poll`, since notifications do not reach across network shares, and takes a file
 /// once two looks found it unchanged: until then somebody may still be writing it. One that is not whole or cannot
-/// be read is final only after it was unchanged for `settle`. Nothing that lies in the folder ends this.
+/// be read is final only after it was unchanged for `settle`. No entry of the folder ends the watch.
 pub(super) fn watch(reader: &mut Reader, folder: &Path, poll: Duration, settle: Duration) -> Result<(), Ended> {
     let mut known = HashMap::new();
     let mut readable = true;
@@ -110,7 +110,7 @@ fn take(
     Ok(())
 }
 
-/// What a single file is like never keeps the others from being found.
+/// An entry that cannot be examined does not keep the others from being found.
 fn look(folder: &Path) -> io::Result<Found> {
     let mut found = Found::default();
     for entry in fs::read_dir(folder)? {
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn file_is_taken_once_and_only_when_nobody_writes_it() {
+    fn file_that_stopped_changing_is_taken_once() {
         let look = |files: &[(&str, u64)]| {
             files.iter().map(|(name, size)| (OsString::from(name), (*size, SystemTime::UNIX_EPOCH))).collect()
         };
