@@ -14,8 +14,8 @@ use super::environment;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "SIGTERM, SIGINT and SIGQUIT end the daemon in order: nothing new is accepted, what is reserved \
-    is signed and recorded, exit 0. SIGHUP and other signals do not end it. The level of the log is set with BIRTHMARK_LOG (off, error, \
-    warn, info, debug or trace; the default is info). Libraries log warnings at most, unless they are named: \
+    is signed and recorded, exit 0. SIGHUP and other signals do not end it. The level of the log is set with \
+    BIRTHMARK_LOG (off, error, warn, info, debug or trace; the default is info). Libraries log warnings at most, unless they are named: \
     BIRTHMARK_LOG=debug,h2=debug"
 )]
 pub(crate) struct Args {
