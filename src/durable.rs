@@ -20,11 +20,12 @@
 //! Here the file is then removed and the error returned; the journal ends the process.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
+
+use crate::temporary;
 
 /// What a new file's permission bits are (before the umask).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl Access {
 /// Any I/O error; `path` then holds its old content, or the new one if only the folder could not be synced.
 #[expect(clippy::disallowed_methods, reason = "the one place that renames, between the two fsyncs")]
 pub(crate) fn write(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
-    let temporary = write_temporary(path, content, access)?;
+    let (temporary, _locked) = write_temporary(path, content, access)?;
     fs::rename(&temporary, path).inspect_err(|_| drop(fs::remove_file(&temporary)))?;
     sync_folder_of(path)
 }
@@ -61,7 +62,7 @@ pub(crate) fn write(path: &Path, content: &[u8], access: Access) -> io::Result<(
 /// # Errors
 /// Any I/O error; no file is left behind.
 pub(crate) fn write_new(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
-    let temporary = write_temporary(path, content, access)?;
+    let (temporary, _locked) = write_temporary(path, content, access)?;
     // `link` refuses an existing name, `rename` does not.
     let linked = fs::hard_link(&temporary, path);
     fs::remove_file(&temporary)?;
@@ -83,8 +84,7 @@ impl Unfinished {
     /// # Errors
     /// Any I/O error.
     pub(crate) fn create(path: &Path, access: Access) -> io::Result<Self> {
-        let temporary = temporary_for(path)?;
-        let file = OpenOptions::new().write(true).create_new(true).mode(access.mode()).open(&temporary)?;
+        let (temporary, file) = temporary::create(path, access.mode())?;
         Ok(Unfinished { path: path.to_owned(), temporary, file })
     }
 
@@ -130,7 +130,7 @@ pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     for folder in folder.canonicalize()?.ancestors() {
         match sync_folder(folder) {
-            // Where this process may not even read, or nobody can write, it created nothing.
+            // Where this process may not even look, or nobody can write, it created nothing.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -142,24 +142,11 @@ pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A name beside `path` that nobody else has.
-fn temporary_for(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let mut temporary_name = std::ffi::OsString::from(".");
-    temporary_name.push(name);
-    temporary_name.push(format!(".{}.{:08x}.tmp", std::process::id(), rand::random::<u32>()));
-    Ok(path.with_file_name(temporary_name))
-}
-
-fn write_temporary(path: &Path, content: &[u8], access: Access) -> io::Result<PathBuf> {
-    let temporary = temporary_for(path)?;
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(access.mode()).open(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()
-    })();
+fn write_temporary(path: &Path, content: &[u8], access: Access) -> io::Result<(PathBuf, File)> {
+    let (temporary, mut file) = temporary::create(path, access.mode())?;
+    let written = file.write_all(content).and_then(|()| file.sync_all());
     written.inspect_err(|_| drop(fs::remove_file(&temporary)))?;
-    Ok(temporary)
+    Ok((temporary, file))
 }
 
 fn sync_folder_of(path: &Path) -> io::Result<()> {
@@ -175,7 +162,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn new_file_never_replaces_an_old_one() -> io::Result<()> {
+    fn a_new_file_never_replaces_an_old_one_and_leaves_nothing_behind() -> io::Result<()> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("key.pem");
         write_new(&path, b"first", Access::Owner)?;

@@ -246,6 +246,7 @@ pub struct Enrolled {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uri: Option<String>,
     /// The serial number in hexadecimal.
+    #[serde(rename = "serial_number")]
     pub serial: String,
     /// The day on which the certificate expires (UTC).
     pub not_after: String,

@@ -38,7 +38,7 @@ enum Command {
     Profile(cli::profile::Args),
     /// Export issued certificates for pre-registration in a cloud
     Export(cli::export::Args),
-    /// Verify, dump and index the journal, the truth about every serial number
+    /// Verify, dump and reindex the journal, the authoritative record of every serial number
     Journal(cli::journal::Args),
     /// Measure how many certificates a second this machine makes, and where the time goes
     Bench(cli::companion::Args),

@@ -65,6 +65,7 @@ pub struct KeyRecord {
     /// Its type, such as `P-384`.
     pub r#type: String,
     /// SHA-256 of its DER SubjectPublicKeyInfo.
+    #[serde(rename = "key_sha256")]
     pub public_key_sha256: String,
 }
 
@@ -77,6 +78,7 @@ pub struct CertificateRecord {
     /// SHA-256 of the DER certificate.
     pub fingerprint_sha256: String,
     /// Its serial number.
+    #[serde(rename = "serial_number")]
     pub serial: String,
     /// Its subject, in the order of the certificate.
     pub subject: String,

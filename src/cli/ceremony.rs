@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// Check everything, show the plan, make nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print the record as JSON
+    /// Print the record, as JSON
     #[arg(long)]
     json: bool,
 }

@@ -46,9 +46,9 @@ pub(crate) struct Args {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=36_525))]
     days: Option<u32>,
     /// The folder for the files [default: the name, with "-" for "/"]
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Print what was made as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }

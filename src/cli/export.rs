@@ -4,15 +4,15 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{anyhow, bail, ensure};
 use birthmark::{
-    client::{Connection, Failure, rfc3339},
+    client::Failure,
     export::{self, Batch, ExportError, Format},
     ledger::ExportId,
-    proto::{AcknowledgeExportRequest, Export, admin_client::AdminClient},
+    proto::{AcknowledgeExportRequest, Export, rfc3339},
 };
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{block_on, command_line, print, print_json, table};
+use super::{block_on, command_line, daemon::DaemonArgs, print, print_json, table};
 
 /// Export issued certificates for pre-registration in a cloud
 #[derive(Debug, clap::Args)]
@@ -38,8 +38,8 @@ enum Command {
 }
 
 const CREATE_AFTER: &str = "\
-A batch that was created before the command or the machine went down has no files. As long as such an export is not \
-acknowledged, it is named with the command that writes its files.
+A batch that was created just before the command or the machine went down has no files. Until such an export is acknowledged, \
+it is named here with the command that writes its files.
 
 Exit codes:
   0  a batch was written, or there was nothing new to export
@@ -59,12 +59,8 @@ struct CreateArgs {
     #[command(flatten)]
     files: Files,
 
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    connection: Connection,
+    daemon: DaemonArgs,
 }
 
 /// What is written, and where.
@@ -89,12 +85,8 @@ struct ListArgs {
     #[arg(long, value_name = "ID")]
     order: String,
 
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    connection: Connection,
+    daemon: DaemonArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -110,12 +102,8 @@ struct GetArgs {
     #[command(flatten)]
     files: Files,
 
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    connection: Connection,
+    daemon: DaemonArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -124,12 +112,8 @@ struct AcknowledgeArgs {
     #[arg(value_name = "EXPORT")]
     id: ExportId,
 
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    connection: Connection,
+    daemon: DaemonArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -154,7 +138,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
     let format = args.files.format()?;
-    let channel = args.connection.daemon()?.connect().await?;
+    let channel = args.daemon.channel().await?;
     let out = &args.files.out;
     let made = match export::create(channel.clone(), &args.order, &format, out).await {
         Err(ExportError::Created { id, cause }) => {
@@ -163,19 +147,19 @@ async fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
         }
         made => made?,
     };
-    let mut lost = export::without_files(channel, &args.order, &format, out).await?;
-    // This one's files are in place, and somebody may have taken them already.
-    lost.retain(|export| made.as_ref().is_none_or(|(made, _)| made.id != export.id));
-    let missing: Vec<_> = lost.iter().map(|export| &export.id).collect();
+    let mut without_files = export::without_files(channel, &args.order, &format, out).await?;
+    // The files of this one are in place, and may have been moved on already.
+    without_files.retain(|export| made.as_ref().is_none_or(|(made, _)| made.id != export.id));
+    let missing: Vec<_> = without_files.iter().map(|export| &export.id).collect();
     match &made {
-        Some((export, batch)) if args.json => {
-            let mut told = batch_to_json(export, batch);
-            told["files_missing"] = json!(missing);
-            print_json(&told)?;
+        Some((export, batch)) if args.daemon.json => {
+            let mut printed = batch_to_json(export, batch);
+            printed["files_missing"] = json!(missing);
+            print_json(&printed)?;
         }
-        Some((export, batch)) => print(&(account(export, batch) + &next_steps(&format, batch)))?,
-        None if args.json => print_json(
-            &json!({ "export": null, "order": args.order, "certificates": 0, "files": [], "files_missing": missing }),
+        Some((export, batch)) => print(&(summary(export, batch) + &next_steps(&format, batch)))?,
+        None if args.daemon.json => print_json(
+            &json!({ "id": null, "order": args.order, "certificates": 0, "files": [], "files_missing": missing }),
         )?,
         None => print(&format!("nothing new to export of order {}\n", args.order))?,
     }
@@ -198,14 +182,14 @@ fn get_command(id: &str, args: &CreateArgs) -> String {
     if let Some(policy) = &args.files.policy {
         words.extend(["--policy".to_owned(), policy.clone()]);
     }
-    words.extend(args.connection.arguments());
+    words.extend(args.daemon.connection.connection().arguments());
     command_line(&words)
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
-    let channel = args.connection.daemon()?.connect().await?;
+    let channel = args.daemon.channel().await?;
     let exports = export::list(channel, &args.order).await?;
-    if args.json {
+    if args.daemon.json {
         return print_json(&exports.iter().map(export_to_json).collect());
     }
     if exports.is_empty() {
@@ -230,7 +214,7 @@ async fn get(args: GetArgs) -> anyhow::Result<()> {
         (Some(id), _) => id.order.clone(),
         (None, order) => order.clone().unwrap_or_default(),
     };
-    let channel = args.connection.daemon()?.connect().await?;
+    let channel = args.daemon.channel().await?;
     let mut exports = export::list(channel.clone(), &order).await?;
     if let Some(id) = args.id {
         exports.retain(|export| export.number == id.number);
@@ -244,21 +228,21 @@ async fn get(args: GetArgs) -> anyhow::Result<()> {
         let batch = export::get(channel.clone(), &export, &format, &args.files.out).await?;
         batches.push((export, batch));
     }
-    if args.json {
+    if args.daemon.json {
         return print_json(&batches.iter().map(|(export, batch)| batch_to_json(export, batch)).collect());
     }
     if batches.is_empty() {
         return print(&format!("order {order} has no exports\n"));
     }
-    let accounts: Vec<_> = batches.iter().map(|(export, batch)| account(export, batch)).collect();
-    print(&accounts.join("\n"))
+    let summaries: Vec<_> = batches.iter().map(|(export, batch)| summary(export, batch)).collect();
+    print(&summaries.join("\n"))
 }
 
 async fn acknowledge(args: AcknowledgeArgs) -> anyhow::Result<()> {
-    let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
+    let mut admin = args.daemon.admin().await?;
     let request = AcknowledgeExportRequest { id: args.id.to_string() };
     let export = admin.acknowledge_export(request).await.map_err(Failure::from)?.into_inner();
-    if args.json {
+    if args.daemon.json {
         return print_json(&export_to_json(&export));
     }
     let at = export.acknowledged_at.as_ref().and_then(rfc3339).unwrap_or_default();
@@ -278,7 +262,7 @@ impl Files {
 }
 
 /// What was written, for people.
-fn account(export: &Export, batch: &Batch) -> String {
+fn summary(export: &Export, batch: &Batch) -> String {
     let rows: Vec<_> = batch
         .files
         .iter()
@@ -309,7 +293,7 @@ fn batch_to_json(export: &Export, batch: &Batch) -> Value {
         json!({ "path": file.path.display().to_string(), "size": file.size, "sha256": hex::encode(file.sha256) })
     });
     json!({
-        "export": export.id,
+        "id": export.id,
         "order": export.order,
         "certificates": batch.certificates,
         "files": files.collect::<Vec<_>>(),

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context;
 use birthmark::{
     ca::CaChain,
-    client::{Connection, Failure},
+    client::Failure,
     config::Config,
     hsm::{KeyUri, Outcome, check},
     pem,
@@ -17,7 +17,7 @@ use birthmark::{
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{block_on, environment, print, print_json, table};
+use super::{block_on, daemon::ConnectionArgs, environment, print, print_json, table};
 
 /// Try out an HSM
 #[derive(Debug, clap::Args)]
@@ -56,7 +56,7 @@ struct RetryArgs {
     json: bool,
 
     #[command(flatten)]
-    connection: Connection,
+    connection: ConnectionArgs,
 }
 
 #[derive(Debug, clap::Args)]

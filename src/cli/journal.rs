@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 
 use super::{print, print_json, table};
 
-/// Verify, dump and index the journal, the truth about every serial number
+/// Verify, dump and reindex the journal, the authoritative record of every serial number
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -41,11 +41,11 @@ pub(crate) struct Args {
 enum Command {
     /// Verify the whole journal: every byte, the rules that its entries keep, and its checkpoints
     Verify(VerifyArgs),
-    /// Print the journal's entries as JSON, one a line
+    /// Print the journal's entries as JSON, one per line
     Dump(DumpArgs),
     /// Delete the index and rebuild it from the journal, while no daemon runs
     Reindex(ReindexArgs),
-    /// Go on without entries that the journal has lost and the index or the checkpoint knows, and record that
+    /// Accept that the journal has lost entries which the index or the checkpoint knows, and record it
     AcceptLoss(AcceptArgs),
     /// Record that this computer's clock is right, although the journal's newest entry contradicts it
     AcceptClock(AcceptArgs),
@@ -92,7 +92,7 @@ impl Place {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "It changes nothing and needs no lock: the daemon may run, and a copy will do. \
+#[command(after_help = "It changes nothing and needs no lock: the daemon may run, and a copy is as good. \
     Memory: about 100 MiB, and 70 to 130 bytes for each certificate unless --chain-only.\n\n\
     Exit codes: 0 whole; 1 damaged, contradictory, cut short, rewritten or not to be trusted (the message names the \
     file and the byte); 2 wrong usage; 3 whole but for an incomplete last entry, as a crash leaves it: the daemon cuts \
@@ -101,13 +101,13 @@ struct VerifyArgs {
     #[command(flatten)]
     place: Place,
 
-    /// The audit key's public half (PEM), as the ceremony wrote it: every checkpoint must be signed by it. Once for each
-    /// key that the journal ever had
+    /// The audit key's public half (PEM), as the ceremony wrote it: every checkpoint must be signed by it. May be
+    /// repeated, once for each audit key that the journal has had
     #[arg(long, value_name = "FILE")]
     trusted_key: Vec<PathBuf>,
 
-    /// A checkpoint that was kept elsewhere: shows whether the journal was cut short since. The file "checkpoint" in
-    /// the data folder, if it is there, is used otherwise
+    /// A checkpoint that was kept elsewhere: shows whether the journal was cut short since [default: the file
+    /// "checkpoint" in the data folder, if there is one]
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
 
@@ -132,9 +132,9 @@ struct DumpArgs {
     #[arg(long, value_name = "SEQUENCE", default_value_t = 1)]
     from: u64,
 
-    /// The last entry
-    #[arg(long, value_name = "SEQUENCE", default_value_t = u64::MAX)]
-    to: u64,
+    /// The last entry [default: the newest]
+    #[arg(long, value_name = "SEQUENCE")]
+    to: Option<u64>,
 
     /// Only what concerns this device, from --from on
     #[arg(long, value_name = "ID")]
@@ -173,7 +173,7 @@ fn verify_journal(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         print_json(&to_json(&verified, &trust, elapsed))?;
     } else {
-        print(&account(&verified, &trust, elapsed))?;
+        print(&summary(&verified, &trust, elapsed))?;
     }
     Ok(end(verified.torn.as_ref()))
 }
@@ -207,7 +207,7 @@ fn trust(args: &VerifyArgs, folder: &Path) -> anyhow::Result<VerifyOptions> {
 }
 
 /// What was verified, for people.
-fn account(verified: &Verified, trust: &VerifyOptions, elapsed: Duration) -> String {
+fn summary(verified: &Verified, trust: &VerifyOptions, elapsed: Duration) -> String {
     let counts = verified.counts;
     let speed = verified.bytes as f64 / 1e6 / elapsed.as_secs_f64().max(1e-9);
     let mut rows = vec![
@@ -275,7 +275,7 @@ fn to_json(verified: &Verified, trust: &VerifyOptions, elapsed: Duration) -> Val
         "journal": hex::encode(verified.id),
         "entries": verified.entries,
         "chain_hash": hex::encode(verified.chain),
-        "newest": verified.newest.map(time),
+        "newest_time": verified.newest.map(time),
         "files": verified.files,
         "bytes": verified.bytes,
         "seconds": elapsed.as_secs_f64(),
@@ -290,19 +290,19 @@ fn to_json(verified: &Verified, trust: &VerifyOptions, elapsed: Duration) -> Val
         "trusted": verified.trusted.map(|covered| json!({
             "sequence": covered.sequence,
             "time": time(covered.time),
-            "entries_behind": verified.entries - covered.sequence,
+            "uncovered_entries": verified.entries - covered.sequence,
         })),
         "remarks": verified.remarks.iter().map(|Remark { sequence, time, actor, what }| json!({
             "sequence": sequence,
             "time": time,
             "actor": actor.to_string(),
-            "what": what,
+            "message": what,
         })).collect::<Vec<_>>(),
         "torn_end": verified.torn.as_ref().map(|torn| json!({
             "file": torn.path,
             "offset": torn.offset,
             "bytes": torn.bytes,
-            "what": torn.what,
+            "message": torn.what,
         })),
     })
 }
@@ -320,11 +320,11 @@ fn dump(args: &DumpArgs) -> anyhow::Result<ExitCode> {
     scan.skip_to(args.from)?;
     let mut filter = Filter { device: args.device.as_deref(), serial_numbers: HashSet::new() };
     let mut out = BufWriter::new(std::io::stdout().lock());
-    // Printed up to a damage, which comes last.
+    // Entries are printed up to the damage; its message comes last.
     let mut damage = None;
     loop {
         let frame = match scan.read() {
-            Ok(Some(frame)) if frame.sequence <= args.to => frame,
+            Ok(Some(frame)) if args.to.is_none_or(|to| frame.sequence <= to) => frame,
             Ok(_) => break,
             Err(error) => {
                 damage = Some(error);
@@ -426,8 +426,10 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
             ("export_created", json!({ "export": id.to_string(), "order": id.order, "certificates": certificates }))
         }
         Event::ExportAcknowledged { id } => ("export_acknowledged", json!({ "export": id.to_string() })),
-        Event::Checkpoint { note, begins_anew } => ("checkpoint", json!({ "note": note, "begins_anew": begins_anew })),
-        Event::LossAccepted { what, reason } => ("loss_accepted", json!({ "what": what, "reason": reason })),
+        Event::Checkpoint { note, begins_anew } => {
+            ("checkpoint", json!({ "note": note, "earlier_checkpoints_lost": begins_anew }))
+        }
+        Event::LossAccepted { what, reason } => ("loss_accepted", json!({ "lost": what, "reason": reason })),
         Event::ClockAccepted { reason } => ("clock_accepted", json!({ "reason": reason })),
     };
     let mut entry = json!({
@@ -452,7 +454,7 @@ fn time(time: jiff::Timestamp) -> String {
 
 fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
     let folder = data_folder(&args.place)?;
-    // A folder without a journal is a slip, not a ledger to begin.
+    // A folder without a journal is a mistake, not a ledger to create.
     drop(Scan::open(&folder)?);
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     bar.set_message("reading the journal");
@@ -484,7 +486,7 @@ fn reason(text: &str) -> anyhow::Result<String> {
     Err(anyhow!("--reason must be 1 to {LONGEST_REASON} characters without control characters"))
 }
 
-/// As the daemon calls who uses its socket.
+/// The actor that the daemon records for users of its socket.
 fn operator() -> Actor {
     Actor(format!("operator:local-uid-{}", rustix::process::getuid().as_raw()).into())
 }

@@ -2,18 +2,18 @@
 
 use std::{collections::BTreeMap, process::ExitCode};
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use birthmark::{
-    client::{Connection, Failure, rfc3339},
+    client::Failure,
     proto::{
-        self, CloseOrderRequest, CreateOrderRequest, GetOrderRequest, ListOrdersRequest, Order, OrderTerms,
-        admin_client::AdminClient,
+        CloseOrderRequest, CreateOrderRequest, GetOrderRequest, ListOrdersRequest, Order, OrderTerms, rfc3339,
+        timestamp,
     },
 };
 use clap::{Subcommand, value_parser};
 use serde_json::json;
 
-use super::{block_on, print, print_json, table};
+use super::{block_on, daemon::DaemonArgs, print, print_json, table};
 
 /// Manage production orders
 #[derive(Debug, clap::Args)]
@@ -27,7 +27,7 @@ enum Command {
     /// Create an order; creating it again with the same terms changes nothing
     Create(CreateArgs),
     /// List all orders with their counts
-    List(ListArgs),
+    List(DaemonArgs),
     /// Show one order
     Show(OneArgs),
     /// Close an order: nothing more is issued under it
@@ -49,36 +49,22 @@ struct CreateArgs {
 
     /// Issue nothing before this moment, such as 2026-03-01T06:00:00Z
     #[arg(long, value_name = "TIME", value_parser = moment)]
-    from: Option<jiff::Timestamp>,
+    not_before: Option<jiff::Timestamp>,
 
     /// Issue nothing at or after this moment
     #[arg(long, value_name = "TIME", value_parser = moment)]
-    until: Option<jiff::Timestamp>,
+    not_after: Option<jiff::Timestamp>,
 
     /// Only for stations that fit this pattern over <line>/<station>, such as "line1/*"; may be repeated
     #[arg(long = "station", value_name = "PATTERN")]
     stations: Vec<String>,
 
-    /// What the order's certificates contain where their profile has {order.NAME}; may be repeated
+    /// A value that the order's certificates have where their profile has {order.NAME}; may be repeated
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, String)>,
 
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    connection: Connection,
-}
-
-#[derive(Debug, clap::Args)]
-struct ListArgs {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
-    #[command(flatten)]
-    connection: Connection,
+    daemon: DaemonArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -86,12 +72,8 @@ struct OneArgs {
     /// The order's id
     id: String,
 
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    connection: Connection,
+    daemon: DaemonArgs,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -100,14 +82,14 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             Command::Create(args) => create(args).await,
             Command::List(args) => list(args).await,
             Command::Show(args) => {
-                let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
+                let mut admin = args.daemon.admin().await?;
                 let order = admin.get_order(GetOrderRequest { id: args.id }).await.map_err(Failure::from)?;
-                print_one(&order.into_inner(), args.json)
+                print_one(&order.into_inner(), args.daemon.json)
             }
             Command::Close(args) => {
-                let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
+                let mut admin = args.daemon.admin().await?;
                 let order = admin.close_order(CloseOrderRequest { id: args.id }).await.map_err(Failure::from)?;
-                print_one(&order.into_inner(), args.json)
+                print_one(&order.into_inner(), args.daemon.json)
             }
         }
     })?;
@@ -115,10 +97,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn create(args: CreateArgs) -> anyhow::Result<()> {
-    if let (Some(from), Some(until)) = (args.from, args.until)
-        && from >= until
+    if let (Some(not_before), Some(not_after)) = (args.not_before, args.not_after)
+        && not_before >= not_after
     {
-        return Err(anyhow!("--until {until} is not after --from {from}"));
+        return Err(anyhow!("--not-after {not_after} is not later than --not-before {not_before}"));
     }
     let count = args.attributes.len();
     let attributes: BTreeMap<_, _> = args.attributes.into_iter().collect();
@@ -129,18 +111,18 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
         id: args.id,
         profile: args.profile,
         quantity: args.quantity,
-        not_before: args.from.map(proto::timestamp),
-        not_after: args.until.map(proto::timestamp),
+        not_before: args.not_before.map(timestamp),
+        not_after: args.not_after.map(timestamp),
         stations: args.stations,
         attributes,
     };
-    let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
+    let mut admin = args.daemon.admin().await?;
     let order = admin.create_order(CreateOrderRequest { terms: Some(terms) }).await.map_err(Failure::from)?;
-    print_one(&order.into_inner(), args.json)
+    print_one(&order.into_inner(), args.daemon.json)
 }
 
-async fn list(args: ListArgs) -> anyhow::Result<()> {
-    let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
+async fn list(args: DaemonArgs) -> anyhow::Result<()> {
+    let mut admin = args.admin().await?;
     let orders = admin.list_orders(ListOrdersRequest {}).await.map_err(Failure::from)?.into_inner().orders;
     if args.json {
         return print_json(&orders.iter().map(to_json).collect());
@@ -180,8 +162,8 @@ fn print_one(order: &Order, json: bool) -> anyhow::Result<()> {
         ("reserved", Some(order.reserved.to_string())),
         ("left", Some(order.left.to_string())),
         ("scrapped", Some(order.scrapped.to_string())),
-        ("from", terms.not_before.as_ref().and_then(rfc3339)),
-        ("until", terms.not_after.as_ref().and_then(rfc3339)),
+        ("not before", terms.not_before.as_ref().and_then(rfc3339)),
+        ("not after", terms.not_after.as_ref().and_then(rfc3339)),
         ("stations", Some(if terms.stations.is_empty() { "all".to_owned() } else { terms.stations.join(" ") })),
         ("attributes", (!terms.attributes.is_empty()).then(|| attributes(&terms.attributes))),
         ("created", order.created_at.as_ref().and_then(rfc3339)),
@@ -189,17 +171,17 @@ fn print_one(order: &Order, json: bool) -> anyhow::Result<()> {
     print(&text)
 }
 
-/// As the daemon would find it at this moment.
+/// Its state at this moment.
 fn state(order: &Order) -> &'static str {
     let now = jiff::Timestamp::now().as_second();
     let terms = order.terms.as_ref();
-    let from = terms.and_then(|terms| terms.not_before.as_ref()).map_or(i64::MIN, |time| time.seconds);
-    let until = terms.and_then(|terms| terms.not_after.as_ref()).map_or(i64::MAX, |time| time.seconds);
+    let not_before = terms.and_then(|terms| terms.not_before.as_ref()).map_or(i64::MIN, |time| time.seconds);
+    let not_after = terms.and_then(|terms| terms.not_after.as_ref()).map_or(i64::MAX, |time| time.seconds);
     match order.closed {
         true => "closed",
-        false if now >= until => "expired",
+        false if now >= not_after => "expired",
         false if order.left == 0 => "complete",
-        false if now < from => "scheduled",
+        false if now < not_before => "scheduled",
         false => "open",
     }
 }
@@ -230,12 +212,12 @@ fn attributes(attributes: &BTreeMap<String, String>) -> String {
     attributes.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ")
 }
 
-fn attribute(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("an attribute is written as NAME=VALUE, such as batch=A7")?;
+fn attribute(text: &str) -> anyhow::Result<(String, String)> {
+    let (name, value) = text.split_once('=').context("an attribute is written as NAME=VALUE, such as batch=A7")?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
-fn moment(text: &str) -> Result<jiff::Timestamp, String> {
-    text.parse()
-        .map_err(|_| "a time is written as RFC 3339, such as 2026-03-01T06:00:00Z or …T06:00:00+01:00".to_owned())
+fn moment(text: &str) -> anyhow::Result<jiff::Timestamp> {
+    let parsed = text.parse().ok();
+    parsed.context("a time is written as RFC 3339, such as 2026-03-01T06:00:00Z or …T06:00:00+01:00")
 }

@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use birthmark::{
-    client::{Connection, Failure, rfc3339},
+    client::Failure,
     ledger::RevocationReason,
     pem::certificate_pem,
     proto::{
         GetRecordRequest, ListRecordsRequest, Record, RecordState, RevokeCertificateRequest, ScrapCertificateRequest,
-        admin_client::AdminClient, get_record_request::By,
+        admin_client::AdminClient, get_record_request::By, rfc3339,
     },
 };
 use bytes::Bytes;
@@ -17,7 +17,11 @@ use clap::Subcommand;
 use serde_json::json;
 use tonic::transport::Channel;
 
-use super::{block_on, print, print_json, table};
+use super::{
+    block_on,
+    daemon::{ConnectionArgs, DaemonArgs},
+    print, print_json, table,
+};
 
 /// Look up what was issued, and change its state
 #[derive(Debug, clap::Args)]
@@ -32,24 +36,24 @@ enum Command {
     Show(ShowArgs),
     /// List every certificate of an order with its state
     List(ListArgs),
-    /// Record that a device is scrap: its order may make another one, and the device be given a new certificate
+    /// Record that a device is scrap: its order may make another one, and the device may be given a new certificate
     Scrap(ScrapArgs),
-    /// Record that a certificate is not to be trusted any more; the device may be given a new one
+    /// Record that a certificate is no longer to be trusted; the device may be given a new one
     Revoke(RevokeArgs),
 }
 
 /// Which record it is.
 #[derive(Debug, clap::Args)]
 struct Which {
-    /// A serial number (40 hex digits, with or without colons) or a device id, whose newest record it is
+    /// A serial number (40 hex digits, with or without colons), or a device id for the device's newest record
     #[arg(value_name = "SERIAL|DEVICE")]
     of: String,
 
-    /// It is a serial number, of whatever length
+    /// Take it as a serial number, of whatever length
     #[arg(long, conflicts_with = "device")]
     serial: bool,
 
-    /// It is a device id, even if it looks like a serial number
+    /// Take it as a device id, even if it looks like a serial number
     #[arg(long)]
     device: bool,
 }
@@ -60,12 +64,12 @@ struct ListArgs {
     #[arg(long, value_name = "ID")]
     order: String,
 
-    /// Print a JSON object for each record, one a line
+    /// Print a JSON object for each record, one per line
     #[arg(long)]
     json: bool,
 
     #[command(flatten)]
-    connection: Connection,
+    connection: ConnectionArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -77,12 +81,8 @@ struct ScrapArgs {
     #[arg(long, value_name = "TEXT")]
     reason: String,
 
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    connection: Connection,
+    daemon: DaemonArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -94,12 +94,8 @@ struct RevokeArgs {
     #[arg(long, value_name = "REASON", default_value_t = RevocationReason::Unspecified)]
     reason: RevocationReason,
 
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    connection: Connection,
+    daemon: DaemonArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -111,12 +107,8 @@ struct ShowArgs {
     #[arg(long, conflicts_with = "json")]
     pem: bool,
 
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    connection: Connection,
+    daemon: DaemonArgs,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -133,15 +125,15 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn show(args: ShowArgs) -> anyhow::Result<()> {
     let by = by(&args.which)?;
-    let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
+    let mut admin = args.daemon.admin().await?;
     let record = admin.get_record(GetRecordRequest { by: Some(by) }).await.map_err(Failure::from)?.into_inner();
     if args.pem {
         if record.certificate.is_empty() {
-            return Err(anyhow!("no certificate: the record is {}", state(&record)));
+            return Err(anyhow!("no certificate: the record is {}", record.state()));
         }
         return print(&certificate_pem(&record.certificate));
     }
-    print_one(&record, args.json)
+    print_one(&record, args.daemon.json)
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
@@ -160,7 +152,7 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
         let time = |time: &Option<prost_types::Timestamp>| time.as_ref().and_then(rfc3339).unwrap_or_default();
         let (serial, issued, changed) =
             (hex::encode(&record.serial_number), time(&record.issued_at), time(&record.changed_at));
-        print(&row([&serial, state(&record), &issued, &changed, &record.device_id]))?;
+        print(&row([&serial, &record.state().to_string(), &issued, &changed, &record.device_id]))?;
     }
     Ok(())
 }
@@ -171,20 +163,20 @@ fn row([serial, state, issued, changed, device]: [&str; 5]) -> String {
 }
 
 async fn scrap(args: ScrapArgs) -> anyhow::Result<()> {
-    let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
+    let mut admin = args.daemon.admin().await?;
     let serial_number = serial_number(&mut admin, &args.which).await?;
     let request = ScrapCertificateRequest { serial_number, reason: args.reason };
     let record = admin.scrap_certificate(request).await.map_err(Failure::from)?.into_inner();
-    print_one(&record, args.json)
+    print_one(&record, args.daemon.json)
 }
 
 async fn revoke(args: RevokeArgs) -> anyhow::Result<()> {
-    let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
+    let mut admin = args.daemon.admin().await?;
     let serial_number = serial_number(&mut admin, &args.which).await?;
     // The protocol has the RFC's numbers.
     let request = RevokeCertificateRequest { serial_number, reason: args.reason.code() as i32 };
     let record = admin.revoke_certificate(request).await.map_err(Failure::from)?.into_inner();
-    print_one(&record, args.json)
+    print_one(&record, args.daemon.json)
 }
 
 /// The serial number, or that of the device's newest record.
@@ -204,7 +196,7 @@ fn print_one(record: &Record, json: bool) -> anyhow::Result<()> {
     }
     let text = table::fields(&[
         ("device", Some(record.device_id.clone())),
-        ("state", Some(state(record).to_owned())),
+        ("state", Some(record.state().to_string())),
         ("serial number", Some(hex::encode(&record.serial_number))),
         ("certificate id", present(&record.certificate_id)),
         ("order", Some(record.order.clone())),
@@ -217,8 +209,8 @@ fn print_one(record: &Record, json: bool) -> anyhow::Result<()> {
         ("issued", record.issued_at.as_ref().and_then(rfc3339)),
         ("changed", record.changed_at.as_ref().and_then(rfc3339)),
         ("changed by", present(&record.changed_by)),
-        ("scrapped for", present(&record.scrap_reason)),
-        ("revoked for", revocation_reason(record).map(|reason| reason.to_string())),
+        ("scrap reason", present(&record.scrap_reason)),
+        ("revocation reason", revocation_reason(record).map(|reason| reason.to_string())),
     ]);
     print(&text)
 }
@@ -231,18 +223,6 @@ fn by(which: &Which) -> anyhow::Result<By> {
         return Ok(By::SerialNumber(serial.into()));
     }
     Ok(By::DeviceId(which.of.clone()))
-}
-
-fn state(record: &Record) -> &'static str {
-    match record.state() {
-        RecordState::Unspecified => "of a state that this version does not know",
-        RecordState::Reserved => "reserved",
-        RecordState::Issued => "issued",
-        RecordState::Abandoned => "abandoned",
-        RecordState::Confirmed => "confirmed",
-        RecordState::Scrapped => "scrapped",
-        RecordState::Revoked => "revoked",
-    }
 }
 
 /// What only some records have.
@@ -258,7 +238,7 @@ fn revocation_reason(record: &Record) -> Option<RevocationReason> {
 fn to_json(record: &Record) -> serde_json::Value {
     json!({
         "serial_number": hex::encode(&record.serial_number),
-        "state": state(record),
+        "state": record.state().to_string(),
         "device_id": record.device_id,
         "order": record.order,
         "profile": record.profile,
@@ -286,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn forty_hex_digits_are_a_serial_number_unless_told_otherwise() {
+    fn forty_hex_digits_are_a_serial_number_by_default() {
         let digits = "0A".repeat(20);
         let colons = vec!["0a"; 20].join(":");
         let serial = Some(By::SerialNumber(vec![10; 20].into()));

@@ -10,15 +10,14 @@ use std::{
 
 use anyhow::{Context, anyhow, bail, ensure};
 use birthmark::{
-    client::Connection,
     quote::quoted,
     serial::SerialNumber,
     station::{
         confirm::{self, Found, Refused},
+        input::Input,
         output::Report,
         progress::{Progress, plural},
         sign::{self, End, Job, Stop},
-        source::Input,
     },
     text_file,
 };
@@ -27,6 +26,8 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
+
+use super::daemon::{ConnectionArgs, DaemonArgs};
 
 /// Enroll stations, sign devices' CSRs, and confirm that devices have installed their certificates
 #[derive(Debug, clap::Args)]
@@ -50,7 +51,7 @@ enum Command {
 const SIGN_ABOUT: &str = "\
 Get a certificate for every CSR of a folder, a file or a pipe.
 
-It may be stopped and run again at any time: devices that have their certificate in DIR are left out, and asking \
+It may be stopped and run again at any time: devices that have their certificate in DIR are skipped, and asking \
 again for the others is free, since the daemon answers a retry with the same certificate (\"replayed\"). While the \
 daemon is away it waits and connects again by itself.";
 
@@ -58,7 +59,7 @@ const SIGN_AFTER: &str = "\
 Input:
   a folder        each <device-id>.csr, .pem, .der, .p10 or .req in it; other files are ignored
   a file          one CSR; the device id is the file's name without its ending
-  a .jsonl file   a line per device: {\"device_id\": \"…\", \"csr\": \"<PEM, or base64 of DER>\"}; \"order\" and \"profile\"
+  a .jsonl file   one line per device: {\"device_id\": \"…\", \"csr\": \"<PEM, or base64 of DER>\"}; \"order\" and \"profile\"
                   in a line replace those of the command; any other name in it is an error
   -               such lines on standard input, each signed as it comes
 Text may be UTF-8, or UTF-16 with a byte order mark, as PowerShell and Excel write it.
@@ -76,8 +77,8 @@ A CSR that is not whole, or cannot be read, is given the time of --settle. While
 up, closed, not open yet, unknown), CSRs stay in IN and are tried again, and one line says why; so does a CSR whose \
 certificate cannot be written.
 
-With --json, standard output has an object per device as it completes, with device_id, status (issued, replay, \
-skipped, refused, or held with --watch), serial_number, certificate_id and file, or reason and message; and at the end {\"summary\": …}.
+With --json, standard output has an object per device as it completes, with device_id, status (issued, replayed, \
+already_there, refused, or held with --watch), serial_number, certificate_id and file, or reason and message; and at the end {\"summary\": …}.
 
 Exit codes:
   0    every device has its certificate
@@ -91,21 +92,21 @@ Exit codes:
 const CONFIRM_AFTER: &str = "\
 Confirming again is free: after a failure, run it again.
 
-Of a folder, each *.pem counts that begins with a device's certificate, whatever its name, and each certificate once. \
-Files with a CA certificate, a key or something else are named and left out.
+From a folder, every *.pem file that begins with a device's certificate is taken, whatever its name, and every \
+certificate once. Files with a CA certificate, a key or something else are named and skipped.
 
 With --json, standard output has one object: confirmed, a number, and refused, an array of serial_number (none for a \
 file that cannot be read), reason and message.
 
 Exit codes:
   0  every certificate is confirmed
-  1  none is, there is none, or the daemon could not be asked
+  1  none is confirmed, there is none, or the daemon could not be asked
   2  wrong usage
   3  some were refused, or a file cannot be read";
 
 #[derive(Debug, clap::Args)]
 struct ConfirmArgs {
-    /// Serial numbers (40 hex digits, with or without colons), or - for one a line on standard input until it ends
+    /// Serial numbers (40 hex digits, with or without colons), or - for one per line on standard input, until it ends
     #[arg(value_name = "SERIAL", required_unless_present = "certificates")]
     serial_numbers: Vec<String>,
 
@@ -113,12 +114,8 @@ struct ConfirmArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "serial_numbers")]
     certificates: Option<PathBuf>,
 
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    connection: Connection,
+    daemon: DaemonArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -151,7 +148,7 @@ struct SignArgs {
     #[arg(long)]
     watch: bool,
 
-    /// How often --watch looks
+    /// The interval at which --watch looks into the folder
     #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = duration, requires = "watch")]
     poll: Duration,
 
@@ -173,7 +170,7 @@ struct SignArgs {
     json: bool,
 
     #[command(flatten)]
-    connection: Connection,
+    connection: ConnectionArgs,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -185,14 +182,14 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn sign(args: Box<SignArgs>) -> anyhow::Result<ExitCode> {
-    let input = match Input::at(&args.input).map_err(|message| anyhow!(message))? {
+    let input = match Input::at(&args.input)? {
         Input::Folder(folder) if args.watch => Input::Watch { folder, poll: args.poll, settle: args.settle },
-        _ if args.watch => bail!("--watch needs a folder, and {} is none", args.input.display()),
+        _ if args.watch => bail!("--watch needs a folder, and {} is not one", args.input.display()),
         input => input,
     };
     let daemon = args.connection.daemon()?;
     if daemon.is_default() {
-        // It would wait there for ever, or be refused.
+        // It would wait there forever, or be refused.
         bail!("say which daemon: --server https://HOST:PORT --identity DIR (its Unix socket is for operators)");
     }
     let job = Job {
@@ -220,7 +217,7 @@ async fn sign(args: Box<SignArgs>) -> anyhow::Result<ExitCode> {
         End::Failed(message) => Err(anyhow!(message)),
         End::Stopped(Stop::Interrupt) => Ok(ExitCode::from(INTERRUPTED)),
         End::Stopped(Stop::Terminate) => Ok(ExitCode::from(TERMINATED)),
-        // A program that writes lines may have had none to write.
+        // A program that writes lines may have none to write.
         End::Done if devices == 0 && from_folder => Err(anyhow!(
             "there is no CSR in {name}; it has {} that are named otherwise than *.csr, .pem, .der, .p10 or .req",
             plural(summary.ignored_files, "file")
@@ -232,20 +229,20 @@ async fn sign(args: Box<SignArgs>) -> anyhow::Result<ExitCode> {
 }
 
 async fn confirm(args: ConfirmArgs) -> anyhow::Result<ExitCode> {
-    let Found { serial_numbers, left_out, unreadable } = match &args.certificates {
-        Some(folder) => confirm::serial_numbers_in(folder).map_err(|message| anyhow!(message))?,
+    let Found { serial_numbers, skipped, unreadable } = match &args.certificates {
+        Some(folder) => confirm::serial_numbers_in(folder)?,
         None => Found { serial_numbers: serial_numbers(&args.serial_numbers)?, ..Found::default() },
     };
-    for file in &left_out {
-        eprintln!("birthmark: left out: {file}");
+    for file in &skipped {
+        eprintln!("birthmark: skipped: {file}");
     }
     if let (true, Some(folder)) = (serial_numbers.is_empty() && unreadable.is_empty(), &args.certificates) {
         bail!("there is no certificate of a device in {}", folder.display());
     }
-    let channel = args.connection.daemon()?.connect().await?;
+    let channel = args.daemon.channel().await?;
     let mut summary = confirm::confirm(channel, &serial_numbers).await?;
     summary.refused.extend(unreadable);
-    if args.json {
+    if args.daemon.json {
         super::print_json(&serde_json::to_value(&summary)?)?;
     } else {
         for Refused { serial_number, reason, message } in &summary.refused {
@@ -308,10 +305,7 @@ fn stop_at_signals() -> anyhow::Result<watch::Receiver<Option<Stop>>> {
     Ok(stop)
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    text.parse::<jiff::SignedDuration>()
-        .ok()
-        .and_then(|duration| Duration::try_from(duration).ok())
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| "a duration is written as 500ms, 90s, 10m or 2h".to_owned())
+fn duration(text: &str) -> anyhow::Result<Duration> {
+    let duration = text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
+    duration.filter(|duration| !duration.is_zero()).context("a duration is written as 500ms, 90s, 10m or 2h")
 }

@@ -23,7 +23,7 @@ pub(crate) fn columns(headings: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Renders names with their values, one a line; those without a value are left out.
+/// Renders names with their values, one per line; those without a value are left out.
 pub(crate) fn fields(fields: &[(&str, Option<String>)]) -> String {
     let longest = fields.iter().map(|(name, _)| width(name)).max().unwrap_or(0);
     let present = fields.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_as_wide_as_their_widest_cell() {
+    fn table_columns_fit_their_widest_cell() {
         let rows = [vec!["a".to_owned(), "5".to_owned()], vec!["long".to_owned(), "1000".to_owned()]];
         assert_eq!(columns(&["ID", ">LEFT"], &rows), "ID    LEFT\na        5\nlong  1000\n");
         assert_eq!(

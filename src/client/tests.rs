@@ -1,6 +1,8 @@
 //! Addresses, identities and what goes wrong with them.
 
-use std::fs;
+use std::{error::Error as StdError, fs, os::unix::fs::PermissionsExt, path::Path};
+
+use tonic::transport::{Certificate, Identity};
 
 use super::*;
 
@@ -11,7 +13,7 @@ fn target(connection: Connection, environment: &[(&str, &str)]) -> Result<Target
 }
 
 #[test]
-fn a_flag_wins_over_every_variable() {
+fn connection_flag_wins_over_every_variable() {
     let all = [("BIRTHMARK_SERVER", "https://a:1"), ("BIRTHMARK_IDENTITY", "/id"), ("BIRTHMARK_SOCKET", "/s")];
     let socket = Connection { socket: Some("/flag".into()), ..Connection::default() };
     assert_eq!(target(socket, &all), Ok(Target::Socket { path: "/flag".into(), hint: "" }));
@@ -19,8 +21,9 @@ fn a_flag_wins_over_every_variable() {
     assert_eq!(target(server, &all), Ok(Target::Server { url: "https://b:2".into(), identity: "/id".into() }));
 }
 
+/// Variables stand in for flags, and the default is the local socket.
 #[test]
-fn variables_stand_in_for_flags_and_the_default_is_the_local_socket() {
+fn connection_without_flags_uses_variables_then_socket() {
     let server = [("BIRTHMARK_SERVER", "https://a:1"), ("BIRTHMARK_IDENTITY", "/id")];
     assert_eq!(
         target(Connection::default(), &server),
@@ -31,7 +34,7 @@ fn variables_stand_in_for_flags_and_the_default_is_the_local_socket() {
 }
 
 #[test]
-fn half_an_address_says_what_is_missing() {
+fn connection_settings_that_are_incomplete_name_the_rest() {
     let both = [("BIRTHMARK_SERVER", "https://a:1"), ("BIRTHMARK_SOCKET", "/s")];
     for (connection, environment, word) in [
         (Connection { server: Some("https://a:1".into()), ..Connection::default() }, &[][..], "--identity"),
@@ -44,7 +47,7 @@ fn half_an_address_says_what_is_missing() {
 }
 
 #[test]
-fn only_an_https_url_with_a_port_is_an_address() {
+fn server_url_without_https_or_port_is_refused() {
     for url in ["", "host", "host:1", "http://host:1", "https://host", "https://:1"] {
         let error = Daemon::at_server(url, Path::new("/nowhere")).map(|_| ()).map_err(|error| error.to_string());
         assert!(error.is_err_and(|error| error.contains("https://HOST:PORT")), "{url}");
@@ -123,9 +126,9 @@ async fn call(port: u16, identity: &tempfile::TempDir) -> Result<(), String> {
     })
 }
 
+/// A certificate that one side refuses is a lasting error, a daemon that is away is not.
 #[tokio::test]
-async fn a_certificate_that_one_side_refuses_is_told_apart_from_a_daemon_that_is_away() -> Result<(), Box<dyn StdError>>
-{
+async fn refused_certificate_is_distinguished_from_an_outage() -> Result<(), Box<dyn StdError>> {
     let (ours, theirs) = (Pki::new()?, Pki::new()?);
     let good = ours.identity(&ours)?;
     let port = ours.serve("localhost").await?;
@@ -158,7 +161,7 @@ async fn a_certificate_that_one_side_refuses_is_told_apart_from_a_daemon_that_is
 }
 
 #[tokio::test]
-async fn port_without_tls_is_told_by_name() -> Result<(), Box<dyn StdError>> {
+async fn port_without_tls_is_named() -> Result<(), Box<dyn StdError>> {
     use tokio::io::AsyncWriteExt;
     let pki = Pki::new()?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -174,7 +177,7 @@ async fn port_without_tls_is_told_by_name() -> Result<(), Box<dyn StdError>> {
 }
 
 #[test]
-fn key_that_others_can_read_is_refused() -> Result<(), Box<dyn StdError>> {
+fn identity_key_readable_by_others_is_refused() -> Result<(), Box<dyn StdError>> {
     let pki = Pki::new()?;
     let identity = pki.identity(&pki)?;
     for (mode, taken) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o644, false)] {
@@ -187,7 +190,7 @@ fn key_that_others_can_read_is_refused() -> Result<(), Box<dyn StdError>> {
 }
 
 #[test]
-fn an_identity_that_cannot_be_used_is_named() -> Result<(), Box<dyn StdError>> {
+fn unusable_identity_is_named() -> Result<(), Box<dyn StdError>> {
     let pki = Pki::new()?;
     let at = |identity: &tempfile::TempDir| {
         let daemon = Daemon::at_server("https://localhost:1", identity.path());

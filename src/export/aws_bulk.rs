@@ -5,14 +5,11 @@
 use serde::Serialize;
 use serde_json::json;
 
-use super::ExportError;
+use super::error::{ExportError, LONGEST_NAME};
 use crate::{pem::certificate_pem, proto::Record};
 
 /// The longest line that AWS takes, in bytes.
 const LONGEST_LINE: usize = 256 << 10;
-
-/// The longest thing name and policy name, in characters.
-const LONGEST_NAME: usize = 128;
 
 /// The longest value of a thing's attribute, in characters.
 const LONGEST_ATTRIBUTE: usize = 800;
@@ -27,9 +24,20 @@ struct Line<'a> {
     ca_certificate_pem: String,
 }
 
+/// Why AWS would refuse a device's parameters.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unusable {
+    #[error("an AWS IoT thing name has 1 to {LONGEST_NAME} characters of a-z A-Z 0-9 : _ -")]
+    ThingName,
+    #[error("the serial number cannot be an attribute of an AWS IoT thing")]
+    SerialNumber,
+    #[error("its line has {0} bytes; AWS takes {LONGEST_LINE}")]
+    LineTooLong(usize),
+}
+
 /// The parameters of one device with the line's end, or why AWS would refuse them. `ca` is the DER certificate of its
 /// issuing CA.
-pub(super) fn line(record: &Record, ca: &[u8]) -> Result<String, String> {
+pub(super) fn line(record: &Record, ca: &[u8]) -> Result<String, Unusable> {
     let line = Line {
         thing_name: &record.device_id,
         serial_number: hex::encode(&record.serial_number),
@@ -37,15 +45,15 @@ pub(super) fn line(record: &Record, ca: &[u8]) -> Result<String, String> {
         ca_certificate_pem: certificate_pem(ca),
     };
     if !is_thing_name(line.thing_name) {
-        return Err(format!("an AWS IoT thing name has 1 to {LONGEST_NAME} characters of a-z A-Z 0-9 : _ -"));
+        return Err(Unusable::ThingName);
     }
     if !is_attribute_value(&line.serial_number) {
-        return Err("the serial number cannot be an attribute of an AWS IoT thing".to_owned());
+        return Err(Unusable::SerialNumber);
     }
     // Strings always have a JSON form.
     let text = serde_json::to_string(&line).unwrap_or_default() + "\n";
     match text.len() {
-        length if length > LONGEST_LINE => Err(format!("its line has {length} bytes; AWS takes {LONGEST_LINE}")),
+        length if length > LONGEST_LINE => Err(Unusable::LineTooLong(length)),
         _ => Ok(text),
     }
 }
@@ -55,10 +63,7 @@ pub(super) fn template(policy: &str) -> Result<String, ExportError> {
     // iot:PolicyName is `[\w+=,.@-]+`.
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte);
     if policy.is_empty() || policy.len() > LONGEST_NAME || !policy.bytes().all(fits) {
-        let message = format!(
-            "\"{policy}\" cannot be an AWS IoT policy: 1 to {LONGEST_NAME} characters of A-Z a-z 0-9 _ + = , . @ -"
-        );
-        return Err(ExportError::Invalid(message));
+        return Err(ExportError::Policy(policy.to_owned()));
     }
     let string = || json!({ "Type": "String" });
     let reference = |name| json!({ "Ref": name });
@@ -106,7 +111,7 @@ mod tests {
     use super::{super::tests::record, *};
 
     #[test]
-    fn a_line_has_the_template_s_parameters_and_nothing_else() {
+    fn aws_line_has_the_parameters_of_the_template() {
         assert_eq!(
             line(&record("dev-1"), &[0x30, 0]),
             Ok(concat!(
@@ -120,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_template_is_the_documented_one() -> Result<(), Box<dyn std::error::Error>> {
+    fn aws_template_is_the_documented_one() -> Result<(), Box<dyn std::error::Error>> {
         let expected = r#"{"Parameters":{"ThingName":{"Type":"String"},"SerialNumber":{"Type":"String"},"CertificatePem":{"Type":"String"},"CACertificatePem":{"Type":"String"}},
  "Resources":{"thing":{"Type":"AWS::IoT::Thing","Properties":{"ThingName":{"Ref":"ThingName"},"AttributePayload":{"serialNumber":{"Ref":"SerialNumber"}}}},
   "certificate":{"Type":"AWS::IoT::Certificate","Properties":{"CertificatePem":{"Ref":"CertificatePem"},"CACertificatePem":{"Ref":"CACertificatePem"},"Status":"ACTIVE"}},
@@ -132,12 +137,12 @@ mod tests {
     }
 
     #[test]
-    fn names_that_aws_would_refuse_are_found() {
+    fn aws_line_with_unfit_names_is_refused() {
         for (name, fits) in [("dev-1", true), ("a:b_c", true), ("dev.1", false), ("", false), ("ü", false)] {
             assert_eq!(line(&record(name), &[]).is_ok(), fits, "{name}");
         }
         assert!(line(&record(&"x".repeat(129)), &[]).is_err());
-        assert!(line(&record("dev-1"), &vec![0; LONGEST_LINE]).is_err_and(|why| why.contains("bytes")));
+        assert!(line(&record("dev-1"), &vec![0; LONGEST_LINE]).is_err_and(|why| why.to_string().contains("bytes")));
         assert!(!is_attribute_value("two words"));
     }
 }

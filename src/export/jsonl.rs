@@ -1,8 +1,11 @@
-//! One JSON object a line for each certificate, for programs of one's own.
+//! One JSON object per line for each certificate, for custom programs.
 
 use serde::Serialize;
 
-use crate::{client::rfc3339, pem::certificate_pem, proto::Record};
+use crate::{
+    pem::certificate_pem,
+    proto::{Record, rfc3339},
+};
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -39,7 +42,7 @@ mod tests {
     use super::super::tests::record;
 
     #[test]
-    fn a_line_tells_all_about_a_certificate() {
+    fn jsonl_line_has_all_about_a_certificate() {
         assert_eq!(
             super::line(&record("dev-1")),
             concat!(

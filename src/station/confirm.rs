@@ -1,25 +1,32 @@
 //! Confirms that devices have installed their certificates.
 
-use std::{collections::HashSet, fs, path::Path};
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
 use tonic::transport::Channel;
 
-use super::{fields, places::LONGEST_CERTIFICATES};
+use super::{
+    fields::{self, FieldsError},
+    places::LONGEST_CERTIFICATES,
+};
 use crate::{
     client::Failure,
     limits::CONFIRM_SERIAL_NUMBERS,
-    pem,
+    pem::{self, PemError},
     proto::{ConfirmRequest, issuance_client::IssuanceClient},
     quote::shortened,
     serial::SerialNumber,
-    text_file,
+    text_file::{self, TextError},
 };
 
 /// What became of the certificates.
 #[derive(Debug, Default, Serialize)]
 pub struct Summary {
-    /// How many are confirmed, now or since before.
+    /// The number that is confirmed, now or earlier.
     pub confirmed: usize,
     /// Those that are not.
     pub refused: Vec<Refused>,
@@ -37,7 +44,7 @@ pub struct Refused {
     pub message: String,
 }
 
-/// Confirms certificates. It is free to do so again, so after a failure it may simply be run again.
+/// Confirms certificates. Confirming again is free, so after a failure it may be run again.
 ///
 /// # Errors
 /// The daemon refused all of a call, or went away.
@@ -61,13 +68,23 @@ pub async fn confirm(channel: Channel, serial_numbers: &[SerialNumber]) -> Resul
     Ok(summary)
 }
 
+/// A folder of certificates that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {}: {source}", folder.display())]
+pub struct FolderUnreadable {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Why not.
+    pub source: io::Error,
+}
+
 /// What a folder has.
 #[derive(Debug, Default)]
 pub struct Found {
     /// The devices' certificates, each once.
     pub serial_numbers: Vec<SerialNumber>,
     /// Files that are not a device's certificate, each with what they are.
-    pub left_out: Vec<String>,
+    pub skipped: Vec<String>,
     /// Files that should be one and cannot be read.
     pub unreadable: Vec<Refused>,
 }
@@ -76,9 +93,9 @@ pub struct Found {
 /// chain file begins with the device's certificate, too.
 ///
 /// # Errors
-/// A sentence that names the folder.
-pub fn serial_numbers_in(folder: &Path) -> Result<Found, String> {
-    let unreadable = |error| format!("cannot read {}: {error}", folder.display());
+/// If the folder cannot be read.
+pub fn serial_numbers_in(folder: &Path) -> Result<Found, FolderUnreadable> {
+    let unreadable = |source| FolderUnreadable { folder: folder.to_owned(), source };
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
@@ -96,7 +113,7 @@ pub fn serial_numbers_in(folder: &Path) -> Result<Found, String> {
                     found.serial_numbers.push(serial_number);
                 }
             }
-            Ok(Content::Other(what)) => found.left_out.push(format!("{} holds {what}", path.display())),
+            Ok(Content::Other(what)) => found.skipped.push(format!("{} holds {what}", path.display())),
             Err(what) => found.unreadable.push(Refused {
                 serial_number: None,
                 reason: "CERTIFICATE_UNREADABLE".to_owned(),
@@ -115,11 +132,23 @@ enum Content {
     Other(String),
 }
 
-fn content(path: &Path) -> Result<Content, String> {
-    let file = text_file::open_regular(path).map_err(|error| error.to_string())?;
-    let octets = text_file::read_octets(file, LONGEST_CERTIFICATES).map_err(|error| error.to_string())?;
-    let blocks = pem::blocks(&octets).map_err(|error| format!("the PEM is damaged: {error}"))?;
-    let Some(first) = blocks.first() else { return Err("it holds no PEM certificate".to_owned()) };
+/// Why a file that should hold a certificate holds none.
+#[derive(Debug, thiserror::Error)]
+enum ContentError {
+    #[error(transparent)]
+    Text(#[from] TextError),
+    #[error("the PEM is damaged: {0}")]
+    Pem(#[from] PemError),
+    #[error("it holds no PEM certificate")]
+    Nothing,
+    #[error(transparent)]
+    Fields(#[from] FieldsError),
+}
+
+fn content(path: &Path) -> Result<Content, ContentError> {
+    let octets = text_file::read_octets(text_file::open_regular(path)?, LONGEST_CERTIFICATES)?;
+    let blocks = pem::blocks(&octets)?;
+    let first = blocks.first().ok_or(ContentError::Nothing)?;
     if !first.is_certificate() {
         return Ok(Content::Other(format!("a {}", shortened(&first.label))));
     }
@@ -135,7 +164,7 @@ fn content(path: &Path) -> Result<Content, String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::disallowed_methods, reason = "a test ends before its files matter")]
+    #![expect(clippy::disallowed_methods, reason = "a test ends before its files matter")]
 
     use super::*;
 
@@ -169,7 +198,7 @@ mod tests {
         let found = serial_numbers_in(folder.path())?;
         let first: Vec<_> = found.serial_numbers.iter().map(|number| number.as_bytes()[0]).collect();
         assert_eq!(first, [2, 1, 3, 4]);
-        assert_eq!(found.left_out.len(), 2, "{:?}", found.left_out);
+        assert_eq!(found.skipped.len(), 2, "{:?}", found.skipped);
         assert_eq!(found.unreadable.len(), 2, "{:?}", found.unreadable);
         Ok(())
     }

@@ -4,30 +4,37 @@
 
 use der::{Decode, Reader, SliceReader, Tagged, asn1::AnyRef};
 
+/// Octets that are not what they should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum FieldsError {
+    /// This number of octets that are no CSR.
+    #[error("{0} bytes that are no PKCS#10 CSR, neither PEM nor DER")]
+    NotCsr(usize),
+    /// They are no certificate.
+    #[error("not a certificate: {0}")]
+    NotCertificate(#[from] der::Error),
+}
+
 /// The DER `SubjectPublicKeyInfo` of a DER `CertificationRequest` (RFC 2986 section 4).
-pub(super) fn csr_key(csr: &[u8]) -> Result<&[u8], String> {
+pub(super) fn csr_key(csr: &[u8]) -> Result<&[u8], FieldsError> {
     // version, subject, subjectPKInfo, attributes
-    Fields::of(csr)
-        .and_then(|fields| fields.get(2))
-        .map_err(|_| format!("{} bytes that are no PKCS#10 CSR, neither PEM nor DER", csr.len()))
+    Fields::read(csr).and_then(|fields| fields.get(2)).map_err(|_| FieldsError::NotCsr(csr.len()))
 }
 
 /// The DER `SubjectPublicKeyInfo` of a DER `Certificate` (RFC 5280 section 4.1).
-pub(super) fn certificate_key(certificate: &[u8]) -> Result<&[u8], String> {
+pub(super) fn certificate_key(certificate: &[u8]) -> Result<&[u8], FieldsError> {
     // version, serialNumber, signature, issuer, validity, subject, subjectPublicKeyInfo, extensions
-    Fields::of(certificate).and_then(|fields| fields.get(6)).map_err(|error| format!("not a certificate: {error}"))
+    Ok(Fields::read(certificate)?.get(6)?)
 }
 
 /// The content octets of the serial number of a DER `Certificate`.
-pub(super) fn serial_number(certificate: &[u8]) -> Result<&[u8], String> {
-    let serial = Fields::of(certificate).and_then(|fields| fields.get(1));
-    let value = serial.and_then(|serial| AnyRef::from_der(serial).map(|any| any.value()));
-    value.map_err(|error| format!("not a certificate: {error}"))
+pub(super) fn serial_number(certificate: &[u8]) -> Result<&[u8], FieldsError> {
+    Ok(AnyRef::from_der(Fields::read(certificate)?.get(1)?)?.value())
 }
 
 /// Whether a DER `Certificate` names itself as its issuer, as a root does.
 pub(super) fn is_self_issued(certificate: &[u8]) -> bool {
-    let names = Fields::of(certificate).and_then(|fields| Ok((fields.get(3)?, fields.get(5)?)));
+    let names = Fields::read(certificate).and_then(|fields| Ok((fields.get(3)?, fields.get(5)?)));
     names.is_ok_and(|(issuer, subject)| issuer == subject)
 }
 
@@ -45,7 +52,7 @@ pub(super) fn is_ca(certificate: &[u8]) -> bool {
 struct Fields<'a>(Vec<&'a [u8]>);
 
 impl<'a> Fields<'a> {
-    fn of(signed: &'a [u8]) -> der::Result<Self> {
+    fn read(signed: &'a [u8]) -> der::Result<Self> {
         let outer = AnyRef::from_der(signed)?;
         outer.tag().assert_eq(der::Tag::Sequence)?;
         let inner: AnyRef<'a> = SliceReader::new(outer.value())?.decode()?;

@@ -1,7 +1,7 @@
-//! The files of a watched folder that stay there, though they were asked for, and when they are asked for again.
+//! The files of a watched folder that stay there for now, and when they are tried again.
 //!
 //! Two things hold a file: the whole order is refused (used up, closed, …), or its certificate cannot be written. While an
-//! order is refused, one file at a time asks whether it still is.
+//! order is refused, one file at a time is sent as a probe.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often a refused order is tried again.
+/// The interval at which a refused order is tried again.
 const ORDER_AGAIN: Duration = Duration::from_secs(2);
 
 /// When a certificate that could not be written is tried again.
@@ -18,11 +18,11 @@ const FILE_AGAIN: Duration = Duration::from_secs(10);
 
 /// The files that are held. Shared by those who read CSRs and those who write certificates.
 #[derive(Debug, Default)]
-pub struct Holds(Mutex<Held>);
+pub(crate) struct Holds(Mutex<Held>);
 
 #[derive(Debug, Default)]
 struct Held {
-    /// With the time of the next try; none while it is being asked for.
+    /// With the time of the next try; none while a try is under way.
     files: HashMap<PathBuf, Option<Instant>>,
     order: Option<Order>,
 }
@@ -30,10 +30,10 @@ struct Held {
 /// A refused order.
 #[derive(Debug)]
 struct Order {
-    /// Why; told once.
+    /// Why; printed once.
     reason: String,
     again: Instant,
-    /// The file that was last sent to ask.
+    /// The file that was last sent as a probe.
     probe: Option<PathBuf>,
 }
 
@@ -52,7 +52,7 @@ impl Holds {
     }
 
     /// How many files are held.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.held().files.len() as u64
     }
 
@@ -78,7 +78,7 @@ impl Holds {
         self.held().files.insert(file.to_owned(), Some(Instant::now() + FILE_AGAIN)).is_none()
     }
 
-    /// The file was answered for good. Whether the order, which was refused, is usable again.
+    /// The file has its final answer. Whether the order, which was refused, is usable again.
     pub(super) fn release(&self, file: &Path, issued: bool) -> bool {
         let mut held = self.held();
         held.files.remove(file);
@@ -88,7 +88,7 @@ impl Holds {
         if issued {
             held.order = None;
         } else {
-            // It says nothing about the order; the next file asks.
+            // It says nothing about the order; the next file is the probe.
             order.again = Instant::now();
         }
         issued
@@ -115,7 +115,7 @@ impl Holds {
         Gate::Open
     }
 
-    /// Forgets the files that somebody took away.
+    /// Forgets the files that were removed.
     pub(super) fn retain(&self, is_there: impl Fn(&Path) -> bool) {
         self.held().files.retain(|file, _| is_there(file));
     }
@@ -144,7 +144,7 @@ mod tests {
         over(&holds);
         assert_eq!([holds.gate(a), holds.gate(b)], [Gate::Open, Gate::Closed]);
         assert!(!holds.is_due(a), "it is being asked for");
-        // One that was on its way before says nothing.
+        // A request that was under way before says nothing.
         assert!(!holds.release(c, true));
         assert_eq!(holds.gate(b), Gate::Closed);
         assert!(!holds.release(a, false), "a bad CSR says nothing of the order");

@@ -1,39 +1,43 @@
 //! Where certificates and refusals go: files, the report for programs, and the counts for people.
 
 use std::{
-    collections::BTreeMap,
-    fmt, fs,
+    fs,
     io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
-use bytes::Bytes;
-use serde::Serialize;
 use tokio::sync::mpsc;
 
+use self::report::{Line, Status, write_line};
 use super::{
-    fields,
-    places::{Places, temporary_ending},
-    progress::{Progress, plural, rate},
+    item::{Refused, Wanted},
+    places::Places,
+    progress::Progress,
     refusal::{self, Refusal},
-    source::{Refused, Wanted},
 };
 use crate::{
     durable::{self, Access},
-    hash::sha256,
     pem::certificate_pem,
     proto::IssuedCertificate,
+    temporary,
 };
 
-/// How many devices are named per reason in the summary.
+pub use self::{
+    report::Report,
+    summary::{Group, Summary},
+};
+
+mod report;
+mod summary;
+
+/// The number of devices that the summary names for each reason.
 const EXAMPLES: usize = 3;
 
 /// What became of a device.
 #[derive(Debug)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The daemon gave a certificate, and it carries the device's key.
     Issued {
         /// The device.
@@ -65,21 +69,11 @@ pub enum Outcome {
     },
 }
 
-/// The CA certificates that a device presents after its own, as PEM: the issuing CA, and those above it but for a
-/// root, which whoever verifies has. The issuing CA is there even if it is a root, since AWS IoT wants it presented.
-pub fn presented_chain(chain: &[Bytes]) -> String {
-    let presented = chain.iter().enumerate().filter(|(index, ca)| *index == 0 || !fields::is_self_issued(ca));
-    presented.map(|(_, ca)| certificate_pem(ca)).collect()
-}
-
-/// Where JSON objects go for programs, one a line.
-pub type Report = Box<dyn Write + Send>;
-
 /// The thread that writes; it gives the output back for [`Output::finish`], and the error that ended it.
-pub type Writer = JoinHandle<(Output, Result<(), String>)>;
+pub(crate) type Writer = JoinHandle<(Output, Result<(), WriteError>)>;
 
 /// Writes what became of each device.
-pub struct Output {
+pub(crate) struct Output {
     places: Arc<Places>,
     progress: Arc<Progress>,
     order: String,
@@ -89,8 +83,8 @@ pub struct Output {
 }
 
 impl Output {
-    /// `order` and `profile` are told in refusals; `report` gets a JSON object for each device.
-    pub fn new(
+    /// `order` and `profile` are written into refusals; `report` gets a JSON object for each device.
+    pub(crate) fn new(
         places: Arc<Places>,
         progress: Arc<Progress>,
         order: String,
@@ -100,9 +94,9 @@ impl Output {
         Output { places, progress, order, profile, report, summary: Summary::default() }
     }
 
-    /// Starts a thread that writes whatever comes. It ends when the sender is dropped or when writing fails: then the
-    /// receiver is gone and the error is a sentence.
-    pub fn start(mut self, bound: usize) -> (mpsc::Sender<Outcome>, Writer) {
+    /// Starts a thread that writes the outcomes. It ends when the sender is dropped or when writing fails: then the
+    /// receiver is gone.
+    pub(crate) fn start(mut self, bound: usize) -> (mpsc::Sender<Outcome>, Writer) {
         let (sender, mut outcomes) = mpsc::channel(bound);
         let thread = thread::spawn(move || {
             while let Some(outcome) = outcomes.blocking_recv() {
@@ -116,21 +110,21 @@ impl Output {
         (sender, thread)
     }
 
-    /// The summary, to standard output for programs if there is a report.
-    pub fn finish(mut self, ended: Option<&str>) -> Summary {
+    /// The summary; written to the report, too, if there is one.
+    pub(crate) fn finish(mut self, ended: Option<&str>) -> Summary {
         self.summary.held = self.places.holds().count();
         self.summary.ignored_files = self.progress.ignored();
         self.summary.seconds = self.progress.elapsed().as_secs_f64();
         self.summary.ended = ended.map(str::to_owned);
         self.progress.clear();
         if let Some(report) = &mut self.report {
-            // The summary of a run is also told by its exit code.
+            // The exit code of a run says the same, in short.
             let _ = write_line(report, &serde_json::json!({ "summary": &self.summary }));
         }
         self.summary
     }
 
-    fn write(&mut self, outcome: Outcome) -> Result<(), String> {
+    fn write(&mut self, outcome: Outcome) -> Result<(), WriteError> {
         let refused = matches!(outcome, Outcome::Refused(_));
         let line = match outcome {
             Outcome::Issued { wanted, issued, chain } => match self.put_certificate(&wanted.device_id, &issued, &chain)
@@ -143,9 +137,9 @@ impl Output {
             },
             Outcome::AlreadyThere { device_id, certificate, file } => {
                 self.summary.already_there += 1;
-                // Nobody was asked for it, so it says nothing of the order.
+                // The daemon was not asked, so it says nothing about the order.
                 self.done(&device_id, file.as_deref(), false);
-                Line::of_certificate(&self.places, device_id, "skipped", &certificate)
+                Line::with_certificate(&self.places, device_id, Status::AlreadyThere, &certificate)
             }
             Outcome::Refused(refused) => self.refused(refused),
             Outcome::Held { wanted, reason, message } => match self.held(wanted, reason, message) {
@@ -154,12 +148,10 @@ impl Output {
             },
         };
         if let Some(report) = &mut self.report {
-            self.progress
-                .beside(|| write_line(report, &line))
-                .map_err(|error| format!("cannot write the report: {error}"))?;
+            self.progress.beside(|| write_line(report, &line)).map_err(WriteError::Report)?;
         }
-        if line.status != "held" {
-            self.progress.finish_device(refused || line.status == "refused");
+        if line.status != Status::Held {
+            self.progress.finish_device(refused || line.status == Status::Refused);
         }
         Ok(())
     }
@@ -175,9 +167,12 @@ impl Output {
 
     fn issued(&mut self, wanted: Wanted, issued: &IssuedCertificate) -> Line {
         self.done(&wanted.device_id, wanted.file.as_deref(), !issued.replay);
-        let status = if issued.replay { "replay" } else { "issued" };
-        *(if issued.replay { &mut self.summary.replayed } else { &mut self.summary.issued }) += 1;
-        Line::of_certificate(&self.places, wanted.device_id, status, &issued.certificate)
+        let (status, count) = match issued.replay {
+            true => (Status::Replayed, &mut self.summary.replayed),
+            false => (Status::Issued, &mut self.summary.issued),
+        };
+        *count += 1;
+        Line::with_certificate(&self.places, wanted.device_id, status, &issued.certificate)
     }
 
     /// The device has its certificate: an earlier refusal is void, and a watched folder's CSR moves.
@@ -192,7 +187,7 @@ impl Output {
 
     /// A certificate that the disk or the folder does not take. In a watched folder its CSR waits there; elsewhere the
     /// device counts as refused, or the run ends if no other device can do better.
-    fn not_written(&mut self, wanted: Wanted, error: NotWritten) -> Result<Option<Line>, String> {
+    fn not_written(&mut self, wanted: Wanted, error: NotWritten) -> Result<Option<Line>, WriteError> {
         let message = error.to_string();
         let Wanted { device_id, file, terms, .. } = wanted;
         if let (Some(_), Some(file)) = (self.places.watched(), &file) {
@@ -200,15 +195,15 @@ impl Output {
                 return Ok(None);
             }
             self.progress.say(&format!("{device_id}: {message}; will keep trying"));
-            return Ok(Some(Line::without_certificate(device_id, "held", "NOT_WRITTEN".to_owned(), message)));
+            return Ok(Some(Line::without_certificate(device_id, Status::Held, "NOT_WRITTEN".to_owned(), message)));
         }
         if error.concerns_all() {
-            return Err(message);
+            return Err(error.into());
         }
         Ok(Some(self.refused(Refused { device_id, file, terms, reason: "NOT_WRITTEN".to_owned(), message })))
     }
 
-    /// Told once for each reason, and in the report once for each device.
+    /// A device of a refused order: printed once for each reason, reported once for each device.
     fn held(&mut self, wanted: Wanted, reason: String, message: String) -> Option<Line> {
         let (device_id, file) = (wanted.device_id, wanted.file?);
         let (new, first) = self.places.holds().refuse_order(&file, &reason);
@@ -220,7 +215,7 @@ impl Output {
                 remedy(&reason)
             ));
         }
-        first.then(|| Line::without_certificate(device_id, "held", reason, message))
+        first.then(|| Line::without_certificate(device_id, Status::Held, reason, message))
     }
 
     fn refused(&mut self, refused: Refused) -> Line {
@@ -243,7 +238,9 @@ impl Output {
         }
         self.summary.refused += 1;
         let file = path.map(|path| path.display().to_string());
-        Line { file, ..Line::without_certificate(device_id, "refused", reason, message) }
+        let mut line = Line::without_certificate(device_id, Status::Refused, reason, message);
+        line.file = file;
+        line
     }
 
     /// Writes why a device was refused; gives the file, if there is one.
@@ -268,7 +265,7 @@ impl Output {
         }
         let folder = watched.join(to);
         let moved = match fs::rename(csr, folder.join(name)) {
-            // Somebody took the CSR away meanwhile, or the folder.
+            // The CSR or the folder was removed meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound && csr.symlink_metadata().is_ok() => {
                 fs::create_dir_all(&folder).and_then(|()| fs::rename(csr, folder.join(name)))
             }
@@ -280,35 +277,53 @@ impl Output {
         }
     }
 
-    /// Whoever reads `path` finds the old or the new content. It is on stable storage before a watched CSR moves away;
-    /// otherwise only at the end of the run ([`Output::sync`]): the next run takes nothing on trust that a power
-    /// failure could have torn, and asking again is free.
+    /// A reader of `path` finds the old or the new content. It is on stable storage before a watched CSR moves away;
+    /// otherwise only at the end of the run ([`Output::sync`]): the next run verifies what a power failure could have
+    /// torn, and a retry is free (invariant 4).
     #[expect(clippy::disallowed_methods, reason = "synced once at the end of the run")]
     fn put(&self, path: &Path, content: &[u8]) -> Result<(), NotWritten> {
         let written = if self.places.watched().is_some() {
             durable::write(path, content, Access::Public)
         } else {
-            let name = path.file_name().unwrap_or_default().display();
-            let temporary = path.with_file_name(format!(".{name}{}", temporary_ending(std::process::id())));
-            fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| {
-                let _ = fs::remove_file(&temporary);
+            temporary::create(path, 0o666).and_then(|(temporary, mut file)| {
+                let written = file.write_all(content).and_then(|()| fs::rename(&temporary, path));
+                written.inspect_err(|_| drop(fs::remove_file(&temporary)))
             })
         };
         written.map_err(|cause| NotWritten { path: path.to_owned(), cause })
     }
 
-    /// One sync for all files is far faster than one each.
-    fn sync(&self) -> Result<(), String> {
+    /// One syncfs(2) for all files is far faster than an fsync(2) for each.
+    fn sync(&self) -> Result<(), WriteError> {
         let folder = self.places.folder();
         let synced = fs::File::open(folder).and_then(|open| Ok(rustix::fs::syncfs(open)?));
-        synced.map_err(|error| format!("cannot sync {}: {error}", folder.display()))
+        synced.map_err(|source| WriteError::Sync { folder: folder.to_owned(), source })
     }
+}
+
+/// What ends the writing of a run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    /// No other certificate could be written either.
+    #[error(transparent)]
+    File(#[from] NotWritten),
+    /// The program that reads the report is gone.
+    #[error("cannot write the report: {0}")]
+    Report(io::Error),
+    /// What was written may be lost in a power failure.
+    #[error("cannot sync {}: {source}", folder.display())]
+    Sync {
+        /// The folder for certificates.
+        folder: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
 }
 
 /// A file that could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {}: {cause}", path.display())]
-struct NotWritten {
+pub(crate) struct NotWritten {
     path: PathBuf,
     cause: io::Error,
 }
@@ -335,146 +350,6 @@ fn remedy(reason: &str) -> &'static str {
         "ORDER_PAUSED" => "wait until the order goes on",
         "STATION_REFUSED" | "ROLE_REQUIRED" => "use a station that the order and the profile allow",
         "PROFILE_UNKNOWN" | "PROFILE_REFUSED" => "start again with the order's --profile",
-        _ => "ask whoever runs the daemon",
-    }
-}
-
-fn write_line(report: &mut Report, line: &impl Serialize) -> io::Result<()> {
-    let mut text = serde_json::to_vec(line)?;
-    text.push(b'\n');
-    report.write_all(&text)?;
-    // A program that reads along must not wait for a buffer to fill.
-    report.flush()
-}
-
-/// One device in the report.
-#[derive(Serialize)]
-struct Line {
-    device_id: String,
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    serial_number: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    certificate_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    file: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<String>,
-}
-
-impl Line {
-    fn of_certificate(places: &Places, device_id: String, status: &'static str, certificate: &[u8]) -> Self {
-        let path = places.certificate(&device_id);
-        Line {
-            device_id,
-            status,
-            serial_number: fields::serial_number(certificate).ok().map(hex::encode),
-            certificate_id: Some(hex::encode(sha256(certificate))),
-            file: Some(path.display().to_string()),
-            reason: None,
-            message: None,
-        }
-    }
-
-    fn without_certificate(device_id: String, status: &'static str, reason: String, message: String) -> Self {
-        let (reason, message) = (Some(reason), Some(message));
-        Line { device_id, status, serial_number: None, certificate_id: None, file: None, reason, message }
-    }
-}
-
-/// How a run went.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Summary {
-    /// New certificates.
-    pub issued: u64,
-    /// Certificates that had been issued before and were given again.
-    pub replayed: u64,
-    /// Devices that had their certificate from an earlier run.
-    pub already_there: u64,
-    /// Devices that got none.
-    pub refused: u64,
-    /// CSRs that stay in the watched folder, because the order or the disk does not take them for now.
-    pub held: u64,
-    /// Files that are not CSRs.
-    pub ignored_files: u64,
-    /// The refused devices by reason.
-    pub refused_by_reason: BTreeMap<String, Group>,
-    /// How long the run took.
-    pub seconds: f64,
-    /// Why it ended before all was done, if it did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ended: Option<String>,
-}
-
-/// The devices that were refused for one reason.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Group {
-    /// How many.
-    pub count: u64,
-    /// The first few, each with its message.
-    pub examples: Vec<String>,
-}
-
-impl Summary {
-    /// Devices that have their certificate now.
-    pub fn succeeded(&self) -> u64 {
-        self.issued + self.replayed + self.already_there
-    }
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let asked = self.issued + self.replayed;
-        write!(
-            f,
-            "{} issued, {} replayed, {} already there, {} refused in {:.1} s",
-            self.issued, self.replayed, self.already_there, self.refused, self.seconds
-        )?;
-        if self.held > 0 {
-            write!(f, ", {} waiting", self.held)?;
-        }
-        // Of a few devices it would tell nothing.
-        if asked >= 10 {
-            write!(f, " ({:.1} certificates/s)", rate(asked, Duration::from_secs_f64(self.seconds)))?;
-        }
-        if self.ignored_files > 0 {
-            write!(f, "; {} ignored", plural(self.ignored_files, "other file"))?;
-        }
-        for (reason, group) in &self.refused_by_reason {
-            write!(f, "\n  {reason}: {}", plural(group.count, "device"))?;
-            for example in &group.examples {
-                write!(f, "\n    {example}")?;
-            }
-            if group.count > group.examples.len() as u64 {
-                write!(f, "\n    …")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_summary_groups_refusals_by_reason() {
-        let mut summary = Summary { issued: 10, refused: 4, ignored_files: 1, seconds: 2.0, ..Summary::default() };
-        summary.refused_by_reason.insert("KEY_WEAK".into(), Group { count: 4, examples: vec!["a: RSA-512".into()] });
-        assert_eq!(
-            summary.to_string(),
-            "10 issued, 0 replayed, 0 already there, 4 refused in 2.0 s (5.0 certificates/s); 1 other file ignored\n  \
-             KEY_WEAK: 4 devices\n    a: RSA-512\n    …"
-        );
-    }
-
-    #[test]
-    fn a_chain_file_has_the_issuing_ca_always_and_a_root_above_it_never() -> Result<(), Box<dyn std::error::Error>> {
-        let root = Bytes::from(rcgen::generate_simple_self_signed(vec![])?.cert.der().to_vec());
-        assert_eq!(presented_chain(&[root.clone(), root.clone()]).matches("BEGIN").count(), 1);
-        assert_eq!(presented_chain(&[root]).matches("BEGIN").count(), 1);
-        Ok(())
+        _ => "ask the operator of the daemon",
     }
 }

@@ -5,11 +5,11 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::{LazyLock, Mutex, OnceLock, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use super::{fields, hold::Holds};
-use crate::{pem, text_file};
+use crate::{pem, temporary, text_file};
 
 /// The ending of chain files; a device whose id ends like one would share its file with another's.
 const CHAIN: &str = ".chain";
@@ -17,9 +17,60 @@ const CHAIN: &str = ".chain";
 /// The longest file that can be a certificate with its chain, in bytes.
 pub(super) const LONGEST_CERTIFICATES: u64 = 1 << 20;
 
+/// A folder that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FolderError {
+    /// It cannot be created.
+    #[error("cannot make {}: {source}", folder.display())]
+    Create {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Nothing can be written there.
+    #[error("cannot write to {}: {source}", folder.display())]
+    Write {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Why a device's files cannot be in the folder.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NameRefused {
+    /// Its certificate would have the name of another device's chain file.
+    #[error("with --chain a device id cannot end in \"{CHAIN}\", as the chain files do")]
+    ChainEnding,
+    /// The folder's file system has no colons in names.
+    #[error("the folder {} can hold no file whose name has a colon; choose another with --out", .0.display())]
+    Colon(PathBuf),
+    /// Windows keeps the name for a device of its own.
+    #[error("\"{device_id}\" is no file name on Windows, where {} may be; choose another --out", folder.display())]
+    Reserved {
+        /// The device.
+        device_id: String,
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Another device has the name, in another case.
+    #[error(
+        "the folder {} does not tell upper from lower case, and {other}.pem in it is for another device; choose another \
+         folder with --out", folder.display()
+    )]
+    CaseFolded {
+        /// The other device.
+        other: String,
+        /// The folder.
+        folder: PathBuf,
+    },
+}
+
 /// The files of one run.
 #[derive(Debug)]
-pub struct Places {
+pub(crate) struct Places {
     folder: PathBuf,
     chain: bool,
     watched: Option<PathBuf>,
@@ -39,29 +90,32 @@ struct Names {
 impl Places {
     /// Certificates go to `folder`, with `chain` also chain files. Of a watched folder, CSRs move to its `done` and
     /// `failed`.
-    pub fn new(folder: PathBuf, chain: bool, watched: Option<PathBuf>) -> Self {
+    pub(crate) fn new(folder: PathBuf, chain: bool, watched: Option<PathBuf>) -> Self {
         Places { folder, chain, watched, names: OnceLock::new(), holds: Holds::default() }
     }
 
-    /// Makes the folders, and finds out what the one for certificates can hold. Gives sentences about what is wrong
-    /// with the others, without which a watched folder is served all the same.
+    /// Makes the folders, and finds out what the one for certificates can hold. Gives what is wrong with the others,
+    /// without which a watched folder is served all the same.
     ///
     /// # Errors
-    /// A sentence that names the folder.
-    pub fn make(&self) -> Result<Vec<String>, String> {
-        let failed = |folder: &Path, error: io::Error| format!("cannot make {}: {error}", folder.display());
-        fs::create_dir_all(&self.folder).map_err(|error| failed(&self.folder, error))?;
-        let names =
-            self.look_at_names().map_err(|error| format!("cannot write to {}: {error}", self.folder.display()))?;
+    /// If there cannot be a folder for certificates.
+    pub(crate) fn make(&self) -> Result<Vec<FolderError>, FolderError> {
+        let create = |folder: PathBuf| match fs::create_dir_all(&folder) {
+            Ok(()) => Ok(()),
+            Err(source) => Err(FolderError::Create { folder, source }),
+        };
+        create(self.folder.clone())?;
+        let names = self.probe_names().map_err(|source| FolderError::Write { folder: self.folder.clone(), source })?;
         // Made once a run.
         let _ = self.names.set(names);
-        self.sweep();
+        // Others may be at work in the same folder, here or on another machine.
+        temporary::sweep(&self.folder);
         let others = self.watched.iter().flat_map(|folder| [folder.join("done"), folder.join("failed")]);
-        Ok(others.filter_map(|folder| fs::create_dir_all(&folder).err().map(|error| failed(&folder, error))).collect())
+        Ok(others.filter_map(|folder| create(folder).err()).collect())
     }
 
-    fn look_at_names(&self) -> io::Result<Option<Names>> {
-        let ending = temporary_ending(std::process::id());
+    fn probe_names(&self) -> io::Result<Option<Names>> {
+        let ending = temporary::ending(std::process::id());
         let create = |name: &str| File::create(self.folder.join(name));
         let remove = |name: &str| {
             // What cannot be removed is swept by a later run.
@@ -86,30 +140,13 @@ impl Places {
         Ok(Some(Names { colon: takes_colon, ids: Mutex::new(ids) }))
     }
 
-    /// Removes the files that a run on this machine was writing when it was killed. Others may be at work in the same
-    /// folder, here or on another machine; leftovers are harmless.
-    fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let Some(name) = name.to_str().filter(|name| name.starts_with('.')) else { continue };
-            let process = name.strip_suffix(".tmp").and_then(|rest| rest.rsplit_once('.')?.1.parse::<u32>().ok());
-            let left_behind = |process: u32| {
-                name.ends_with(&temporary_ending(process)) && !Path::new(&format!("/proc/{process}")).exists()
-            };
-            if process.is_some_and(left_behind) {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
-
     /// The folder for certificates.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// The folder that is watched, if one is.
-    pub fn watched(&self) -> Option<&Path> {
+    pub(crate) fn watched(&self) -> Option<&Path> {
         self.watched.as_deref()
     }
 
@@ -119,44 +156,37 @@ impl Places {
     }
 
     /// The files of the watched folder that stay there for now.
-    pub fn holds(&self) -> &Holds {
+    pub(crate) fn holds(&self) -> &Holds {
         &self.holds
     }
 
     /// Takes the names of this device's files for it.
     ///
     /// # Errors
-    /// A sentence, if they are another's or if the folder cannot hold them.
-    pub fn claim(&self, device_id: &str) -> Result<(), String> {
+    /// If they are another's or if the folder cannot hold them.
+    pub(crate) fn claim(&self, device_id: &str) -> Result<(), NameRefused> {
         if self.chain && device_id.to_ascii_lowercase().ends_with(CHAIN) {
-            return Err(format!("with --chain a device id cannot end in \"{CHAIN}\", as the chain files do"));
+            return Err(NameRefused::ChainEnding);
         }
         let Some(names) = self.names.get().and_then(Option::as_ref) else { return Ok(()) };
-        let folder = self.folder.display();
+        let folder = || self.folder.clone();
         if device_id.contains(':') && !names.colon {
-            return Err(format!(
-                "the folder {folder} can hold no file whose name has a colon; choose another with --out"
-            ));
+            return Err(NameRefused::Colon(folder()));
         }
         if is_reserved(device_id) {
-            return Err(format!(
-                "\"{device_id}\" is no file name on Windows, where {folder} may be; choose another --out"
-            ));
+            return Err(NameRefused::Reserved { device_id: device_id.to_owned(), folder: folder() });
         }
         let mut ids = names.ids.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = ids.entry(device_id.to_ascii_lowercase()).or_insert_with(|| device_id.to_owned());
         if taken != device_id {
-            return Err(format!(
-                "the folder {folder} does not tell upper from lower case, and {taken}.pem in it is for another device; \
-                 choose another folder with --out"
-            ));
+            return Err(NameRefused::CaseFolded { other: taken.clone(), folder: folder() });
         }
         Ok(())
     }
 
     /// The DER certificate that the device has from an earlier run, if all its files are there and the certificate
     /// carries this key (a DER `SubjectPublicKeyInfo`). What was half written counts as not there.
-    pub fn existing(&self, device_id: &str, key: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn existing(&self, device_id: &str, key: &[u8]) -> Option<Vec<u8>> {
         let text = read(&self.certificate(device_id))?;
         let first = pem::blocks(&text).ok()?.into_iter().next();
         let certificate = first.filter(pem::Block::is_certificate)?.der;
@@ -193,13 +223,6 @@ fn is_reserved(device_id: &str) -> bool {
     numbered || ["CON", "PRN", "AUX", "NUL"].contains(&stem.as_str())
 }
 
-/// How the names of files end that this process of this machine is writing.
-pub(super) fn temporary_ending(process: u32) -> String {
-    static MACHINE: LazyLock<String> =
-        LazyLock::new(|| fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned());
-    format!(".{}.{process}.tmp", *MACHINE)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,7 +250,7 @@ mod tests {
             ("CONSOLE", None),
             ("a.Chain", Some("--chain")),
         ] {
-            let found = folding.claim(id).err();
+            let found = folding.claim(id).err().map(|error| error.to_string());
             assert_eq!(found.is_some(), refused.is_some(), "{id}: {found:?}");
             assert!(refused.is_none_or(|word| found.as_deref().unwrap_or_default().contains(word)), "{id}: {found:?}");
         }
@@ -238,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn pipe_in_place_of_a_certificate_blocks_nobody() -> io::Result<()> {
+    fn pipe_in_place_of_a_certificate_is_not_read() -> io::Result<()> {
         let folder = tempfile::tempdir()?;
         let pipe = folder.path().join("a.pem");
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0)?;

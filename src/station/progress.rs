@@ -10,7 +10,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-/// How often a line is printed where there is no terminal.
+/// The interval between lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// How far a run is. Its methods may be called from every thread.
@@ -28,6 +28,7 @@ pub struct Progress {
 enum Show {
     Bar(ProgressBar),
     Lines,
+    #[cfg(test)]
     Nothing,
 }
 
@@ -44,7 +45,8 @@ impl Progress {
     }
 
     /// Shows nothing.
-    pub fn silent() -> Self {
+    #[cfg(test)]
+    pub(crate) fn silent() -> Self {
         Progress::new(Show::Nothing)
     }
 
@@ -59,13 +61,13 @@ impl Progress {
         }
     }
 
-    /// How long the run takes so far.
-    pub fn elapsed(&self) -> Duration {
+    /// The duration of the run so far.
+    pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// `devices` more will come; from now on the time left can be told.
-    pub fn expect(&self, devices: u64) {
+    /// `devices` more will come; from now on the time left is known.
+    pub(crate) fn expect(&self, devices: u64) {
         let expected = self.expected.fetch_add(devices, Ordering::Relaxed) + devices;
         if let Show::Bar(bar) = &self.show {
             bar.set_style(style("[{bar:40}] {pos}/{len}, {rate}, {eta} left{msg}"));
@@ -74,17 +76,17 @@ impl Progress {
     }
 
     /// A file is not a CSR.
-    pub fn ignore(&self) {
+    pub(crate) fn ignore(&self) {
         self.ignored.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many files were not CSRs.
-    pub fn ignored(&self) -> u64 {
+    /// The number of files that were not CSRs.
+    pub(crate) fn ignored(&self) -> u64 {
         self.ignored.load(Ordering::Relaxed)
     }
 
     /// A device is done.
-    pub fn finish_device(&self, refused: bool) {
+    pub(crate) fn finish_device(&self, refused: bool) {
         self.finished.fetch_add(1, Ordering::Relaxed);
         let refused = self.refused.fetch_add(u64::from(refused), Ordering::Relaxed) + u64::from(refused);
         if let Show::Bar(bar) = &self.show {
@@ -96,31 +98,32 @@ impl Progress {
     }
 
     /// Prints a line, above the bar if there is one.
-    pub fn say(&self, line: &str) {
+    pub(crate) fn say(&self, line: &str) {
         match &self.show {
             Show::Bar(bar) => bar.suspend(|| eprintln!("birthmark: {line}")),
             Show::Lines => eprintln!("birthmark: {line}"),
+            #[cfg(test)]
             Show::Nothing => {}
         }
     }
 
     /// Runs `write`, which prints on standard output, without a bar in its way.
-    pub fn beside<T>(&self, write: impl FnOnce() -> T) -> T {
+    pub(crate) fn beside<T>(&self, write: impl FnOnce() -> T) -> T {
         match &self.show {
             Show::Bar(bar) => bar.suspend(write),
-            Show::Lines | Show::Nothing => write(),
+            _ => write(),
         }
     }
 
     /// Takes the bar away.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         if let Show::Bar(bar) = &self.show {
             bar.finish_and_clear();
         }
     }
 
     /// Prints a line every few seconds if something happened since; never returns, may be dropped at any time.
-    pub async fn print_lines(&self) {
+    pub(crate) async fn print_lines(&self) {
         let mut printed = (0, Duration::ZERO);
         loop {
             tokio::time::sleep(LINE_EVERY).await;
@@ -172,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_tells_the_time_left_once_the_total_is_known() {
+    fn progress_line_has_the_time_left_once_known() {
         let progress = Progress::silent();
         assert_eq!(progress.line(7, 3.5), "7 issued, 0 refused, 3.5/s");
         progress.expect(107);

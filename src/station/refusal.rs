@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{places::Places, source::Refused};
+use super::{item::Refused, places::Places};
 use crate::{id::DeviceId, text_file};
 
 /// A refusal is a page at most.
@@ -27,7 +27,7 @@ pub(super) struct Refusal<'a> {
     time: String,
 }
 
-/// What of an earlier one tells whose it is.
+/// The fields of an existing refusal that identify its device and file.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Owner {

@@ -19,10 +19,10 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt, pb};
 
 use super::{
+    input::Input,
     output::Summary,
     progress::Progress,
     sign::{End, Job, Stop, run},
-    source::Input,
 };
 use crate::{
     client::{Connection, Daemon},
@@ -231,8 +231,9 @@ impl Scene {
     }
 }
 
+/// Every device gets its certificate, and a second run asks for what a crash tore alone, or for nothing.
 #[tokio::test]
-async fn every_device_gets_its_certificate_and_a_second_run_asks_for_nothing() -> TestResult {
+async fn run_twice_asks_for_each_device_once() -> TestResult {
     let scene = Scene::new(20)?;
     scene.serve(|_, _| Act::Issue)?;
     let (summary, end) = scene.run().await?;
@@ -254,7 +255,7 @@ async fn every_device_gets_its_certificate_and_a_second_run_asks_for_nothing() -
 }
 
 #[tokio::test]
-async fn bursts_of_unavailable_delay_devices_but_lose_none() -> TestResult {
+async fn unavailable_daemon_delays_devices_but_loses_none() -> TestResult {
     let scene = Scene::new(12)?;
     scene.serve(|number, _| match number % 5 {
         0 | 1 => Act::Refuse(with_reason(Code::Unavailable, "HSM_UNAVAILABLE", Some(Duration::from_millis(20)))),
@@ -265,8 +266,9 @@ async fn bursts_of_unavailable_delay_devices_but_lose_none() -> TestResult {
     Ok(())
 }
 
+/// However the stream ends, the unanswered requests are repeated on the next one.
 #[tokio::test]
-async fn a_broken_stream_is_opened_again_and_what_was_not_answered_is_asked_again() -> TestResult {
+async fn broken_stream_is_reopened_and_unanswered_repeated() -> TestResult {
     let scene = Scene::new(30)?;
     scene.serve(|number, _| match number {
         3 => Act::Break(with_reason(Code::Unavailable, "DRAINING", Some(Duration::from_millis(10)))),
@@ -282,7 +284,7 @@ async fn a_broken_stream_is_opened_again_and_what_was_not_answered_is_asked_agai
 }
 
 #[tokio::test]
-async fn a_daemon_that_starts_later_is_waited_for() -> TestResult {
+async fn daemon_that_starts_later_is_waited_for() -> TestResult {
     let scene = Scene::new(2)?;
     let (run, served) = tokio::join!(scene.run(), async {
         tokio::task::yield_now().await;
@@ -294,7 +296,7 @@ async fn a_daemon_that_starts_later_is_waited_for() -> TestResult {
 }
 
 #[tokio::test]
-async fn waiting_ends_when_the_user_bounds_it() -> TestResult {
+async fn outage_longer_than_the_bound_ends_the_run() -> TestResult {
     let mut scene = Scene::new(2)?;
     scene.job.give_up_after = Some(Duration::from_millis(50));
     assert!(matches!(scene.run().await?.1, End::Failed(message) if message.starts_with("gave up")));
@@ -303,8 +305,9 @@ async fn waiting_ends_when_the_user_bounds_it() -> TestResult {
     Ok(())
 }
 
+/// A refusal concerns its device alone, and its error file goes when the device succeeds.
 #[tokio::test]
-async fn a_refused_device_stops_nobody_else_and_its_error_file_goes_when_it_succeeds() -> TestResult {
+async fn refused_device_stops_no_other_and_may_succeed_later() -> TestResult {
     let scene = Scene::new(5)?;
     fs::write(scene.folder.path().join("in/dev-bad.csr"), "no CSR")?;
     scene.serve(|number, request| match (number, request.device_id.as_str()) {
@@ -325,7 +328,7 @@ async fn a_refused_device_stops_nobody_else_and_its_error_file_goes_when_it_succ
 }
 
 #[tokio::test]
-async fn a_certificate_for_another_key_is_never_written() -> TestResult {
+async fn certificate_for_another_key_is_never_written() -> TestResult {
     let scene = Scene::new(1)?;
     scene.serve(|_, _| Act::IssueForAnotherKey)?;
     let (summary, _) = scene.run().await?;
@@ -334,8 +337,9 @@ async fn a_certificate_for_another_key_is_never_written() -> TestResult {
     Ok(())
 }
 
+/// What concerns all devices ends the run at once, and no device is blamed.
 #[tokio::test]
-async fn what_concerns_every_device_ends_the_run_at_once() -> TestResult {
+async fn refusal_of_every_device_ends_the_run() -> TestResult {
     for (status, on_stream) in [
         (with_reason(Code::NotFound, "ORDER_UNKNOWN", None), false),
         (with_reason(Code::PermissionDenied, "ROLE_REQUIRED", None), true),
@@ -359,7 +363,7 @@ async fn what_concerns_every_device_ends_the_run_at_once() -> TestResult {
 }
 
 #[tokio::test]
-async fn a_stop_lets_what_was_asked_come_in() -> TestResult {
+async fn stopped_run_takes_outstanding_replies() -> TestResult {
     let mut scene = Scene::new(50)?;
     scene.job.window = 1;
     let stop = scene.stop.clone();
@@ -377,7 +381,7 @@ async fn a_stop_lets_what_was_asked_come_in() -> TestResult {
 }
 
 #[tokio::test]
-async fn a_watched_folder_is_emptied_into_done_and_failed() -> TestResult {
+async fn watched_folder_is_emptied_into_done_and_failed() -> TestResult {
     let mut scene = Scene::new(3)?;
     let watched = scene.folder.path().join("in");
     scene.job.input =
@@ -405,7 +409,7 @@ async fn a_watched_folder_is_emptied_into_done_and_failed() -> TestResult {
 }
 
 #[tokio::test]
-async fn csrs_and_certificates_never_share_a_folder() -> TestResult {
+async fn input_folder_as_output_is_refused() -> TestResult {
     let mut scene = Scene::new(1)?;
     scene.job.out = scene.folder.path().join("in");
     assert!(matches!(scene.run().await?.1, End::Failed(message) if message.contains("share")));
@@ -413,7 +417,7 @@ async fn csrs_and_certificates_never_share_a_folder() -> TestResult {
 }
 
 #[tokio::test]
-async fn lines_may_name_their_own_order() -> TestResult {
+async fn line_with_its_own_order_is_asked_under_it() -> TestResult {
     let mut scene = Scene::new(0)?;
     let path = scene.folder.path().join("in.jsonl");
     let line = |id: &str, more: &str| {
@@ -451,8 +455,9 @@ async fn lines_may_name_their_own_order() -> TestResult {
     Ok(())
 }
 
+/// A certificate that cannot be written counts against its device, not the run.
 #[tokio::test]
-async fn certificate_that_cannot_be_written_is_that_devices_alone() -> TestResult {
+async fn unwritable_certificate_refuses_its_device_alone() -> TestResult {
     let scene = Scene::new(3)?;
     fs::create_dir_all(scene.job.out.join("dev-1.pem/x"))?;
     scene.serve(|_, _| Act::Issue)?;
@@ -463,7 +468,7 @@ async fn certificate_that_cannot_be_written_is_that_devices_alone() -> TestResul
 }
 
 #[tokio::test]
-async fn patience_ends_while_the_daemon_itself_waits() -> TestResult {
+async fn silent_daemon_ends_the_run_after_the_bound() -> TestResult {
     let mut scene = Scene::new(2)?;
     scene.job.give_up_after = Some(Duration::from_millis(300));
     scene.serve(|_, _| Act::Silence)?;

@@ -101,7 +101,7 @@ fn certificates_of_a_ceremony_pass_openssl_strict_mode() {
     assert_eq!(made["key"]["label"], "issuing");
     assert_eq!(made["key"]["id"].as_str().unwrap().len(), 32);
     let serial = token.openssl(&["x509", "-in", "ca/issuer.pem", "-noout", "-serial"]);
-    let recorded = made["certificate"]["serial"].as_str().unwrap();
+    let recorded = made["certificate"]["serial_number"].as_str().unwrap();
     assert_eq!(serial.trim(), format!("serial={}", recorded.to_uppercase()));
     assert_eq!(recorded.len(), 40);
     let hash = token.openssl(&["dgst", "-sha256", "-r", "ca/issuer.pem"]);

@@ -55,7 +55,7 @@ async fn checkpoint_at_shutdown_covers_all_and_openssl_verifies() {
     assert_eq!(told["counts"]["issued"], 20);
     assert!(told["counts"]["checkpoints"].as_u64().unwrap() >= 2, "{told}");
     // Behind it is only its own entry.
-    assert_eq!(told["trusted"]["entries_behind"], 1, "{told}");
+    assert_eq!(told["trusted"]["uncovered_entries"], 1, "{told}");
     assert_eq!(told["torn_end"], serde_json::Value::Null);
 
     let note = fs::read_to_string(site.path("data/checkpoint")).unwrap();
@@ -209,7 +209,7 @@ async fn checkpoints_stop_while_the_hsm_is_away_and_come_again() {
     daemon.end();
     let told: serde_json::Value =
         serde_json::from_str(&succeeded(&verify(&site, &[&TRUSTED[..], &["--json"]].concat()))).unwrap();
-    assert_eq!((&told["counts"]["issued"], &told["trusted"]["entries_behind"]), (&2.into(), &1.into()), "{told}");
+    assert_eq!((&told["counts"]["issued"], &told["trusted"]["uncovered_entries"]), (&2.into(), &1.into()), "{told}");
 }
 
 /// What is no journal is said to be none.

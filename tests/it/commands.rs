@@ -49,7 +49,7 @@ fn orders_are_created_listed_shown_and_closed() {
     }
 
     let create = ["order", "create", "o2", "--profile", "device", "--quantity", "5", "--station", "line1/*"];
-    let window = ["--from", "2026-01-01T00:00:00Z", "--until", "2999-01-01T01:00:00+01:00", "--json"];
+    let window = ["--not-before", "2026-01-01T00:00:00Z", "--not-after", "2999-01-01T01:00:00+01:00", "--json"];
     let create = [&create[..], &window].concat();
     let created = parsed(&site.operator(&create));
     let expected = json!({
@@ -85,7 +85,7 @@ fn orders_are_created_listed_shown_and_closed() {
     ] {
         refused(&site.operator(arguments), says);
     }
-    for wrong in [&["--quantity", "0"][..], &["--quantity", "many"], &["--quantity", "1", "--from", "tomorrow"]] {
+    for wrong in [&["--quantity", "0"][..], &["--quantity", "many"], &["--quantity", "1", "--not-before", "tomorrow"]] {
         let run = site.operator(&[&["order", "create", "o3", "--profile", "device"], wrong].concat());
         assert_eq!(run.status.code(), Some(2), "{wrong:?}");
     }
@@ -137,7 +137,7 @@ fn order_is_exported_as_json_lines() {
     let (site, daemon) = site(3);
     let export = ["export", "create", "--order", "o1", "--format", "jsonl", "--out", "exports", "--json"];
     let told = parsed(&site.operator(&export));
-    assert_eq!([&told["export"], &told["order"], &told["certificates"]], [&json!("o1.0001"), &json!("o1"), &json!(3)]);
+    assert_eq!([&told["id"], &told["order"], &told["certificates"]], [&json!("o1.0001"), &json!("o1"), &json!(3)]);
     let text = fs::read_to_string(site.path("exports/o1.0001.jsonl")).unwrap();
     let file = &told["files"][0];
     assert_eq!(file["size"], text.len());
@@ -158,7 +158,7 @@ fn order_is_exported_as_json_lines() {
         .collect();
     assert_eq!(lines, expected);
 
-    let nothing = json!({ "export": null, "order": "o1", "certificates": 0, "files": [], "files_missing": [] });
+    let nothing = json!({ "id": null, "order": "o1", "certificates": 0, "files": [], "files_missing": [] });
     assert_eq!(parsed(&site.operator(&export)), nothing);
     assert_eq!(succeeded(&site.operator(&export[..8])), "nothing new to export of order o1\n");
     let get = ["export", "get", "o1.0001", "--format", "jsonl", "--out", "exports"];
@@ -224,7 +224,7 @@ fn dump_has_order_attributes_and_one_form_of_hashes_and_times() {
     });
     let daemon = site.start();
     let order = ["order", "create", "o2", "--profile", "batch", "--quantity", "1", "--attribute", "batch=A7"];
-    succeeded(&site.operator(&[&order[..], &["--from", "2026-03-01T06:00:00Z"]].concat()));
+    succeeded(&site.operator(&[&order[..], &["--not-before", "2026-03-01T06:00:00Z"]].concat()));
     daemon.end();
     let dumped = succeeded(&site.token.birthmark(&["journal", "dump", "data"]));
     let entries: Vec<Value> = dumped.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -242,7 +242,7 @@ fn dump_has_order_attributes_and_one_form_of_hashes_and_times() {
     let verified: Value =
         serde_json::from_str(&succeeded(&site.token.birthmark(&["journal", "verify", "data", "--json"]))).unwrap();
     assert_eq!(verified["chain_hash"], entries.last().unwrap()["chain_hash"]);
-    assert_eq!(verified["newest"], entries.last().unwrap()["time"]);
+    assert_eq!(verified["newest_time"], entries.last().unwrap()["time"]);
 }
 
 /// Puts a line's parameters in place of the template's references, as AWS IoT does.

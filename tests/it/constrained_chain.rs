@@ -16,7 +16,7 @@ use rcgen::{
     KeyUsagePurpose, NameConstraints,
 };
 
-use crate::csr::fixture;
+use crate::support::fixtures::fixture;
 
 /// A root with these name constraints and an issuing CA "O=Acme, CN=Issuer" with these extensions, and a configuration
 /// with one profile.

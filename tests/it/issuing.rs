@@ -77,7 +77,17 @@ async fn refusal_has_its_code_and_reason_and_the_stream_goes_on() {
     crate::support::token::succeeded(&site.operator(&["order", "close", "closed"]));
     let created = |arguments: &[&str]| crate::support::token::succeeded(&site.operator(arguments));
     created(&["order", "create", "strict", "--profile", "strict", "--quantity", "9"]);
-    created(&["order", "create", "later", "--profile", "device", "--quantity", "9", "--from", "2999-01-01T00:00:00Z"]);
+    created(&[
+        "order",
+        "create",
+        "later",
+        "--profile",
+        "device",
+        "--quantity",
+        "9",
+        "--not-before",
+        "2999-01-01T00:00:00Z",
+    ]);
     created(&["order", "create", "line7", "--profile", "device", "--quantity", "9", "--station", "line7/*"]);
 
     let mut stream = site.stream(&daemon, "line9/t1").await;

@@ -273,7 +273,7 @@ fn export_never_changes() {
     };
     assert_eq!(devices(&written), ["d1", "d2", "d3"]);
     assert_eq!(devices(&second), ["d1", "d5", "d6"]);
-    assert_eq!(parsed(&site.operator(&create))["export"], Value::Null);
+    assert_eq!(parsed(&site.operator(&create))["id"], Value::Null);
 
     let acknowledge = ["export", "acknowledge", "o1.0001", "--json"];
     let acknowledged = parsed(&site.operator(&acknowledge));

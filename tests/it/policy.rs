@@ -538,7 +538,7 @@ fn order_that_nobody_could_use_is_refused() {
     refused(&create(&["--station", "line9/*"]), &["line1/*", "fits the order's \"line9/*\""]);
     refused(&create(&["--station", "line1"]), &["fits the order's \"line1\""]);
     refused(&create(&["--station", &"x".repeat(300)]), &["a pattern of stations must be 1 to 256 characters"]);
-    refused(&create(&["--until", "2020-01-01T00:00:00Z"]), &["not_after 2020-01-01T00:00:00Z is past"]);
+    refused(&create(&["--not-after", "2020-01-01T00:00:00Z"]), &["not_after 2020-01-01T00:00:00Z is past"]);
     succeeded(&create(&["--station", "*/t1"]));
     daemon.end();
 }

@@ -4,49 +4,68 @@ use std::borrow::Cow;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use super::LONGEST_TEXT;
 use crate::{
-    csr::{self, MAX_LENGTH},
-    text_file,
+    csr::{self, CsrError, MAX_LENGTH},
+    text_file::{self, EncodingError},
 };
 
-/// Programs that copy files make them as long as they will be first; no CSR ends in this many NULs.
+/// The longest file or line that is read: the longest CSR as PEM, with whatever text some tools put before it.
+pub(super) const LONGEST_TEXT: usize = 64 << 10;
+
+/// Programs that copy files allocate their final length first; no CSR ends in this many NULs.
 const NOT_COPIED_YET: [u8; 16] = [0; 16];
 
 const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 
+/// Why there is no CSR in a file or a JSON text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum DecodeError {
+    #[error("the file is longer than {LONGEST_TEXT} bytes")]
+    FileTooLong,
+    #[error("the file is empty")]
+    FileEmpty,
+    #[error("the file ends before the CSR in it does, at {have} of {whole} bytes; is it still being written?")]
+    Unfinished { have: usize, whole: usize },
+    #[error("the file is no CSR: {0}")]
+    Encoding(EncodingError),
+    #[error("the file looks like JSON lines; name it .jsonl")]
+    JsonLines,
+    #[error("the CSR is neither PEM nor base64 of DER: {0}")]
+    Base64(base64::DecodeError),
+    #[error("{0}")]
+    Pem(CsrError),
+    #[error("the CSR has {0} bytes; at most {MAX_LENGTH} are allowed")]
+    CsrTooLong(usize),
+}
+
 /// The DER of the CSR in a file, which is PEM or DER.
-pub(super) fn csr_of_file(content: &[u8]) -> Result<Vec<u8>, String> {
+pub(super) fn csr_of_file(content: &[u8]) -> Result<Vec<u8>, DecodeError> {
     if content.len() > LONGEST_TEXT {
-        return Err(format!("the file is longer than {LONGEST_TEXT} bytes"));
+        return Err(DecodeError::FileTooLong);
     }
     if content.is_empty() {
-        return Err("the file is empty".to_owned());
+        return Err(DecodeError::FileEmpty);
     }
-    match text_of(content)? {
+    match text_of(content).map_err(DecodeError::Encoding)? {
         Some(text) => csr_of_pem(&text),
         None => match der_length(content) {
-            Some(length) if length > content.len() => Err(format!(
-                "the file ends before the CSR in it does, at {} of {length} bytes; is it still being written?",
-                content.len()
-            )),
+            Some(whole) if whole > content.len() => Err(DecodeError::Unfinished { have: content.len(), whole }),
             _ => within_limit(content.to_vec()),
         },
     }
 }
 
 /// The DER of the CSR in a JSON text, which is PEM or base64 of DER.
-pub(super) fn csr_of_text(text: &str) -> Result<Vec<u8>, String> {
+pub(super) fn csr_of_text(text: &str) -> Result<Vec<u8>, DecodeError> {
     if text.contains(BEGIN) {
         return csr_of_pem(text);
     }
     let compact: String = text.split_ascii_whitespace().collect();
-    let der = BASE64_STANDARD.decode(compact);
-    within_limit(der.map_err(|error| format!("the CSR is neither PEM nor base64 of DER: {error}"))?)
+    within_limit(BASE64_STANDARD.decode(compact).map_err(DecodeError::Base64)?)
 }
 
-/// Whether somebody has begun to write a CSR and has not come to its end.
+/// Whether this is the beginning of a CSR that is still being written.
 pub(super) fn is_unfinished(content: &[u8]) -> bool {
     if content.len() < 4 || content.ends_with(&NOT_COPIED_YET) || content.iter().all(u8::is_ascii_whitespace) {
         return true;
@@ -66,16 +85,16 @@ pub(super) fn is_unfinished(content: &[u8]) -> bool {
 }
 
 /// The content as text, if it is text: PEM, or anything in an encoding that DER cannot be taken for.
-fn text_of(content: &[u8]) -> Result<Option<Cow<'_, str>>, String> {
+fn text_of(content: &[u8]) -> Result<Option<Cow<'_, str>>, EncodingError> {
     let marked = [&b"\xef\xbb\xbf"[..], b"\xff\xfe", b"\xfe\xff"].iter().any(|mark| content.starts_with(mark));
     match text_file::decode(content) {
         Ok(text) if marked || text.contains(BEGIN) || text.starts_with('{') => Ok(Some(text)),
-        Err(text_file::EncodingError::Utf8Invalid { .. }) if contains_pem(content) => {
+        Err(EncodingError::Utf8Invalid { .. }) if contains_pem(content) => {
             // Text that some tools put before the PEM may be in any encoding.
             Ok(Some(String::from_utf8_lossy(content)))
         }
-        Ok(_) | Err(text_file::EncodingError::Utf8Invalid { .. }) => Ok(None),
-        Err(error) => Err(format!("the file is no CSR: {error}")),
+        Ok(_) | Err(EncodingError::Utf8Invalid { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -94,11 +113,11 @@ fn is_open_pem(text: &str) -> bool {
     }
 }
 
-fn csr_of_pem(text: &str) -> Result<Vec<u8>, String> {
+fn csr_of_pem(text: &str) -> Result<Vec<u8>, DecodeError> {
     if text.trim_start().starts_with('{') {
-        return Err("the file looks like JSON lines; name it .jsonl".to_owned());
+        return Err(DecodeError::JsonLines);
     }
-    csr::from_pem(text.as_bytes()).map_err(|error| error.to_string()).and_then(within_limit)
+    csr::from_pem(text.as_bytes()).map_err(DecodeError::Pem).and_then(within_limit)
 }
 
 /// The length of the DER value at the beginning, header included; none if the header is not whole or not DER.
@@ -115,17 +134,15 @@ fn der_length(content: &[u8]) -> Option<usize> {
     }
 }
 
-fn within_limit(csr: Vec<u8>) -> Result<Vec<u8>, String> {
+fn within_limit(csr: Vec<u8>) -> Result<Vec<u8>, DecodeError> {
     match csr.len() {
-        length if length > MAX_LENGTH => Err(format!("the CSR has {length} bytes; at most {MAX_LENGTH} are allowed")),
+        length if length > MAX_LENGTH => Err(DecodeError::CsrTooLong(length)),
         _ => Ok(csr),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     fn csr() -> (Vec<u8>, String) {
@@ -139,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn every_beginning_of_a_csr_is_unfinished_and_all_of_it_is_not() {
+    fn csr_file_is_unfinished_until_its_last_byte() {
         let (der, pem) = csr();
         let marked = utf16(&format!("\u{feff}{pem}"));
         let text = format!("Certificate Request:\n    Data:\n{pem}");
@@ -175,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_csr_is_named() {
+    fn file_without_a_csr_is_refused_with_the_reason() {
         let (der, pem) = csr();
         for (content, says) in [
             (&b""[..], "empty"),
@@ -185,7 +202,7 @@ mod tests {
             (b"{\"device_id\": \"a\", \"csr\": \"-----BEGIN CERTIFICATE REQUEST-----\\n\"}", "name it .jsonl"),
             (b"-----BEGIN X-----\nAAAA\n-----END X-----\n", "\"X\""),
         ] {
-            let error = csr_of_file(content).unwrap_err();
+            let error = csr_of_file(content).unwrap_err().to_string();
             assert!(error.contains(says), "{says}: {error}");
         }
     }

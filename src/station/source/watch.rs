@@ -9,7 +9,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{Ended, Source, decode, is_csr_file, read_csr_file};
+use super::{
+    decode,
+    files::{is_csr_file, read_csr_file},
+    reader::{Ended, Reader},
+};
 use crate::{station::hold::Gate, text_file::TextError};
 
 /// Size and time of the last change of a file: what changes while somebody writes it.
@@ -18,7 +22,7 @@ type Look = (u64, SystemTime);
 /// A file of the folder.
 struct Known {
     look: Look,
-    /// Since when it looks so.
+    /// Since when it is unchanged.
     since: Instant,
     /// The daemon was asked, as it looks now.
     taken: bool,
@@ -28,87 +32,85 @@ struct Known {
 #[derive(Default)]
 struct Found {
     files: HashMap<OsString, Look>,
-    /// Named as CSRs are, and no files, each with what it is.
+    /// Entries that are named like CSRs and are not files, each with what it is.
     others: HashMap<OsString, String>,
 }
 
-impl Source {
-    /// Looks at the folder every `poll`, since notifications do not reach across network shares, and takes a file
-    /// once two looks found it unchanged: until then somebody may still be writing it. One that is not whole or cannot
-    /// be read is final only after it was unchanged for `settle`. Nothing that lies in the folder ends this.
-    pub(super) fn watch(&mut self, folder: &Path, poll: Duration, settle: Duration) -> Result<(), Ended> {
-        let mut known = HashMap::new();
-        let mut readable = true;
-        let mut told = HashSet::new();
-        loop {
-            match look(folder) {
-                Ok(found) => {
-                    if !readable {
-                        self.progress.say(&format!("{} can be read again", folder.display()));
-                        readable = true;
-                    }
-                    told.retain(|name| found.others.contains_key(name));
-                    for (name, what) in found.others {
-                        if told.insert(name.clone()) {
-                            self.progress.say(&format!("{} is left alone: {what}", folder.join(name).display()));
-                        }
-                    }
-                    let unchanged = settled(&mut known, found.files);
-                    let there = |path: &Path| path.file_name().is_some_and(|name| known.contains_key(name));
-                    self.places.holds().retain(there);
-                    self.take(folder, unchanged, &mut known, settle)?;
+/// Looks at the folder every `poll`, since notifications do not reach across network shares, and takes a file
+/// once two looks found it unchanged: until then somebody may still be writing it. One that is not whole or cannot
+/// be read is final only after it was unchanged for `settle`. No entry of the folder ends the watch.
+pub(super) fn watch(reader: &mut Reader, folder: &Path, poll: Duration, settle: Duration) -> Result<(), Ended> {
+    let mut known = HashMap::new();
+    let mut readable = true;
+    let mut told = HashSet::new();
+    loop {
+        match look(folder) {
+            Ok(found) => {
+                if !readable {
+                    reader.progress.say(&format!("{} can be read again", folder.display()));
+                    readable = true;
                 }
-                Err(error) => {
-                    // A network share that is gone comes back.
-                    if readable {
-                        self.progress.say(&format!("cannot read {}: {error}; will keep trying", folder.display()));
-                        readable = false;
+                told.retain(|name| found.others.contains_key(name));
+                for (name, what) in found.others {
+                    if told.insert(name.clone()) {
+                        reader.progress.say(&format!("{} is left alone: {what}", folder.join(name).display()));
                     }
                 }
+                let unchanged = settled(&mut known, found.files);
+                let there = |path: &Path| path.file_name().is_some_and(|name| known.contains_key(name));
+                reader.places.holds().retain(there);
+                take(reader, folder, unchanged, &mut known, settle)?;
             }
-            if self.items.is_closed() {
-                return Err(Ended::Unwanted);
+            Err(error) => {
+                // A network share that is gone comes back.
+                if readable {
+                    reader.progress.say(&format!("cannot read {}: {error}; will keep trying", folder.display()));
+                    readable = false;
+                }
             }
-            thread::sleep(poll);
         }
-    }
-
-    /// Takes those of the unchanged files that are whole, and that nothing holds back.
-    fn take(
-        &mut self,
-        folder: &Path,
-        unchanged: Vec<OsString>,
-        known: &mut HashMap<OsString, Known>,
-        settle: Duration,
-    ) -> Result<(), Ended> {
-        for name in unchanged {
-            let path = folder.join(&name);
-            let Some(file) = known.get_mut(&name) else { continue };
-            let holds = self.places.holds();
-            // A file that is held is asked for again when its time has come.
-            if file.taken && !holds.is_due(&path) {
-                continue;
-            }
-            let content = read_csr_file(&path);
-            let unfinished = match &content {
-                Ok(content) => decode::is_unfinished(content),
-                Err(TextError::Io(error)) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(_) => true,
-            };
-            if unfinished && file.since.elapsed() < settle {
-                continue;
-            }
-            if holds.gate(&path) == Gate::Closed {
-                return Ok(());
-            }
-            file.taken = true;
-            self.file(path, content)?;
+        if reader.items.is_closed() {
+            return Err(Ended::Unwanted);
         }
-        Ok(())
+        thread::sleep(poll);
     }
 }
 
-/// What a single file is like never keeps the others from being found.
+/// Takes those of the unchanged files that are whole, and that nothing holds back.
+fn take(
+    reader: &mut Reader,
+    folder: &Path,
+    unchanged: Vec<OsString>,
+    known: &mut HashMap<OsString, Known>,
+    settle: Duration,
+) -> Result<(), Ended> {
+    for name in unchanged {
+        let path = folder.join(&name);
+        let Some(file) = known.get_mut(&name) else { continue };
+        let holds = reader.places.holds();
+        // A file that is held is asked for again when its time has come.
+        if file.taken && !holds.is_due(&path) {
+            continue;
+        }
+        let content = read_csr_file(&path);
+        let unfinished = match &content {
+            Ok(content) => decode::is_unfinished(content),
+            Err(TextError::Io(error)) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(_) => true,
+        };
+        if unfinished && file.since.elapsed() < settle {
+            continue;
+        }
+        if holds.gate(&path) == Gate::Closed {
+            return Ok(());
+        }
+        file.taken = true;
+        reader.file(path, content)?;
+    }
+    Ok(())
+}
+
+/// An entry that cannot be examined does not keep the others from being found.
 fn look(folder: &Path) -> io::Result<Found> {
     let mut found = Found::default();
     for entry in fs::read_dir(folder)? {
@@ -162,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn file_is_taken_once_and_only_when_nobody_writes_it() {
+    fn file_that_stopped_changing_is_taken_once() {
         let look = |files: &[(&str, u64)]| {
             files.iter().map(|(name, size)| (OsString::from(name), (*size, SystemTime::UNIX_EPOCH))).collect()
         };

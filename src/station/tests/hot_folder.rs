@@ -21,7 +21,7 @@ fn watching(scene: &mut Scene, settle: Duration) -> std::path::PathBuf {
 }
 
 #[tokio::test]
-async fn nothing_in_a_watched_folder_keeps_others_from_being_served() -> TestResult {
+async fn watched_folder_with_odd_entries_serves_the_others() -> TestResult {
     use std::os::unix::{ffi::OsStrExt, fs::symlink};
     let folder_at = |path: std::path::PathBuf| fs::create_dir_all(path);
     // Each puts something bad into (in, out) before the run.
