@@ -36,8 +36,8 @@ use self::{
     validity::{End, Validity},
 };
 pub use self::{
-    error::{MissingAttribute, OrderTermsError, ProfileError, SubjectError, ValidityError},
-    template::Values,
+    error::{OrderTermsError, ProfileError, SubjectError, ValidityError},
+    template::{MissingAttribute, Values},
 };
 use crate::{
     asn1::{BIT_STRING, OCTET_STRING, SEQUENCE, encoded_length, explicit, extension, primitive, tlv},
@@ -384,7 +384,7 @@ fn check_names(body: &[u8], issuer: &IssuingCa) -> Result<(), SubjectError> {
     });
     let certificate = Certificate::from_der(&unsigned).map_err(SubjectError::Malformed)?;
     let checked = issuer.certificates().check_end_entity(&certificate);
-    checked.map_err(|error| SubjectError::InvalidBelowIssuer(error))
+    checked.map_err(SubjectError::InvalidBelowIssuer)
 }
 
 fn read_subject(reader: &Reader<'_>, defaults: &Defaults) -> Result<Subject, ConfigError> {

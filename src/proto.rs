@@ -7,8 +7,13 @@ use jiff::Timestamp;
 
 pub use self::generated::*;
 
-#[expect(missing_docs, reason = "generated")]
-#[allow(clippy::all, reason = "generated; what is found differs with the generator's version")]
+#[expect(
+    missing_docs,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
+    reason = "generated"
+)]
 mod generated {
     tonic::include_proto!("birthmark.v1");
 }

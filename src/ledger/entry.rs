@@ -16,7 +16,6 @@ use super::{
 use crate::{pattern::Pattern, serial::SerialNumber};
 
 #[expect(unreachable_pub, reason = "generated")]
-#[allow(clippy::all, reason = "generated")]
 mod wire {
     include!(concat!(env!("OUT_DIR"), "/birthmark.journal.v1.rs"));
 }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::alt_name::AltNameError;
+use super::{alt_name::AltNameError, template::MissingAttribute};
 use crate::{
     asn1::DerError, csr::NoText, id::DeviceId, name::AttributeError, path::PathError, signer::KeyKind, x509_time::Time,
 };
@@ -99,16 +99,6 @@ pub enum SubjectError {
 
 fn known(expression: Option<&str>) -> String {
     expression.map_or_else(String::new, |expression| format!(" ({expression})"))
-}
-
-/// An order without an attribute that its profile's certificates show.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the order \"{order}\" has no attribute \"{name}\", which the profile needs")]
-pub struct MissingAttribute {
-    /// The order.
-    pub order: String,
-    /// The attribute.
-    pub name: String,
 }
 
 /// Why a certificate made now would have an impossible validity.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::error::MissingAttribute;
 use crate::{
     id::{DeviceId, OrderId},
     quote::shortened,
@@ -19,6 +18,16 @@ pub struct Values<'a> {
     pub station: &'a str,
     /// The order's attributes.
     pub attributes: &'a BTreeMap<String, String>,
+}
+
+/// An order without an attribute that its profile's certificates show.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the order \"{order}\" has no attribute \"{name}\", which the profile needs")]
+pub struct MissingAttribute {
+    /// The order.
+    pub order: String,
+    /// The attribute.
+    pub name: String,
 }
 
 /// A text, taken apart once.
