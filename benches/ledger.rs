@@ -1,4 +1,4 @@
-#![allow(missing_docs, clippy::expect_used, clippy::panic)] // A bench ends by panicking.
+#![expect(clippy::expect_used, clippy::panic, reason = "a bench ends by panicking")]
 //! What the ledger costs: CPU a certificate, a start, rebuilding the index, disk.
 //!
 //! `cargo bench --bench ledger`; with BIRTHMARK_BENCH_RECORDS=10000000 the start and the commits on top of that many

@@ -87,8 +87,9 @@ pub(crate) fn extension(out: &mut Vec<u8>, oid: impl AsRef<[u8]>, critical: bool
 mod tests {
     use super::*;
 
+    /// A length takes as few octets as it can.
     #[test]
-    fn a_length_takes_as_few_octets_as_it_can() {
+    fn length_of_any_size_is_minimal() {
         for (length, header) in
             [(0, vec![4, 0]), (127, vec![4, 127]), (128, vec![4, 0x81, 128]), (256, vec![4, 0x82, 1, 0])]
         {

@@ -161,8 +161,9 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    /// A new file never replaces an old one and leaves nothing behind.
     #[test]
-    fn a_new_file_never_replaces_an_old_one_and_leaves_nothing_behind() -> io::Result<()> {
+    fn new_file_never_replaces_one_and_leaves_no_temporary() -> io::Result<()> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("key.pem");
         write_new(&path, b"first", Access::Owner)?;

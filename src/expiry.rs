@@ -194,8 +194,9 @@ mod tests {
         }
     }
 
+    /// One valid certificate of several is enough.
     #[test]
-    fn one_valid_certificate_of_several_is_enough() {
+    fn certificates_with_one_valid_are_enough() {
         let now = "2026-06-01T00:00:00Z".parse().unwrap();
         let old = monitored("2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z");
         let good = monitored("2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z");

@@ -278,8 +278,9 @@ mod tests {
         drop(held);
     }
 
+    /// After a standstill nobody is held back for what came before it.
     #[tokio::test]
-    async fn standstill_holds_nobody_back() {
+    async fn turns_after_a_standstill_hold_nobody_back() {
         let share = FairShare::new(2, 10);
         let [a, b] = ["a", "b"].map(Arc::<str>::from);
         let held = [take(&share, &a, 1), take(&share, &b, 2)];
@@ -291,8 +292,9 @@ mod tests {
         drop(held);
     }
 
+    /// A turn whose request was abandoned goes to the next.
     #[tokio::test]
-    async fn turn_that_nobody_waits_for_any_more_is_passed_on() {
+    async fn turn_that_was_abandoned_is_passed_on() {
         let (share, a) = (FairShare::new(1, 1), Arc::from("a"));
         let held = take(&share, &a, 1);
         let mut gone = Box::pin(share.turn(&a));

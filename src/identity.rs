@@ -158,8 +158,9 @@ mod tests {
         assert!(urn(Role::Operator, &"a".repeat(65)).is_err());
     }
 
+    /// Only well formed names have a role.
     #[test]
-    fn only_well_formed_names_have_a_role() {
+    fn peer_name_that_is_not_well_formed_has_no_role() {
         for (uri, expected) in [
             ("urn:birthmark:station:line1/t3", Some((Role::Station, "line1/t3"))),
             ("urn:birthmark:operator:alice", Some((Role::Operator, "alice"))),

@@ -259,8 +259,9 @@ pub(crate) fn is_mailbox(address: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// An attribute takes what its type allows.
     #[test]
-    fn an_attribute_takes_what_its_type_allows() {
+    fn name_attribute_takes_what_its_type_allows() {
         for (text, fits) in [
             ("CN=d1", true),
             ("C=DE", true),

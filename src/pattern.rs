@@ -129,8 +129,9 @@ mod tests {
         assert!(long.shares_a_station(&long));
     }
 
+    /// Stars stand for any run and all else for itself.
     #[test]
-    fn stars_stand_for_any_run_and_all_else_for_itself() {
+    fn pattern_star_stands_for_any_run_and_all_else_for_itself() {
         for (pattern, name, fits) in [
             ("*", "", true),
             ("*", "line1/t3", true),

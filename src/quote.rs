@@ -44,8 +44,9 @@ pub(crate) fn is_invisible(character: char) -> bool {
 mod tests {
     use super::*;
 
+    /// Text in a message is short and harmless.
     #[test]
-    fn text_in_a_message_is_short_and_harmless() {
+    fn quoted_text_is_short_and_harmless() {
         assert_eq!(quoted("line1/t1"), "\"line1/t1\"");
         assert_eq!(quoted("a\nb\u{1b}[31m"), "\"a\\nb\\u{1b}[31m\"");
         assert_eq!(quoted("a\"b\\"), "\"a\\\"b\\\\\"");

@@ -164,8 +164,9 @@ mod tests {
 
     use super::*;
 
+    /// The log has one line when a cause begins and one when it is gone.
     #[test]
-    fn log_has_one_line_for_each_beginning_and_end() {
+    fn readiness_that_changes_is_one_line_in_the_log() {
         let cause = Arc::new(Mutex::new(None::<&str>));
         let check = {
             let cause = Arc::clone(&cause);

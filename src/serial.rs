@@ -134,8 +134,9 @@ mod tests {
         assert!(resumed.next(Timestamp::UNIX_EPOCH) > newest);
     }
 
+    /// A serial number is read with colons and without.
     #[test]
-    fn hex_with_and_without_colons_is_read() {
+    fn serial_number_with_and_without_colons_is_read() {
         let mut numbers = SerialNumbers::resume([7; 16], None);
         let number = numbers.next(Timestamp::UNIX_EPOCH);
         let text = number.to_string();

@@ -109,8 +109,9 @@ mod tests {
     use super::*;
     use crate::asn1::UTF8_STRING;
 
+    /// UTC time is used until 2049 and generalized time from 2050.
     #[test]
-    fn utc_time_is_used_until_2049_and_generalized_time_from_2050() {
+    fn time_until_2049_is_utc_and_from_2050_generalized() {
         for (moment, content) in [
             ("2026-01-02T03:04:05.9Z", "\x17\x0d260102030405Z"),
             ("2049-12-31T23:59:59Z", "\x17\x0d491231235959Z"),

@@ -142,8 +142,9 @@ mod tests {
         assert_eq!(Value::only(&long).unwrap().content.len(), 128);
     }
 
+    /// What BER has and DER has not is refused.
     #[test]
-    fn what_der_does_not_have_is_refused() {
+    fn value_in_ber_only_is_refused() {
         for (octets, error) in [
             (&[][..], DerError::Truncated { expected: 2, found: 0 }),
             (&[0x30, 2, 1], DerError::Truncated { expected: 4, found: 3 }),

@@ -114,8 +114,9 @@ fn directives(wanted: &str) -> anyhow::Result<String> {
 mod tests {
     use super::*;
 
+    /// A level in `BIRTHMARK_LOG` is that of birthmark; libraries stay quiet.
     #[test]
-    fn level_of_the_log_keeps_libraries_quiet() {
+    fn log_level_keeps_libraries_quiet() {
         for (wanted, level, library) in [
             ("", "info", "warn"),
             ("info", "info", "warn"),
@@ -134,8 +135,9 @@ mod tests {
         assert!(directives("birthmark::grpc=debug").unwrap().starts_with("info,"));
     }
 
+    /// A typo in the log level is an error.
     #[test]
-    fn slip_in_the_level_of_the_log_is_an_error() {
+    fn log_level_with_a_typo_is_an_error() {
         for wanted in ["debgu", "info,h2=loud", "birthmark", "h2=", "3", "info;debug"] {
             let error = directives(wanted).unwrap_err().to_string();
             assert!(error.contains("off, error, warn, info, debug and trace"), "{wanted}: {error}");

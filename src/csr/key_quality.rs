@@ -211,42 +211,49 @@ mod tests {
         assert!(refused.to_string().contains(rule), "{file}: {refused}");
     }
 
+    /// An RSA key of less than 2048 bits is weak.
     #[test]
-    fn rsa_under_2048_bits() {
+    fn rsa_under_2048_bits_is_refused() {
         refused_by("rsa1024", "RSA with 1024 bits is too short; use 2048 to 4096");
         refused_by("rsa2040", "RSA with 2040 bits is too short");
     }
 
+    /// An RSA key is of 4096 bits at most, and of whole octets.
     #[test]
-    fn rsa_over_4096_bits_or_not_a_multiple_of_8() {
+    fn rsa_over_4096_bits_or_no_multiple_of_8_is_refused() {
         refused_by("rsa5120", "RSA with 5120 bits; use 2048 to 4096");
         refused_by("rsa2050", "a multiple of 8");
     }
 
+    /// An RSA key's exponent is 65537.
     #[test]
-    fn rsa_exponent_other_than_65537() {
+    fn rsa_exponent_other_than_65537_is_refused() {
         refused_by("rsa2048-e3", "exponent is 0x03; use 65537");
     }
 
+    /// An RSA key with a small factor is weak.
     #[test]
-    fn rsa_with_a_small_factor() {
+    fn rsa_with_a_small_factor_is_refused() {
         refused_by("rsa2048-even", "divisible by 2");
         refused_by("rsa2048-factor-3", "divisible by 3");
         refused_by("rsa2048-factor-751", "divisible by 751");
     }
 
+    /// An RSA key made by a chip with the ROCA flaw is weak.
     #[test]
-    fn rsa_of_a_chip_with_the_roca_flaw() {
+    fn rsa_with_the_roca_flaw_is_refused() {
         refused_by("rsa2048-roca", "CVE-2017-15361");
     }
 
+    /// An RSA key with close primes is weak: Fermat's method factors it.
     #[test]
-    fn rsa_with_close_primes() {
+    fn rsa_with_close_primes_is_refused() {
         refused_by("rsa2048-close-primes", "Fermat");
     }
 
+    /// A key of Debian's broken generator is refused by the block list.
     #[test]
-    fn rsa_made_by_debians_broken_generator_and_listed() {
+    fn rsa_on_the_list_of_debian_weak_keys_is_refused() {
         let weak = fixture("listed/debian-cve-2008-0166-rsa2048.der");
         assert!(csr::verify(&weak, &RefusedKeys::default()).is_ok(), "nothing but the list knows it");
         let mut refused = RefusedKeys::default();
@@ -257,8 +264,9 @@ mod tests {
         assert!(error.to_string().contains("on the site's block list"), "{error}");
     }
 
+    /// A device never gets a certificate for the key of a CA.
     #[test]
-    fn the_key_of_a_ca() {
+    fn key_of_a_ca_is_refused() {
         let csr = fixture("csr/openssl-p384.der");
         let key = csr::verify(&csr, &RefusedKeys::default()).unwrap().into_public_key();
         let mut refused = RefusedKeys::default();
@@ -267,22 +275,25 @@ mod tests {
         assert!(error.to_string().contains("it is the key of the issuing CA \"main\" itself"), "{error}");
     }
 
+    /// A point off its curve is no key.
     #[test]
-    fn ec_points_off_the_curve() {
+    fn ec_point_off_the_curve_is_refused() {
         for curve in ["p256", "p384", "p521"] {
             refused_by(&format!("{curve}-off-curve"), "it is not a valid P-");
         }
     }
 
+    /// The point at infinity is no key.
     #[test]
-    fn ec_points_at_infinity() {
+    fn ec_point_at_infinity_is_refused() {
         for curve in ["p256", "p384", "p521"] {
             refused_by(&format!("{curve}-infinity"), "the point at infinity");
         }
     }
 
+    /// A key in compressed or hybrid form, or on a curve without a name, is refused.
     #[test]
-    fn ec_points_by_another_name() {
+    fn ec_point_in_another_form_is_refused() {
         for curve in ["p256", "p384", "p521"] {
             refused_by(&format!("{curve}-compressed"), "compressed or hybrid");
         }
@@ -297,16 +308,18 @@ mod tests {
         }
     }
 
+    /// A point of small order, or with a coordinate beyond the field, is no key.
     #[test]
-    fn ed25519_points_of_small_order_or_beyond_the_field() {
+    fn ed25519_point_of_small_order_or_off_field_is_refused() {
         for order in ["identity", "order-2", "order-8"] {
             refused_by(&format!("ed25519-{order}"), "is of small order");
         }
         refused_by("ed25519-beyond-the-field", "beyond the field");
     }
 
+    /// A square is never sieved out.
     #[test]
-    fn a_square_is_never_sieved_out() {
+    fn sieve_passes_every_square() {
         for root in (0..2000_u32).chain([u32::MAX]) {
             let root = BigUint::from(root) * 0x1234_5678_9abc_def1_u64;
             assert!(may_be_square(&(&root * &root)));

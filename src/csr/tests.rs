@@ -82,8 +82,9 @@ fn malformed_subject_that_is_not_compared_is_taken() {
     taken(&csr(&rdn(CN, UTF8_STRING, &[b'x'; 9000])));
 }
 
+/// What stands in the place of the attributes must be attributes.
 #[test]
-fn attributes_must_be_attributes() {
+fn csr_attributes_that_are_none_are_refused() {
     let with = |attributes: &[u8]| csr_of(&[], attributes, &ECDSA_SHA256, |signature| signature);
     let oid: Oid = "1.2.840.113549.1.9.7".parse().unwrap();
     let attribute = |values: &[u8]| der(SEQUENCE, &[der(OBJECT_IDENTIFIER, oid.as_ref()), der(SET, values)].concat());
@@ -171,8 +172,9 @@ fn pem_is_taken_however_it_is_laid_out() {
     }
 }
 
+/// Input that is no CSR is named for what it is.
 #[test]
-fn what_is_no_csr_is_refused_by_name() {
+fn input_that_is_no_csr_is_refused_by_name() {
     let good = pem(&csr(&[]));
     let key = "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n";
     for (text, says) in [

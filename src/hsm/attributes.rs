@@ -94,8 +94,9 @@ fn ec_point(attribute: &[u8]) -> der::Result<&[u8]> {
 mod tests {
     use super::*;
 
+    /// An EC point is read with and without its octet string.
     #[test]
-    fn an_ec_point_is_read_with_and_without_its_octet_string() {
+    fn ec_point_with_and_without_octet_string_is_read() {
         let point: Vec<u8> = std::iter::once(4).chain([7; 64]).collect();
         let wrapped = [&[4, 65][..], &point].concat();
         assert_eq!(ec_point(&point).unwrap(), point);

@@ -275,8 +275,9 @@ fn quoted(labels: &[String]) -> String {
 mod tests {
     use super::*;
 
+    /// A failed call is shown with its names in the standard.
     #[test]
-    fn a_failed_call_is_shown_with_its_names_in_the_standard() {
+    fn error_of_a_call_names_function_and_code_as_pkcs11_does() {
         let error = Error::doing("signing")(cryptoki::error::Error::Pkcs11(RvError::DeviceError, Function::Sign));
         assert_eq!(error.to_string(), "signing: C_Sign failed with CKR_DEVICE_ERROR");
     }

@@ -150,8 +150,9 @@ mod tests {
         assert!(Pin::from_octets("pass phrasé ".as_bytes()) == Ok(Pin::new("pass phrasé ")));
     }
 
+    /// Octets that cannot be a PIN are refused.
     #[test]
-    fn octets_that_cannot_be_a_pin_are_refused() {
+    fn pin_file_with_other_octets_is_refused() {
         for (saved, fault) in [
             (b"\xef\xbb\xbf\r\n".to_vec(), PinFault::Empty),
             (b"12\x0034".to_vec(), PinFault::Character(0)),
@@ -173,8 +174,9 @@ mod tests {
         }
     }
 
+    /// A file with a PIN that others can read is refused.
     #[test]
-    fn secret_file_is_for_its_owner_only() {
+    fn pin_file_that_others_can_read_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pin");
         fs::write(&path, "1234\r\n").unwrap();

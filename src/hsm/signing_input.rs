@@ -90,8 +90,9 @@ mod tests {
 
     use super::*;
 
+    /// A digest info names its hash.
     #[test]
-    fn a_digest_info_names_its_hash() {
+    fn digest_info_names_its_hash() {
         use db::rfc5912::{ID_SHA_256, ID_SHA_384, ID_SHA_512};
         for (hash, oid) in [(Sha2::Sha256, ID_SHA_256), (Sha2::Sha384, ID_SHA_384), (Sha2::Sha512, ID_SHA_512)] {
             let input = SigningInput::new(SignatureAlgorithm::RsaPkcs1(hash), b"message");

@@ -305,8 +305,9 @@ mod tests {
         KeyUri::parse(text).map_or_else(|error| error.to_string(), |uri| panic!("{uri:?} was accepted"))
     }
 
+    /// A key is named by token label and id.
     #[test]
-    fn a_key_is_named_by_token_label_and_id() {
+    fn uri_names_a_key_by_token_label_and_id() {
         let uri = KeyUri::parse(&format!(
             "pkcs11:token=Site%20A;serial=0a1b;manufacturer=Acme;model=M;slot-id=7;object=issuing%3b1;id=%01%fF;type=private?{MODULE}&pin-source=file:pin"
         ))
@@ -334,8 +335,9 @@ mod tests {
         }
     }
 
+    /// A PIN source is a path with or without file.
     #[test]
-    fn a_pin_source_is_a_path_with_or_without_file() {
+    fn uri_pin_source_is_a_path_with_or_without_scheme() {
         for (written, path) in
             [("file:/a/pin", "/a/pin"), ("file:///a/pin", "/a/pin"), ("/a/pin", "/a/pin"), ("a/pin", "a/pin")]
         {
@@ -344,14 +346,16 @@ mod tests {
         }
     }
 
+    /// A PIN in the URI is refused and not repeated.
     #[test]
-    fn a_pin_in_the_uri_is_refused_and_not_repeated() {
+    fn uri_with_a_pin_is_refused_and_not_repeated() {
         let message = refused(&format!("pkcs11:token=t;object=k?{MODULE}&pin-value=483920"));
         assert!(message.contains("pin-source") && !message.contains("483920"), "{message}");
     }
 
+    /// A URI that cannot be used is refused with the reason.
     #[test]
-    fn what_is_wrong_is_said() {
+    fn uri_that_is_wrong_is_refused_with_the_reason() {
         for (uri, says) in [
             ("token=t".to_owned(), "begin with \"pkcs11:\""),
             ("pkcs11:token=t;object=k".to_owned(), "module-path"),

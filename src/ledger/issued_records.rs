@@ -109,8 +109,9 @@ mod tests {
         assert!(records.page(4, later).unwrap().last);
     }
 
+    /// A page without records stops when its time is up.
     #[test]
-    fn page_without_records_ends_when_its_time_is_up() {
+    fn page_without_records_stops_when_its_time_is_up() {
         let mut records = IssuedRecords::new((0..1000).map(|_| Ok(None)));
         let page = records.page(4, Instant::now()).unwrap();
         assert!(page.records.is_empty() && !page.last);

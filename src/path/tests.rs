@@ -308,8 +308,9 @@ fn purposes(list: &[ObjectIdentifier]) -> Vec<u8> {
     extension(ID_CE_EXT_KEY_USAGE, false, &der(SEQUENCE, &list))
 }
 
+/// An end entity must be allowed by every certificate of its chain.
 #[test]
-fn end_entity_must_be_allowed_by_its_whole_chain() {
+fn end_entity_not_allowed_by_its_whole_chain_is_refused() {
     use const_oid::db::rfc5280::{ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH};
     let device = Spec { subject: name("device"), ..Spec::ca(0, 0) };
     let device = device.set(ID_CE_EXT_KEY_USAGE, Some(purposes(&[ID_KP_CLIENT_AUTH])));

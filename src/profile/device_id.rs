@@ -91,8 +91,9 @@ fn character(class: &Class) -> char {
 mod tests {
     use super::*;
 
+    /// A pattern takes whole ids and has a sample.
     #[test]
-    fn a_pattern_takes_whole_ids_and_has_a_sample() {
+    fn device_id_pattern_takes_whole_ids_and_has_a_sample() {
         for (rule, sample, good, bad) in [
             ("aws-thing-name", "0", "A:b_c-1", "a.b"),
             ("azure-registration-id", "0", "dev-0001", "Dev"),

@@ -58,8 +58,9 @@ mod tests {
         [r, s].iter().flat_map(|n| [vec![0; 32 - n.len()], n.to_vec()].concat()).collect()
     }
 
+    /// The integers of a signature are minimal.
     #[test]
-    fn the_integers_of_a_signature_are_minimal() {
+    fn ecdsa_signature_integers_are_minimal() {
         for (r, s, der) in [
             (&[1][..], &[0x7f][..], vec![0x30, 6, 2, 1, 1, 2, 1, 0x7f]),
             // A leading one bit takes a zero octet, or the number would be negative.
@@ -73,8 +74,9 @@ mod tests {
         assert_eq!(full[..5], [0x30, 102, 2, 49, 0]);
     }
 
+    /// A signature of a wrong length or with a zero is none.
     #[test]
-    fn a_signature_of_a_wrong_length_or_with_a_zero_is_none() {
+    fn ecdsa_signature_of_wrong_length_or_zero_is_refused() {
         assert_eq!(from_fixed_width(&[1; 63], 32), None);
         assert_eq!(from_fixed_width(&[1; 64], 48), None);
         assert_eq!(from_fixed_width(&[], 32), None);

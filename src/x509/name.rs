@@ -184,8 +184,9 @@ mod tests {
         }
     }
 
+    /// Names are the same text in any string type.
     #[test]
-    fn names_are_the_same_text_in_any_string_type() {
+    fn name_is_the_same_text_in_any_string_type() {
         let (one, two) = (cn(UTF8_STRING, b"Acme  Root"), cn(PRINTABLE_STRING, b"ACME Root "));
         assert_ne!(one.as_der(), two.as_der());
         assert!(one.same_text(&two));

@@ -50,13 +50,14 @@ async fn must_sign(pool: &Pool, key: &PublicKey, message: &[u8]) {
     assert!(key.verifies(pool.algorithm(), message, signature.as_bytes()));
 }
 
+/// Every key type signs.
 #[test]
-fn every_key_type_signs() {
+fn key_of_every_type_signs() {
     with_token("sign_with_every_key_type");
 }
 
 #[tokio::test]
-#[ignore = "runs in the process that every_key_type_signs starts"]
+#[ignore = "runs in the process that key_of_every_type_signs starts"]
 async fn sign_with_every_key_type() {
     for kind in [KeyKind::P256, KeyKind::P384, KeyKind::P521, KeyKind::Rsa { bits: 2048 }] {
         let label = kind.to_string();
@@ -89,13 +90,14 @@ async fn sign_with_every_key_type() {
     }
 }
 
+/// A lost login costs no signature.
 #[test]
-fn a_lost_login_costs_no_signature() {
+fn login_that_was_lost_costs_no_signature() {
     with_token("sign_after_a_logout");
 }
 
 #[tokio::test]
-#[ignore = "runs in the process that a_lost_login_costs_no_signature starts"]
+#[ignore = "runs in the process that login_that_was_lost_costs_no_signature starts"]
 async fn sign_after_a_logout() {
     let (folder, uri) = place("k");
     let token = Token::open(&uri.token, &folder).unwrap();
@@ -110,13 +112,14 @@ async fn sign_after_a_logout() {
     assert_eq!(pool.healthy(), Ok(()));
 }
 
+/// A refused PIN is never tried again.
 #[test]
-fn a_refused_pin_is_never_tried_again() {
+fn pin_that_was_refused_is_never_tried_again() {
     with_token("refuse_after_a_changed_pin");
 }
 
 #[tokio::test]
-#[ignore = "runs in the process that a_refused_pin_is_never_tried_again starts"]
+#[ignore = "runs in the process that pin_that_was_refused_is_never_tried_again starts"]
 async fn refuse_after_a_changed_pin() {
     let (folder, uri) = place("k");
     let token = Token::open(&uri.token, &folder).unwrap();
@@ -135,13 +138,14 @@ async fn refuse_after_a_changed_pin() {
     pool.close();
 }
 
+/// A key that is not fit is refused.
 #[test]
-fn a_key_that_is_not_fit_is_refused() {
+fn key_that_is_not_fit_is_refused() {
     with_token("refuse_unfit_keys");
 }
 
 #[test]
-#[ignore = "runs in the process that a_key_that_is_not_fit_is_refused starts"]
+#[ignore = "runs in the process that key_that_is_not_fit_is_refused starts"]
 fn refuse_unfit_keys() {
     use cryptoki::{mechanism::Mechanism, object::Attribute};
     use der::Encode;
@@ -181,13 +185,14 @@ fn refuse_unfit_keys() {
     assert_eq!(Key::open(&token, &query).unwrap().label(), "twin");
 }
 
+/// Closing signs what waits.
 #[test]
-fn closing_signs_what_waits() {
+fn pool_that_closes_signs_what_waits() {
     with_token("sign_what_waits");
 }
 
 #[tokio::test]
-#[ignore = "runs in the process that closing_signs_what_waits starts"]
+#[ignore = "runs in the process that pool_that_closes_signs_what_waits starts"]
 async fn sign_what_waits() {
     let (folder, uri) = place("k");
     let token = Token::open(&uri.token, &folder).unwrap();
@@ -201,15 +206,15 @@ async fn sign_what_waits() {
 }
 
 /// Not a test: the figures of benches/RESULTS.md.
-/// `cargo test --release --lib figures_of_the_pool -- --ignored --nocapture`
+/// `cargo test --release --lib pool_figures_are_printed -- --ignored --nocapture`
 #[test]
 #[ignore = "measures; run it alone and in release"]
-fn figures_of_the_pool() {
+fn pool_figures_are_printed() {
     with_token("measure_the_pool");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "runs in the process that figures_of_the_pool starts"]
+#[ignore = "runs in the process that pool_figures_are_printed starts"]
 async fn measure_the_pool() {
     const THREADS: usize = 2;
     const TIME: Duration = Duration::from_secs(3);

@@ -175,8 +175,9 @@ fn contradiction(index: &Index, error: ApplyError) -> LedgerError {
 mod tests {
     use super::*;
 
+    /// An operation whose decision panics fails alone.
     #[test]
-    fn panic_while_deciding_fails_the_operation_alone() {
+    fn operation_whose_decision_panics_fails_alone() {
         let work = || -> Result<(), LedgerError> { panic!("a bug") };
         assert!(matches!(guarded(work), Err(LedgerError::Panicked)));
         assert!(matches!(guarded(|| Ok(1)), Ok(1)));

