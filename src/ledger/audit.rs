@@ -407,7 +407,6 @@ fn first_octets(octets: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)] // A test ends by panicking.
 mod tests {
     use super::*;
     use crate::ledger::{Actor, RevocationReason};

@@ -1,4 +1,4 @@
-#![allow(clippy::disallowed_methods)]
+#![expect(clippy::disallowed_methods, reason = "a test may leave half a file")]
 
 use std::{collections::BTreeMap, os::unix::fs::FileExt, time::Duration};
 

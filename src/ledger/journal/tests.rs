@@ -1,5 +1,5 @@
 //! Tests of the journal: its files, its end, and every byte of it changed.
-#![allow(clippy::disallowed_methods)] // Tests may leave half a file.
+#![expect(clippy::disallowed_methods, reason = "a test may leave half a file")]
 
 use std::{fs, os::unix::fs::FileExt, path::PathBuf};
 

@@ -20,14 +20,14 @@ fn watching(scene: &mut Scene, settle: Duration) -> std::path::PathBuf {
     folder
 }
 
-#[tokio::test]
-async fn watched_folder_with_odd_entries_serves_the_others() -> TestResult {
+/// Puts something bad into (in, out) before a run.
+type Obstacle = Box<dyn Fn(&Path, &Path) -> std::io::Result<()>>;
+
+fn obstacles() -> Vec<(&'static str, Obstacle)> {
     use std::os::unix::{ffi::OsStrExt, fs::symlink};
     let folder_at = |path: std::path::PathBuf| fs::create_dir_all(path);
-    // Each puts something bad into (in, out) before the run.
-    type Trouble = Box<dyn Fn(&Path, &Path) -> std::io::Result<()>>;
     let bad = |folder: &Path, name: &str| fs::write(folder.join(name), "no CSR at all");
-    let table: Vec<(&str, Trouble)> = vec![
+    vec![
         ("a name too long for its refusal", Box::new(move |input, _| bad(input, &format!("{}.csr", "n".repeat(246))))),
         (
             "a folder in place of the refusal",
@@ -95,13 +95,18 @@ async fn watched_folder_with_odd_entries_serves_the_others() -> TestResult {
             }),
         ),
         ("a file in place of done/", Box::new(|input, _| fs::write(input.join("done"), ""))),
-    ];
-    for (what, trouble) in table {
+    ]
+}
+
+/// Whatever lies in a hot folder or in the way of its output, the other devices get their certificates.
+#[tokio::test]
+async fn watched_folder_with_odd_entries_serves_the_others() -> TestResult {
+    for (what, put) in obstacles() {
         let mut scene = Scene::new(0)?;
         let folder = watching(&mut scene, Duration::ZERO);
         scene.serve(|_, _| Act::Issue)?;
         let out = scene.job.out.clone();
-        trouble(&folder, &out)?;
+        put(&folder, &out)?;
         // Later by name than what is in the way.
         fs::write(folder.join("z.csr"), pem_csr()?)?;
         let served = tokio::time::timeout(Duration::from_secs(20), watch_until(&scene, || out.join("z.pem").exists()));
