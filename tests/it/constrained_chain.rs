@@ -43,7 +43,7 @@ fn site(constraints: Option<NameConstraints>, extensions: Vec<CustomExtension>, 
     let config = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\ncertificate = \"unused\"\nkey = \"unused\"\nclient_ca = \"unused\"\n\
          [ledger]\npath = \"unused\"\n\
-         [issuers.main]\nchain = [\"chain.pem\"]\nkey = \"pkcs11:token=unused;object=unused\"\n\
+         [issuers.main]\nchain = [\"chain.pem\"]\nkey_uri = \"pkcs11:token=unused;object=unused\"\n\
          [profiles.device]\nissuer = \"main\"\nvalidity_days = 30\n{profile}\n"
     );
     fs::write(folder.path().join("birthmark.toml"), config).unwrap();
