@@ -8,10 +8,9 @@
 //!
 //! Why no channel of a library: none takes a batch once as many items are there as the consumer asks for.
 
-use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// The longest that the first item waits for more.
 const GATHER: Duration = Duration::from_millis(3);
@@ -82,12 +81,10 @@ impl<T> Receiver<T> {
         let Shared { enough, .. } = &*self.0;
         let mut inner = self.0.lock();
         inner.wanted = 1;
-        let waited = enough.wait_while(inner, |inner| inner.items.is_empty() && !inner.closed);
-        inner = waited.unwrap_or_else(PoisonError::into_inner);
+        enough.wait_while(&mut inner, |inner| inner.items.is_empty() && !inner.closed);
         let wanted = (in_flight() / 4).clamp(1, most);
         inner.wanted = wanted;
-        let waited = enough.wait_timeout_while(inner, GATHER, |inner| inner.items.len() < wanted && !inner.closed);
-        (inner, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        enough.wait_while_for(&mut inner, |inner| inner.items.len() < wanted && !inner.closed, GATHER);
         inner.wanted = usize::MAX;
         let taken = inner.items.len().min(most);
         let rest = inner.items.split_off(taken);
@@ -117,8 +114,7 @@ impl<T> Drop for Receiver<T> {
 
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, Inner<T>> {
-        // Nothing between lock and unlock can panic half-way.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 

@@ -1,10 +1,8 @@
 //! Why connections are refused or closed, and the log of it.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Why a connection was not taken, or taken from its peer, before it had done anything.
@@ -45,7 +43,7 @@ impl Refusals {
 
     pub(super) fn log(&self, port: &str, reason: Reason, detail: impl FnOnce() -> String) {
         let Some(state) = self.0.get(reason as usize) else { return };
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = state.lock();
         let (last, skipped) = &mut *state;
         if last.is_some_and(|last| last.elapsed() < Refusals::PAUSE) {
             *skipped += 1;

@@ -12,9 +12,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
@@ -64,7 +65,7 @@ impl Limits {
 
     /// What the peer of this name has open, over all of its connections.
     pub(super) fn peer(&self, name: &str) -> Arc<PeerLimits> {
-        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut peers = self.peers.lock();
         if let Some(limits) = peers.get(name).and_then(Weak::upgrade) {
             return limits;
         }
@@ -181,7 +182,7 @@ mod tests {
         assert!(connections[0].call().is_ok());
         drop(connections);
         let _other = limits.peer("station:l/1");
-        assert_eq!(limits.peers.lock().unwrap().len(), 1, "those that are gone are forgotten");
+        assert_eq!(limits.peers.lock().len(), 1, "those that are gone are forgotten");
     }
 
     #[test]

@@ -6,9 +6,10 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// The interval at which a refused order is tried again.
 const ORDER_AGAIN: Duration = Duration::from_secs(2);
@@ -48,7 +49,7 @@ pub(super) enum Gate {
 
 impl Holds {
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// How many files are held.

@@ -5,8 +5,10 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::OnceLock,
 };
+
+use parking_lot::Mutex;
 
 use super::{fields, hold::Holds};
 use crate::{pem, temporary, text_file};
@@ -176,7 +178,7 @@ impl Places {
         if is_reserved(device_id) {
             return Err(NameRefused::Reserved { device_id: device_id.to_owned(), folder: folder() });
         }
-        let mut ids = names.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ids = names.ids.lock();
         let taken = ids.entry(device_id.to_ascii_lowercase()).or_insert_with(|| device_id.to_owned());
         if taken != device_id {
             return Err(NameRefused::CaseFolded { other: taken.clone(), folder: folder() });
