@@ -1,7 +1,7 @@
 """Generates the messages of the protocol from proto/ whenever the package is built, so that they cannot go stale.
 
-The result, `_wire.binpb`, is a set of protobuf descriptors. It is as good as generated Python code, but fits every version
-of the protobuf package, and comes in nobody's way who has generated code of the same files (see `_wire.py`).
+The result, `_wire.binpb`, is a set of protobuf descriptors. It is as good as generated Python code, but fits every
+version of the protobuf package, and is in nobody's way who has generated code of the same files (see `_wire.py`).
 """
 
 from __future__ import annotations

@@ -54,7 +54,9 @@ class Site:
         path.write_text(text.replace('"127.0.0.1:9090"', '"127.0.0.1:0"'), encoding="utf-8")
 
     def _run(self, command: list[str]) -> str:
-        run = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False)
+        run = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+        )
         assert run.returncode == 0, f"{command}: {run.stderr}"
         return run.stdout
 

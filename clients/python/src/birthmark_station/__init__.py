@@ -1,9 +1,9 @@
 """Device certificates for a test stand: the station client of the Birthmark signing daemon.
 
-    from birthmark_station import Station
+from birthmark_station import Station
 
-    with Station("https://ca.line1:8443", "line1-tester1") as station:
-        certificate = station.issue("SN-0001", csr, profile="device", order="lot-42")
+with Station("https://ca.line1:8443", "line1-tester1") as station:
+    certificate = station.issue("SN-0001", csr, profile="device", order="lot-42")
 """
 
 from importlib.metadata import version

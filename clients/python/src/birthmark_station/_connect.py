@@ -91,8 +91,8 @@ class Identity:
             # Windows has no such mode: there the folder's access list protects the key.
             if path == self.key and os.name == "posix" and stat.S_IMODE(mode) & 0o077:
                 raise SettingsError(
-                    f"the private key {path} can be used by others (mode {stat.S_IMODE(mode):04o}); run chmod 600 {path}, "
-                    "and enroll again if somebody may have read it"
+                    f"the private key {path} can be used by others (mode {stat.S_IMODE(mode):04o}); "
+                    f"run chmod 600 {path}, and enroll again if somebody may have read it"
                 )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.set_alpn_protocols(["h2"])
@@ -124,7 +124,9 @@ class Target:
         if not server:
             raise SettingsError("say which daemon: https://HOST:PORT, or set BIRTHMARK_SERVER")
         if not identity:
-            raise SettingsError("say who this is: the folder that \"birthmark station enroll\" made, or set BIRTHMARK_IDENTITY")
+            raise SettingsError(
+                'say who this is: the folder that "birthmark station enroll" made, or set BIRTHMARK_IDENTITY'
+            )
         host, port = _host_and_port(server)
         if not isinstance(identity, Identity):
             identity = Identity.from_folder(identity)
@@ -146,9 +148,10 @@ class Target:
         at = f"cannot connect to the daemon at https://{self.address}"
         context = self.identity._context()
         try:
-            with socket.create_connection((self.host, self.port), _PROBING) as plain, context.wrap_socket(
-                plain, server_hostname=self.host
-            ) as secured:
+            with (
+                socket.create_connection((self.host, self.port), _PROBING) as plain,
+                context.wrap_socket(plain, server_hostname=self.host) as secured,
+            ):
                 # With TLS 1.3 a refusal of our certificate comes after the handshake, in place of HTTP/2's first frame.
                 with contextlib.suppress(TimeoutError, socket.timeout):
                     secured.recv(1)

@@ -99,7 +99,7 @@ def is_self_issued(der: bytes) -> bool:
 
 def first_certificate(text: bytes) -> Optional[bytes]:
     """The DER of the first block of a PEM text, if it is a certificate."""
-    block = _BLOCK.search((_text(text) or "")) if len(text) <= 1 << 20 else None
+    block = _BLOCK.search(_text(text) or "") if len(text) <= 1 << 20 else None
     if block is None or block[1] != "CERTIFICATE":
         return None
     try:

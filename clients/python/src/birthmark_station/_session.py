@@ -1,7 +1,7 @@
 """One call of issue_many without any input or output: what is unanswered, what to send when, and when to stop.
 
-The synchronous and the asyncio client both drive it, so they behave alike. It follows `birthmark station sign`: a retry is
-free, so after any failure whatever is unanswered is sent again.
+The synchronous and the asyncio client both drive it, so they behave alike. It follows `birthmark station sign`: a retry
+is free, so after any failure whatever is unanswered is sent again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Wanted = Union[Request, tuple[str, Csr]]
 """A device that is to have a certificate: a request, or its id and its CSR."""
 
 LONGEST_BACKOFF = 5.0
-"""The longest pause before connecting again; how long it is in truth is random, so that stations do not come all at once."""
+"""The longest pause before connecting again. How long it is in truth is random: stations do not come all at once."""
 
 SHORTEST_BACKOFF = 0.1
 

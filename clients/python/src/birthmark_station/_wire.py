@@ -1,7 +1,8 @@
 """The only file that knows protobuf: from our types to octets and back.
 
-The messages live in a descriptor pool of their own. So they are in nobody's way who has generated code of the same files
-or Google's, and fit every version of protobuf: generated Python code demands a runtime that is not older than its generator.
+The messages live in a descriptor pool of their own. So they are in nobody's way who has generated code of the same
+files or Google's, and fit every version of protobuf: generated Python code demands a runtime that is not older than its
+generator.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class AsyncStation:
         give_up_after: Optional[float] = 60.0,
         progress: Optional[OnProgress] = None,
     ) -> AsyncGenerator[Result, None]:
-        """See `Station.issue_many`. The requests may be asynchronous; others are read in the event loop and must not wait."""
+        """See `Station.issue_many`. Requests that are not asynchronous are read in the event loop and must not wait."""
         session = Session(
             profile=profile,
             order=order,

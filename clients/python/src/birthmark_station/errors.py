@@ -8,11 +8,11 @@ class BirthmarkError(Exception):
 
     Attributes:
         message: One sentence for people.
-        reason: A word for programs, such as ``KEY_REUSED``: the daemon's own (issuance.proto lists them) or, where none came
-            from there, the name of the gRPC status code or one that this package documents.
+        reason: A word for programs, such as ``KEY_REUSED``: the daemon's own (issuance.proto lists them) or, where none
+            came from there, the name of the gRPC status code or one that this package documents.
         code: The name of the gRPC status code, such as ``ALREADY_EXISTS``; empty if the daemon was not asked.
-        retryable: Whether the same call may succeed later without anything being changed. Asking again is always free: a
-            device that has its certificate already gets the very same one.
+        retryable: Whether the same call may succeed later without anything being changed. Asking again is always free:
+            a device that has its certificate already gets the very same one.
         unanswered: The devices that were asked for and not answered when this ended a call.
     """
 
@@ -30,7 +30,7 @@ class BirthmarkError(Exception):
 
 
 class SettingsError(BirthmarkError):
-    """The address or the identity cannot be used, or an argument is out of range; nothing was sent. Reason ``SETTINGS``."""
+    """The address, the identity or an argument cannot be used; nothing was sent. Reason ``SETTINGS``."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, "SETTINGS")

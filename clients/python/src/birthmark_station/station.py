@@ -29,8 +29,8 @@ class Station:
 
     Args:
         server: The daemon's address, ``https://HOST:PORT``; if none, the environment's ``BIRTHMARK_SERVER``.
-        identity: The folder with cert.pem, key.pem and ca.pem that ``birthmark station enroll`` made, or an `Identity`; if
-            none, the environment's ``BIRTHMARK_IDENTITY``.
+        identity: The folder with cert.pem, key.pem and ca.pem that ``birthmark station enroll`` made, or an `Identity`;
+            if none, the environment's ``BIRTHMARK_IDENTITY``.
 
     Raises:
         SettingsError: The address or the identity cannot be used.
@@ -112,12 +112,12 @@ class Station:
     ) -> Generator[Result, None, None]:
         """Gets the certificates of many devices; yields what became of each as it is known, in any order.
 
-        A refused device is a result with an ``error`` and ends nothing. After a lost connection, whatever is unanswered is
-        asked for again.
+        A refused device is a result with an ``error`` and ends nothing. After a lost connection, whatever is unanswered
+        is asked for again.
 
         Args:
-            requests: The devices. But for a list or tuple it is read in a thread of its own, so it may wait for devices to
-                come, and never more than ``window`` ahead of what was yielded.
+            requests: The devices. But for a list or tuple it is read in a thread of its own, so it may wait for devices
+                to come, and never more than ``window`` ahead of what was yielded.
             profile: For those that name none themselves.
             order: For those that name none themselves.
             reissue: For those that do not say.
@@ -175,7 +175,7 @@ class Station:
         return confirming.results()
 
     def access(self, *, timeout: Optional[float] = 10.0) -> Access:
-        """Tells which issuers and profiles this station may use. It asks once, so it also tells whether the daemon is there.
+        """Tells which issuers and profiles this station may use. It asks once, and so tells whether the daemon is there.
 
         Raises:
             Unavailable: The daemon cannot be reached.
