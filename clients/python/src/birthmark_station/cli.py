@@ -70,6 +70,8 @@ Exit codes: 0 every certificate is confirmed, 1 none is, 2 wrong usage, 3 some w
 def main(arguments: Optional[list[str]] = None) -> int:
     """The command; gives its exit code."""
     parsed = _parser().parse_args(arguments)
+    # What gRPC's core prints about connections that fail helps nobody, and what is wrong is said here.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         code: int = parsed.run(parsed)
     except (BirthmarkError, OSError) as error:

@@ -175,7 +175,7 @@ class Station:
         return confirming.results()
 
     def access(self, *, timeout: Optional[float] = 10.0) -> Access:
-        """Tells which issuers and profiles this station may use. It asks once, and so tells whether the daemon is there.
+        """Tells which issuers and profiles this station may use. It asks once, and so tells if the daemon is there.
 
         Raises:
             Unavailable: The daemon cannot be reached.

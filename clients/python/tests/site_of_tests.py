@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -40,6 +39,7 @@ class Site:
         self.birthmark("ceremony", "ceremony.toml", "--yes")
         names = ["--dns", "localhost", "--ip", "127.0.0.1"]
         self.birthmark("station", "enroll", "birthmark", "--role", "server", *names, "--out", "server")
+        self._grpc = "127.0.0.1:8443"
         self._listen("127.0.0.1:0")
         self.process: Optional[subprocess.Popen[bytes]] = None
         self.port = 0
@@ -50,8 +50,10 @@ class Site:
         """Any port at first; daemons that follow are where their stations look for them."""
         path = self.folder / "birthmark.toml"
         text = path.read_text(encoding="utf-8")
-        text = re.sub(r'"127\.0\.0\.1:(8443|0)"', f'"{grpc}"', text, count=1)
-        path.write_text(text.replace('"127.0.0.1:9090"', '"127.0.0.1:0"'), encoding="utf-8")
+        text = text.replace(f'"{self._grpc}"', f'"{grpc}"', 1).replace('"127.0.0.1:9090"', '"127.0.0.1:00"')
+        # A daemon that measures which number is best takes a second longer to start.
+        path.write_text(text.replace('sessions = "auto"', "sessions = 4"), encoding="utf-8")
+        self._grpc = grpc
 
     def _run(self, command: list[str]) -> str:
         run = subprocess.run(
