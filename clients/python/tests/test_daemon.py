@@ -73,9 +73,7 @@ def test_der_and_pem_text_are_the_same_request(site: Site, station: Any) -> None
 
 
 @pytest.mark.parametrize("how", ["killed", "drained"])
-def test_every_device_has_one_certificate_when_the_daemon_ends_midway(
-    site: Site, station: Any, how: str
-) -> None:
+def test_every_device_has_one_certificate_when_the_daemon_ends_midway(site: Site, station: Any, how: str) -> None:
     order, devices = site.order(300), csrs(how, 300)
     seen: list[Progress] = []
     found: dict[str, bytes] = {}
@@ -122,9 +120,7 @@ def test_refused_devices_end_nothing(site: Site, station: Any) -> None:
     ]
     results = {result.device_id: result for result in station.issue_many(asked, profile="device", order=order)}
     assert len(results) == len({request.device_id for request in asked})
-    reasons = {
-        device: (result.error.reason, result.error.code) for device, result in results.items() if result.error
-    }
+    reasons = {device: (result.error.reason, result.error.code) for device, result in results.items() if result.error}
     assert reasons == {
         "thief": ("KEY_REUSED", "ALREADY_EXISTS"),
         owner: ("DEVICE_HAS_CERTIFICATE", "ALREADY_EXISTS"),
@@ -302,10 +298,7 @@ def test_several_calls_at_once_share_a_connection(site: Site) -> None:
 
 def test_confirmed_certificates_are_recorded_so(site: Site, station: Any) -> None:
     order = site.order(20)
-    issued = [
-        result.unwrap()
-        for result in station.issue_many(csrs("taken", 20), profile="device", order=order)
-    ]
+    issued = [result.unwrap() for result in station.issue_many(csrs("taken", 20), profile="device", order=order)]
     station.confirm(issued[0])
     station.confirm(issued[0].serial)
     unknown = "ff" * 20
@@ -438,9 +431,7 @@ def foreign_identity(folder: Path, key: ec.EllipticCurvePrivateKey) -> Identity:
     identity = Identity(folder / "foreign.pem", folder / "foreign.key", folder / "foreign.pem")
     identity.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     identity.key.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     identity.key.chmod(0o600)
     return identity

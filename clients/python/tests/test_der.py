@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from csrs import csr
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from csrs import csr
 
 from birthmark_station import _der
 

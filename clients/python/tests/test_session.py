@@ -6,10 +6,10 @@ import hashlib
 from typing import Any, Optional
 
 import pytest
-from csrs import csr
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from csrs import csr
 
 from birthmark_station import (
     Access,
@@ -283,7 +283,15 @@ def test_request_carries_what_was_given(clock: Clock) -> None:
     assert isinstance(message, bytes)
     sent = _wire._IssueRequest.FromString(message)
     assert (sent.device_id, sent.profile, sent.order, sent.reissue) == ("b", "device", "lot", True)
-    assert isinstance(one.add(("c", csr("c"), )), bytes)
+    assert isinstance(
+        one.add(
+            (
+                "c",
+                csr("c"),
+            )
+        ),
+        bytes,
+    )
     refused = one.add(Request("d", csr("d"), order="no id"))
     assert isinstance(refused, Result) and isinstance(refused.error, Refused)
 

@@ -67,7 +67,9 @@ class Failure:
         return self.reason or self.code
 
     def __str__(self) -> str:
-        return f"{self.message} ({self.word})" if self.message else self.word
+        if not self.message:
+            return self.word
+        return f"{self.message} ({self.reason})" if self.reason else self.message
 
 
 @dataclass(frozen=True)

@@ -213,8 +213,7 @@ class _Output:
             give_up_after=arguments.give_up_after,
             progress=self._on_progress,
         )
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
+        handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         source = self.source
         requests = source.watch(arguments.poll, arguments.settle) if arguments.watch else source.once()
         try:
@@ -225,6 +224,8 @@ class _Output:
             pass
         finally:
             source.stop.set()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         return "stopped" if self.stopped else None
 
     def finish(self, ended: Optional[str]) -> None:
