@@ -34,11 +34,11 @@ def read_csr(serial_number: str) -> bytes:
     return subprocess.run(command, check=True, capture_output=True).stdout
 
 
-@htf.measures(
+@htf.measures(  # type: ignore[untyped-decorator]
     htf.Measurement("certificate_id").doc("SHA-256 of the certificate"),
     htf.Measurement("refused").equals("").doc("why the device got none"),
 )
-@htf.plug(birthmark=BirthmarkPlug)
+@htf.plug(birthmark=BirthmarkPlug)  # type: ignore[untyped-decorator]
 def give_identity(test: htf.TestApi, birthmark: BirthmarkPlug) -> htf.PhaseResult | None:
     """A device that is refused fails; a daemon that is away is no fault of the device, and the phase is repeated."""
     serial_number = test.test_record.dut_id

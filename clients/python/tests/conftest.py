@@ -44,8 +44,8 @@ class Stepped:
         # gRPC's own tasks need a moment after their channel was closed.
         left = asyncio.all_tasks(self.loop)
         if left:
-            _, left = self.loop.run_until_complete(asyncio.wait(left, timeout=10))
-        assert not left, "tasks are left behind"
+            self.loop.run_until_complete(asyncio.wait(left, timeout=10))
+        assert not asyncio.all_tasks(self.loop), "tasks are left behind"
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
 

@@ -78,7 +78,7 @@ def test_every_device_has_one_certificate_when_the_daemon_ends_midway(site: Site
     seen: list[Progress] = []
     found: dict[str, bytes] = {}
     ends = {1, 120, 250}
-    threads = []
+    threads: list[threading.Thread] = []
     for result in station.issue_many(iter(devices), profile="device", order=order, progress=seen.append):
         assert result.device_id not in found, "a device was answered twice"
         found[result.device_id] = result.unwrap().der

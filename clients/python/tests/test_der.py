@@ -34,7 +34,7 @@ def test_pem_of_every_tool_is_read() -> None:
         b"\xfe\xff" + PEM.encode("utf-16-be"),
         f"Certificate Request:\n    Data:\n{PEM}".encode(),
         PEM,
-        bytearray(whole),
+        whole,
     ):
         assert _der.csr_der(form) == whole
 

@@ -31,7 +31,7 @@ def test_package_is_typed_and_has_its_messages() -> None:
 def test_messages_are_those_of_the_protocol() -> None:
     text = (REPOSITORY / "proto/birthmark/v1/issuance.proto").read_text(encoding="utf-8")
     text = re.sub(r"//[^\n]*", "", text)
-    for name, body in re.findall(r"^message (\w+) \{(.*?)^\}", text, re.DOTALL | re.MULTILINE):
+    for name, body in re.findall(r"^message (\w+) \{(\}|.*?^\})", text, re.DOTALL | re.MULTILINE):
         fields = dict(re.findall(r"(\w+) = (\d+);", body))
         known = _wire._POOL.FindMessageTypeByName(f"birthmark.v1.{name}").fields
         assert {field.name: str(field.number) for field in known} == fields, name

@@ -20,7 +20,6 @@ from birthmark_station import (
     Refused,
     Result,
     Unavailable,
-    _session,
     _wire,
 )
 from birthmark_station._confirming import Confirming
@@ -43,7 +42,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Also without chance: pauses are as long as they may be."""
-    monkeypatch.setattr(_session.random, "random", lambda: 1.0)
+    monkeypatch.setattr("random.random", lambda: 1.0)
     return Clock()
 
 
