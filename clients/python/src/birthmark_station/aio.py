@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
-from typing import Any, Optional, Union, cast
-
-import grpc
-import grpc.aio
+from typing import Callable, Optional, Union
 
 from . import _wire
+from ._channel import CallFailed, Connection, Event, Stream
 from ._confirming import Confirming, Taken
-from ._connect import OPENING, OPTIONS, Identity, PathLike, Target
+from ._connect import OPENING, Identity, PathLike, Target
 from ._session import Broken, OnProgress, Session, Wanted
 from .errors import SettingsError
 from .model import Access, Certificate, Confirmation, Csr, Request, Result
-
-Event = tuple[str, Any, Any]
 
 
 class AsyncStation:
@@ -30,7 +27,7 @@ class AsyncStation:
     def __init__(self, server: Optional[str] = None, identity: Union[None, PathLike, Identity] = None) -> None:
         self._target = Target.of(server, identity)
         self._connecting: Optional[asyncio.Lock] = None
-        self._connection: Optional[_Connection] = None
+        self._connection: Optional[Connection] = None
         self._connected = self._closed = False
 
     async def __aenter__(self) -> AsyncStation:
@@ -46,7 +43,7 @@ class AsyncStation:
         self._closed = True
         connection, self._connection = self._connection, None
         if connection is not None:
-            await connection.channel.close()
+            connection.channel.close()
 
     async def issue(
         self,
@@ -111,17 +108,17 @@ class AsyncStation:
         while (message := confirming.batch()) is not None:
             try:
                 connection = await self._acquire(confirming.time_left(OPENING))
-            except _CallFailed as error:
+            except CallFailed as error:
                 await asyncio.sleep(confirming.failed(error.failure))
                 continue
             try:
-                reply = await connection.call(_wire.CONFIRM, message, confirming.time_left(OPENING))
+                reply = await _call(connection, _wire.CONFIRM, message, confirming.time_left(OPENING))
                 pause = confirming.answered(_wire.confirm_reply(reply))
-            except _CallFailed as error:
+            except CallFailed as error:
                 self._drop(connection)
                 pause = confirming.failed(error.failure)
             finally:
-                await self._release(connection)
+                self._release(connection)
             await asyncio.sleep(pause)
         return confirming.results()
 
@@ -132,14 +129,14 @@ class AsyncStation:
         )
         try:
             connection = await self._acquire(session.time_left(OPENING) if timeout else OPENING)
-        except _CallFailed as error:
+        except CallFailed as error:
             session.broken(error.failure)
             session.check()
             raise
         try:
             return connection.access
         finally:
-            await self._release(connection)
+            self._release(connection)
 
     async def _results(
         self, requests: Union[Iterable[Wanted], AsyncIterable[Wanted]], window: int, session: Session
@@ -148,7 +145,7 @@ class AsyncStation:
         events: asyncio.Queue[Event] = asyncio.Queue()
         permits = asyncio.Semaphore(window)
         feeder = loop.create_task(_feed(requests, events, permits))
-        stream: Optional[_Stream] = None
+        stream: Optional[Stream] = None
         try:
             while not session.done:
                 session.check()
@@ -177,11 +174,11 @@ class AsyncStation:
                     except Broken as error:
                         if stream is not None and origin is stream:
                             broken, stream = stream, None
-                            await self._break(broken, session, error.failure)
+                            self._break(broken, session, error.failure)
                 elif kind == "broken":
                     if stream is not None and origin is stream:
                         broken, stream = stream, None
-                        await self._break(broken, session, content)
+                        self._break(broken, session, content)
                 elif kind == "ended":
                     session.input_ended = True
                 elif kind == "failed":
@@ -192,32 +189,36 @@ class AsyncStation:
         finally:
             feeder.cancel()
             if stream is not None:
-                await stream.close(cancel=not session.done)
-                await self._release(stream.connection)
+                stream.close(cancel=not session.done)
+                self._release(stream.connection)
 
-    async def _open(self, session: Session, events: asyncio.Queue[Event]) -> Optional[_Stream]:
+    async def _open(self, session: Session, events: asyncio.Queue[Event]) -> Optional[Stream]:
         session.opening()
         try:
             connection = await self._acquire(session.time_left(OPENING))
-        except _CallFailed as error:
+        except CallFailed as error:
             session.broken(error.failure)
             return None
-        stream = _Stream(connection, events)
+        loop = asyncio.get_running_loop()
+        stream = Stream(connection, lambda event: _soon(loop, events.put_nowait, event))
         stream.send(session.opened(connection.access))
         return stream
 
-    async def _break(self, stream: _Stream, session: Session, failure: _wire.Failure) -> None:
+    def _break(self, stream: Stream, session: Session, failure: _wire.Failure) -> None:
         self._drop(stream.connection)
-        await stream.close(cancel=True)
-        await self._release(stream.connection)
+        stream.close(cancel=True)
+        self._release(stream.connection)
         session.broken(failure)
 
-    async def _acquire(self, timeout: float) -> _Connection:
-        """The connection, which is made if there is none. Raises TlsError and _CallFailed."""
+    async def _acquire(self, timeout: float) -> Connection:
+        """The connection, which is made if there is none. Raises TlsError and CallFailed."""
         if self._connecting is None:
             self._connecting = asyncio.Lock()
-        # Each attempt is bounded, so the lock is free again soon.
-        async with self._connecting:
+        try:
+            await asyncio.wait_for(self._connecting.acquire(), timeout)
+        except asyncio.TimeoutError:
+            raise CallFailed(_wire.Failure("DEADLINE_EXCEEDED", "still connecting")) from None
+        try:
             if self._closed:
                 raise SettingsError("the station is closed")
             if self._connection is None:
@@ -225,118 +226,57 @@ class AsyncStation:
                 self._connected = True
             self._connection.users += 1
             return self._connection
+        finally:
+            self._connecting.release()
 
-    async def _connect(self, timeout: float) -> _Connection:
+    async def _connect(self, timeout: float) -> Connection:
         try:
-            connection = _Connection(self._target)
+            connection = Connection(self._target)
         except SettingsError as error:
             if not self._connected:
                 raise
             # Somebody is renewing the certificate.
-            raise _CallFailed(_wire.Failure("UNAVAILABLE", error.message)) from None
+            raise CallFailed(_wire.Failure("UNAVAILABLE", error.message)) from None
         try:
-            reply = await connection.call(_wire.GET_ISSUER, _wire.get_issuer_request(), timeout)
-        except _CallFailed as error:
-            await connection.channel.close()
+            reply = await _call(connection, _wire.GET_ISSUER, _wire.get_issuer_request(), timeout)
+        except CallFailed as error:
+            connection.channel.close()
             loop = asyncio.get_running_loop()
-            raise _CallFailed(await loop.run_in_executor(None, self._target.diagnose, error.failure)) from None
+            raise CallFailed(await loop.run_in_executor(None, self._target.diagnose, error.failure)) from None
         except BaseException:
-            await connection.channel.close()
+            connection.channel.close()
             raise
         connection.access = _wire.get_issuer_reply(reply)
         return connection
 
-    def _drop(self, connection: _Connection) -> None:
+    def _drop(self, connection: Connection) -> None:
         """Nobody gets this connection again."""
         if self._connection is connection:
             self._connection = None
 
-    async def _release(self, connection: _Connection) -> None:
+    def _release(self, connection: Connection) -> None:
         connection.users -= 1
         if connection.users == 0 and self._connection is not connection:
-            await connection.channel.close()
+            connection.channel.close()
 
 
-class _CallFailed(Exception):
-    def __init__(self, failure: _wire.Failure) -> None:
-        super().__init__(str(failure))
-        self.failure = failure
+async def _call(connection: Connection, method: str, message: bytes, timeout: float) -> bytes:
+    """One unary call. Raises CallFailed."""
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+    call = connection.start(method, message, timeout)
+    call.add_done_callback(lambda _: _soon(loop, done.set))
+    try:
+        await done.wait()
+    finally:
+        call.cancel()
+    return connection.result(call)
 
 
-class _Connection:
-    """A channel, and what the daemon said at its beginning."""
-
-    def __init__(self, target: Target) -> None:
-        self.channel: Any = grpc.aio.secure_channel(target.address, target.identity.credentials(), OPTIONS)
-        self.access = Access((), ())
-        self.users = 0
-
-    async def call(self, method: str, message: bytes, timeout: float) -> bytes:
-        """One unary call."""
-        try:
-            return cast(bytes, await self.channel.unary_unary(method)(message, timeout=timeout))
-        except grpc.aio.AioRpcError as error:
-            raise _CallFailed(_wire.failure_of_call(error)) from None
-        except grpc.aio.UsageError as error:
-            # The channel was closed meanwhile.
-            raise _CallFailed(_wire.Failure("CANCELLED", str(error))) from None
-
-
-class _Stream:
-    """An Issue stream: one task reads it, one writes it."""
-
-    def __init__(self, connection: _Connection, events: asyncio.Queue[Event]) -> None:
-        self.connection = connection
-        self._events = events
-        self._outgoing: asyncio.Queue[Optional[bytes]] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-        self._call: Any = connection.channel.stream_stream(_wire.ISSUE)()
-        self._reader = loop.create_task(self._read())
-        self._writer = loop.create_task(self._write())
-
-    def send(self, messages: Iterable[bytes]) -> None:
-        """Never waits: the session bounds what is unanswered."""
-        for message in messages:
-            self._outgoing.put_nowait(message)
-
-    async def close(self, cancel: bool) -> None:
-        """Lets the daemon end the stream in good order, or ends it."""
-        self._outgoing.put_nowait(None)
-        if not cancel:
-            await asyncio.wait([self._reader], timeout=1.0)
-        for task in (self._reader, self._writer):
-            task.cancel()
-        self._call.cancel()
-        await asyncio.gather(self._reader, self._writer, return_exceptions=True)
-
-    async def _write(self) -> None:
-        try:
-            while (message := await self._outgoing.get()) is not None:
-                await self._call.write(message)
-            await self._call.done_writing()
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            # The reader knows why.
-            pass
-
-    async def _read(self) -> None:
-        try:
-            while (octets := await self._call.read()) is not grpc.aio.EOF:
-                self._events.put_nowait(("reply", self, _wire.issue_reply(octets)))
-            code = await self._call.code()
-            failure = _wire.Failure("UNAVAILABLE", "the daemon ended the stream")
-            if code is not grpc.StatusCode.OK:
-                details, trailing = await self._call.details(), await self._call.trailing_metadata()
-                failure = _wire.failure_of(code.name, details, trailing)
-        except grpc.aio.AioRpcError as error:
-            failure = _wire.failure_of_call(error)
-        except asyncio.CancelledError:
-            # Either this task was cancelled, or the call, because its channel was closed.
-            if not self._call.cancelled():
-                raise
-            failure = _wire.Failure("CANCELLED", "the connection was closed")
-        except Exception as error:
-            failure = _wire.Failure("INTERNAL", f"the stream broke: {error}")
-        self._events.put_nowait(("broken", self, failure))
+def _soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arguments: object) -> None:
+    """Runs it in the event loop, from another thread; a loop that is closed wants to know nothing."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(callback, *arguments)
 
 
 async def _feed(

@@ -7,13 +7,12 @@ import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Optional, Union, cast
-
-import grpc
+from typing import Any, Optional, Union
 
 from . import _wire
+from ._channel import CallFailed, Connection, Event, Stream
 from ._confirming import Confirming, Taken
-from ._connect import OPENING, OPTIONS, Identity, PathLike, Target
+from ._connect import OPENING, Identity, PathLike, Target
 from ._session import Broken, OnProgress, Session, Wanted
 from .errors import SettingsError
 from .model import Access, Certificate, Confirmation, Csr, Request, Result
@@ -39,7 +38,7 @@ class Station:
     def __init__(self, server: Optional[str] = None, identity: Union[None, PathLike, Identity] = None) -> None:
         self._target = Target.of(server, identity)
         self._lock = threading.Lock()
-        self._connection: Optional[_Connection] = None
+        self._connection: Optional[Connection] = None
         self._connected = self._closed = False
 
     def __enter__(self) -> Station:
@@ -160,13 +159,13 @@ class Station:
         while (message := confirming.batch()) is not None:
             try:
                 connection = self._acquire(confirming.time_left(OPENING))
-            except _CallFailed as error:
+            except CallFailed as error:
                 time.sleep(confirming.failed(error.failure))
                 continue
             try:
                 reply = connection.call(_wire.CONFIRM, message, confirming.time_left(OPENING))
                 pause = confirming.answered(_wire.confirm_reply(reply))
-            except _CallFailed as error:
+            except CallFailed as error:
                 self._drop(connection)
                 pause = confirming.failed(error.failure)
             finally:
@@ -186,7 +185,7 @@ class Station:
         )
         try:
             connection = self._acquire(session.time_left(OPENING) if timeout else OPENING)
-        except _CallFailed as error:
+        except CallFailed as error:
             session.broken(error.failure)
             session.check()
             raise
@@ -196,11 +195,11 @@ class Station:
             self._release(connection)
 
     def _results(self, requests: Iterable[Wanted], window: int, session: Session) -> Generator[Result, None, None]:
-        events: queue.Queue[tuple[str, Any, Any]] = queue.Queue()
+        events: queue.Queue[Event] = queue.Queue()
         source: Union[_Inline, _Feeder] = (
             _Inline(requests) if isinstance(requests, (list, tuple)) else _Feeder(requests, events, window)
         )
-        stream: Optional[_Stream] = None
+        stream: Optional[Stream] = None
         try:
             while not session.done:
                 session.check()
@@ -253,28 +252,28 @@ class Station:
                 stream.close(cancel=not session.done)
                 self._release(stream.connection)
 
-    def _open(self, session: Session, events: queue.Queue[tuple[str, Any, Any]]) -> Optional[_Stream]:
+    def _open(self, session: Session, events: queue.Queue[Event]) -> Optional[Stream]:
         session.opening()
         try:
             connection = self._acquire(session.time_left(OPENING))
-        except _CallFailed as error:
+        except CallFailed as error:
             session.broken(error.failure)
             return None
-        stream = _Stream(connection, events)
+        stream = Stream(connection, events.put)
         stream.send(session.opened(connection.access))
         return stream
 
-    def _break(self, stream: _Stream, session: Session, failure: _wire.Failure) -> None:
+    def _break(self, stream: Stream, session: Session, failure: _wire.Failure) -> None:
         stream.close(cancel=True)
         self._drop(stream.connection)
         self._release(stream.connection)
         session.broken(failure)
 
-    def _acquire(self, timeout: float) -> _Connection:
-        """The connection, which is made if there is none. Raises TlsError and _CallFailed."""
+    def _acquire(self, timeout: float) -> Connection:
+        """The connection, which is made if there is none. Raises TlsError and CallFailed."""
         deadline = time.monotonic() + timeout
         if not self._lock.acquire(timeout=timeout):
-            raise _CallFailed(_wire.Failure("DEADLINE_EXCEEDED", "still connecting"))
+            raise CallFailed(_wire.Failure("DEADLINE_EXCEEDED", "still connecting"))
         try:
             if self._closed:
                 raise SettingsError("the station is closed")
@@ -286,96 +285,37 @@ class Station:
         finally:
             self._lock.release()
 
-    def _connect(self, timeout: float) -> _Connection:
+    def _connect(self, timeout: float) -> Connection:
         try:
-            connection = _Connection(self._target)
+            connection = Connection(self._target)
         except SettingsError as error:
             if not self._connected:
                 raise
             # Somebody is renewing the certificate.
-            raise _CallFailed(_wire.Failure("UNAVAILABLE", error.message)) from None
+            raise CallFailed(_wire.Failure("UNAVAILABLE", error.message)) from None
         try:
             reply = connection.call(_wire.GET_ISSUER, _wire.get_issuer_request(), timeout)
-        except _CallFailed as error:
+        except CallFailed as error:
             connection.channel.close()
-            raise _CallFailed(self._target.diagnose(error.failure)) from None
+            raise CallFailed(self._target.diagnose(error.failure)) from None
         except BaseException:
             connection.channel.close()
             raise
         connection.access = _wire.get_issuer_reply(reply)
         return connection
 
-    def _drop(self, connection: _Connection) -> None:
+    def _drop(self, connection: Connection) -> None:
         """Nobody gets this connection again."""
         with self._lock:
             if self._connection is connection:
                 self._connection = None
 
-    def _release(self, connection: _Connection) -> None:
+    def _release(self, connection: Connection) -> None:
         with self._lock:
             connection.users -= 1
             unused = connection.users == 0 and self._connection is not connection
         if unused:
             connection.channel.close()
-
-
-class _CallFailed(Exception):
-    def __init__(self, failure: _wire.Failure) -> None:
-        super().__init__(str(failure))
-        self.failure = failure
-
-
-class _Connection:
-    """A channel, and what the daemon said at its beginning."""
-
-    def __init__(self, target: Target) -> None:
-        self.channel: Any = grpc.secure_channel(target.address, target.identity.credentials(), OPTIONS)
-        self.access = Access((), ())
-        self.users = 0
-
-    def call(self, method: str, message: bytes, timeout: float) -> bytes:
-        """One unary call."""
-        try:
-            return cast(bytes, self.channel.unary_unary(method)(message, timeout=timeout))
-        except grpc.RpcError as error:
-            raise _CallFailed(_wire.failure_of_call(error)) from None
-        except ValueError as error:
-            # The channel was closed meanwhile.
-            raise _CallFailed(_wire.Failure("CANCELLED", str(error))) from None
-
-
-class _Stream:
-    """An Issue stream: a thread reads it."""
-
-    def __init__(self, connection: _Connection, events: queue.Queue[tuple[str, Any, Any]]) -> None:
-        self.connection = connection
-        self._events = events
-        self._outgoing: queue.SimpleQueue[Optional[bytes]] = queue.SimpleQueue()
-        self._call: Any = None
-        threading.Thread(target=self._read, name="birthmark-replies", daemon=True).start()
-
-    def send(self, messages: Iterable[bytes]) -> None:
-        """Never waits: the session bounds what is unanswered."""
-        for message in messages:
-            self._outgoing.put(message)
-
-    def close(self, cancel: bool) -> None:
-        """Lets the daemon end the stream in good order, or ends it."""
-        self._outgoing.put(None)
-        if cancel and self._call is not None:
-            self._call.cancel()
-
-    def _read(self) -> None:
-        try:
-            self._call = self.connection.channel.stream_stream(_wire.ISSUE)(iter(self._outgoing.get, None))
-            for octets in self._call:
-                self._events.put(("reply", self, _wire.issue_reply(octets)))
-            failure = _wire.Failure("UNAVAILABLE", "the daemon ended the stream")
-        except grpc.RpcError as error:
-            failure = _wire.failure_of_call(error)
-        except Exception as error:
-            failure = _wire.Failure("INTERNAL", f"the stream broke: {error}")
-        self._events.put(("broken", self, failure))
 
 
 class _Inline:
@@ -404,7 +344,7 @@ class _Inline:
 class _Feeder:
     """Reads requests in a thread, never more than the window ahead."""
 
-    def __init__(self, requests: Iterable[Wanted], events: queue.Queue[tuple[str, Any, Any]], window: int) -> None:
+    def __init__(self, requests: Iterable[Wanted], events: queue.Queue[Event], window: int) -> None:
         self._events = events
         self._permits = threading.Semaphore(window)
         self._stopped = False
