@@ -223,7 +223,7 @@ def test_watched_folder_moves_what_is_done_and_what_failed(line: Line) -> None:
     (line.inbox / f"{weak}.csr").write_bytes(csr(weak))
     wait_until("it is done", lambda: weak in line.certificates())
     wait_until("its refusal is gone", lambda: f"{weak}.error.json" not in names(line.inbox / "failed"))
-    assert names(line.inbox) == []
+    wait_until("its CSR has moved", lambda: names(line.inbox) == [])
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 143
     assert "45 issued" in line.said()
@@ -245,7 +245,7 @@ def test_order_that_is_used_up_holds_the_files(line: Line) -> None:
     serial = line.site.records(order)[0]["serial_number"]
     line.site.birthmark("record", "scrap", serial, "--reason", "cracked housing")
     wait_until("one is done", lambda: len(line.certificates()) == 3)
-    assert len(names(line.inbox)) == 2
+    wait_until("its CSR has moved", lambda: len(names(line.inbox)) == 2)
     wait_until("it says so", lambda: "the order can be used again" in line.said())
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
@@ -403,7 +403,7 @@ def test_certificate_that_cannot_be_written_holds_its_file(line: Line) -> None:
     line.put([(device, content), *csrs("written", 1)])
     wait_until("it says so", lambda: "will keep trying" in line.said())
     wait_until("the other one is done", lambda: len(names(line.inbox / "done")) == 1)
-    assert names(line.inbox) == [f"{device}.csr"]
+    wait_until("its CSR has moved", lambda: names(line.inbox) == [f"{device}.csr"])
     (line.out / f"{device}.pem").rmdir()
     wait_until("it is written", lambda: device in line.certificates())
     process.send_signal(signal.SIGTERM)
