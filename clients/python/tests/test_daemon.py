@@ -339,7 +339,7 @@ def trouble(connect: Connect, server: str, identity: Any) -> BirthmarkError:
         with pytest.raises(BirthmarkError) as one:
             station.access()
         with pytest.raises(BirthmarkError) as other:
-            station.issue("nobody", csr("nobody"), profile="device", timeout=2.0)
+            station.issue("nobody", csr("nobody"), profile="device", timeout=0.7)
         assert time.monotonic() - begun < 15
     if not one.value.retryable:
         assert type(one.value) is type(other.value) and str(one.value) == str(other.value)
@@ -356,10 +356,6 @@ def test_what_is_wrong_with_a_connection_is_said(site: Site, connect: Connect, t
 
     stranger = trouble(connect, site.server, Identity(foreign.certificate, foreign.key, good.ca))
     assert isinstance(stranger, TlsError) and "refused the identity's certificate" in str(stranger)
-
-    elsewhere = trouble(connect, f"https://127.0.0.2:{site.port}", good)
-    # The daemon listens on one address here; on all of them the name would not fit.
-    assert isinstance(elsewhere, (TlsError, Unavailable))
 
     plain = trouble(connect, f"https://{site.http}", good)
     assert isinstance(plain, TlsError) and "does not speak TLS" in str(plain)

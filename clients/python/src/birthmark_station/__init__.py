@@ -8,6 +8,7 @@ with Station("https://ca.line1:8443", "line1-tester1") as station:
 
 from importlib.metadata import version
 
+from . import _fork as _fork
 from ._confirming import Taken
 from ._connect import Identity
 from ._session import OnProgress, Wanted
