@@ -330,6 +330,12 @@ def test_access_tells_what_the_station_may_use(site: Site, station: Any) -> None
     profile = next(profile for profile in access.profiles if profile.name == "device")
     assert "p256" in profile.key_types and not profile.order_optional
     assert len(next(issuer for issuer in access.issuers if issuer.name == profile.issuer).chain) == 2
+    # It asks each time, also on a connection that was good.
+    site.kill()
+    with pytest.raises(Unavailable):
+        station.access()
+    site.start()
+    assert station.access() == access
 
 
 def trouble(connect: Connect, server: str, identity: Any) -> BirthmarkError:

@@ -59,6 +59,11 @@ def final_error(failure: _wire.Failure) -> Optional[BirthmarkError]:
     return NotAllowed(f"the daemon refuses the call: {failure.message}", failure.word, failure.code)
 
 
+def unavailable(failure: _wire.Failure) -> BirthmarkError:
+    """The exception for a call that is not to be tried again, whatever may pass."""
+    return final_error(failure) or Unavailable(failure.message, failure.word, failure.code)
+
+
 def passing_pause(failure: _wire.Failure) -> Optional[float]:
     """After how many seconds the item that failed so is to be asked again; none if its failure is final."""
     if failure.retry_after is None and failure.code != "UNAVAILABLE":

@@ -13,7 +13,7 @@ from . import _wire
 from ._channel import CallFailed, Connection, Event, Stream
 from ._confirming import Confirming, Taken
 from ._connect import OPENING, Identity, PathLike, Target
-from ._session import Broken, OnProgress, Session, Wanted
+from ._session import Broken, OnProgress, Session, Wanted, limit, unavailable
 from .errors import SettingsError
 from .model import Access, Certificate, Confirmation, Csr, Request, Result
 
@@ -124,17 +124,19 @@ class AsyncStation:
 
     async def access(self, *, timeout: Optional[float] = 10.0) -> Access:
         """See `Station.access`."""
-        session = Session(
-            profile=None, order=None, reissue=False, window=1, timeout=timeout, give_up_after=0.0, progress=None
-        )
+        limit("timeout", timeout)
+        timeout = OPENING if timeout is None else max(0.001, min(timeout, OPENING))
         try:
-            connection = await self._acquire(session.time_left(OPENING) if timeout else OPENING)
+            connection = await self._acquire(timeout)
         except CallFailed as error:
-            session.broken(error.failure)
-            session.check()
-            raise
+            raise unavailable(error.failure) from None
         try:
+            reply = await _call(connection, _wire.GET_ISSUER, _wire.get_issuer_request(), timeout)
+            connection.access = _wire.get_issuer_reply(reply)
             return connection.access
+        except CallFailed as error:
+            self._drop(connection)
+            raise unavailable(error.failure) from None
         finally:
             self._release(connection)
 
@@ -189,7 +191,7 @@ class AsyncStation:
         finally:
             feeder.cancel()
             if stream is not None:
-                stream.close(cancel=not session.done)
+                stream.close(cancel=not session.idle)
                 self._release(stream.connection)
 
     async def _open(self, session: Session, events: asyncio.Queue[Event]) -> Optional[Stream]:

@@ -13,7 +13,7 @@ from . import _wire
 from ._channel import CallFailed, Connection, Event, Stream
 from ._confirming import Confirming, Taken
 from ._connect import OPENING, Identity, PathLike, Target
-from ._session import Broken, OnProgress, Session, Wanted
+from ._session import Broken, OnProgress, Session, Wanted, limit, unavailable
 from .errors import SettingsError
 from .model import Access, Certificate, Confirmation, Csr, Request, Result
 
@@ -37,6 +37,8 @@ class Station:
 
     def __init__(self, server: Optional[str] = None, identity: Union[None, PathLike, Identity] = None) -> None:
         self._target = Target.of(server, identity)
+        self._connecting = threading.Lock()
+        # Never held while anything is waited for.
         self._lock = threading.Lock()
         self._connection: Optional[Connection] = None
         self._connected = self._closed = False
@@ -180,17 +182,19 @@ class Station:
             Unavailable: The daemon cannot be reached.
             NotAllowed, TlsError: The daemon does not let this station in.
         """
-        session = Session(
-            profile=None, order=None, reissue=False, window=1, timeout=timeout, give_up_after=0.0, progress=None
-        )
+        limit("timeout", timeout)
+        timeout = OPENING if timeout is None else max(0.001, min(timeout, OPENING))
         try:
-            connection = self._acquire(session.time_left(OPENING) if timeout else OPENING)
+            connection = self._acquire(timeout)
         except CallFailed as error:
-            session.broken(error.failure)
-            session.check()
-            raise
+            raise unavailable(error.failure) from None
         try:
+            reply = connection.call(_wire.GET_ISSUER, _wire.get_issuer_request(), timeout)
+            connection.access = _wire.get_issuer_reply(reply)
             return connection.access
+        except CallFailed as error:
+            self._drop(connection)
+            raise unavailable(error.failure) from None
         finally:
             self._release(connection)
 
@@ -249,7 +253,7 @@ class Station:
         finally:
             source.stop()
             if stream is not None:
-                stream.close(cancel=not session.done)
+                stream.close(cancel=not session.idle)
                 self._release(stream.connection)
 
     def _open(self, session: Session, events: queue.Queue[Event]) -> Optional[Stream]:
@@ -272,18 +276,30 @@ class Station:
     def _acquire(self, timeout: float) -> Connection:
         """The connection, which is made if there is none. Raises TlsError and CallFailed."""
         deadline = time.monotonic() + timeout
-        if not self._lock.acquire(timeout=timeout):
+        if not self._connecting.acquire(timeout=timeout):
             raise CallFailed(_wire.Failure("DEADLINE_EXCEEDED", "still connecting"))
         try:
-            if self._closed:
-                raise SettingsError("the station is closed")
-            if self._connection is None:
-                self._connection = self._connect(max(0.001, deadline - time.monotonic()))
-                self._connected = True
-            self._connection.users += 1
-            return self._connection
+            connection = self._use(None)
+            if connection is None:
+                made = self._connect(max(0.001, deadline - time.monotonic()))
+                connection = self._use(made)
+            assert connection is not None
+            return connection
         finally:
-            self._lock.release()
+            self._connecting.release()
+
+    def _use(self, made: Optional[Connection]) -> Optional[Connection]:
+        """The connection that is there, or the one that was just made, with one user more. Raises SettingsError."""
+        with self._lock:
+            if not self._closed:
+                self._connection = self._connection or made
+                if self._connection is not None:
+                    self._connected = True
+                    self._connection.users += 1
+                return self._connection
+        if made is not None:
+            made.channel.close()
+        raise SettingsError("the station is closed")
 
     def _connect(self, timeout: float) -> Connection:
         try:
