@@ -92,7 +92,7 @@ fixtures: ## makes the CSRs of tests/fixtures anew, with the programs of others
 
 clean: ## removes all that was built, not what was installed
 	cargo clean
-	rm -rf $(VENV) tests/.venv-fixtures benches/peers/.venv demo
+	rm -rf $(VENV) tests/.venv-fixtures benches/peers/.venv demo clients/python/src/birthmark_station/_wire.binpb
 
 $(VENV)/ready: tests/python/requirements.txt
 	@$(INSTALL) python3=python3 python3:ensurepip=python3-venv
