@@ -44,8 +44,8 @@ python-test: wheel python-lint ## the Python package in an environment of its ow
 
 python-lint: $(PYTHON)/ready
 	cd clients/python && ../../$(PYTHON)/bin/ruff check -q . && ../../$(PYTHON)/bin/ruff format -q --check .
-	cd clients/python && ../../$(PYTHON)/bin/mypy && ../../$(PYTHON)/bin/mypy --platform win32 src
-	cd clients/python/examples/pytest_stand && MYPYPATH=../../src ../../../../$(PYTHON)/bin/mypy --config-file ../../pyproject.toml .
+	cd clients/python && ../../$(PYTHON)/bin/mypy && ../../$(PYTHON)/bin/mypy --platform win32 --cache-dir ../../target/mypy-windows src
+	cd clients/python/examples/pytest_stand && MYPYPATH=../../src ../../../../$(PYTHON)/bin/mypy --config-file ../../pyproject.toml --cache-dir ../../../../target/mypy-stand .
 
 soak: target/go-judge ## kills, power cuts, bit rot and HSM faults for longer (BIRTHMARK_KILL_ROUNDS, _POWER_STATES, _POWER_CUTS, _ROT_ROUNDS, _SOAK_SECONDS, _SEED)
 	@$(INSTALL) softhsm2-util=softhsm2 strace=strace mkfs.ext4=e2fsprogs python3=python3
