@@ -3,17 +3,18 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test soak peers lint fuzz audit fixtures clean
+.PHONY: help demo test wheel python-test python-lint soak peers lint fuzz audit fixtures clean
 
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
 INSTALL := packaging/install-packages.sh
 VENV := tests/.venv
+PYTHON := target/python-tools
 # Debian's Go has no other toolchain to switch to; newer ones must not fetch one.
 export GOTOOLCHAIN := local
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## the whole way on this machine: SoftHSM, ceremony, daemon, stations, export (DEMO="arguments")
 	@$(INSTALL) softhsm2-util=softhsm2
@@ -27,6 +28,24 @@ test: $(VENV)/ready target/go-judge ## every test, against a real SoftHSM and ju
 	cargo test --release --locked -- --skip hsm::fault_of_every_kind --skip hsm::faults_in_any_mix --skip hsm_codes::
 	# What an HSM does to time is tried with the processors to itself.
 	cargo test --release --locked --test it -- --test-threads 1 hsm::fault_of_every_kind hsm::faults_in_any_mix hsm_codes::
+	@$(MAKE) --no-print-directory python-test
+
+wheel: $(PYTHON)/ready ## the station package for Python (clients/python), in target/wheels
+	@rm -rf target/wheels
+	$(PYTHON)/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir target/wheels clients/python
+
+python-test: wheel python-lint ## the Python package in an environment of its own, against the real daemon
+	@$(INSTALL) softhsm2-util=softhsm2 openssl=openssl
+	cargo build --release --locked
+	@venv=$$(mktemp -d) && trap 'rm -rf "$$venv"' EXIT && python3 -m venv --without-pip "$$venv" && \
+		$(PYTHON)/bin/pip --python "$$venv" install --quiet --no-compile --constraint clients/python/requirements-dev.txt \
+			target/wheels/*.whl pytest cryptography && \
+		cd clients/python && "$$venv/bin/python" -m pytest -q
+
+python-lint: $(PYTHON)/ready
+	cd clients/python && ../../$(PYTHON)/bin/ruff check -q . && ../../$(PYTHON)/bin/ruff format -q --check .
+	cd clients/python && ../../$(PYTHON)/bin/mypy && ../../$(PYTHON)/bin/mypy --platform win32 --cache-dir ../../target/mypy-windows src
+	cd clients/python/examples/pytest_stand && MYPYPATH=../../src ../../../../$(PYTHON)/bin/mypy --config-file ../../pyproject.toml --cache-dir ../../../../target/mypy-stand .
 
 soak: target/go-judge ## kills, power cuts, bit rot and HSM faults for longer (BIRTHMARK_KILL_ROUNDS, _POWER_STATES, _POWER_CUTS, _ROT_ROUNDS, _SOAK_SECONDS, _SEED)
 	@$(INSTALL) softhsm2-util=softhsm2 strace=strace mkfs.ext4=e2fsprogs python3=python3
@@ -55,6 +74,7 @@ lint: target/go-judge ## format, clippy, docs, dependencies; the shell, Go and P
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 		[ -z "$$unformatted" ] || { echo "make: not as gofmt has it: $$unformatted" >&2; exit 1; }
 	git ls-files -z '*.py' | xargs -0 python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]'
+	@$(MAKE) --no-print-directory python-lint
 
 # Sanitizers need a flag of nightly compilers, which the stable one takes when it is told to.
 fuzz: ## a minute of random octets against the CSR parser; what makes it fail is in fuzz/artifacts
@@ -72,12 +92,19 @@ fixtures: ## makes the CSRs of tests/fixtures again, with the programs of others
 
 clean: ## removes all that was built, not what was installed
 	cargo clean
-	rm -rf $(VENV) tests/.venv-fixtures benches/peers/.venv demo
+	rm -rf $(VENV) tests/.venv-fixtures benches/peers/.venv demo clients/python/src/birthmark_station/_wire.binpb
 
 $(VENV)/ready: tests/python/requirements.txt
 	@$(INSTALL) python3=python3 python3:ensurepip=python3-venv
 	python3 -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(PYTHON)/ready: clients/python/requirements-dev.txt
+	@$(INSTALL) python3=python3 python3:ensurepip=python3-venv
+	@mkdir -p target
+	python3 -m venv --clear $(PYTHON)
+	$(PYTHON)/bin/pip install --quiet --disable-pip-version-check --no-compile --requirement $<
 	@touch $@
 
 target/go-judge: tests/judges/go/main.go tests/judges/go/go.mod
