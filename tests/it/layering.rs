@@ -24,7 +24,7 @@ const FLOORS: &[&[&str]] = &[
     &["committer", "lint", "station"],
     &["cert", "client", "describe_certificate", "enroll", "export"],
     &["ceremony", "profile"],
-    &["ca", "expiry"],
+    &["ca", "crl", "expiry"],
     &["csr", "path"],
     &["hsm", "ledger", "x509"],
     &["config", "connections", "durable", "name", "pem", "readiness", "signer", "x509_time"],
