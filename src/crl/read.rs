@@ -125,9 +125,9 @@ impl RevocationList {
         &self.der
     }
 
-    /// Who issued it.
-    pub fn issuer(&self) -> &Name {
-        &self.issuer
+    /// Who issued it, for people.
+    pub fn issuer(&self) -> String {
+        self.issuer.to_string()
     }
 
     /// When it was made.
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!((list.number(), list.len(), list.is_empty()), (Some(0x8000), 3, false));
         assert_eq!(list.this_update().to_string(), "2026-01-02T00:00:00Z");
         assert_eq!(list.next_update().map(|time| time.to_string()).as_deref(), Some("2051-01-02T00:00:00Z"));
-        assert_eq!(list.issuer().as_der(), ca.subject().as_der());
+        assert_eq!(list.issuer.as_der(), ca.subject().as_der());
         let reasons: Vec<_> = list.entries().map(|entry| (entry.serial_number, entry.reason)).collect();
         assert_eq!(reasons, [(vec![1], Some(1)), (vec![2], None), (vec![3], Some(1))]);
         let (other, _) = foreign(0);

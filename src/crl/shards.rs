@@ -28,7 +28,7 @@ impl Shards {
         let [a, b, c, d, ..] = crate::hash::sha256(serial_number.as_bytes());
         let hash = u64::from(u32::from_be_bytes([a, b, c, d]));
         // Below the count, which fits.
-        (hash * u64::from(self.0) >> 32) as u16
+        ((hash * u64::from(self.0)) >> 32) as u16
     }
 }
 
