@@ -135,6 +135,11 @@ impl Issuance {
             attributes: &attributes,
         };
         let approved = profile.approve(csr, &RequestContext { values, now: Timestamp::now() })?;
+        if let Err(refusal) = approved.check_new(&request.device)
+            && !self.has_certificate(&request.device).await?
+        {
+            return Err(refusal.into());
+        }
         // What cannot be signed is not reserved: each reservation during an outage would cost two entries of the
         // journal for nothing. A certificate that is there already needs no HSM.
         let signer = approved.issuer().signer();

@@ -80,6 +80,20 @@ impl CodeShape {
         }
     }
 
+    /// A text of each form.
+    pub(crate) fn samples() -> impl Iterator<Item = String> {
+        let hex = "0123456789abcdef";
+        let aws = hex.repeat(4);
+        let azure = hex.to_uppercase().repeat(3);
+        let dps = azure[..40].to_owned();
+        [aws, dps, azure, "01234567-89ab-4def-8123-456789abcdef".to_owned()].into_iter()
+    }
+
+    /// Whether a text of this length may have one of the forms.
+    pub fn has_length(length: usize) -> bool {
+        matches!(length, 64 | 40 | 48 | 36)
+    }
+
     /// Whether a device id of this form could be used to prove possession of the CA's key for an account of a stranger: a
     /// platform takes the device's certificate as the verification certificate.
     pub fn is_refused_as_device_id(self) -> bool {

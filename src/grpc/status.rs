@@ -66,6 +66,7 @@ impl Cause {
                 ProfileError::KeyUnsupported { .. } => (Code::InvalidArgument, "KEY_UNSUPPORTED"),
                 ProfileError::OrderRequired(_) => (Code::InvalidArgument, "REQUEST_INVALID"),
                 ProfileError::IssuerExpiring(_) => (Code::FailedPrecondition, "ISSUER_EXPIRING"),
+                ProfileError::DeviceIdLikeCode { .. } => (Code::PermissionDenied, "DEVICE_ID_LIKE_CODE"),
                 ProfileError::SubjectRefused(_) => (Code::PermissionDenied, "SUBJECT_REFUSED"),
             },
             IssueError::Commit(error) => return Cause::for_commit(error),

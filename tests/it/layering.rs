@@ -38,6 +38,7 @@ const FLOORS: &[&[&str]] = &[
         "limits",
         "metrics",
         "pattern",
+        "possession",
         "proto",
         "quote",
         "secrecy",
