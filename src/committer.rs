@@ -22,14 +22,14 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use self::{
-    operation::{Changed, Found, Typed},
+    operation::{Changed, Found, FoundProof, Typed},
     queue::{Receiver, Sender},
 };
 use crate::{
     cert::Signed,
     ledger::{
-        Action, Actor, Export, ExportId, Holder, Ledger, LedgerError, Operation, Order, OrderTerms, Outcome, Refusal,
-        RevocationReason,
+        self, Action, Actor, Export, ExportId, Holder, Ledger, LedgerError, Operation, Order, OrderTerms, Outcome,
+        ProofTerms, Refusal, RevocationReason,
     },
     metrics,
     serial::{ReservedSerial, SerialNumber},
@@ -187,12 +187,55 @@ impl Committer {
         }
     }
 
+    /// Gives a proof of possession a serial number, durably (invariant 2), or finds the one that is still good
+    /// (invariant 4). `issuer` is the name of its issuer.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    #[expect(clippy::disallowed_methods, reason = "the reservation is durable, and its serial number is new")]
+    pub(crate) async fn reserve_proof(
+        &self,
+        terms: ProofTerms,
+        actor: &Actor,
+        issuer: &str,
+    ) -> Result<Reserved, CommitError> {
+        let permit = self.permit().await?;
+        let (actor, issuer) = (actor.clone(), issuer.to_owned());
+        match self.submit(actor.clone(), operation::reserve_proof(terms)).await? {
+            FoundProof::Reserved(serial_number) => {
+                let open = Some(Open { queue: self.queue.clone(), _permit: permit });
+                let reservation = Reservation { serial_number, actor, issuer, open };
+                Ok(Reserved::New(reservation, ReservedSerial::new(serial_number)))
+            }
+            FoundProof::Existing(ledger::FoundProof { serial_number, certificate }) => {
+                Ok(Reserved::Existing(Issued { serial_number, certificate, issuer, replay: true }))
+            }
+        }
+    }
+
+    /// Records the certificate of a proof's reservation, durably (invariant 1).
+    ///
+    /// # Errors
+    /// As for [`Committer::record`].
+    pub(crate) async fn record_proof(&self, reservation: Reservation, signed: Signed) -> Result<Issued, CommitError> {
+        self.record_as(operation::record_proof, reservation, signed).await
+    }
+
     /// Records the certificate of a reservation, durably (invariant 1).
     ///
     /// # Errors
     /// As for [`Committer::reserve`], and if the certificate is not the reservation's. The reservation is abandoned
     /// then.
-    pub async fn record(&self, mut reservation: Reservation, signed: Signed) -> Result<Issued, CommitError> {
+    pub async fn record(&self, reservation: Reservation, signed: Signed) -> Result<Issued, CommitError> {
+        self.record_as(operation::record, reservation, signed).await
+    }
+
+    async fn record_as(
+        &self,
+        record: fn(SerialNumber, Bytes) -> Typed<()>,
+        mut reservation: Reservation,
+        signed: Signed,
+    ) -> Result<Issued, CommitError> {
         let serial_number = reservation.serial_number;
         if *signed.serial_number() != serial_number {
             let error =
@@ -202,7 +245,7 @@ impl Committer {
             return Err(error);
         }
         let certificate = Bytes::from(signed.into_certificate());
-        let record = operation::record(serial_number, certificate.clone());
+        let record = record(serial_number, certificate.clone());
         self.submit(reservation.actor.clone(), record).await?;
         reservation.open = None;
         Ok(Issued { serial_number, certificate, issuer: std::mem::take(&mut reservation.issuer), replay: false })
@@ -424,7 +467,7 @@ fn commit(
                 waiting.entry(*serial_number).or_default().push(Request { operation, reply });
                 continue;
             }
-            (Outcome::Recorded, Action::Record { serial_number, .. })
+            (Outcome::Recorded, Action::Record { serial_number, .. } | Action::RecordProof { serial_number, .. })
             | (Outcome::Abandoned, Action::Abandon { serial_number, .. }) => finished.push(*serial_number),
             _ => {}
         }

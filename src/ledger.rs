@@ -29,6 +29,8 @@ mod memtable;
 mod operation;
 mod order;
 mod overlay;
+mod proof;
+mod proof_audit;
 mod record;
 mod refusal;
 mod revocation;
@@ -45,6 +47,7 @@ pub use self::{
     issued_records::IssuedRecords,
     operation::{Action, Operation, Outcome},
     order::{Order, OrderTerms},
+    proof::{FoundProof, ProofId, ProofTerms},
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
     refusal::Refusal,
     revocation::{ParseReasonError, RevocationReason},

@@ -59,6 +59,7 @@ pub mod pattern;
 pub mod pem;
 pub mod possession;
 pub mod profile;
+pub mod proof;
 pub mod proto;
 pub mod quote;
 mod readiness;

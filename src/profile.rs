@@ -411,7 +411,7 @@ impl Approved {
 
 /// Refuses a certificate whose names the issuer's chain does not allow (RFC 5280 section 4.2.1.10): device ids and
 /// orders' attributes decide about it. Most chains constrain none.
-fn check_names(body: &[u8], issuer: &IssuingCa) -> Result<(), SubjectError> {
+pub(crate) fn check_names(body: &[u8], issuer: &IssuingCa) -> Result<(), SubjectError> {
     if !issuer.certificates().constrains_names() {
         return Ok(());
     }

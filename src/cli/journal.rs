@@ -227,6 +227,9 @@ fn summary(verified: &Verified, trust: &VerifyOptions, elapsed: Duration) -> Str
         rows.push(("certificates", Some(certificates)));
         let later = format!("{} confirmed, {} scrapped, {} revoked", counts.confirmed, counts.scrapped, counts.revoked);
         rows.push(("of these", Some(later)));
+        if counts.proofs > 0 {
+            rows.push(("proofs of possession", Some(counts.proofs.to_string())));
+        }
         rows.push(("orders", Some(counts.orders.to_string())));
         rows.push(("exports", Some(counts.exports.to_string())));
     }
@@ -367,6 +370,8 @@ impl Filter<'_> {
             | Event::Revoked { serial_number, .. } => self.serial_numbers.contains(serial_number),
             Event::OrderCreated(_)
             | Event::OrderClosed { .. }
+            | Event::ProofReserved { .. }
+            | Event::ProofIssued { .. }
             | Event::ExportCreated { .. }
             | Event::ExportAcknowledged { .. }
             | Event::Checkpoint { .. }
@@ -419,6 +424,23 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
                 "not_after": terms.not_after.map(time),
                 "attributes": terms.attributes,
                 "stations": terms.stations.iter().map(|pattern| pattern.as_str()).collect::<Vec<_>>(),
+            }),
+        ),
+        Event::ProofReserved { serial_number, terms } => (
+            "proof_reserved",
+            json!({
+                "serial_number": serial_number.to_string(),
+                "code": terms.id.code,
+                "issuer_id": terms.id.issuer_id,
+                "key_sha256": hex::encode(terms.key_hash),
+                "not_after": time(terms.not_after),
+            }),
+        ),
+        Event::ProofIssued { serial_number, certificate } => (
+            "proof_issued",
+            json!({
+                "serial_number": serial_number.to_string(),
+                "certificate_pem": certificate_pem(certificate),
             }),
         ),
         Event::OrderClosed { id } => ("order_closed", json!({ "order": id })),
@@ -510,7 +532,7 @@ fn accept_clock(args: AcceptArgs) -> anyhow::Result<ExitCode> {
         let entry = frame?.entry;
         if entry.time > now && !matches!(entry.event, Event::ClockAccepted { .. }) {
             later.0 += 1;
-            later.1 += u64::from(matches!(entry.event, Event::Issued { .. }));
+            later.1 += u64::from(matches!(entry.event, Event::Issued { .. } | Event::ProofIssued { .. }));
         }
     }
     let (entries, certificates) = later;

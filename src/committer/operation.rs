@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    ledger::{Action, Export, ExportId, Holder, Order, OrderTerms, Outcome, RevocationReason},
+    ledger::{self, Action, Export, ExportId, Holder, Order, OrderTerms, Outcome, ProofTerms, RevocationReason},
     serial::SerialNumber,
 };
 
@@ -42,14 +42,31 @@ pub(super) fn reserve(holder: Holder, reissue: bool) -> Typed<Found> {
     }
 }
 
-pub(super) fn record(serial_number: SerialNumber, certificate: Bytes) -> Typed<()> {
+/// What a request for a proof of possession finds.
+pub(super) enum FoundProof {
+    /// A serial number of its own.
+    Reserved(SerialNumber),
+    /// The one that is still good.
+    Existing(ledger::FoundProof),
+}
+
+pub(super) fn reserve_proof(terms: ProofTerms) -> Typed<FoundProof> {
     Typed {
-        action: Action::Record { serial_number, certificate },
+        action: Action::ReserveProof(terms),
         read: |outcome| match outcome {
-            Outcome::Recorded => Ok(()),
+            Outcome::Reserved(serial_number) => Ok(FoundProof::Reserved(serial_number)),
+            Outcome::Proof(found) => Ok(FoundProof::Existing(found)),
             other => Err(other),
         },
     }
+}
+
+pub(super) fn record_proof(serial_number: SerialNumber, certificate: Bytes) -> Typed<()> {
+    Typed { action: Action::RecordProof { serial_number, certificate }, read: recorded }
+}
+
+pub(super) fn record(serial_number: SerialNumber, certificate: Bytes) -> Typed<()> {
+    Typed { action: Action::Record { serial_number, certificate }, read: recorded }
 }
 
 pub(super) fn confirm(serial_number: SerialNumber, profiles: Option<Arc<BTreeSet<String>>>) -> Typed<Changed> {
@@ -87,6 +104,13 @@ pub(super) fn checkpoint(note: String, begins_anew: bool) -> Typed<()> {
             Outcome::Checkpointed => Ok(()),
             other => Err(other),
         },
+    }
+}
+
+fn recorded(outcome: Outcome) -> Result<(), Outcome> {
+    match outcome {
+        Outcome::Recorded => Ok(()),
+        other => Err(other),
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     journal::Position,
     order::Order,
     overlay::{ExportLocation, OrderLocation, Pending, RecordLocation, StateChange, device_hash},
+    proof::{ProofLocation, ProofState, ProofTerms},
     record::RecordState,
     view::View,
 };
@@ -52,6 +53,9 @@ impl View<'_> {
                 location.pending = None;
                 self.draft.records.insert(*serial_number, location);
             }
+            Event::Abandoned { serial_number, .. } if self.proof_reservation(serial_number)?.is_some() => {
+                self.end_proof_reservation(serial_number, ProofState::Abandoned)?;
+            }
             Event::Abandoned { serial_number, .. } => {
                 let (mut location, pending) = self.reservation(serial_number)?;
                 self.change_order(&pending.holder.order, |location| location.order.reserved -= 1)?;
@@ -73,6 +77,10 @@ impl View<'_> {
             }
             Event::Revoked { serial_number, .. } => {
                 self.end_lifecycle(serial_number, RecordState::Revoked, position, |order| order.revoked += 1)?;
+            }
+            Event::ProofReserved { serial_number, terms } => self.hold_proof(*serial_number, position, terms),
+            Event::ProofIssued { serial_number, .. } => {
+                self.end_proof_reservation(serial_number, ProofState::Issued(position))?;
             }
             Event::OrderCreated(terms) => {
                 let order = Order::new(terms.clone(), entry.time);
@@ -115,6 +123,20 @@ impl View<'_> {
         let state = RecordState::Reserved;
         let location = RecordLocation { state, reserved: position, issued: None, changed: None, pending };
         self.draft.records.insert(serial_number, location);
+    }
+
+    /// Notes the reservation of a proof of possession.
+    pub(super) fn hold_proof(&mut self, serial_number: SerialNumber, reserved: Position, terms: &ProofTerms) {
+        let (not_after, state) = (terms.not_after, ProofState::Reserved);
+        self.draft.proofs.insert(terms.id.clone(), ProofLocation { serial_number, reserved, not_after, state });
+    }
+
+    fn end_proof_reservation(&mut self, serial_number: &SerialNumber, state: ProofState) -> Result<(), ApplyError> {
+        let not_reserved =
+            || ApplyError::Contradiction(format!("no proof of possession is reserved as {serial_number}"));
+        let (id, location) = self.proof_reservation(serial_number)?.ok_or_else(not_reserved)?;
+        self.draft.proofs.insert(id, ProofLocation { state, ..location });
+        Ok(())
     }
 
     fn reservation(&self, serial_number: &SerialNumber) -> Result<(RecordLocation, Arc<Pending>), ApplyError> {

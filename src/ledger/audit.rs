@@ -14,6 +14,8 @@ use super::{
     entry::{Entry, Event},
     export::ExportId,
     order::OrderTerms,
+    proof::ProofTerms,
+    proof_audit::{BrokenProof, Proofs},
     record::{Holder, KeyHash, RecordState},
 };
 use crate::serial::SerialNumber;
@@ -33,6 +35,7 @@ pub(crate) struct Audit {
     keys: HashSet<u64>,
     orders: Vec<Order>,
     order_numbers: HashMap<String, u32>,
+    proofs: Proofs,
     counts: Counts,
 }
 
@@ -70,6 +73,8 @@ pub struct Counts {
     pub scrapped: u64,
     /// Certificates revoked.
     pub revoked: u64,
+    /// Proofs of possession recorded.
+    pub proofs: u64,
     /// Orders created.
     pub orders: u64,
     /// Exports created.
@@ -133,6 +138,8 @@ pub(crate) enum BrokenRule {
     ExportNumber { id: ExportId, next: u32 },
     #[error("the export {id} counts {certificates} certificates; {left} were to be exported")]
     ExportCount { id: ExportId, certificates: u64, left: u64 },
+    #[error(transparent)]
+    Proof(#[from] BrokenProof),
     #[error("the export {0} is acknowledged twice")]
     AcknowledgedTwice(ExportId),
 }
@@ -147,7 +154,8 @@ impl Order {
 impl Audit {
     /// The counts so far.
     pub(crate) fn counts(&self) -> Counts {
-        Counts { reserved: self.reserved.len() as u64, orders: self.orders.len() as u64, ..self.counts }
+        let reserved = (self.reserved.len() + self.proofs.reserved()) as u64;
+        Counts { reserved, orders: self.orders.len() as u64, proofs: self.proofs.issued(), ..self.counts }
     }
 
     /// Takes the next entry.
@@ -168,6 +176,8 @@ impl Audit {
             Event::Confirmed { serial_number, order } => self.confirm(serial_number, order),
             Event::Scrapped { serial_number, .. } => self.scrap(serial_number),
             Event::Revoked { serial_number, .. } => self.revoke(serial_number),
+            Event::ProofReserved { serial_number, terms } => self.reserve_proof(*serial_number, terms, entry.time),
+            Event::ProofIssued { serial_number, .. } => Ok(self.proofs.issue(serial_number)?),
             Event::OrderCreated(terms) => self.create_order(terms),
             Event::OrderClosed { id } => self.close_order(id),
             Event::ExportCreated { id, certificates } => self.create_export(id, *certificates),
@@ -190,7 +200,25 @@ impl Audit {
         Ok(())
     }
 
+    fn reserve_proof(&mut self, serial: SerialNumber, terms: &ProofTerms, time: Timestamp) -> Result<(), BrokenRule> {
+        self.give(serial)?;
+        Ok(self.proofs.reserve(serial, terms, time)?)
+    }
+
+    /// A serial number is given: each is greater than the one before.
+    fn give(&mut self, serial: SerialNumber) -> Result<(), BrokenRule> {
+        if let Some(newest) = self.newest_serial.filter(|newest| short(&serial) <= short(newest)) {
+            return Err(BrokenRule::SerialOutOfOrder { serial_number: serial, newest });
+        }
+        self.newest_serial = Some(serial);
+        Ok(())
+    }
+
     fn abandon(&mut self, serial: &SerialNumber) -> Result<(), BrokenRule> {
+        if self.proofs.abandon(serial) {
+            self.counts.abandoned += 1;
+            return Ok(());
+        }
         let Reservation { holder, replaces } =
             self.finish(serial, "the end of a reservation", RecordState::Abandoned)?;
         match replaces {
@@ -260,10 +288,7 @@ impl Audit {
         replaces: Option<&SerialNumber>,
         time: Timestamp,
     ) -> Result<(), BrokenRule> {
-        if let Some(newest) = self.newest_serial.filter(|newest| short(&serial) <= short(newest)) {
-            return Err(BrokenRule::SerialOutOfOrder { serial_number: serial, newest });
-        }
-        self.newest_serial = Some(serial);
+        self.give(serial)?;
         // A profile may issue without an order; then none is charged.
         let order = match holder.order.as_str() {
             "" => None,
@@ -492,6 +517,7 @@ mod tests {
             confirmed: 0,
             scrapped: 2,
             revoked: 1,
+            proofs: 0,
             orders: 1,
             exports: 2,
             checkpoints: 0,

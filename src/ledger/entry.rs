@@ -10,6 +10,7 @@ use super::{
     actor::Actor,
     export::{ExportId, ParseExportIdError},
     order::OrderTerms,
+    proof::{ProofId, ProofTerms},
     record::Holder,
     revocation::{ParseReasonError, RevocationReason},
 };
@@ -77,6 +78,20 @@ pub enum Event {
         serial_number: SerialNumber,
         /// Why.
         reason: RevocationReason,
+    },
+    /// A serial number was given to a proof of possession.
+    ProofReserved {
+        /// The serial number.
+        serial_number: SerialNumber,
+        /// Which proof.
+        terms: ProofTerms,
+    },
+    /// The certificate of a proof of possession was recorded.
+    ProofIssued {
+        /// The serial number.
+        serial_number: SerialNumber,
+        /// DER.
+        certificate: Bytes,
     },
     /// An order was created.
     OrderCreated(OrderTerms),
@@ -152,6 +167,13 @@ impl Entry {
             Event::Revoked { serial_number, reason } => {
                 Wire::Revoked(wire::Revoked { serial_number: serial_number.as_bytes().to_vec(), reason: reason.code() })
             }
+            Event::ProofReserved { serial_number, terms } => {
+                Wire::ProofReserved(encode_proof_reserved(serial_number, terms))
+            }
+            Event::ProofIssued { serial_number, certificate } => Wire::ProofIssued(wire::ProofIssued {
+                serial_number: serial_number.as_bytes().to_vec(),
+                certificate: certificate.clone(),
+            }),
             Event::OrderCreated(terms) => Wire::OrderCreated(wire::OrderCreated {
                 id: terms.id.clone(),
                 profile: terms.profile.clone(),
@@ -226,6 +248,11 @@ impl Entry {
                 serial_number: SerialNumber::try_from(&*revoked.serial_number)?,
                 reason: RevocationReason::try_from(revoked.reason)?,
             },
+            Wire::ProofReserved(reserved) => decode_proof_reserved(reserved)?,
+            Wire::ProofIssued(issued) => Event::ProofIssued {
+                serial_number: SerialNumber::try_from(&*issued.serial_number)?,
+                certificate: issued.certificate,
+            },
             Wire::OrderCreated(created) => Event::OrderCreated(OrderTerms {
                 id: created.id,
                 profile: created.profile,
@@ -252,6 +279,25 @@ impl Entry {
         };
         Ok(Entry { time: from_micros(entry.time)?, actor: Actor(entry.actor.into()), event })
     }
+}
+
+fn encode_proof_reserved(serial_number: &SerialNumber, terms: &ProofTerms) -> wire::ProofReserved {
+    wire::ProofReserved {
+        serial_number: serial_number.as_bytes().to_vec(),
+        code: terms.id.code.clone(),
+        issuer_id: terms.id.issuer_id,
+        key_sha256: terms.key_hash.to_vec(),
+        not_after: to_micros(terms.not_after),
+    }
+}
+
+fn decode_proof_reserved(reserved: wire::ProofReserved) -> Result<Event, InvalidEntry> {
+    let terms = ProofTerms {
+        id: ProofId { issuer_id: reserved.issuer_id, code: reserved.code },
+        key_hash: reserved.key_sha256.as_slice().try_into().map_err(|_| InvalidEntry::KeyHash)?,
+        not_after: from_micros(reserved.not_after)?,
+    };
+    Ok(Event::ProofReserved { serial_number: SerialNumber::try_from(&*reserved.serial_number)?, terms })
 }
 
 /// Why the payload of a whole frame is no entry.

@@ -5,7 +5,7 @@
 //! DATA/index/NUMBER.names      sorted runs: where the newest reservation of a key or a device is; see [`run`]
 //! DATA/index/NUMBER.states     sorted runs: states that came after the issue
 //! DATA/index/NUMBER.samples    sorted runs: where one serial number in every [`SAMPLE`] bytes of journal was reserved
-//! DATA/index/database/         sled: orders, exports, and the manifest; see [`database`]
+//! DATA/index/database/         sled: orders, exports, proofs of possession, and the manifest; see [`database`]
 //! ```
 //!
 //! Serial numbers rise along the journal, so a sample and a short read of the journal find any of them.
@@ -54,6 +54,7 @@ use super::{
     export::ExportId,
     journal::{Journal, Position},
     overlay::{ExportLocation, OrderLocation, Overlay, StateChange},
+    proof::{ProofId, ProofLocation},
 };
 use crate::{durable, serial::SerialNumber};
 
@@ -315,6 +316,13 @@ impl Index {
         })
     }
 
+    pub(super) fn proof(&self, id: &ProofId) -> Result<Option<ProofLocation>, IndexError> {
+        self.answer(|| {
+            let Some(value) = self.database.get(&values::proof_key(id))? else { return Ok(None) };
+            values::decode_proof(&value).map(Some).ok_or_else(|| self.malformed("a proof of possession"))
+        })
+    }
+
     fn malformed(&self, what: &str) -> IndexError {
         IndexError::Damaged { path: self.folder.display().to_string(), what: format!("{what} in it cannot be read") }
     }
@@ -339,7 +347,8 @@ impl Index {
             let orders = settled.orders.iter().map(|(id, order)| (values::order_key(id), values::encode_order(order)));
             let exports =
                 settled.exports.iter().map(|(id, export)| (values::export_key(id), values::encode_export(export)));
-            let pairs = orders.chain(exports).collect();
+            let proofs = settled.proofs.iter().map(|(id, proof)| (values::proof_key(id), values::encode_proof(proof)));
+            let pairs = orders.chain(exports).chain(proofs).collect();
             self.database.write(pairs, |total| Manifest::new(applied, total, &runs).encode())?;
             self.applied().clone_from(applied);
             // Without it the index says no more than before, which is true as well.

@@ -9,6 +9,7 @@ use super::{
     index::{Index, Runs},
     journal::Position,
     overlay::{Overlay, Pending, device_hash},
+    proof::ProofId,
     record::RecordState,
 };
 use crate::serial::SerialNumber;
@@ -21,6 +22,8 @@ pub(super) struct MemTable {
     /// The reservations without a certificate, all of which are in `recent`: the oldest is first, since serial numbers
     /// rise along the journal.
     pub(super) pending: BTreeMap<SerialNumber, Position>,
+    /// The proofs of possession without a certificate, all of which are in `recent`.
+    pub(super) pending_proofs: BTreeMap<SerialNumber, (Position, ProofId)>,
     /// The one below, while it is written into the index.
     pub(super) flushing: Option<Arc<Overlay>>,
     /// The index, below both, and its runs.
@@ -32,7 +35,8 @@ pub(super) struct MemTable {
 
 impl MemTable {
     pub(super) fn new(index: Arc<Index>, runs: Runs, end: Position) -> Self {
-        MemTable { recent: Overlay::default(), pending: BTreeMap::new(), flushing: None, index, runs, end }
+        let (pending, pending_proofs) = (BTreeMap::new(), BTreeMap::new());
+        MemTable { recent: Overlay::default(), pending, pending_proofs, flushing: None, index, runs, end }
     }
 
     /// Merges `draft` into the newest overlay.
@@ -43,13 +47,31 @@ impl MemTable {
                 _ => self.pending.remove(serial_number),
             };
         }
+        for (id, proof) in &draft.proofs {
+            match proof.is_reserved() {
+                true => self.pending_proofs.insert(proof.serial_number, (proof.reserved, id.clone())),
+                false => self.pending_proofs.remove(&proof.serial_number),
+            };
+        }
         self.recent.absorb(draft);
     }
 
-    /// How much that is settled waits to be flushed: records, changes of their states, orders and exports.
+    /// The serial numbers that wait for a certificate.
+    pub(super) fn reservations(&self) -> impl Iterator<Item = SerialNumber> {
+        self.pending.keys().chain(self.pending_proofs.keys()).copied()
+    }
+
+    /// Where the oldest of the reservations is.
+    pub(super) fn oldest_reservation(&self) -> Option<Position> {
+        let proofs = self.pending_proofs.values().map(|(position, _)| *position);
+        self.pending.values().next().copied().into_iter().chain(proofs.take(1)).min()
+    }
+
+    /// How much that is settled waits to be flushed: records, changes of their states, orders, exports and proofs.
     pub(super) fn settled(&self) -> usize {
-        let Overlay { records, state_changes, orders, exports, .. } = &self.recent;
-        records.len() - self.pending.len() + state_changes.len() + orders.len() + exports.len()
+        let Overlay { records, state_changes, orders, exports, proofs, .. } = &self.recent;
+        let reserved = self.pending.len() + self.pending_proofs.len();
+        records.len() + state_changes.len() + orders.len() + exports.len() + proofs.len() - reserved
     }
 
     /// Begins to flush all that is settled: reservations, and what they hold, stay.
@@ -66,6 +88,11 @@ impl MemTable {
                 self.recent.devices.insert(device, Some(*serial_number));
             }
             self.recent.records.insert(*serial_number, location);
+        }
+        for (_, id) in self.pending_proofs.values() {
+            if let Some(reserved) = settled.proofs.remove(id) {
+                self.recent.proofs.insert(id.clone(), reserved);
+            }
         }
         let settled = Arc::new(settled);
         self.flushing = Some(Arc::clone(&settled));

@@ -9,6 +9,7 @@ use super::{
     error::LedgerError,
     export::{Export, ExportId},
     order::{Order, OrderTerms},
+    proof::{FoundProof, ProofTerms},
     record::Holder,
     refusal::Refusal,
     revocation::RevocationReason,
@@ -66,6 +67,15 @@ pub enum Action {
         /// Why.
         reason: RevocationReason,
     },
+    /// Give a serial number to a proof of possession.
+    ReserveProof(ProofTerms),
+    /// Record the certificate of a proof's reservation.
+    RecordProof {
+        /// The reservation's serial number.
+        serial_number: SerialNumber,
+        /// DER.
+        certificate: Bytes,
+    },
     /// Create an order.
     CreateOrder(OrderTerms),
     /// Let nothing more be issued under an order.
@@ -108,6 +118,8 @@ pub enum Outcome {
         /// The issuing CA's name.
         issuer: String,
     },
+    /// The proof of possession that was made before is still good.
+    Proof(FoundProof),
     /// The certificate may leave.
     Recorded,
     /// The reservation is gone; its serial number will not be used again.

@@ -28,6 +28,7 @@ use crate::{
         scrub::Scrub,
     },
     profile::Profiles,
+    proof::Prover,
     signer::Recoverable,
 };
 
@@ -53,6 +54,7 @@ pub(super) struct Opened {
     pub(super) issuer: Arc<Issuance>,
     pub(super) profiles: Arc<Profiles>,
     pub(super) signers: Signers,
+    pub(super) prover: Arc<Prover>,
     pub(super) records: EmbeddedRecords,
     pub(super) scrub: Option<Scrub>,
     pub(super) committer: Committer,
@@ -96,6 +98,19 @@ pub(super) fn open(config: &Config) -> Result<Opened, ServeError> {
     let profiles = Arc::new(profiles.collect::<Profiles>());
     let issuer = Issuance::new(Arc::clone(&profiles), refused_keys, committer.clone(), Arc::new(records.clone()));
     let issuer = Arc::new(issuer);
+    let prover = Arc::new(Prover::new(issuers, committer.clone()));
     let signers = Arc::new(signers);
-    Ok(Opened { pools, watched, issuer, profiles, signers, records, scrub, committer, committer_thread, checkpoints })
+    Ok(Opened {
+        pools,
+        watched,
+        issuer,
+        profiles,
+        signers,
+        prover,
+        records,
+        scrub,
+        committer,
+        committer_thread,
+        checkpoints,
+    })
 }

@@ -141,7 +141,7 @@ struct Decided {
 /// restricts a certificate are always recorded.
 fn not_now<'r>(event: &Event, clock: Option<&'r Refusal>, space: Option<&'r Refusal>) -> Option<&'r Refusal> {
     match event {
-        Event::Reserved { .. } => clock.or(space),
+        Event::Reserved { .. } | Event::ProofReserved { .. } => clock.or(space),
         Event::OrderCreated(_) | Event::ExportCreated { .. } => clock,
         // At a time before the newest entry it does no harm, and it is evidence of what there is.
         Event::Checkpoint { .. } => clock.filter(|refusal| matches!(refusal, Refusal::ClockImplausible { .. })),

@@ -12,9 +12,11 @@ use crate::{
         journal::Position,
         order::{Order, OrderTerms},
         overlay::{ExportLocation, OrderLocation, StateChange},
+        proof::{ProofId, ProofLocation, ProofState},
         record::RecordState,
     },
     pattern::Pattern,
+    serial::SerialNumber,
 };
 
 /// The key of an order.
@@ -149,4 +151,47 @@ pub(super) fn decode_export(id: &ExportId, value: &[u8]) -> Option<ExportLocatio
         acknowledged: acknowledged.map(|(at, by)| (at, Actor(by.into()))),
     };
     Some(ExportLocation { export, position: Position::from_bytes(position) })
+}
+
+/// The key of a proof of possession.
+pub(super) fn proof_key(ProofId { issuer_id, code }: &ProofId) -> Vec<u8> {
+    [&b"p"[..], &issuer_id.to_be_bytes(), code.as_bytes()].concat()
+}
+
+/// The parts of a proof that the key does not hold.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct ProofValue {
+    serial_number: String,
+    reserved: [u8; 8],
+    not_after: Timestamp,
+    issued: Option<[u8; 8]>,
+    abandoned: bool,
+}
+
+pub(super) fn encode_proof(proof: &ProofLocation) -> Vec<u8> {
+    let issued = match proof.state {
+        ProofState::Issued(position) => Some(position.to_bytes()),
+        ProofState::Reserved | ProofState::Abandoned => None,
+    };
+    // Plain data with string keys: JSON takes it always.
+    serde_json::to_vec(&ProofValue {
+        serial_number: proof.serial_number.to_string(),
+        reserved: proof.reserved.to_bytes(),
+        not_after: proof.not_after,
+        issued,
+        abandoned: proof.state == ProofState::Abandoned,
+    })
+    .unwrap_or_default()
+}
+
+pub(super) fn decode_proof(value: &[u8]) -> Option<ProofLocation> {
+    let ProofValue { serial_number, reserved, not_after, issued, abandoned } = serde_json::from_slice(value).ok()?;
+    let state = match (issued, abandoned) {
+        (Some(position), false) => ProofState::Issued(Position::from_bytes(position)),
+        (None, true) => ProofState::Abandoned,
+        // Reservations stay in memory.
+        _ => return None,
+    };
+    let serial_number: SerialNumber = serial_number.parse().ok()?;
+    Some(ProofLocation { serial_number, reserved: Position::from_bytes(reserved), not_after, state })
 }
