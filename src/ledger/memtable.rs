@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     index::{Index, Runs},
+    issuer::RecordedIssuer,
     journal::Position,
     overlay::{Overlay, Pending, device_hash},
     record::RecordState,
@@ -21,6 +22,8 @@ pub(super) struct MemTable {
     /// The reservations without a certificate, all of which are in `recent`: the oldest is first, since serial numbers
     /// rise along the journal.
     pub(super) pending: BTreeMap<SerialNumber, Position>,
+    /// All issuers by their ids: they are few, and stay when the index has them.
+    pub(super) issuers: BTreeMap<u32, Arc<RecordedIssuer>>,
     /// The one below, while it is written into the index.
     pub(super) flushing: Option<Arc<Overlay>>,
     /// The index, below both, and its runs.
@@ -32,7 +35,8 @@ pub(super) struct MemTable {
 
 impl MemTable {
     pub(super) fn new(index: Arc<Index>, runs: Runs, end: Position) -> Self {
-        MemTable { recent: Overlay::default(), pending: BTreeMap::new(), flushing: None, index, runs, end }
+        let (recent, pending, issuers) = (Overlay::default(), BTreeMap::new(), BTreeMap::new());
+        MemTable { recent, pending, issuers, flushing: None, index, runs, end }
     }
 
     /// Merges `draft` into the newest overlay.
@@ -43,13 +47,14 @@ impl MemTable {
                 _ => self.pending.remove(serial_number),
             };
         }
+        self.issuers.extend(draft.issuers.iter().map(|(id, issuer)| (*id, Arc::clone(issuer))));
         self.recent.absorb(draft);
     }
 
-    /// How much that is settled waits to be flushed: records, changes of their states, orders and exports.
+    /// How much that is settled waits to be flushed: records, changes of their states, orders, exports and issuers.
     pub(super) fn settled(&self) -> usize {
-        let Overlay { records, state_changes, orders, exports, .. } = &self.recent;
-        records.len() - self.pending.len() + state_changes.len() + orders.len() + exports.len()
+        let Overlay { records, state_changes, orders, exports, issuers, .. } = &self.recent;
+        records.len() - self.pending.len() + state_changes.len() + orders.len() + exports.len() + issuers.len()
     }
 
     /// Begins to flush all that is settled: reservations, and what they hold, stay.

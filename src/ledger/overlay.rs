@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     export::{Export, ExportId},
+    issuer::RecordedIssuer,
     journal::Position,
     order::Order,
     record::{Holder, KeyHash, RecordState},
@@ -63,6 +64,8 @@ pub(super) struct Overlay {
     pub(super) devices: HashMap<DeviceHash, Option<SerialNumber>>,
     pub(super) orders: HashMap<String, OrderLocation>,
     pub(super) exports: BTreeMap<ExportId, ExportLocation>,
+    /// By their ids.
+    pub(super) issuers: BTreeMap<u32, Arc<RecordedIssuer>>,
 }
 
 /// An order, where in the journal it begins, and how far it is exported.
@@ -101,6 +104,7 @@ impl Overlay {
         self.devices.extend(upper.devices);
         self.orders.extend(upper.orders);
         self.exports.extend(upper.exports);
+        self.issuers.extend(upper.issuers);
     }
 
     /// Forgets that a reservation held its key and device; the index has what became of them.
