@@ -32,6 +32,7 @@ use crate::{
     metrics,
     possession::PossessionCode,
     profile::{SubjectError, ValidityError},
+    registration,
     signer::{NoKey, SignError},
     x509::Certificate,
 };
@@ -132,7 +133,10 @@ impl Prover {
             return Err(ProofError::IssuerUnknown { name: issuer, known });
         };
         let certificate = ProofCertificate::new(&code, ca, Timestamp::now())?;
-        let id = ProofId { issuer_id: 0, code: code.as_str().to_owned() };
+        let id = ProofId {
+            issuer_id: registration::register(&self.committer, ca).await?.id,
+            code: code.as_str().to_owned(),
+        };
         let terms = ProofTerms { id, key_hash: certificate.key_hash, not_after: certificate.not_after };
         let (reservation, serial_number) = match self.committer.reserve_proof(terms, &actor, &issuer).await? {
             Reserved::New(reservation, serial_number) => (reservation, serial_number),

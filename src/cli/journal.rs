@@ -232,6 +232,7 @@ fn summary(verified: &Verified, trust: &VerifyOptions, elapsed: Duration) -> Str
         }
         rows.push(("orders", Some(counts.orders.to_string())));
         rows.push(("exports", Some(counts.exports.to_string())));
+        rows.push(("issuers", Some(counts.issuers.to_string())));
     }
     rows.push(("checkpoints", Some(counts.checkpoints.to_string())));
     rows.extend(verified.remarks.iter().map(|Remark { sequence, time, actor, what }| {
@@ -374,6 +375,7 @@ impl Filter<'_> {
             | Event::ProofIssued { .. }
             | Event::ExportCreated { .. }
             | Event::ExportAcknowledged { .. }
+            | Event::IssuerAdded { .. }
             | Event::Checkpoint { .. }
             | Event::LossAccepted { .. }
             | Event::ClockAccepted { .. } => false,
@@ -392,6 +394,7 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
                 "order": holder.order,
                 "profile": holder.profile,
                 "issuer": holder.issuer,
+                "issuer_id": holder.issuer_id,
                 "replaces": replaces.map(|replaced| replaced.to_string()),
             }),
         ),
@@ -448,6 +451,16 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
             ("export_created", json!({ "export": id.to_string(), "order": id.order, "certificates": certificates }))
         }
         Event::ExportAcknowledged { id } => ("export_acknowledged", json!({ "export": id.to_string() })),
+        Event::IssuerAdded { id, generation, terms } => (
+            "issuer_added",
+            json!({
+                "issuer_id": id,
+                "issuer": terms.name,
+                "generation": generation,
+                "crl_shards": terms.crl_shards,
+                "chain_pem": terms.chain.iter().map(|certificate| certificate_pem(certificate)).collect::<Vec<_>>(),
+            }),
+        ),
         Event::Checkpoint { note, begins_anew } => {
             ("checkpoint", json!({ "note": note, "earlier_checkpoints_lost": begins_anew }))
         }

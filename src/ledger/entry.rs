@@ -9,6 +9,7 @@ use prost::Message;
 use super::{
     actor::Actor,
     export::{ExportId, ParseExportIdError},
+    issuer::IssuerTerms,
     order::OrderTerms,
     proof::{ProofId, ProofTerms},
     record::Holder,
@@ -112,6 +113,15 @@ pub enum Event {
         /// The export's id.
         id: ExportId,
     },
+    /// An issuer was recorded, before anything is issued by it.
+    IssuerAdded {
+        /// Its number in the ledger, from 1 on.
+        id: u32,
+        /// Which of the issuers that have had its name, from 1 on.
+        generation: u32,
+        /// What it is.
+        terms: IssuerTerms,
+    },
     /// The audit key signed what the journal was.
     Checkpoint {
         /// The signed text; see [`super::checkpoint`].
@@ -146,6 +156,7 @@ impl Entry {
                 order: holder.order.clone(),
                 profile: holder.profile.clone(),
                 issuer: holder.issuer.clone(),
+                issuer_id: holder.issuer_id,
                 replaces: replaces.map_or(Vec::new(), |replaced| replaced.as_bytes().to_vec()),
             }),
             Event::Issued { serial_number, certificate } => Wire::Issued(wire::Issued {
@@ -193,6 +204,15 @@ impl Entry {
             Event::ExportAcknowledged { id } => {
                 Wire::ExportAcknowledged(wire::ExportAcknowledged { id: id.to_string() })
             }
+            Event::IssuerAdded { id, generation, terms: IssuerTerms { name, chain, crl_shards } } => {
+                Wire::IssuerAdded(wire::IssuerAdded {
+                    id: *id,
+                    name: name.clone(),
+                    generation: *generation,
+                    chain: chain.clone(),
+                    crl_shards: *crl_shards,
+                })
+            }
             Event::Checkpoint { note, begins_anew } => {
                 Wire::Checkpoint(wire::Checkpoint { note: note.clone(), begins_anew: *begins_anew })
             }
@@ -222,6 +242,7 @@ impl Entry {
                     order: reserved.order,
                     profile: reserved.profile,
                     issuer: reserved.issuer,
+                    issuer_id: reserved.issuer_id,
                 },
                 replaces: match reserved.replaces.as_slice() {
                     [] => None,
@@ -271,6 +292,9 @@ impl Entry {
                 Event::ExportCreated { id, certificates: created.certificates }
             }
             Wire::ExportAcknowledged(acknowledged) => Event::ExportAcknowledged { id: acknowledged.id.parse()? },
+            Wire::IssuerAdded(wire::IssuerAdded { id, name, generation, chain, crl_shards }) => {
+                Event::IssuerAdded { id, generation, terms: IssuerTerms { name, chain, crl_shards } }
+            }
             Wire::Checkpoint(checkpoint) => {
                 Event::Checkpoint { note: checkpoint.note, begins_anew: checkpoint.begins_anew }
             }

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     index::{Index, Runs},
+    issuer::RecordedIssuer,
     journal::Position,
     overlay::{Overlay, Pending, device_hash},
     proof::ProofId,
@@ -24,6 +25,8 @@ pub(super) struct MemTable {
     pub(super) pending: BTreeMap<SerialNumber, Position>,
     /// The proofs of possession without a certificate, all of which are in `recent`.
     pub(super) pending_proofs: BTreeMap<SerialNumber, (Position, ProofId)>,
+    /// All issuers by their ids: they are few, and stay when the index has them.
+    pub(super) issuers: BTreeMap<u32, Arc<RecordedIssuer>>,
     /// The one below, while it is written into the index.
     pub(super) flushing: Option<Arc<Overlay>>,
     /// The index, below both, and its runs.
@@ -35,8 +38,8 @@ pub(super) struct MemTable {
 
 impl MemTable {
     pub(super) fn new(index: Arc<Index>, runs: Runs, end: Position) -> Self {
-        let (pending, pending_proofs) = (BTreeMap::new(), BTreeMap::new());
-        MemTable { recent: Overlay::default(), pending, pending_proofs, flushing: None, index, runs, end }
+        let (recent, pending, pending_proofs) = (Overlay::default(), BTreeMap::new(), BTreeMap::new());
+        MemTable { recent, pending, pending_proofs, issuers: BTreeMap::new(), flushing: None, index, runs, end }
     }
 
     /// Merges `draft` into the newest overlay.
@@ -53,6 +56,7 @@ impl MemTable {
                 false => self.pending_proofs.remove(&proof.serial_number),
             };
         }
+        self.issuers.extend(draft.issuers.iter().map(|(id, issuer)| (*id, Arc::clone(issuer))));
         self.recent.absorb(draft);
     }
 
@@ -67,11 +71,12 @@ impl MemTable {
         self.pending.values().next().copied().into_iter().chain(proofs.take(1)).min()
     }
 
-    /// How much that is settled waits to be flushed: records, changes of their states, orders, exports and proofs.
+    /// How much that is settled waits to be flushed: records, changes of their states, orders, exports, issuers and proofs.
     pub(super) fn settled(&self) -> usize {
-        let Overlay { records, state_changes, orders, exports, proofs, .. } = &self.recent;
+        let Overlay { records, state_changes, orders, exports, issuers, proofs, .. } = &self.recent;
         let reserved = self.pending.len() + self.pending_proofs.len();
-        records.len() + state_changes.len() + orders.len() + exports.len() + proofs.len() - reserved
+        let known = orders.len() + exports.len() + issuers.len() + proofs.len();
+        records.len() + state_changes.len() + known - reserved
     }
 
     /// Begins to flush all that is settled: reservations, and what they hold, stay.

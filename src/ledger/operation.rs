@@ -8,6 +8,7 @@ use super::{
     actor::Actor,
     error::LedgerError,
     export::{Export, ExportId},
+    issuer::{IssuerTerms, RecordedIssuer},
     order::{Order, OrderTerms},
     proof::{FoundProof, ProofTerms},
     record::Holder,
@@ -93,6 +94,8 @@ pub enum Action {
         /// The export's id.
         id: ExportId,
     },
+    /// Record an issuer, unless the same chain has its name already.
+    AddIssuer(IssuerTerms),
     /// Record what the audit key signed about the ledger.
     Checkpoint {
         /// The signed text; see [`super::checkpoint`].
@@ -117,6 +120,8 @@ pub enum Outcome {
         certificate: Bytes,
         /// The issuing CA's name.
         issuer: String,
+        /// The recorded issuer's id; 0: from before issuers were recorded.
+        issuer_id: u32,
     },
     /// The proof of possession that was made before is still good.
     Proof(FoundProof),
@@ -133,6 +138,13 @@ pub enum Outcome {
     Order(Order),
     /// The export as it is now.
     Export(Export),
+    /// The issuer as it is recorded.
+    Issuer {
+        /// Which it is.
+        issuer: Arc<RecordedIssuer>,
+        /// It was recorded before.
+        retry: bool,
+    },
     /// The checkpoint is part of the ledger.
     Checkpointed,
     /// It may not be; nothing changed.

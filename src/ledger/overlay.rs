@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     export::{Export, ExportId},
+    issuer::RecordedIssuer,
     journal::Position,
     order::Order,
     proof::{ProofId, ProofLocation},
@@ -64,6 +65,8 @@ pub(super) struct Overlay {
     pub(super) devices: HashMap<DeviceHash, Option<SerialNumber>>,
     pub(super) orders: HashMap<String, OrderLocation>,
     pub(super) exports: BTreeMap<ExportId, ExportLocation>,
+    /// By their ids.
+    pub(super) issuers: BTreeMap<u32, Arc<RecordedIssuer>>,
     /// The newest proof of possession of each CA and code.
     pub(super) proofs: BTreeMap<ProofId, ProofLocation>,
 }
@@ -104,6 +107,7 @@ impl Overlay {
         self.devices.extend(upper.devices);
         self.orders.extend(upper.orders);
         self.exports.extend(upper.exports);
+        self.issuers.extend(upper.issuers);
         self.proofs.extend(upper.proofs);
     }
 

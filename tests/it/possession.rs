@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use birthmark::{
     ledger::{
-        Action, Actor, Ledger, Operation, Outcome, ProofId, ProofTerms, Records, Refusal,
+        Action, Actor, IssuerTerms, Ledger, Operation, Outcome, ProofId, ProofTerms, Records, Refusal,
         embedded::{EmbeddedLedger, Settings},
     },
     proto::{ProvePossessionReply, ProvePossessionRequest, admin_client::AdminClient},
@@ -314,6 +314,8 @@ fn proof_that_has_expired_or_is_unfinished_is_made_anew() {
     let begin = Timestamp::now();
     let [later, end] = [1, 24].map(|hours| begin + SignedDuration::from_hours(hours));
     let (mut ledger, _) = EmbeddedLedger::open(folder.path(), begin, &settings).unwrap();
+    let issuer = IssuerTerms { name: "main".into(), chain: vec!["chain".into()], crl_shards: 0 };
+    assert!(matches!(commit(&mut ledger, begin, Action::AddIssuer(issuer)), Outcome::Issuer { .. }));
     let ask = || Action::ReserveProof(terms(AWS, end));
     let unfinished = reserved(commit(&mut ledger, begin, ask()));
     assert!(matches!(commit(&mut ledger, begin, ask()), Outcome::InProgress(serial) if serial == unfinished));
