@@ -22,14 +22,14 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use self::{
-    operation::{Changed, Found, Typed},
+    operation::{Changed, Found, FoundProof, Typed},
     queue::{Receiver, Sender},
 };
 use crate::{
     cert::Signed,
     ledger::{
-        Action, Actor, Export, ExportId, Holder, Ledger, LedgerError, Operation, Order, OrderTerms, Outcome, Refusal,
-        RevocationReason,
+        self, Action, Actor, Export, ExportId, Holder, IssuerTerms, Ledger, LedgerError, Operation, Order, OrderTerms,
+        Outcome, ProofTerms, RecordedIssuer, Refusal, RevocationReason,
     },
     metrics,
     serial::{ReservedSerial, SerialNumber},
@@ -57,6 +57,7 @@ pub struct Reservation {
     serial_number: SerialNumber,
     actor: Actor,
     issuer: String,
+    issuer_id: u32,
     /// Present until it is recorded or abandoned.
     open: Option<Open>,
 }
@@ -80,6 +81,7 @@ pub struct Issued {
     serial_number: SerialNumber,
     certificate: Bytes,
     issuer: String,
+    issuer_id: u32,
     replay: bool,
 }
 
@@ -97,6 +99,11 @@ impl Issued {
     /// The issuing CA's name in the configuration.
     pub fn issuer(&self) -> &str {
         &self.issuer
+    }
+
+    /// The recorded issuer's id; 0: from before issuers were recorded.
+    pub fn issuer_id(&self) -> u32 {
+        self.issuer_id
     }
 
     /// Whether it was issued for an earlier request.
@@ -177,14 +184,49 @@ impl Committer {
                     serial_number,
                     actor: actor.clone(),
                     issuer: holder.issuer.clone(),
+                    issuer_id: holder.issuer_id,
                     open: Some(Open { queue: self.queue.clone(), _permit: permit }),
                 };
                 Ok(Reserved::New(reservation, ReservedSerial::new(serial_number)))
             }
-            Found::Replay { serial_number, certificate, issuer } => {
-                Ok(Reserved::Existing(Issued { serial_number, certificate, issuer, replay: true }))
+            Found::Replay { serial_number, certificate, issuer, issuer_id } => {
+                Ok(Reserved::Existing(Issued { serial_number, certificate, issuer, issuer_id, replay: true }))
             }
         }
+    }
+
+    /// Gives a proof of possession a serial number, durably (invariant 2), or finds the one that is still good
+    /// (invariant 4). `issuer` is the name of its issuer.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    #[expect(clippy::disallowed_methods, reason = "the reservation is durable, and its serial number is new")]
+    pub(crate) async fn reserve_proof(
+        &self,
+        terms: ProofTerms,
+        actor: &Actor,
+        issuer: &str,
+    ) -> Result<Reserved, CommitError> {
+        let permit = self.permit().await?;
+        let (actor, issuer, issuer_id) = (actor.clone(), issuer.to_owned(), terms.id.issuer_id);
+        match self.submit(actor.clone(), operation::reserve_proof(terms)).await? {
+            FoundProof::Reserved(serial_number) => {
+                let open = Some(Open { queue: self.queue.clone(), _permit: permit });
+                let reservation = Reservation { serial_number, actor, issuer, issuer_id, open };
+                Ok(Reserved::New(reservation, ReservedSerial::new(serial_number)))
+            }
+            FoundProof::Existing(ledger::FoundProof { serial_number, certificate }) => {
+                Ok(Reserved::Existing(Issued { serial_number, certificate, issuer, issuer_id, replay: true }))
+            }
+        }
+    }
+
+    /// Records the certificate of a proof's reservation, durably (invariant 1).
+    ///
+    /// # Errors
+    /// As for [`Committer::record`].
+    pub(crate) async fn record_proof(&self, reservation: Reservation, signed: Signed) -> Result<Issued, CommitError> {
+        self.record_as(operation::record_proof, reservation, signed).await
     }
 
     /// Records the certificate of a reservation, durably (invariant 1).
@@ -192,7 +234,16 @@ impl Committer {
     /// # Errors
     /// As for [`Committer::reserve`], and if the certificate is not the reservation's. The reservation is abandoned
     /// then.
-    pub async fn record(&self, mut reservation: Reservation, signed: Signed) -> Result<Issued, CommitError> {
+    pub async fn record(&self, reservation: Reservation, signed: Signed) -> Result<Issued, CommitError> {
+        self.record_as(operation::record, reservation, signed).await
+    }
+
+    async fn record_as(
+        &self,
+        record: fn(SerialNumber, Bytes) -> Typed<()>,
+        mut reservation: Reservation,
+        signed: Signed,
+    ) -> Result<Issued, CommitError> {
         let serial_number = reservation.serial_number;
         if *signed.serial_number() != serial_number {
             let error =
@@ -202,10 +253,11 @@ impl Committer {
             return Err(error);
         }
         let certificate = Bytes::from(signed.into_certificate());
-        let record = operation::record(serial_number, certificate.clone());
+        let record = record(serial_number, certificate.clone());
         self.submit(reservation.actor.clone(), record).await?;
         reservation.open = None;
-        Ok(Issued { serial_number, certificate, issuer: std::mem::take(&mut reservation.issuer), replay: false })
+        let (issuer, issuer_id) = (std::mem::take(&mut reservation.issuer), reservation.issuer_id);
+        Ok(Issued { serial_number, certificate, issuer, issuer_id, replay: false })
     }
 
     /// Records that a device has taken its certificate. `profiles` are those that the station that asks may use;
@@ -279,6 +331,17 @@ impl Committer {
     /// As for [`Committer::reserve`].
     pub async fn close_order(&self, actor: Actor, id: String) -> Result<Order, CommitError> {
         self.change(actor, operation::close_order(id)).await
+    }
+
+    /// Records an issuer, or finds the one with the same name and chain. Gives it and whether it is new. It takes a permit
+    /// like any request, but counts as none in flight.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub(crate) async fn add_issuer(&self, terms: IssuerTerms) -> Result<(Arc<RecordedIssuer>, bool), CommitError> {
+        let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
+        let (issuer, Changed(new)) = self.submit(Actor::daemon(), operation::add_issuer(terms)).await?;
+        Ok((issuer, new))
     }
 
     /// Records a checkpoint. It takes a permit like any request, but counts as none in flight.
@@ -424,7 +487,7 @@ fn commit(
                 waiting.entry(*serial_number).or_default().push(Request { operation, reply });
                 continue;
             }
-            (Outcome::Recorded, Action::Record { serial_number, .. })
+            (Outcome::Recorded, Action::Record { serial_number, .. } | Action::RecordProof { serial_number, .. })
             | (Outcome::Abandoned, Action::Abandon { serial_number, .. }) => finished.push(*serial_number),
             _ => {}
         }

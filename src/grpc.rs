@@ -9,6 +9,7 @@ mod issuance;
 mod limits;
 pub(crate) mod listener;
 mod peer;
+mod possession;
 mod records;
 mod request_error;
 mod server;

@@ -23,6 +23,7 @@ use crate::{
     ledger::{Actor, Records, Refusal},
     metrics,
     profile::{Profile, ProfileError, Profiles, RequestContext, Values},
+    registration::register,
     signer::SignError,
 };
 
@@ -126,6 +127,12 @@ impl Issuance {
             None => None,
         };
 
+        // Recorded at the start, unless the clock was wrong then.
+        let issuing = profile.issuer_at(Timestamp::now());
+        if issuing.recorded().is_none() {
+            register(&self.committer, issuing).await?;
+        }
+
         let csr = csr::verify(&request.csr, &self.refused_keys)?;
         let attributes = self.order_attributes(profile, request.order.as_ref())?;
         let values = Values {
@@ -135,6 +142,11 @@ impl Issuance {
             attributes: &attributes,
         };
         let approved = profile.approve(csr, &RequestContext { values, now: Timestamp::now() })?;
+        if let Err(refusal) = approved.check_new(&request.device)
+            && !self.has_certificate(&request.device).await?
+        {
+            return Err(refusal.into());
+        }
         // What cannot be signed is not reserved: each reservation during an outage would cost two entries of the
         // journal for nothing. A certificate that is there already needs no HSM.
         let signer = approved.issuer().signer();

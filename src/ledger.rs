@@ -24,11 +24,14 @@ mod folder_lock;
 mod head;
 mod index;
 mod issued_records;
+mod issuer;
 pub mod journal;
 mod memtable;
 mod operation;
 mod order;
 mod overlay;
+mod proof;
+mod proof_audit;
 mod record;
 mod refusal;
 mod revocation;
@@ -43,8 +46,10 @@ pub use self::{
     export::{Export, ExportId, ParseExportIdError},
     head::{ChainHash, Head},
     issued_records::IssuedRecords,
+    issuer::{IssuerTerms, RecordedIssuer},
     operation::{Action, Operation, Outcome},
     order::{Order, OrderTerms},
+    proof::{FoundProof, ProofId, ProofTerms},
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
     refusal::Refusal,
     revocation::{ParseReasonError, RevocationReason},

@@ -46,6 +46,7 @@ fn refused(error: &SampleError, settings: &config::Profile) -> Finding {
         SampleError::Refused(ProfileError::IssuerExpiring(_)) => {
             (settings.validity_key(), "no certificate outlives its issuer")
         }
+        SampleError::Refused(ProfileError::DeviceIdLikeCode { .. }) => ("device_id", "proof of possession of a CA"),
         SampleError::Refused(ProfileError::SubjectRefused(SubjectError::AltName(_))) => {
             ("subject_alt_names", "RFC 5280 section 4.2.1.6")
         }

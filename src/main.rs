@@ -24,6 +24,8 @@ enum Command {
     Demo(cli::companion::Args),
     /// Make CA keys in the HSM and their certificates, as specified in a reviewed file
     Ceremony(cli::ceremony::Args),
+    /// Prove to a cloud that a CA's key is ours
+    Ca(cli::ca::Args),
     /// Try out an HSM before the daemon uses it
     Hsm(cli::hsm::Args),
     /// Run the daemon
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Demo(args) => cli::companion::run("demo", args),
         Command::Ceremony(args) => cli::ceremony::run(args),
+        Command::Ca(args) => cli::ca::run(args),
         Command::Hsm(args) => cli::hsm::run(args),
         Command::Serve(args) => cli::serve::run(args),
         Command::Station(args) => cli::station::run(args),

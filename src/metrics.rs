@@ -3,6 +3,7 @@
 //! | metric | labels |
 //! |---|---|
 //! | `birthmark_certificates_total` | `profile`, `replay` |
+//! | `birthmark_possession_proofs_total` | `issuer`, `replay` |
 //! | `birthmark_refusals_total` | `reason` as in the protocol's ErrorInfo, and `TOO_MANY_CONNECTIONS` |
 //! | `birthmark_connections_refused_total` | `port` (`grpc`, `socket`, `http`), `reason`: `handshake` (failed), `silent` (nothing in time), `crowded` (idle, made room for another), `limit`, `accept` (by the system) |
 //! | `birthmark_hsm_queue_depth` | `issuer` |
@@ -48,6 +49,8 @@ metrics! {
     Counter CERTIFICATES_CONFIRMED "certificates_confirmed_total" "Certificates that their devices have taken";
     Counter CERTIFICATES_SCRAPPED "certificates_scrapped_total" "Certificates whose devices are scrap";
     Counter CERTIFICATES_REVOKED "certificates_revoked_total" "Certificates revoked";
+    Counter POSSESSION_PROOFS "possession_proofs_total"
+        "Proofs of possession of an issuer's key given to operators; replay=true for retries";
     Counter REFUSALS "refusals_total" "Requests refused, by reason";
     Histogram ISSUE_DURATION "issue_duration_seconds" "From a request's arrival to its durable certificate";
     Gauge STREAMS "streams" "Open Issue streams";
@@ -107,6 +110,11 @@ pub(crate) fn certificate(profile: &str, replay: bool, elapsed: Duration) {
     let replay = if replay { "true" } else { "false" };
     counter!(CERTIFICATES, "profile" => profile.to_owned(), "replay" => replay).increment(1);
     histogram!(ISSUE_DURATION).record(elapsed);
+}
+
+pub(crate) fn possession_proof(issuer: &str, replay: bool) {
+    let replay = if replay { "true" } else { "false" };
+    counter!(POSSESSION_PROOFS, "issuer" => issuer.to_owned(), "replay" => replay).increment(1);
 }
 
 pub(crate) fn confirmed() {

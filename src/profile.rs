@@ -47,6 +47,7 @@ use crate::{
     id::{DeviceId, OrderId},
     ledger::Holder,
     pattern::{self, Pattern},
+    possession::CodeShape,
     quote::shortened,
     serial::SerialNumber,
     signer::{KeyKind, PublicKey},
@@ -70,6 +71,7 @@ pub struct Profile {
     alt_names: Vec<AltName>,
     csr_subject: CsrSubject,
     device_ids: Option<DeviceIds>,
+    allow_code_like_ids: bool,
     order: OrderRequirement,
     validity: Validity,
     subject_key_identifier: bool,
@@ -86,6 +88,8 @@ pub struct Approved {
     issuer: Arc<IssuingCa>,
     /// DER: what follows the serial number in the TBSCertificate.
     body: Vec<u8>,
+    /// The form of a platform's code that its name has, where the profile does not allow that.
+    code_shape: Option<CodeShape>,
 }
 
 /// All that a profile looks at besides the CSR.
@@ -144,6 +148,7 @@ impl Profile {
             subject,
             alt_names,
             csr_subject: settings.csr_subject,
+            allow_code_like_ids: settings.allow_code_like_ids,
             device_ids: device_ids.transpose().map_err(|message| reader.error("device_id", message))?,
             order: settings.order_requirement,
             validity: read_validity(&reader, &defaults)?,
@@ -281,8 +286,36 @@ impl Profile {
             order: values.order.map_or_else(String::new, OrderId::to_string),
             profile: self.name.clone(),
             issuer: scheduled.issuer.name().to_owned(),
+            issuer_id: scheduled.issuer.recorded().map_or(0, |recorded| recorded.id),
         };
-        Ok(Approved { holder, issuer: Arc::clone(&scheduled.issuer), body })
+        let code_shape = self.code_shape(values);
+        Ok(Approved { holder, issuer: Arc::clone(&scheduled.issuer), body, code_shape })
+    }
+
+    /// The form of a platform's code that the device's certificate would have as its name, unless that is allowed.
+    fn code_shape(&self, values: &Values<'_>) -> Option<CodeShape> {
+        if self.allow_code_like_ids {
+            return None;
+        }
+        let shape = CodeShape::of(values.device.as_str()).or_else(|| self.subject.code_shape(values));
+        shape.filter(|shape| shape.is_refused_as_device_id())
+    }
+
+    /// The forms of codes that a device's certificate could have as its name.
+    pub(crate) fn possible_code_shapes(&self) -> Vec<CodeShape> {
+        let (_, station, attributes) = self.sample();
+        let order = OrderId::sample();
+        let fits = |device: &DeviceId| {
+            let taken = self.device_ids.as_ref().is_none_or(|ids| ids.check(device).is_ok());
+            let values = Values { device, order: Some(&order), station: &station, attributes: &attributes };
+            taken.then(|| self.subject.code_shape(&values)).flatten()
+        };
+        CodeShape::samples().filter_map(|sample| sample.parse().ok()).filter_map(|device| fits(&device)).collect()
+    }
+
+    /// Whether it takes device ids that look like the code of a platform's proof of possession.
+    pub(crate) fn allows_code_like_ids(&self) -> bool {
+        self.allow_code_like_ids
     }
 
     fn check_csr_subject(&self, csr: &VerifiedCsr, device: &DeviceId) -> Result<(), SubjectError> {
@@ -356,6 +389,16 @@ impl Approved {
         &self.holder
     }
 
+    /// Checks that the certificate may be given to a device that has none: nobody could use it as a proof of possession
+    /// of the CA's key.
+    ///
+    /// # Errors
+    /// That its name looks like a platform's code.
+    pub fn check_new(&self, device: &DeviceId) -> Result<(), ProfileError> {
+        let Some(shape) = self.code_shape else { return Ok(()) };
+        Err(ProfileError::DeviceIdLikeCode { device: device.clone(), shape, profile: self.holder.profile.clone() })
+    }
+
     /// Its issuer.
     pub fn issuer(&self) -> &Arc<IssuingCa> {
         &self.issuer
@@ -369,7 +412,7 @@ impl Approved {
 
 /// Refuses a certificate whose names the issuer's chain does not allow (RFC 5280 section 4.2.1.10): device ids and
 /// orders' attributes decide about it. Most chains constrain none.
-fn check_names(body: &[u8], issuer: &IssuingCa) -> Result<(), SubjectError> {
+pub(crate) fn check_names(body: &[u8], issuer: &IssuingCa) -> Result<(), SubjectError> {
     if !issuer.certificates().constrains_names() {
         return Ok(());
     }

@@ -55,7 +55,7 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> Result<(), ServeE
 
     // 2. Everything that the configuration names.
     let tls = open_tls(config)?;
-    let opened = open(config)?;
+    let opened = open(config).await?;
 
     // 3. The addresses.
     let listening = listen(config).await?;
@@ -99,8 +99,8 @@ fn start(
     draining: watch::Receiver<bool>,
     (readiness, prometheus): (Arc<Readiness>, PrometheusHandle),
 ) -> Running {
-    let Opened { pools, watched, issuer, profiles, signers, records, scrub, committer, committer_thread, checkpoints } =
-        opened;
+    let Opened { pools, watched, issuer, prover, profiles, signers, .. } = opened;
+    let Opened { records, scrub, committer, committer_thread, checkpoints, .. } = opened;
     let limits = connection_limits();
     if let Some(http) = listening.http {
         tokio::spawn(http::serve(http, limits.http, readiness, prometheus));
@@ -113,6 +113,7 @@ fn start(
         records: Arc::new(records),
         profiles,
         signers,
+        prover,
         window: *config.server.window.get_ref(),
         stall_limit: Duration::from_secs(*config.server.stall_seconds.get_ref()),
         draining,

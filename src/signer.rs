@@ -2,6 +2,7 @@
 //! pool implements.
 
 mod algorithm;
+mod dropped_key;
 pub(crate) mod ecdsa;
 mod fixed_key;
 mod key_kind;
@@ -19,6 +20,7 @@ pub use self::{
     verifier::{Signature, Verifier},
 };
 pub(crate) use self::{
+    dropped_key::NoKey,
     public_key::{RsaPublicKey, ec_spki, ed25519_spki, rsa_spki},
     verification::{VerifyError, verify},
 };

@@ -227,8 +227,12 @@ fn summary(verified: &Verified, trust: &VerifyOptions, elapsed: Duration) -> Str
         rows.push(("certificates", Some(certificates)));
         let later = format!("{} confirmed, {} scrapped, {} revoked", counts.confirmed, counts.scrapped, counts.revoked);
         rows.push(("of these", Some(later)));
+        if counts.proofs > 0 {
+            rows.push(("proofs of possession", Some(counts.proofs.to_string())));
+        }
         rows.push(("orders", Some(counts.orders.to_string())));
         rows.push(("exports", Some(counts.exports.to_string())));
+        rows.push(("issuers", Some(counts.issuers.to_string())));
     }
     rows.push(("checkpoints", Some(counts.checkpoints.to_string())));
     rows.extend(verified.remarks.iter().map(|Remark { sequence, time, actor, what }| {
@@ -367,8 +371,11 @@ impl Filter<'_> {
             | Event::Revoked { serial_number, .. } => self.serial_numbers.contains(serial_number),
             Event::OrderCreated(_)
             | Event::OrderClosed { .. }
+            | Event::ProofReserved { .. }
+            | Event::ProofIssued { .. }
             | Event::ExportCreated { .. }
             | Event::ExportAcknowledged { .. }
+            | Event::IssuerAdded { .. }
             | Event::Checkpoint { .. }
             | Event::LossAccepted { .. }
             | Event::ClockAccepted { .. } => false,
@@ -387,6 +394,7 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
                 "order": holder.order,
                 "profile": holder.profile,
                 "issuer": holder.issuer,
+                "issuer_id": holder.issuer_id,
                 "replaces": replaces.map(|replaced| replaced.to_string()),
             }),
         ),
@@ -421,11 +429,38 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
                 "stations": terms.stations.iter().map(|pattern| pattern.as_str()).collect::<Vec<_>>(),
             }),
         ),
+        Event::ProofReserved { serial_number, terms } => (
+            "proof_reserved",
+            json!({
+                "serial_number": serial_number.to_string(),
+                "code": terms.id.code,
+                "issuer_id": terms.id.issuer_id,
+                "key_sha256": hex::encode(terms.key_hash),
+                "not_after": time(terms.not_after),
+            }),
+        ),
+        Event::ProofIssued { serial_number, certificate } => (
+            "proof_issued",
+            json!({
+                "serial_number": serial_number.to_string(),
+                "certificate_pem": certificate_pem(certificate),
+            }),
+        ),
         Event::OrderClosed { id } => ("order_closed", json!({ "order": id })),
         Event::ExportCreated { id, certificates } => {
             ("export_created", json!({ "export": id.to_string(), "order": id.order, "certificates": certificates }))
         }
         Event::ExportAcknowledged { id } => ("export_acknowledged", json!({ "export": id.to_string() })),
+        Event::IssuerAdded { id, generation, terms } => (
+            "issuer_added",
+            json!({
+                "issuer_id": id,
+                "issuer": terms.name,
+                "generation": generation,
+                "crl_shards": terms.crl_shards,
+                "chain_pem": terms.chain.iter().map(|certificate| certificate_pem(certificate)).collect::<Vec<_>>(),
+            }),
+        ),
         Event::Checkpoint { note, begins_anew } => {
             ("checkpoint", json!({ "note": note, "earlier_checkpoints_lost": begins_anew }))
         }
@@ -510,7 +545,7 @@ fn accept_clock(args: AcceptArgs) -> anyhow::Result<ExitCode> {
         let entry = frame?.entry;
         if entry.time > now && !matches!(entry.event, Event::ClockAccepted { .. }) {
             later.0 += 1;
-            later.1 += u64::from(matches!(entry.event, Event::Issued { .. }));
+            later.1 += u64::from(matches!(entry.event, Event::Issued { .. } | Event::ProofIssued { .. }));
         }
     }
     let (entries, certificates) = later;

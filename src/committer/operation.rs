@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    ledger::{Action, Export, ExportId, Holder, Order, OrderTerms, Outcome, RevocationReason},
+    ledger::{
+        self, Action, Export, ExportId, Holder, IssuerTerms, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer,
+        RevocationReason,
+    },
     serial::SerialNumber,
 };
 
@@ -22,7 +25,7 @@ pub(super) enum Found {
     /// A serial number of its own.
     Reserved(SerialNumber),
     /// What the same request got before.
-    Replay { serial_number: SerialNumber, certificate: Bytes, issuer: String },
+    Replay { serial_number: SerialNumber, certificate: Bytes, issuer: String, issuer_id: u32 },
 }
 
 /// Whether a certificate's state changed; a retry changes nothing.
@@ -34,22 +37,39 @@ pub(super) fn reserve(holder: Holder, reissue: bool) -> Typed<Found> {
         action,
         read: |outcome| match outcome {
             Outcome::Reserved(serial_number) => Ok(Found::Reserved(serial_number)),
-            Outcome::Replay { serial_number, certificate, issuer } => {
-                Ok(Found::Replay { serial_number, certificate, issuer })
+            Outcome::Replay { serial_number, certificate, issuer, issuer_id } => {
+                Ok(Found::Replay { serial_number, certificate, issuer, issuer_id })
             }
             other => Err(other),
         },
     }
 }
 
-pub(super) fn record(serial_number: SerialNumber, certificate: Bytes) -> Typed<()> {
+/// What a request for a proof of possession finds.
+pub(super) enum FoundProof {
+    /// A serial number of its own.
+    Reserved(SerialNumber),
+    /// The one that is still good.
+    Existing(ledger::FoundProof),
+}
+
+pub(super) fn reserve_proof(terms: ProofTerms) -> Typed<FoundProof> {
     Typed {
-        action: Action::Record { serial_number, certificate },
+        action: Action::ReserveProof(terms),
         read: |outcome| match outcome {
-            Outcome::Recorded => Ok(()),
+            Outcome::Reserved(serial_number) => Ok(FoundProof::Reserved(serial_number)),
+            Outcome::Proof(found) => Ok(FoundProof::Existing(found)),
             other => Err(other),
         },
     }
+}
+
+pub(super) fn record_proof(serial_number: SerialNumber, certificate: Bytes) -> Typed<()> {
+    Typed { action: Action::RecordProof { serial_number, certificate }, read: recorded }
+}
+
+pub(super) fn record(serial_number: SerialNumber, certificate: Bytes) -> Typed<()> {
+    Typed { action: Action::Record { serial_number, certificate }, read: recorded }
 }
 
 pub(super) fn confirm(serial_number: SerialNumber, profiles: Option<Arc<BTreeSet<String>>>) -> Typed<Changed> {
@@ -80,6 +100,16 @@ pub(super) fn acknowledge_export(id: ExportId) -> Typed<Export> {
     Typed { action: Action::AcknowledgeExport { id }, read: export }
 }
 
+pub(super) fn add_issuer(terms: IssuerTerms) -> Typed<(Arc<RecordedIssuer>, Changed)> {
+    Typed {
+        action: Action::AddIssuer(terms),
+        read: |outcome| match outcome {
+            Outcome::Issuer { issuer, retry } => Ok((issuer, Changed(!retry))),
+            other => Err(other),
+        },
+    }
+}
+
 pub(super) fn checkpoint(note: String, begins_anew: bool) -> Typed<()> {
     Typed {
         action: Action::Checkpoint { note, begins_anew },
@@ -87,6 +117,13 @@ pub(super) fn checkpoint(note: String, begins_anew: bool) -> Typed<()> {
             Outcome::Checkpointed => Ok(()),
             other => Err(other),
         },
+    }
+}
+
+fn recorded(outcome: Outcome) -> Result<(), Outcome> {
+    match outcome {
+        Outcome::Recorded => Ok(()),
+        other => Err(other),
     }
 }
 

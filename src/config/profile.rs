@@ -32,6 +32,9 @@ pub struct Profile {
     pub csr_subject: CsrSubject,
     /// Which device ids it takes: a regular expression, or the name of a known rule.
     pub device_id: Option<Spanned<String>>,
+    /// Whether it takes device ids that look like the code of a platform's proof of possession.
+    #[serde(default)]
+    pub allow_code_like_ids: bool,
     /// The JITP parameters that the provisioning template of the CA in AWS IoT declares.
     #[serde(default)]
     pub jitp: Vec<Spanned<String>>,

@@ -11,6 +11,7 @@ use super::{
     hsm::{self, Signers},
     limits::PeerLimits,
     peer::{self, Peer},
+    possession,
     records::{Pages, Reader},
     request_error::RequestError,
     status,
@@ -27,6 +28,7 @@ use crate::{
     },
     pattern::Pattern,
     profile::Profiles,
+    proof::Prover,
     proto::{self, get_record_request::By},
     serial::SerialNumber,
 };
@@ -41,11 +43,18 @@ pub(super) struct Service {
     profiles: Arc<Profiles>,
     reader: Reader,
     signers: Signers,
+    prover: Arc<Prover>,
 }
 
 impl Service {
-    pub(super) fn new(committer: Committer, profiles: Arc<Profiles>, reader: Reader, signers: Signers) -> Self {
-        Service { committer, profiles, reader, signers }
+    pub(super) fn new(
+        committer: Committer,
+        profiles: Arc<Profiles>,
+        reader: Reader,
+        signers: Signers,
+        prover: Arc<Prover>,
+    ) -> Self {
+        Service { committer, profiles, reader, signers, prover }
     }
 
     async fn order(&self, peer: &PeerLimits, id: &str) -> Result<ledger::Order, Status> {
@@ -278,6 +287,15 @@ impl proto::admin_server::Admin for Service {
     ) -> Result<Response<proto::RetryHsmReply>, Status> {
         let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
         hsm::retry(&self.signers, &peer::actor(role, name), request.into_inner()).await.map(Response::new)
+    }
+
+    async fn prove_possession(
+        &self,
+        request: Request<proto::ProvePossessionRequest>,
+    ) -> Result<Response<proto::ProvePossessionReply>, Status> {
+        let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
+        let actor = peer::actor(role, name);
+        possession::prove(&self.prover, actor, request.into_inner()).await.map(Response::new)
     }
 
     async fn acknowledge_export(

@@ -8,6 +8,7 @@ use crate::{
     issuer::IssueError,
     ledger::{LedgerError, Refusal},
     profile::OrderTermsError,
+    proof::ProofError,
 };
 
 /// Why a request is not fulfilled.
@@ -30,6 +31,9 @@ pub(crate) enum RequestError {
     /// No certificate was issued.
     #[error(transparent)]
     Issue(#[from] IssueError),
+    /// There is no proof of possession.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
     /// The ledger did not do what was asked for.
     #[error(transparent)]
     Commit(#[from] CommitError),

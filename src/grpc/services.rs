@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use super::hsm::Signers;
-use crate::{committer::Committer, issuer::Issuance, ledger::Records, profile::Profiles};
+use crate::{committer::Committer, issuer::Issuance, ledger::Records, profile::Profiles, proof::Prover};
 
 /// What the services work with.
 #[derive(Clone)]
@@ -20,6 +20,8 @@ pub(crate) struct Services {
     pub(crate) profiles: Arc<Profiles>,
     /// What signs, by the issuers' names and `audit`, for operators who have seen to a token.
     pub(crate) signers: Signers,
+    /// Proves possession of the issuers' keys.
+    pub(crate) prover: Arc<Prover>,
     /// How many unanswered requests one stream, and one station over all of its streams, may have.
     pub(crate) window: usize,
     /// A stream whose peer takes no reply for this long is terminated.

@@ -16,6 +16,7 @@ use crate::{
     ledger::{LedgerError, Refusal},
     metrics,
     profile::ProfileError,
+    proof::ProofError,
 };
 
 /// The domain of all ErrorInfo details.
@@ -44,6 +45,7 @@ impl Cause {
                 Cause::lasting(Code::InvalidArgument, "REQUEST_INVALID")
             }
             RequestError::Issue(error) => Cause::for_issue(error),
+            RequestError::Proof(error) => Cause::for_proof(error),
             RequestError::Commit(error) => Cause::for_commit(error),
             RequestError::Storage(error) => Cause::for_storage(error),
             RequestError::Draining => Cause::lasting(Code::Unavailable, "DRAINING"),
@@ -66,6 +68,7 @@ impl Cause {
                 ProfileError::KeyUnsupported { .. } => (Code::InvalidArgument, "KEY_UNSUPPORTED"),
                 ProfileError::OrderRequired(_) => (Code::InvalidArgument, "REQUEST_INVALID"),
                 ProfileError::IssuerExpiring(_) => (Code::FailedPrecondition, "ISSUER_EXPIRING"),
+                ProfileError::DeviceIdLikeCode { .. } => (Code::PermissionDenied, "DEVICE_ID_LIKE_CODE"),
                 ProfileError::SubjectRefused(_) => (Code::PermissionDenied, "SUBJECT_REFUSED"),
             },
             IssueError::Commit(error) => return Cause::for_commit(error),
@@ -76,6 +79,20 @@ impl Cause {
             IssueError::Internal => (Code::Internal, "INTERNAL"),
         };
         Cause::lasting(code, reason)
+    }
+
+    fn for_proof(error: &ProofError) -> Cause {
+        match error {
+            ProofError::IssuerUnknown { .. } => Cause::lasting(Code::NotFound, "ISSUER_UNKNOWN"),
+            ProofError::IssuerExpiring(_) => Cause::lasting(Code::FailedPrecondition, "ISSUER_EXPIRING"),
+            ProofError::Name(_) => Cause::lasting(Code::PermissionDenied, "SUBJECT_REFUSED"),
+            ProofError::Key(_) | ProofError::Malformed(_) => Cause::lasting(Code::Internal, "INTERNAL"),
+            ProofError::Commit(error) => Cause::for_commit(error),
+            ProofError::HsmUnavailable { retry_after } => {
+                let retry_after = Some(*retry_after);
+                Cause { code: Code::Unavailable, reason: "HSM_UNAVAILABLE", retry_after }
+            }
+        }
     }
 
     fn for_commit(error: &CommitError) -> Cause {
@@ -189,7 +206,9 @@ impl Storage {
 /// The message for the peer: no path of this machine, and no details of a bug.
 fn message(error: &RequestError) -> String {
     match error {
-        RequestError::Commit(error) | RequestError::Issue(IssueError::Commit(error)) => match error {
+        RequestError::Commit(error)
+        | RequestError::Issue(IssueError::Commit(error))
+        | RequestError::Proof(ProofError::Commit(error)) => match error {
             CommitError::Refused(refusal) => refusal.to_string(),
             CommitError::Storage(error) => Storage::from_error(error).message(),
             CommitError::Closed => RequestError::Draining.to_string(),

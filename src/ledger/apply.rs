@@ -7,9 +7,11 @@ use super::{
     entry::{Entry, Event},
     error::LedgerError,
     export::Export,
+    issuer::{IssuerTerms, RecordedIssuer},
     journal::Position,
     order::Order,
     overlay::{ExportLocation, OrderLocation, Pending, RecordLocation, StateChange, device_hash},
+    proof::{ProofLocation, ProofState, ProofTerms},
     record::RecordState,
     view::View,
 };
@@ -52,6 +54,9 @@ impl View<'_> {
                 location.pending = None;
                 self.draft.records.insert(*serial_number, location);
             }
+            Event::Abandoned { serial_number, .. } if self.proof_reservation(serial_number)?.is_some() => {
+                self.end_proof_reservation(serial_number, ProofState::Abandoned)?;
+            }
             Event::Abandoned { serial_number, .. } => {
                 let (mut location, pending) = self.reservation(serial_number)?;
                 self.change_order(&pending.holder.order, |location| location.order.reserved -= 1)?;
@@ -73,6 +78,10 @@ impl View<'_> {
             }
             Event::Revoked { serial_number, .. } => {
                 self.end_lifecycle(serial_number, RecordState::Revoked, position, |order| order.revoked += 1)?;
+            }
+            Event::ProofReserved { serial_number, terms } => self.hold_proof(*serial_number, position, terms),
+            Event::ProofIssued { serial_number, .. } => {
+                self.end_proof_reservation(serial_number, ProofState::Issued(position))?;
             }
             Event::OrderCreated(terms) => {
                 let order = Order::new(terms.clone(), entry.time);
@@ -102,6 +111,16 @@ impl View<'_> {
                 location.export.acknowledged = Some((entry.time, entry.actor.clone()));
                 self.draft.exports.insert(id.clone(), location);
             }
+            Event::IssuerAdded { id, generation, terms } => {
+                let next = self.issuers().next_back().map_or(1, |newest| newest.id + 1);
+                if *id != next {
+                    return Err(ApplyError::Contradiction(format!("the issuer {id} is added, and the next is {next}")));
+                }
+                let IssuerTerms { name, chain, crl_shards } = terms.clone();
+                let (id, generation, added_at) = (*id, *generation, entry.time);
+                let issuer = RecordedIssuer { id, name, generation, chain, crl_shards, added_at };
+                self.draft.issuers.insert(id, Arc::new(issuer));
+            }
             Event::Checkpoint { .. } | Event::LossAccepted { .. } | Event::ClockAccepted { .. } => {}
         }
         Ok(())
@@ -115,6 +134,20 @@ impl View<'_> {
         let state = RecordState::Reserved;
         let location = RecordLocation { state, reserved: position, issued: None, changed: None, pending };
         self.draft.records.insert(serial_number, location);
+    }
+
+    /// Notes the reservation of a proof of possession.
+    pub(super) fn hold_proof(&mut self, serial_number: SerialNumber, reserved: Position, terms: &ProofTerms) {
+        let (not_after, state) = (terms.not_after, ProofState::Reserved);
+        self.draft.proofs.insert(terms.id.clone(), ProofLocation { serial_number, reserved, not_after, state });
+    }
+
+    fn end_proof_reservation(&mut self, serial_number: &SerialNumber, state: ProofState) -> Result<(), ApplyError> {
+        let not_reserved =
+            || ApplyError::Contradiction(format!("no proof of possession is reserved as {serial_number}"));
+        let (id, location) = self.proof_reservation(serial_number)?.ok_or_else(not_reserved)?;
+        self.draft.proofs.insert(id, ProofLocation { state, ..location });
+        Ok(())
     }
 
     fn reservation(&self, serial_number: &SerialNumber) -> Result<(RecordLocation, Arc<Pending>), ApplyError> {

@@ -13,7 +13,10 @@ use jiff::Timestamp;
 use super::{
     entry::{Entry, Event},
     export::ExportId,
+    issuer::IssuerTerms,
     order::OrderTerms,
+    proof::ProofTerms,
+    proof_audit::{BrokenProof, Proofs},
     record::{Holder, KeyHash, RecordState},
 };
 use crate::serial::SerialNumber;
@@ -33,6 +36,9 @@ pub(crate) struct Audit {
     keys: HashSet<u64>,
     orders: Vec<Order>,
     order_numbers: HashMap<String, u32>,
+    /// The chains of all issuers with their names, in the order of their ids, each chain by its hash.
+    issuers: Vec<(String, [u8; 32])>,
+    proofs: Proofs,
     counts: Counts,
 }
 
@@ -70,12 +76,16 @@ pub struct Counts {
     pub scrapped: u64,
     /// Certificates revoked.
     pub revoked: u64,
+    /// Proofs of possession recorded.
+    pub proofs: u64,
     /// Orders created.
     pub orders: u64,
     /// Exports created.
     pub exports: u64,
     /// Checkpoints.
     pub checkpoints: u64,
+    /// Issuers recorded, each generation of a name.
+    pub issuers: u64,
 }
 
 #[derive(Debug)]
@@ -133,8 +143,20 @@ pub(crate) enum BrokenRule {
     ExportNumber { id: ExportId, next: u32 },
     #[error("the export {id} counts {certificates} certificates; {left} were to be exported")]
     ExportCount { id: ExportId, certificates: u64, left: u64 },
+    #[error(transparent)]
+    Proof(#[from] BrokenProof),
     #[error("the export {0} is acknowledged twice")]
     AcknowledgedTwice(ExportId),
+    #[error("the issuer {id} is added, and the next one is number {next}")]
+    IssuerNumber { id: u32, next: u32 },
+    #[error("the issuer \"{name}\" is added as its generation {generation}, and the next one is {next}")]
+    IssuerGeneration { name: String, generation: u32, next: u32 },
+    #[error("the issuer \"{0}\" is added without a certificate")]
+    IssuerEmpty(String),
+    #[error("the issuer \"{0}\" is added with a chain that it has already")]
+    IssuerTwice(String),
+    #[error("it is reserved for the issuer \"{name}\" with the id {id}, which is not one of that name")]
+    IssuerUnknown { name: String, id: u32 },
 }
 
 impl Order {
@@ -147,7 +169,9 @@ impl Order {
 impl Audit {
     /// The counts so far.
     pub(crate) fn counts(&self) -> Counts {
-        Counts { reserved: self.reserved.len() as u64, orders: self.orders.len() as u64, ..self.counts }
+        let reserved = (self.reserved.len() + self.proofs.reserved()) as u64;
+        let (orders, issuers, proofs) = (self.orders.len() as u64, self.issuers.len() as u64, self.proofs.issued());
+        Counts { reserved, orders, issuers, proofs, ..self.counts }
     }
 
     /// Takes the next entry.
@@ -168,10 +192,13 @@ impl Audit {
             Event::Confirmed { serial_number, order } => self.confirm(serial_number, order),
             Event::Scrapped { serial_number, .. } => self.scrap(serial_number),
             Event::Revoked { serial_number, .. } => self.revoke(serial_number),
+            Event::ProofReserved { serial_number, terms } => self.reserve_proof(*serial_number, terms, entry.time),
+            Event::ProofIssued { serial_number, .. } => Ok(self.proofs.issue(serial_number)?),
             Event::OrderCreated(terms) => self.create_order(terms),
             Event::OrderClosed { id } => self.close_order(id),
             Event::ExportCreated { id, certificates } => self.create_export(id, *certificates),
             Event::ExportAcknowledged { id } => self.acknowledge_export(id),
+            Event::IssuerAdded { id, generation, terms } => self.add_issuer(*id, *generation, terms),
             // `verify` compares it with the chain.
             Event::Checkpoint { .. } => {
                 self.counts.checkpoints += 1;
@@ -190,7 +217,25 @@ impl Audit {
         Ok(())
     }
 
+    fn reserve_proof(&mut self, serial: SerialNumber, terms: &ProofTerms, time: Timestamp) -> Result<(), BrokenRule> {
+        self.give(serial)?;
+        Ok(self.proofs.reserve(serial, terms, time, self.issuers.len())?)
+    }
+
+    /// A serial number is given: each is greater than the one before.
+    fn give(&mut self, serial: SerialNumber) -> Result<(), BrokenRule> {
+        if let Some(newest) = self.newest_serial.filter(|newest| short(&serial) <= short(newest)) {
+            return Err(BrokenRule::SerialOutOfOrder { serial_number: serial, newest });
+        }
+        self.newest_serial = Some(serial);
+        Ok(())
+    }
+
     fn abandon(&mut self, serial: &SerialNumber) -> Result<(), BrokenRule> {
+        if self.proofs.abandon(serial) {
+            self.counts.abandoned += 1;
+            return Ok(());
+        }
         let Reservation { holder, replaces } =
             self.finish(serial, "the end of a reservation", RecordState::Abandoned)?;
         match replaces {
@@ -243,6 +288,39 @@ impl Audit {
         Ok(())
     }
 
+    fn add_issuer(&mut self, id: u32, generation: u32, terms: &IssuerTerms) -> Result<(), BrokenRule> {
+        let IssuerTerms { name, chain, .. } = terms;
+        let next = self.issuers.len() as u32 + 1;
+        if id != next {
+            return Err(BrokenRule::IssuerNumber { id, next });
+        }
+        let of_the_name = self.issuers.iter().filter(|(found, _)| found == name);
+        let next = of_the_name.clone().count() as u32 + 1;
+        if generation != next {
+            return Err(BrokenRule::IssuerGeneration { name: name.clone(), generation, next });
+        }
+        if chain.is_empty() {
+            return Err(BrokenRule::IssuerEmpty(name.clone()));
+        }
+        let each: Vec<_> = chain.iter().flat_map(|certificate| crate::hash::sha256(certificate)).collect();
+        let chain = crate::hash::sha256(&each);
+        if of_the_name.into_iter().any(|(_, found)| *found == chain) {
+            return Err(BrokenRule::IssuerTwice(name.clone()));
+        }
+        self.issuers.push((name.clone(), chain));
+        Ok(())
+    }
+
+    /// The issuer that a reservation names must be recorded; those of earlier versions named none.
+    fn check_issuer(&self, holder: &Holder) -> Result<(), BrokenRule> {
+        let Holder { issuer: name, issuer_id: id, .. } = holder;
+        let Some(index) = (*id as usize).checked_sub(1) else { return Ok(()) };
+        match self.issuers.get(index) {
+            Some((found, _)) if found == name => Ok(()),
+            _ => Err(BrokenRule::IssuerUnknown { name: name.clone(), id: *id }),
+        }
+    }
+
     fn acknowledge_export(&mut self, id: &ExportId) -> Result<(), BrokenRule> {
         let order = self.order_mut(&id.order);
         let acknowledged = order.and_then(|order| order.exports.get_mut((id.number as usize).checked_sub(1)?));
@@ -260,10 +338,8 @@ impl Audit {
         replaces: Option<&SerialNumber>,
         time: Timestamp,
     ) -> Result<(), BrokenRule> {
-        if let Some(newest) = self.newest_serial.filter(|newest| short(&serial) <= short(newest)) {
-            return Err(BrokenRule::SerialOutOfOrder { serial_number: serial, newest });
-        }
-        self.newest_serial = Some(serial);
+        self.give(serial)?;
+        self.check_issuer(holder)?;
         // A profile may issue without an order; then none is charged.
         let order = match holder.order.as_str() {
             "" => None,
@@ -407,129 +483,4 @@ fn first_octets(octets: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ledger::{Actor, RevocationReason};
-
-    fn serial(number: u8) -> SerialNumber {
-        let mut octets = [1; SerialNumber::LENGTH];
-        octets[7] = number;
-        SerialNumber::try_from(octets.as_slice()).unwrap()
-    }
-
-    fn reserved(number: u8, device: &str, replaces: Option<u8>) -> Event {
-        let text = |text: &str| text.to_owned();
-        let holder = Holder {
-            device: device.into(),
-            key_hash: [number; 32],
-            order: text("o"),
-            profile: text("p"),
-            issuer: text("i"),
-        };
-        Event::Reserved { serial_number: serial(number), holder, replaces: replaces.map(serial) }
-    }
-
-    fn issued(number: u8) -> Event {
-        Event::Issued { serial_number: serial(number), certificate: "c".into() }
-    }
-
-    fn confirmed(number: u8, order: &str) -> Event {
-        Event::Confirmed { serial_number: serial(number), order: order.into() }
-    }
-
-    fn scrapped(number: u8) -> Event {
-        Event::Scrapped { serial_number: serial(number), reason: "a test".into() }
-    }
-
-    fn revoked(number: u8) -> Event {
-        Event::Revoked { serial_number: serial(number), reason: RevocationReason::Unspecified }
-    }
-
-    fn export(number: u32, certificates: u64) -> Event {
-        Event::ExportCreated { id: ExportId { order: "o".into(), number }, certificates }
-    }
-
-    fn acknowledged(number: u32) -> Event {
-        Event::ExportAcknowledged { id: ExportId { order: "o".into(), number } }
-    }
-
-    /// What the audit says about these events, after an order of two certificates.
-    fn say(events: impl IntoIterator<Item = Event>) -> Result<Counts, BrokenRule> {
-        let mut audit = Audit::default();
-        let terms = OrderTerms::new("o", "p", 2);
-        for event in std::iter::once(Event::OrderCreated(terms)).chain(events) {
-            audit.apply(&Entry { time: Timestamp::UNIX_EPOCH, actor: Actor::daemon(), event })?;
-        }
-        Ok(audit.counts())
-    }
-
-    #[test]
-    fn lifecycle_by_the_rules_passes() {
-        let counts = say([
-            reserved(1, "a", None),
-            issued(1),
-            reserved(2, "b", None),
-            issued(2),
-            confirmed(1, "o"),
-            confirmed(2, "o"),
-            export(1, 2),
-            scrapped(1),
-            acknowledged(1),
-            // Abandoned, and asked for again.
-            reserved(3, "a", Some(1)),
-            Event::Abandoned { serial_number: serial(3), reason: "a test".into() },
-            reserved(4, "a", Some(1)),
-            issued(4),
-            revoked(2),
-            export(2, 1),
-            scrapped(4),
-        ]);
-        let expected = Counts {
-            issued: 3,
-            abandoned: 1,
-            reserved: 0,
-            confirmed: 0,
-            scrapped: 2,
-            revoked: 1,
-            orders: 1,
-            exports: 2,
-            checkpoints: 0,
-        };
-        assert_eq!(counts, Ok(expected));
-    }
-
-    #[test]
-    fn entry_that_breaks_a_rule_is_named() {
-        let one = || [reserved(1, "a", None), issued(1)];
-        let then = |events: Vec<Event>| one().into_iter().chain(events).collect::<Vec<_>>();
-        for (events, says) in [
-            (vec![reserved(1, "a", None), confirmed(1, "o")], "which is reserved, becomes confirmed"),
-            (vec![scrapped(1)], "which was never given, becomes scrapped"),
-            (then(vec![scrapped(1), confirmed(1, "o")]), "which is scrapped, becomes confirmed"),
-            (then(vec![scrapped(1), revoked(1)]), "which is scrapped, becomes revoked"),
-            (then(vec![confirmed(1, "o"), confirmed(1, "o")]), "which is confirmed, becomes confirmed"),
-            (then(vec![confirmed(1, "other")]), "is not of the order \"other\""),
-            (then(vec![reserved(2, "a", Some(1))]), "has a live certificate"),
-            (then(vec![scrapped(1), reserved(2, "a", None)]), "replaces no certificate of the device \"a\""),
-            (then(vec![reserved(2, "b", Some(1))]), "of the device \"b\", which had none before"),
-            (
-                then(vec![revoked(1), reserved(2, "a", Some(1)), issued(2), reserved(3, "b", None)]),
-                "is exceeded: its quantity is 2",
-            ),
-            (then(vec![export(2, 1)]), "the next one is number 1"),
-            (then(vec![export(1, 2)]), "counts 2 certificates; 1 were to be exported"),
-            (then(vec![scrapped(1), export(1, 1)]), "counts 1 certificates; 0 were to be exported"),
-            (then(vec![export(1, 1), export(2, 1)]), "counts 1 certificates; 0 were to be exported"),
-            (then(vec![acknowledged(1)]), "there is no export o.0001"),
-            (then(vec![export(1, 1), acknowledged(1), acknowledged(1)]), "acknowledged twice"),
-        ] {
-            let error = say(events).unwrap_err().to_string();
-            assert!(error.contains(says), "{says:?} is not in {error:?}");
-        }
-        // The key of what was scrapped stays bound.
-        let Event::Reserved { holder, .. } = reserved(1, "a", None) else { return };
-        let again = Event::Reserved { serial_number: serial(2), holder, replaces: Some(serial(1)) };
-        let error = say(then(vec![scrapped(1), again])).unwrap_err().to_string();
-        assert!(error.contains("is bound already"), "{error}");
-    }
-}
+mod tests;

@@ -6,8 +6,10 @@
 
 mod decision;
 mod export;
+mod issuer;
 mod lifecycle;
 mod order;
+mod proof;
 mod reserve;
 #[cfg(test)]
 mod tests;
@@ -49,13 +51,17 @@ pub(super) fn decide(
             }
             _ => refuse(Refusal::NotReserved(*serial_number)),
         },
-        Action::Abandon { serial_number, reason } => match view.location(serial_number)? {
-            Some(location) if location.state == RecordState::Reserved => {
-                let event = Event::Abandoned { serial_number: *serial_number, reason: reason.clone() };
-                Ok((Outcome::Abandoned, Some(event)))
+        Action::Abandon { serial_number, reason } => {
+            let is_reserved = view.proof_reservation(serial_number)?.is_some()
+                || view.location(serial_number)?.is_some_and(|location| location.state == RecordState::Reserved);
+            if !is_reserved {
+                return refuse(Refusal::NotReserved(*serial_number));
             }
-            _ => refuse(Refusal::NotReserved(*serial_number)),
-        },
+            let event = Event::Abandoned { serial_number: *serial_number, reason: reason.clone() };
+            Ok((Outcome::Abandoned, Some(event)))
+        }
+        Action::ReserveProof(terms) => proof::reserve(view, now, serial_numbers, terms),
+        Action::RecordProof { serial_number, certificate } => proof::record(view, *serial_number, certificate),
         Action::Confirm { serial_number, profiles } => {
             lifecycle::confirm(view, &operation.actor, serial_number, profiles.as_deref())
         }
@@ -67,6 +73,7 @@ pub(super) fn decide(
             let event = Event::Checkpoint { note: note.clone(), begins_anew: *begins_anew };
             Ok((Outcome::Checkpointed, Some(event)))
         }
+        Action::AddIssuer(terms) => Ok(issuer::add(view, now, terms)),
         Action::CreateOrder(terms) => order::create_order(view, now, terms),
         Action::CloseOrder { id } => order::close_order(view, id),
     }

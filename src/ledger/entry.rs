@@ -9,7 +9,9 @@ use prost::Message;
 use super::{
     actor::Actor,
     export::{ExportId, ParseExportIdError},
+    issuer::IssuerTerms,
     order::OrderTerms,
+    proof::{ProofId, ProofTerms},
     record::Holder,
     revocation::{ParseReasonError, RevocationReason},
 };
@@ -78,6 +80,20 @@ pub enum Event {
         /// Why.
         reason: RevocationReason,
     },
+    /// A serial number was given to a proof of possession.
+    ProofReserved {
+        /// The serial number.
+        serial_number: SerialNumber,
+        /// Which proof.
+        terms: ProofTerms,
+    },
+    /// The certificate of a proof of possession was recorded.
+    ProofIssued {
+        /// The serial number.
+        serial_number: SerialNumber,
+        /// DER.
+        certificate: Bytes,
+    },
     /// An order was created.
     OrderCreated(OrderTerms),
     /// An order was closed.
@@ -96,6 +112,15 @@ pub enum Event {
     ExportAcknowledged {
         /// The export's id.
         id: ExportId,
+    },
+    /// An issuer was recorded, before anything is issued by it.
+    IssuerAdded {
+        /// Its number in the ledger, from 1 on.
+        id: u32,
+        /// Which of the issuers that have had its name, from 1 on.
+        generation: u32,
+        /// What it is.
+        terms: IssuerTerms,
     },
     /// The audit key signed what the journal was.
     Checkpoint {
@@ -131,6 +156,7 @@ impl Entry {
                 order: holder.order.clone(),
                 profile: holder.profile.clone(),
                 issuer: holder.issuer.clone(),
+                issuer_id: holder.issuer_id,
                 replaces: replaces.map_or(Vec::new(), |replaced| replaced.as_bytes().to_vec()),
             }),
             Event::Issued { serial_number, certificate } => Wire::Issued(wire::Issued {
@@ -152,6 +178,13 @@ impl Entry {
             Event::Revoked { serial_number, reason } => {
                 Wire::Revoked(wire::Revoked { serial_number: serial_number.as_bytes().to_vec(), reason: reason.code() })
             }
+            Event::ProofReserved { serial_number, terms } => {
+                Wire::ProofReserved(encode_proof_reserved(serial_number, terms))
+            }
+            Event::ProofIssued { serial_number, certificate } => Wire::ProofIssued(wire::ProofIssued {
+                serial_number: serial_number.as_bytes().to_vec(),
+                certificate: certificate.clone(),
+            }),
             Event::OrderCreated(terms) => Wire::OrderCreated(wire::OrderCreated {
                 id: terms.id.clone(),
                 profile: terms.profile.clone(),
@@ -170,6 +203,15 @@ impl Entry {
             }),
             Event::ExportAcknowledged { id } => {
                 Wire::ExportAcknowledged(wire::ExportAcknowledged { id: id.to_string() })
+            }
+            Event::IssuerAdded { id, generation, terms: IssuerTerms { name, chain, crl_shards } } => {
+                Wire::IssuerAdded(wire::IssuerAdded {
+                    id: *id,
+                    name: name.clone(),
+                    generation: *generation,
+                    chain: chain.clone(),
+                    crl_shards: *crl_shards,
+                })
             }
             Event::Checkpoint { note, begins_anew } => {
                 Wire::Checkpoint(wire::Checkpoint { note: note.clone(), begins_anew: *begins_anew })
@@ -200,6 +242,7 @@ impl Entry {
                     order: reserved.order,
                     profile: reserved.profile,
                     issuer: reserved.issuer,
+                    issuer_id: reserved.issuer_id,
                 },
                 replaces: match reserved.replaces.as_slice() {
                     [] => None,
@@ -226,6 +269,11 @@ impl Entry {
                 serial_number: SerialNumber::try_from(&*revoked.serial_number)?,
                 reason: RevocationReason::try_from(revoked.reason)?,
             },
+            Wire::ProofReserved(reserved) => decode_proof_reserved(reserved)?,
+            Wire::ProofIssued(issued) => Event::ProofIssued {
+                serial_number: SerialNumber::try_from(&*issued.serial_number)?,
+                certificate: issued.certificate,
+            },
             Wire::OrderCreated(created) => Event::OrderCreated(OrderTerms {
                 id: created.id,
                 profile: created.profile,
@@ -244,6 +292,9 @@ impl Entry {
                 Event::ExportCreated { id, certificates: created.certificates }
             }
             Wire::ExportAcknowledged(acknowledged) => Event::ExportAcknowledged { id: acknowledged.id.parse()? },
+            Wire::IssuerAdded(wire::IssuerAdded { id, name, generation, chain, crl_shards }) => {
+                Event::IssuerAdded { id, generation, terms: IssuerTerms { name, chain, crl_shards } }
+            }
             Wire::Checkpoint(checkpoint) => {
                 Event::Checkpoint { note: checkpoint.note, begins_anew: checkpoint.begins_anew }
             }
@@ -252,6 +303,25 @@ impl Entry {
         };
         Ok(Entry { time: from_micros(entry.time)?, actor: Actor(entry.actor.into()), event })
     }
+}
+
+fn encode_proof_reserved(serial_number: &SerialNumber, terms: &ProofTerms) -> wire::ProofReserved {
+    wire::ProofReserved {
+        serial_number: serial_number.as_bytes().to_vec(),
+        code: terms.id.code.clone(),
+        issuer_id: terms.id.issuer_id,
+        key_sha256: terms.key_hash.to_vec(),
+        not_after: to_micros(terms.not_after),
+    }
+}
+
+fn decode_proof_reserved(reserved: wire::ProofReserved) -> Result<Event, InvalidEntry> {
+    let terms = ProofTerms {
+        id: ProofId { issuer_id: reserved.issuer_id, code: reserved.code },
+        key_hash: reserved.key_sha256.as_slice().try_into().map_err(|_| InvalidEntry::KeyHash)?,
+        not_after: from_micros(reserved.not_after)?,
+    };
+    Ok(Event::ProofReserved { serial_number: SerialNumber::try_from(&*reserved.serial_number)?, terms })
 }
 
 /// Why the payload of a whole frame is no entry.

@@ -5,13 +5,13 @@
 //! DATA/index/NUMBER.names      sorted runs: where the newest reservation of a key or a device is; see [`run`]
 //! DATA/index/NUMBER.states     sorted runs: states that came after the issue
 //! DATA/index/NUMBER.samples    sorted runs: where one serial number in every [`SAMPLE`] bytes of journal was reserved
-//! DATA/index/database/         sled: orders, exports, and the manifest; see [`database`]
+//! DATA/index/database/         sled: orders, exports, issuers, proofs of possession, and the manifest; see [`database`]
 //! ```
 //!
 //! Serial numbers rise along the journal, so a sample and a short read of the journal find any of them.
 //!
 //! The manifest says which runs there are and how far the journal is applied, and pins what every run and the database
-//! must hold. It changes in one batch with orders and exports; runs are on stable storage before it names them, and are
+//! must hold. It changes in one batch with orders, exports and issuers; runs are on stable storage before it names them, and are
 //! removed when it does not any more.
 //!
 //! # When it is not used
@@ -52,8 +52,10 @@ use self::{
 use super::{
     error::LedgerError,
     export::ExportId,
+    issuer::RecordedIssuer,
     journal::{Journal, Position},
     overlay::{ExportLocation, OrderLocation, Overlay, StateChange},
+    proof::{ProofId, ProofLocation},
 };
 use crate::{durable, serial::SerialNumber};
 
@@ -315,6 +317,26 @@ impl Index {
         })
     }
 
+    pub(super) fn proof(&self, id: &ProofId) -> Result<Option<ProofLocation>, IndexError> {
+        self.answer(|| {
+            let Some(value) = self.database.get(&values::proof_key(id))? else { return Ok(None) };
+            values::decode_proof(&value).map(Some).ok_or_else(|| self.malformed("a proof of possession"))
+        })
+    }
+
+    /// All issuers, in the order of their ids.
+    pub(super) fn issuers(&self) -> Result<Vec<RecordedIssuer>, IndexError> {
+        self.answer(|| {
+            let mut issuers = Vec::new();
+            // Ids are without gaps.
+            for id in 1.. {
+                let Some(value) = self.database.get(&values::issuer_key(id))? else { break };
+                issuers.push(values::decode_issuer(id, &value).ok_or_else(|| self.malformed("an issuer"))?);
+            }
+            Ok(issuers)
+        })
+    }
+
     fn malformed(&self, what: &str) -> IndexError {
         IndexError::Damaged { path: self.folder.display().to_string(), what: format!("{what} in it cannot be read") }
     }
@@ -339,7 +361,10 @@ impl Index {
             let orders = settled.orders.iter().map(|(id, order)| (values::order_key(id), values::encode_order(order)));
             let exports =
                 settled.exports.iter().map(|(id, export)| (values::export_key(id), values::encode_export(export)));
-            let pairs = orders.chain(exports).collect();
+            let issuers =
+                settled.issuers.iter().map(|(id, issuer)| (values::issuer_key(*id), values::encode_issuer(issuer)));
+            let proofs = settled.proofs.iter().map(|(id, proof)| (values::proof_key(id), values::encode_proof(proof)));
+            let pairs = orders.chain(exports).chain(issuers).chain(proofs).collect();
             self.database.write(pairs, |total| Manifest::new(applied, total, &runs).encode())?;
             self.applied().clone_from(applied);
             // Without it the index says no more than before, which is true as well.

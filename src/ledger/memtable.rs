@@ -7,8 +7,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     index::{Index, Runs},
+    issuer::RecordedIssuer,
     journal::Position,
     overlay::{Overlay, Pending, device_hash},
+    proof::ProofId,
     record::RecordState,
 };
 use crate::serial::SerialNumber;
@@ -21,6 +23,10 @@ pub(super) struct MemTable {
     /// The reservations without a certificate, all of which are in `recent`: the oldest is first, since serial numbers
     /// rise along the journal.
     pub(super) pending: BTreeMap<SerialNumber, Position>,
+    /// The proofs of possession without a certificate, all of which are in `recent`.
+    pub(super) pending_proofs: BTreeMap<SerialNumber, (Position, ProofId)>,
+    /// All issuers by their ids: they are few, and stay when the index has them.
+    pub(super) issuers: BTreeMap<u32, Arc<RecordedIssuer>>,
     /// The one below, while it is written into the index.
     pub(super) flushing: Option<Arc<Overlay>>,
     /// The index, below both, and its runs.
@@ -32,7 +38,8 @@ pub(super) struct MemTable {
 
 impl MemTable {
     pub(super) fn new(index: Arc<Index>, runs: Runs, end: Position) -> Self {
-        MemTable { recent: Overlay::default(), pending: BTreeMap::new(), flushing: None, index, runs, end }
+        let (recent, pending, pending_proofs) = (Overlay::default(), BTreeMap::new(), BTreeMap::new());
+        MemTable { recent, pending, pending_proofs, issuers: BTreeMap::new(), flushing: None, index, runs, end }
     }
 
     /// Merges `draft` into the newest overlay.
@@ -43,13 +50,33 @@ impl MemTable {
                 _ => self.pending.remove(serial_number),
             };
         }
+        for (id, proof) in &draft.proofs {
+            match proof.is_reserved() {
+                true => self.pending_proofs.insert(proof.serial_number, (proof.reserved, id.clone())),
+                false => self.pending_proofs.remove(&proof.serial_number),
+            };
+        }
+        self.issuers.extend(draft.issuers.iter().map(|(id, issuer)| (*id, Arc::clone(issuer))));
         self.recent.absorb(draft);
     }
 
-    /// How much that is settled waits to be flushed: records, changes of their states, orders and exports.
+    /// The serial numbers that wait for a certificate.
+    pub(super) fn reservations(&self) -> impl Iterator<Item = SerialNumber> {
+        self.pending.keys().chain(self.pending_proofs.keys()).copied()
+    }
+
+    /// Where the oldest of the reservations is.
+    pub(super) fn oldest_reservation(&self) -> Option<Position> {
+        let proofs = self.pending_proofs.values().map(|(position, _)| *position);
+        self.pending.values().next().copied().into_iter().chain(proofs.take(1)).min()
+    }
+
+    /// How much that is settled waits to be flushed: records, changes of their states, orders, exports, issuers and proofs.
     pub(super) fn settled(&self) -> usize {
-        let Overlay { records, state_changes, orders, exports, .. } = &self.recent;
-        records.len() - self.pending.len() + state_changes.len() + orders.len() + exports.len()
+        let Overlay { records, state_changes, orders, exports, issuers, proofs, .. } = &self.recent;
+        let reserved = self.pending.len() + self.pending_proofs.len();
+        let known = orders.len() + exports.len() + issuers.len() + proofs.len();
+        records.len() + state_changes.len() + known - reserved
     }
 
     /// Begins to flush all that is settled: reservations, and what they hold, stay.
@@ -66,6 +93,11 @@ impl MemTable {
                 self.recent.devices.insert(device, Some(*serial_number));
             }
             self.recent.records.insert(*serial_number, location);
+        }
+        for (_, id) in self.pending_proofs.values() {
+            if let Some(reserved) = settled.proofs.remove(id) {
+                self.recent.proofs.insert(id.clone(), reserved);
+            }
         }
         let settled = Arc::new(settled);
         self.flushing = Some(Arc::clone(&settled));

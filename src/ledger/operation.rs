@@ -8,7 +8,9 @@ use super::{
     actor::Actor,
     error::LedgerError,
     export::{Export, ExportId},
+    issuer::{IssuerTerms, RecordedIssuer},
     order::{Order, OrderTerms},
+    proof::{FoundProof, ProofTerms},
     record::Holder,
     refusal::Refusal,
     revocation::RevocationReason,
@@ -66,6 +68,15 @@ pub enum Action {
         /// Why.
         reason: RevocationReason,
     },
+    /// Give a serial number to a proof of possession.
+    ReserveProof(ProofTerms),
+    /// Record the certificate of a proof's reservation.
+    RecordProof {
+        /// The reservation's serial number.
+        serial_number: SerialNumber,
+        /// DER.
+        certificate: Bytes,
+    },
     /// Create an order.
     CreateOrder(OrderTerms),
     /// Let nothing more be issued under an order.
@@ -83,6 +94,8 @@ pub enum Action {
         /// The export's id.
         id: ExportId,
     },
+    /// Record an issuer, unless the same chain has its name already.
+    AddIssuer(IssuerTerms),
     /// Record what the audit key signed about the ledger.
     Checkpoint {
         /// The signed text; see [`super::checkpoint`].
@@ -107,7 +120,11 @@ pub enum Outcome {
         certificate: Bytes,
         /// The issuing CA's name.
         issuer: String,
+        /// The recorded issuer's id; 0: from before issuers were recorded.
+        issuer_id: u32,
     },
+    /// The proof of possession that was made before is still good.
+    Proof(FoundProof),
     /// The certificate may leave.
     Recorded,
     /// The reservation is gone; its serial number will not be used again.
@@ -121,6 +138,13 @@ pub enum Outcome {
     Order(Order),
     /// The export as it is now.
     Export(Export),
+    /// The issuer as it is recorded.
+    Issuer {
+        /// Which it is.
+        issuer: Arc<RecordedIssuer>,
+        /// It was recorded before.
+        retry: bool,
+    },
     /// The checkpoint is part of the ledger.
     Checkpointed,
     /// It may not be; nothing changed.

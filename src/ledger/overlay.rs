@@ -7,8 +7,10 @@ use std::{
 
 use super::{
     export::{Export, ExportId},
+    issuer::RecordedIssuer,
     journal::Position,
     order::Order,
+    proof::{ProofId, ProofLocation},
     record::{Holder, KeyHash, RecordState},
 };
 use crate::serial::SerialNumber;
@@ -63,6 +65,10 @@ pub(super) struct Overlay {
     pub(super) devices: HashMap<DeviceHash, Option<SerialNumber>>,
     pub(super) orders: HashMap<String, OrderLocation>,
     pub(super) exports: BTreeMap<ExportId, ExportLocation>,
+    /// By their ids.
+    pub(super) issuers: BTreeMap<u32, Arc<RecordedIssuer>>,
+    /// The newest proof of possession of each CA and code.
+    pub(super) proofs: BTreeMap<ProofId, ProofLocation>,
 }
 
 /// An order, where in the journal it begins, and how far it is exported.
@@ -101,6 +107,13 @@ impl Overlay {
         self.devices.extend(upper.devices);
         self.orders.extend(upper.orders);
         self.exports.extend(upper.exports);
+        self.issuers.extend(upper.issuers);
+        self.proofs.extend(upper.proofs);
+    }
+
+    /// The reservation of a proof of possession among these changes.
+    pub(super) fn proof_reservation(&self, serial: &SerialNumber) -> Option<(&ProofId, &ProofLocation)> {
+        self.proofs.iter().find(|(_, proof)| proof.is_reserved() && proof.serial_number == *serial)
     }
 
     /// Forgets that a reservation held its key and device; the index has what became of them.

@@ -3,8 +3,9 @@
 //! A batch is decided on an overlay of its own. When the batch is durable the overlay is merged into memory; when it is
 //! not, it is dropped, and nothing has happened.
 
-use std::sync::RwLockReadGuard;
+use std::sync::{Arc, RwLockReadGuard};
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{
@@ -13,10 +14,12 @@ use super::{
     error::LedgerError,
     export::{Export, ExportId},
     index::{Index, IndexError, LookupKey},
+    issuer::RecordedIssuer,
     journal::{JournalError, Position, ReadFrame, Reader},
     memtable::MemTable,
     order::Order,
     overlay::{ExportLocation, OrderLocation, Overlay, RecordLocation, StateChange, device_hash},
+    proof::{ProofId, ProofLocation},
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
 };
 use crate::serial::SerialNumber;
@@ -104,6 +107,8 @@ impl View<'_> {
                 (Event::Reserved { serial_number, .. }, None) if serial_number == *serial => reserved = Some(position),
                 // Serial numbers rise along the journal: this one was never given.
                 (Event::Reserved { serial_number, .. }, None) if serial_number > *serial => return Ok(None),
+                // Nor to a device, if a proof of possession has it.
+                (Event::ProofReserved { serial_number, .. }, None) if serial_number >= *serial => return Ok(None),
                 (Event::Issued { serial_number, .. }, Some(reserved)) if serial_number == *serial => {
                     let (state, issued) = (RecordState::Issued, Some(position));
                     return Ok(Some(RecordLocation { state, reserved, issued, changed: None, pending: None }));
@@ -152,12 +157,44 @@ impl View<'_> {
         }
     }
 
+    /// All issuers, in the order of their ids.
+    pub(super) fn issuers(&self) -> impl DoubleEndedIterator<Item = &Arc<RecordedIssuer>> + Clone {
+        // Ids rise: what this batch adds comes after what was there.
+        self.memory.issuers.values().chain(self.draft.issuers.values())
+    }
+
     /// The exports of an order, the oldest first.
     pub(super) fn exports(&self, order: &str) -> Result<Vec<Export>, LedgerError> {
         let exports = self.order(order)?.map_or(0, |location| location.exports);
         let ids = (1..=exports).map(|number| ExportId { order: order.to_owned(), number });
         let missing = |id: &ExportId| self.contradicted(format!("it has lost the export {id}"));
         ids.map(|id| Ok(self.export(&id)?.ok_or_else(|| missing(&id))?.export)).collect()
+    }
+
+    /// The newest proof of possession of a CA and a code.
+    pub(super) fn proof(&self, id: &ProofId) -> Result<Option<ProofLocation>, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.proofs.get(id)) {
+            Some(proof) => Ok(Some(proof.clone())),
+            None => Ok(self.index().proof(id)?),
+        }
+    }
+
+    /// The reservation of a proof of possession.
+    pub(super) fn proof_reservation(
+        &self,
+        serial: &SerialNumber,
+    ) -> Result<Option<(ProofId, ProofLocation)>, LedgerError> {
+        if let Some((id, proof)) = self.draft.proof_reservation(serial) {
+            return Ok(Some((id.clone(), proof.clone())));
+        }
+        let Some((_, id)) = self.memory.pending_proofs.get(serial) else { return Ok(None) };
+        let reserved = |proof: &ProofLocation| proof.is_reserved() && proof.serial_number == *serial;
+        Ok(self.proof(id)?.filter(reserved).map(|proof| (id.clone(), proof)))
+    }
+
+    /// Whether what is known of a proof can be read in the journal, not only in this batch.
+    pub(super) fn is_durable_proof(&self, id: &ProofId) -> bool {
+        !self.draft.proofs.contains_key(id)
     }
 
     /// What the batch changes.
@@ -245,5 +282,13 @@ pub(super) fn certificate_at(journal: &Reader, position: Position) -> Result<Iss
     match event {
         Event::Issued { certificate, .. } => Ok(IssuedCertificate { at: time, certificate }),
         _ => Err(journal.contradiction(position, "the index says that a certificate is here")),
+    }
+}
+
+/// The certificate of the proof of possession whose entry is at `position`.
+pub(super) fn proof_at(journal: &Reader, position: Position) -> Result<Bytes, JournalError> {
+    match journal.entry(position)?.event {
+        Event::ProofIssued { certificate, .. } => Ok(certificate),
+        _ => Err(journal.contradiction(position, "the index says that a proof of possession is here")),
     }
 }

@@ -20,6 +20,7 @@ use crate::{
     asn1::{IA5_STRING, Oid, PRINTABLE_STRING, UTF8_STRING},
     config::{self, Preset},
     name::{MATTER_PRODUCT_ID, MATTER_VENDOR_ID, type_name},
+    possession::CodeShape,
     profile::{HARDWARE_MODULE_NAME, Profile},
     quote::shortened,
     signer::{KeyKind, SignatureAlgorithm},
@@ -54,6 +55,7 @@ pub(super) fn check(profile: &Profile, settings: &config::Profile, sample: &Samp
     let mut rules = Rules { findings: Vec::new(), settings, sample, certificate, issuer };
     rules.rfc5280();
     rules.jitp();
+    rules.possession(profile);
     match profile.preset() {
         Preset::Device | Preset::TlsClient => {}
         Preset::Idevid => rules.idevid(),
@@ -246,6 +248,18 @@ impl Rules<'_> {
             };
             self.must(false, "jitp", rule, message);
         }
+    }
+
+    /// A certificate whose name is the code of a platform proves to it that its holder has the CA's key.
+    fn possession(&mut self, profile: &Profile) {
+        let possible = profile.possible_code_shapes();
+        let told_apart = |shape: &CodeShape| shape.is_refused_as_device_id() && !profile.allows_code_like_ids();
+        let Some(shape) = possible.into_iter().find(|shape| !told_apart(shape)) else { return };
+        let message = format!(
+            "a device id may look like {shape}: whoever chooses ids could register the CA in an account of their own; let \
+             device_id demand a form that is none, such as \"SN[0-9]{{8}}\", or use an issuer that no such platform trusts"
+        );
+        self.should(false, "device_id", "proof of possession of a CA", message);
     }
 
     /// Only digitalSignature, and critical.

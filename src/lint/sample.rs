@@ -54,6 +54,7 @@ pub fn sample(profile: &Profile, device: Option<&DeviceId>, moment: Timestamp) -
     let order = (profile.order_requirement() == OrderRequirement::Required).then_some(&order);
     let values = Values { device: &device, order, station: &station, attributes: &attributes };
     let approved = profile.approve(csr, &RequestContext { values, now: moment })?;
+    approved.check_new(&device)?;
     let serial_number = SerialNumber::sample();
     let to_be_signed = cert::to_be_signed(&serial_number, &approved);
     let issuer = Arc::clone(approved.issuer());

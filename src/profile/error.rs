@@ -4,7 +4,8 @@ use jiff::Timestamp;
 
 use super::{alt_name::AltNameError, template::MissingAttribute};
 use crate::{
-    asn1::DerError, csr::NoText, id::DeviceId, name::AttributeError, path::PathError, signer::KeyKind, x509_time::Time,
+    asn1::DerError, csr::NoText, id::DeviceId, name::AttributeError, path::PathError, possession::CodeShape,
+    signer::KeyKind, x509_time::Time,
 };
 
 /// Why a profile refuses a request.
@@ -31,6 +32,19 @@ pub enum ProfileError {
     /// The request names no order.
     #[error("the profile \"{0}\" demands an order; name one")]
     OrderRequired(String),
+    /// The device's certificate would be one that a platform takes as a proof of possession of the CA's key.
+    #[error(
+        "a certificate for the device id \"{device}\" would have {shape} as its name, with which anybody could register \
+         the CA in an account of their own; use other ids, or say allow_code_like_ids = true in the profile \"{profile}\""
+    )]
+    DeviceIdLikeCode {
+        /// What was asked for.
+        device: DeviceId,
+        /// What it looks like.
+        shape: CodeShape,
+        /// The profile.
+        profile: String,
+    },
     /// The names of the certificate would not fit the profile.
     #[error(transparent)]
     SubjectRefused(#[from] SubjectError),

@@ -1,5 +1,7 @@
 //! The subject of a profile's certificates: constant attributes are encoded once, the others are filled in.
 
+use const_oid::db::rfc4519;
+
 use super::{
     error::SubjectError,
     template::{Template, Values},
@@ -7,6 +9,7 @@ use super::{
 use crate::{
     asn1::{SEQUENCE, tlv},
     name::{Attribute, EMAIL_ADDRESS, Syntax},
+    possession::CodeShape,
 };
 
 #[derive(Debug)]
@@ -75,6 +78,22 @@ impl Subject {
             Part::Constant(_) => false,
         });
         if country { "AA" } else { "0000" }
+    }
+
+    /// The form of a platform's code that a CN has in which the device id stands, if it has one.
+    pub(super) fn code_shape(&self, values: &Values<'_>) -> Option<CodeShape> {
+        self.common_names().filter(|value| value.has_device_id()).find_map(|value| {
+            let possible = CodeShape::has_length(value.length(values));
+            possible.then(|| value.fill(values).ok()).flatten().and_then(|filled| CodeShape::of(&filled))
+        })
+    }
+
+    /// The CNs that differ from one certificate to another.
+    pub(super) fn common_names(&self) -> impl Iterator<Item = &Template> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Filled { attribute, value } if attribute.oid == rfc4519::CN => Some(value),
+            _ => None,
+        })
     }
 
     /// Appends the DER Name.

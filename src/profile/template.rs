@@ -82,6 +82,20 @@ impl Template {
         }
     }
 
+    /// How long the text is, filled in; 0 if something is missing.
+    pub(super) fn length(&self, values: &Values<'_>) -> usize {
+        let length = |piece: &Piece| {
+            Some(match piece {
+                Piece::Text(text) => text.len(),
+                Piece::DeviceId => values.device.as_str().len(),
+                Piece::Order => values.order.map_or(0, |order| order.as_str().len()),
+                Piece::Station => values.station.len(),
+                Piece::OrderAttribute(name) => values.attributes.get(name)?.len(),
+            })
+        };
+        self.0.iter().map(length).sum::<Option<usize>>().unwrap_or(0)
+    }
+
     pub(super) fn has_device_id(&self) -> bool {
         self.0.contains(&Piece::DeviceId)
     }

@@ -13,9 +13,9 @@ use super::{
 };
 use crate::{
     checkpoint::Checkpoints,
-    committer::Committer,
+    committer::{CommitError, Committer},
     config::{self, Config, ConfigError},
-    configure,
+    configure::{self, Issuers},
     expiry::MonitoredCertificate,
     grpc::{
         Signers,
@@ -28,6 +28,8 @@ use crate::{
         scrub::Scrub,
     },
     profile::Profiles,
+    proof::Prover,
+    registration,
     signer::Recoverable,
 };
 
@@ -53,6 +55,7 @@ pub(super) struct Opened {
     pub(super) issuer: Arc<Issuance>,
     pub(super) profiles: Arc<Profiles>,
     pub(super) signers: Signers,
+    pub(super) prover: Arc<Prover>,
     pub(super) records: EmbeddedRecords,
     pub(super) scrub: Option<Scrub>,
     pub(super) committer: Committer,
@@ -61,7 +64,7 @@ pub(super) struct Opened {
 }
 
 /// Opens the keys, then what is said about certificates, then the ledger.
-pub(super) fn open(config: &Config) -> Result<Opened, ServeError> {
+pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
     let (pools, issuers) = open_issuers(config)?;
     let profiles = configure::profiles(config, &issuers, Timestamp::now())?;
     let refused_keys = configure::refused_keys(config, &issuers)?;
@@ -78,6 +81,7 @@ pub(super) fn open(config: &Config) -> Result<Opened, ServeError> {
     let scrub = config.ledger.scrub_interval().map(|interval| Scrub::start(records.clone(), interval)).transpose();
     let scrub = scrub.map_err(ServeError::system("start the scrub"))?;
     let (committer, committer_thread) = Committer::start(ledger).map_err(ServeError::system("start the committer"))?;
+    record_issuers(&committer, &issuers).await?;
     let mut signers: BTreeMap<String, Arc<dyn Recoverable>> =
         pools.iter().map(|(name, pool)| (name.clone(), Arc::clone(pool) as Arc<dyn Recoverable>)).collect();
     let checkpoints = audit.map(|AuditKey { signer, public_key, interval }| {
@@ -96,6 +100,34 @@ pub(super) fn open(config: &Config) -> Result<Opened, ServeError> {
     let profiles = Arc::new(profiles.collect::<Profiles>());
     let issuer = Issuance::new(Arc::clone(&profiles), refused_keys, committer.clone(), Arc::new(records.clone()));
     let issuer = Arc::new(issuer);
+    let prover = Arc::new(Prover::new(issuers, committer.clone()));
     let signers = Arc::new(signers);
-    Ok(Opened { pools, watched, issuer, profiles, signers, records, scrub, committer, committer_thread, checkpoints })
+    Ok(Opened {
+        pools,
+        watched,
+        issuer,
+        profiles,
+        signers,
+        prover,
+        records,
+        scrub,
+        committer,
+        committer_thread,
+        checkpoints,
+    })
+}
+
+/// Records what issues before anything is served; the first start on a journal of an earlier version records all.
+async fn record_issuers(committer: &Committer, issuers: &Issuers) -> Result<(), ServeError> {
+    for issuer in issuers.values() {
+        match registration::register(committer, issuer).await {
+            Ok(_) => {}
+            // As anything else that is new: later, when the clock is right.
+            Err(CommitError::Refused(refusal)) => {
+                tracing::warn!(issuer = issuer.name(), %refusal, "the issuer is not recorded yet; it issues nothing before");
+            }
+            Err(error) => return Err(ServeError::Issuer { name: issuer.name().to_owned(), source: error }),
+        }
+    }
+    Ok(())
 }

@@ -28,6 +28,7 @@ mod lifecycle;
 mod monitoring;
 mod old_journal;
 mod policy;
+mod possession;
 mod power_cut;
 mod power_cut_ext4;
 mod random_kills;

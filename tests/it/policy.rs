@@ -390,6 +390,8 @@ fn profile_check_shows_a_certificate_without_the_hsm() {
     let site = Site::new();
     // No token, no PIN: only the certificates.
     fs::remove_dir_all(site.path("tokens")).unwrap();
+    // Ids of which none looks like the code of a platform.
+    site.configure(|usual| usual + "device_id = \"d-[0-9]+\"\n");
     let check = ["profile", "check", "--config", "birthmark.toml", "device", "--device", "d-77"];
     let said = succeeded(&site.token.birthmark(&check));
     for line in ["subject CN", "d-77 (UTF8String)", "not a CA", "id-kp-clientAuth", "nothing is wrong with it"] {
@@ -497,7 +499,7 @@ fn profile_with_large_oids_is_taken() {
             + &format!(
                 "certificate_policies = [\"2.999.1\", \"2.51.1\"]\nextended_key_usage = [\"{uuid}\"]\n\
                  extensions = [{{ oid = \"{uuid}\", hex = \"0500\" }}]\n\
-                 subject_alt_names = [\"email:a@example.com\"]\n"
+                 subject_alt_names = [\"email:a@example.com\"]\ndevice_id = \"d-[0-9]+\"\n"
             )
     });
     let said = succeeded(&site.token.birthmark(&["profile", "check", "--config", "birthmark.toml", "device"]));

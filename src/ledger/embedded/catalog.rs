@@ -12,15 +12,18 @@ use std::{
 };
 
 use super::disk_space::DiskSpace;
-use crate::ledger::{
-    apply::ApplyError,
-    entry::Event,
-    error::LedgerError,
-    index::{self, Applied, Index, IndexError, Runs, Site},
-    journal::{Journal, Position, ReadFrame, Reader},
-    memtable::MemTable,
-    overlay::{Overlay, Pending},
-    view::View,
+use crate::{
+    ledger::{
+        apply::ApplyError,
+        entry::Event,
+        error::LedgerError,
+        index::{self, Applied, Index, IndexError, Runs, Site},
+        journal::{Journal, Position, ReadFrame, Reader},
+        memtable::MemTable,
+        overlay::{Overlay, Pending},
+        view::View,
+    },
+    serial::SerialNumber,
 };
 
 /// What is known, and what brings it up to the journal. Lock order: `follower` before `memory`.
@@ -147,7 +150,11 @@ impl Catalog {
         for frame in journal.frames(replay_from, indexed) {
             self.collect_pending(&mut pending, frame?, journal);
         }
-        self.memory_mut().absorb(pending);
+        let issuers = self.memory().index.issuers()?;
+        let mut memory = self.memory_mut();
+        memory.issuers.extend(issuers.into_iter().map(|issuer| (issuer.id, Arc::new(issuer))));
+        memory.absorb(pending);
+        drop(memory);
         let replayed = self.apply(journal, end, stop)?;
         if replayed > 0 {
             tracing::info!(entries = replayed, "applied the journal's entries that the index did not have");
@@ -198,7 +205,14 @@ impl Catalog {
                 {
                     pending.forget(&reservation);
                 }
+                forget_proof(pending, &serial_number);
             }
+            Event::ProofReserved { serial_number, terms } => {
+                let mut view = self.view(journal, std::mem::take(pending));
+                view.hold_proof(serial_number, frame.position, &terms);
+                *pending = view.into_draft();
+            }
+            Event::ProofIssued { serial_number, .. } => forget_proof(pending, &serial_number),
             // The index has it.
             _ => {}
         }
@@ -209,6 +223,13 @@ impl Catalog {
         // What was here ends after the locks are free: its thread may be waiting for what does not answer.
         std::mem::swap(&mut *self.memory_mut(), &mut *other.memory_mut());
         std::mem::swap(follower, &mut *other.follower());
+    }
+}
+
+/// Forgets the reservation of a proof of possession; the index has what became of it.
+fn forget_proof(pending: &mut Overlay, serial: &SerialNumber) {
+    if let Some(id) = pending.proof_reservation(serial).map(|(id, _)| id.clone()) {
+        pending.proofs.remove(&id);
     }
 }
 
@@ -251,7 +272,7 @@ impl Follower {
 
     fn begin_flush(&mut self, catalog: &Catalog) {
         let mut memory = catalog.memory_mut();
-        self.applied.replay_from = memory.pending.values().next().copied().unwrap_or(self.applied.next);
+        self.applied.replay_from = memory.oldest_reservation().unwrap_or(self.applied.next);
         let settled = memory.begin_flush();
         let (index, runs, space) = (Arc::clone(&memory.index), memory.runs.clone(), Arc::clone(&self.space));
         self.indexer.begin(Job { settled, applied: self.applied.clone(), index, runs, space });

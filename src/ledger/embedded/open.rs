@@ -139,7 +139,7 @@ impl EmbeddedLedger {
             let reason = "the daemon stopped before the certificate was recorded".into();
             Operation { actor: Actor::daemon(), action: Action::Abandon { serial_number, reason } }
         };
-        let operations: Vec<_> = self.writer.shared.memory().pending.keys().copied().map(abandon).collect();
+        let operations: Vec<_> = self.writer.shared.memory().reservations().map(abandon).collect();
         if !operations.is_empty() {
             tracing::info!(reservations = operations.len(), "abandoned the reservations that a crash left unfinished");
             for outcome in self.commit(now, &operations)? {

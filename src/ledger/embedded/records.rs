@@ -19,6 +19,7 @@ use crate::{
         head::Head,
         index::IndexError,
         issued_records::IssuedRecords,
+        issuer::RecordedIssuer,
         journal::{Position, Reader},
         order::Order,
         overlay::StateChange,
@@ -86,6 +87,14 @@ impl Records for EmbeddedRecords {
         let start = before.map_or(order.created, |before| before.position);
         let certificates = Certificates::new(&self.shared, &id.order, start, export.position);
         Ok(IssuedRecords::new(Exported::new(certificates, export)))
+    }
+
+    fn issuer(&self, id: u32) -> Option<Arc<RecordedIssuer>> {
+        self.shared.memory().issuers.get(&id).cloned()
+    }
+
+    fn issuers(&self) -> Vec<Arc<RecordedIssuer>> {
+        self.shared.memory().issuers.values().cloned().collect()
     }
 
     fn head(&self) -> Head {

@@ -1,7 +1,8 @@
-//! How orders, exports and states are stored.
+//! How orders, exports, issuers and states are stored.
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::database::ORDER;
@@ -9,12 +10,15 @@ use crate::{
     ledger::{
         actor::Actor,
         export::{Export, ExportId},
+        issuer::RecordedIssuer,
         journal::Position,
         order::{Order, OrderTerms},
         overlay::{ExportLocation, OrderLocation, StateChange},
+        proof::{ProofId, ProofLocation, ProofState},
         record::RecordState,
     },
     pattern::Pattern,
+    serial::SerialNumber,
 };
 
 /// The key of an order.
@@ -25,6 +29,41 @@ pub(super) fn order_key(id: &str) -> Vec<u8> {
 /// The key of an export. An order's id has no 0, so no order's exports lie among another's.
 pub(super) fn export_key(ExportId { order, number }: &ExportId) -> Vec<u8> {
     [b"e", order.as_bytes(), &[0], &number.to_be_bytes()].concat()
+}
+
+/// The key of an issuer.
+pub(super) fn issuer_key(id: u32) -> Vec<u8> {
+    [&b"i"[..], &id.to_be_bytes()].concat()
+}
+
+/// The parts of an issuer that the key does not hold; certificates in hex.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct IssuerValue {
+    name: String,
+    generation: u32,
+    chain: Vec<String>,
+    crl_shards: u32,
+    added_at: Timestamp,
+}
+
+pub(super) fn encode_issuer(issuer: &RecordedIssuer) -> Vec<u8> {
+    let RecordedIssuer { id: _, name, generation, chain, crl_shards, added_at } = issuer;
+    // Plain data with string keys: JSON takes it always.
+    serde_json::to_vec(&IssuerValue {
+        name: name.clone(),
+        generation: *generation,
+        chain: chain.iter().map(hex::encode).collect(),
+        crl_shards: *crl_shards,
+        added_at: *added_at,
+    })
+    .unwrap_or_default()
+}
+
+pub(super) fn decode_issuer(id: u32, value: &[u8]) -> Option<RecordedIssuer> {
+    let IssuerValue { name, generation, chain, crl_shards, added_at } = serde_json::from_slice(value).ok()?;
+    let chain =
+        chain.iter().map(|certificate| hex::decode(certificate).ok().map(Bytes::from)).collect::<Option<_>>()?;
+    Some(RecordedIssuer { id, name, generation, chain, crl_shards, added_at })
 }
 
 /// The states that come after the certificate's issue, with how they are stored.
@@ -149,4 +188,47 @@ pub(super) fn decode_export(id: &ExportId, value: &[u8]) -> Option<ExportLocatio
         acknowledged: acknowledged.map(|(at, by)| (at, Actor(by.into()))),
     };
     Some(ExportLocation { export, position: Position::from_bytes(position) })
+}
+
+/// The key of a proof of possession.
+pub(super) fn proof_key(ProofId { issuer_id, code }: &ProofId) -> Vec<u8> {
+    [&b"p"[..], &issuer_id.to_be_bytes(), code.as_bytes()].concat()
+}
+
+/// The parts of a proof that the key does not hold.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct ProofValue {
+    serial_number: String,
+    reserved: [u8; 8],
+    not_after: Timestamp,
+    issued: Option<[u8; 8]>,
+    abandoned: bool,
+}
+
+pub(super) fn encode_proof(proof: &ProofLocation) -> Vec<u8> {
+    let issued = match proof.state {
+        ProofState::Issued(position) => Some(position.to_bytes()),
+        ProofState::Reserved | ProofState::Abandoned => None,
+    };
+    // Plain data with string keys: JSON takes it always.
+    serde_json::to_vec(&ProofValue {
+        serial_number: proof.serial_number.to_string(),
+        reserved: proof.reserved.to_bytes(),
+        not_after: proof.not_after,
+        issued,
+        abandoned: proof.state == ProofState::Abandoned,
+    })
+    .unwrap_or_default()
+}
+
+pub(super) fn decode_proof(value: &[u8]) -> Option<ProofLocation> {
+    let ProofValue { serial_number, reserved, not_after, issued, abandoned } = serde_json::from_slice(value).ok()?;
+    let state = match (issued, abandoned) {
+        (Some(position), false) => ProofState::Issued(Position::from_bytes(position)),
+        (None, true) => ProofState::Abandoned,
+        // Reservations stay in memory.
+        _ => return None,
+    };
+    let serial_number: SerialNumber = serial_number.parse().ok()?;
+    Some(ProofLocation { serial_number, reserved: Position::from_bytes(reserved), not_after, state })
 }
