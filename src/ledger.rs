@@ -32,6 +32,7 @@ mod overlay;
 mod record;
 mod refusal;
 mod revocation;
+mod revoked;
 pub mod scrub;
 pub mod verify;
 mod view;
@@ -39,6 +40,7 @@ mod view;
 pub use self::{
     actor::Actor,
     api::{Ledger, Records},
+    entry::CrlIssued,
     error::{Cause, LedgerError},
     export::{Export, ExportId, ParseExportIdError},
     head::{ChainHash, Head},
@@ -48,4 +50,5 @@ pub use self::{
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
     refusal::Refusal,
     revocation::{ParseReasonError, RevocationReason},
+    revoked::{CaId, RevokedCause, RevokedCertificate},
 };

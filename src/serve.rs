@@ -9,6 +9,7 @@ mod components;
 mod error;
 mod keys;
 mod listen;
+mod lists;
 mod open;
 mod shutdown;
 mod signals;
@@ -99,11 +100,12 @@ fn start(
     draining: watch::Receiver<bool>,
     (readiness, prometheus): (Arc<Readiness>, PrometheusHandle),
 ) -> Running {
-    let Opened { pools, watched, issuer, profiles, signers, records, scrub, committer, committer_thread, checkpoints } =
-        opened;
+    let Opened { pools, watched, issuer, profiles, signers, records, scrub, committer, .. } = opened;
+    let (committer_thread, checkpoints, publisher) = (opened.committer_thread, opened.checkpoints, opened.publisher);
     let limits = connection_limits();
+    let directory = publisher.as_ref().map(|publisher| Arc::clone(&publisher.directory));
     if let Some(http) = listening.http {
-        tokio::spawn(http::serve(http, limits.http, readiness, prometheus));
+        tokio::spawn(http::serve(http, limits.http, readiness, prometheus, directory));
     }
     tokio::spawn(expiry::watch(watched));
     let (socket, unix) = listening.socket.unzip();
@@ -125,6 +127,7 @@ fn start(
             let periodic = Arc::clone(&checkpoints).spawn();
             (checkpoints, periodic)
         }),
+        publishing: publisher.map(|publisher| publisher.spawn()).unwrap_or_default(),
         pools,
         scrub,
         socket,

@@ -229,6 +229,7 @@ fn summary(verified: &Verified, trust: &VerifyOptions, elapsed: Duration) -> Str
         rows.push(("of these", Some(later)));
         rows.push(("orders", Some(counts.orders.to_string())));
         rows.push(("exports", Some(counts.exports.to_string())));
+        rows.push(("revocation lists", Some(counts.crls.to_string())));
     }
     rows.push(("checkpoints", Some(counts.checkpoints.to_string())));
     rows.extend(verified.remarks.iter().map(|Remark { sequence, time, actor, what }| {
@@ -369,6 +370,7 @@ impl Filter<'_> {
             | Event::OrderClosed { .. }
             | Event::ExportCreated { .. }
             | Event::ExportAcknowledged { .. }
+            | Event::CrlIssued(_)
             | Event::Checkpoint { .. }
             | Event::LossAccepted { .. }
             | Event::ClockAccepted { .. } => false,
@@ -426,6 +428,20 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
             ("export_created", json!({ "export": id.to_string(), "order": id.order, "certificates": certificates }))
         }
         Event::ExportAcknowledged { id } => ("export_acknowledged", json!({ "export": id.to_string() })),
+        Event::CrlIssued(list) => (
+            "crl_issued",
+            json!({
+                "issuer": list.issuer,
+                "ca": hex::encode(list.ca.0),
+                "shard": list.shard.0,
+                "shards": list.shard.1,
+                "number": list.number,
+                "this_update": time(list.this_update),
+                "next_update": time(list.next_update),
+                "entries": list.entries,
+                "sha256": hex::encode(list.sha256),
+            }),
+        ),
         Event::Checkpoint { note, begins_anew } => {
             ("checkpoint", json!({ "note": note, "earlier_checkpoints_lost": begins_anew }))
         }

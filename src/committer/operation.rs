@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    ledger::{Action, Export, ExportId, Holder, Order, OrderTerms, Outcome, RevocationReason},
+    ledger::{Action, CrlIssued, Export, ExportId, Holder, Order, OrderTerms, Outcome, RevocationReason},
     serial::SerialNumber,
 };
 
@@ -85,6 +85,16 @@ pub(super) fn checkpoint(note: String, begins_anew: bool) -> Typed<()> {
         action: Action::Checkpoint { note, begins_anew },
         read: |outcome| match outcome {
             Outcome::Checkpointed => Ok(()),
+            other => Err(other),
+        },
+    }
+}
+
+pub(super) fn issue_crl(list: CrlIssued) -> Typed<()> {
+    Typed {
+        action: Action::IssueCrl(list),
+        read: |outcome| match outcome {
+            Outcome::CrlIssued => Ok(()),
             other => Err(other),
         },
     }

@@ -11,10 +11,11 @@ use std::collections::{HashMap, HashSet};
 use jiff::Timestamp;
 
 use super::{
-    entry::{Entry, Event},
+    entry::{CrlIssued, Entry, Event},
     export::ExportId,
     order::OrderTerms,
     record::{Holder, KeyHash, RecordState},
+    revoked::CaId,
 };
 use crate::serial::SerialNumber;
 
@@ -33,6 +34,8 @@ pub(crate) struct Audit {
     keys: HashSet<u64>,
     orders: Vec<Order>,
     order_numbers: HashMap<String, u32>,
+    /// The number of each CA's newest revocation list.
+    crl_numbers: HashMap<CaId, u64>,
     counts: Counts,
 }
 
@@ -74,6 +77,8 @@ pub struct Counts {
     pub orders: u64,
     /// Exports created.
     pub exports: u64,
+    /// Revocation lists signed.
+    pub crls: u64,
     /// Checkpoints.
     pub checkpoints: u64,
 }
@@ -133,6 +138,8 @@ pub(crate) enum BrokenRule {
     ExportNumber { id: ExportId, next: u32 },
     #[error("the export {id} counts {certificates} certificates; {left} were to be exported")]
     ExportCount { id: ExportId, certificates: u64, left: u64 },
+    #[error("the revocation list {number} of the issuer \"{issuer}\" is not newer than {newest}, which was before it")]
+    CrlNumber { issuer: String, number: u64, newest: u64 },
     #[error("the export {0} is acknowledged twice")]
     AcknowledgedTwice(ExportId),
 }
@@ -172,6 +179,7 @@ impl Audit {
             Event::OrderClosed { id } => self.close_order(id),
             Event::ExportCreated { id, certificates } => self.create_export(id, *certificates),
             Event::ExportAcknowledged { id } => self.acknowledge_export(id),
+            Event::CrlIssued(list) => self.issue_crl(list),
             // `verify` compares it with the chain.
             Event::Checkpoint { .. } => {
                 self.counts.checkpoints += 1;
@@ -222,8 +230,21 @@ impl Audit {
     }
 
     fn revoke(&mut self, serial: &SerialNumber) -> Result<(), BrokenRule> {
-        self.end(serial, RecordState::Revoked, |_| {})?;
+        match self.find(serial).map(|at| self.given[at].state) {
+            // The order was given its unit back before, and has nothing more to do with it.
+            Some(RecordState::Scrapped) => self.change(serial, RecordState::Revoked).map(drop)?,
+            _ => self.end(serial, RecordState::Revoked, |_| {})?,
+        }
         self.counts.revoked += 1;
+        Ok(())
+    }
+
+    fn issue_crl(&mut self, list: &CrlIssued) -> Result<(), BrokenRule> {
+        let newest = self.crl_numbers.insert(list.ca, list.number).unwrap_or(0);
+        if list.number <= newest {
+            return Err(BrokenRule::CrlNumber { issuer: list.issuer.clone(), number: list.number, newest });
+        }
+        self.counts.crls += 1;
         Ok(())
     }
 
@@ -338,7 +359,7 @@ impl Audit {
         let at = self.find(serial).ok_or(BrokenRule::NeverGiven { serial_number: *serial, wanted })?;
         let state = self.given[at].state;
         match (state, wanted) {
-            (RecordState::Issued, _) => {}
+            (RecordState::Issued, _) | (RecordState::Scrapped, RecordState::Revoked) => {}
             (RecordState::Confirmed, RecordState::Scrapped | RecordState::Revoked) => self.counts.confirmed -= 1,
             _ => return Err(BrokenRule::WrongState { serial_number: *serial, state, wanted }),
         }
@@ -494,6 +515,7 @@ mod tests {
             revoked: 1,
             orders: 1,
             exports: 2,
+            crls: 0,
             checkpoints: 0,
         };
         assert_eq!(counts, Ok(expected));
@@ -507,7 +529,7 @@ mod tests {
             (vec![reserved(1, "a", None), confirmed(1, "o")], "which is reserved, becomes confirmed"),
             (vec![scrapped(1)], "which was never given, becomes scrapped"),
             (then(vec![scrapped(1), confirmed(1, "o")]), "which is scrapped, becomes confirmed"),
-            (then(vec![scrapped(1), revoked(1)]), "which is scrapped, becomes revoked"),
+            (then(vec![scrapped(1), revoked(1), revoked(1)]), "which is revoked, becomes revoked"),
             (then(vec![confirmed(1, "o"), confirmed(1, "o")]), "which is confirmed, becomes confirmed"),
             (then(vec![confirmed(1, "other")]), "is not of the order \"other\""),
             (then(vec![reserved(2, "a", Some(1))]), "has a live certificate"),

@@ -3,7 +3,10 @@
 //! Settled records are flushed into the index many at a time. Reservations without a certificate stay in memory;
 //! after a start they are found in the journal's tail.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     index::{Index, Runs},
@@ -28,11 +31,22 @@ pub(super) struct MemTable {
     pub(super) runs: Runs,
     /// All of the journal before it is durable and applied.
     pub(super) end: Position,
+    /// Where revoked certificates came or changed since somebody took notice: CAs, and the first 12 bits of the hashes
+    /// of serial numbers.
+    pub(super) revocations: BTreeSet<([u8; 8], u16)>,
 }
 
 impl MemTable {
     pub(super) fn new(index: Arc<Index>, runs: Runs, end: Position) -> Self {
-        MemTable { recent: Overlay::default(), pending: BTreeMap::new(), flushing: None, index, runs, end }
+        MemTable {
+            recent: Overlay::default(),
+            pending: BTreeMap::new(),
+            flushing: None,
+            index,
+            runs,
+            end,
+            revocations: BTreeSet::new(),
+        }
     }
 
     /// Merges `draft` into the newest overlay.
@@ -43,13 +57,18 @@ impl MemTable {
                 _ => self.pending.remove(serial_number),
             };
         }
+        for key in draft.revoked.keys() {
+            let (ca, hash) = key.place();
+            self.revocations.insert((ca, (hash >> 20) as u16));
+        }
         self.recent.absorb(draft);
     }
 
-    /// How much that is settled waits to be flushed: records, changes of their states, orders and exports.
+    /// How much that is settled waits to be flushed: records, changes of their states, orders, exports and so on.
     pub(super) fn settled(&self) -> usize {
-        let Overlay { records, state_changes, orders, exports, .. } = &self.recent;
-        records.len() - self.pending.len() + state_changes.len() + orders.len() + exports.len()
+        let Overlay { records, state_changes, orders, exports, revoked, crl_numbers, .. } = &self.recent;
+        let small = orders.len() + exports.len() + crl_numbers.len();
+        records.len() - self.pending.len() + state_changes.len() + revoked.len() + small
     }
 
     /// Begins to flush all that is settled: reservations, and what they hold, stay.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{
     actor::Actor,
+    entry::CrlIssued,
     error::LedgerError,
     export::{Export, ExportId},
     order::{Order, OrderTerms},
@@ -83,6 +84,8 @@ pub enum Action {
         /// The export's id.
         id: ExportId,
     },
+    /// Record a certificate revocation list, before it is published.
+    IssueCrl(CrlIssued),
     /// Record what the audit key signed about the ledger.
     Checkpoint {
         /// The signed text; see [`super::checkpoint`].
@@ -121,6 +124,8 @@ pub enum Outcome {
     Order(Order),
     /// The export as it is now.
     Export(Export),
+    /// The revocation list is part of the ledger, and may be published.
+    CrlIssued,
     /// The checkpoint is part of the ledger.
     Checkpointed,
     /// It may not be; nothing changed.

@@ -10,6 +10,7 @@ use super::{
     journal::Position,
     order::Order,
     record::{Holder, KeyHash, RecordState},
+    revoked::{CaId, RevokedKey, RevokedValue},
 };
 use crate::serial::SerialNumber;
 
@@ -63,6 +64,10 @@ pub(super) struct Overlay {
     pub(super) devices: HashMap<DeviceHash, Option<SerialNumber>>,
     pub(super) orders: HashMap<String, OrderLocation>,
     pub(super) exports: BTreeMap<ExportId, ExportLocation>,
+    /// What may stand on a revocation list.
+    pub(super) revoked: BTreeMap<RevokedKey, RevokedValue>,
+    /// The number of each CA's newest revocation list.
+    pub(super) crl_numbers: BTreeMap<CaId, u64>,
 }
 
 /// An order, where in the journal it begins, and how far it is exported.
@@ -101,6 +106,8 @@ impl Overlay {
         self.devices.extend(upper.devices);
         self.orders.extend(upper.orders);
         self.exports.extend(upper.exports);
+        self.revoked.extend(upper.revoked);
+        self.crl_numbers.extend(upper.crl_numbers);
     }
 
     /// Forgets that a reservation held its key and device; the index has what became of them.

@@ -18,6 +18,7 @@ use super::{
     order::Order,
     overlay::{ExportLocation, OrderLocation, Overlay, RecordLocation, StateChange, device_hash},
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
+    revoked::{CaId, RevokedKey, RevokedValue},
 };
 use crate::serial::SerialNumber;
 
@@ -158,6 +159,22 @@ impl View<'_> {
         let ids = (1..=exports).map(|number| ExportId { order: order.to_owned(), number });
         let missing = |id: &ExportId| self.contradicted(format!("it has lost the export {id}"));
         ids.map(|id| Ok(self.export(&id)?.ok_or_else(|| missing(&id))?.export)).collect()
+    }
+
+    /// What is known of a certificate that may stand on a revocation list.
+    pub(super) fn revoked(&self, key: &RevokedKey) -> Result<Option<RevokedValue>, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.revoked.get(key)) {
+            Some(value) => Ok(Some(*value)),
+            None => Ok(self.index().revoked(&self.memory.runs, key)?),
+        }
+    }
+
+    /// The number of a CA's newest revocation list; 0 if it has none.
+    pub(super) fn crl_number(&self, ca: &CaId) -> Result<u64, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.crl_numbers.get(ca)) {
+            Some(number) => Ok(*number),
+            None => Ok(self.index().crl_number(ca)?.unwrap_or(0)),
+        }
     }
 
     /// What the batch changes.

@@ -20,7 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["cli"],
     &["serve"],
     &["grpc", "http"],
-    &["checkpoint", "configure", "issuer"],
+    &["checkpoint", "configure", "crl_publisher", "issuer"],
     &["committer", "lint", "station"],
     &["cert", "client", "describe_certificate", "enroll", "export"],
     &["ceremony", "profile"],

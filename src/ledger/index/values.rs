@@ -13,6 +13,7 @@ use crate::{
         order::{Order, OrderTerms},
         overlay::{ExportLocation, OrderLocation, StateChange},
         record::RecordState,
+        revoked::CaId,
     },
     pattern::Pattern,
 };
@@ -25,6 +26,11 @@ pub(super) fn order_key(id: &str) -> Vec<u8> {
 /// The key of an export. An order's id has no 0, so no order's exports lie among another's.
 pub(super) fn export_key(ExportId { order, number }: &ExportId) -> Vec<u8> {
     [b"e", order.as_bytes(), &[0], &number.to_be_bytes()].concat()
+}
+
+/// The key of the number of a CA's newest revocation list.
+pub(super) fn crl_number_key(ca: &CaId) -> Vec<u8> {
+    [b"c", &ca.0[..]].concat()
 }
 
 /// The states that come after the certificate's issue, with how they are stored.
