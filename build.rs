@@ -27,6 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Sorted, so that an entry has one encoding.
         .btree_map(".birthmark.journal.v1")
         .bytes(".birthmark.journal.v1.Issued.certificate")
+        .bytes(".birthmark.journal.v1.IssuerAdded.chain")
         .build_client(false)
         .build_server(false)
         .compile_fds(journal)?;

@@ -48,6 +48,7 @@ fn issue_batch(ledger: &mut EmbeddedLedger, certificate: &Bytes) {
             order: "order-1".into(),
             profile: "device".into(),
             issuer: "main".into(),
+            issuer_id: 0,
         }))
     };
     let reserved = ledger.commit(Timestamp::now(), &(0..BATCH).map(reserve).collect::<Vec<_>>()).expect("reservations");

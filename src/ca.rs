@@ -1,11 +1,15 @@
 //! The issuing CA: its checked chain, and its signer.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use const_oid::db::rfc5280::ID_CE_NAME_CONSTRAINTS;
 
 use crate::{
     asn1::DerError,
+    ledger::RecordedIssuer,
     path::{self, PathError},
     signer::{PublicKey, SignatureAlgorithm, Signer, SpkiError},
     x509::Certificate,
@@ -19,6 +23,8 @@ pub struct IssuingCa {
     /// DER: the same certificates.
     der: Vec<Vec<u8>>,
     signer: Arc<dyn Signer>,
+    /// What it is in the ledger, once it is recorded there.
+    recorded: OnceLock<Arc<RecordedIssuer>>,
 }
 
 impl fmt::Debug for IssuingCa {
@@ -34,7 +40,18 @@ impl IssuingCa {
     /// Joins a checked chain and the signer that has the key of its first certificate.
     pub fn new(name: &str, chain: CaChain, signer: Arc<dyn Signer>) -> Self {
         let der = chain.certificates().iter().map(|certificate| certificate.der().to_vec()).collect();
-        IssuingCa { name: name.to_owned(), chain, der, signer }
+        IssuingCa { name: name.to_owned(), chain, der, signer, recorded: OnceLock::new() }
+    }
+
+    /// What it is in the ledger; none before it is recorded there.
+    pub(crate) fn recorded(&self) -> Option<&Arc<RecordedIssuer>> {
+        self.recorded.get()
+    }
+
+    /// Takes note that it is recorded: its certificates stand for this entry from now on.
+    pub(crate) fn set_recorded(&self, recorded: Arc<RecordedIssuer>) {
+        // The same chain is recorded once, so whoever was first had the same.
+        let _ = self.recorded.set(recorded);
     }
 
     /// Its name in the configuration.

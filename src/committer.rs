@@ -28,8 +28,8 @@ use self::{
 use crate::{
     cert::Signed,
     ledger::{
-        Action, Actor, CrlIssued, Export, ExportId, Holder, Ledger, LedgerError, Operation, Order, OrderTerms, Outcome,
-        Refusal, RevocationReason,
+        Action, Actor, CrlIssued, Export, ExportId, Holder, IssuerTerms, Ledger, LedgerError, Operation, Order,
+        OrderTerms, Outcome, RecordedIssuer, Refusal, RevocationReason,
     },
     metrics,
     serial::{ReservedSerial, SerialNumber},
@@ -57,6 +57,7 @@ pub struct Reservation {
     serial_number: SerialNumber,
     actor: Actor,
     issuer: String,
+    issuer_id: u32,
     /// Present until it is recorded or abandoned.
     open: Option<Open>,
 }
@@ -80,6 +81,7 @@ pub struct Issued {
     serial_number: SerialNumber,
     certificate: Bytes,
     issuer: String,
+    issuer_id: u32,
     replay: bool,
 }
 
@@ -97,6 +99,11 @@ impl Issued {
     /// The issuing CA's name in the configuration.
     pub fn issuer(&self) -> &str {
         &self.issuer
+    }
+
+    /// The recorded issuer's id; 0: from before issuers were recorded.
+    pub fn issuer_id(&self) -> u32 {
+        self.issuer_id
     }
 
     /// Whether it was issued for an earlier request.
@@ -177,12 +184,13 @@ impl Committer {
                     serial_number,
                     actor: actor.clone(),
                     issuer: holder.issuer.clone(),
+                    issuer_id: holder.issuer_id,
                     open: Some(Open { queue: self.queue.clone(), _permit: permit }),
                 };
                 Ok(Reserved::New(reservation, ReservedSerial::new(serial_number)))
             }
-            Found::Replay { serial_number, certificate, issuer } => {
-                Ok(Reserved::Existing(Issued { serial_number, certificate, issuer, replay: true }))
+            Found::Replay { serial_number, certificate, issuer, issuer_id } => {
+                Ok(Reserved::Existing(Issued { serial_number, certificate, issuer, issuer_id, replay: true }))
             }
         }
     }
@@ -205,7 +213,8 @@ impl Committer {
         let record = operation::record(serial_number, certificate.clone());
         self.submit(reservation.actor.clone(), record).await?;
         reservation.open = None;
-        Ok(Issued { serial_number, certificate, issuer: std::mem::take(&mut reservation.issuer), replay: false })
+        let (issuer, issuer_id) = (std::mem::take(&mut reservation.issuer), reservation.issuer_id);
+        Ok(Issued { serial_number, certificate, issuer, issuer_id, replay: false })
     }
 
     /// Records that a device has taken its certificate. `profiles` are those that the station that asks may use;
@@ -279,6 +288,17 @@ impl Committer {
     /// As for [`Committer::reserve`].
     pub async fn close_order(&self, actor: Actor, id: String) -> Result<Order, CommitError> {
         self.change(actor, operation::close_order(id)).await
+    }
+
+    /// Records an issuer, or finds the one with the same name and chain. Gives it and whether it is new. It takes a permit
+    /// like any request, but counts as none in flight.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub(crate) async fn add_issuer(&self, terms: IssuerTerms) -> Result<(Arc<RecordedIssuer>, bool), CommitError> {
+        let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
+        let (issuer, Changed(new)) = self.submit(Actor::daemon(), operation::add_issuer(terms)).await?;
+        Ok((issuer, new))
     }
 
     /// Records a checkpoint. It takes a permit like any request, but counts as none in flight.

@@ -23,6 +23,7 @@ use crate::{
     ledger::{Actor, Records, Refusal},
     metrics,
     profile::{Profile, ProfileError, Profiles, RequestContext, Values},
+    registration::register,
     signer::SignError,
 };
 
@@ -125,6 +126,12 @@ impl Issuance {
             Some(share) => Some(share.turn(&request.station).await),
             None => None,
         };
+
+        // Recorded at the start, unless the clock was wrong then.
+        let issuing = profile.issuer_at(Timestamp::now());
+        if issuing.recorded().is_none() {
+            register(&self.committer, issuing).await?;
+        }
 
         let csr = csr::verify(&request.csr, &self.refused_keys)?;
         let attributes = self.order_attributes(profile, request.order.as_ref())?;

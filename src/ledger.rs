@@ -24,6 +24,7 @@ mod folder_lock;
 mod head;
 mod index;
 mod issued_records;
+mod issuer;
 pub mod journal;
 mod memtable;
 mod operation;
@@ -45,6 +46,7 @@ pub use self::{
     export::{Export, ExportId, ParseExportIdError},
     head::{ChainHash, Head},
     issued_records::IssuedRecords,
+    issuer::{IssuerTerms, RecordedIssuer},
     operation::{Action, Operation, Outcome},
     order::{Order, OrderTerms},
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},

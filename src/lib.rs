@@ -63,6 +63,7 @@ pub mod profile;
 pub mod proto;
 pub mod quote;
 mod readiness;
+mod registration;
 pub mod secrecy;
 pub mod serial;
 pub mod serve;

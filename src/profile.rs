@@ -281,6 +281,7 @@ impl Profile {
             order: values.order.map_or_else(String::new, OrderId::to_string),
             profile: self.name.clone(),
             issuer: scheduled.issuer.name().to_owned(),
+            issuer_id: scheduled.issuer.recorded().map_or(0, |recorded| recorded.id),
         };
         Ok(Approved { holder, issuer: Arc::clone(&scheduled.issuer), body })
     }

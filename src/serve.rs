@@ -56,7 +56,7 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> Result<(), ServeE
 
     // 2. Everything that the configuration names.
     let tls = open_tls(config)?;
-    let opened = open(config)?;
+    let opened = open(config).await?;
 
     // 3. The addresses.
     let listening = listen(config).await?;

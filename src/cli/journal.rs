@@ -230,6 +230,7 @@ fn summary(verified: &Verified, trust: &VerifyOptions, elapsed: Duration) -> Str
         rows.push(("orders", Some(counts.orders.to_string())));
         rows.push(("exports", Some(counts.exports.to_string())));
         rows.push(("revocation lists", Some(counts.crls.to_string())));
+        rows.push(("issuers", Some(counts.issuers.to_string())));
     }
     rows.push(("checkpoints", Some(counts.checkpoints.to_string())));
     rows.extend(verified.remarks.iter().map(|Remark { sequence, time, actor, what }| {
@@ -371,6 +372,7 @@ impl Filter<'_> {
             | Event::ExportCreated { .. }
             | Event::ExportAcknowledged { .. }
             | Event::CrlIssued(_)
+            | Event::IssuerAdded { .. }
             | Event::Checkpoint { .. }
             | Event::LossAccepted { .. }
             | Event::ClockAccepted { .. } => false,
@@ -389,6 +391,7 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
                 "order": holder.order,
                 "profile": holder.profile,
                 "issuer": holder.issuer,
+                "issuer_id": holder.issuer_id,
                 "replaces": replaces.map(|replaced| replaced.to_string()),
             }),
         ),
@@ -440,6 +443,16 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
                 "next_update": time(list.next_update),
                 "entries": list.entries,
                 "sha256": hex::encode(list.sha256),
+            }),
+        ),
+        Event::IssuerAdded { id, generation, terms } => (
+            "issuer_added",
+            json!({
+                "issuer_id": id,
+                "issuer": terms.name,
+                "generation": generation,
+                "crl_shards": terms.crl_shards,
+                "chain_pem": terms.chain.iter().map(|certificate| certificate_pem(certificate)).collect::<Vec<_>>(),
             }),
         ),
         Event::Checkpoint { note, begins_anew } => {

@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    ledger::{Action, CrlIssued, Export, ExportId, Holder, Order, OrderTerms, Outcome, RevocationReason},
+    ledger::{
+        Action, CrlIssued, Export, ExportId, Holder, IssuerTerms, Order, OrderTerms, Outcome, RecordedIssuer,
+        RevocationReason,
+    },
     serial::SerialNumber,
 };
 
@@ -22,7 +25,7 @@ pub(super) enum Found {
     /// A serial number of its own.
     Reserved(SerialNumber),
     /// What the same request got before.
-    Replay { serial_number: SerialNumber, certificate: Bytes, issuer: String },
+    Replay { serial_number: SerialNumber, certificate: Bytes, issuer: String, issuer_id: u32 },
 }
 
 /// Whether a certificate's state changed; a retry changes nothing.
@@ -34,8 +37,8 @@ pub(super) fn reserve(holder: Holder, reissue: bool) -> Typed<Found> {
         action,
         read: |outcome| match outcome {
             Outcome::Reserved(serial_number) => Ok(Found::Reserved(serial_number)),
-            Outcome::Replay { serial_number, certificate, issuer } => {
-                Ok(Found::Replay { serial_number, certificate, issuer })
+            Outcome::Replay { serial_number, certificate, issuer, issuer_id } => {
+                Ok(Found::Replay { serial_number, certificate, issuer, issuer_id })
             }
             other => Err(other),
         },
@@ -78,6 +81,16 @@ pub(super) fn create_export(order: String) -> Typed<Export> {
 
 pub(super) fn acknowledge_export(id: ExportId) -> Typed<Export> {
     Typed { action: Action::AcknowledgeExport { id }, read: export }
+}
+
+pub(super) fn add_issuer(terms: IssuerTerms) -> Typed<(Arc<RecordedIssuer>, Changed)> {
+    Typed {
+        action: Action::AddIssuer(terms),
+        read: |outcome| match outcome {
+            Outcome::Issuer { issuer, retry } => Ok((issuer, Changed(!retry))),
+            other => Err(other),
+        },
+    }
 }
 
 pub(super) fn checkpoint(note: String, begins_anew: bool) -> Typed<()> {

@@ -97,7 +97,8 @@ fn reserving() -> (Committer, std::sync::mpsc::Receiver<SerialNumber>) {
 
 async fn reserve(committer: &Committer) -> (Reservation, ReservedSerial) {
     let text = String::new;
-    let holder = Holder { device: text(), key_hash: [0; 32], order: text(), profile: text(), issuer: text() };
+    let holder =
+        Holder { device: text(), key_hash: [0; 32], order: text(), profile: text(), issuer: text(), issuer_id: 0 };
     match committer.reserve(&holder, &Actor::daemon(), false).await.unwrap() {
         Reserved::New(reservation, serial) => (reservation, serial),
         Reserved::Existing(issued) => panic!("{issued:?}"),

@@ -1,6 +1,6 @@
 //! The two sides of a ledger, which are all that the rest of the daemon knows of it.
 
-use std::{collections::BTreeSet, ops::RangeInclusive};
+use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -9,6 +9,7 @@ use super::{
     export::{Export, ExportId},
     head::Head,
     issued_records::IssuedRecords,
+    issuer::RecordedIssuer,
     operation::{Operation, Outcome},
     order::Order,
     record::Record,
@@ -99,6 +100,12 @@ pub trait Records: Send + Sync + 'static {
     /// # Errors
     /// Those of the storage.
     fn crl_number(&self, ca: &CaId) -> Result<u64, LedgerError>;
+
+    /// The issuer with this id.
+    fn issuer(&self, id: u32) -> Option<Arc<RecordedIssuer>>;
+
+    /// All issuers that were ever recorded, in the order of their ids.
+    fn issuers(&self) -> Vec<Arc<RecordedIssuer>>;
 
     /// What the ledger has come to.
     fn head(&self) -> Head;

@@ -9,6 +9,7 @@ use super::{
     entry::{Entry, Event},
     error::LedgerError,
     export::Export,
+    issuer::{IssuerTerms, RecordedIssuer},
     journal::Position,
     order::Order,
     overlay::{ExportLocation, OrderLocation, Pending, RecordLocation, StateChange, device_hash},
@@ -112,6 +113,16 @@ impl View<'_> {
             }
             Event::CrlIssued(list) => {
                 self.draft.crl_numbers.insert(list.ca, list.number);
+            }
+            Event::IssuerAdded { id, generation, terms } => {
+                let next = self.issuers().next_back().map_or(1, |newest| newest.id + 1);
+                if *id != next {
+                    return Err(ApplyError::Contradiction(format!("the issuer {id} is added, and the next is {next}")));
+                }
+                let IssuerTerms { name, chain, crl_shards } = terms.clone();
+                let (id, generation, added_at) = (*id, *generation, entry.time);
+                let issuer = RecordedIssuer { id, name, generation, chain, crl_shards, added_at };
+                self.draft.issuers.insert(id, Arc::new(issuer));
             }
             Event::Checkpoint { .. } | Event::LossAccepted { .. } | Event::ClockAccepted { .. } => {}
         }

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use super::{
     entry::{CrlIssued, Entry, Event},
     export::ExportId,
+    issuer::IssuerTerms,
     order::OrderTerms,
     record::{Holder, KeyHash, RecordState},
     revoked::CaId,
@@ -36,6 +37,8 @@ pub(crate) struct Audit {
     order_numbers: HashMap<String, u32>,
     /// The number of each CA's newest revocation list.
     crl_numbers: HashMap<CaId, u64>,
+    /// The chains of all issuers with their names, in the order of their ids, each chain by its hash.
+    issuers: Vec<(String, [u8; 32])>,
     counts: Counts,
 }
 
@@ -81,6 +84,8 @@ pub struct Counts {
     pub crls: u64,
     /// Checkpoints.
     pub checkpoints: u64,
+    /// Issuers recorded, each generation of a name.
+    pub issuers: u64,
 }
 
 #[derive(Debug)]
@@ -142,6 +147,16 @@ pub(crate) enum BrokenRule {
     CrlNumber { issuer: String, number: u64, newest: u64 },
     #[error("the export {0} is acknowledged twice")]
     AcknowledgedTwice(ExportId),
+    #[error("the issuer {id} is added, and the next one is number {next}")]
+    IssuerNumber { id: u32, next: u32 },
+    #[error("the issuer \"{name}\" is added as its generation {generation}, and the next one is {next}")]
+    IssuerGeneration { name: String, generation: u32, next: u32 },
+    #[error("the issuer \"{0}\" is added without a certificate")]
+    IssuerEmpty(String),
+    #[error("the issuer \"{0}\" is added with a chain that it has already")]
+    IssuerTwice(String),
+    #[error("it is reserved for the issuer \"{name}\" with the id {id}, which is not one of that name")]
+    IssuerUnknown { name: String, id: u32 },
 }
 
 impl Order {
@@ -154,7 +169,8 @@ impl Order {
 impl Audit {
     /// The counts so far.
     pub(crate) fn counts(&self) -> Counts {
-        Counts { reserved: self.reserved.len() as u64, orders: self.orders.len() as u64, ..self.counts }
+        let (reserved, orders, issuers) = (self.reserved.len(), self.orders.len(), self.issuers.len());
+        Counts { reserved: reserved as u64, orders: orders as u64, issuers: issuers as u64, ..self.counts }
     }
 
     /// Takes the next entry.
@@ -180,6 +196,7 @@ impl Audit {
             Event::ExportCreated { id, certificates } => self.create_export(id, *certificates),
             Event::ExportAcknowledged { id } => self.acknowledge_export(id),
             Event::CrlIssued(list) => self.issue_crl(list),
+            Event::IssuerAdded { id, generation, terms } => self.add_issuer(*id, *generation, terms),
             // `verify` compares it with the chain.
             Event::Checkpoint { .. } => {
                 self.counts.checkpoints += 1;
@@ -264,6 +281,39 @@ impl Audit {
         Ok(())
     }
 
+    fn add_issuer(&mut self, id: u32, generation: u32, terms: &IssuerTerms) -> Result<(), BrokenRule> {
+        let IssuerTerms { name, chain, .. } = terms;
+        let next = self.issuers.len() as u32 + 1;
+        if id != next {
+            return Err(BrokenRule::IssuerNumber { id, next });
+        }
+        let of_the_name = self.issuers.iter().filter(|(found, _)| found == name);
+        let next = of_the_name.clone().count() as u32 + 1;
+        if generation != next {
+            return Err(BrokenRule::IssuerGeneration { name: name.clone(), generation, next });
+        }
+        if chain.is_empty() {
+            return Err(BrokenRule::IssuerEmpty(name.clone()));
+        }
+        let each: Vec<_> = chain.iter().flat_map(|certificate| crate::hash::sha256(certificate)).collect();
+        let chain = crate::hash::sha256(&each);
+        if of_the_name.into_iter().any(|(_, found)| *found == chain) {
+            return Err(BrokenRule::IssuerTwice(name.clone()));
+        }
+        self.issuers.push((name.clone(), chain));
+        Ok(())
+    }
+
+    /// The issuer that a reservation names must be recorded; those of earlier versions named none.
+    fn check_issuer(&self, holder: &Holder) -> Result<(), BrokenRule> {
+        let Holder { issuer: name, issuer_id: id, .. } = holder;
+        let Some(index) = (*id as usize).checked_sub(1) else { return Ok(()) };
+        match self.issuers.get(index) {
+            Some((found, _)) if found == name => Ok(()),
+            _ => Err(BrokenRule::IssuerUnknown { name: name.clone(), id: *id }),
+        }
+    }
+
     fn acknowledge_export(&mut self, id: &ExportId) -> Result<(), BrokenRule> {
         let order = self.order_mut(&id.order);
         let acknowledged = order.and_then(|order| order.exports.get_mut((id.number as usize).checked_sub(1)?));
@@ -285,6 +335,7 @@ impl Audit {
             return Err(BrokenRule::SerialOutOfOrder { serial_number: serial, newest });
         }
         self.newest_serial = Some(serial);
+        self.check_issuer(holder)?;
         // A profile may issue without an order; then none is charged.
         let order = match holder.order.as_str() {
             "" => None,
@@ -428,131 +479,4 @@ fn first_octets(octets: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)] // A test ends by panicking.
-mod tests {
-    use super::*;
-    use crate::ledger::{Actor, RevocationReason};
-
-    fn serial(number: u8) -> SerialNumber {
-        let mut octets = [1; SerialNumber::LENGTH];
-        octets[7] = number;
-        SerialNumber::try_from(octets.as_slice()).unwrap()
-    }
-
-    fn reserved(number: u8, device: &str, replaces: Option<u8>) -> Event {
-        let text = |text: &str| text.to_owned();
-        let holder = Holder {
-            device: device.into(),
-            key_hash: [number; 32],
-            order: text("o"),
-            profile: text("p"),
-            issuer: text("i"),
-        };
-        Event::Reserved { serial_number: serial(number), holder, replaces: replaces.map(serial) }
-    }
-
-    fn issued(number: u8) -> Event {
-        Event::Issued { serial_number: serial(number), certificate: "c".into() }
-    }
-
-    fn confirmed(number: u8, order: &str) -> Event {
-        Event::Confirmed { serial_number: serial(number), order: order.into() }
-    }
-
-    fn scrapped(number: u8) -> Event {
-        Event::Scrapped { serial_number: serial(number), reason: "a test".into() }
-    }
-
-    fn revoked(number: u8) -> Event {
-        Event::Revoked { serial_number: serial(number), reason: RevocationReason::Unspecified }
-    }
-
-    fn export(number: u32, certificates: u64) -> Event {
-        Event::ExportCreated { id: ExportId { order: "o".into(), number }, certificates }
-    }
-
-    fn acknowledged(number: u32) -> Event {
-        Event::ExportAcknowledged { id: ExportId { order: "o".into(), number } }
-    }
-
-    /// What the audit says about these events, after an order of two certificates.
-    fn say(events: impl IntoIterator<Item = Event>) -> Result<Counts, BrokenRule> {
-        let mut audit = Audit::default();
-        let terms = OrderTerms::new("o", "p", 2);
-        for event in std::iter::once(Event::OrderCreated(terms)).chain(events) {
-            audit.apply(&Entry { time: Timestamp::UNIX_EPOCH, actor: Actor::daemon(), event })?;
-        }
-        Ok(audit.counts())
-    }
-
-    #[test]
-    fn lifecycle_by_the_rules_passes() {
-        let counts = say([
-            reserved(1, "a", None),
-            issued(1),
-            reserved(2, "b", None),
-            issued(2),
-            confirmed(1, "o"),
-            confirmed(2, "o"),
-            export(1, 2),
-            scrapped(1),
-            acknowledged(1),
-            // Abandoned, and asked for again.
-            reserved(3, "a", Some(1)),
-            Event::Abandoned { serial_number: serial(3), reason: "a test".into() },
-            reserved(4, "a", Some(1)),
-            issued(4),
-            revoked(2),
-            export(2, 1),
-            scrapped(4),
-        ]);
-        let expected = Counts {
-            issued: 3,
-            abandoned: 1,
-            reserved: 0,
-            confirmed: 0,
-            scrapped: 2,
-            revoked: 1,
-            orders: 1,
-            exports: 2,
-            crls: 0,
-            checkpoints: 0,
-        };
-        assert_eq!(counts, Ok(expected));
-    }
-
-    #[test]
-    fn entry_that_breaks_a_rule_is_named() {
-        let one = || [reserved(1, "a", None), issued(1)];
-        let then = |events: Vec<Event>| one().into_iter().chain(events).collect::<Vec<_>>();
-        for (events, says) in [
-            (vec![reserved(1, "a", None), confirmed(1, "o")], "which is reserved, becomes confirmed"),
-            (vec![scrapped(1)], "which was never given, becomes scrapped"),
-            (then(vec![scrapped(1), confirmed(1, "o")]), "which is scrapped, becomes confirmed"),
-            (then(vec![scrapped(1), revoked(1), revoked(1)]), "which is revoked, becomes revoked"),
-            (then(vec![confirmed(1, "o"), confirmed(1, "o")]), "which is confirmed, becomes confirmed"),
-            (then(vec![confirmed(1, "other")]), "is not of the order \"other\""),
-            (then(vec![reserved(2, "a", Some(1))]), "has a live certificate"),
-            (then(vec![scrapped(1), reserved(2, "a", None)]), "replaces no certificate of the device \"a\""),
-            (then(vec![reserved(2, "b", Some(1))]), "of the device \"b\", which had none before"),
-            (
-                then(vec![revoked(1), reserved(2, "a", Some(1)), issued(2), reserved(3, "b", None)]),
-                "is exceeded: its quantity is 2",
-            ),
-            (then(vec![export(2, 1)]), "the next one is number 1"),
-            (then(vec![export(1, 2)]), "counts 2 certificates; 1 were to be exported"),
-            (then(vec![scrapped(1), export(1, 1)]), "counts 1 certificates; 0 were to be exported"),
-            (then(vec![export(1, 1), export(2, 1)]), "counts 1 certificates; 0 were to be exported"),
-            (then(vec![acknowledged(1)]), "there is no export o.0001"),
-            (then(vec![export(1, 1), acknowledged(1), acknowledged(1)]), "acknowledged twice"),
-        ] {
-            let error = say(events).unwrap_err().to_string();
-            assert!(error.contains(says), "{says:?} is not in {error:?}");
-        }
-        // The key of what was scrapped stays bound.
-        let Event::Reserved { holder, .. } = reserved(1, "a", None) else { return };
-        let again = Event::Reserved { serial_number: serial(2), holder, replaces: Some(serial(1)) };
-        let error = say(then(vec![scrapped(1), again])).unwrap_err().to_string();
-        assert!(error.contains("is bound already"), "{error}");
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@
 
 mod decision;
 mod export;
+mod issuer;
 mod lifecycle;
 mod order;
 mod reserve;
@@ -73,6 +74,7 @@ pub(super) fn decide(
             let event = Event::Checkpoint { note: note.clone(), begins_anew: *begins_anew };
             Ok((Outcome::Checkpointed, Some(event)))
         }
+        Action::AddIssuer(terms) => Ok(issuer::add(view, now, terms)),
         Action::CreateOrder(terms) => order::create_order(view, now, terms),
         Action::CloseOrder { id } => order::close_order(view, id),
     }

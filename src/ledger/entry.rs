@@ -9,6 +9,7 @@ use prost::Message;
 use super::{
     actor::Actor,
     export::{ExportId, ParseExportIdError},
+    issuer::IssuerTerms,
     order::OrderTerms,
     record::Holder,
     revocation::{ParseReasonError, RevocationReason},
@@ -121,6 +122,15 @@ pub enum Event {
     },
     /// A certificate revocation list was signed.
     CrlIssued(CrlIssued),
+    /// An issuer was recorded, before anything is issued by it.
+    IssuerAdded {
+        /// Its number in the ledger, from 1 on.
+        id: u32,
+        /// Which of the issuers that have had its name, from 1 on.
+        generation: u32,
+        /// What it is.
+        terms: IssuerTerms,
+    },
     /// The audit key signed what the journal was.
     Checkpoint {
         /// The signed text; see [`super::checkpoint`].
@@ -155,6 +165,7 @@ impl Entry {
                 order: holder.order.clone(),
                 profile: holder.profile.clone(),
                 issuer: holder.issuer.clone(),
+                issuer_id: holder.issuer_id,
                 replaces: replaces.map_or(Vec::new(), |replaced| replaced.as_bytes().to_vec()),
             }),
             Event::Issued { serial_number, certificate } => Wire::Issued(wire::Issued {
@@ -206,6 +217,15 @@ impl Entry {
                 entries: list.entries,
                 sha256: list.sha256.to_vec(),
             }),
+            Event::IssuerAdded { id, generation, terms: IssuerTerms { name, chain, crl_shards } } => {
+                Wire::IssuerAdded(wire::IssuerAdded {
+                    id: *id,
+                    name: name.clone(),
+                    generation: *generation,
+                    chain: chain.clone(),
+                    crl_shards: *crl_shards,
+                })
+            }
             Event::Checkpoint { note, begins_anew } => {
                 Wire::Checkpoint(wire::Checkpoint { note: note.clone(), begins_anew: *begins_anew })
             }
@@ -235,6 +255,7 @@ impl Entry {
                     order: reserved.order,
                     profile: reserved.profile,
                     issuer: reserved.issuer,
+                    issuer_id: reserved.issuer_id,
                 },
                 replaces: match reserved.replaces.as_slice() {
                     [] => None,
@@ -280,6 +301,9 @@ impl Entry {
             }
             Wire::ExportAcknowledged(acknowledged) => Event::ExportAcknowledged { id: acknowledged.id.parse()? },
             Wire::CrlIssued(list) => Event::CrlIssued(list.try_into()?),
+            Wire::IssuerAdded(wire::IssuerAdded { id, name, generation, chain, crl_shards }) => {
+                Event::IssuerAdded { id, generation, terms: IssuerTerms { name, chain, crl_shards } }
+            }
             Wire::Checkpoint(checkpoint) => {
                 Event::Checkpoint { note: checkpoint.note, begins_anew: checkpoint.begins_anew }
             }

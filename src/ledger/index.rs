@@ -6,13 +6,13 @@
 //! DATA/index/NUMBER.states     sorted runs: states that came after the issue
 //! DATA/index/NUMBER.revoked    sorted runs: what may stand on a revocation list
 //! DATA/index/NUMBER.samples    sorted runs: where one serial number in every [`SAMPLE`] bytes of journal was reserved
-//! DATA/index/database/         sled: orders, exports, numbers of lists, and the manifest; see [`database`]
+//! DATA/index/database/         sled: orders, exports, issuers, numbers of lists, and the manifest; see [`database`]
 //! ```
 //!
 //! Serial numbers rise along the journal, so a sample and a short read of the journal find any of them.
 //!
 //! The manifest says which runs there are and how far the journal is applied, and pins what every run and the database
-//! must hold. It changes in one batch with orders and exports; runs are on stable storage before it names them, and are
+//! must hold. It changes in one batch with orders, exports and issuers; runs are on stable storage before it names them, and are
 //! removed when it does not any more.
 //!
 //! # When it is not used
@@ -54,6 +54,7 @@ use self::{
 use super::{
     error::LedgerError,
     export::ExportId,
+    issuer::RecordedIssuer,
     journal::{Journal, Position},
     overlay::{ExportLocation, OrderLocation, Overlay, StateChange},
     revoked::{CaId, RevokedKey, RevokedValue},
@@ -353,6 +354,19 @@ impl Index {
         })
     }
 
+    /// All issuers, in the order of their ids.
+    pub(super) fn issuers(&self) -> Result<Vec<RecordedIssuer>, IndexError> {
+        self.answer(|| {
+            let mut issuers = Vec::new();
+            // Ids are without gaps.
+            for id in 1.. {
+                let Some(value) = self.database.get(&values::issuer_key(id))? else { break };
+                issuers.push(values::decode_issuer(id, &value).ok_or_else(|| self.malformed("an issuer"))?);
+            }
+            Ok(issuers)
+        })
+    }
+
     fn malformed(&self, what: &str) -> IndexError {
         IndexError::Damaged { path: self.folder.display().to_string(), what: format!("{what} in it cannot be read") }
     }
@@ -380,7 +394,9 @@ impl Index {
                 settled.exports.iter().map(|(id, export)| (values::export_key(id), values::encode_export(export)));
             let numbers = settled.crl_numbers.iter();
             let numbers = numbers.map(|(ca, number)| (values::crl_number_key(ca), number.to_be_bytes().to_vec()));
-            let pairs = orders.chain(exports).chain(numbers).collect();
+            let issuers =
+                settled.issuers.iter().map(|(id, issuer)| (values::issuer_key(*id), values::encode_issuer(issuer)));
+            let pairs = orders.chain(exports).chain(numbers).chain(issuers).collect();
             self.database.write(pairs, |total| Manifest::new(applied, total, &runs).encode())?;
             self.applied().clone_from(applied);
             // Without it the index says no more than before, which is true as well.

@@ -78,7 +78,14 @@ mod tests {
         Record {
             serial_number: SerialNumber::try_from(&[1; 20][..]).unwrap(),
             state: RecordState::Reserved,
-            holder: Holder { device: text(), key_hash: [0; 32], order: text(), profile: text(), issuer: text() },
+            holder: Holder {
+                device: text(),
+                key_hash: [0; 32],
+                order: text(),
+                profile: text(),
+                issuer: text(),
+                issuer_id: 0,
+            },
             actor: Actor::daemon(),
             reserved_at: Timestamp::UNIX_EPOCH,
             issued: None,

@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     index::{Index, Runs},
+    issuer::RecordedIssuer,
     journal::Position,
     overlay::{Overlay, Pending, device_hash},
     record::RecordState,
@@ -24,6 +25,8 @@ pub(super) struct MemTable {
     /// The reservations without a certificate, all of which are in `recent`: the oldest is first, since serial numbers
     /// rise along the journal.
     pub(super) pending: BTreeMap<SerialNumber, Position>,
+    /// All issuers by their ids: they are few, and stay when the index has them.
+    pub(super) issuers: BTreeMap<u32, Arc<RecordedIssuer>>,
     /// The one below, while it is written into the index.
     pub(super) flushing: Option<Arc<Overlay>>,
     /// The index, below both, and its runs.
@@ -38,15 +41,8 @@ pub(super) struct MemTable {
 
 impl MemTable {
     pub(super) fn new(index: Arc<Index>, runs: Runs, end: Position) -> Self {
-        MemTable {
-            recent: Overlay::default(),
-            pending: BTreeMap::new(),
-            flushing: None,
-            index,
-            runs,
-            end,
-            revocations: BTreeSet::new(),
-        }
+        let (recent, pending, issuers) = (Overlay::default(), BTreeMap::new(), BTreeMap::new());
+        MemTable { recent, pending, issuers, flushing: None, index, runs, end, revocations: BTreeSet::new() }
     }
 
     /// Merges `draft` into the newest overlay.
@@ -61,13 +57,14 @@ impl MemTable {
             let (ca, hash) = key.place();
             self.revocations.insert((ca, (hash >> 20) as u16));
         }
+        self.issuers.extend(draft.issuers.iter().map(|(id, issuer)| (*id, Arc::clone(issuer))));
         self.recent.absorb(draft);
     }
 
     /// How much that is settled waits to be flushed: records, changes of their states, orders, exports and so on.
     pub(super) fn settled(&self) -> usize {
-        let Overlay { records, state_changes, orders, exports, revoked, crl_numbers, .. } = &self.recent;
-        let small = orders.len() + exports.len() + crl_numbers.len();
+        let Overlay { records, state_changes, orders, exports, issuers, revoked, crl_numbers, .. } = &self.recent;
+        let small = orders.len() + exports.len() + issuers.len() + crl_numbers.len();
         records.len() - self.pending.len() + state_changes.len() + revoked.len() + small
     }
 

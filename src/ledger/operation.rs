@@ -9,6 +9,7 @@ use super::{
     entry::CrlIssued,
     error::LedgerError,
     export::{Export, ExportId},
+    issuer::{IssuerTerms, RecordedIssuer},
     order::{Order, OrderTerms},
     record::Holder,
     refusal::Refusal,
@@ -86,6 +87,8 @@ pub enum Action {
     },
     /// Record a certificate revocation list, before it is published.
     IssueCrl(CrlIssued),
+    /// Record an issuer, unless the same chain has its name already.
+    AddIssuer(IssuerTerms),
     /// Record what the audit key signed about the ledger.
     Checkpoint {
         /// The signed text; see [`super::checkpoint`].
@@ -110,6 +113,8 @@ pub enum Outcome {
         certificate: Bytes,
         /// The issuing CA's name.
         issuer: String,
+        /// The recorded issuer's id; 0: from before issuers were recorded.
+        issuer_id: u32,
     },
     /// The certificate may leave.
     Recorded,
@@ -126,6 +131,13 @@ pub enum Outcome {
     Export(Export),
     /// The revocation list is part of the ledger, and may be published.
     CrlIssued,
+    /// The issuer as it is recorded.
+    Issuer {
+        /// Which it is.
+        issuer: Arc<RecordedIssuer>,
+        /// It was recorded before.
+        retry: bool,
+    },
     /// The checkpoint is part of the ledger.
     Checkpointed,
     /// It may not be; nothing changed.

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     export::{Export, ExportId},
+    issuer::RecordedIssuer,
     journal::Position,
     order::Order,
     record::{Holder, KeyHash, RecordState},
@@ -68,6 +69,8 @@ pub(super) struct Overlay {
     pub(super) revoked: BTreeMap<RevokedKey, RevokedValue>,
     /// The number of each CA's newest revocation list.
     pub(super) crl_numbers: BTreeMap<CaId, u64>,
+    /// By their ids.
+    pub(super) issuers: BTreeMap<u32, Arc<RecordedIssuer>>,
 }
 
 /// An order, where in the journal it begins, and how far it is exported.
@@ -108,6 +111,7 @@ impl Overlay {
         self.exports.extend(upper.exports);
         self.revoked.extend(upper.revoked);
         self.crl_numbers.extend(upper.crl_numbers);
+        self.issuers.extend(upper.issuers);
     }
 
     /// Forgets that a reservation held its key and device; the index has what became of them.

@@ -22,8 +22,10 @@ pub struct Holder {
     pub order: String,
     /// The profile that determines the content of the certificate.
     pub profile: String,
-    /// The issuing CA.
+    /// The issuing CA's name in the configuration.
     pub issuer: String,
+    /// The [recorded issuer](super::RecordedIssuer) by its id; 0 in records from before issuers were recorded.
+    pub issuer_id: u32,
 }
 
 /// Where a serial number is in its lifecycle.

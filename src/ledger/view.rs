@@ -3,7 +3,7 @@
 //! A batch is decided on an overlay of its own. When the batch is durable the overlay is merged into memory; when it is
 //! not, it is dropped, and nothing has happened.
 
-use std::sync::RwLockReadGuard;
+use std::sync::{Arc, RwLockReadGuard};
 
 use jiff::Timestamp;
 
@@ -13,6 +13,7 @@ use super::{
     error::LedgerError,
     export::{Export, ExportId},
     index::{Index, IndexError, LookupKey},
+    issuer::RecordedIssuer,
     journal::{JournalError, Position, ReadFrame, Reader},
     memtable::MemTable,
     order::Order,
@@ -151,6 +152,12 @@ impl View<'_> {
             Some(export) => Ok(Some(export.clone())),
             None => Ok(self.index().export(id)?),
         }
+    }
+
+    /// All issuers, in the order of their ids.
+    pub(super) fn issuers(&self) -> impl DoubleEndedIterator<Item = &Arc<RecordedIssuer>> + Clone {
+        // Ids rise: what this batch adds comes after what was there.
+        self.memory.issuers.values().chain(self.draft.issuers.values())
     }
 
     /// The exports of an order, the oldest first.

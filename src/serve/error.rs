@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use metrics_exporter_prometheus::BuildError;
 
-use crate::{config::ConfigError, ledger::LedgerError};
+use crate::{committer::CommitError, config::ConfigError, ledger::LedgerError};
 
 /// The sources say more; `birthmark serve` prints the whole chain as one sentence.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,14 @@ pub enum ServeError {
     /// The ledger failed; after a sync that failed only a new start knows what is on stable storage (invariant 10).
     #[error("the ledger failed")]
     Ledger(#[source] LedgerError),
+    /// An issuer could not be recorded.
+    #[error("cannot record the issuer \"{name}\" in the ledger")]
+    Issuer {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: CommitError,
+    },
     /// The committer's thread stopped without having been closed.
     #[error("the committer stopped by itself")]
     CommitterStopped,

@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{
     checkpoint::Checkpoints,
-    committer::Committer,
+    committer::{CommitError, Committer},
     config::{self, Config, ConfigError},
-    configure,
+    configure::{self, Issuers},
     crl_publisher::Publisher,
     expiry::MonitoredCertificate,
     grpc::{
@@ -30,6 +30,7 @@ use crate::{
         scrub::Scrub,
     },
     profile::Profiles,
+    registration,
     signer::Recoverable,
 };
 
@@ -64,7 +65,7 @@ pub(super) struct Opened {
 }
 
 /// Opens the keys, then what is said about certificates, then the ledger.
-pub(super) fn open(config: &Config) -> Result<Opened, ServeError> {
+pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
     let (pools, issuers) = open_issuers(config)?;
     let profiles = configure::profiles(config, &issuers, Timestamp::now())?;
     let refused_keys = configure::refused_keys(config, &issuers)?;
@@ -82,6 +83,7 @@ pub(super) fn open(config: &Config) -> Result<Opened, ServeError> {
     let scrub = config.ledger.scrub_interval().map(|interval| Scrub::start(records.clone(), interval)).transpose();
     let scrub = scrub.map_err(ServeError::system("start the scrub"))?;
     let (committer, committer_thread) = Committer::start(ledger).map_err(ServeError::system("start the committer"))?;
+    record_issuers(&committer, &issuers).await?;
     let mut signers: BTreeMap<String, Arc<dyn Recoverable>> =
         pools.iter().map(|(name, pool)| (name.clone(), Arc::clone(pool) as Arc<dyn Recoverable>)).collect();
     let checkpoints = audit.map(|AuditKey { signer, public_key, interval }| {
@@ -116,4 +118,19 @@ pub(super) fn open(config: &Config) -> Result<Opened, ServeError> {
         checkpoints,
         publisher,
     })
+}
+
+/// Records what issues before anything is served; the first start on a journal of an earlier version records all.
+async fn record_issuers(committer: &Committer, issuers: &Issuers) -> Result<(), ServeError> {
+    for issuer in issuers.values() {
+        match registration::register(committer, issuer).await {
+            Ok(_) => {}
+            // As anything else that is new: later, when the clock is right.
+            Err(CommitError::Refused(refusal)) => {
+                tracing::warn!(issuer = issuer.name(), %refusal, "the issuer is not recorded yet; it issues nothing before");
+            }
+            Err(error) => return Err(ServeError::Issuer { name: issuer.name().to_owned(), source: error }),
+        }
+    }
+    Ok(())
 }

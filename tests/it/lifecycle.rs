@@ -351,7 +351,14 @@ fn commit(ledger: &mut EmbeddedLedger, actions: Vec<Action>) -> Vec<Outcome> {
 /// The holder of a device's certificate for its first or its second key.
 fn holder(device: u32, key: u8) -> Holder {
     let key_hash = birthmark::hash::sha256(&[&device.to_be_bytes()[..], &[key]].concat());
-    Holder { device: format!("d{device}"), key_hash, order: "o".into(), profile: "p".into(), issuer: "i".into() }
+    Holder {
+        device: format!("d{device}"),
+        key_hash,
+        order: "o".into(),
+        profile: "p".into(),
+        issuer: "i".into(),
+        issuer_id: 0,
+    }
 }
 
 fn issue(ledger: &mut EmbeddedLedger, devices: u32) -> Vec<SerialNumber> {

@@ -200,6 +200,7 @@ fn clock_that_was_ahead_is_accepted_and_the_ledger_goes_on() {
             order: text("first"),
             profile: text("device"),
             issuer: text("device"),
+            issuer_id: 0,
         };
         let operation = Operation { actor: Actor("station:line1/t".into()), action: Action::Reserve(holder) };
         ledger.commit(at, &[operation]).unwrap().remove(0)

@@ -53,5 +53,6 @@ fn reserve(number: u64) -> Action {
         order: ORDER.into(),
         profile: "device".into(),
         issuer: ISSUER.into(),
+        issuer_id: 0,
     })
 }

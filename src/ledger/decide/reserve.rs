@@ -88,7 +88,8 @@ fn decide_by_key(view: &View<'_>, holder: &Holder, kind: ReserveKind) -> Result<
         // Recorded by this very batch: it can be read when the batch is durable.
         Some(position) if view.is_durable(&serial_number) => {
             let certificate = certificate_at(view.journal, position)?.certificate;
-            (Outcome::Replay { serial_number, certificate, issuer: found.issuer }, None)
+            let Holder { issuer, issuer_id, .. } = found;
+            (Outcome::Replay { serial_number, certificate, issuer, issuer_id }, None)
         }
         _ => (Outcome::InProgress(serial_number), None),
     }))

@@ -38,7 +38,14 @@ fn terms(order: usize) -> OrderTerms {
 
 fn holder(device: u8, key: u8, order: usize) -> Holder {
     let order = ORDERS[order].to_owned();
-    Holder { device: format!("d{device}"), key_hash: [key; 32], order, profile: "p".into(), issuer: "i".into() }
+    Holder {
+        device: format!("d{device}"),
+        key_hash: [key; 32],
+        order,
+        profile: "p".into(),
+        issuer: "i".into(),
+        issuer_id: 0,
+    }
 }
 
 fn operation(actor: &str, action: Action) -> Operation {

@@ -143,8 +143,10 @@ fn not_now<'r>(event: &Event, clock: Option<&'r Refusal>, space: Option<&'r Refu
     match event {
         Event::Reserved { .. } => clock.or(space),
         Event::OrderCreated(_) | Event::ExportCreated { .. } => clock,
-        // At a time before the newest entry it does no harm, and it is evidence of what there is.
-        Event::Checkpoint { .. } => clock.filter(|refusal| matches!(refusal, Refusal::ClockImplausible { .. })),
+        // At a time before the newest entry they do no harm: a checkpoint is evidence of what there is.
+        Event::Checkpoint { .. } | Event::IssuerAdded { .. } => {
+            clock.filter(|refusal| matches!(refusal, Refusal::ClockImplausible { .. }))
+        }
         _ => None,
     }
 }

@@ -147,7 +147,11 @@ impl Catalog {
         for frame in journal.frames(replay_from, indexed) {
             self.collect_pending(&mut pending, frame?, journal);
         }
-        self.memory_mut().absorb(pending);
+        let issuers = self.memory().index.issuers()?;
+        let mut memory = self.memory_mut();
+        memory.issuers.extend(issuers.into_iter().map(|issuer| (issuer.id, Arc::new(issuer))));
+        memory.absorb(pending);
+        drop(memory);
         let replayed = self.apply(journal, end, stop)?;
         if replayed > 0 {
             tracing::info!(entries = replayed, "applied the journal's entries that the index did not have");

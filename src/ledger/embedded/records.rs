@@ -21,6 +21,7 @@ use crate::{
         head::Head,
         index::IndexError,
         issued_records::IssuedRecords,
+        issuer::RecordedIssuer,
         journal::{Position, Reader},
         order::Order,
         overlay::StateChange,
@@ -117,6 +118,14 @@ impl Records for EmbeddedRecords {
 
     fn crl_number(&self, ca: &CaId) -> Result<u64, LedgerError> {
         self.view().crl_number(ca)
+    }
+
+    fn issuer(&self, id: u32) -> Option<Arc<RecordedIssuer>> {
+        self.shared.memory().issuers.get(&id).cloned()
+    }
+
+    fn issuers(&self) -> Vec<Arc<RecordedIssuer>> {
+        self.shared.memory().issuers.values().cloned().collect()
     }
 
     fn head(&self) -> Head {

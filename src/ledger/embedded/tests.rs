@@ -8,14 +8,18 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::*;
 use crate::{
     hash::sha256,
     ledger::{
-        Action, Actor, Holder, Ledger, LedgerError, Operation, OrderTerms, Outcome, Records, Refusal,
-        checkpoint::Checkpoint, index,
+        Action, Actor, Holder, IssuerTerms, Ledger, LedgerError, Operation, OrderTerms, Outcome, Records, Refusal,
+        checkpoint::Checkpoint,
+        index,
+        journal::Scan,
+        verify::{VerifyOptions, verify},
     },
     serial::SerialNumber,
     signer::PublicKey,
@@ -35,7 +39,14 @@ fn device(number: u32) -> String {
 
 fn holder(number: u32, key: &str) -> Holder {
     let key_hash = sha256(format!("{key}{number}").as_bytes());
-    Holder { device: device(number), key_hash, order: "o".into(), profile: "p".into(), issuer: "i".into() }
+    Holder {
+        device: device(number),
+        key_hash,
+        order: "o".into(),
+        profile: "p".into(),
+        issuer: "i".into(),
+        issuer_id: 0,
+    }
 }
 
 fn try_one(ledger: &mut EmbeddedLedger, action: Action) -> Result<Outcome, LedgerError> {
@@ -84,6 +95,53 @@ fn each_has_one(ledger: &mut EmbeddedLedger, numbers: std::ops::Range<u32>) {
         let (second, _) = one(ledger, &Action::Reserve(holder(number, "another")));
         assert!(matches!(second, Outcome::Refused(Refusal::DeviceHasCertificate { .. })), "{number}: {second:?}");
     }
+}
+
+fn add_issuer(ledger: &mut EmbeddedLedger, name: &str, chain: &[&'static [u8]]) -> (u32, u32, bool) {
+    let chain = chain.iter().map(|certificate| Bytes::from_static(certificate)).collect();
+    let action = Action::AddIssuer(IssuerTerms { name: name.into(), chain, crl_shards: 0 });
+    match try_one(ledger, action).unwrap() {
+        Outcome::Issuer { issuer, retry } => (issuer.id, issuer.generation, retry),
+        outcome => panic!("{outcome:?}"),
+    }
+}
+
+/// A name with another chain is its next generation, one with a chain that it had is the one that it was; all of it
+/// survives a kill, a flush, a closing and a reindex.
+#[test]
+fn issuers_keep_their_ids_whatever_becomes_of_the_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut ledger, records) = open(folder.path());
+    assert_eq!(add_issuer(&mut ledger, "a", &[b"x", b"root"]), (1, 1, false));
+    assert_eq!(add_issuer(&mut ledger, "b", &[b"x", b"root"]), (2, 1, false));
+    assert_eq!(add_issuer(&mut ledger, "a", &[b"y", b"root"]), (3, 2, false));
+    assert_eq!(add_issuer(&mut ledger, "a", &[b"x", b"root"]), (1, 1, true));
+    assert_eq!(add_issuer(&mut ledger, "a", &[b"x"]), (4, 3, false));
+    let recorded = records.issuers();
+    assert_eq!(recorded[2].chain, [Bytes::from_static(b"y"), Bytes::from_static(b"root")]);
+    assert_eq!(records.issuer(3).as_ref(), Some(&recorded[2]));
+    assert_eq!((records.issuer(0), records.issuer(5)), (None, None));
+    // As a kill leaves it, with all of it in the journal's tail.
+    drop((ledger, records));
+    let (mut ledger, records) = open(folder.path());
+    assert_eq!(records.issuers(), recorded);
+    create_order(&mut ledger);
+    issue(&mut ledger, 0..100);
+    assert_eq!(records.issuers(), recorded);
+    drop(records);
+    ledger.close().unwrap();
+    let (mut ledger, records) = open(folder.path());
+    assert_eq!(records.issuers(), recorded);
+    assert_eq!(add_issuer(&mut ledger, "c", &[b"z"]), (5, 1, false));
+    drop(records);
+    ledger.close().unwrap();
+    EmbeddedLedger::reindex(folder.path(), &settings()).unwrap();
+    let (mut ledger, records) = open(folder.path());
+    assert_eq!(records.issuers()[..4], recorded);
+    assert_eq!(records.issuers()[4].name, "c");
+    assert_eq!(add_issuer(&mut ledger, "a", &[b"y", b"root"]), (3, 2, true));
+    let verified = verify(Scan::open(folder.path()).unwrap(), &VerifyOptions::default(), &mut |_| {}).unwrap();
+    assert_eq!(verified.counts.issuers, 5);
 }
 
 fn index_files(folder: &Path, extension: &str) -> Vec<PathBuf> {

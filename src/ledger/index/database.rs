@@ -1,4 +1,4 @@
-//! The index's database: sled, which keeps what is small, that is orders, exports, and the manifest.
+//! The index's database: sled, which keeps what is small, that is orders, exports, issuers, and the manifest.
 //!
 //! sled 0.34 panics where its files are not as it left them, does not sync what it writes, and a thread of it that
 //! panics leaves calls waiting forever. So it lives in a thread of its own: a panic ends that thread alone, and a call

@@ -1,7 +1,8 @@
-//! How orders, exports and states are stored.
+//! How orders, exports, issuers and states are stored.
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::database::ORDER;
@@ -9,6 +10,7 @@ use crate::{
     ledger::{
         actor::Actor,
         export::{Export, ExportId},
+        issuer::RecordedIssuer,
         journal::Position,
         order::{Order, OrderTerms},
         overlay::{ExportLocation, OrderLocation, StateChange},
@@ -31,6 +33,41 @@ pub(super) fn export_key(ExportId { order, number }: &ExportId) -> Vec<u8> {
 /// The key of the number of a CA's newest revocation list.
 pub(super) fn crl_number_key(ca: &CaId) -> Vec<u8> {
     [b"c", &ca.0[..]].concat()
+}
+
+/// The key of an issuer.
+pub(super) fn issuer_key(id: u32) -> Vec<u8> {
+    [&b"i"[..], &id.to_be_bytes()].concat()
+}
+
+/// The parts of an issuer that the key does not hold; certificates in hex.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct IssuerValue {
+    name: String,
+    generation: u32,
+    chain: Vec<String>,
+    crl_shards: u32,
+    added_at: Timestamp,
+}
+
+pub(super) fn encode_issuer(issuer: &RecordedIssuer) -> Vec<u8> {
+    let RecordedIssuer { id: _, name, generation, chain, crl_shards, added_at } = issuer;
+    // Plain data with string keys: JSON takes it always.
+    serde_json::to_vec(&IssuerValue {
+        name: name.clone(),
+        generation: *generation,
+        chain: chain.iter().map(hex::encode).collect(),
+        crl_shards: *crl_shards,
+        added_at: *added_at,
+    })
+    .unwrap_or_default()
+}
+
+pub(super) fn decode_issuer(id: u32, value: &[u8]) -> Option<RecordedIssuer> {
+    let IssuerValue { name, generation, chain, crl_shards, added_at } = serde_json::from_slice(value).ok()?;
+    let chain =
+        chain.iter().map(|certificate| hex::decode(certificate).ok().map(Bytes::from)).collect::<Option<_>>()?;
+    Some(RecordedIssuer { id, name, generation, chain, crl_shards, added_at })
 }
 
 /// The states that come after the certificate's issue, with how they are stored.

@@ -14,5 +14,5 @@ pub(crate) fn terms(id: &str) -> OrderTerms {
 
 /// A device with this key under the order `o`.
 pub(crate) fn holder(device: &str, key_hash: [u8; 32]) -> Holder {
-    Holder { device: device.into(), key_hash, order: "o".into(), profile: "p".into(), issuer: "i".into() }
+    Holder { device: device.into(), key_hash, order: "o".into(), profile: "p".into(), issuer: "i".into(), issuer_id: 0 }
 }

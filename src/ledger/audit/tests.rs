@@ -1,0 +1,153 @@
+//! The audit against lifecycles that keep the rules and such that break one.
+
+use super::*;
+use crate::ledger::{Actor, RevocationReason};
+
+fn serial(number: u8) -> SerialNumber {
+    let mut octets = [1; SerialNumber::LENGTH];
+    octets[7] = number;
+    SerialNumber::try_from(octets.as_slice()).unwrap()
+}
+
+fn reserved(number: u8, device: &str, replaces: Option<u8>) -> Event {
+    let text = |text: &str| text.to_owned();
+    let holder = Holder {
+        device: device.into(),
+        key_hash: [number; 32],
+        order: text("o"),
+        profile: text("p"),
+        issuer: text("i"),
+        issuer_id: 0,
+    };
+    Event::Reserved { serial_number: serial(number), holder, replaces: replaces.map(serial) }
+}
+
+fn issued(number: u8) -> Event {
+    Event::Issued { serial_number: serial(number), certificate: "c".into() }
+}
+
+fn confirmed(number: u8, order: &str) -> Event {
+    Event::Confirmed { serial_number: serial(number), order: order.into() }
+}
+
+fn scrapped(number: u8) -> Event {
+    Event::Scrapped { serial_number: serial(number), reason: "a test".into() }
+}
+
+fn revoked(number: u8) -> Event {
+    Event::Revoked { serial_number: serial(number), reason: RevocationReason::Unspecified }
+}
+
+fn export(number: u32, certificates: u64) -> Event {
+    Event::ExportCreated { id: ExportId { order: "o".into(), number }, certificates }
+}
+
+fn acknowledged(number: u32) -> Event {
+    Event::ExportAcknowledged { id: ExportId { order: "o".into(), number } }
+}
+
+fn issuer(id: u32, name: &str, generation: u32, chain: &'static [u8]) -> Event {
+    let terms = IssuerTerms { name: name.into(), chain: vec![chain.into()], crl_shards: 0 };
+    Event::IssuerAdded { id, generation, terms }
+}
+
+/// A reservation for the issuer "i" by its id.
+fn reserved_for(issuer_id: u32) -> Event {
+    let Event::Reserved { serial_number, holder, replaces } = reserved(1, "a", None) else { unreachable!() };
+    Event::Reserved { serial_number, holder: Holder { issuer_id, ..holder }, replaces }
+}
+
+/// What the audit says about these events, after an order of two certificates.
+fn say(events: impl IntoIterator<Item = Event>) -> Result<Counts, BrokenRule> {
+    let mut audit = Audit::default();
+    let terms = OrderTerms::new("o", "p", 2);
+    for event in std::iter::once(Event::OrderCreated(terms)).chain(events) {
+        audit.apply(&Entry { time: Timestamp::UNIX_EPOCH, actor: Actor::daemon(), event })?;
+    }
+    Ok(audit.counts())
+}
+
+#[test]
+fn lifecycle_by_the_rules_passes() {
+    let counts = say([
+        reserved(1, "a", None),
+        issued(1),
+        reserved(2, "b", None),
+        issued(2),
+        confirmed(1, "o"),
+        confirmed(2, "o"),
+        export(1, 2),
+        scrapped(1),
+        acknowledged(1),
+        // Abandoned, and asked for again.
+        reserved(3, "a", Some(1)),
+        Event::Abandoned { serial_number: serial(3), reason: "a test".into() },
+        reserved(4, "a", Some(1)),
+        issued(4),
+        revoked(2),
+        export(2, 1),
+        scrapped(4),
+    ]);
+    let expected = Counts {
+        issued: 3,
+        abandoned: 1,
+        reserved: 0,
+        confirmed: 0,
+        scrapped: 2,
+        revoked: 1,
+        orders: 1,
+        exports: 2,
+        crls: 0,
+        checkpoints: 0,
+        issuers: 0,
+    };
+    assert_eq!(counts, Ok(expected));
+}
+
+#[test]
+fn entry_that_breaks_a_rule_is_named() {
+    let one = || [reserved(1, "a", None), issued(1)];
+    let then = |events: Vec<Event>| one().into_iter().chain(events).collect::<Vec<_>>();
+    for (events, says) in [
+        (vec![reserved(1, "a", None), confirmed(1, "o")], "which is reserved, becomes confirmed"),
+        (vec![scrapped(1)], "which was never given, becomes scrapped"),
+        (then(vec![scrapped(1), confirmed(1, "o")]), "which is scrapped, becomes confirmed"),
+        (then(vec![scrapped(1), revoked(1), revoked(1)]), "which is revoked, becomes revoked"),
+        (then(vec![confirmed(1, "o"), confirmed(1, "o")]), "which is confirmed, becomes confirmed"),
+        (then(vec![confirmed(1, "other")]), "is not of the order \"other\""),
+        (then(vec![reserved(2, "a", Some(1))]), "has a live certificate"),
+        (then(vec![scrapped(1), reserved(2, "a", None)]), "replaces no certificate of the device \"a\""),
+        (then(vec![reserved(2, "b", Some(1))]), "of the device \"b\", which had none before"),
+        (
+            then(vec![revoked(1), reserved(2, "a", Some(1)), issued(2), reserved(3, "b", None)]),
+            "is exceeded: its quantity is 2",
+        ),
+        (then(vec![export(2, 1)]), "the next one is number 1"),
+        (then(vec![export(1, 2)]), "counts 2 certificates; 1 were to be exported"),
+        (then(vec![scrapped(1), export(1, 1)]), "counts 1 certificates; 0 were to be exported"),
+        (then(vec![export(1, 1), export(2, 1)]), "counts 1 certificates; 0 were to be exported"),
+        (then(vec![acknowledged(1)]), "there is no export o.0001"),
+        (then(vec![export(1, 1), acknowledged(1), acknowledged(1)]), "acknowledged twice"),
+    ] {
+        let error = say(events).unwrap_err().to_string();
+        assert!(error.contains(says), "{says:?} is not in {error:?}");
+    }
+    for (events, says) in [
+        (vec![issuer(2, "i", 1, b"x")], "the issuer 2 is added, and the next one is number 1"),
+        (vec![issuer(1, "i", 2, b"x")], "as its generation 2, and the next one is 1"),
+        (vec![issuer(1, "i", 1, b"x"), issuer(2, "i", 1, b"y")], "as its generation 1, and the next one is 2"),
+        (vec![issuer(1, "i", 1, b"x"), issuer(2, "i", 2, b"x")], "with a chain that it has already"),
+        (vec![reserved_for(1)], "for the issuer \"i\" with the id 1, which is not one of that name"),
+        (vec![issuer(1, "other", 1, b"x"), reserved_for(1)], "which is not one of that name"),
+    ] {
+        let error = say(events).unwrap_err().to_string();
+        assert!(error.contains(says), "{says:?} is not in {error:?}");
+    }
+    let renewed = [issuer(1, "i", 1, b"x"), issuer(2, "i", 2, b"y"), reserved_for(1), issuer(3, "j", 1, b"x")];
+    assert_eq!(say(renewed).map(|counts| counts.issuers), Ok(3));
+    // The key of what was scrapped stays bound.
+    let Event::Reserved { holder, .. } = reserved(1, "a", None) else { return };
+    let again = Event::Reserved { serial_number: serial(2), holder, replaces: Some(serial(1)) };
+    let error = say(then(vec![scrapped(1), again])).unwrap_err().to_string();
+    assert!(error.contains("is bound already"), "{error}");
+}
