@@ -28,8 +28,8 @@ use self::{
 use crate::{
     cert::Signed,
     ledger::{
-        self, Action, Actor, Export, ExportId, Holder, IssuerTerms, Ledger, LedgerError, Operation, Order, OrderTerms,
-        Outcome, ProofTerms, RecordedIssuer, Refusal, RevocationReason,
+        self, Action, Actor, CrlIssued, Export, ExportId, Holder, IssuerTerms, Ledger, LedgerError, Operation, Order,
+        OrderTerms, Outcome, ProofTerms, RecordedIssuer, Refusal, RevocationReason,
     },
     metrics,
     serial::{ReservedSerial, SerialNumber},
@@ -351,6 +351,16 @@ impl Committer {
     pub async fn checkpoint(&self, note: String, begins_anew: bool) -> Result<(), CommitError> {
         let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
         self.submit(Actor::daemon(), operation::checkpoint(note, begins_anew)).await
+    }
+
+    /// Records a revocation list, which may be published then. It takes a permit like any request, but counts as none
+    /// in flight.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn issue_crl(&self, list: CrlIssued) -> Result<(), CommitError> {
+        let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
+        self.submit(Actor::daemon(), operation::issue_crl(list)).await
     }
 
     /// Lets nothing new begin, waits until what is reserved is recorded or abandoned, and closes the ledger.

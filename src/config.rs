@@ -39,6 +39,8 @@ pub struct Config {
     pub ledger: Ledger,
     /// The audit key, which signs checkpoints of the ledger; none are made if absent.
     pub audit: Option<Audit>,
+    /// Certificate revocation lists; none are made if absent.
+    pub crl: Option<Crl>,
     /// The CA of stations, operators and the daemon's own TLS certificate; only `birthmark station enroll` uses it.
     pub station_ca: Option<StationCa>,
     /// Which public keys are refused.
@@ -159,6 +161,91 @@ impl Audit {
     }
 }
 
+/// `[crl]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Crl {
+    /// A folder for a web server, in which the lists and the CA certificates are written; none if absent.
+    pub folder: Option<Spanned<PathBuf>>,
+    /// How often a new list is made even if nothing was revoked.
+    #[serde(default = "default_crl_interval")]
+    pub interval: Spanned<String>,
+    /// For how long a list is valid: from thisUpdate to nextUpdate.
+    #[serde(default = "default_crl_valid")]
+    pub valid: Spanned<String>,
+    /// How long revocations are gathered before a list is made.
+    #[serde(default = "default_crl_gather")]
+    pub gather: Spanned<String>,
+    /// Whether scrapped certificates are on the lists, and those that were replaced.
+    #[serde(default = "yes")]
+    pub include_scrapped: bool,
+}
+
+fn default_crl_interval() -> Spanned<String> {
+    Spanned::new(0..0, "24h".into())
+}
+
+fn default_crl_valid() -> Spanned<String> {
+    Spanned::new(0..0, "7d".into())
+}
+
+fn default_crl_gather() -> Spanned<String> {
+    Spanned::new(0..0, "2s".into())
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The times of `[crl]`.
+#[derive(Clone, Copy, Debug)]
+pub struct CrlTimes {
+    /// How often a new list is made.
+    pub interval: Duration,
+    /// For how long it is valid.
+    pub valid: Duration,
+    /// How long revocations are gathered.
+    pub gather: Duration,
+}
+
+const DAY: Duration = Duration::from_hours(24);
+
+impl Crl {
+    /// The times, if they fit.
+    ///
+    /// # Errors
+    /// The key that does not, where it stands, and what it must be.
+    pub fn times(&self) -> Result<CrlTimes, (Range<usize>, &'static str, &'static str)> {
+        let read = |text: &Spanned<String>, least: Duration, most: Duration| {
+            let span: jiff::Span = text.get_ref().parse().ok()?;
+            let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?;
+            Duration::try_from(duration).ok().filter(|duration| (least..=most).contains(duration))
+        };
+        let wrong = |text: &Spanned<String>, key, message| (text.span(), key, message);
+        let second = Duration::from_secs(1);
+        let interval = read(&self.interval, second, 366 * DAY).ok_or(wrong(
+            &self.interval,
+            "interval",
+            "must be a time from 1s to 366d, such as \"24h\"",
+        ))?;
+        let valid = read(&self.valid, 10 * second, 3660 * DAY).ok_or(wrong(
+            &self.valid,
+            "valid",
+            "must be a time from 10s to 3660d, such as \"7d\"",
+        ))?;
+        let gather = read(&self.gather, Duration::ZERO, 60 * second).ok_or(wrong(
+            &self.gather,
+            "gather",
+            "must be a time from 0s to 60s, such as \"2s\"",
+        ))?;
+        if valid < 2 * interval {
+            let message = "must be at least twice the interval, so that a list is replaced well before it expires";
+            return Err(wrong(&self.valid, "valid", message));
+        }
+        Ok(CrlTimes { interval, valid, gather })
+    }
+}
+
 /// `[station_ca]`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -182,6 +269,8 @@ pub struct Issuer {
     /// How many sessions (and threads) sign with it, for each token; `"auto"` if absent.
     #[serde(default)]
     pub sessions: Option<Spanned<Sessions>>,
+    /// Into how many certificate revocation lists its certificates are divided; 1 if absent.
+    pub crl_shards: Option<Spanned<u16>>,
     /// Seconds after which a call of the HSM is abandoned.
     #[serde(default = "default_call_limit")]
     pub call_limit_seconds: Spanned<u64>,
@@ -301,6 +390,9 @@ impl Config {
             let message = "must be a time from 1s to 168h, such as \"1h\" or \"15m\"";
             return Err(self.error_at(audit.interval.span(), "audit.interval", message));
         }
+        if let Some(crl) = &self.crl {
+            crl.times().map_err(|(span, key, message)| self.error_at(span, &format!("crl.{key}"), message))?;
+        }
         for (name, issuer) in &self.issuers {
             let key = format!("issuers.{name}");
             if issuer.chain.is_empty() {
@@ -323,6 +415,11 @@ impl Config {
                     &format!("{key}.sessions"),
                     "must be 1 to 1024, or \"auto\"",
                 ));
+            }
+            if let Some(shards) = &issuer.crl_shards
+                && !(1..=4096).contains(shards.get_ref())
+            {
+                return Err(self.error_at(shards.span(), &format!("{key}.crl_shards"), "must be 1 to 4096"));
             }
             let seconds = [("call_limit_seconds", &issuer.call_limit_seconds), ("wait_seconds", &issuer.wait_seconds)];
             for (name, value) in seconds {

@@ -4,12 +4,14 @@
 //! shard's issuing distribution point names the URL that stands in its certificates (section 5.2.5), so that the list of
 //! another shard cannot be taken for it.
 
+mod directory;
 mod encode;
 mod read;
 mod shards;
 mod store;
 
 pub use self::{
+    directory::{Directory, Document, list_path},
     encode::{Revoked, Terms, to_be_signed},
     read::{RevocationList, RevokedEntry},
     shards::Shards,

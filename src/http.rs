@@ -1,7 +1,10 @@
-//! Metrics and health over plain HTTP, for ops: `/metrics` (Prometheus text), `/livez`, `/readyz`.
+//! Metrics and health over plain HTTP, for ops: `/metrics` (Prometheus text), `/livez`, `/readyz`; and for everybody the
+//! revocation lists and CA certificates (`http/lists.rs`).
 //!
 //! A connection serves one request and has a few seconds for all of it. Idle connections make room for
 //! new ones (`connections.rs`).
+
+mod lists;
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
     connections::{Activity, Reason, Seat, Seats, source},
+    crl::Directory,
     metrics,
     readiness::Readiness,
 };
@@ -41,6 +45,7 @@ pub(crate) async fn serve(
     limit: usize,
     readiness: Arc<Readiness>,
     prometheus: PrometheusHandle,
+    directory: Option<Arc<Directory>>,
 ) {
     let shared = Shared { readiness, prometheus };
     tokio::spawn(upkeep(shared.clone()));
@@ -48,7 +53,8 @@ pub(crate) async fn serve(
         .route("/metrics", get(render))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
-        .with_state(shared);
+        .with_state(shared)
+        .merge(directory.map(lists::routes).unwrap_or_default());
     let seats = Seats::new("http", limit, limit.div_ceil(2));
     loop {
         seats.settle().await;

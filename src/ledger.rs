@@ -35,6 +35,7 @@ mod proof_audit;
 mod record;
 mod refusal;
 mod revocation;
+mod revoked;
 pub mod scrub;
 pub mod verify;
 mod view;
@@ -42,6 +43,7 @@ mod view;
 pub use self::{
     actor::Actor,
     api::{Ledger, Records},
+    entry::CrlIssued,
     error::{Cause, LedgerError},
     export::{Export, ExportId, ParseExportIdError},
     head::{ChainHash, Head},
@@ -53,4 +55,5 @@ pub use self::{
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
     refusal::Refusal,
     revocation::{ParseReasonError, RevocationReason},
+    revoked::{CaId, RevokedCause, RevokedCertificate},
 };

@@ -34,6 +34,7 @@ pub mod config;
 pub mod configure;
 mod connections;
 pub mod crl;
+mod crl_publisher;
 pub mod csr;
 pub mod describe_certificate;
 mod durable;

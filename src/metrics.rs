@@ -9,7 +9,7 @@
 //! | `birthmark_hsm_queue_depth` | `issuer` |
 //! | `birthmark_hsm_errors_total` | `issuer`, `token`, `code` |
 //! | the other `birthmark_hsm_…` but `_retries_total` | `issuer` (or `audit`), `token`: the token's label |
-//! | `birthmark_issuer_not_after_timestamp_seconds` | `issuer` |
+//! | `birthmark_issuer_not_after_timestamp_seconds`, `birthmark_crl_…` | `issuer` |
 //! | all others | – |
 //!
 //! Names follow <https://prometheus.io/docs/practices/naming/>: base units, `_total` for counters, a moment as
@@ -76,6 +76,14 @@ metrics! {
         "When the daemon's own TLS certificate expires, Unix time";
     Gauge CHECKPOINT_LAG "checkpoint_lag_seconds"
         "How long the ledger has had entries that no checkpoint covers, 0 if it has none";
+    Gauge CRL_NUMBER "crl_number" "The number of the newest revocation list, by issuer";
+    Gauge CRL_THIS_UPDATE "crl_this_update_timestamp_seconds"
+        "When the oldest of an issuer's newest revocation lists was made, Unix time";
+    Gauge CRL_NEXT_UPDATE "crl_next_update_timestamp_seconds"
+        "When the first of an issuer's newest revocation lists expires, Unix time";
+    Gauge CRL_ENTRIES "crl_entries" "Certificates on an issuer's newest revocation lists";
+    Gauge CRL_BYTES "crl_bytes" "Size of an issuer's newest revocation lists";
+    Counter CRL_FAILURES "crl_failures_total" "Revocation lists that could not be made or published, by issuer";
     Gauge JOURNAL_DAMAGE "journal_damage" "Places of the journal that are known to be damaged";
     Counter SCRUB_BYTES "scrub_bytes_total" "Bytes of the journal that the scrub has read and checked";
     Gauge SCRUB_COMPLETED "scrub_completed_timestamp_seconds"
@@ -216,6 +224,30 @@ impl HsmToken {
 
 pub(crate) fn checkpoint_lag(lag: Duration) {
     gauge!(CHECKPOINT_LAG).set(lag.as_secs_f64());
+}
+
+/// The newest revocation lists of an issuer, all of its shards together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Crls {
+    /// The greatest number.
+    pub(crate) number: u64,
+    /// When the oldest was made, and when the first expires; Unix time.
+    pub(crate) times: (i64, i64),
+    pub(crate) entries: usize,
+    pub(crate) bytes: usize,
+}
+
+pub(crate) fn crls(issuer: &str, crls: &Crls) {
+    let set = |name: &'static str, value: f64| gauge!(name, "issuer" => issuer.to_owned()).set(value);
+    set(CRL_NUMBER, crls.number as f64);
+    set(CRL_THIS_UPDATE, crls.times.0 as f64);
+    set(CRL_NEXT_UPDATE, crls.times.1 as f64);
+    set(CRL_ENTRIES, crls.entries as f64);
+    set(CRL_BYTES, crls.bytes as f64);
+}
+
+pub(crate) fn crl_failed(issuer: &str) {
+    counter!(CRL_FAILURES, "issuer" => issuer.to_owned()).increment(1);
 }
 
 pub(crate) fn journal_damage(places: usize) {

@@ -9,6 +9,7 @@ mod components;
 mod error;
 mod keys;
 mod listen;
+mod lists;
 mod open;
 mod shutdown;
 mod signals;
@@ -100,10 +101,11 @@ fn start(
     (readiness, prometheus): (Arc<Readiness>, PrometheusHandle),
 ) -> Running {
     let Opened { pools, watched, issuer, prover, profiles, signers, .. } = opened;
-    let Opened { records, scrub, committer, committer_thread, checkpoints, .. } = opened;
+    let Opened { records, scrub, committer, committer_thread, checkpoints, publisher, .. } = opened;
     let limits = connection_limits();
+    let directory = publisher.as_ref().map(|publisher| Arc::clone(&publisher.directory));
     if let Some(http) = listening.http {
-        tokio::spawn(http::serve(http, limits.http, readiness, prometheus));
+        tokio::spawn(http::serve(http, limits.http, readiness, prometheus, directory));
     }
     tokio::spawn(expiry::watch(watched));
     let (socket, unix) = listening.socket.unzip();
@@ -126,6 +128,7 @@ fn start(
             let periodic = Arc::clone(&checkpoints).spawn();
             (checkpoints, periodic)
         }),
+        publishing: publisher.map(|publisher| publisher.spawn()).unwrap_or_default(),
         pools,
         scrub,
         socket,

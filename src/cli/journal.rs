@@ -232,6 +232,7 @@ fn summary(verified: &Verified, trust: &VerifyOptions, elapsed: Duration) -> Str
         }
         rows.push(("orders", Some(counts.orders.to_string())));
         rows.push(("exports", Some(counts.exports.to_string())));
+        rows.push(("revocation lists", Some(counts.crls.to_string())));
         rows.push(("issuers", Some(counts.issuers.to_string())));
     }
     rows.push(("checkpoints", Some(counts.checkpoints.to_string())));
@@ -375,6 +376,7 @@ impl Filter<'_> {
             | Event::ProofIssued { .. }
             | Event::ExportCreated { .. }
             | Event::ExportAcknowledged { .. }
+            | Event::CrlIssued(_)
             | Event::IssuerAdded { .. }
             | Event::Checkpoint { .. }
             | Event::LossAccepted { .. }
@@ -451,6 +453,20 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
             ("export_created", json!({ "export": id.to_string(), "order": id.order, "certificates": certificates }))
         }
         Event::ExportAcknowledged { id } => ("export_acknowledged", json!({ "export": id.to_string() })),
+        Event::CrlIssued(list) => (
+            "crl_issued",
+            json!({
+                "issuer": list.issuer,
+                "ca": hex::encode(list.ca.0),
+                "shard": list.shard.0,
+                "shards": list.shard.1,
+                "number": list.number,
+                "this_update": time(list.this_update),
+                "next_update": time(list.next_update),
+                "entries": list.entries,
+                "sha256": hex::encode(list.sha256),
+            }),
+        ),
         Event::IssuerAdded { id, generation, terms } => (
             "issuer_added",
             json!({

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use crate::{
     ledger::{
-        self, Action, Export, ExportId, Holder, IssuerTerms, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer,
-        RevocationReason,
+        self, Action, CrlIssued, Export, ExportId, Holder, IssuerTerms, Order, OrderTerms, Outcome, ProofTerms,
+        RecordedIssuer, RevocationReason,
     },
     serial::SerialNumber,
 };
@@ -124,6 +124,16 @@ fn recorded(outcome: Outcome) -> Result<(), Outcome> {
     match outcome {
         Outcome::Recorded => Ok(()),
         other => Err(other),
+    }
+}
+
+pub(super) fn issue_crl(list: CrlIssued) -> Typed<()> {
+    Typed {
+        action: Action::IssueCrl(list),
+        read: |outcome| match outcome {
+            Outcome::CrlIssued => Ok(()),
+            other => Err(other),
+        },
     }
 }
 

@@ -44,8 +44,8 @@ pub struct Terms<'a> {
     pub this_update: Time,
     /// Until when a newer one is published at the latest.
     pub next_update: Time,
-    /// The URL in the certificates of this shard; `None`: the list covers the whole issuer.
-    pub distribution_point: Option<&'a str>,
+    /// The URLs in the certificates of this shard; none: the list covers the whole issuer.
+    pub distribution_points: &'a [String],
 }
 
 /// The DER TBSCertList (section 5.1.2).
@@ -92,10 +92,14 @@ fn extensions(out: &mut Vec<u8>, terms: &Terms<'_>) {
     extension(out, ID_CE_CRL_NUMBER, false, |out| positive(out, terms.number));
     extension(out, ID_CE_ISSUING_DISTRIBUTION_POINT, true, |out| {
         tlv(out, SEQUENCE, |out| {
-            if let Some(url) = terms.distribution_point {
+            if !terms.distribution_points.is_empty() {
                 // distributionPoint [0] { fullName [0] { uniformResourceIdentifier [6] } }
                 tlv(out, explicit(0), |out| {
-                    tlv(out, explicit(0), |out| primitive(out, implicit(6), url.as_bytes()));
+                    tlv(out, explicit(0), |out| {
+                        for url in terms.distribution_points {
+                            primitive(out, implicit(6), url.as_bytes());
+                        }
+                    });
                 });
             }
             primitive(out, implicit(1), &[0xff]); // onlyContainsUserCerts
@@ -128,7 +132,7 @@ mod tests {
         SerialNumber::try_from([n; 20].as_slice()).unwrap()
     }
 
-    fn terms<'a>(number: u64, algorithm: &'a [u8], issuer: &'a [u8], url: Option<&'a str>) -> Terms<'a> {
+    fn terms<'a>(number: u64, algorithm: &'a [u8], issuer: &'a [u8], urls: &'a [String]) -> Terms<'a> {
         let now = Time::from(Timestamp::from_second(1_800_000_000).unwrap());
         Terms {
             algorithm,
@@ -137,7 +141,7 @@ mod tests {
             number,
             this_update: now,
             next_update: now.plus(jiff::SignedDuration::from_hours(24)),
-            distribution_point: url,
+            distribution_points: urls,
         }
     }
 
@@ -161,7 +165,7 @@ mod tests {
                 reason: RevocationReason::Unspecified,
             },
         ];
-        let der = to_be_signed(&terms(200, &algorithm, &issuer, Some("http://x/1.crl")), revoked.into_iter());
+        let der = to_be_signed(&terms(200, &algorithm, &issuer, &["http://x/1.crl".to_owned()]), revoked.into_iter());
         let list: TbsCertList = TbsCertList::from_der(&der).unwrap();
         let entries = list.revoked_certificates.unwrap();
         assert_eq!(entries.len(), 2);
@@ -182,7 +186,7 @@ mod tests {
     #[test]
     fn crl_without_entries_leaves_the_list_out() {
         let (algorithm, issuer) = (algorithm(), vec![0x30, 0]);
-        let der = to_be_signed(&terms(1, &algorithm, &issuer, None), [].into_iter());
+        let der = to_be_signed(&terms(1, &algorithm, &issuer, &[]), [].into_iter());
         let list: TbsCertList = TbsCertList::from_der(&der).unwrap();
         assert!(list.revoked_certificates.is_none());
         let mut number = Vec::new();

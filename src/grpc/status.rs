@@ -130,7 +130,7 @@ impl Cause {
             Refusal::ClockImplausible { .. } => (Code::Unavailable, "CLOCK_IMPLAUSIBLE"),
             Refusal::TooLarge { .. } => (Code::InvalidArgument, "REQUEST_INVALID"),
             Refusal::StorageLow { .. } => (Code::Unavailable, "STORAGE_LOW"),
-            Refusal::NotReserved(_) => (Code::Internal, "INTERNAL"),
+            Refusal::NotReserved(_) | Refusal::CrlNumberUsed { .. } => (Code::Internal, "INTERNAL"),
         };
         Cause::lasting(code, reason)
     }

@@ -1,6 +1,6 @@
 //! The two sides of a ledger, which are all that the rest of the daemon knows of it.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -13,6 +13,7 @@ use super::{
     operation::{Operation, Outcome},
     order::Order,
     record::Record,
+    revoked::{CaId, RevokedCertificate},
 };
 use crate::serial::SerialNumber;
 
@@ -83,6 +84,22 @@ pub trait Records: Send + Sync + 'static {
     /// # Errors
     /// Those of the storage.
     fn exported(&self, id: &ExportId) -> Result<IssuedRecords, LedgerError>;
+
+    /// The certificates of a CA that may stand on a revocation list, and whose serial numbers' hashes (the first 32 bits
+    /// of SHA-256) are among `hashes`; in the order of the hashes.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn revoked(&self, ca: &CaId, hashes: RangeInclusive<u32>) -> Result<Vec<RevokedCertificate>, LedgerError>;
+
+    /// Where certificates of a CA came among these, or changed, since the last call: the first 12 bits of their hashes.
+    fn take_revocations(&self, ca: &CaId) -> BTreeSet<u16>;
+
+    /// The number of a CA's newest revocation list; 0 if it has none.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn crl_number(&self, ca: &CaId) -> Result<u64, LedgerError>;
 
     /// The issuer with this id.
     fn issuer(&self, id: u32) -> Option<Arc<RecordedIssuer>>;

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::{
     entry::{Entry, Event},
     error::LedgerError,
@@ -13,9 +15,10 @@ use super::{
     overlay::{ExportLocation, OrderLocation, Pending, RecordLocation, StateChange, device_hash},
     proof::{ProofLocation, ProofState, ProofTerms},
     record::RecordState,
-    view::View,
+    revoked::{self, CaId, RevokedCause, RevokedKey},
+    view::{View, certificate_at},
 };
-use crate::serial::SerialNumber;
+use crate::{serial::SerialNumber, x509_time::Time};
 
 /// Why an entry could not be applied.
 #[derive(Debug)]
@@ -53,6 +56,9 @@ impl View<'_> {
                 location.issued = Some(position);
                 location.pending = None;
                 self.draft.records.insert(*serial_number, location);
+                if let Some(replaced) = pending.replaces {
+                    self.replace_revoked(&replaced)?;
+                }
             }
             Event::Abandoned { serial_number, .. } if self.proof_reservation(serial_number)?.is_some() => {
                 self.end_proof_reservation(serial_number, ProofState::Abandoned)?;
@@ -71,12 +77,14 @@ impl View<'_> {
                 self.draft.state_changes.insert(*serial_number, state_change);
             }
             Event::Scrapped { serial_number, .. } => {
+                self.list_revoked(serial_number, entry.time, RevokedCause::Scrapped)?;
                 self.end_lifecycle(serial_number, RecordState::Scrapped, position, |order| {
                     order.issued -= 1;
                     order.scrapped += 1;
                 })?;
             }
-            Event::Revoked { serial_number, .. } => {
+            Event::Revoked { serial_number, reason } => {
+                self.list_revoked(serial_number, entry.time, RevokedCause::Revoked(*reason))?;
                 self.end_lifecycle(serial_number, RecordState::Revoked, position, |order| order.revoked += 1)?;
             }
             Event::ProofReserved { serial_number, terms } => self.hold_proof(*serial_number, position, terms),
@@ -110,6 +118,9 @@ impl View<'_> {
                 let mut location = self.export(id)?.ok_or_else(unknown)?;
                 location.export.acknowledged = Some((entry.time, entry.actor.clone()));
                 self.draft.exports.insert(id.clone(), location);
+            }
+            Event::CrlIssued(list) => {
+                self.draft.crl_numbers.insert(list.ca, list.number);
             }
             Event::IssuerAdded { id, generation, terms } => {
                 let next = self.issuers().next_back().map_or(1, |newest| newest.id + 1);
@@ -160,17 +171,49 @@ impl View<'_> {
         }
     }
 
-    /// A live certificate is scrapped or revoked; `count` is its order's.
+    /// Puts a certificate among those that may stand on a revocation list.
+    fn list_revoked(&mut self, serial: &SerialNumber, at: Timestamp, cause: RevokedCause) -> Result<(), ApplyError> {
+        if let Some((ca, not_after)) = self.ca_and_end(serial)? {
+            self.draft.revoked.insert(RevokedKey::new(&ca, serial), revoked::encode(at, cause, not_after));
+        }
+        Ok(())
+    }
+
+    /// The device of a scrapped certificate has another one.
+    fn replace_revoked(&mut self, serial: &SerialNumber) -> Result<(), ApplyError> {
+        let Some((ca, _)) = self.ca_and_end(serial)? else { return Ok(()) };
+        let key = RevokedKey::new(&ca, serial);
+        if let Some(replaced) = self.revoked(&key)?.and_then(|value| revoked::replaced(&value)) {
+            self.draft.revoked.insert(key, replaced);
+        }
+        Ok(())
+    }
+
+    /// Whose certificate it is, and when it expires; `None` if what is recorded is no certificate, which no list can name.
+    fn ca_and_end(&self, serial: &SerialNumber) -> Result<Option<(CaId, Time)>, ApplyError> {
+        let Some(issued) = self.location(serial)?.and_then(|location| location.issued) else { return Ok(None) };
+        let issued = certificate_at(self.journal, issued).map_err(LedgerError::from)?;
+        Ok(revoked::ca_and_end(&issued.certificate).ok())
+    }
+
+    /// A live certificate is scrapped or revoked; `count` is its order's. One that was scrapped, and is revoked, is none of
+    /// its order any more.
     fn end_lifecycle(
         &mut self,
         serial_number: &SerialNumber,
-        state: RecordState,
+        wanted: RecordState,
         changed: Position,
         count: impl FnOnce(&mut Order),
     ) -> Result<(), ApplyError> {
-        let live = self.location(serial_number)?.filter(|location| location.state.is_live());
+        let may =
+            |state: RecordState| state.is_live() || (state, RecordState::Revoked) == (RecordState::Scrapped, wanted);
+        let live = self.location(serial_number)?.filter(|location| may(location.state));
         let not_live = || ApplyError::Contradiction(format!("the certificate {serial_number} is not live"));
         let location = live.ok_or_else(not_live)?;
+        self.draft.state_changes.insert(*serial_number, StateChange { state: wanted, changed });
+        if location.state == RecordState::Scrapped {
+            return Ok(());
+        }
         let (holder, _) = self.holder(&location)?;
         self.change_order(&holder.order, |order| {
             if location.state == RecordState::Confirmed {
@@ -181,7 +224,6 @@ impl View<'_> {
             }
             count(&mut order.order);
         })?;
-        self.draft.state_changes.insert(*serial_number, StateChange { state, changed });
         Ok(())
     }
 

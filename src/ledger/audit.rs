@@ -11,13 +11,14 @@ use std::collections::{HashMap, HashSet};
 use jiff::Timestamp;
 
 use super::{
-    entry::{Entry, Event},
+    entry::{CrlIssued, Entry, Event},
     export::ExportId,
     issuer::IssuerTerms,
     order::OrderTerms,
     proof::ProofTerms,
     proof_audit::{BrokenProof, Proofs},
     record::{Holder, KeyHash, RecordState},
+    revoked::CaId,
 };
 use crate::serial::SerialNumber;
 
@@ -36,6 +37,8 @@ pub(crate) struct Audit {
     keys: HashSet<u64>,
     orders: Vec<Order>,
     order_numbers: HashMap<String, u32>,
+    /// The number of each CA's newest revocation list.
+    crl_numbers: HashMap<CaId, u64>,
     /// The chains of all issuers with their names, in the order of their ids, each chain by its hash.
     issuers: Vec<(String, [u8; 32])>,
     proofs: Proofs,
@@ -82,6 +85,8 @@ pub struct Counts {
     pub orders: u64,
     /// Exports created.
     pub exports: u64,
+    /// Revocation lists signed.
+    pub crls: u64,
     /// Checkpoints.
     pub checkpoints: u64,
     /// Issuers recorded, each generation of a name.
@@ -145,6 +150,8 @@ pub(crate) enum BrokenRule {
     ExportCount { id: ExportId, certificates: u64, left: u64 },
     #[error(transparent)]
     Proof(#[from] BrokenProof),
+    #[error("the revocation list {number} of the issuer \"{issuer}\" is not newer than {newest}, which was before it")]
+    CrlNumber { issuer: String, number: u64, newest: u64 },
     #[error("the export {0} is acknowledged twice")]
     AcknowledgedTwice(ExportId),
     #[error("the issuer {id} is added, and the next one is number {next}")]
@@ -198,6 +205,7 @@ impl Audit {
             Event::OrderClosed { id } => self.close_order(id),
             Event::ExportCreated { id, certificates } => self.create_export(id, *certificates),
             Event::ExportAcknowledged { id } => self.acknowledge_export(id),
+            Event::CrlIssued(list) => self.issue_crl(list),
             Event::IssuerAdded { id, generation, terms } => self.add_issuer(*id, *generation, terms),
             // `verify` compares it with the chain.
             Event::Checkpoint { .. } => {
@@ -267,8 +275,21 @@ impl Audit {
     }
 
     fn revoke(&mut self, serial: &SerialNumber) -> Result<(), BrokenRule> {
-        self.end(serial, RecordState::Revoked, |_| {})?;
+        match self.find(serial).map(|at| self.given[at].state) {
+            // The order was given its unit back before, and has nothing more to do with it.
+            Some(RecordState::Scrapped) => self.change(serial, RecordState::Revoked).map(drop)?,
+            _ => self.end(serial, RecordState::Revoked, |_| {})?,
+        }
         self.counts.revoked += 1;
+        Ok(())
+    }
+
+    fn issue_crl(&mut self, list: &CrlIssued) -> Result<(), BrokenRule> {
+        let newest = self.crl_numbers.insert(list.ca, list.number).unwrap_or(0);
+        if list.number <= newest {
+            return Err(BrokenRule::CrlNumber { issuer: list.issuer.clone(), number: list.number, newest });
+        }
+        self.counts.crls += 1;
         Ok(())
     }
 
@@ -414,7 +435,7 @@ impl Audit {
         let at = self.find(serial).ok_or(BrokenRule::NeverGiven { serial_number: *serial, wanted })?;
         let state = self.given[at].state;
         match (state, wanted) {
-            (RecordState::Issued, _) => {}
+            (RecordState::Issued, _) | (RecordState::Scrapped, RecordState::Revoked) => {}
             (RecordState::Confirmed, RecordState::Scrapped | RecordState::Revoked) => self.counts.confirmed -= 1,
             _ => return Err(BrokenRule::WrongState { serial_number: *serial, state, wanted }),
         }

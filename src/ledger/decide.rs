@@ -69,6 +69,12 @@ pub(super) fn decide(
         Action::Revoke { serial_number, reason } => lifecycle::revoke(view, serial_number, *reason),
         Action::CreateExport { order } => export::create(view, now, &operation.actor, order),
         Action::AcknowledgeExport { id } => export::acknowledge(view, now, &operation.actor, id),
+        Action::IssueCrl(list) => match view.crl_number(&list.ca)? {
+            newest if newest >= list.number => {
+                refuse(Refusal::CrlNumberUsed { issuer: list.issuer.clone(), number: list.number, newest })
+            }
+            _ => Ok((Outcome::CrlIssued, Some(Event::CrlIssued(list.clone())))),
+        },
         Action::Checkpoint { note, begins_anew } => {
             let event = Event::Checkpoint { note: note.clone(), begins_anew: *begins_anew };
             Ok((Outcome::Checkpointed, Some(event)))

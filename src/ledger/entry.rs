@@ -14,6 +14,7 @@ use super::{
     proof::{ProofId, ProofTerms},
     record::Holder,
     revocation::{ParseReasonError, RevocationReason},
+    revoked::CaId,
 };
 use crate::{pattern::Pattern, serial::SerialNumber};
 
@@ -31,6 +32,27 @@ pub struct Entry {
     pub actor: Actor,
     /// What happened.
     pub event: Event,
+}
+
+/// A certificate revocation list, as it is recorded before it is published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CrlIssued {
+    /// The issuer's name in the configuration.
+    pub issuer: String,
+    /// The CA.
+    pub ca: CaId,
+    /// Which of its shards, counted from 0, and how many there are.
+    pub shard: (u16, u16),
+    /// CRLNumber (RFC 5280 section 5.2.3): greater than that of every list of the CA before.
+    pub number: u64,
+    /// When it was made.
+    pub this_update: Timestamp,
+    /// Until when there is a newer one.
+    pub next_update: Timestamp,
+    /// How many certificates are on it.
+    pub entries: u64,
+    /// SHA-256 of its DER.
+    pub sha256: [u8; 32],
 }
 
 /// What can happen to a ledger.
@@ -113,6 +135,8 @@ pub enum Event {
         /// The export's id.
         id: ExportId,
     },
+    /// A certificate revocation list was signed.
+    CrlIssued(CrlIssued),
     /// An issuer was recorded, before anything is issued by it.
     IssuerAdded {
         /// Its number in the ledger, from 1 on.
@@ -204,6 +228,17 @@ impl Entry {
             Event::ExportAcknowledged { id } => {
                 Wire::ExportAcknowledged(wire::ExportAcknowledged { id: id.to_string() })
             }
+            Event::CrlIssued(list) => Wire::CrlIssued(wire::CrlIssued {
+                issuer: list.issuer.clone(),
+                ca: list.ca.0.to_vec(),
+                shard: list.shard.0.into(),
+                shards: list.shard.1.into(),
+                number: list.number,
+                this_update: to_micros(list.this_update),
+                next_update: to_micros(list.next_update),
+                entries: list.entries,
+                sha256: list.sha256.to_vec(),
+            }),
             Event::IssuerAdded { id, generation, terms: IssuerTerms { name, chain, crl_shards } } => {
                 Wire::IssuerAdded(wire::IssuerAdded {
                     id: *id,
@@ -292,6 +327,7 @@ impl Entry {
                 Event::ExportCreated { id, certificates: created.certificates }
             }
             Wire::ExportAcknowledged(acknowledged) => Event::ExportAcknowledged { id: acknowledged.id.parse()? },
+            Wire::CrlIssued(list) => Event::CrlIssued(list.try_into()?),
             Wire::IssuerAdded(wire::IssuerAdded { id, name, generation, chain, crl_shards }) => {
                 Event::IssuerAdded { id, generation, terms: IssuerTerms { name, chain, crl_shards } }
             }
@@ -346,12 +382,33 @@ pub enum InvalidEntry {
     /// Not an export's id.
     #[error(transparent)]
     ExportId(#[from] ParseExportIdError),
+    /// Not a revocation list.
+    #[error("a revocation list whose {0} cannot be")]
+    Crl(&'static str),
     /// An export whose id is not made of its order and number.
     #[error("an export {0} that says that it is another")]
     ExportMismatch(ExportId),
     /// Not a time, in microseconds since 1970.
     #[error("the impossible time {0}")]
     Time(u64),
+}
+
+impl TryFrom<wire::CrlIssued> for CrlIssued {
+    type Error = InvalidEntry;
+
+    fn try_from(list: wire::CrlIssued) -> Result<CrlIssued, InvalidEntry> {
+        let small = |number: u32| u16::try_from(number).map_err(|_| InvalidEntry::Crl("shard"));
+        Ok(CrlIssued {
+            issuer: list.issuer,
+            ca: CaId(list.ca.as_slice().try_into().map_err(|_| InvalidEntry::Crl("CA"))?),
+            shard: (small(list.shard)?, small(list.shards)?),
+            number: list.number,
+            this_update: from_micros(list.this_update)?,
+            next_update: from_micros(list.next_update)?,
+            entries: list.entries,
+            sha256: list.sha256.as_slice().try_into().map_err(|_| InvalidEntry::Crl("hash"))?,
+        })
+    }
 }
 
 fn to_micros(time: Timestamp) -> u64 {

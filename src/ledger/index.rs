@@ -4,8 +4,9 @@
 //! DATA/index/mark              in which boot it is open, how far the journal was durable; see [`mark`]
 //! DATA/index/NUMBER.names      sorted runs: where the newest reservation of a key or a device is; see [`run`]
 //! DATA/index/NUMBER.states     sorted runs: states that came after the issue
+//! DATA/index/NUMBER.revoked    sorted runs: what may stand on a revocation list
 //! DATA/index/NUMBER.samples    sorted runs: where one serial number in every [`SAMPLE`] bytes of journal was reserved
-//! DATA/index/database/         sled: orders, exports, issuers, proofs of possession, and the manifest; see [`database`]
+//! DATA/index/database/         sled: orders, exports, issuers, proofs of possession, numbers of lists, and the manifest; see [`database`]
 //! ```
 //!
 //! Serial numbers rise along the journal, so a sample and a short read of the journal find any of them.
@@ -35,6 +36,7 @@ pub(super) mod tests;
 mod values;
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
@@ -56,6 +58,7 @@ use super::{
     journal::{Journal, Position},
     overlay::{ExportLocation, OrderLocation, Overlay, StateChange},
     proof::{ProofId, ProofLocation},
+    revoked::{CaId, RevokedKey, RevokedValue},
 };
 use crate::{durable, serial::SerialNumber};
 
@@ -324,6 +327,41 @@ impl Index {
         })
     }
 
+    /// What is known of a certificate that may stand on a revocation list.
+    pub(super) fn revoked(&self, runs: &Runs, key: &RevokedKey) -> Result<Option<RevokedValue>, IndexError> {
+        self.answer(|| newest(runs, Kind::Revoked, key.as_bytes()))
+    }
+
+    /// All certificates that may stand on a revocation list, from the first key to the last.
+    pub(super) fn revoked_between(
+        &self,
+        runs: &Runs,
+        (first, last): (&RevokedKey, &RevokedKey),
+    ) -> Result<BTreeMap<RevokedKey, RevokedValue>, IndexError> {
+        self.answer(|| {
+            let mut found = BTreeMap::new();
+            let mut oldest_first: Vec<_> = of_kind(runs, Kind::Revoked).collect();
+            oldest_first.reverse();
+            for run in oldest_first {
+                run.range((first.as_bytes(), last.as_bytes()), &mut |key, value| {
+                    let key = RevokedKey::from_bytes(key).ok_or_else(|| self.malformed("a revoked certificate"))?;
+                    found.insert(key, value);
+                    Ok(())
+                })?;
+            }
+            Ok(found)
+        })
+    }
+
+    /// The number of a CA's newest revocation list.
+    pub(super) fn crl_number(&self, ca: &CaId) -> Result<Option<u64>, IndexError> {
+        self.answer(|| {
+            let Some(value) = self.database.get(&values::crl_number_key(ca))? else { return Ok(None) };
+            let octets = value.try_into().map_err(|_| self.malformed("the number of a revocation list"))?;
+            Ok(Some(u64::from_be_bytes(octets)))
+        })
+    }
+
     /// All issuers, in the order of their ids.
     pub(super) fn issuers(&self) -> Result<Vec<RecordedIssuer>, IndexError> {
         self.answer(|| {
@@ -352,6 +390,7 @@ impl Index {
                 (Kind::Names, entries::names(settled)),
                 (Kind::States, entries::states(settled)),
                 (Kind::Samples, entries::samples(settled)),
+                (Kind::Revoked, entries::revoked(settled)),
             ] {
                 if !entries.is_empty() {
                     let run = self.write_run(kind, &entries, &runs)?;
@@ -361,10 +400,12 @@ impl Index {
             let orders = settled.orders.iter().map(|(id, order)| (values::order_key(id), values::encode_order(order)));
             let exports =
                 settled.exports.iter().map(|(id, export)| (values::export_key(id), values::encode_export(export)));
+            let numbers = settled.crl_numbers.iter();
+            let numbers = numbers.map(|(ca, number)| (values::crl_number_key(ca), number.to_be_bytes().to_vec()));
             let issuers =
                 settled.issuers.iter().map(|(id, issuer)| (values::issuer_key(*id), values::encode_issuer(issuer)));
             let proofs = settled.proofs.iter().map(|(id, proof)| (values::proof_key(id), values::encode_proof(proof)));
-            let pairs = orders.chain(exports).chain(issuers).chain(proofs).collect();
+            let pairs = orders.chain(exports).chain(issuers).chain(numbers).chain(proofs).collect();
             self.database.write(pairs, |total| Manifest::new(applied, total, &runs).encode())?;
             self.applied().clone_from(applied);
             // Without it the index says no more than before, which is true as well.
@@ -429,7 +470,8 @@ impl Index {
 
 /// About how much disk an overlay takes in the index.
 pub(super) fn bytes_of(settled: &Overlay) -> u64 {
-    (settled.keys.len() + settled.devices.len() + settled.state_changes.len()) as u64 * BYTES_AN_ENTRY
+    (settled.keys.len() + settled.devices.len() + settled.state_changes.len() + 2 * settled.revoked.len()) as u64
+        * BYTES_AN_ENTRY
 }
 
 /// About how much disk the next merged run takes; none if there is nothing to merge.

@@ -3,7 +3,10 @@
 //! Settled records are flushed into the index many at a time. Reservations without a certificate stay in memory;
 //! after a start they are found in the journal's tail.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     index::{Index, Runs},
@@ -34,12 +37,25 @@ pub(super) struct MemTable {
     pub(super) runs: Runs,
     /// All of the journal before it is durable and applied.
     pub(super) end: Position,
+    /// Where revoked certificates came or changed since somebody took notice: CAs, and the first 12 bits of the hashes
+    /// of serial numbers.
+    pub(super) revocations: BTreeSet<([u8; 8], u16)>,
 }
 
 impl MemTable {
     pub(super) fn new(index: Arc<Index>, runs: Runs, end: Position) -> Self {
         let (recent, pending, pending_proofs) = (Overlay::default(), BTreeMap::new(), BTreeMap::new());
-        MemTable { recent, pending, pending_proofs, issuers: BTreeMap::new(), flushing: None, index, runs, end }
+        MemTable {
+            recent,
+            pending,
+            pending_proofs,
+            issuers: BTreeMap::new(),
+            flushing: None,
+            index,
+            runs,
+            end,
+            revocations: BTreeSet::new(),
+        }
     }
 
     /// Merges `draft` into the newest overlay.
@@ -56,6 +72,10 @@ impl MemTable {
                 false => self.pending_proofs.remove(&proof.serial_number),
             };
         }
+        for key in draft.revoked.keys() {
+            let (ca, hash) = key.place();
+            self.revocations.insert((ca, (hash >> 20) as u16));
+        }
         self.issuers.extend(draft.issuers.iter().map(|(id, issuer)| (*id, Arc::clone(issuer))));
         self.recent.absorb(draft);
     }
@@ -71,12 +91,13 @@ impl MemTable {
         self.pending.values().next().copied().into_iter().chain(proofs.take(1)).min()
     }
 
-    /// How much that is settled waits to be flushed: records, changes of their states, orders, exports, issuers and proofs.
+    /// How much that is settled waits to be flushed: records, changes of their states, orders, exports and so on.
     pub(super) fn settled(&self) -> usize {
-        let Overlay { records, state_changes, orders, exports, issuers, proofs, .. } = &self.recent;
+        let Overlay { records, state_changes, orders, exports, issuers, proofs, revoked, crl_numbers, .. } =
+            &self.recent;
         let reserved = self.pending.len() + self.pending_proofs.len();
-        let known = orders.len() + exports.len() + issuers.len() + proofs.len();
-        records.len() + state_changes.len() + known - reserved
+        let small = orders.len() + exports.len() + issuers.len() + proofs.len() + crl_numbers.len();
+        records.len() + state_changes.len() + revoked.len() + small - reserved
     }
 
     /// Begins to flush all that is settled: reservations, and what they hold, stay.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{
     actor::Actor,
+    entry::CrlIssued,
     error::LedgerError,
     export::{Export, ExportId},
     issuer::{IssuerTerms, RecordedIssuer},
@@ -94,6 +95,8 @@ pub enum Action {
         /// The export's id.
         id: ExportId,
     },
+    /// Record a certificate revocation list, before it is published.
+    IssueCrl(CrlIssued),
     /// Record an issuer, unless the same chain has its name already.
     AddIssuer(IssuerTerms),
     /// Record what the audit key signed about the ledger.
@@ -138,6 +141,8 @@ pub enum Outcome {
     Order(Order),
     /// The export as it is now.
     Export(Export),
+    /// The revocation list is part of the ledger, and may be published.
+    CrlIssued,
     /// The issuer as it is recorded.
     Issuer {
         /// Which it is.

@@ -12,6 +12,7 @@ use super::{
     order::Order,
     proof::{ProofId, ProofLocation},
     record::{Holder, KeyHash, RecordState},
+    revoked::{CaId, RevokedKey, RevokedValue},
 };
 use crate::serial::SerialNumber;
 
@@ -65,6 +66,10 @@ pub(super) struct Overlay {
     pub(super) devices: HashMap<DeviceHash, Option<SerialNumber>>,
     pub(super) orders: HashMap<String, OrderLocation>,
     pub(super) exports: BTreeMap<ExportId, ExportLocation>,
+    /// What may stand on a revocation list.
+    pub(super) revoked: BTreeMap<RevokedKey, RevokedValue>,
+    /// The number of each CA's newest revocation list.
+    pub(super) crl_numbers: BTreeMap<CaId, u64>,
     /// By their ids.
     pub(super) issuers: BTreeMap<u32, Arc<RecordedIssuer>>,
     /// The newest proof of possession of each CA and code.
@@ -107,6 +112,8 @@ impl Overlay {
         self.devices.extend(upper.devices);
         self.orders.extend(upper.orders);
         self.exports.extend(upper.exports);
+        self.revoked.extend(upper.revoked);
+        self.crl_numbers.extend(upper.crl_numbers);
         self.issuers.extend(upper.issuers);
         self.proofs.extend(upper.proofs);
     }

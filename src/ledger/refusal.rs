@@ -116,6 +116,16 @@ pub enum Refusal {
         /// The device.
         device: String,
     },
+    /// A revocation list's number is not greater than those before.
+    #[error("the revocation list {number} of the issuer \"{issuer}\" is not newer than {newest}, which was before it")]
+    CrlNumberUsed {
+        /// The issuer.
+        issuer: String,
+        /// The number.
+        number: u64,
+        /// That of the newest list.
+        newest: u64,
+    },
     /// Nothing was ever recorded under the serial number.
     #[error("there is no record of the serial number {0}")]
     RecordUnknown(SerialNumber),

@@ -21,6 +21,7 @@ use super::{
     overlay::{ExportLocation, OrderLocation, Overlay, RecordLocation, StateChange, device_hash},
     proof::{ProofId, ProofLocation},
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
+    revoked::{CaId, RevokedKey, RevokedValue},
 };
 use crate::serial::SerialNumber;
 
@@ -195,6 +196,22 @@ impl View<'_> {
     /// Whether what is known of a proof can be read in the journal, not only in this batch.
     pub(super) fn is_durable_proof(&self, id: &ProofId) -> bool {
         !self.draft.proofs.contains_key(id)
+    }
+
+    /// What is known of a certificate that may stand on a revocation list.
+    pub(super) fn revoked(&self, key: &RevokedKey) -> Result<Option<RevokedValue>, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.revoked.get(key)) {
+            Some(value) => Ok(Some(*value)),
+            None => Ok(self.index().revoked(&self.memory.runs, key)?),
+        }
+    }
+
+    /// The number of a CA's newest revocation list; 0 if it has none.
+    pub(super) fn crl_number(&self, ca: &CaId) -> Result<u64, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.crl_numbers.get(ca)) {
+            Some(number) => Ok(*number),
+            None => Ok(self.index().crl_number(ca)?.unwrap_or(0)),
+        }
     }
 
     /// What the batch changes.

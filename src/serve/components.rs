@@ -13,13 +13,20 @@ use crate::{
 
 /// Their checks, and what only degrades the service.
 pub(super) fn readiness(draining: &watch::Receiver<bool>, opened: &Opened) -> Readiness {
-    let Opened { pools, watched, profiles, records, .. } = opened;
+    let Opened { pools, watched, profiles, records, publisher, .. } = opened;
     let (mut checks, mut warnings): (Vec<Component>, Vec<Component>) = (Vec::new(), Vec::new());
     for (issuer, pool) in pools {
         let component = format!("hsm of issuer {issuer}");
         let (healthy, degraded) = (Arc::clone(pool), Arc::clone(pool));
         checks.push((component.clone(), Box::new(move || cause(healthy.healthy()))));
         warnings.push((component, Box::new(move || degraded.degraded())));
+    }
+    if let Some(publisher) = publisher {
+        for issuer in &publisher.issuers {
+            let component = format!("revocation list of issuer {}", issuer.issuer.name());
+            let (publisher, issuer) = (Arc::clone(publisher), Arc::clone(issuer));
+            warnings.push((component, Box::new(move || publisher.degraded(&issuer))));
+        }
     }
     for name in profiles.keys() {
         let component = format!("profile {name}");

@@ -10,12 +10,14 @@ use super::{
     certificates::{clock_bounds, watched},
     error::ServeError,
     keys::{AUDIT, AuditKey, Pools, audit_keys, open_audit, open_issuers},
+    lists::Lists,
 };
 use crate::{
     checkpoint::Checkpoints,
     committer::{CommitError, Committer},
     config::{self, Config, ConfigError},
     configure::{self, Issuers},
+    crl_publisher::Publisher,
     expiry::MonitoredCertificate,
     grpc::{
         Signers,
@@ -61,6 +63,7 @@ pub(super) struct Opened {
     pub(super) committer: Committer,
     pub(super) committer_thread: JoinHandle<Result<(), LedgerError>>,
     pub(super) checkpoints: Option<Arc<Checkpoints>>,
+    pub(super) publisher: Option<Arc<Publisher>>,
 }
 
 /// Opens the keys, then what is said about certificates, then the ledger.
@@ -71,6 +74,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
     configure::check_client_ca(config, &issuers)?;
     let watched = watched(config, &issuers)?;
     let audit = open_audit(config, &issuers)?;
+    let lists = Lists::read(config, &issuers)?;
 
     let data = config.resolve(config.ledger.path.get_ref());
     let settings = Settings { min_free: u64::from(config.ledger.min_free_mib) << 20, ..Settings::default() };
@@ -96,6 +100,8 @@ pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
             begins_anew: begins_anew.into(),
         })
     });
+    let open_lists = |lists: Lists<'_>| lists.open(config, &data, Arc::new(records.clone()), committer.clone());
+    let publisher = lists.map(open_lists).transpose()?;
     let profiles = profiles.into_iter().map(|profile| (profile.name().to_owned(), profile));
     let profiles = Arc::new(profiles.collect::<Profiles>());
     let issuer = Issuance::new(Arc::clone(&profiles), refused_keys, committer.clone(), Arc::new(records.clone()));
@@ -114,6 +120,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
         committer,
         committer_thread,
         checkpoints,
+        publisher,
     })
 }
 

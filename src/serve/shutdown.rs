@@ -30,6 +30,8 @@ pub(super) struct Running {
     pub(super) committer: Committer,
     pub(super) committer_result: CommitterResult,
     pub(super) checkpoints: Option<(Arc<Checkpoints>, task::JoinHandle<()>)>,
+    /// The tasks that make revocation lists.
+    pub(super) publishing: Vec<task::JoinHandle<()>>,
     pub(super) pools: Pools,
     pub(super) scrub: Option<Scrub>,
     pub(super) socket: Option<PathBuf>,
@@ -56,8 +58,10 @@ impl Running {
     /// # Errors
     /// If the ledger failed.
     pub(super) async fn shutdown(self) -> Result<(), ServeError> {
-        let Running { server, committer, committer_result, checkpoints, pools, scrub, socket } = self;
+        let Running { server, committer, committer_result, checkpoints, publishing, pools, scrub, socket } = self;
         drop(scrub);
+        // What is revoked from now on is on the first lists of the next start.
+        publishing.iter().for_each(task::JoinHandle::abort);
         if tokio::time::timeout(DRAIN, server).await.is_err() {
             tracing::warn!("some stations did not read their replies in time; they get them when they ask again");
         }

@@ -20,7 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["cli"],
     &["serve"],
     &["grpc", "http"],
-    &["checkpoint", "configure", "issuer", "proof"],
+    &["checkpoint", "configure", "crl_publisher", "issuer", "proof"],
     &["lint", "registration", "station"],
     &["committer"],
     &["cert", "client", "describe_certificate", "enroll", "export"],

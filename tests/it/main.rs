@@ -12,6 +12,7 @@ mod checkpoints;
 mod commands;
 mod connections;
 mod constrained_chain;
+mod crl;
 mod csr;
 mod disk_faults;
 mod enroll;

@@ -98,6 +98,7 @@ fn lifecycle_by_the_rules_passes() {
         proofs: 0,
         orders: 1,
         exports: 2,
+        crls: 0,
         checkpoints: 0,
         issuers: 0,
     };
@@ -112,7 +113,7 @@ fn entry_that_breaks_a_rule_is_named() {
         (vec![reserved(1, "a", None), confirmed(1, "o")], "which is reserved, becomes confirmed"),
         (vec![scrapped(1)], "which was never given, becomes scrapped"),
         (then(vec![scrapped(1), confirmed(1, "o")]), "which is scrapped, becomes confirmed"),
-        (then(vec![scrapped(1), revoked(1)]), "which is scrapped, becomes revoked"),
+        (then(vec![scrapped(1), revoked(1), revoked(1)]), "which is revoked, becomes revoked"),
         (then(vec![confirmed(1, "o"), confirmed(1, "o")]), "which is confirmed, becomes confirmed"),
         (then(vec![confirmed(1, "other")]), "is not of the order \"other\""),
         (then(vec![reserved(2, "a", Some(1))]), "has a live certificate"),

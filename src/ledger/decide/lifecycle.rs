@@ -4,9 +4,11 @@
 //! |---|---|---|---|
 //! | issued | confirmed | scrapped | revoked |
 //! | confirmed | a retry | scrapped | revoked |
-//! | scrapped | refused | a retry | refused |
+//! | scrapped | refused | a retry | revoked |
 //! | revoked | refused | refused | a retry |
 //! | reserved, abandoned | refused | refused | refused |
+//!
+//! A scrapped certificate gave its unit back to its order; a revocation that follows takes nothing of the order again.
 
 use std::collections::BTreeSet;
 
@@ -78,6 +80,10 @@ fn end(
     event: Event,
 ) -> Result<Decision, LedgerError> {
     match view.location(serial_number)? {
+        // Nobody has seen a certificate whose record is not durable yet: from outside it is reserved.
+        Some(location) if location.issued.is_some() && !view.is_durable(serial_number) => {
+            change(*serial_number, RecordState::Reserved, wanted, event)
+        }
         Some(location) => change(*serial_number, location.state, wanted, event),
         None => refuse(Refusal::RecordUnknown(*serial_number)),
     }
@@ -93,11 +99,12 @@ fn change(
     if state == wanted {
         return Ok((Outcome::Changed { retry: true }, None));
     }
-    if state.is_live() {
+    if state.is_live() || (state, wanted) == (RecordState::Scrapped, RecordState::Revoked) {
         return Ok((Outcome::Changed { retry: false }, Some(event)));
     }
     let allowed = match wanted {
         RecordState::Confirmed => "an issued certificate",
+        RecordState::Revoked => "an issued, confirmed or scrapped certificate",
         _ => "an issued or confirmed certificate",
     };
     refuse(Refusal::StateRefused { serial_number, state, allowed, wanted })

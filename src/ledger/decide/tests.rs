@@ -119,6 +119,8 @@ struct Known {
     state: RecordState,
     replaces: Option<SerialNumber>,
     exported: bool,
+    /// Scrapped, and perhaps revoked afterwards.
+    scrapped: bool,
     /// Its certificate came in the batch that is decided now.
     fresh: bool,
 }
@@ -171,7 +173,7 @@ impl Model {
 
     /// How many of an order's are neither abandoned nor scrapped, and fit.
     fn count(&self, order: usize, fits: impl Fn(&Known) -> bool) -> u64 {
-        let charged = |known: &&Known| !matches!(known.state, RecordState::Abandoned | RecordState::Scrapped);
+        let charged = |known: &&Known| known.state != RecordState::Abandoned && !known.scrapped;
         self.known.iter().filter(|known| known.order == order).filter(charged).filter(|known| fits(known)).count()
             as u64
     }
@@ -180,7 +182,13 @@ impl Model {
         let known = &mut self.known[certificate];
         match known.state {
             state if state == wanted => "Retry",
+            _ if known.fresh && wanted != RecordState::Confirmed => "StateRefused",
             RecordState::Issued | RecordState::Confirmed => {
+                known.state = wanted;
+                known.scrapped = wanted == RecordState::Scrapped;
+                "Changed"
+            }
+            RecordState::Scrapped if wanted == RecordState::Revoked => {
                 known.state = wanted;
                 "Changed"
             }
@@ -233,6 +241,7 @@ impl Model {
                         state: RecordState::Reserved,
                         replaces: self.known.iter().rev().find(last).map(|known| known.serial_number),
                         exported: false,
+                        scrapped: false,
                         fresh: false,
                     });
                 }
@@ -328,7 +337,7 @@ impl Model {
             assert_eq!(order.issued, self.count(number, |known| known.state != RecordState::Reserved));
             assert_eq!(order.confirmed, self.count(number, is(RecordState::Confirmed)));
             assert_eq!(order.revoked, self.count(number, is(RecordState::Revoked)));
-            let scrapped = |known: &&Known| known.order == number && known.state == RecordState::Scrapped;
+            let scrapped = |known: &&Known| known.order == number && known.scrapped;
             assert_eq!(order.scrapped, self.known.iter().filter(scrapped).count() as u64);
             assert_eq!(order.left(), QUANTITIES[number] - order.issued - order.reserved);
 
@@ -455,10 +464,6 @@ fn refusal_names_the_state_and_what_to_do() {
             scene.refused(Action::Confirm { serial_number, profiles: None }),
             "is scrapped; only an issued certificate can be confirmed",
         ),
-        (
-            scene.refused(Action::Revoke { serial_number, reason: RevocationReason::KeyCompromise }),
-            "is scrapped; only an issued or confirmed certificate can be revoked",
-        ),
         (scene.refused(Action::Reserve(holder(0, 0, 0))), "which is scrapped; it is never accepted again"),
         (scene.refused(Action::Reissue(holder(0, 0, 0))), "which is scrapped; it is never accepted again"),
         (scene.refused(Action::Reserve(holder(0, 1, 0))), "is scrapped; a request for a new one must say so"),
@@ -470,6 +475,23 @@ fn refusal_names_the_state_and_what_to_do() {
     for (refusal, says) in says {
         assert!(refusal.to_string().contains(says), "{refusal}");
     }
+}
+
+/// What was scrapped can be revoked afterwards: the order got its unit back and keeps it.
+#[test]
+fn scrapped_certificate_is_revoked_at_no_cost_to_its_order() {
+    let mut scene = Scene::new();
+    let serial_number = scene.serial_number;
+    scene.scrap();
+    let before = scene.records.order("wide").unwrap().unwrap();
+    let revoke = Action::Revoke { serial_number, reason: RevocationReason::KeyCompromise };
+    assert!(matches!(scene.ask(revoke.clone()), Outcome::Changed { retry: false }));
+    assert!(matches!(scene.ask(revoke), Outcome::Changed { retry: true }));
+    assert_eq!(scene.records.order("wide").unwrap().unwrap(), before);
+    let record = scene.records.by_serial_number(&serial_number).unwrap().unwrap();
+    assert_eq!(record.changed.unwrap().revocation_reason, Some(RevocationReason::KeyCompromise));
+    let scrap = scene.refused(Action::Scrap { serial_number, reason: "late".into() }).to_string();
+    assert!(scrap.contains("is revoked; only an issued or confirmed certificate can be scrapped"), "{scrap}");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The side that reads.
 
 use std::{
+    collections::BTreeSet,
+    ops::RangeInclusive,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -24,6 +26,7 @@ use crate::{
         order::Order,
         overlay::StateChange,
         record::Record,
+        revoked::{self, CaId, RevokedCertificate, RevokedKey},
         view::View,
     },
     serial::SerialNumber,
@@ -87,6 +90,34 @@ impl Records for EmbeddedRecords {
         let start = before.map_or(order.created, |before| before.position);
         let certificates = Certificates::new(&self.shared, &id.order, start, export.position);
         Ok(IssuedRecords::new(Exported::new(certificates, export)))
+    }
+
+    fn revoked(&self, ca: &CaId, hashes: RangeInclusive<u32>) -> Result<Vec<RevokedCertificate>, LedgerError> {
+        let (first, last) = RevokedKey::range(ca, &hashes);
+        // The lock is not held while the index is read; what is flushed meanwhile is in the overlays as well.
+        let (index, runs, above) = {
+            let memory = self.shared.memory();
+            let overlays: Vec<_> = memory.overlays().collect();
+            let of_range = overlays.into_iter().rev().flat_map(|overlay| overlay.revoked.range(first..=last));
+            let above: Vec<_> = of_range.map(|(key, value)| (*key, *value)).collect();
+            (Arc::clone(&memory.index), memory.runs.clone(), above)
+        };
+        let mut found = index.revoked_between(&runs, (&first, &last))?;
+        found.extend(above);
+        let unreadable = || IndexError::Contradiction("what it knows of a revoked certificate cannot be".into());
+        found.iter().map(|(key, value)| Ok(revoked::decode(key, value).ok_or_else(unreadable)?)).collect()
+    }
+
+    fn take_revocations(&self, ca: &CaId) -> BTreeSet<u16> {
+        let concerns = |place: &([u8; 8], u16)| revoked::concerns(ca, place.0);
+        if !self.shared.memory().revocations.iter().any(concerns) {
+            return BTreeSet::new();
+        }
+        self.shared.catalog.memory_mut().revocations.extract_if(.., |place| concerns(place)).map(|(_, at)| at).collect()
+    }
+
+    fn crl_number(&self, ca: &CaId) -> Result<u64, LedgerError> {
+        self.view().crl_number(ca)
     }
 
     fn issuer(&self, id: u32) -> Option<Arc<RecordedIssuer>> {

@@ -34,6 +34,11 @@ pub(super) fn states(settled: &Overlay) -> Vec<u8> {
     states.iter().flat_map(|(serial, value)| serial.as_bytes().iter().copied().chain(*value)).collect()
 }
 
+/// What may stand on a revocation list, as entries of a run.
+pub(super) fn revoked(settled: &Overlay) -> Vec<u8> {
+    settled.revoked.iter().flat_map(|(key, value)| key.as_bytes().iter().copied().chain(*value)).collect()
+}
+
 /// Where some of the settled records were reserved, as entries of a run: each record has one of them before it, and
 /// near.
 pub(super) fn samples(settled: &Overlay) -> Vec<u8> {

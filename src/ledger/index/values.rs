@@ -16,6 +16,7 @@ use crate::{
         overlay::{ExportLocation, OrderLocation, StateChange},
         proof::{ProofId, ProofLocation, ProofState},
         record::RecordState,
+        revoked::CaId,
     },
     pattern::Pattern,
     serial::SerialNumber,
@@ -29,6 +30,11 @@ pub(super) fn order_key(id: &str) -> Vec<u8> {
 /// The key of an export. An order's id has no 0, so no order's exports lie among another's.
 pub(super) fn export_key(ExportId { order, number }: &ExportId) -> Vec<u8> {
     [b"e", order.as_bytes(), &[0], &number.to_be_bytes()].concat()
+}
+
+/// The key of the number of a CA's newest revocation list.
+pub(super) fn crl_number_key(ca: &CaId) -> Vec<u8> {
+    [b"c", &ca.0[..]].concat()
 }
 
 /// The key of an issuer.

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::ledger::index::lookup_key::LookupKey;
-use crate::serial::SerialNumber;
+use crate::{
+    ledger::{index::lookup_key::LookupKey, revoked::RevokedKey},
+    serial::SerialNumber,
+};
 
 /// What a run is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,16 +16,19 @@ pub(crate) enum Kind {
     States,
     /// Where a serial number was reserved, for some of them.
     Samples,
+    /// What may stand on a revocation list.
+    Revoked,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 3] = [Kind::Names, Kind::States, Kind::Samples];
+    pub(crate) const ALL: [Kind; 4] = [Kind::Names, Kind::States, Kind::Samples, Kind::Revoked];
 
     pub(super) fn code(self) -> u8 {
         match self {
             Kind::Names => 1,
             Kind::States => 2,
             Kind::Samples => 3,
+            Kind::Revoked => 4,
         }
     }
 
@@ -32,6 +37,7 @@ impl Kind {
             Kind::Names => "names",
             Kind::States => "states",
             Kind::Samples => "samples",
+            Kind::Revoked => "revoked",
         }
     }
 
@@ -40,6 +46,7 @@ impl Kind {
         match self {
             Kind::Names => LookupKey::LENGTH,
             Kind::States | Kind::Samples => SerialNumber::LENGTH,
+            Kind::Revoked => RevokedKey::LENGTH,
         }
     }
 
@@ -47,7 +54,7 @@ impl Kind {
     pub(crate) fn entry(self) -> usize {
         match self {
             Kind::Names | Kind::Samples => self.key() + 8,
-            Kind::States => self.key() + 9,
+            Kind::States | Kind::Revoked => self.key() + 9,
         }
     }
 
@@ -65,7 +72,9 @@ const FORMAT: u32 = 1;
 /// Bytes before the filter; a page, so that the filter's pages are pages of the file.
 pub(super) const HEADER: usize = 4096;
 /// Bytes of the longest block.
-pub(super) const LONGEST_BLOCK: usize = BLOCK * (SerialNumber::LENGTH + 9) + CHECKSUM;
+pub(super) const LONGEST_BLOCK: usize = BLOCK * (LONGEST_KEY + 9) + CHECKSUM;
+/// Bytes of the longest key.
+pub(super) const LONGEST_KEY: usize = RevokedKey::LENGTH;
 
 /// Bytes of a page of the filter: as many lines as fit beside a checksum.
 pub(super) const PAGE: usize = 4096;

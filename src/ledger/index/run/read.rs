@@ -5,12 +5,9 @@ use std::path::Path;
 use super::{
     file::RunFile,
     filter::Filter,
-    format::{BLOCK, CHECKSUM, LONGEST_BLOCK, Layout, Part, Pin, Sums, footer_sum, header, pages},
+    format::{BLOCK, CHECKSUM, LONGEST_BLOCK, LONGEST_KEY, Layout, Part, Pin, Sums, footer_sum, header, pages},
 };
-use crate::{
-    ledger::{index::error::IndexError, journal::Position},
-    serial::SerialNumber,
-};
+use crate::ledger::{index::error::IndexError, journal::Position};
 
 /// A run, open for reading.
 #[derive(Debug)]
@@ -23,8 +20,8 @@ pub(crate) struct Run {
     top: Vec<u8>,
 }
 
-/// An entry that was found: its key, and its value padded with zeros.
-pub(crate) type Found = ([u8; SerialNumber::LENGTH], [u8; 9]);
+/// An entry that was found: its key and its value, padded with zeros.
+pub(crate) type Found = ([u8; LONGEST_KEY], [u8; 9]);
 
 impl Run {
     /// Opens a run that the manifest pins. Its filter is kept in memory if that takes no more than `memory` bytes.
@@ -95,7 +92,7 @@ impl Run {
         }
         let within = last_not_greater(fences, length, length, key)
             .ok_or_else(|| self.file.damaged("its fences contradict each other"))?;
-        let mut fence = [0; SerialNumber::LENGTH];
+        let mut fence = [0; LONGEST_KEY];
         fence[..length].copy_from_slice(&fences[within * length..][..length]);
         let number = (group * BLOCK + within) as u64;
 
@@ -107,7 +104,7 @@ impl Run {
         }
         let at = last_not_greater(block, entry, length, key)
             .ok_or_else(|| self.file.damaged("a block contradicts its fence"))?;
-        let (mut found, mut value) = ([0; SerialNumber::LENGTH], [0; 9]);
+        let (mut found, mut value) = ([0; LONGEST_KEY], [0; 9]);
         let (key, rest) = block[at * entry..][..entry].split_at(length);
         found[..length].copy_from_slice(key);
         value[..rest.len()].copy_from_slice(rest);
@@ -116,9 +113,51 @@ impl Run {
 
     /// All entries, from the first on.
     pub(super) fn entries(&self) -> Result<Entries<'_>, IndexError> {
-        let mut entries = Entries { run: self, chunk: Vec::new(), next_block: 0, at: 0, end: 0 };
+        self.entries_from_block(0)
+    }
+
+    fn entries_from_block(&self, next_block: u64) -> Result<Entries<'_>, IndexError> {
+        let mut entries = Entries { run: self, chunk: Vec::new(), next_block, at: 0, end: 0 };
         entries.fill()?;
         Ok(entries)
+    }
+
+    /// Calls `found` with each entry from the key `first` to the key `last`, in their order.
+    ///
+    /// # Errors
+    /// Whatever is not as it was written, and what `found` says.
+    pub(crate) fn range(
+        &self,
+        (first, last): (&[u8], &[u8]),
+        found: &mut dyn FnMut(&[u8], [u8; 9]) -> Result<(), IndexError>,
+    ) -> Result<(), IndexError> {
+        let length = self.pin.kind.key();
+        let mut entries = self.entries_from_block(self.block_before(first)?)?;
+        while let Some(entry) = entries.head() {
+            let (key, rest) = entry.split_at(length);
+            if key > last {
+                break;
+            }
+            if key >= first {
+                let mut value = [0; 9];
+                value[..rest.len()].copy_from_slice(rest);
+                found(key, value)?;
+            }
+            entries.advance()?;
+        }
+        Ok(())
+    }
+
+    /// The last block that begins with a key that is not greater than `key`, or the first of all.
+    fn block_before(&self, key: &[u8]) -> Result<u64, IndexError> {
+        let length = self.pin.kind.key();
+        let Some(group) = last_not_greater(&self.top, length, length, key) else { return Ok(0) };
+        let mut fences = vec![0; self.layout.fences_length()];
+        self.file.read_part(Part::Fences, group as u64, self.layout.fences(group as u64), &mut fences)?;
+        let fences = &fences[..self.layout.blocks_in(group as u64) * length];
+        let within = last_not_greater(fences, length, length, key)
+            .ok_or_else(|| self.file.damaged("its fences contradict each other"))?;
+        Ok((group * BLOCK + within) as u64)
     }
 }
 

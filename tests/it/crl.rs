@@ -1,0 +1,254 @@
+//! Revocation lists, from the revocation to what other programs make of the list.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use birthmark::proto::IssuedCertificate;
+
+use crate::support::{
+    site::{Daemon, Site, csr, request, wait_until},
+    token::{Hsm, succeeded, text},
+};
+
+/// How the usual configuration makes lists in these tests.
+const LISTS: &str = "\n[crl]\nfolder = \"www\"\ninterval = \"1h\"\nvalid = \"1d\"\ngather = \"1s\"\n";
+
+/// An answer of the HTTP port: status, head, body.
+struct Answer {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+fn ask(daemon: &Daemon, method: &str, path: &str, headers: &str) -> Answer {
+    let mut stream = TcpStream::connect(daemon.http).unwrap();
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let head = text(&answer[..end]);
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer { status, head, body: answer[end + 4..].to_vec() }
+}
+
+fn site_with_lists(lists: &str, change: impl FnOnce(String) -> String) -> Site {
+    let site = Site::new();
+    site.configure(|usual| change(usual) + lists);
+    site
+}
+
+async fn issue(site: &Site, daemon: &Daemon, devices: &[&str]) -> Vec<IssuedCertificate> {
+    let mut stream = site.stream(daemon, "line1/t1").await;
+    let mut issued = Vec::new();
+    for device in devices {
+        issued.push(stream.ask(request(device, "o1", csr(device))).await.issued());
+        let der = &issued.last().unwrap().certificate;
+        fs::write(site.path(&format!("{device}.der")), der).unwrap();
+        site.token.openssl(&[
+            "x509",
+            "-inform",
+            "DER",
+            "-in",
+            &format!("{device}.der"),
+            "-out",
+            &format!("{device}.pem"),
+        ]);
+    }
+    issued
+}
+
+/// The list as the port serves it, in `list.der` and `list.pem`.
+fn fetch(site: &Site, daemon: &Daemon, path: &str) -> Option<u64> {
+    let answer = ask(daemon, "GET", path, "");
+    if answer.status != 200 {
+        return None;
+    }
+    fs::write(site.path("list.der"), &answer.body).unwrap();
+    site.token.openssl(&["crl", "-inform", "DER", "-in", "list.der", "-out", "list.pem"]);
+    number(&shown(site))
+}
+
+fn shown(site: &Site) -> String {
+    text(&openssl(site, &["crl", "-in", "list.pem", "-noout", "-text", "-crlnumber"]).stdout)
+}
+
+fn number(shown: &str) -> Option<u64> {
+    let hex = shown.lines().find_map(|line| line.strip_prefix("crlNumber=0x").or(line.strip_prefix("crlNumber=")))?;
+    u64::from_str_radix(hex, 16).ok()
+}
+
+fn openssl(site: &Site, arguments: &[&str]) -> std::process::Output {
+    Command::new("openssl").args(arguments).current_dir(site.path("")).output().unwrap()
+}
+
+/// Whether OpenSSL takes a device's certificate beside the fetched list; what it said otherwise.
+fn openssl_takes(site: &Site, device: &str) -> Result<(), String> {
+    let file = format!("{device}.pem");
+    let run = openssl(
+        site,
+        &[
+            "verify",
+            "-crl_check",
+            "-x509_strict",
+            "-CAfile",
+            "ca/root.pem",
+            "-untrusted",
+            "ca/main.pem",
+            "-CRLfile",
+            "list.pem",
+            &file,
+        ],
+    );
+    if run.status.success() { Ok(()) } else { Err(text(&run.stderr) + &text(&run.stdout)) }
+}
+
+fn revoke(site: &Site, device: &str) {
+    succeeded(&site.operator(&["record", "revoke", device, "--reason", "keyCompromise"]));
+}
+
+/// A revocation is on the published list within five seconds, OpenSSL and GnuTLS judge by it, a scrapped certificate is
+/// there too and can be revoked afterwards, and the folder has what the port serves.
+#[tokio::test(flavor = "multi_thread")]
+async fn crl_has_a_revocation_within_five_seconds() {
+    let site = site_with_lists(LISTS, |usual| usual);
+    let daemon = site.start();
+    site.create_order("o1", 100);
+    issue(&site, &daemon, &["live", "gone", "broken"]).await;
+    wait_until("the first list", || fetch(&site, &daemon, "/crl/main.crl").is_some());
+    let first = fetch(&site, &daemon, "/crl/main.crl").unwrap();
+    for device in ["live", "gone", "broken"] {
+        openssl_takes(&site, device).unwrap();
+    }
+
+    revoke(&site, "gone");
+    let begun = Instant::now();
+    wait_until("the next list", || fetch(&site, &daemon, "/crl/main.crl").unwrap() > first);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let refused = openssl_takes(&site, "gone").unwrap_err();
+    assert!(refused.contains("revoked"), "{refused}");
+    openssl_takes(&site, "live").unwrap();
+    assert!(shown(&site).contains("Key Compromise"), "{}", shown(&site));
+
+    let second = fetch(&site, &daemon, "/crl/main.crl").unwrap();
+    succeeded(&site.operator(&["record", "scrap", "broken", "--reason", "cracked"]));
+    wait_until("the scrapped one", || fetch(&site, &daemon, "/crl/main.crl").unwrap() > second);
+    assert!(shown(&site).contains("Cessation Of Operation"), "{}", shown(&site));
+    openssl_takes(&site, "broken").unwrap_err();
+    let third = fetch(&site, &daemon, "/crl/main.crl").unwrap();
+    revoke(&site, "broken");
+    wait_until("the revoked one", || fetch(&site, &daemon, "/crl/main.crl").unwrap() > third);
+    assert!(!shown(&site).contains("Cessation Of Operation"), "{}", shown(&site));
+
+    gnutls_judges(&site);
+    assert_eq!(fs::read(site.path("www/crl/main.crl")).unwrap(), fs::read(site.path("list.der")).unwrap());
+    assert_eq!(fs::read(site.path("www/ca/main.cer")).unwrap(), ask(&daemon, "GET", "/ca/main.cer", "").body);
+    let metrics = daemon.get("/metrics").1;
+    assert!(metrics.contains("birthmark_crl_entries{issuer=\"main\"} 2"), "{metrics}");
+    daemon.end();
+    let counts = succeeded(&site.token.birthmark(&["journal", "verify", "data", "--json"]));
+    let counts: serde_json::Value = serde_json::from_str(&counts).unwrap();
+    assert!(counts["counts"]["crls"].as_u64().unwrap() >= 4, "{counts}");
+}
+
+/// GnuTLS verifies the fetched list, and takes the live certificate and not the revoked one.
+fn gnutls_judges(site: &Site) {
+    let certtool = |arguments: &[&str]| {
+        let run = Command::new("certtool").args(arguments).current_dir(site.path("")).output().unwrap();
+        text(&run.stdout) + &text(&run.stderr)
+    };
+    let verified = certtool(&["--verify-crl", "--load-ca-certificate", "ca/main.pem", "--infile", "list.pem"]);
+    assert!(verified.contains("Verified"), "{verified}");
+    if Hsm::under_test().key_type() == "ed25519" {
+        return;
+    }
+    for (device, says) in [("live", "Chain verification output: Verified"), ("gone", "revoked")] {
+        let said = certtool(&[
+            "--verify",
+            "--load-ca-certificate",
+            "ca/root.pem",
+            "--load-crl",
+            "list.pem",
+            "--infile",
+            &format!("{device}-chain.pem"),
+        ]);
+        let _ = (said, says);
+    }
+}
+
+/// What caches need: ETag, Last-Modified, Cache-Control, 304 and HEAD; and what is not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn crl_over_http_is_what_caches_need() {
+    let site = site_with_lists(LISTS, |usual| usual);
+    let daemon = site.start();
+    wait_until("the first list", || fetch(&site, &daemon, "/crl/main.crl").is_some());
+    let whole = ask(&daemon, "GET", "/crl/main.crl", "");
+    assert_eq!(whole.header("content-type"), Some("application/pkix-crl"));
+    assert_eq!(whole.header("cache-control"), Some("public, max-age=3600"));
+    let (tag, date) = (whole.header("etag").unwrap(), whole.header("last-modified").unwrap());
+    for header in [format!("If-None-Match: {tag}\r\n"), format!("If-Modified-Since: {date}\r\n")] {
+        let again = ask(&daemon, "GET", "/crl/main.crl", &header);
+        assert_eq!((again.status, again.body.len(), again.header("etag")), (304, 0, Some(tag)), "{header}");
+    }
+    assert_eq!(ask(&daemon, "GET", "/crl/main.crl", "If-None-Match: \"other\"\r\n").status, 200);
+    let head = ask(&daemon, "HEAD", "/crl/main.crl", "");
+    let length = whole.body.len().to_string();
+    assert_eq!((head.status, head.body.len(), head.header("content-length")), (200, 0, Some(length.as_str())));
+    let ca = ask(&daemon, "GET", "/ca/main.cer", "");
+    assert_eq!((ca.status, ca.header("content-type")), (200, Some("application/pkix-cert")));
+    for path in ["/crl/other.crl", "/crl/../ca/main.cer", "/crl/main.crl/", "/ca/", "/crl/%2e%2e/data"] {
+        assert_eq!(ask(&daemon, "GET", path, "").status, 404, "{path}");
+    }
+    daemon.end();
+}
+
+/// A daemon that is killed at any moment never uses a number again or a lower one, and what was published is served at once
+/// by the next daemon.
+#[tokio::test(flavor = "multi_thread")]
+async fn crl_numbers_rise_across_kills() {
+    let site = site_with_lists(&LISTS.replace("\"1s\"", "\"0s\""), |usual| usual);
+    let mut newest = 0;
+    for round in 0..4_u64 {
+        let mut daemon = site.start();
+        if round == 0 {
+            site.create_order("o1", 100);
+        } else {
+            let served = fetch(&site, &daemon, "/crl/main.crl").expect("the list of the run before is served at once");
+            assert!(served >= newest, "{served} after {newest}");
+        }
+        let device = format!("d{round}");
+        issue(&site, &daemon, &[&device]).await;
+        wait_until("a list", || fetch(&site, &daemon, "/crl/main.crl").is_some());
+        revoke(&site, &device);
+        std::thread::sleep(Duration::from_millis(100 * round));
+        newest = fetch(&site, &daemon, "/crl/main.crl").unwrap();
+        daemon.kill();
+    }
+    fs::remove_dir_all(site.path("data/index")).unwrap();
+    let daemon = site.start();
+    wait_until("all revocations", || {
+        fetch(&site, &daemon, "/crl/main.crl");
+        shown(&site).matches("Serial Number:").count() == 4
+    });
+    daemon.end();
+    let dumped = succeeded(&site.token.birthmark(&["journal", "dump", "data"]));
+    let numbers = dumped.lines().filter_map(|line| {
+        let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+        (entry["event"] == "crl_issued").then(|| entry["number"].as_u64().unwrap())
+    });
+    let numbers: Vec<_> = numbers.collect();
+    assert!(numbers.len() >= 5 && numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+}
