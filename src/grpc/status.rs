@@ -46,6 +46,8 @@ impl Cause {
             RequestError::Issue(error) => Cause::for_issue(error),
             RequestError::Commit(error) => Cause::for_commit(error),
             RequestError::Storage(error) => Cause::for_storage(error),
+            RequestError::IssuerUnknown { .. } => Cause::lasting(Code::NotFound, "ISSUER_UNKNOWN"),
+            RequestError::Issuer(_) => Cause::lasting(Code::DataLoss, "ISSUER_MISMATCH"),
             RequestError::Draining => Cause::lasting(Code::Unavailable, "DRAINING"),
             RequestError::Internal => Cause::lasting(Code::Internal, "INTERNAL"),
         }
@@ -68,6 +70,7 @@ impl Cause {
                 ProfileError::IssuerExpiring(_) => (Code::FailedPrecondition, "ISSUER_EXPIRING"),
                 ProfileError::SubjectRefused(_) => (Code::PermissionDenied, "SUBJECT_REFUSED"),
             },
+            IssueError::Issuer(_) => (Code::DataLoss, "ISSUER_MISMATCH"),
             IssueError::Commit(error) => return Cause::for_commit(error),
             IssueError::HsmUnavailable { retry_after } => {
                 let retry_after = Some(*retry_after);
