@@ -54,8 +54,8 @@ use super::{
     export::ExportId,
     issuer::RecordedIssuer,
     journal::{Journal, Position},
-    overlay::{ExportLocation, OrderLocation, Overlay, StateChange},
-    proof::{ProofId, ProofLocation},
+    overlay::{ExportLocation, OrderLocation, Overlay, ProofLocation, StateChange},
+    proof::ProofId,
 };
 use crate::{durable, serial::SerialNumber};
 
