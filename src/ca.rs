@@ -1,5 +1,8 @@
 //! The issuing CA: its checked chain, and its signer.
 
+mod fits;
+mod recorded;
+
 use std::{
     fmt,
     sync::{Arc, OnceLock},
@@ -14,6 +17,11 @@ use crate::{
     signer::{PublicKey, SignatureAlgorithm, Signer, SpkiError},
     x509::Certificate,
     x509_time::Time,
+};
+
+pub(crate) use self::{
+    fits::fits_der,
+    recorded::{NoIssuer, issuer_of},
 };
 
 /// A CA that issues: its chain and its key in the HSM.

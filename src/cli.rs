@@ -15,6 +15,7 @@ pub(crate) mod enroll;
 pub(crate) mod environment;
 pub(crate) mod export;
 pub(crate) mod hsm;
+pub(crate) mod issuer;
 pub(crate) mod journal;
 pub(crate) mod order;
 pub(crate) mod profile;

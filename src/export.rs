@@ -12,8 +12,8 @@ use crate::{
     failure::Failure,
     id::OrderId,
     proto::{
-        CreateExportRequest, Export, GetExportRequest, GetIssuerRequest, ListExportsRequest, admin_client::AdminClient,
-        issuance_client::IssuanceClient,
+        CreateExportRequest, Export, GetExportRequest, ListExportsRequest, ListIssuersRequest,
+        admin_client::AdminClient,
     },
 };
 
@@ -91,15 +91,15 @@ pub async fn without_files(
 /// # Errors
 /// [`ExportError`]; then no file was written.
 pub async fn get(channel: Channel, export: &Export, format: &Format, out: &Path) -> Result<Batch, ExportError> {
-    let mut admin = AdminClient::new(channel.clone());
+    let mut admin = AdminClient::new(channel);
     let records =
         admin.get_export(GetExportRequest { id: export.id.clone() }).await.map_err(Failure::from)?.into_inner();
     let issuers = match format {
         Format::Jsonl => HashMap::new(),
         Format::AwsBulk { .. } => {
-            let known = IssuanceClient::new(channel).get_issuer(GetIssuerRequest {}).await.map_err(Failure::from)?;
-            let issuers = known.into_inner().issuers.into_iter();
-            issuers.filter_map(|issuer| Some((issuer.name, issuer.chain.into_iter().next()?))).collect()
+            let known = admin.list_issuers(ListIssuersRequest {}).await.map_err(Failure::from)?;
+            let issuers = known.into_inner().issuers.into_iter().filter_map(|recorded| recorded.issuer);
+            issuers.filter_map(|issuer| Some((issuer.id, issuer.chain.into_iter().next()?))).collect()
         }
     };
     batch::write(records, &issuers, export, format, out).await

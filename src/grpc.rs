@@ -6,6 +6,7 @@ mod connection;
 mod farewell;
 mod hsm;
 mod issuance;
+mod issuers;
 mod limits;
 pub(crate) mod listener;
 mod peer;

@@ -15,12 +15,13 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::{
+    ca::{NoIssuer, issuer_of},
     cert::Tbs,
     committer::{self, CommitError, Committer, Issued, Reserved},
     csr::{self, CsrError, RefusedKeys},
     fairness::FairShare,
     id::{DeviceId, OrderId},
-    ledger::{Actor, Records, Refusal},
+    ledger::{Actor, RecordedIssuer, Records, Refusal},
     metrics,
     profile::{Profile, ProfileError, Profiles, RequestContext, Values},
     registration::register,
@@ -46,6 +47,15 @@ pub(crate) struct IssueRequest {
     pub reissue: bool,
 }
 
+/// A certificate, and the issuer that stands beside it.
+#[derive(Clone, Debug)]
+pub(crate) struct IssuedBy {
+    /// The certificate.
+    pub issued: Issued,
+    /// Its issuer in the ledger.
+    pub issuer: Option<Arc<RecordedIssuer>>,
+}
+
 /// Why no certificate was issued.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum IssueError {
@@ -61,6 +71,9 @@ pub(crate) enum IssueError {
     /// Nothing was reserved or recorded.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// The certificate was issued before, and no chain may be shown beside it.
+    #[error(transparent)]
+    Issuer(#[from] NoIssuer),
     /// The HSM cannot sign now.
     #[error("the HSM cannot sign now")]
     HsmUnavailable {
@@ -117,7 +130,7 @@ impl Issuance {
     ///
     /// # Errors
     /// The first rule that the request breaks, or what is not available.
-    pub(crate) async fn issue(&self, request: IssueRequest) -> Result<Issued, IssueError> {
+    pub(crate) async fn issue(&self, request: IssueRequest) -> Result<IssuedBy, IssueError> {
         let started = Instant::now();
         let profile = self.profiles.get(&request.profile).ok_or(IssueError::ProfileUnknown(request.profile))?;
         csr::check_size(&request.csr)?;
@@ -157,8 +170,11 @@ impl Issuance {
         let (reservation, serial_number) = match reserved {
             Reserved::New(reservation, serial_number) => (reservation, serial_number),
             Reserved::Existing(issued) => {
+                // Its own issuer, whatever has the name today.
+                let named = (issued.issuer(), issued.issuer_id());
+                let issuer = issuer_of(issued.certificate(), named, &self.records.issuers())?.clone();
                 metrics::certificate(profile.name(), true, started.elapsed());
-                return Ok(issued);
+                return Ok(IssuedBy { issued, issuer: Some(issuer) });
             }
         };
         let tbs = Tbs::new(serial_number, &approved);
@@ -172,7 +188,7 @@ impl Issuance {
         };
         let issued = self.committer.record(reservation, signed).await?;
         metrics::certificate(profile.name(), false, started.elapsed());
-        Ok(issued)
+        Ok(IssuedBy { issued, issuer: approved.issuer().recorded().cloned() })
     }
 
     /// The order's attributes, which never change, for a profile whose certificates show some.

@@ -36,6 +36,8 @@ enum Command {
     Order(cli::order::Args),
     /// Look up what was issued, and change its state
     Record(cli::record::Args),
+    /// Look up the issuers that the ledger has recorded
+    Issuer(cli::issuer::Args),
     /// Inspect profiles
     Profile(cli::profile::Args),
     /// Export issued certificates for pre-registration in a cloud
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Command::Hsm(args) => cli::hsm::run(args),
         Command::Serve(args) => cli::serve::run(args),
         Command::Station(args) => cli::station::run(args),
+        Command::Issuer(args) => cli::issuer::run(args),
         Command::Order(args) => cli::order::run(args),
         Command::Record(args) => cli::record::run(args),
         Command::Profile(args) => cli::profile::run(args),

@@ -201,7 +201,7 @@ fn print_one(record: &Record, json: bool) -> anyhow::Result<()> {
         ("certificate id", present(&record.certificate_id)),
         ("order", Some(record.order.clone())),
         ("profile", Some(record.profile.clone())),
-        ("issuer", Some(record.issuer.clone())),
+        ("issuer", Some(issuer(record))),
         ("station", Some(record.station.clone())),
         ("key SHA-256", Some(hex::encode(&record.key_sha256))),
         ("replaces", present(&hex::encode(&record.replaces))),
@@ -225,6 +225,14 @@ fn by(which: &Which) -> anyhow::Result<By> {
     Ok(By::DeviceId(which.of.clone()))
 }
 
+/// The issuer's name, and which of that name it was.
+fn issuer(record: &Record) -> String {
+    match record.issuer_generation {
+        0 => record.issuer.clone(),
+        generation => format!("{}, generation {generation}", record.issuer),
+    }
+}
+
 /// What only some records have.
 fn present(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
@@ -243,6 +251,8 @@ fn to_json(record: &Record) -> serde_json::Value {
         "order": record.order,
         "profile": record.profile,
         "issuer": record.issuer,
+        "issuer_generation": (record.issuer_generation != 0).then_some(record.issuer_generation),
+        "issuer_id": (record.issuer_id != 0).then_some(record.issuer_id),
         "station": record.station,
         "key_sha256": hex::encode(&record.key_sha256),
         "reserved_at": record.reserved_at.as_ref().and_then(rfc3339),

@@ -14,6 +14,7 @@ use super::{
     staged::{Staged, WrittenFile, publish},
 };
 use crate::{
+    ca::fits_der,
     failure::Failure,
     proto::{Export, Record},
 };
@@ -35,10 +36,10 @@ pub(super) fn create_folder(out: &Path) -> Result<(), ExportError> {
     fs::create_dir_all(out).map_err(|cause| ExportError::File { path: out.to_owned(), cause })
 }
 
-/// Writes an export's records as they come. `issuers` has each issuing CA's DER certificate by its name.
+/// Writes an export's records as they come. `issuers` has each issuing CA's DER certificate by its number in the ledger.
 pub(super) async fn write(
     mut records: impl Stream<Item = Result<Record, Status>> + Unpin,
-    issuers: &HashMap<String, Bytes>,
+    issuers: &HashMap<u32, Bytes>,
     export: &Export,
     format: &Format,
     out: &Path,
@@ -59,9 +60,14 @@ pub(super) async fn write(
         let line = match format {
             Format::Jsonl => Ok(jsonl::line(&record)),
             Format::AwsBulk { .. } => {
-                let ca = issuers.get(&record.issuer).ok_or_else(|| ExportError::IssuerUnknown {
+                let ca = issuers.get(&record.issuer_id).ok_or_else(|| ExportError::IssuerUnknown {
                     device: record.device_id.clone(),
                     issuer: record.issuer.clone(),
+                })?;
+                fits_der(&record.certificate, ca).map_err(|cause| ExportError::IssuerMisfit {
+                    device: record.device_id.clone(),
+                    issuer: record.issuer.clone(),
+                    cause: cause.to_string(),
                 })?;
                 aws_bulk::line(&record, ca)
             }
@@ -102,8 +108,13 @@ mod tests {
     }
 
     async fn export(devices: &[&str], format: &Format, out: &Path) -> Result<Batch, ExportError> {
-        let records = tokio_stream::iter(devices.iter().map(|device| Ok(record(device))).collect::<Vec<_>>());
-        let issuers = HashMap::from([("ca".to_owned(), Bytes::from_static(&[0x30, 0x00]))]);
+        // One that is its own CA fits itself.
+        let certificate: Bytes = rcgen::generate_simple_self_signed(vec![])
+            .map(|made| made.cert.der().to_vec().into())
+            .map_err(|error| ExportError::OrderId(error.to_string()))?;
+        let of = |device: &&str| Record { certificate: certificate.clone(), issuer_id: 7, ..record(device) };
+        let records = tokio_stream::iter(devices.iter().map(|device| Ok(of(device))).collect::<Vec<_>>());
+        let issuers = HashMap::from([(7, certificate.clone())]);
         write(records, &issuers, &counting(devices.len()), format, out).await
     }
 

@@ -41,13 +41,23 @@ pub enum ExportError {
     /// The policy's name cannot be one.
     #[error("\"{0}\" cannot be an AWS IoT policy: 1 to {LONGEST_NAME} characters of A-Z a-z 0-9 _ + = , . @ -")]
     Policy(String),
-    /// A certificate's issuing CA is not known any more.
-    #[error("{device} was issued by \"{issuer}\", which the daemon does not list any more")]
+    /// A certificate's issuing CA is not known.
+    #[error("{device} was issued by \"{issuer}\", which the daemon does not list")]
     IssuerUnknown {
         /// The device.
         device: String,
         /// Its issuer.
         issuer: String,
+    },
+    /// The CA that stands beside a certificate cannot have issued it.
+    #[error("the certificate of {device} does not fit the CA of its issuer \"{issuer}\": {cause}")]
+    IssuerMisfit {
+        /// The device.
+        device: String,
+        /// Its issuer.
+        issuer: String,
+        /// What does not fit.
+        cause: String,
     },
     /// The daemon's answers do not fit each other.
     #[error("the daemon sent {sent} certificates of the export {id}, which has {counted}")]

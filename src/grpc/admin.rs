@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status};
 use super::{
     calls::Held,
     hsm::{self, Signers},
+    issuers,
     limits::PeerLimits,
     peer::{self, Peer},
     possession,
@@ -17,12 +18,15 @@ use super::{
     status,
 };
 use crate::{
+    ca::{NoIssuer, issuer_of},
     committer::Committer,
     hash::sha256,
     id::OrderId,
     identity::Role,
     issuer::IssueError,
-    ledger::{self, Change, ExportId, OrderTerms, ParseExportIdError, RecordState, Refusal, RevocationReason},
+    ledger::{
+        self, Change, ExportId, OrderTerms, ParseExportIdError, RecordState, RecordedIssuer, Refusal, RevocationReason,
+    },
     limits::{
         ORDER_ATTRIBUTE_NAME, ORDER_ATTRIBUTE_VALUE, ORDER_ATTRIBUTES, ORDER_STATION, ORDER_STATIONS, SCRAP_REASON,
     },
@@ -71,7 +75,17 @@ impl Service {
     async fn record(&self, peer: &PeerLimits, serial_number: SerialNumber) -> Result<Response<proto::Record>, Status> {
         let found = self.reader.read(peer, move |records| records.by_serial_number(&serial_number)).await?;
         let unknown = || status::failed_call(&Refusal::RecordUnknown(serial_number).into());
-        found.map(|found| Response::new(record(found))).ok_or_else(unknown)
+        let found = found.ok_or_else(unknown)?;
+        record_beside(found, &self.reader.issuers()).map(Response::new)
+    }
+
+    /// The record after a change, which is made whether an issuer fits or not.
+    async fn changed(&self, peer: &PeerLimits, serial_number: SerialNumber) -> Result<Response<proto::Record>, Status> {
+        let found = self.reader.read(peer, move |records| records.by_serial_number(&serial_number)).await?;
+        let unknown = || status::failed_call(&Refusal::RecordUnknown(serial_number).into());
+        let found = found.ok_or_else(unknown)?;
+        let issuer = standing_issuer(&found, &self.reader.issuers()).ok().flatten();
+        Ok(Response::new(record(found, issuer.as_deref())))
     }
 
     fn terms(&self, terms: proto::OrderTerms) -> Result<OrderTerms, RequestError> {
@@ -191,7 +205,7 @@ impl proto::admin_server::Admin for Service {
             Some(By::DeviceId(device)) => {
                 let unknown = format!("there is no record of the device {}", crate::quote::quoted(&device));
                 match self.reader.read(&limits, move |records| records.by_device(&device)).await? {
-                    Some(found) => Ok(Response::new(record(found))),
+                    Some(found) => record_beside(found, &self.reader.issuers()).map(Response::new),
                     None => Err(status::record_unknown(unknown)),
                 }
             }
@@ -211,7 +225,11 @@ impl proto::admin_server::Admin for Service {
         let limits = reader(&request)?;
         let id = self.known_order(&limits, request.into_inner().order).await?;
         let issued = self.reader.stream(&limits, move |records| records.issued_under(&id))?;
-        Ok(streamed(issued))
+        let issuers = self.reader.issuers();
+        Ok(streamed(issued, move |found| {
+            let issuer = standing_issuer(&found, &issuers).ok().flatten();
+            Ok(record(found, issuer.as_deref()))
+        }))
     }
 
     async fn scrap_certificate(
@@ -226,7 +244,7 @@ impl proto::admin_server::Admin for Service {
         check_text("reason", &reason, SCRAP_REASON).map_err(|error| status::failed_call(&error))?;
         let scrapped = self.committer.scrap(actor, serial_number, reason).await;
         scrapped.map_err(|error| status::failed_call(&error.into()))?;
-        self.record(&limits, serial_number).await
+        self.changed(&limits, serial_number).await
     }
 
     async fn revoke_certificate(
@@ -244,7 +262,7 @@ impl proto::admin_server::Admin for Service {
             .map_err(|error| status::failed_call(&RequestError::Invalid(error.to_string())))?;
         let revoked = self.committer.revoke(actor, serial_number, reason).await;
         revoked.map_err(|error| status::failed_call(&error.into()))?;
-        self.record(&limits, serial_number).await
+        self.changed(&limits, serial_number).await
     }
 
     async fn create_export(
@@ -278,7 +296,17 @@ impl proto::admin_server::Admin for Service {
             return Err(status::failed_call(&Refusal::ExportUnknown(id).into()));
         }
         let exported = self.reader.stream(&limits, move |records| records.exported(&id))?;
-        Ok(streamed(exported))
+        let issuers = self.reader.issuers();
+        Ok(streamed(exported, move |found| record_beside(found, &issuers)))
+    }
+
+    async fn list_issuers(
+        &self,
+        request: Request<proto::ListIssuersRequest>,
+    ) -> Result<Response<proto::ListIssuersReply>, Status> {
+        let limits = reader(&request)?;
+        let listed = limits.record_stream()?;
+        Ok(held(issuers::list(&self.reader.issuers(), &self.profiles), listed))
     }
 
     async fn retry_hsm(
@@ -319,8 +347,11 @@ fn reader<T>(request: &Request<T>) -> Result<Arc<PeerLimits>, Status> {
     peer.limits().cloned()
 }
 
-fn streamed(pages: Pages) -> Response<RecordStream> {
-    let records: RecordStream = Box::pin(pages.map(|found| found.map(record)));
+fn streamed(
+    pages: Pages,
+    message: impl Fn(ledger::Record) -> Result<proto::Record, Status> + Send + 'static,
+) -> Response<RecordStream> {
+    let records: RecordStream = Box::pin(pages.map(move |found| found.and_then(&message)));
     Response::new(records)
 }
 
@@ -375,7 +406,22 @@ fn export(export: ledger::Export) -> proto::Export {
     }
 }
 
-fn record(record: ledger::Record) -> proto::Record {
+/// The issuer that a record stands for; none if it has no certificate.
+fn standing_issuer(
+    record: &ledger::Record,
+    issuers: &[Arc<RecordedIssuer>],
+) -> Result<Option<Arc<RecordedIssuer>>, NoIssuer> {
+    let Some(issued) = &record.issued else { return Ok(None) };
+    issuer_of(&issued.certificate, (&record.holder.issuer, record.holder.issuer_id), issuers).cloned().map(Some)
+}
+
+/// A record beside its issuer; refused if none fits.
+fn record_beside(found: ledger::Record, issuers: &[Arc<RecordedIssuer>]) -> Result<proto::Record, Status> {
+    let issuer = standing_issuer(&found, issuers).map_err(|error| status::failed_call(&error.into()))?;
+    Ok(record(found, issuer.as_deref()))
+}
+
+fn record(record: ledger::Record, issuer: Option<&RecordedIssuer>) -> proto::Record {
     let state = match record.state {
         RecordState::Reserved => proto::RecordState::Reserved,
         RecordState::Issued => proto::RecordState::Issued,
@@ -403,6 +449,8 @@ fn record(record: ledger::Record) -> proto::Record {
         certificate,
         certificate_id,
         replaces: record.replaces.map(|replaced| replaced.as_bytes().to_vec().into()).unwrap_or_default(),
+        issuer_generation: issuer.map_or(0, |issuer| issuer.generation),
+        issuer_id: issuer.map_or(0, |issuer| issuer.id),
         ..proto::Record::default()
     };
     if let Some(Change { at, by, scrap_reason, revocation_reason }) = record.changed {

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     calls::Held,
+    issuers::issuer_message,
     limits::{PeerLimits, Permit},
     peer::{self, Peer},
     request_error::RequestError,
@@ -22,14 +23,14 @@ use super::{
     status,
 };
 use crate::{
-    committer::{Committer, Issued},
+    committer::Committer,
     config::OrderRequirement,
     fairness::FairShare,
     hash::sha256,
     id::OrderId,
     identity::Role,
-    issuer::{Issuance, IssueRequest, SHARE},
-    ledger::Actor,
+    issuer::{Issuance, IssueRequest, IssuedBy, SHARE},
+    ledger::{Actor, Records},
     limits::{CONFIRM_SERIAL_NUMBERS, REQUEST_ID},
     metrics::OpenStream,
     profile::Profiles,
@@ -48,6 +49,7 @@ pub(super) struct Service {
     issuer: Arc<Issuance>,
     committer: Committer,
     profiles: Arc<Profiles>,
+    records: Arc<dyn Records>,
     /// The peers' shares of the committer for confirmations.
     confirmations: Arc<FairShare>,
     window: usize,
@@ -57,15 +59,27 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(services: &Services) -> Self {
-        let Services { issuer, committer, profiles, window, stall_limit, draining, .. } = services.clone();
+        let Services { issuer, committer, profiles, records, window, stall_limit, draining, .. } = services.clone();
         let confirmations = FairShare::new(SHARE, CONFIRMATIONS_AT_ONCE);
-        Service { issuer, committer, profiles, confirmations, window, stall_limit, draining }
+        Service { issuer, committer, profiles, records, confirmations, window, stall_limit, draining }
     }
 
     /// The profiles that a station may use: it is issued no certificate of the others, and may not confirm theirs.
     fn usable_profiles(&self, station: &str) -> Arc<BTreeSet<String>> {
         let usable = self.profiles.values().filter(|profile| profile.allows_station(station));
         Arc::new(usable.map(|profile| profile.name().to_owned()).collect())
+    }
+
+    /// An issuer of the ledger, which the configuration need not name any more.
+    fn recorded_issuer(&self, name: &str, generation: u32) -> Result<proto::Issuer, RequestError> {
+        if generation == 0 {
+            let message = "name the issuer's generation, from 1 on, as the reply or record has it".to_owned();
+            return Err(RequestError::Invalid(message));
+        }
+        let issuers = self.records.issuers();
+        let found = issuers.iter().find(|issuer| issuer.name == name && issuer.generation == generation);
+        let unknown = || RequestError::IssuerUnknown { name: name.to_owned(), generation };
+        found.map(|issuer| issuer_message(issuer)).ok_or_else(unknown)
     }
 
     async fn confirm_one(
@@ -141,15 +155,25 @@ impl proto::issuance_server::Issuance for Service {
         &self,
         request: Request<proto::GetIssuerRequest>,
     ) -> Result<Response<proto::GetIssuerReply>, Status> {
-        let (role, name) = Peer::from_request(&request)?.require(&[Role::Station, Role::Operator, Role::Auditor])?;
+        let peer = Peer::from_request(&request)?.clone();
+        let (role, name) = peer.require(&[Role::Station, Role::Operator, Role::Auditor])?;
+        let proto::GetIssuerRequest { issuer, generation } = request.into_inner();
+        if !issuer.is_empty() {
+            let found = self.recorded_issuer(&issuer, generation).map_err(|error| status::failed_call(&error))?;
+            return Ok(Response::new(proto::GetIssuerReply { issuers: vec![found], profiles: Vec::new() }));
+        }
         let profiles = self.profiles.values();
         let usable: Vec<_> = profiles.filter(|profile| role != Role::Station || profile.allows_station(name)).collect();
         let now = Timestamp::now();
         let all = usable.iter().flat_map(|profile| profile.issuers());
-        let issuers: BTreeMap<_, _> = all.map(|(_, issuer)| (issuer.name(), issuer.chain())).collect();
-        let issuers = issuers.into_iter().map(|(name, chain)| proto::Issuer {
-            name: name.to_owned(),
-            chain: chain.iter().map(|certificate| certificate.clone().into()).collect(),
+        let issuers: BTreeMap<_, _> = all.map(|(_, issuer)| (issuer.name(), issuer)).collect();
+        let issuers = issuers.into_iter().map(|(name, issuer)| match issuer.recorded() {
+            Some(recorded) => issuer_message(recorded),
+            None => proto::Issuer {
+                name: name.to_owned(),
+                chain: issuer.chain().iter().map(|certificate| certificate.clone().into()).collect(),
+                ..proto::Issuer::default()
+            },
         });
         let profiles = usable.iter().map(|profile| proto::Profile {
             name: profile.name().to_owned(),
@@ -302,7 +326,7 @@ async fn issue(
     station: Arc<str>,
     actor: Actor,
     request: proto::IssueRequest,
-) -> Result<Issued, RequestError> {
+) -> Result<IssuedBy, RequestError> {
     let proto::IssueRequest { device_id, order, profile, csr, reissue, .. } = request;
     let device = device_id.try_into().map_err(RequestError::id("device_id"))?;
     let order = Some(order).filter(|order| !order.is_empty()).map(OrderId::try_from);
@@ -317,12 +341,13 @@ fn order_requirement(requirement: OrderRequirement) -> proto::OrderRequirement {
     }
 }
 
-fn certificate(issued: &Issued) -> proto::IssuedCertificate {
+fn certificate(IssuedBy { issued, issuer }: &IssuedBy) -> proto::IssuedCertificate {
     proto::IssuedCertificate {
         certificate: issued.certificate().clone(),
         serial_number: issued.serial_number().as_bytes().to_vec().into(),
         certificate_id: hex::encode(sha256(issued.certificate())),
         issuer: issued.issuer().to_owned(),
         replay: issued.replay(),
+        issuer_generation: issuer.as_ref().map_or(0, |issuer| issuer.generation),
     }
 }

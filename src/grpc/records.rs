@@ -14,7 +14,7 @@ use tonic::Status;
 use super::{limits::PeerLimits, request_error::RequestError, status};
 use crate::{
     fairness::FairShare,
-    ledger::{IssuedRecords, LedgerError, Record, Records},
+    ledger::{IssuedRecords, LedgerError, Record, RecordedIssuer, Records},
 };
 
 /// How many look-ups or pages are read at once, in all.
@@ -59,6 +59,11 @@ impl Reader {
     ) -> Result<T, Status> {
         let records = Arc::clone(&self.records);
         self.in_turn(peer.name(), move || read(&*records)).await
+    }
+
+    /// All issuers of the ledger, which are in memory.
+    pub(super) fn issuers(&self) -> Vec<Arc<RecordedIssuer>> {
+        self.records.issuers()
     }
 
     /// Streams what `read` gives, a page at a time and only as fast as the peer takes it.

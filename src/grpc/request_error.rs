@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    ca::NoIssuer,
     committer::CommitError,
     id::InvalidId,
     issuer::IssueError,
@@ -40,6 +41,17 @@ pub(crate) enum RequestError {
     /// The ledger could not be read.
     #[error("{0}")]
     Storage(Arc<LedgerError>),
+    /// No such issuer in the ledger.
+    #[error("there is no issuer {} of generation {generation}", crate::quote::quoted(.name))]
+    IssuerUnknown {
+        /// The name that was asked for.
+        name: String,
+        /// The generation that was asked for.
+        generation: u32,
+    },
+    /// No chain may be shown beside a certificate.
+    #[error(transparent)]
+    Issuer(#[from] NoIssuer),
     /// The daemon is going down.
     #[error("the daemon is shutting down")]
     Draining,

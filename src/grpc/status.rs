@@ -48,6 +48,8 @@ impl Cause {
             RequestError::Proof(error) => Cause::for_proof(error),
             RequestError::Commit(error) => Cause::for_commit(error),
             RequestError::Storage(error) => Cause::for_storage(error),
+            RequestError::IssuerUnknown { .. } => Cause::lasting(Code::NotFound, "ISSUER_UNKNOWN"),
+            RequestError::Issuer(_) => Cause::lasting(Code::DataLoss, "ISSUER_MISMATCH"),
             RequestError::Draining => Cause::lasting(Code::Unavailable, "DRAINING"),
             RequestError::Internal => Cause::lasting(Code::Internal, "INTERNAL"),
         }
@@ -71,6 +73,7 @@ impl Cause {
                 ProfileError::DeviceIdLikeCode { .. } => (Code::PermissionDenied, "DEVICE_ID_LIKE_CODE"),
                 ProfileError::SubjectRefused(_) => (Code::PermissionDenied, "SUBJECT_REFUSED"),
             },
+            IssueError::Issuer(_) => (Code::DataLoss, "ISSUER_MISMATCH"),
             IssueError::Commit(error) => return Cause::for_commit(error),
             IssueError::HsmUnavailable { retry_after } => {
                 let retry_after = Some(*retry_after);

@@ -103,6 +103,7 @@ impl Issuance for Service {
                         serial_number: vec![1; 20].into(),
                         issuer: "ca".into(),
                         replay,
+                        issuer_generation: 1,
                     }))
                 };
                 let answer = match act {
@@ -136,7 +137,7 @@ impl Issuance for Service {
     async fn get_issuer(&self, _: Request<GetIssuerRequest>) -> Result<Response<GetIssuerReply>, Status> {
         let chain = vec![self.0.ca.der.clone().into()];
         Ok(Response::new(GetIssuerReply {
-            issuers: vec![ListedIssuer { name: "ca".into(), chain }],
+            issuers: vec![ListedIssuer { name: "ca".into(), chain, generation: 1, id: 1 }],
             profiles: vec![Profile {
                 name: "device".into(),
                 issuer: "ca".into(),

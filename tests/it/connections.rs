@@ -283,7 +283,7 @@ async fn call_ends_when_its_certificate_expires() {
     // The connections are still there.
     let mut calls = JoinSet::new();
     let mut issuance = IssuanceClient::new(channel.clone());
-    calls.spawn(async move { issuance.get_issuer(GetIssuerRequest {}).await.map(drop) });
+    calls.spawn(async move { issuance.get_issuer(GetIssuerRequest::default()).await.map(drop) });
     let mut issuance = IssuanceClient::new(channel);
     calls.spawn(async move { issuance.confirm(ConfirmRequest::default()).await.map(drop) });
     calls.spawn(async move { AdminClient::new(auditor).list_records(order).await.map(drop) });

@@ -157,9 +157,9 @@ async fn role_of_another_kind_may_not_call() {
     }
     use birthmark::proto::{
         AcknowledgeExportRequest, CloseOrderRequest, ConfirmRequest, CreateExportRequest, CreateOrderRequest,
-        GetExportRequest, GetIssuerRequest, GetOrderRequest, GetRecordRequest, ListExportsRequest, ListOrdersRequest,
-        ListRecordsRequest, RevokeCertificateRequest, ScrapCertificateRequest, admin_client::AdminClient,
-        issuance_client::IssuanceClient,
+        GetExportRequest, GetIssuerRequest, GetOrderRequest, GetRecordRequest, ListExportsRequest, ListIssuersRequest,
+        ListOrdersRequest, ListRecordsRequest, RevokeCertificateRequest, ScrapCertificateRequest,
+        admin_client::AdminClient, issuance_client::IssuanceClient,
     };
     let order = GetOrderRequest { id: "o1".into() };
     let close = CloseOrderRequest { id: "o1".into() };
@@ -179,6 +179,7 @@ async fn role_of_another_kind_may_not_call() {
             .unwrap_err(),
     ];
     assert!(auditor.list_records(ListRecordsRequest { order: "o1".into() }).await.is_ok());
+    assert_eq!(auditor.list_issuers(ListIssuersRequest {}).await.unwrap().into_inner().issuers.len(), 1);
     assert!(auditor.list_exports(ListExportsRequest { order: "o1".into() }).await.is_ok());
     let mut station = AdminClient::new(site.connect(&daemon, "station", "line1/t1").await);
     let all = [
@@ -193,6 +194,7 @@ async fn role_of_another_kind_may_not_call() {
         station.create_export(CreateExportRequest { order: "o1".into() }).await.unwrap_err(),
         station.list_exports(ListExportsRequest { order: "o1".into() }).await.unwrap_err(),
         station.get_export(GetExportRequest { id: "o1.0001".into() }).await.unwrap_err(),
+        station.list_issuers(ListIssuersRequest {}).await.unwrap_err(),
         station.acknowledge_export(AcknowledgeExportRequest { id: "o1.0001".into() }).await.unwrap_err(),
     ];
     for status in denied.iter().chain(&all) {
@@ -200,8 +202,9 @@ async fn role_of_another_kind_may_not_call() {
     }
     let mut operator = AdminClient::new(site.connect(&daemon, "operator", "alice").await);
     assert!(operator.close_order(close).await.unwrap().into_inner().closed);
-    let issuers =
-        IssuanceClient::new(site.connect(&daemon, "auditor", "bob").await).get_issuer(GetIssuerRequest {}).await;
+    let issuers = IssuanceClient::new(site.connect(&daemon, "auditor", "bob").await)
+        .get_issuer(GetIssuerRequest::default())
+        .await;
     assert_eq!(issuers.unwrap().into_inner().issuers[0].chain.len(), 2);
     daemon.end();
 }

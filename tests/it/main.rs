@@ -22,6 +22,7 @@ mod hsm;
 mod hsm_codes;
 mod hsm_recovery;
 mod index;
+mod issuers;
 mod issuing;
 mod layering;
 mod lifecycle;

@@ -102,7 +102,7 @@ async fn must_have_refused_another(site: &Site, daemon: &Daemon, before: f64) {
     // The client may know of its refusal before the daemon has counted it.
     wait_until("the refused connection is counted", || refused(daemon) > before);
     let mut client = IssuanceClient::new(site.connect(daemon, "station", "line1/t1").await);
-    assert_eq!(client.get_issuer(GetIssuerRequest {}).await.unwrap().into_inner().profiles.len(), 1);
+    assert_eq!(client.get_issuer(GetIssuerRequest::default()).await.unwrap().into_inner().profiles.len(), 1);
 }
 
 /// `openssl s_client` towards the daemon, with the arguments.
@@ -200,7 +200,7 @@ async fn peer_without_a_clear_role_may_do_nothing() {
     for (name, uris) in cases {
         let channel = daemon.connect(ca.identity(&site, name, uris, |_| {})).await;
         let opened = IssueStream::open(channel.clone()).await.err().unwrap_or_else(|| panic!("{name}: a stream"));
-        let known = IssuanceClient::new(channel).get_issuer(GetIssuerRequest {}).await.unwrap_err();
+        let known = IssuanceClient::new(channel).get_issuer(GetIssuerRequest::default()).await.unwrap_err();
         for status in [opened, known] {
             Answer::of_call(&status).must_be(Code::Unauthenticated, "ROLE_REQUIRED");
         }
@@ -210,7 +210,7 @@ async fn peer_without_a_clear_role_may_do_nothing() {
         params.distinguished_name.push(DnType::CommonName, station);
     });
     let mut client = IssuanceClient::new(daemon.connect(named).await);
-    let mut pretender = tonic::Request::new(GetIssuerRequest {});
+    let mut pretender = tonic::Request::new(GetIssuerRequest::default());
     pretender.metadata_mut().insert("role", "operator".parse().unwrap());
     let status = client.get_issuer(pretender).await.unwrap_err();
     Answer::of_call(&status).must_be(Code::Unauthenticated, "ROLE_REQUIRED");

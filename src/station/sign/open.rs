@@ -2,9 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Channel};
+use tonic::{Code, Streaming, transport::Channel};
 
 use super::{
     failure::{Break, passing, stream_failure},
@@ -12,7 +13,10 @@ use super::{
 };
 use crate::{
     client::{ClientError, Daemon},
-    proto::{GetIssuerRequest, IssueReply, IssueRequest, issuance_client::IssuanceClient},
+    proto::{
+        GetIssuerRequest, IssueReply, IssueRequest, IssuedCertificate, Issuer, issuance_client::IssuanceClient,
+        issue_reply::Result as Answer,
+    },
     quote::quoted,
     station::chain::presented_chain,
 };
@@ -20,10 +24,60 @@ use crate::{
 /// How long opening a stream may take.
 const OPENING: Duration = Duration::from_secs(10);
 
-/// The issuers' chains by name, where requests go and where replies come from.
-type Opened = (HashMap<String, Arc<str>>, mpsc::Sender<IssueRequest>, Streaming<IssueReply>);
+/// The issuers' chains, where requests go and where replies come from.
+type Opened = (Chains, mpsc::Sender<IssueRequest>, Streaming<IssueReply>);
 
-/// Connects, learns the issuers' chains (by name, as a device presents them) and opens a stream.
+/// The chains of the issuers that certificates stand for, one for each generation of a name. Those that the daemon does
+/// not use any more are asked for when a certificate of them comes.
+pub(super) struct Chains {
+    client: IssuanceClient<Channel>,
+    known: HashMap<(String, u32), Chain>,
+}
+
+/// An issuer's chain.
+pub(super) struct Chain {
+    /// The issuing CA's certificate, DER.
+    pub(super) ca: Bytes,
+    /// What a device presents after its own certificate, as PEM.
+    pub(super) presented: Arc<str>,
+}
+
+impl Chains {
+    fn add(&mut self, Issuer { name, generation, chain, .. }: Issuer) {
+        let presented = presented_chain(&chain).into();
+        if let Some(ca) = chain.into_iter().next() {
+            self.known.insert((name, generation), Chain { ca, presented });
+        }
+    }
+
+    /// The chain of a certificate's issuer, if the daemon has it.
+    pub(super) fn of(&self, issued: &IssuedCertificate) -> Option<&Chain> {
+        self.known.get(&(issued.issuer.clone(), issued.issuer_generation))
+    }
+
+    /// Asks for the chain of a reply's certificate, unless it is known.
+    pub(super) async fn learn(&mut self, reply: &IssueReply) -> Result<(), Break> {
+        let Some(Answer::Issued(issued)) = &reply.result else { return Ok(()) };
+        if self.of(issued).is_some() {
+            return Ok(());
+        }
+        let request = GetIssuerRequest { issuer: issued.issuer.clone(), generation: issued.issuer_generation };
+        let asked = timeout(OPENING, self.client.get_issuer(request)).await.map_err(silent)?;
+        match asked {
+            Ok(reply) => reply.into_inner().issuers.into_iter().for_each(|issuer| self.add(issuer)),
+            // The device is refused then.
+            Err(status) if matches!(status.code(), Code::NotFound | Code::InvalidArgument) => {}
+            Err(status) => return Err(stream_failure(status.into())),
+        }
+        Ok(())
+    }
+}
+
+fn silent<T>(_: T) -> Break {
+    passing("the daemon does not answer".to_owned())
+}
+
+/// Connects, learns the issuers' chains and opens a stream.
 pub(super) async fn open(daemon: &Daemon, job: &Job, again: bool) -> Result<Opened, Break> {
     let channel = daemon.connect().await.map_err(|error| match error {
         ClientError::Connect { lasting: false, .. } => passing(error.to_string()),
@@ -31,9 +85,8 @@ pub(super) async fn open(daemon: &Daemon, job: &Job, again: bool) -> Result<Open
         ClientError::NotTls(_) if again => passing(error.to_string()),
         error => End::Failed(error.to_string()).into(),
     })?;
-    let silent = |_| passing("the daemon does not answer".to_owned());
     let mut client: IssuanceClient<Channel> = IssuanceClient::new(channel);
-    let known = timeout(OPENING, client.get_issuer(GetIssuerRequest {})).await.map_err(silent)?;
+    let known = timeout(OPENING, client.get_issuer(GetIssuerRequest::default())).await.map_err(silent)?;
     let known = known.map_err(|status| stream_failure(status.into()))?.into_inner();
     if !known.profiles.iter().any(|profile| profile.name == job.profile) {
         let names: Vec<_> = known.profiles.into_iter().map(|profile| profile.name).collect();
@@ -46,9 +99,10 @@ pub(super) async fn open(daemon: &Daemon, job: &Job, again: bool) -> Result<Open
         // A changed configuration may be changed back; a hot folder that was served waits for that.
         return Err(if again { passing(message) } else { End::Failed(message).into() });
     }
-    let chains = known.issuers.into_iter().map(|issuer| (issuer.name, presented_chain(&issuer.chain).into()));
+    let mut chains = Chains { client: client.clone(), known: HashMap::new() };
+    known.issuers.into_iter().for_each(|issuer| chains.add(issuer));
     let (requests, outgoing) = mpsc::channel(job.window);
     let replies = timeout(OPENING, client.issue(ReceiverStream::new(outgoing))).await.map_err(silent)?;
     let replies = replies.map_err(|status| stream_failure(status.into()))?.into_inner();
-    Ok((chains.collect(), requests, replies))
+    Ok((chains, requests, replies))
 }

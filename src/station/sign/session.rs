@@ -5,7 +5,7 @@
 //! channels and timers and tonic's `Streaming` lose nothing when their futures are dropped.)
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     future::{self, Future},
     sync::Arc,
     time::Duration,
@@ -20,9 +20,10 @@ use tonic::Code;
 use super::{
     failure::{Break, LONGEST_RETRY, concerns_all, concerns_order, passing, stream_failure},
     job::{End, Job, Stop},
-    open::open,
+    open::{Chains, open},
 };
 use crate::{
+    ca::fits_der,
     client::{Daemon, Failure},
     hash::sha256,
     proto::{IssueReply, IssueRequest, IssuedCertificate, issue_reply::Result as Answer},
@@ -153,7 +154,7 @@ impl<'a> Session<'a> {
     /// One connection, until all is answered (`Ok`) or it breaks.
     async fn exchange(&mut self) -> Result<(), Break> {
         let interrupted = self.interrupted();
-        let (chains, requests, mut replies) = tokio::select! {
+        let (mut chains, requests, mut replies) = tokio::select! {
             opened = open(self.daemon, &self.job, self.connected) => opened?,
             end = interrupted => return Err(end.into()),
         };
@@ -177,7 +178,10 @@ impl<'a> Session<'a> {
             let (stopped, deadline) = (stopped(self.stop.clone()), self.deadline());
             tokio::select! {
                 reply = replies.message() => match reply {
-                    Ok(Some(reply)) => self.settle(reply, &chains).await?,
+                    Ok(Some(reply)) => {
+                        chains.learn(&reply).await?;
+                        self.settle(reply, &chains).await?;
+                    }
                     // When stopping, what cannot be answered now is left for the next run.
                     Ok(None) => return Err(self.broken(stopping, passing("the daemon ended the stream".to_owned()))),
                     Err(status) => return Err(self.broken(stopping, stream_failure(status.into()))),
@@ -257,7 +261,7 @@ impl<'a> Session<'a> {
         let _ = requests.try_send(request);
     }
 
-    async fn settle(&mut self, reply: IssueReply, chains: &HashMap<String, Arc<str>>) -> Result<(), End> {
+    async fn settle(&mut self, reply: IssueReply, chains: &Chains) -> Result<(), End> {
         let Some(id) = reply.request_id.parse().ok().filter(|id| self.unanswered.contains_key(id)) else {
             // A second answer to a request that is settled.
             return Ok(());
@@ -296,14 +300,20 @@ impl<'a> Session<'a> {
     }
 
     /// A certificate is written only if it is this device's.
-    fn checked(&self, wanted: Wanted, issued: IssuedCertificate, chains: &HashMap<String, Arc<str>>) -> Outcome {
+    fn checked(&self, wanted: Wanted, issued: IssuedCertificate, chains: &Chains) -> Outcome {
         let mismatch = match fields::certificate_key(&issued.certificate) {
             Ok(key) if key != wanted.key => "the certificate carries another key than the CSR".to_owned(),
             Ok(_) if hex::encode(sha256(&issued.certificate)) != issued.certificate_id => {
                 "the certificate does not have the certificate id that came with it".to_owned()
             }
-            Ok(_) => match chains.get(&issued.issuer) {
-                Some(chain) => return Outcome::Issued { chain: chain.clone(), wanted, issued },
+            Ok(_) => match chains.of(&issued) {
+                Some(chain) => match fits_der(&issued.certificate, &chain.ca) {
+                    Ok(()) => return Outcome::Issued { chain: chain.presented.clone(), wanted, issued },
+                    Err(cause) => {
+                        let IssuedCertificate { issuer, issuer_generation, .. } = &issued;
+                        format!("it does not fit its issuer \"{issuer}\", generation {issuer_generation}: {cause}")
+                    }
+                },
                 None => {
                     format!("the certificate is of the issuer \"{}\", which the daemon does not list", issued.issuer)
                 }
