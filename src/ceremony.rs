@@ -15,6 +15,7 @@ mod import;
 mod keys;
 mod perform;
 mod plan;
+mod prove;
 mod record;
 
 use std::{collections::BTreeMap, path::Path, time::SystemTime};

@@ -82,6 +82,10 @@ impl Checker<'_> {
                 self.check_new_label(step)?;
                 self.check_new_file("step.public_key", public_key)?;
             }
+            Action::Prove { issuer, certificate, .. } => {
+                self.ca(issuer)?;
+                self.check_new_file("step.certificate", certificate)?;
+            }
             Action::Import(import) => {
                 if self.labels.contains(step.key.get_ref()) {
                     let message = "is made by a step of this file; an offline root signs between two ceremonies, so use two files";
@@ -148,25 +152,7 @@ impl Checker<'_> {
 
     /// Checks the CA that would issue `authority`, which an earlier step makes or which exists.
     fn issuer(&self, authority: &Authority, issuer: &IssuerRef) -> Result<(), Error> {
-        let span = issuer.certificate.span.clone();
-        let (not_after, path_length) = match self.planned.get(&issuer.certificate.path) {
-            Some(planned) => {
-                match &issuer.key {
-                    IssuerKey::Label(label) if *label.get_ref() == planned.key => {}
-                    _ => {
-                        let message =
-                            format!("the key of {} is \"{}\"", issuer.certificate.written.display(), planned.key);
-                        return Err(self.refuse(span, "step.issuer", message));
-                    }
-                }
-                (planned.not_after, planned.path_length)
-            }
-            None => {
-                let ca = keys::open_issuer(self.token, issuer, self.now);
-                let (certificate, _) = ca.map_err(|reason| self.refuse(span.clone(), "step.issuer", reason))?;
-                (certificate.not_after, certificate.path_length())
-            }
-        };
+        let (not_after, path_length) = self.ca(issuer)?;
         let expiry = authority.not_after.get_ref().moment(self.now);
         if expiry > not_after {
             let message = format!(
@@ -186,9 +172,32 @@ impl Checker<'_> {
                 "the issuer's path length is {}, which leaves no room for a CA with this path length below it",
                 path_length.unwrap_or_default()
             );
-            return Err(self.refuse(span, "step.issuer", message));
+            return Err(self.refuse(issuer.certificate.span.clone(), "step.issuer", message));
         }
         Ok(())
+    }
+
+    /// When the CA expires that an earlier step makes or that exists, and its path length.
+    fn ca(&self, issuer: &IssuerRef) -> Result<(SystemTime, Option<u64>), Error> {
+        let span = issuer.certificate.span.clone();
+        match self.planned.get(&issuer.certificate.path) {
+            Some(planned) => {
+                match &issuer.key {
+                    IssuerKey::Label(label) if *label.get_ref() == planned.key => {}
+                    _ => {
+                        let message =
+                            format!("the key of {} is \"{}\"", issuer.certificate.written.display(), planned.key);
+                        return Err(self.refuse(span, "step.issuer", message));
+                    }
+                }
+                Ok((planned.not_after, planned.path_length))
+            }
+            None => {
+                let ca = keys::open_issuer(self.token, issuer, self.now);
+                let (certificate, _) = ca.map_err(|reason| self.refuse(span.clone(), "step.issuer", reason))?;
+                Ok((certificate.not_after, certificate.path_length()))
+            }
+        }
     }
 
     fn refuse(&self, span: Range<usize>, key: &str, message: impl fmt::Display) -> Error {

@@ -15,6 +15,7 @@ use crate::{
     config::{ConfigError, KeyType, Source},
     hsm::TokenUri,
     name::Attribute,
+    possession::PossessionCode,
     signer::KeyKind,
     x509_time::Time,
 };
@@ -32,9 +33,9 @@ pub(crate) struct CeremonyFile {
 /// One step.
 #[derive(Debug)]
 pub(crate) struct Step {
-    /// As the file writes it: `root`, `station-ca`, `intermediate`, `request`, `import` or `audit-key`.
+    /// As the file writes it: `root`, `station-ca`, `intermediate`, `request`, `import`, `audit-key` or `prove`.
     pub(crate) name: &'static str,
-    /// The label of the key that the step makes or, for `import`, uses.
+    /// The label of the key that the step makes or, for `import` and `prove`, uses.
     pub(crate) key: Spanned<String>,
     pub(crate) action: Action,
 }
@@ -52,6 +53,8 @@ pub(crate) enum Action {
     Import(Box<Import>),
     /// A new key that signs checkpoints of the ledger, and its public half in a file.
     AuditKey { kind: KeyKind, public_key: FileRef },
+    /// A certificate by a CA of this token that proves to a platform possession of its key.
+    Prove { code: PossessionCode, issuer: IssuerRef, certificate: FileRef },
 }
 
 /// What an offline root made, and where it goes.
@@ -156,6 +159,8 @@ struct RawStep {
     root: Option<Spanned<PathBuf>>,
     root_certificate: Option<Spanned<PathBuf>>,
     public_key: Option<Spanned<PathBuf>>,
+    code: Option<Spanned<String>>,
+    ca: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Deserialize)]
@@ -235,10 +240,14 @@ impl StepReader<'_> {
                 let public_key = self.file_ref("public_key", &self.raw.public_key)?;
                 ("audit-key", Action::AuditKey { kind: self.kind()?, public_key })
             }
+            "prove" => {
+                self.allow(&["code", "ca", "certificate"])?;
+                ("prove", self.prove()?)
+            }
             other => {
                 let message = format!(
-                    "\"{other}\" is not a step; the steps are root, intermediate, request, import, station-ca and \
-                     audit-key"
+                    "\"{other}\" is not a step; the steps are root, intermediate, request, import, station-ca, \
+                     audit-key and prove"
                 );
                 return Err(self.source.error_at(self.raw.r#do.span(), "step.do", message));
             }
@@ -265,6 +274,8 @@ impl StepReader<'_> {
             ("root", raw.root.as_ref().map(Spanned::span)),
             ("root_certificate", raw.root_certificate.as_ref().map(Spanned::span)),
             ("public_key", raw.public_key.as_ref().map(Spanned::span)),
+            ("code", raw.code.as_ref().map(Spanned::span)),
+            ("ca", raw.ca.as_ref().map(Spanned::span)),
         ];
         for (name, span) in present {
             if let Some(span) = span
@@ -308,6 +319,19 @@ impl StepReader<'_> {
             request: self.raw.request.as_ref().map(|written| file_ref(self.source, written)),
             path_length: self.raw.path_length.as_ref().map_or(0, |length| *length.get_ref()),
             not_after: given.then(|| self.not_after()).transpose()?.map(Spanned::into_inner),
+        })
+    }
+
+    fn prove(&self) -> Result<Action, ConfigError> {
+        let code = self.required("code", &self.raw.code)?;
+        let read = code.get_ref().parse::<PossessionCode>();
+        Ok(Action::Prove {
+            code: read.map_err(|error| self.source.error_at(code.span(), "step.code", error))?,
+            issuer: IssuerRef {
+                certificate: self.file_ref("ca", &self.raw.ca)?,
+                key: IssuerKey::Label(self.raw.key.clone()),
+            },
+            certificate: self.file_ref("certificate", &self.raw.certificate)?,
         })
     }
 

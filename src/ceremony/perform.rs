@@ -16,6 +16,7 @@ use super::{
     import::{self, Imported},
     keys::{self, CaKey, IssuerError, self_sign},
     plan::Plan,
+    prove,
     record::{self, CertificateRecord, KeyRecord, Output, Record, StepRecord},
 };
 use crate::{
@@ -121,6 +122,13 @@ impl Performer<'_> {
                 let mut done = self.done(step, &key, None, None);
                 done.public_key = Some(Output::new(public_key.path.clone(), pem.as_bytes()));
                 Ok(done)
+            }
+            Action::Prove { code, issuer, certificate: place } => {
+                let (ca, ca_key) = self.issuer(issuer)?;
+                let certificate = prove::prove(&ca, &ca_key, code, now)?;
+                self.write_certificate(place, &certificate)?;
+                let key = keys::open(&self.plan.token, step.key.get_ref())?;
+                Ok(self.done(step, &key, Some((certificate, place)), None))
             }
             Action::Import(import) => {
                 let key = keys::open(&self.plan.token, step.key.get_ref())?;

@@ -53,6 +53,13 @@ impl fmt::Display for Plan {
                     writeln!(f, "    make        {kind} key \"{label}\", which vouches for the journal")?;
                     writeln!(f, "    write       {}", public_key.written.display())?;
                 }
+                Action::Prove { code, issuer, certificate } => {
+                    let shape = code.shape().map_or_else(String::new, |shape| format!(", {shape}"));
+                    writeln!(f, "    use         key \"{label}\" of {}", issuer.certificate.written.display())?;
+                    writeln!(f, "    prove       to whoever gave the code {code}{shape}")?;
+                    writeln!(f, "                that this key is here, for 24 hours")?;
+                    writeln!(f, "    write       {}", certificate.written.display())?;
+                }
                 Action::Import(import) => {
                     writeln!(f, "    use         key \"{label}\"")?;
                     writeln!(

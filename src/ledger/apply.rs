@@ -12,8 +12,10 @@ use super::{
     issuer::{IssuerTerms, RecordedIssuer},
     journal::Position,
     order::Order,
-    overlay::{ExportLocation, OrderLocation, Pending, RecordLocation, StateChange, device_hash},
-    proof::{ProofLocation, ProofState, ProofTerms},
+    overlay::{
+        ExportLocation, OrderLocation, Pending, ProofLocation, ProofState, RecordLocation, StateChange, device_hash,
+    },
+    proof::ProofTerms,
     record::RecordState,
     revoked::{self, CaId, RevokedCause, RevokedKey},
     view::{View, certificate_at},

@@ -56,8 +56,8 @@ use super::{
     export::ExportId,
     issuer::RecordedIssuer,
     journal::{Journal, Position},
-    overlay::{ExportLocation, OrderLocation, Overlay, StateChange},
-    proof::{ProofId, ProofLocation},
+    overlay::{ExportLocation, OrderLocation, Overlay, ProofLocation, StateChange},
+    proof::ProofId,
     revoked::{CaId, RevokedKey, RevokedValue},
 };
 use crate::{durable, serial::SerialNumber};

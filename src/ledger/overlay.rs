@@ -5,12 +5,14 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
+
 use super::{
     export::{Export, ExportId},
     issuer::RecordedIssuer,
     journal::Position,
     order::Order,
-    proof::{ProofId, ProofLocation},
+    proof::ProofId,
     record::{Holder, KeyHash, RecordState},
     revoked::{CaId, RevokedKey, RevokedValue},
 };
@@ -95,6 +97,30 @@ pub(super) struct OrderLocation {
 pub(super) struct ExportLocation {
     pub(super) export: Export,
     pub(super) position: Position,
+}
+
+/// Where a proof lies in the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ProofLocation {
+    pub(super) serial_number: SerialNumber,
+    pub(super) reserved: Position,
+    pub(super) not_after: Timestamp,
+    pub(super) state: ProofState,
+}
+
+/// What became of a proof's serial number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProofState {
+    Reserved,
+    /// Where its certificate is.
+    Issued(Position),
+    Abandoned,
+}
+
+impl ProofLocation {
+    pub(super) fn is_reserved(&self) -> bool {
+        self.state == ProofState::Reserved
+    }
 }
 
 impl Overlay {

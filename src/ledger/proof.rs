@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{journal::Position, record::KeyHash};
+use super::record::KeyHash;
 use crate::serial::SerialNumber;
 
 /// Which proof: a CA has one for each code, until that expires.
@@ -27,30 +27,6 @@ pub struct ProofTerms {
     pub key_hash: KeyHash,
     /// When it expires: from then on the same code is given a new one.
     pub not_after: Timestamp,
-}
-
-/// Where a proof lies in the journal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ProofLocation {
-    pub(super) serial_number: SerialNumber,
-    pub(super) reserved: Position,
-    pub(super) not_after: Timestamp,
-    pub(super) state: ProofState,
-}
-
-/// What became of a proof's serial number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ProofState {
-    Reserved,
-    /// Where its certificate is.
-    Issued(Position),
-    Abandoned,
-}
-
-impl ProofLocation {
-    pub(super) fn is_reserved(&self) -> bool {
-        self.state == ProofState::Reserved
-    }
 }
 
 /// A proof that was made before and is still good.

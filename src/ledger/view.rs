@@ -18,8 +18,8 @@ use super::{
     journal::{JournalError, Position, ReadFrame, Reader},
     memtable::MemTable,
     order::Order,
-    overlay::{ExportLocation, OrderLocation, Overlay, RecordLocation, StateChange, device_hash},
-    proof::{ProofId, ProofLocation},
+    overlay::{ExportLocation, OrderLocation, Overlay, ProofLocation, RecordLocation, StateChange, device_hash},
+    proof::ProofId,
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
     revoked::{CaId, RevokedKey, RevokedValue},
 };

@@ -17,7 +17,7 @@ use x509_cert::{Certificate, der::Decode};
 
 use crate::support::{
     site::{Answer, Site, csr, request},
-    token::{refused, succeeded, text},
+    token::{Token, refused, succeeded, text},
 };
 
 /// As AWS IoT's GetRegistrationCode gives it.
@@ -126,8 +126,9 @@ fn proof_leaves_no_key_and_no_record_of_a_device() {
     }
     refused(&site.operator(&["record", "show", HUAWEI, "--device"]), &["no record of the device"]);
     assert!(!succeeded(&site.operator(&["record", "list", "--order", "o1"])).contains(serial));
-    let export = site.operator(&["export", "create", "o1", "--format", "jsonl", "--out", "out"]);
-    assert!(!export.status.success());
+    let export = ["export", "create", "--order", "o1", "--format", "jsonl", "--out", "out"];
+    let said = succeeded(&site.operator(&export));
+    assert!(said.contains("nothing new to export"), "{said}");
     daemon.end();
     let verified = verify_journal(&site);
     assert_eq!((&verified["counts"]["proofs"], &verified["counts"]["issued"]), (&1.into(), &0.into()), "{verified}");
@@ -355,4 +356,47 @@ fn proof_that_has_expired_or_is_unfinished_is_made_anew() {
         Command::new(env!("CARGO_BIN_EXE_birthmark")).args(["journal", "verify", "--json"]).arg(folder.path()).output();
     let verified: Value = serde_json::from_str(&succeeded(&run.unwrap())).unwrap();
     assert_eq!((&verified["counts"]["proofs"], &verified["counts"]["reserved"]), (&1.into(), &1.into()), "{verified}");
+}
+
+const CEREMONY: &str = r#"
+[[step]]
+do = "root"
+key = "root"
+key_type = "p384"
+subject = ["C=DE", "O=Acme", "CN=Acme Root"]
+days = 3650
+certificate = "ca/root.pem"
+"#;
+
+/// For a CA whose key is only at the ceremony: in the ceremony that makes it, and in a later one.
+#[test]
+fn proof_at_a_ceremony_is_of_the_ca_it_names() {
+    let token = Token::new();
+    let step = |number: u8, code: &str| {
+        format!(
+            "[[step]]\ndo = \"prove\"\nkey = \"root\"\nca = \"ca/root.pem\"\ncode = \"{code}\"\n\
+             certificate = \"proof{number}.pem\"\n"
+        )
+    };
+    let ceremony = |steps: &str, arguments: &[&str]| {
+        token.write("ceremony.toml", &(token.ceremony_head() + steps));
+        token.birthmark(&[&["ceremony", "ceremony.toml"], arguments].concat())
+    };
+    let steps = CEREMONY.to_owned() + &step(1, AWS);
+    let plan = succeeded(&ceremony(&steps, &["--dry-run"]));
+    assert!(plan.contains(&format!("the code {AWS}, AWS IoT")), "{plan}");
+    succeeded(&ceremony(&steps, &["--yes"]));
+    fs::rename(token.path("ca/record.json"), token.path("first.json")).unwrap();
+    succeeded(&ceremony(&step(2, HUAWEI), &["--yes"]));
+    for (file, code) in [("proof1.pem", AWS), ("proof2.pem", HUAWEI)] {
+        token.openssl(&["verify", "-x509_strict", "-CAfile", "ca/root.pem", file]);
+        let shown = openssl(&token.path(""), &["x509", "-in", file, "-noout", "-subject", "-nameopt", "RFC2253"]);
+        assert_eq!(shown.trim(), format!("subject=CN={code}"));
+        let all = openssl(&token.path(""), &["x509", "-in", file, "-noout", "-text"]);
+        assert!(all.contains("CA:FALSE") && all.contains("Digital Signature"), "{all}");
+        assert!(!all.contains("Extended Key Usage") && !all.contains("Certificate Sign"), "{all}");
+    }
+    refused(&ceremony(&step(3, "short"), &["--yes"]), &["step.code: the code \"short\" must have 16 to 64 characters"]);
+    let days = step(3, AWS) + "days = 3\n";
+    refused(&ceremony(&days, &["--yes"]), &["step.days: has no meaning"]);
 }
