@@ -23,7 +23,8 @@ demo: ## the whole way on this machine: SoftHSM, ceremony, daemon, stations, exp
 
 test: $(VENV)/ready target/go-judge ## every test, against a real SoftHSM and judged by OpenSSL, GnuTLS, Go and Python
 	@$(INSTALL) softhsm2-util=softhsm2 openssl=openssl certtool=gnutls-bin strace=strace pkcs11-tool=opensc \
-		mkfs.ext4=e2fsprogs python3=python3 faketime=faketime promtool=prometheus
+		mkfs.ext4=e2fsprogs python3=python3 faketime=faketime promtool=prometheus \
+		/usr/sbin/mosquitto=mosquitto mosquitto_pub=mosquitto-clients
 	tests/judges/selftest.sh target/go-judge
 	cargo test --release --locked -- --skip hsm::fault_of_every_kind --skip hsm::faults_in_any_mix --skip hsm_codes::
 	# What an HSM does to time is tried with the processors to itself.
@@ -107,7 +108,7 @@ $(PYTHON)/ready: clients/python/requirements-dev.txt
 	$(PYTHON)/bin/pip install --quiet --disable-pip-version-check --no-compile --requirement $<
 	@touch $@
 
-target/go-judge: tests/judges/go/main.go tests/judges/go/go.mod
+target/go-judge: tests/judges/go/main.go tests/judges/go/crl.go tests/judges/go/go.mod
 	@$(INSTALL) go=golang-go
 	@mkdir -p target
 	cd tests/judges/go && go build -buildvcs=false -o ../../../$@ .

@@ -31,6 +31,8 @@ pub struct IssuingCa {
     /// DER: the same certificates.
     der: Vec<Vec<u8>>,
     signer: Arc<dyn Signer>,
+    /// Into how many revocation lists its certificates are divided.
+    crl_shards: u16,
     /// What it is in the ledger, once it is recorded there.
     recorded: OnceLock<Arc<RecordedIssuer>>,
 }
@@ -48,7 +50,18 @@ impl IssuingCa {
     /// Joins a checked chain and the signer that has the key of its first certificate.
     pub fn new(name: &str, chain: CaChain, signer: Arc<dyn Signer>) -> Self {
         let der = chain.certificates().iter().map(|certificate| certificate.der().to_vec()).collect();
-        IssuingCa { name: name.to_owned(), chain, der, signer, recorded: OnceLock::new() }
+        IssuingCa { name: name.to_owned(), chain, der, signer, crl_shards: 1, recorded: OnceLock::new() }
+    }
+
+    /// Its certificates are divided among so many revocation lists.
+    #[must_use]
+    pub fn with_crl_shards(self, crl_shards: u16) -> Self {
+        IssuingCa { crl_shards, ..self }
+    }
+
+    /// Into how many revocation lists its certificates are divided, at least 1.
+    pub(crate) fn crl_shards(&self) -> u16 {
+        self.crl_shards
     }
 
     /// What it is in the ledger; none before it is recorded there.

@@ -82,7 +82,11 @@ fn join_serial_number(serial_number: &SerialNumber, body: &[u8]) -> Vec<u8> {
     tlv(&mut der, SEQUENCE, |out| {
         out.extend_from_slice(&[0xa0, 3, 2, 1, 2]); // [0] version 3
         primitive(out, INTEGER, serial_number.as_bytes());
+        let begin = out.len();
         out.extend_from_slice(body);
+        if let Some(body) = out.get_mut(begin..) {
+            approved.complete(body, serial_number);
+        }
     });
     der
 }

@@ -10,6 +10,7 @@ use std::io::{ErrorKind, Write};
 pub(crate) mod ca;
 pub(crate) mod ceremony;
 pub(crate) mod companion;
+pub(crate) mod crl;
 pub(crate) mod daemon;
 pub(crate) mod enroll;
 pub(crate) mod environment;

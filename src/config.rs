@@ -279,6 +279,13 @@ pub struct Issuer {
     pub wait_seconds: Spanned<u64>,
 }
 
+impl Issuer {
+    /// Into how many revocation lists its certificates are divided.
+    pub fn crl_shards(&self) -> u16 {
+        self.crl_shards.as_ref().map_or(1, |shards| *shards.get_ref())
+    }
+}
+
 fn default_call_limit() -> Spanned<u64> {
     Spanned::new(0..0, 10)
 }

@@ -82,7 +82,8 @@ fn moments<'a>(config: &'a Config, issuer: &'a str, now: Timestamp) -> impl Iter
 pub fn issuers_without_keys(config: &Config, now: Timestamp) -> Result<Issuers, ConfigError> {
     let issuers = config.issuers.iter().map(|(name, settings)| {
         let (chain, algorithm) = chain(config, name, settings, now)?;
-        Ok((name.clone(), Arc::new(IssuingCa::new(name, chain, Arc::new(UnavailableSigner(algorithm))))))
+        let issuer = IssuingCa::new(name, chain, Arc::new(UnavailableSigner(algorithm)));
+        Ok((name.clone(), Arc::new(issuer.with_crl_shards(settings.crl_shards()))))
     });
     issuers.collect()
 }

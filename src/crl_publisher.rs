@@ -4,6 +4,7 @@
 //! none is lower than one before; after a restore of an older ledger neither, since numbers follow the clock.
 //! While the HSM is away it is tried again, and what was published before stays so.
 
+mod published;
 mod schedule;
 
 use std::{
@@ -18,6 +19,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
+pub use self::published::{PublishedError, PublishedLists};
 use self::schedule::Schedule;
 use crate::{
     asn1::{SEQUENCE, implicit, primitive, tlv},
@@ -116,6 +118,9 @@ impl Publisher {
     pub(crate) fn load(&self) {
         for issuer in &self.issuers {
             for shard in 0..issuer.shards.count() {
+                if self.store.get(&issuer.list(shard)).is_some() {
+                    continue;
+                }
                 if let Err(error) = self.store.load(&issuer.list(shard), issuer.issuer.public_key()) {
                     tracing::warn!(%error, "a revocation list of an earlier run is not served; a new one is made");
                 }

@@ -34,7 +34,7 @@ pub mod config;
 pub mod configure;
 mod connections;
 pub mod crl;
-mod crl_publisher;
+pub mod crl_publisher;
 pub mod csr;
 pub mod describe_certificate;
 mod durable;

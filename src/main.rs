@@ -42,6 +42,8 @@ enum Command {
     Profile(cli::profile::Args),
     /// Export issued certificates for pre-registration in a cloud
     Export(cli::export::Args),
+    /// Show certificate revocation lists, and write them for relying parties that are offline
+    Crl(cli::crl::Args),
     /// Verify, dump and reindex the journal, the authoritative record of every serial number
     Journal(cli::journal::Args),
     /// Measure how many certificates a second this machine makes, and where the time goes
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         Command::Record(args) => cli::record::run(args),
         Command::Profile(args) => cli::profile::run(args),
         Command::Export(args) => cli::export::run(args),
+        Command::Crl(args) => cli::crl::run(args),
         Command::Journal(args) => cli::journal::run(args),
         Command::Bench(args) => cli::companion::run("bench", args),
     };

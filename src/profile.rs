@@ -4,6 +4,7 @@
 //! once. [`Profile::approve`] decides about one request and encodes what varies: validity, subject, key.
 
 mod alt_name;
+mod crl_shard;
 mod device_id;
 mod error;
 mod extensions;
@@ -26,6 +27,7 @@ use jiff::{SignedDuration, Timestamp};
 pub(crate) use self::alt_name::HARDWARE_MODULE_NAME;
 use self::{
     alt_name::AltName,
+    crl_shard::ShardPlaces,
     device_id::DeviceIds,
     extensions::Extensions,
     issuer_schedule::{IssuerSchedule, ScheduledIssuer},
@@ -90,6 +92,8 @@ pub struct Approved {
     body: Vec<u8>,
     /// The form of a platform's code that its name has, where the profile does not allow that.
     code_shape: Option<CodeShape>,
+    /// Where the shard of the revocation list stands, in the part of the body that begins there.
+    shard_places: (usize, ShardPlaces),
 }
 
 /// All that a profile looks at besides the CSR.
@@ -279,7 +283,7 @@ impl Profile {
         }
         self.check_csr_subject(&csr, values.device)?;
         let scheduled = self.issuers.at(*now);
-        let body = self.body(scheduled, public_key, context)?;
+        let (body, constant) = self.body(scheduled, public_key, context)?;
         let holder = Holder {
             device: values.device.to_string(),
             key_hash: public_key.hash(),
@@ -289,7 +293,8 @@ impl Profile {
             issuer_id: scheduled.issuer.recorded().map_or(0, |recorded| recorded.id),
         };
         let code_shape = self.code_shape(values);
-        Ok(Approved { holder, issuer: Arc::clone(&scheduled.issuer), body, code_shape })
+        let shard_places = (constant, scheduled.shard_places.clone());
+        Ok(Approved { holder, issuer: Arc::clone(&scheduled.issuer), body, code_shape, shard_places })
     }
 
     /// The form of a platform's code that the device's certificate would have as its name, unless that is allowed.
@@ -335,17 +340,17 @@ impl Profile {
     }
 
     /// Encodes what follows the serial number (RFC 5280 section 4.1.2): algorithm, issuer, validity, subject,
-    /// key, extensions.
+    /// key, extensions. Tells where in it the constant extensions begin.
     fn body(
         &self,
         scheduled: &ScheduledIssuer,
         key: &PublicKey,
         context: &RequestContext<'_>,
-    ) -> Result<Vec<u8>, ProfileError> {
+    ) -> Result<(Vec<u8>, usize), ProfileError> {
         let RequestContext { values, now } = context;
         let validity = self.validity.at(*now, &scheduled.issuer)?;
         let constant = &scheduled.extensions;
-        let mut alt_names = Ok(());
+        let (mut alt_names, mut from_end) = (Ok(()), 0);
         let mut body = Vec::with_capacity(scheduled.head.len() + key.spki.len() + constant.len() + 512);
         body.extend_from_slice(&scheduled.head);
         tlv(&mut body, SEQUENCE, |out| validity.iter().for_each(|time| time.encode(out)));
@@ -353,6 +358,7 @@ impl Profile {
         body.extend_from_slice(&key.spki);
         tlv(&mut body, explicit(3), |out| {
             tlv(out, SEQUENCE, |out| {
+                let begin = out.len();
                 out.extend_from_slice(constant);
                 if self.subject_key_identifier {
                     extension(out, ID_CE_SUBJECT_KEY_IDENTIFIER, false, |out| {
@@ -360,12 +366,14 @@ impl Profile {
                     });
                 }
                 alt_names = self.encode_alt_names(values, out);
+                from_end = out.len() - begin;
             });
         });
         alt_names?;
         self.check_length(body.len(), &scheduled.issuer)?;
         check_names(&body, &scheduled.issuer)?;
-        Ok(body)
+        let constant = body.len() - from_end;
+        Ok((body, constant))
     }
 
     /// Refuses a certificate that could be too long, with the longest signature of its issuer.
@@ -407,6 +415,14 @@ impl Approved {
     /// DER: what follows the serial number in the TBSCertificate.
     pub fn body(&self) -> &[u8] {
         &self.body
+    }
+
+    /// Fills in what follows from the serial number: the shard of its revocation list, in a copy of the body.
+    pub(crate) fn complete(&self, body: &mut [u8], serial_number: &SerialNumber) {
+        let (begin, places) = &self.shard_places;
+        if let Some(extensions) = body.get_mut(*begin..) {
+            places.fill(extensions, serial_number);
+        }
     }
 }
 

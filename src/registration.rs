@@ -20,7 +20,7 @@ pub(crate) async fn register(committer: &Committer, issuer: &IssuingCa) -> Resul
         return Ok(Arc::clone(recorded));
     }
     let chain = issuer.chain().iter().map(|certificate| Bytes::copy_from_slice(certificate)).collect();
-    let terms = IssuerTerms { name: issuer.name().to_owned(), chain, crl_shards: 0 };
+    let terms = IssuerTerms { name: issuer.name().to_owned(), chain, crl_shards: issuer.crl_shards().into() };
     let (recorded, new) = committer.add_issuer(terms).await?;
     if new {
         let why = match recorded.generation {

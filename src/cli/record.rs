@@ -38,7 +38,7 @@ enum Command {
     List(ListArgs),
     /// Record that a device is scrap: its order may make another one, and the device may be given a new certificate
     Scrap(ScrapArgs),
-    /// Record that a certificate is no longer to be trusted; the device may be given a new one
+    /// Record that a certificate is no longer to be trusted, also one that was scrapped; the device may be given a new one
     Revoke(RevokeArgs),
 }
 

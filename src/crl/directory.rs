@@ -6,6 +6,8 @@
 //! | `crl/NAME.crl` | the list of the issuer NAME |
 //! | `crl/NAME/SHARD.crl` | the list of one of its shards, if it has several |
 //! | `ca/NAME.cer` | its CA certificate |
+//!
+//! `NAME-GENERATION` in the place of `NAME` is one generation of the issuer, for ever.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -15,6 +15,9 @@ impl Shards {
     /// The most shards that an issuer may have.
     pub const MOST: u16 = 4096;
 
+    /// A single list.
+    pub const ONE: Shards = Shards(1);
+
     /// This many; 1 is a single list for the whole issuer. `None` if it is 0 or more than [`Shards::MOST`].
     pub fn new(count: u16) -> Option<Shards> {
         (1..=Shards::MOST).contains(&count).then_some(Shards(count))

@@ -31,11 +31,17 @@ use x509_cert::ext::pkix::{
     name::{DistributionPointName, GeneralName},
 };
 
-use super::{preset::Defaults, reader::Reader, uri::check_uri};
+use super::{
+    crl_shard::{self, ShardPlaces},
+    preset::Defaults,
+    reader::Reader,
+    uri::check_uri,
+};
 use crate::{
     asn1::{Oid, extension},
     ca::IssuingCa,
     config::{self, ConfigError, CustomExtension, KeyType},
+    crl::Shards,
     quote::shortened,
 };
 
@@ -45,7 +51,8 @@ pub(super) struct Extensions {
     key_usage: Vec<config::KeyUsage>,
     extended_key_usage: Vec<Oid>,
     policies: Vec<Oid>,
-    crl_distribution_points: Vec<GeneralName>,
+    /// URLs, with `{crl_shard}` where the shard stands.
+    crl_distribution_points: Vec<String>,
     ocsp: Vec<GeneralName>,
     ca_issuers: Vec<GeneralName>,
     authority_key_identifier: bool,
@@ -125,7 +132,11 @@ impl Extensions {
             key_usage,
             extended_key_usage,
             policies,
-            crl_distribution_points: reader.each("crl_distribution_points", &settings.crl_distribution_points, url)?,
+            crl_distribution_points: reader.each(
+                "crl_distribution_points",
+                &settings.crl_distribution_points,
+                |text| url(&crl_shard::sample(text)).map(|_| text.to_owned()),
+            )?,
             ocsp: reader.each("ocsp", &settings.ocsp, url)?,
             ca_issuers: reader.each("ca_issuers", &settings.ca_issuers, url)?,
             authority_key_identifier: settings.authority_key_identifier.as_ref().is_none_or(|switch| *switch.get_ref()),
@@ -133,8 +144,18 @@ impl Extensions {
         })
     }
 
-    /// The DER of all of them under one issuer. Nothing of a CSR is in it (invariant 8).
-    pub(super) fn encode(&self, issuer: &IssuingCa) -> Result<Vec<u8>, der::Error> {
+    /// Checks that the URLs of lists name the shard if the issuer has several.
+    pub(super) fn check_shards(&self, issuer: &IssuingCa, shards: Shards) -> Result<(), String> {
+        crl_shard::check(&self.crl_distribution_points, issuer.name(), shards)
+    }
+
+    /// Where the shard of a certificate stands in what [`Extensions::encode`] gave.
+    pub(super) fn shard_places(&self, encoded: &[u8], shards: Shards) -> ShardPlaces {
+        ShardPlaces::find(encoded, &self.crl_distribution_points, shards)
+    }
+
+    /// The DER of all of them under one issuer; the shard of its list is filled in later. Nothing of a CSR is in it (invariant 8).
+    pub(super) fn encode(&self, issuer: &IssuingCa, shards: Shards) -> Result<Vec<u8>, der::Error> {
         let mut out = Vec::with_capacity(512);
         let mut add = |oid, critical, value: Vec<u8>| extension(&mut out, oid, critical, |out| out.extend(value));
         // cA is FALSE by default, and DER leaves defaults out.
@@ -159,12 +180,14 @@ impl Extensions {
             add(ID_CE_CERTIFICATE_POLICIES.into(), false, policies.to_der()?);
         }
         if !self.crl_distribution_points.is_empty() {
-            let points = self.crl_distribution_points.iter().cloned().map(|url| DistributionPoint {
-                distribution_point: Some(DistributionPointName::FullName(vec![url])),
-                reasons: None,
-                crl_issuer: None,
+            let points = self.crl_distribution_points.iter().map(|url| {
+                let url = Ia5String::new(&crl_shard::with_room(url, shards))?;
+                let url = GeneralName::UniformResourceIdentifier(url);
+                let distribution_point = Some(DistributionPointName::FullName(vec![url]));
+                Ok(DistributionPoint { distribution_point, reasons: None, crl_issuer: None })
             });
-            add(ID_CE_CRL_DISTRIBUTION_POINTS.into(), false, CrlDistributionPoints(points.collect()).to_der()?);
+            let points = points.collect::<Result<_, der::Error>>()?;
+            add(ID_CE_CRL_DISTRIBUTION_POINTS.into(), false, CrlDistributionPoints(points).to_der()?);
         }
         let ocsp = self.ocsp.iter().map(|url| (ID_AD_OCSP, url));
         let access = ocsp.chain(self.ca_issuers.iter().map(|url| (ID_AD_CA_ISSUERS, url)));

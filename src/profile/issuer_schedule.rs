@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use toml::Spanned;
 
-use super::{extensions::Extensions, reader::Reader};
-use crate::{ca::IssuingCa, config::ConfigError, x509_time::Time};
+use super::{crl_shard::ShardPlaces, extensions::Extensions, reader::Reader};
+use crate::{ca::IssuingCa, config::ConfigError, crl::Shards, x509_time::Time};
 
 /// An issuer of a profile, with the constant parts of its certificates, encoded.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(super) struct ScheduledIssuer {
     pub(super) head: Vec<u8>,
     /// The extensions that are the same in every certificate.
     pub(super) extensions: Vec<u8>,
+    /// Where in them the shard of a certificate stands.
+    pub(super) shard_places: ShardPlaces,
 }
 
 /// In the order in which they take over. The first has no moment, so that there always is one.
@@ -40,12 +42,16 @@ impl IssuerSchedule {
                     format!("there is no issuer \"{}\"; the issuers are {}", name.get_ref(), known.join(", "));
                 reader.error_at(name.span(), key, message)
             })?;
+            let shards = Shards::new(issuer.crl_shards()).unwrap_or(Shards::ONE);
+            let checked = extensions.check_shards(issuer, shards);
+            checked.map_err(|message| reader.error("crl_distribution_points", message))?;
             let encoded = extensions
-                .encode(issuer)
+                .encode(issuer, shards)
                 .map_err(|error| reader.error("extensions", format!("cannot be encoded: {error}")))?;
             Ok(ScheduledIssuer {
                 from,
                 head: [issuer.algorithm().identifier(), issuer.subject()].concat(),
+                shard_places: extensions.shard_places(&encoded, shards),
                 extensions: encoded,
                 issuer: Arc::clone(issuer),
             })

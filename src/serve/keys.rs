@@ -42,7 +42,8 @@ pub(super) fn open_issuers(config: &Config) -> Result<(Pools, Issuers), ConfigEr
         let pool = Pool::open(name, &uris, &pool_settings, chain.public_key(), config.folder());
         let pool = Arc::new(pool.map_err(|error| wrong_key(&error))?);
         pools.push((name.clone(), Arc::clone(&pool)));
-        issuers.insert(name.clone(), Arc::new(IssuingCa::new(name, chain, pool)));
+        issuers
+            .insert(name.clone(), Arc::new(IssuingCa::new(name, chain, pool).with_crl_shards(settings.crl_shards())));
     }
     Ok((pools, issuers))
 }

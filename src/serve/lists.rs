@@ -9,10 +9,10 @@ use crate::{
     committer::Committer,
     config::{self, Config, ConfigError},
     configure::Issuers,
-    crl::{Directory, Shards, Store},
+    crl::{Directory, ListId, Shards, Store},
     crl_publisher::{ListIssuer, Publisher},
-    ledger::Records,
-    x509::CRL_SIGN,
+    ledger::{RecordedIssuer, Records},
+    x509::{CRL_SIGN, Certificate},
 };
 
 /// The lists of all issuers, if any are made. Checked before the ledger is changed.
@@ -49,6 +49,10 @@ impl<'a> Lists<'a> {
             let ca = issuer.issuer.certificates().issuing().der();
             directory.add(issuer.issuer.name(), ca, issuer.shards, |shard| issuer.list(shard));
         }
+        // The newest generation of a name first; what is not configured any more keeps the list that it had.
+        for recorded in records.issuers().iter().rev() {
+            add_generation(&mut directory, &store, recorded);
+        }
         let publisher = Publisher {
             issuers,
             store,
@@ -64,6 +68,22 @@ impl<'a> Lists<'a> {
     }
 }
 
+/// An issuer that was recorded at some time, by its name and generation, and by its name alone if no newer one has it.
+fn add_generation(directory: &mut Directory, store: &Store, recorded: &RecordedIssuer) {
+    let Some(certificate) = recorded.chain.first().and_then(|der| Certificate::from_der(der).ok()) else { return };
+    let Ok(key) = certificate.public_key() else { return };
+    let shards = u16::try_from(recorded.crl_shards).ok().and_then(Shards::new).unwrap_or(Shards::ONE);
+    let list = |shard: u16| ListId::new(certificate.subject().as_der(), &key, shard);
+    for shard in 0..shards.count() {
+        if let Err(error) = store.load(&list(shard), &key) {
+            tracing::warn!(%error, "a revocation list of an earlier run is not served");
+        }
+    }
+    let RecordedIssuer { name, generation, .. } = recorded;
+    directory.add(&format!("{name}-{generation}"), certificate.der(), shards, list);
+    directory.add(name, certificate.der(), shards, list);
+}
+
 fn list_issuer(config: &Config, issuer: &Arc<IssuingCa>) -> Result<ListIssuer, ConfigError> {
     let name = issuer.name();
     let settings = config.issuers.get(name);
@@ -75,10 +95,11 @@ fn list_issuer(config: &Config, issuer: &Arc<IssuingCa>) -> Result<ListIssuer, C
                        that has it, or leave the section [crl] out";
         return Err(config.error_at(span, &format!("issuers.{name}.chain"), message));
     }
-    let shards = settings.and_then(|settings| settings.crl_shards.as_ref()).map_or(1, |shards| *shards.get_ref());
-    let shards = Shards::new(shards).or(Shards::new(1));
-    let shards =
-        shards.ok_or_else(|| config.error_at(0..0, &format!("issuers.{name}.crl_shards"), "must be 1 to 4096"))?;
+    let wrong = |message: &str| {
+        let span = settings.and_then(|settings| settings.crl_shards.as_ref()).map_or(0..0, Spanned::span);
+        config.error_at(span, &format!("issuers.{name}.crl_shards"), message)
+    };
+    let shards = Shards::new(issuer.crl_shards()).ok_or_else(|| wrong("must be 1 to 4096"))?;
     let uses = |profile: &&config::Profile| {
         let one = profile.issuer.as_ref().is_some_and(|issuer| issuer.get_ref() == name);
         one || profile.issuers.iter().any(|line| line.get_ref().name.get_ref() == name)
@@ -87,5 +108,11 @@ fn list_issuer(config: &Config, issuer: &Arc<IssuingCa>) -> Result<ListIssuer, C
     let mut urls: Vec<_> = points.map(|url| url.get_ref().clone()).filter(|url| url.contains("{crl_shard}")).collect();
     urls.sort();
     urls.dedup();
+    if shards.count() > 1 && urls.is_empty() {
+        return Err(wrong(
+            "no profile of this issuer has crl_distribution_points with {crl_shard}, so that nobody would know which list \
+             is a certificate's",
+        ));
+    }
     Ok(ListIssuer { issuer: Arc::clone(issuer), shards, urls })
 }

@@ -85,7 +85,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
     let scrub = config.ledger.scrub_interval().map(|interval| Scrub::start(records.clone(), interval)).transpose();
     let scrub = scrub.map_err(ServeError::system("start the scrub"))?;
     let (committer, committer_thread) = Committer::start(ledger).map_err(ServeError::system("start the committer"))?;
-    record_issuers(&committer, &issuers).await?;
+    record_issuers(config, &committer, &issuers).await?;
     let mut signers: BTreeMap<String, Arc<dyn Recoverable>> =
         pools.iter().map(|(name, pool)| (name.clone(), Arc::clone(pool) as Arc<dyn Recoverable>)).collect();
     let checkpoints = audit.map(|AuditKey { signer, public_key, interval }| {
@@ -125,10 +125,11 @@ pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
 }
 
 /// Records what issues before anything is served; the first start on a journal of an earlier version records all.
-async fn record_issuers(committer: &Committer, issuers: &Issuers) -> Result<(), ServeError> {
+async fn record_issuers(config: &Config, committer: &Committer, issuers: &Issuers) -> Result<(), ServeError> {
     for issuer in issuers.values() {
         match registration::register(committer, issuer).await {
-            Ok(_) => {}
+            Ok(recorded) if recorded.crl_shards.max(1) == u32::from(issuer.crl_shards()) => {}
+            Ok(recorded) => return Err(other_shards(config, issuer.name(), recorded.crl_shards.max(1)).into()),
             // As anything else that is new: later, when the clock is right.
             Err(CommitError::Refused(refusal)) => {
                 tracing::warn!(issuer = issuer.name(), %refusal, "the issuer is not recorded yet; it issues nothing before");
@@ -137,4 +138,14 @@ async fn record_issuers(committer: &Committer, issuers: &Issuers) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// The certificates of a CA carry the URL of their shard, so the number of shards stays what it was.
+fn other_shards(config: &Config, name: &str, recorded: u32) -> ConfigError {
+    let setting = config.issuers.get(name).and_then(|settings| settings.crl_shards.as_ref());
+    let message = format!(
+        "the certificates of this CA are divided among {recorded} revocation list(s), which their URLs name, and stay so; set \
+         crl_shards = {recorded}, or take a new CA"
+    );
+    config.error_at(setting.map_or(0..0, |setting| setting.span()), &format!("issuers.{name}.crl_shards"), message)
 }

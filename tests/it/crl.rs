@@ -11,8 +11,9 @@ use std::{
 use birthmark::proto::IssuedCertificate;
 
 use crate::support::{
-    site::{Daemon, Site, csr, request, wait_until},
-    token::{Hsm, succeeded, text},
+    faults::Faults,
+    site::{Daemon, Site, csr, csr_of, request, wait_until},
+    token::{succeeded, text},
 };
 
 /// How the usual configuration makes lists in these tests.
@@ -172,21 +173,24 @@ fn gnutls_judges(site: &Site) {
     };
     let verified = certtool(&["--verify-crl", "--load-ca-certificate", "ca/main.pem", "--infile", "list.pem"]);
     assert!(verified.contains("Verified"), "{verified}");
-    if Hsm::under_test().key_type() == "ed25519" {
-        return;
-    }
-    for (device, says) in [("live", "Chain verification output: Verified"), ("gone", "revoked")] {
-        let said = certtool(&[
+    let of = |device: &str| {
+        let chain = [format!("{device}.pem"), "ca/main.pem".into(), "ca/root.pem".into()];
+        let chain: String = chain.iter().map(|file| fs::read_to_string(site.path(file)).unwrap()).collect();
+        fs::write(site.path("chain.pem"), chain).unwrap();
+        certtool(&[
             "--verify",
             "--load-ca-certificate",
-            "ca/root.pem",
+            "ca/main.pem",
             "--load-crl",
             "list.pem",
             "--infile",
-            &format!("{device}-chain.pem"),
-        ]);
-        let _ = (said, says);
-    }
+            "chain.pem",
+        ])
+    };
+    let (live, gone) = (of("live"), of("gone"));
+    assert!(live.contains("Chain verification output: Verified"), "{live}");
+    assert!(gone.contains("revoked"), "{gone}");
+    assert!(go_judges(site, &["live", "gone"]).unwrap().contains("live.pem: good\ngone.pem: revoked 1"));
 }
 
 /// What caches need: ETag, Last-Modified, Cache-Control, 304 and HEAD; and what is not there.
@@ -251,4 +255,176 @@ async fn crl_numbers_rise_across_kills() {
     });
     let numbers: Vec<_> = numbers.collect();
     assert!(numbers.len() >= 5 && numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+}
+
+/// The Go judge's answer about the fetched list.
+fn go_judges(site: &Site, devices: &[&str]) -> Result<String, String> {
+    let judge = concat!(env!("CARGO_MANIFEST_DIR"), "/target/go-judge");
+    let files = devices.iter().map(|device| format!("{device}.pem"));
+    let run = Command::new(judge)
+        .args(["crl", "ca/main.pem", "list.der"])
+        .args(files)
+        .current_dir(site.path(""))
+        .output()
+        .expect("target/go-judge, which `make test` builds");
+    if run.status.success() { Ok(text(&run.stdout)) } else { Err(text(&run.stderr)) }
+}
+
+/// Four lists instead of one: each certificate names its own, OpenSSL and Go take it with that list and with no other, and
+/// the number of shards stays what it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn crl_shard_is_the_one_its_certificates_name() {
+    let site = site_with_lists(LISTS, |usual| {
+        let points = "crl_distribution_points = [\"http://pki.example/crl/main-1/{crl_shard}.crl\"]\n";
+        let usual = usual.replace("[issuers.main]\n", "[issuers.main]\ncrl_shards = 4\n");
+        usual.replace("[profiles.device]\n", &format!("[profiles.device]\n{points}"))
+    });
+    let daemon = site.start();
+    site.create_order("o1", 100);
+    let devices = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    issue(&site, &daemon, &devices).await;
+    let path = |shard: usize| format!("/crl/main-1/{shard}.crl");
+    for shard in 0..4 {
+        wait_until("every list", || fetch(&site, &daemon, &path(shard)).is_some());
+    }
+    let shard_of = |device: &str| {
+        let shown = text(&openssl(&site, &["x509", "-in", &format!("{device}.pem"), "-noout", "-text"]).stdout);
+        let url =
+            shown.lines().find_map(|line| line.trim().strip_prefix("URI:http://pki.example/crl/main-1/")).unwrap();
+        url.strip_suffix(".crl").unwrap().parse::<usize>().unwrap()
+    };
+    for device in devices {
+        let own = shard_of(device);
+        for shard in 0..4 {
+            fetch(&site, &daemon, &path(shard)).unwrap();
+            assert_eq!(openssl_takes(&site, device).is_ok(), shard == own, "{device} {shard}");
+            assert_eq!(go_judges(&site, &[device]).is_ok(), shard == own, "{device} {shard}");
+        }
+    }
+    revoke(&site, "c");
+    let own = shard_of("c");
+    wait_until("the shard has it", || {
+        fetch(&site, &daemon, &path(own)).unwrap();
+        go_judges(&site, &["c"]).unwrap().contains("c.pem: revoked 1")
+    });
+    assert!(openssl_takes(&site, "c").unwrap_err().contains("revoked"));
+    assert_eq!(ask(&daemon, "GET", "/crl/main.crl", "").status, 404);
+    daemon.end();
+    let told = succeeded(&site.token.birthmark(&[
+        "crl",
+        "write",
+        "--config",
+        "birthmark.toml",
+        "--issuer",
+        "main",
+        "--out",
+        "u",
+    ]));
+    assert_eq!(told.lines().count(), 5, "{told}");
+    let shown = ["crl", "show", &format!("u/crl/main/{own}.crl"), "--json"];
+    let shown: serde_json::Value = serde_json::from_str(&succeeded(&site.token.birthmark(&shown))).unwrap();
+    assert_eq!(shown["entries"][0]["reason"], "keyCompromise", "{shown}");
+
+    let configured = fs::read_to_string(site.path("birthmark.toml")).unwrap();
+    site.token.write("birthmark.toml", &configured.replace("crl_shards = 4", "crl_shards = 8"));
+    let said = site.refuse_to_start();
+    assert!(said.contains("divided among 4 revocation list"), "{said}");
+}
+
+/// While the HSM is away the last list stays served, and `/readyz` says so before it expires.
+#[tokio::test(flavor = "multi_thread")]
+async fn crl_without_the_hsm_stays_and_is_told() {
+    let lists = LISTS.replace("\"1h\"", "\"1s\"").replace("\"1d\"", "\"10s\"");
+    let site = site_with_lists(&lists, |usual| usual);
+    let faults = Faults::between(&site, "");
+    let daemon = site.start();
+    wait_until("the first list", || fetch(&site, &daemon, "/crl/main.crl").is_some());
+    faults.set("C_Sign fail CKR_DEVICE_REMOVED\nC_OpenSession fail CKR_DEVICE_REMOVED\n");
+    wait_until("it is told", || daemon.get("/readyz").1.contains("revocation list of issuer main"));
+    assert!(fetch(&site, &daemon, "/crl/main.crl").is_some());
+    faults.set("");
+    wait_until("it is over", || !daemon.get("/readyz").1.contains("revocation list of issuer main"));
+    daemon.end();
+}
+
+/// Mosquitto with the list as `crlfile` refuses a revoked device and takes a live one.
+#[tokio::test(flavor = "multi_thread")]
+async fn mosquitto_refuses_a_revoked_device_and_takes_a_live_one() {
+    let site = site_with_lists(LISTS, |usual| usual);
+    let daemon = site.start();
+    site.create_order("o1", 100);
+    let mut stream = site.stream(&daemon, "line1/t1").await;
+    for device in ["live", "gone"] {
+        let key = rcgen::KeyPair::generate().unwrap();
+        fs::write(site.path(&format!("{device}.key")), key.serialize_pem()).unwrap();
+        let issued = stream.ask(request(device, "o1", csr_of(&key, device))).await.issued();
+        fs::write(site.path(&format!("{device}.der")), &issued.certificate).unwrap();
+        site.token.openssl(&[
+            "x509",
+            "-inform",
+            "DER",
+            "-in",
+            &format!("{device}.der"),
+            "-out",
+            &format!("{device}.pem"),
+        ]);
+    }
+    revoke(&site, "gone");
+    wait_until("the list has it", || {
+        fetch(&site, &daemon, "/crl/main.crl").is_some() && shown(&site).contains("Serial Number:")
+    });
+    daemon.end();
+
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let cas =
+        fs::read_to_string(site.path("ca/root.pem")).unwrap() + &fs::read_to_string(site.path("ca/main.pem")).unwrap();
+    fs::write(site.path("cas.pem"), cas).unwrap();
+    let folder = site.path("");
+    let at = |name: &str| folder.join(name).display().to_string();
+    let user = if rustix::process::geteuid().is_root() { "user root\n" } else { "" };
+    let configuration = format!(
+        "listener {port} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\ncrlfile {}\n\
+         use_identity_as_username true\n{user}",
+        at("cas.pem"),
+        at("tls/cert.pem"),
+        at("tls/key.pem"),
+        at("list.pem")
+    );
+    fs::write(site.path("mosquitto.conf"), configuration).unwrap();
+    let log = fs::File::create(site.path("mosquitto.log")).unwrap();
+    let mut broker = Command::new("/usr/sbin/mosquitto");
+    broker.args(["-v", "-c"]).arg(site.path("mosquitto.conf"));
+    let broker = broker.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+    let _broker = Ended(broker);
+    wait_until("the broker listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let connect = |device: &str| {
+        let (certificate, key) = (format!("{device}.pem"), format!("{device}.key"));
+        let mut command = Command::new("mosquitto_pub");
+        command.args([
+            "-h",
+            "localhost",
+            "-p",
+            &port.to_string(),
+            "--cafile",
+            "ca/station-ca.pem",
+            "--cert",
+            &certificate,
+        ]);
+        command.args(["--key", &key, "-t", "t", "-m", "m", "-q", "1"]).current_dir(site.path("")).output().unwrap()
+    };
+    let log = || fs::read_to_string(site.path("mosquitto.log")).unwrap();
+    let live = connect("live");
+    assert!(live.status.success(), "{} {}", text(&live.stderr), log());
+    let gone = connect("gone");
+    assert!(!gone.status.success() && log().contains("certificate revoked"), "{} {}", text(&gone.stderr), log());
+}
+
+/// A process that ends with the test.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -14,6 +14,12 @@ import (
 )
 
 func main() {
+	if len(os.Args) > 3 && os.Args[1] == "crl" {
+		if err := judgeList(os.Args[2:]); err != nil {
+			fail(os.Args[3], err)
+		}
+		return
+	}
 	if len(os.Args) < 4 {
 		fmt.Fprintln(os.Stderr, "usage: judge ROOT.pem ISSUER.pem CERT.pem…")
 		os.Exit(2)
