@@ -25,13 +25,15 @@ pub(crate) struct Tbs {
 impl Tbs {
     /// Joins the serial number and what the profile approved.
     pub(crate) fn new(reserved: ReservedSerial, approved: &Approved) -> Tbs {
-        Tbs::from_body(reserved, approved.body(), approved.issuer())
+        let serial_number = reserved.into_inner();
+        let der = to_be_signed(&serial_number, approved);
+        Tbs { serial_number, der, issuer: Arc::clone(approved.issuer()) }
     }
 
     /// Joins the serial number and what follows it in the TBSCertificate, which was encoded for this issuer.
     pub(crate) fn from_body(reserved: ReservedSerial, body: &[u8], issuer: &Arc<IssuingCa>) -> Tbs {
         let serial_number = reserved.into_inner();
-        let der = join_serial_number(&serial_number, body);
+        let der = join_serial_number(&serial_number, body, |_| {});
         Tbs { serial_number, der, issuer: Arc::clone(issuer) }
     }
 
@@ -74,10 +76,11 @@ impl Signed {
 
 /// The DER TBSCertificate (section 4.1.2): version 3, the serial number, and what the profile approved.
 pub fn to_be_signed(serial_number: &SerialNumber, approved: &Approved) -> Vec<u8> {
-    join_serial_number(serial_number, approved.body())
+    join_serial_number(serial_number, approved.body(), |body| approved.complete(body, serial_number))
 }
 
-fn join_serial_number(serial_number: &SerialNumber, body: &[u8]) -> Vec<u8> {
+/// `complete` fills in what follows from the serial number, in a copy of the body.
+fn join_serial_number(serial_number: &SerialNumber, body: &[u8], complete: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let mut der = Vec::with_capacity(body.len() + 40);
     tlv(&mut der, SEQUENCE, |out| {
         out.extend_from_slice(&[0xa0, 3, 2, 1, 2]); // [0] version 3
@@ -85,7 +88,7 @@ fn join_serial_number(serial_number: &SerialNumber, body: &[u8]) -> Vec<u8> {
         let begin = out.len();
         out.extend_from_slice(body);
         if let Some(body) = out.get_mut(begin..) {
-            approved.complete(body, serial_number);
+            complete(body);
         }
     });
     der
