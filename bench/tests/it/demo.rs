@@ -73,7 +73,7 @@ fn demo_that_is_kept_goes_on_where_it_stopped() {
     let again = ["station", "sign", "--order", "demo-order", "--profile", "device", "--in", "csrs/demo-0007.pem"];
     let identity = ["--out", "again", "--json", "--server", &server, "--identity", "stations/line1-2"];
     let said = succeeded(&birthmark(&folder, &[&again[..], &identity].concat()));
-    assert!(said.contains("\"replay\""), "{said}");
+    assert!(said.contains("\"replayed\""), "{said}");
     assert_eq!(fs::read(folder.join("again/demo-0007.pem")).unwrap(), fs::read(&certificates[6]).unwrap());
 
     // What the account proposes to try next.

@@ -48,9 +48,9 @@ A CSR that is not whole, or cannot be read, is given the time of --settle. While
 up, closed, not open yet, unknown), CSRs stay in IN and are tried again, and one line says why; so does a CSR whose
 certificate cannot be written.
 
-With --json, standard output has an object per device as it completes, with device_id, status (issued, replay, skipped,
-refused, or held with --watch), serial_number, certificate_id and file, or reason and message; and at the end
-{"summary": …}."""
+With --json, standard output has an object per device as it completes, with device_id, status (issued, replayed,
+already_there, refused, or held with --watch), serial_number, certificate_id and file, or reason and message; and at the
+end {"summary": …}."""
 
 _EXITS = """\
 Exit codes:
@@ -291,13 +291,13 @@ class _Output:
                 return
             self._counts["replayed" if certificate.replay else "issued"] += 1
             self._done(request.device_id, request.file, not certificate.replay)
-            self._tell("replay" if certificate.replay else "issued", request.device_id, certificate.der)
+            self._tell("replayed" if certificate.replay else "issued", request.device_id, certificate.der)
 
     def _already_there(self, device_id: str, certificate: bytes, file: Path) -> None:
         with self._lock:
             self._counts["already_there"] += 1
             self._done(device_id, file, False)
-            self._tell("skipped", device_id, certificate)
+            self._tell("already_there", device_id, certificate)
 
     def _done(self, device_id: str, file: Path, issued: bool) -> None:
         try:
