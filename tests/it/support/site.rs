@@ -41,7 +41,7 @@ impl Site {
             root_key: key,
             issuing_key: key,
             other_key: key,
-            profile: "keys = [\"p256\", \"p384\", \"p521\", \"ed25519\", \"rsa2048\", \"rsa3072\", \"rsa4096\"]\n",
+            profile: "key_types = [\"p256\", \"p384\", \"p521\", \"ed25519\", \"rsa2048\", \"rsa3072\", \"rsa4096\"]\n",
         };
         let program = env!("CARGO_BIN_EXE_birthmark").into();
         let site = site::Site::set_up(token.path(""), program, token.as_site_token(), plan).unwrap();
