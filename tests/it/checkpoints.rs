@@ -131,8 +131,8 @@ fn rewrite(journal: &[u8], entries: &[serde_json::Value]) -> Vec<u8> {
         assert!(start + HEAD + length <= end);
         if index == 0 {
             let payload = &mut forged[start + HEAD..start + HEAD + length];
-            let at = payload.windows(9).position(|window| window == b"operator:").unwrap();
-            payload[at + 9] ^= 1;
+            let at = payload.windows(6).position(|window| window == b"daemon").unwrap();
+            payload[at + 5] ^= 1;
         }
         let payload = forged[start + HEAD..start + HEAD + length].to_vec();
         chain = birthmark::hash::sha256(&[&chain[..], &payload].concat());

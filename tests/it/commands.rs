@@ -104,7 +104,8 @@ fn record_is_found_by_serial_number_and_by_device() {
     let id = id.trim().split_once('=').unwrap().1.replace(':', "").to_lowercase();
     let expected = json!({
         "serial_number": serial, "state": "issued", "device_id": "d1", "order": "o1", "profile": "device",
-        "issuer": "main", "station": "line1/t1", "key_sha256": record["key_sha256"],
+        "issuer": "main", "issuer_generation": 1, "issuer_id": 1,
+        "station": "line1/t1", "key_sha256": record["key_sha256"],
         "reserved_at": record["reserved_at"], "issued_at": record["issued_at"],
         "changed_at": null, "changed_by": null, "scrap_reason": null, "revocation_reason": null, "replaces": null,
         "certificate_id": id, "certificate_pem": pem,

@@ -241,14 +241,8 @@ fn journal_without_issuers_gets_them_at_the_first_start() {
     let says = "is of the issuer \"main\", and none of the 2 recorded generations of that name fits it";
     let refused = site.operator(&["record", "show", "stray"]);
     assert!(text(&refused.stderr).contains(says), "{refused:?}");
-    for format in ["jsonl", "aws-bulk"] {
-        let arguments = ["export", "create", "--order", "lot", "--format", format, "--out", "no"];
-        let refused = site.operator(&arguments);
-        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-        if format == "jsonl" {
-            assert!(text(&refused.stderr).contains(says), "{refused:?}");
-        }
-    }
+    let refused = site.operator(&["export", "create", "--order", "lot", "--format", "jsonl", "--out", "no"]);
+    assert!(refused.status.code() == Some(1) && text(&refused.stderr).contains(says), "{refused:?}");
     let refused = site.operator(&["export", "get", "lot.0001", "--format", "aws-bulk", "--out", "no"]);
     assert!(text(&refused.stderr).contains(says), "{refused:?}");
     let csr = {
@@ -257,7 +251,7 @@ fn journal_without_issuers_gets_them_at_the_first_start() {
     };
     site.token.write("stray.jsonl", &json_line("stray", &csr));
     let refused = site.sign("line1/t1", "lot", "stray.jsonl", "no").output().unwrap();
-    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    assert!(text(&refused.stderr).contains(says), "{refused:?}");
     let said = fs::read_to_string(site.path("no/stray.error.json")).unwrap();
     assert!(said.contains("ISSUER_MISMATCH"), "{said}");
     daemon.end();
