@@ -12,7 +12,7 @@ use anyhow::{Context, anyhow};
 use birthmark::{
     config::Config,
     ledger::{
-        Actor,
+        Actor, OrderTerms, ProofTerms,
         checkpoint::SignedCheckpoint,
         embedded::{EmbeddedLedger, Settings, checkpoint_file},
         entry::Event,
@@ -400,13 +400,7 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
                 "replaces": replaces.map(|replaced| replaced.to_string()),
             }),
         ),
-        Event::Issued { serial_number, certificate } => (
-            "issued",
-            json!({
-                "serial_number": serial_number.to_string(),
-                "certificate_pem": certificate_pem(certificate),
-            }),
-        ),
+        Event::Issued { serial_number, certificate } => ("issued", issued_to_json(serial_number, certificate)),
         Event::Abandoned { serial_number, reason } => {
             ("abandoned", json!({ "serial_number": serial_number.to_string(), "reason": reason }))
         }
@@ -419,35 +413,11 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
         Event::Revoked { serial_number, reason } => {
             ("revoked", json!({ "serial_number": serial_number.to_string(), "reason": reason.name() }))
         }
-        Event::OrderCreated(terms) => (
-            "order_created",
-            json!({
-                "order": terms.id,
-                "profile": terms.profile,
-                "quantity": terms.quantity,
-                "not_before": terms.not_before.map(time),
-                "not_after": terms.not_after.map(time),
-                "attributes": terms.attributes,
-                "stations": terms.stations.iter().map(|pattern| pattern.as_str()).collect::<Vec<_>>(),
-            }),
-        ),
-        Event::ProofReserved { serial_number, terms } => (
-            "proof_reserved",
-            json!({
-                "serial_number": serial_number.to_string(),
-                "code": terms.id.code,
-                "issuer_id": terms.id.issuer_id,
-                "key_sha256": hex::encode(terms.key_hash),
-                "not_after": time(terms.not_after),
-            }),
-        ),
-        Event::ProofIssued { serial_number, certificate } => (
-            "proof_issued",
-            json!({
-                "serial_number": serial_number.to_string(),
-                "certificate_pem": certificate_pem(certificate),
-            }),
-        ),
+        Event::OrderCreated(terms) => ("order_created", order_to_json(terms)),
+        Event::ProofReserved { serial_number, terms } => ("proof_reserved", proof_to_json(serial_number, terms)),
+        Event::ProofIssued { serial_number, certificate } => {
+            ("proof_issued", issued_to_json(serial_number, certificate))
+        }
         Event::OrderClosed { id } => ("order_closed", json!({ "order": id })),
         Event::ExportCreated { id, certificates } => {
             ("export_created", json!({ "export": id.to_string(), "order": id.order, "certificates": certificates }))
@@ -496,6 +466,32 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
         entry.insert("offset".into(), frame.offset.into());
     }
     entry
+}
+
+fn issued_to_json(serial_number: &SerialNumber, certificate: &[u8]) -> Value {
+    json!({ "serial_number": serial_number.to_string(), "certificate_pem": certificate_pem(certificate) })
+}
+
+fn order_to_json(terms: &OrderTerms) -> Value {
+    json!({
+        "order": terms.id,
+        "profile": terms.profile,
+        "quantity": terms.quantity,
+        "not_before": terms.not_before.map(time),
+        "not_after": terms.not_after.map(time),
+        "attributes": terms.attributes,
+        "stations": terms.stations.iter().map(|pattern| pattern.as_str()).collect::<Vec<_>>(),
+    })
+}
+
+fn proof_to_json(serial_number: &SerialNumber, terms: &ProofTerms) -> Value {
+    json!({
+        "serial_number": serial_number.to_string(),
+        "code": terms.id.code,
+        "issuer_id": terms.id.issuer_id,
+        "key_sha256": hex::encode(terms.key_hash),
+        "not_after": time(terms.not_after),
+    })
 }
 
 /// RFC 3339 with six decimals always, so that times sort as text.

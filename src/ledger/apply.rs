@@ -62,17 +62,7 @@ impl View<'_> {
                     self.replace_revoked(&replaced)?;
                 }
             }
-            Event::Abandoned { serial_number, .. } if self.proof_reservation(serial_number)?.is_some() => {
-                self.end_proof_reservation(serial_number, ProofState::Abandoned)?;
-            }
-            Event::Abandoned { serial_number, .. } => {
-                let (mut location, pending) = self.reservation(serial_number)?;
-                self.change_order(&pending.holder.order, |location| location.order.reserved -= 1)?;
-                self.draft.release(&pending);
-                location.pending = None;
-                location.state = RecordState::Abandoned;
-                self.draft.records.insert(*serial_number, location);
-            }
+            Event::Abandoned { serial_number, .. } => self.abandon(serial_number)?,
             Event::Confirmed { serial_number, order } => {
                 self.change_order(order, |location| location.order.confirmed += 1)?;
                 let state_change = StateChange { state: RecordState::Confirmed, changed: position };
@@ -147,6 +137,20 @@ impl View<'_> {
         let state = RecordState::Reserved;
         let location = RecordLocation { state, reserved: position, issued: None, changed: None, pending };
         self.draft.records.insert(serial_number, location);
+    }
+
+    /// A reservation ends without a certificate: a device's, or that of a proof of possession.
+    fn abandon(&mut self, serial_number: &SerialNumber) -> Result<(), ApplyError> {
+        if self.proof_reservation(serial_number)?.is_some() {
+            return self.end_proof_reservation(serial_number, ProofState::Abandoned);
+        }
+        let (mut location, pending) = self.reservation(serial_number)?;
+        self.change_order(&pending.holder.order, |location| location.order.reserved -= 1)?;
+        self.draft.release(&pending);
+        location.pending = None;
+        location.state = RecordState::Abandoned;
+        self.draft.records.insert(*serial_number, location);
+        Ok(())
     }
 
     /// Notes the reservation of a proof of possession.
