@@ -335,11 +335,13 @@ async fn crl_shard_is_the_one_its_certificates_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn crl_without_the_hsm_stays_and_is_told() {
     let lists = LISTS.replace("\"1h\"", "\"1s\"").replace("\"1d\"", "\"10s\"");
-    let site = site_with_lists(&lists, |usual| usual);
+    let site = Site::new();
     let faults = Faults::between(&site, "");
+    let configured = fs::read_to_string(site.path("birthmark.toml")).unwrap();
+    site.token.write("birthmark.toml", &(configured + &lists));
     let daemon = site.start();
     wait_until("the first list", || fetch(&site, &daemon, "/crl/main.crl").is_some());
-    faults.set("C_Sign fail CKR_DEVICE_REMOVED\nC_OpenSession fail CKR_DEVICE_REMOVED\n");
+    faults.set("dead");
     wait_until("it is told", || daemon.get("/readyz").1.contains("revocation list of issuer main"));
     assert!(fetch(&site, &daemon, "/crl/main.crl").is_some());
     faults.set("");
