@@ -108,7 +108,7 @@ fn openssl_takes(site: &Site, device: &str) -> Result<(), String> {
             "-CAfile",
             "ca/root.pem",
             "-untrusted",
-            "ca/main.pem",
+            "ca/issuer.pem",
             "-CRLfile",
             "list.pem",
             &file,
@@ -171,16 +171,16 @@ fn gnutls_judges(site: &Site) {
         let run = Command::new("certtool").args(arguments).current_dir(site.path("")).output().unwrap();
         text(&run.stdout) + &text(&run.stderr)
     };
-    let verified = certtool(&["--verify-crl", "--load-ca-certificate", "ca/main.pem", "--infile", "list.pem"]);
+    let verified = certtool(&["--verify-crl", "--load-ca-certificate", "ca/issuer.pem", "--infile", "list.pem"]);
     assert!(verified.contains("Verified"), "{verified}");
     let of = |device: &str| {
-        let chain = [format!("{device}.pem"), "ca/main.pem".into(), "ca/root.pem".into()];
+        let chain = [format!("{device}.pem"), "ca/issuer.pem".into(), "ca/root.pem".into()];
         let chain: String = chain.iter().map(|file| fs::read_to_string(site.path(file)).unwrap()).collect();
         fs::write(site.path("chain.pem"), chain).unwrap();
         certtool(&[
             "--verify",
             "--load-ca-certificate",
-            "ca/main.pem",
+            "ca/issuer.pem",
             "--load-crl",
             "list.pem",
             "--infile",
@@ -262,7 +262,7 @@ fn go_judges(site: &Site, devices: &[&str]) -> Result<String, String> {
     let judge = concat!(env!("CARGO_MANIFEST_DIR"), "/target/go-judge");
     let files = devices.iter().map(|device| format!("{device}.pem"));
     let run = Command::new(judge)
-        .args(["crl", "ca/main.pem", "list.der"])
+        .args(["crl", "ca/issuer.pem", "list.der"])
         .args(files)
         .current_dir(site.path(""))
         .output()
@@ -379,7 +379,7 @@ async fn mosquitto_refuses_a_revoked_device_and_takes_a_live_one() {
 
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let cas =
-        fs::read_to_string(site.path("ca/root.pem")).unwrap() + &fs::read_to_string(site.path("ca/main.pem")).unwrap();
+        fs::read_to_string(site.path("ca/root.pem")).unwrap() + &fs::read_to_string(site.path("ca/issuer.pem")).unwrap();
     fs::write(site.path("cas.pem"), cas).unwrap();
     let folder = site.path("");
     let at = |name: &str| folder.join(name).display().to_string();
