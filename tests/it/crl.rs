@@ -341,7 +341,7 @@ async fn crl_without_the_hsm_stays_and_is_told() {
     site.token.write("birthmark.toml", &(configured + &lists));
     let daemon = site.start();
     wait_until("the first list", || fetch(&site, &daemon, "/crl/main.crl").is_some());
-    faults.set("dead");
+    faults.set("fail C_Sign CKR_DEVICE_ERROR");
     wait_until("it is told", || daemon.get("/readyz").1.contains("revocation list of issuer main"));
     assert!(fetch(&site, &daemon, "/crl/main.crl").is_some());
     faults.set("");
