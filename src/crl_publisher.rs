@@ -4,6 +4,8 @@
 //! none is lower than one before; after a restore of an older ledger neither, since numbers follow the clock.
 //! While the HSM is away it is tried again, and what was published before stays so.
 
+#[cfg(test)]
+mod figures;
 mod published;
 mod schedule;
 

@@ -114,18 +114,26 @@ impl View<'_> {
             Event::CrlIssued(list) => {
                 self.draft.crl_numbers.insert(list.ca, list.number);
             }
-            Event::IssuerAdded { id, generation, terms } => {
-                let next = self.issuers().next_back().map_or(1, |newest| newest.id + 1);
-                if *id != next {
-                    return Err(ApplyError::Contradiction(format!("the issuer {id} is added, and the next is {next}")));
-                }
-                let IssuerTerms { name, chain, crl_shards } = terms.clone();
-                let (id, generation, added_at) = (*id, *generation, entry.time);
-                let issuer = RecordedIssuer { id, name, generation, chain, crl_shards, added_at };
-                self.draft.issuers.insert(id, Arc::new(issuer));
-            }
+            Event::IssuerAdded { id, generation, terms } => self.add_issuer(*id, *generation, terms, entry.time)?,
             Event::Checkpoint { .. } | Event::LossAccepted { .. } | Event::ClockAccepted { .. } => {}
         }
+        Ok(())
+    }
+
+    fn add_issuer(
+        &mut self,
+        id: u32,
+        generation: u32,
+        terms: &IssuerTerms,
+        added_at: Timestamp,
+    ) -> Result<(), ApplyError> {
+        let next = self.issuers().next_back().map_or(1, |newest| newest.id + 1);
+        if id != next {
+            return Err(ApplyError::Contradiction(format!("the issuer {id} is added, and the next is {next}")));
+        }
+        let IssuerTerms { name, chain, crl_shards } = terms.clone();
+        let issuer = RecordedIssuer { id, name, generation, chain, crl_shards, added_at };
+        self.draft.issuers.insert(id, Arc::new(issuer));
         Ok(())
     }
 

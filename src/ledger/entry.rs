@@ -228,17 +228,7 @@ impl Entry {
             Event::ExportAcknowledged { id } => {
                 Wire::ExportAcknowledged(wire::ExportAcknowledged { id: id.to_string() })
             }
-            Event::CrlIssued(list) => Wire::CrlIssued(wire::CrlIssued {
-                issuer: list.issuer.clone(),
-                ca: list.ca.0.to_vec(),
-                shard: list.shard.0.into(),
-                shards: list.shard.1.into(),
-                number: list.number,
-                this_update: to_micros(list.this_update),
-                next_update: to_micros(list.next_update),
-                entries: list.entries,
-                sha256: list.sha256.to_vec(),
-            }),
+            Event::CrlIssued(list) => Wire::CrlIssued(list.into()),
             Event::IssuerAdded { id, generation, terms: IssuerTerms { name, chain, crl_shards } } => {
                 Wire::IssuerAdded(wire::IssuerAdded {
                     id: *id,
@@ -391,6 +381,22 @@ pub enum InvalidEntry {
     /// Not a time, in microseconds since 1970.
     #[error("the impossible time {0}")]
     Time(u64),
+}
+
+impl From<&CrlIssued> for wire::CrlIssued {
+    fn from(list: &CrlIssued) -> wire::CrlIssued {
+        wire::CrlIssued {
+            issuer: list.issuer.clone(),
+            ca: list.ca.0.to_vec(),
+            shard: list.shard.0.into(),
+            shards: list.shard.1.into(),
+            number: list.number,
+            this_update: to_micros(list.this_update),
+            next_update: to_micros(list.next_update),
+            entries: list.entries,
+            sha256: list.sha256.to_vec(),
+        }
+    }
 }
 
 impl TryFrom<wire::CrlIssued> for CrlIssued {

@@ -23,6 +23,9 @@ pub(crate) struct Run {
 /// An entry that was found: its key and its value, padded with zeros.
 pub(crate) type Found = ([u8; LONGEST_KEY], [u8; 9]);
 
+/// Gets a key and its value, padded with zeros.
+type Visitor<'a> = dyn FnMut(&[u8], [u8; 9]) -> Result<(), IndexError> + 'a;
+
 impl Run {
     /// Opens a run that the manifest pins. Its filter is kept in memory if that takes no more than `memory` bytes.
     ///
@@ -126,11 +129,7 @@ impl Run {
     ///
     /// # Errors
     /// Whatever is not as it was written, and what `found` says.
-    pub(crate) fn range(
-        &self,
-        (first, last): (&[u8], &[u8]),
-        found: &mut dyn FnMut(&[u8], [u8; 9]) -> Result<(), IndexError>,
-    ) -> Result<(), IndexError> {
+    pub(crate) fn range(&self, (first, last): (&[u8], &[u8]), found: &mut Visitor<'_>) -> Result<(), IndexError> {
         let length = self.pin.kind.key();
         let mut entries = self.entries_from_block(self.block_before(first)?)?;
         while let Some(entry) = entries.head() {
