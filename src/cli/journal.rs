@@ -12,7 +12,7 @@ use anyhow::{Context, anyhow};
 use birthmark::{
     config::Config,
     ledger::{
-        Actor,
+        Actor, CrlIssued, OrderTerms,
         checkpoint::SignedCheckpoint,
         embedded::{EmbeddedLedger, Settings, checkpoint_file},
         entry::Event,
@@ -414,37 +414,13 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
         Event::Revoked { serial_number, reason } => {
             ("revoked", json!({ "serial_number": serial_number.to_string(), "reason": reason.name() }))
         }
-        Event::OrderCreated(terms) => (
-            "order_created",
-            json!({
-                "order": terms.id,
-                "profile": terms.profile,
-                "quantity": terms.quantity,
-                "not_before": terms.not_before.map(time),
-                "not_after": terms.not_after.map(time),
-                "attributes": terms.attributes,
-                "stations": terms.stations.iter().map(|pattern| pattern.as_str()).collect::<Vec<_>>(),
-            }),
-        ),
+        Event::OrderCreated(terms) => ("order_created", order_to_json(terms)),
         Event::OrderClosed { id } => ("order_closed", json!({ "order": id })),
         Event::ExportCreated { id, certificates } => {
             ("export_created", json!({ "export": id.to_string(), "order": id.order, "certificates": certificates }))
         }
         Event::ExportAcknowledged { id } => ("export_acknowledged", json!({ "export": id.to_string() })),
-        Event::CrlIssued(list) => (
-            "crl_issued",
-            json!({
-                "issuer": list.issuer,
-                "ca": hex::encode(list.ca.0),
-                "shard": list.shard.0,
-                "shards": list.shard.1,
-                "number": list.number,
-                "this_update": time(list.this_update),
-                "next_update": time(list.next_update),
-                "entries": list.entries,
-                "sha256": hex::encode(list.sha256),
-            }),
-        ),
+        Event::CrlIssued(list) => ("crl_issued", list_to_json(list)),
         Event::IssuerAdded { id, generation, terms } => (
             "issuer_added",
             json!({
@@ -474,6 +450,32 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
         entry.insert("offset".into(), frame.offset.into());
     }
     entry
+}
+
+fn order_to_json(terms: &OrderTerms) -> Value {
+    json!({
+        "order": terms.id,
+        "profile": terms.profile,
+        "quantity": terms.quantity,
+        "not_before": terms.not_before.map(time),
+        "not_after": terms.not_after.map(time),
+        "attributes": terms.attributes,
+        "stations": terms.stations.iter().map(|pattern| pattern.as_str()).collect::<Vec<_>>(),
+    })
+}
+
+fn list_to_json(list: &CrlIssued) -> Value {
+    json!({
+        "issuer": list.issuer,
+        "ca": hex::encode(list.ca.0),
+        "shard": list.shard.0,
+        "shards": list.shard.1,
+        "number": list.number,
+        "this_update": time(list.this_update),
+        "next_update": time(list.next_update),
+        "entries": list.entries,
+        "sha256": hex::encode(list.sha256),
+    })
 }
 
 /// RFC 3339 with six decimals always, so that times sort as text.
