@@ -12,7 +12,7 @@ use anyhow::{Context, anyhow};
 use birthmark::{
     config::Config,
     ledger::{
-        Actor, OrderTerms, ProofTerms,
+        Actor, CrlIssued, OrderTerms, ProofTerms,
         checkpoint::SignedCheckpoint,
         embedded::{EmbeddedLedger, Settings, checkpoint_file},
         entry::Event,
@@ -423,20 +423,7 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
             ("export_created", json!({ "export": id.to_string(), "order": id.order, "certificates": certificates }))
         }
         Event::ExportAcknowledged { id } => ("export_acknowledged", json!({ "export": id.to_string() })),
-        Event::CrlIssued(list) => (
-            "crl_issued",
-            json!({
-                "issuer": list.issuer,
-                "ca": hex::encode(list.ca.0),
-                "shard": list.shard.0,
-                "shards": list.shard.1,
-                "number": list.number,
-                "this_update": time(list.this_update),
-                "next_update": time(list.next_update),
-                "entries": list.entries,
-                "sha256": hex::encode(list.sha256),
-            }),
-        ),
+        Event::CrlIssued(list) => ("crl_issued", list_to_json(list)),
         Event::IssuerAdded { id, generation, terms } => (
             "issuer_added",
             json!({
@@ -491,6 +478,20 @@ fn proof_to_json(serial_number: &SerialNumber, terms: &ProofTerms) -> Value {
         "issuer_id": terms.id.issuer_id,
         "key_sha256": hex::encode(terms.key_hash),
         "not_after": time(terms.not_after),
+    })
+}
+
+fn list_to_json(list: &CrlIssued) -> Value {
+    json!({
+        "issuer": list.issuer,
+        "ca": hex::encode(list.ca.0),
+        "shard": list.shard.0,
+        "shards": list.shard.1,
+        "number": list.number,
+        "this_update": time(list.this_update),
+        "next_update": time(list.next_update),
+        "entries": list.entries,
+        "sha256": hex::encode(list.sha256),
     })
 }
 

@@ -285,10 +285,8 @@ impl Model {
             Step::Revoke { certificate } => {
                 let number = of(certificate)?;
                 let (serial_number, reason) = (self.known[number].serial_number, RevocationReason::Superseded);
-                (
-                    operation(OPERATOR, Action::Revoke { serial_number, reason }),
-                    self.change(number, RecordState::Revoked),
-                )
+                let revoke = Action::Revoke { serial_number, reason };
+                (operation(OPERATOR, revoke), self.change(number, RecordState::Revoked))
             }
             Step::CreateExport { order } => {
                 let action = Action::CreateExport { order: ORDERS[*order].into() };
