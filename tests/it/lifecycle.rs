@@ -146,7 +146,6 @@ fn device_is_confirmed_scrapped_revoked_and_reissued() {
     let reasons: Vec<_> = summary["refused"].as_array().unwrap().iter().map(|item| &item["reason"]).collect();
     assert_eq!(summary["confirmed"], 1);
     assert_eq!(reasons, ["STATE_REFUSED", "RECORD_UNKNOWN"]);
-    refused(&site.operator(&["record", "revoke", &second]), &["is scrapped", "STATE_REFUSED"]);
     refused(&site.operator(&["record", "scrap", "d3", "--reason", "x"]), &["is revoked", "STATE_REFUSED"]);
     refused(&site.operator(&["record", "scrap", "d4", "--reason", ""]), &["reason must be", "REQUEST_INVALID"]);
 
@@ -164,14 +163,20 @@ fn device_is_confirmed_scrapped_revoked_and_reissued() {
     for (name, count) in [("scrapped", 1.0), ("revoked", 1.0), ("confirmed", 4.0)] {
         assert_eq!(daemon.metric(&format!("birthmark_certificates_{name}_total"), &[]), count, "{name}");
     }
+    // What was scrapped can be revoked afterwards; the order keeps the unit that the scrap gave back.
+    let order = |site: &Site| parsed(&site.operator(&["order", "show", "o1", "--json"]))["left"].clone();
+    let left = order(&site);
+    let late = parsed(&site.operator(&["record", "revoke", &second, "--json"]));
+    assert_eq!([&late["state"], &order(&site)], [&json!("revoked"), &left]);
+    refused(&site.operator(&["record", "scrap", &second, "--reason", "x"]), &["is revoked", "STATE_REFUSED"]);
     daemon.end();
     let counts = &verify(&site)["counts"];
     let found = ["issued", "confirmed", "scrapped", "revoked"].map(|name| counts[name].as_u64().unwrap());
-    assert_eq!(found, [5, 2, 1, 1]);
+    assert_eq!(found, [5, 2, 1, 2]);
     let dumped = succeeded(&site.token.birthmark(&["journal", "dump", "data", "--device", "d2"]));
     let events: Vec<Value> = dumped.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let events: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
-    assert_eq!(events, ["reserved", "issued", "confirmed", "scrapped", "reserved", "issued"]);
+    assert_eq!(events, ["reserved", "issued", "confirmed", "scrapped", "reserved", "issued", "revoked"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
