@@ -78,7 +78,7 @@ fn moments<'a>(config: &'a Config, issuer: &'a str, now: Timestamp) -> impl Iter
 /// The issuers without their keys.
 ///
 /// # Errors
-/// Those of [`chain`].
+/// Those of `chain`.
 pub fn issuers_without_keys(config: &Config, now: Timestamp) -> Result<Issuers, ConfigError> {
     let issuers = config.issuers.iter().map(|(name, settings)| {
         let (chain, algorithm) = chain(config, name, settings, now)?;

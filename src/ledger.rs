@@ -5,7 +5,7 @@
 //! and an index on this machine; nothing above these traits may know that.
 //!
 //! From the bottom: the types that this file names; [`entry`] and [`journal`], the truth; the index, and the view of
-//! what is known above it; the decisions on that view; [`embedded`]. [`audit`] and [`verify`] read the truth without
+//! what is known above it; the decisions on that view; [`embedded`]. `audit` and [`verify`] read the truth without
 //! all of these.
 
 mod actor;

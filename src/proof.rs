@@ -1,4 +1,4 @@
-//! Proofs of possession of a CA's key: [`Prover::prove`] is the path of one, whole.
+//! Proofs of possession of a CA's key: `Prover::prove` is the path of one, whole.
 //!
 //! A cloud gives a code, and takes a certificate by the CA that has the code as its only name as the proof that whoever
 //! registers the CA has its key (AWS IoT, Azure, Huawei Cloud, Alibaba Cloud). The certificate says nothing else, lives

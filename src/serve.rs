@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Runs the daemon until it is told to shut down. `ready_file`, if given, is there (as JSON, [`Addresses`]) while it
-/// listens; whether it can issue, [`Readiness`] tells.
+/// listens; whether it can issue, `Readiness` tells.
 ///
 /// # Errors
 /// What is in the way of the start, as one sentence that says what to do; or what stopped the daemon.

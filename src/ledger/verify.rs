@@ -154,7 +154,7 @@ enum FalseCheckpoint {
 
 /// Verifies the journal from its first to its last byte. `progress` is called with the length of each frame.
 ///
-/// Memory: one journal file, and what [`Audit`] needs unless only the chain is verified.
+/// Memory: one journal file, and what the audit of the entries needs unless only the chain is verified.
 ///
 /// # Errors
 /// The first thing that is wrong.
