@@ -129,12 +129,21 @@ def get_issuer_request() -> bytes:
     return cast(bytes, _GetIssuerRequest().SerializeToString())
 
 
+#: OrderRequirement.ORDER_REQUIREMENT_OPTIONAL of issuance.proto.
+_ORDER_REQUIREMENT_OPTIONAL = 2
+
+
 def get_issuer_reply(octets: bytes) -> Access:
     """What this peer may use."""
     message = _GetIssuerReply.FromString(octets)
     issuers = tuple(Issuer(issuer.name, tuple(issuer.chain)) for issuer in message.issuers)
     profiles = tuple(
-        Profile(profile.name, profile.issuer, tuple(profile.key_types), profile.order_optional)
+        Profile(
+            profile.name,
+            profile.issuer,
+            tuple(profile.key_types),
+            order_optional=profile.order_requirement == _ORDER_REQUIREMENT_OPTIONAL,
+        )
         for profile in message.profiles
     )
     return Access(issuers, profiles)
