@@ -120,9 +120,6 @@ impl Publisher {
     pub(crate) fn load(&self) {
         for issuer in &self.issuers {
             for shard in 0..issuer.shards.count() {
-                if self.store.get(&issuer.list(shard)).is_some() {
-                    continue;
-                }
                 if let Err(error) = self.store.load(&issuer.list(shard), issuer.issuer.public_key()) {
                     tracing::warn!(%error, "a revocation list of an earlier run is not served; a new one is made");
                 }
@@ -194,8 +191,8 @@ impl Publisher {
         let draft = spawn_blocking(move || Draft::new(&*records, &of, shard, now, before, include_scrapped, valid));
         let draft = draft.await??;
 
-        let to_be_signed = Arc::new(draft.to_be_signed);
-        let signature = issuer.issuer.signer().sign(to_be_signed.to_vec()).await?;
+        let to_be_signed = draft.to_be_signed;
+        let signature = issuer.issuer.signer().sign(to_be_signed.clone()).await?;
         let algorithm = issuer.issuer.algorithm();
         let list = spawn_blocking(move || {
             let der = cert::join(&to_be_signed, algorithm, signature.as_bytes());

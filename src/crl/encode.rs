@@ -7,13 +7,11 @@ use const_oid::db::rfc5280::{
 use jiff::Timestamp;
 
 use crate::{
-    asn1::{INTEGER, SEQUENCE, explicit, extension, implicit, primitive, tlv},
+    asn1::{ENUMERATED, INTEGER, SEQUENCE, explicit, extension, implicit, primitive, tlv},
     ledger::RevocationReason,
     serial::SerialNumber,
     x509_time::Time,
 };
-
-const ENUMERATED: u8 = 0x0a;
 
 /// An upper bound on the encoded length of one entry, in octets: serial number 22, time 17, reason 14, header 2.
 const ENTRY_LENGTH: usize = 56;

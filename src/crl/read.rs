@@ -8,14 +8,14 @@ use const_oid::{
 };
 
 use crate::{
-    asn1::{BIT_STRING, DerError, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, Oid, Reader, SEQUENCE, Value, explicit},
-    asn1::{BOOLEAN, GENERALIZED_TIME, UTC_TIME},
+    asn1::{
+        BIT_STRING, BOOLEAN, DerError, ENUMERATED, GENERALIZED_TIME, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, Oid,
+        Reader, SEQUENCE, UTC_TIME, Value, explicit,
+    },
     signer::{self, PublicKey, VerifyError},
     x509::Name,
     x509_time::Time,
 };
-
-const ENUMERATED: u8 = 0x0a;
 
 /// A CertificateList (section 5.1), taken apart.
 #[derive(Clone, Debug)]

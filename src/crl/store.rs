@@ -99,11 +99,14 @@ impl Store {
         Ok(Store { folder: folder.to_owned(), lists: RwLock::default() })
     }
 
-    /// Reads the list of an earlier run, and serves it if the CA's key signed it.
+    /// Reads the list of an earlier run, once, and serves it if the CA's key signed it.
     ///
     /// # Errors
     /// What is wrong with the file. Nothing is served then.
     pub fn load(&self, id: &ListId, key: &PublicKey) -> Result<Option<Arc<Published>>, StoreError> {
+        if let Some(list) = self.get(id) {
+            return Ok(Some(list));
+        }
         let path = self.folder.join(id.file_name());
         let der = match fs::read(&path) {
             Ok(der) => der,
