@@ -12,6 +12,9 @@ mod actor;
 mod api;
 mod apply;
 mod audit;
+mod batch;
+mod batch_audit;
+mod batch_content;
 pub mod checkpoint;
 pub(crate) mod clock;
 mod decide;
@@ -43,6 +46,11 @@ mod view;
 pub use self::{
     actor::Actor,
     api::{Ledger, Records},
+    batch::{
+        Acknowledged, Batch, BatchId, BatchTerms, Destination, FailedCertificate, Filter, Moment, ParseBatchIdError,
+        Place, ResultCounts, Results, Seal, UnfitDevice, is_destination,
+    },
+    batch_content::{Backlog, BatchContent, BatchEnd, FoundBatch, Member, NextBatch, Withdrawal},
     entry::CrlIssued,
     error::{Cause, LedgerError},
     export::{Export, ExportId, ParseExportIdError},

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use crate::{
     ledger::{
-        self, Action, CrlIssued, Export, ExportId, Holder, IssuerTerms, Order, OrderTerms, Outcome, ProofTerms,
-        RecordedIssuer, RevocationReason,
+        self, Action, Batch, BatchId, BatchTerms, CrlIssued, Holder, IssuerTerms, Order, OrderTerms, Outcome,
+        ProofTerms, RecordedIssuer, Results, RevocationReason, Seal,
     },
     serial::SerialNumber,
 };
@@ -92,12 +92,22 @@ pub(super) fn close_order(id: String) -> Typed<Order> {
     Typed { action: Action::CloseOrder { id }, read: order }
 }
 
-pub(super) fn create_export(order: String) -> Typed<Export> {
-    Typed { action: Action::CreateExport { order }, read: export }
+pub(super) fn create_batch(terms: Arc<BatchTerms>) -> Typed<Batch> {
+    Typed { action: Action::CreateBatch(terms), read: batch }
 }
 
-pub(super) fn acknowledge_export(id: ExportId) -> Typed<Export> {
-    Typed { action: Action::AcknowledgeExport { id }, read: export }
+pub(super) fn seal_batch(id: BatchId, seal: Seal) -> Typed<Seal> {
+    Typed {
+        action: Action::SealBatch { id, seal },
+        read: |outcome| match outcome {
+            Outcome::Sealed(seal) => Ok(seal),
+            other => Err(other),
+        },
+    }
+}
+
+pub(super) fn acknowledge_batch(id: BatchId, results: Option<Arc<Results>>) -> Typed<Batch> {
+    Typed { action: Action::AcknowledgeBatch { id, results }, read: batch }
 }
 
 pub(super) fn add_issuer(terms: IssuerTerms) -> Typed<(Arc<RecordedIssuer>, Changed)> {
@@ -151,9 +161,9 @@ fn order(outcome: Outcome) -> Result<Order, Outcome> {
     }
 }
 
-fn export(outcome: Outcome) -> Result<Export, Outcome> {
+fn batch(outcome: Outcome) -> Result<Batch, Outcome> {
     match outcome {
-        Outcome::Export(export) => Ok(export),
+        Outcome::Batch(batch) => Ok(batch),
         other => Err(other),
     }
 }

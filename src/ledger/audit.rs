@@ -11,6 +11,8 @@ use std::collections::{HashMap, HashSet};
 use jiff::Timestamp;
 
 use super::{
+    batch::{BatchTerms, Results},
+    batch_audit::{Batches, BrokenBatch},
     entry::{CrlIssued, Entry, Event},
     export::ExportId,
     issuer::IssuerTerms,
@@ -42,6 +44,9 @@ pub(crate) struct Audit {
     /// The chains of all issuers with their names, in the order of their ids, each chain by its hash.
     issuers: Vec<(String, [u8; 32])>,
     proofs: Proofs,
+    batches: Batches,
+    /// How many entries there were.
+    entries: u64,
     counts: Counts,
 }
 
@@ -83,8 +88,10 @@ pub struct Counts {
     pub proofs: u64,
     /// Orders created.
     pub orders: u64,
-    /// Exports created.
+    /// Exports of orders created.
     pub exports: u64,
+    /// Batches of destinations cut.
+    pub batches: u64,
     /// Revocation lists signed.
     pub crls: u64,
     /// Checkpoints.
@@ -150,6 +157,10 @@ pub(crate) enum BrokenRule {
     ExportCount { id: ExportId, certificates: u64, left: u64 },
     #[error(transparent)]
     Proof(#[from] BrokenProof),
+    #[error(transparent)]
+    Batch(#[from] BrokenBatch),
+    #[error("{what} {serial_number}, which was never issued")]
+    NeverIssued { what: &'static str, serial_number: SerialNumber },
     #[error("the revocation list {number} of the issuer \"{issuer}\" is not newer than {newest}, which was before it")]
     CrlNumber { issuer: String, number: u64, newest: u64 },
     #[error("the export {0} is acknowledged twice")]
@@ -178,7 +189,7 @@ impl Audit {
     pub(crate) fn counts(&self) -> Counts {
         let reserved = (self.reserved.len() + self.proofs.reserved()) as u64;
         let (orders, issuers, proofs) = (self.orders.len() as u64, self.issuers.len() as u64, self.proofs.issued());
-        Counts { reserved, orders, issuers, proofs, ..self.counts }
+        Counts { reserved, orders, issuers, proofs, batches: self.batches.created(), ..self.counts }
     }
 
     /// Takes the next entry.
@@ -190,6 +201,7 @@ impl Audit {
             return Err(BrokenRule::TimeBackwards { time: entry.time, before: self.newest_time });
         }
         self.newest_time = entry.time;
+        self.entries += 1;
         match &entry.event {
             Event::Reserved { serial_number, holder, replaces } => {
                 self.reserve(*serial_number, holder, replaces.as_ref(), entry.time)
@@ -205,6 +217,12 @@ impl Audit {
             Event::OrderClosed { id } => self.close_order(id),
             Event::ExportCreated { id, certificates } => self.create_export(id, *certificates),
             Event::ExportAcknowledged { id } => self.acknowledge_export(id),
+            Event::BatchCreated(terms) => self.create_batch(terms),
+            Event::BatchSealed { id, .. } => Ok(self.batches.seal(id)?),
+            Event::BatchAcknowledged { id, results } => {
+                self.batches.acknowledge(id)?;
+                results.as_deref().map_or(Ok(()), |results| self.check_failed(results))
+            }
             Event::CrlIssued(list) => self.issue_crl(list),
             Event::IssuerAdded { id, generation, terms } => self.add_issuer(*id, *generation, terms),
             // `verify` compares it with the chain.
@@ -223,6 +241,27 @@ impl Audit {
         }
         self.counts.issued += 1;
         Ok(())
+    }
+
+    fn create_batch(&mut self, terms: &BatchTerms) -> Result<(), BrokenRule> {
+        self.batches.create(terms, self.entries - 1, self.counts.issued)?;
+        let mut unfit = terms.unfit.iter().map(|unfit| &unfit.serial_number);
+        unfit.try_for_each(|serial| self.must_be_issued("a batch leaves out", serial))?;
+        terms.again.iter().try_for_each(|serial| self.must_be_issued("a batch has again", serial))
+    }
+
+    fn check_failed(&self, results: &Results) -> Result<(), BrokenRule> {
+        let mut failed = results.failed.iter().map(|failed| &failed.serial_number);
+        failed.try_for_each(|serial| self.must_be_issued("a platform refused", serial))
+    }
+
+    fn must_be_issued(&self, what: &'static str, serial: &SerialNumber) -> Result<(), BrokenRule> {
+        match self.find(serial).and_then(|at| self.given.get(at)).map(|given| given.state) {
+            None | Some(RecordState::Reserved | RecordState::Abandoned) => {
+                Err(BrokenRule::NeverIssued { what, serial_number: *serial })
+            }
+            Some(_) => Ok(()),
+        }
     }
 
     fn reserve_proof(&mut self, serial: SerialNumber, terms: &ProofTerms, time: Timestamp) -> Result<(), BrokenRule> {

@@ -1,6 +1,8 @@
 //! The entries of the journal and their protobuf encoding (`proto/birthmark/v1/journal.proto`).
 
-use std::str::FromStr;
+mod batch;
+
+use std::{str::FromStr, sync::Arc};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -8,6 +10,7 @@ use prost::Message;
 
 use super::{
     actor::Actor,
+    batch::{BatchId, BatchTerms, Results, Seal},
     export::{ExportId, ParseExportIdError},
     issuer::IssuerTerms,
     order::OrderTerms,
@@ -130,10 +133,26 @@ pub enum Event {
         /// How many certificates it has.
         certificates: u64,
     },
-    /// The platform that an export was for has it.
+    /// The platform that an export of an order was for has it.
     ExportAcknowledged {
         /// The export's id.
         id: ExportId,
+    },
+    /// A batch of a destination was cut.
+    BatchCreated(Arc<BatchTerms>),
+    /// The files of a batch were written for the first time.
+    BatchSealed {
+        /// The batch.
+        id: BatchId,
+        /// What was signed.
+        seal: Seal,
+    },
+    /// The platform that a batch was for has it.
+    BatchAcknowledged {
+        /// The batch.
+        id: BatchId,
+        /// What the platform said, if that came back.
+        results: Option<Arc<Results>>,
     },
     /// A certificate revocation list was signed.
     CrlIssued(CrlIssued),
@@ -228,6 +247,9 @@ impl Entry {
             Event::ExportAcknowledged { id } => {
                 Wire::ExportAcknowledged(wire::ExportAcknowledged { id: id.to_string() })
             }
+            Event::BatchCreated(terms) => Wire::BatchCreated(terms.as_ref().into()),
+            Event::BatchSealed { id, seal } => Wire::BatchSealed((id, seal).into()),
+            Event::BatchAcknowledged { id, results } => Wire::BatchAcknowledged((id, results.as_deref()).into()),
             Event::CrlIssued(list) => Wire::CrlIssued(list.into()),
             Event::IssuerAdded { id, generation, terms: IssuerTerms { name, chain, crl_shards } } => {
                 Wire::IssuerAdded(wire::IssuerAdded {
@@ -317,6 +339,15 @@ impl Entry {
                 Event::ExportCreated { id, certificates: created.certificates }
             }
             Wire::ExportAcknowledged(acknowledged) => Event::ExportAcknowledged { id: acknowledged.id.parse()? },
+            Wire::BatchCreated(created) => Event::BatchCreated(Arc::new(created.try_into()?)),
+            Wire::BatchSealed(sealed) => {
+                let (id, seal) = sealed.try_into()?;
+                Event::BatchSealed { id, seal }
+            }
+            Wire::BatchAcknowledged(said) => {
+                let (id, results): (BatchId, Option<Results>) = said.try_into()?;
+                Event::BatchAcknowledged { id, results: results.map(Arc::new) }
+            }
             Wire::CrlIssued(list) => Event::CrlIssued(list.try_into()?),
             Wire::IssuerAdded(wire::IssuerAdded { id, name, generation, chain, crl_shards }) => {
                 Event::IssuerAdded { id, generation, terms: IssuerTerms { name, chain, crl_shards } }
@@ -375,6 +406,9 @@ pub enum InvalidEntry {
     /// Not a revocation list.
     #[error("a revocation list whose {0} cannot be")]
     Crl(&'static str),
+    /// Not a batch.
+    #[error("a batch whose {0} cannot be")]
+    Batch(&'static str),
     /// An export whose id is not made of its order and number.
     #[error("an export {0} that says that it is another")]
     ExportMismatch(ExportId),

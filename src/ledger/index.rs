@@ -5,8 +5,10 @@
 //! DATA/index/NUMBER.names      sorted runs: where the newest reservation of a key or a device is; see [`run`]
 //! DATA/index/NUMBER.states     sorted runs: states that came after the issue
 //! DATA/index/NUMBER.revoked    sorted runs: what may stand on a revocation list
+//! DATA/index/NUMBER.ended      sorted runs: of what was scrapped or revoked, where it was so first and confirmed before
 //! DATA/index/NUMBER.samples    sorted runs: where one serial number in every [`SAMPLE`] bytes of journal was reserved
-//! DATA/index/database/         sled: orders, exports, issuers, proofs of possession, numbers of lists, and the manifest; see [`database`]
+//! DATA/index/database/         sled: orders, exports, destinations and their batches, issuers, proofs of possession, numbers
+//!                              of lists, and the manifest; see [`database`]
 //! ```
 //!
 //! Serial numbers rise along the journal, so a sample and a short read of the journal find any of them.
@@ -23,6 +25,8 @@
 //! ([`IndexError::Rebuilding`]) until another index has been built: it never answers by what it is not sure of.
 
 mod applied;
+mod batch_values;
+mod batches;
 mod database;
 mod entries;
 mod error;
@@ -391,6 +395,7 @@ impl Index {
                 (Kind::States, entries::states(settled)),
                 (Kind::Samples, entries::samples(settled)),
                 (Kind::Revoked, entries::revoked(settled)),
+                (Kind::Ended, entries::ended(settled)),
             ] {
                 if !entries.is_empty() {
                     let run = self.write_run(kind, &entries, &runs)?;
@@ -405,7 +410,8 @@ impl Index {
             let issuers =
                 settled.issuers.iter().map(|(id, issuer)| (values::issuer_key(*id), values::encode_issuer(issuer)));
             let proofs = settled.proofs.iter().map(|(id, proof)| (values::proof_key(id), values::encode_proof(proof)));
-            let pairs = orders.chain(exports).chain(issuers).chain(numbers).chain(proofs).collect();
+            let pairs = orders.chain(exports).chain(issuers).chain(numbers).chain(proofs);
+            let pairs = pairs.chain(batches::pairs(settled)).collect();
             self.database.write(pairs, |total| Manifest::new(applied, total, &runs).encode())?;
             self.applied().clone_from(applied);
             // Without it the index says no more than before, which is true as well.
@@ -470,8 +476,8 @@ impl Index {
 
 /// About how much disk an overlay takes in the index.
 pub(super) fn bytes_of(settled: &Overlay) -> u64 {
-    (settled.keys.len() + settled.devices.len() + settled.state_changes.len() + 2 * settled.revoked.len()) as u64
-        * BYTES_AN_ENTRY
+    let ended = 2 * settled.revoked.len() + settled.ended.len();
+    (settled.keys.len() + settled.devices.len() + settled.state_changes.len() + ended) as u64 * BYTES_AN_ENTRY
 }
 
 /// About how much disk the next merged run takes; none if there is nothing to merge.

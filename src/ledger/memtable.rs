@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    batch::Destination,
     index::{Index, Runs},
     issuer::RecordedIssuer,
     journal::Position,
@@ -30,6 +31,8 @@ pub(super) struct MemTable {
     pub(super) pending_proofs: BTreeMap<SerialNumber, (Position, ProofId)>,
     /// All issuers by their ids: they are few, and stay when the index has them.
     pub(super) issuers: BTreeMap<u32, Arc<RecordedIssuer>>,
+    /// All destinations by their names, likewise.
+    pub(super) destinations: BTreeMap<String, Arc<Destination>>,
     /// The one below, while it is written into the index.
     pub(super) flushing: Option<Arc<Overlay>>,
     /// The index, below both, and its runs.
@@ -50,6 +53,7 @@ impl MemTable {
             pending,
             pending_proofs,
             issuers: BTreeMap::new(),
+            destinations: BTreeMap::new(),
             flushing: None,
             index,
             runs,
@@ -77,6 +81,7 @@ impl MemTable {
             self.revocations.insert((ca, (hash >> 20) as u16));
         }
         self.issuers.extend(draft.issuers.iter().map(|(id, issuer)| (*id, Arc::clone(issuer))));
+        self.destinations.extend(draft.destinations.iter().map(|(name, found)| (name.clone(), Arc::clone(found))));
         self.recent.absorb(draft);
     }
 
@@ -95,9 +100,11 @@ impl MemTable {
     pub(super) fn settled(&self) -> usize {
         let Overlay { records, state_changes, orders, exports, issuers, proofs, revoked, crl_numbers, .. } =
             &self.recent;
+        let Overlay { destinations, batches, detours, ended, .. } = &self.recent;
         let reserved = self.pending.len() + self.pending_proofs.len();
         let small = orders.len() + exports.len() + issuers.len() + proofs.len() + crl_numbers.len();
-        records.len() + state_changes.len() + revoked.len() + small - reserved
+        let batches = destinations.len() + batches.len() + detours.len();
+        records.len() + state_changes.len() + revoked.len() + ended.len() + small + batches - reserved
     }
 
     /// Begins to flush all that is settled: reservations, and what they hold, stay.

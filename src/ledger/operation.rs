@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use super::{
     actor::Actor,
+    batch::{Batch, BatchId, BatchTerms, Results, Seal},
     entry::CrlIssued,
     error::LedgerError,
-    export::{Export, ExportId},
     issuer::{IssuerTerms, RecordedIssuer},
     order::{Order, OrderTerms},
     proof::{FoundProof, ProofTerms},
@@ -85,15 +85,21 @@ pub enum Action {
         /// The order's id.
         id: String,
     },
-    /// Cut the next batch of an order's certificates.
-    CreateExport {
-        /// The order's id.
-        order: String,
+    /// Cut the next batch of a destination.
+    CreateBatch(Arc<BatchTerms>),
+    /// Record what the audit key signed about a batch's files, unless they have a signature already.
+    SealBatch {
+        /// The batch.
+        id: BatchId,
+        /// What was signed.
+        seal: Seal,
     },
-    /// The platform that an export was for has it.
-    AcknowledgeExport {
-        /// The export's id.
-        id: ExportId,
+    /// The platform that a batch was for has it.
+    AcknowledgeBatch {
+        /// The batch.
+        id: BatchId,
+        /// What the platform said, if that came back.
+        results: Option<Arc<Results>>,
     },
     /// Record a certificate revocation list, before it is published.
     IssueCrl(CrlIssued),
@@ -139,8 +145,10 @@ pub enum Outcome {
     },
     /// The order as it is now.
     Order(Order),
-    /// The export as it is now.
-    Export(Export),
+    /// The batch as it is now.
+    Batch(Batch),
+    /// The seal that the batch's files have.
+    Sealed(Seal),
     /// The revocation list is part of the ledger, and may be published.
     CrlIssued,
     /// The issuer as it is recorded.

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::{
     actor::Actor,
+    batch::Destination,
     entry::{Entry, Event},
     error::LedgerError,
     export::{Export, ExportId},
@@ -18,7 +19,10 @@ use super::{
     journal::{JournalError, Position, ReadFrame, Reader},
     memtable::MemTable,
     order::Order,
-    overlay::{ExportLocation, OrderLocation, Overlay, ProofLocation, RecordLocation, StateChange, device_hash},
+    overlay::{
+        BatchLocation, Detour, EndedKey, ExportLocation, OrderLocation, Overlay, ProofLocation, RecordLocation,
+        StateChange, device_hash,
+    },
     proof::ProofId,
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
     revoked::{CaId, RevokedKey, RevokedValue},
@@ -162,6 +166,35 @@ impl View<'_> {
     pub(super) fn issuers(&self) -> impl DoubleEndedIterator<Item = &Arc<RecordedIssuer>> + Clone {
         // Ids rise: what this batch adds comes after what was there.
         self.memory.issuers.values().chain(self.draft.issuers.values())
+    }
+
+    /// A destination that has a batch.
+    pub(super) fn destination(&self, name: &str) -> Option<&Arc<Destination>> {
+        self.draft.destinations.get(name).or_else(|| self.memory.destinations.get(name))
+    }
+
+    /// A batch, by its destination's number and its own.
+    pub(super) fn batch(&self, of: (u32, u32)) -> Result<Option<BatchLocation>, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.batches.get(&of)) {
+            Some(batch) => Ok(Some(batch.clone())),
+            None => Ok(self.index().batch(of)?),
+        }
+    }
+
+    /// How a certificate reached a destination, if it did not simply go out with the batch of its time.
+    pub(super) fn detour(&self, of: &(u32, SerialNumber)) -> Result<Option<Detour>, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.detours.get(of)) {
+            Some(detour) => Ok(Some(detour.clone())),
+            None => Ok(self.index().detour(of)?),
+        }
+    }
+
+    /// Where a certificate that was scrapped or revoked was so first, or was confirmed before.
+    pub(super) fn ended(&self, key: &EndedKey) -> Result<Option<Position>, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.ended.get(key)) {
+            Some(position) => Ok(Some(*position)),
+            None => Ok(self.index().ended(&self.memory.runs, key)?),
+        }
     }
 
     /// The exports of an order, the oldest first.

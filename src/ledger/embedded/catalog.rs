@@ -151,8 +151,10 @@ impl Catalog {
             self.collect_pending(&mut pending, frame?, journal);
         }
         let issuers = self.memory().index.issuers()?;
+        let destinations = self.memory().index.destinations()?;
         let mut memory = self.memory_mut();
         memory.issuers.extend(issuers.into_iter().map(|issuer| (issuer.id, Arc::new(issuer))));
+        memory.destinations.extend(destinations.into_iter().map(|found| (found.name.clone(), Arc::new(found))));
         memory.absorb(pending);
         drop(memory);
         let replayed = self.apply(journal, end, stop)?;

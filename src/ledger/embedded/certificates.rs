@@ -8,7 +8,7 @@ use crate::{
         entry::{Entry, Event},
         error::LedgerError,
         journal::{Frames, Position},
-        overlay::ExportLocation,
+        overlay::{EndedKey, ExportLocation},
         record::{IssuedCertificate, Record, RecordState},
     },
     serial::SerialNumber,
@@ -84,9 +84,8 @@ impl Exported {
 
     /// Whether it was live when the export was created.
     fn was_live(&self, record: &Record) -> Result<bool, LedgerError> {
-        let state_change = self.certificates.shared.view().state_change(&record.serial_number)?;
-        Ok(state_change
-            .is_none_or(|state_change| state_change.state.is_live() || state_change.changed > self.export.position))
+        let ended = self.certificates.shared.view().ended(&EndedKey::first_end(&record.serial_number))?;
+        Ok(ended.is_none_or(|ended| ended > self.export.position))
     }
 }
 

@@ -16,6 +16,8 @@ use super::{
 use crate::{
     ledger::{
         api::Records,
+        batch::{Batch, BatchId, BatchTerms, Destination, Filter},
+        batch_content::{FoundBatch, NextBatch},
         error::LedgerError,
         export::{Export, ExportId},
         head::Head,
@@ -90,6 +92,26 @@ impl Records for EmbeddedRecords {
         let start = before.map_or(order.created, |before| before.position);
         let certificates = Certificates::new(&self.shared, &id.order, start, export.position);
         Ok(IssuedRecords::new(Exported::new(certificates, export)))
+    }
+
+    fn destinations(&self) -> Vec<Arc<Destination>> {
+        self.known_destinations()
+    }
+
+    fn batch(&self, id: &BatchId) -> Result<Option<Batch>, LedgerError> {
+        self.find_batch(id)
+    }
+
+    fn batch_terms(&self, id: &BatchId) -> Result<Option<Arc<BatchTerms>>, LedgerError> {
+        self.find_terms(id)
+    }
+
+    fn batch_content(&self, id: &BatchId) -> Result<Option<FoundBatch>, LedgerError> {
+        self.open_batch(id)
+    }
+
+    fn next_batch(&self, destination: &str, filter: &Filter) -> Result<NextBatch, LedgerError> {
+        self.open_next_batch(destination, filter)
     }
 
     fn revoked(&self, ca: &CaId, hashes: RangeInclusive<u32>) -> Result<Vec<RevokedCertificate>, LedgerError> {

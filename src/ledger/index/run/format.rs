@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    ledger::{index::lookup_key::LookupKey, revoked::RevokedKey},
+    ledger::{index::lookup_key::LookupKey, overlay::EndedKey, revoked::RevokedKey},
     serial::SerialNumber,
 };
 
@@ -18,10 +18,12 @@ pub(crate) enum Kind {
     Samples,
     /// What may stand on a revocation list.
     Revoked,
+    /// Of what was scrapped or revoked: where that happened first, and where it was confirmed before.
+    Ended,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 4] = [Kind::Names, Kind::States, Kind::Samples, Kind::Revoked];
+    pub(crate) const ALL: [Kind; 5] = [Kind::Names, Kind::States, Kind::Samples, Kind::Revoked, Kind::Ended];
 
     pub(super) fn code(self) -> u8 {
         match self {
@@ -29,6 +31,7 @@ impl Kind {
             Kind::States => 2,
             Kind::Samples => 3,
             Kind::Revoked => 4,
+            Kind::Ended => 5,
         }
     }
 
@@ -38,6 +41,7 @@ impl Kind {
             Kind::States => "states",
             Kind::Samples => "samples",
             Kind::Revoked => "revoked",
+            Kind::Ended => "ended",
         }
     }
 
@@ -47,13 +51,14 @@ impl Kind {
             Kind::Names => LookupKey::LENGTH,
             Kind::States | Kind::Samples => SerialNumber::LENGTH,
             Kind::Revoked => RevokedKey::LENGTH,
+            Kind::Ended => EndedKey::LENGTH,
         }
     }
 
     /// Bytes of a key and its value.
     pub(crate) fn entry(self) -> usize {
         match self {
-            Kind::Names | Kind::Samples => self.key() + 8,
+            Kind::Names | Kind::Samples | Kind::Ended => self.key() + 8,
             Kind::States | Kind::Revoked => self.key() + 9,
         }
     }

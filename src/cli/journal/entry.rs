@@ -1,0 +1,175 @@
+//! Entries of the journal as JSON.
+
+use birthmark::{
+    ledger::{BatchId, BatchTerms, CrlIssued, OrderTerms, ProofTerms, Results, entry::Event, journal::ScannedFrame},
+    pattern::Pattern,
+    pem::certificate_pem,
+    serial::SerialNumber,
+};
+use serde_json::{Value, json};
+
+/// An entry with where it stands.
+pub(super) fn entry_to_json(frame: &ScannedFrame) -> Value {
+    let (kind, fields) = match &frame.entry.event {
+        Event::Reserved { serial_number, holder, replaces } => (
+            "reserved",
+            json!({
+                "serial_number": serial_number.to_string(),
+                "device_id": holder.device,
+                "key_sha256": hex::encode(holder.key_hash),
+                "order": holder.order,
+                "profile": holder.profile,
+                "issuer": holder.issuer,
+                "issuer_id": holder.issuer_id,
+                "replaces": replaces.map(|replaced| replaced.to_string()),
+            }),
+        ),
+        Event::Issued { serial_number, certificate } => ("issued", issued_to_json(serial_number, certificate)),
+        Event::Abandoned { serial_number, reason } => {
+            ("abandoned", json!({ "serial_number": serial_number.to_string(), "reason": reason }))
+        }
+        Event::Confirmed { serial_number, order } => {
+            ("confirmed", json!({ "serial_number": serial_number.to_string(), "order": order }))
+        }
+        Event::Scrapped { serial_number, reason } => {
+            ("scrapped", json!({ "serial_number": serial_number.to_string(), "reason": reason }))
+        }
+        Event::Revoked { serial_number, reason } => {
+            ("revoked", json!({ "serial_number": serial_number.to_string(), "reason": reason.name() }))
+        }
+        Event::OrderCreated(terms) => ("order_created", order_to_json(terms)),
+        Event::ProofReserved { serial_number, terms } => ("proof_reserved", proof_to_json(serial_number, terms)),
+        Event::ProofIssued { serial_number, certificate } => {
+            ("proof_issued", issued_to_json(serial_number, certificate))
+        }
+        Event::OrderClosed { id } => ("order_closed", json!({ "order": id })),
+        Event::ExportCreated { id, certificates } => {
+            ("export_created", json!({ "export": id.to_string(), "order": id.order, "certificates": certificates }))
+        }
+        Event::ExportAcknowledged { id } => ("export_acknowledged", json!({ "export": id.to_string() })),
+        Event::BatchCreated(terms) => ("batch_created", batch_to_json(terms)),
+        Event::BatchSealed { id, seal } => (
+            "batch_sealed",
+            json!({
+                "batch": id.to_string(),
+                "manifest_sha256": hex::encode(seal.manifest_sha256),
+                "jws": seal.jws,
+            }),
+        ),
+        Event::BatchAcknowledged { id, results } => {
+            ("batch_acknowledged", acknowledgement_to_json(id, results.as_deref()))
+        }
+        Event::CrlIssued(list) => ("crl_issued", list_to_json(list)),
+        Event::IssuerAdded { id, generation, terms } => (
+            "issuer_added",
+            json!({
+                "issuer_id": id,
+                "issuer": terms.name,
+                "generation": generation,
+                "crl_shards": terms.crl_shards,
+                "chain_pem": terms.chain.iter().map(|certificate| certificate_pem(certificate)).collect::<Vec<_>>(),
+            }),
+        ),
+        Event::Checkpoint { note, begins_anew } => {
+            ("checkpoint", json!({ "note": note, "earlier_checkpoints_lost": begins_anew }))
+        }
+        Event::LossAccepted { what, reason } => ("loss_accepted", json!({ "lost": what, "reason": reason })),
+        Event::ClockAccepted { reason } => ("clock_accepted", json!({ "reason": reason })),
+    };
+    let mut entry = json!({
+        "sequence": frame.sequence,
+        "time": time(frame.entry.time),
+        "actor": frame.entry.actor.to_string(),
+        "event": kind,
+    });
+    if let (Some(entry), Value::Object(fields)) = (entry.as_object_mut(), fields) {
+        entry.extend(fields);
+        entry.insert("chain_hash".into(), hex::encode(frame.chain).into());
+        entry.insert("file".into(), format!("{:08}.journal", frame.file).into());
+        entry.insert("offset".into(), frame.offset.into());
+    }
+    entry
+}
+
+fn issued_to_json(serial_number: &SerialNumber, certificate: &[u8]) -> Value {
+    json!({ "serial_number": serial_number.to_string(), "certificate_pem": certificate_pem(certificate) })
+}
+
+fn batch_to_json(terms: &BatchTerms) -> Value {
+    let texts = |patterns: &[Pattern]| patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect::<Vec<_>>();
+    json!({
+        "batch": terms.id.to_string(),
+        "first": terms.first,
+        "end": terms.end,
+        "profiles": texts(&terms.filter.profiles),
+        "orders": texts(&terms.filter.orders),
+        "only": terms.filter.moment,
+        "settings": serde_json::from_str(&terms.settings).unwrap_or_else(|_| json!(terms.settings)),
+        "unfit": terms.unfit.iter().map(|unfit| json!({
+            "serial_number": unfit.serial_number.to_string(),
+            "device_id": unfit.device,
+            "reason": unfit.reason,
+        })).collect::<Vec<_>>(),
+        "again": terms.again.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "certificates": terms.certificates,
+        "withdrawn": terms.withdrawn,
+        "end_chain_hash": hex::encode(terms.chain),
+    })
+}
+
+fn acknowledgement_to_json(id: &BatchId, results: Option<&Results>) -> Value {
+    let Some(results) = results else { return json!({ "batch": id.to_string(), "results_sha256": null }) };
+    json!({
+        "batch": id.to_string(),
+        "results_sha256": hex::encode(results.sha256),
+        "registered": results.registered,
+        "already": results.already,
+        "withdrawn": results.withdrawn,
+        "failed": results.failed.iter().map(|failed| json!({
+            "serial_number": failed.serial_number.to_string(),
+            "code": failed.code,
+            "message": failed.message,
+        })).collect::<Vec<_>>(),
+    })
+}
+
+fn order_to_json(terms: &OrderTerms) -> Value {
+    json!({
+        "order": terms.id,
+        "profile": terms.profile,
+        "quantity": terms.quantity,
+        "not_before": terms.not_before.map(time),
+        "not_after": terms.not_after.map(time),
+        "attributes": terms.attributes,
+        "stations": terms.stations.iter().map(|pattern| pattern.as_str()).collect::<Vec<_>>(),
+    })
+}
+
+fn proof_to_json(serial_number: &SerialNumber, terms: &ProofTerms) -> Value {
+    json!({
+        "serial_number": serial_number.to_string(),
+        "code": terms.id.code,
+        "issuer_id": terms.id.issuer_id,
+        "key_sha256": hex::encode(terms.key_hash),
+        "not_after": time(terms.not_after),
+    })
+}
+
+fn list_to_json(list: &CrlIssued) -> Value {
+    json!({
+        "issuer": list.issuer,
+        "ca": hex::encode(list.ca.0),
+        "shard": list.shard.0,
+        "shards": list.shard.1,
+        "number": list.number,
+        "this_update": time(list.this_update),
+        "next_update": time(list.next_update),
+        "entries": list.entries,
+        "sha256": hex::encode(list.sha256),
+    })
+}
+
+/// RFC 3339 with six decimals always, so that times sort as text.
+pub(super) fn time(time: jiff::Timestamp) -> String {
+    format!("{time:.6}")
+}
