@@ -1,6 +1,7 @@
 //! The edge: who may call what, streams, and the only mapping from errors to gRPC statuses.
 
 mod admin;
+mod batches;
 mod calls;
 mod connection;
 mod farewell;

@@ -6,6 +6,7 @@
 
 mod certificates;
 mod components;
+mod destinations;
 mod error;
 mod keys;
 mod listen;
@@ -29,7 +30,7 @@ use self::{
 pub use self::{error::ServeError, listen::Addresses};
 use crate::{
     config::Config,
-    expiry,
+    destinations as batches, expiry,
     grpc::{self, Services, listener},
     http, metrics,
     readiness::Readiness,
@@ -65,7 +66,7 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> Result<(), ServeE
     // 4. The daemon serves, and says what it can do.
     let (drain, draining) = watch::channel(false);
     let readiness = Arc::new(readiness(&draining, &opened));
-    let mut running = start(config, opened, listening, tls, draining, (Arc::clone(&readiness), prometheus));
+    let mut running = start(config, opened, listening, tls, draining, (Arc::clone(&readiness), prometheus))?;
     // Before anybody knows that there is a daemon to shut down.
     let shutdown = shutdown_signal().map_err(ServeError::system("listen for signals"))?;
     tracing::info!(
@@ -99,8 +100,8 @@ fn start(
     tls: Arc<rustls::ServerConfig>,
     draining: watch::Receiver<bool>,
     (readiness, prometheus): (Arc<Readiness>, PrometheusHandle),
-) -> Running {
-    let Opened { pools, watched, issuer, prover, profiles, signers, .. } = opened;
+) -> Result<Running, ServeError> {
+    let Opened { pools, watched, issuer, prover, profiles, signers, destinations, .. } = opened;
     let Opened { records, scrub, committer, committer_thread, checkpoints, publisher, .. } = opened;
     let limits = connection_limits();
     let directory = publisher.as_ref().map(|publisher| Arc::clone(&publisher.directory));
@@ -116,11 +117,13 @@ fn start(
         profiles,
         signers,
         prover,
+        destinations: destinations.clone(),
         window: *config.server.window.get_ref(),
         stall_limit: Duration::from_secs(*config.server.stall_seconds.get_ref()),
         draining,
     };
-    Running {
+    let backlog = (!destinations.all.is_empty()).then(|| batches::watch(destinations.clone())).transpose();
+    Ok(Running {
         server: tokio::spawn(grpc::serve(services, listener::incoming(listening.tcp, tls, unix, limits))),
         committer,
         committer_result: watch_committer(committer_thread),
@@ -129,8 +132,10 @@ fn start(
             (checkpoints, periodic)
         }),
         publishing: publisher.map(|publisher| publisher.spawn()).unwrap_or_default(),
+        unattended: batches::spawn_unattended(&destinations),
+        backlog: backlog.map_err(ServeError::system("start the thread that counts what waits for destinations"))?,
         pools,
         scrub,
         socket,
-    }
+    })
 }

@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
 use jiff::Timestamp;
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{
+    batches::{self, Messages},
     calls::Held,
     hsm::{self, Signers},
     issuers,
@@ -20,6 +21,7 @@ use super::{
 use crate::{
     ca::{NoIssuer, issuer_of},
     committer::Committer,
+    destinations::Destinations,
     hash::sha256,
     id::OrderId,
     identity::Role,
@@ -48,6 +50,7 @@ pub(super) struct Service {
     reader: Reader,
     signers: Signers,
     prover: Arc<Prover>,
+    destinations: Destinations,
 }
 
 impl Service {
@@ -57,8 +60,9 @@ impl Service {
         reader: Reader,
         signers: Signers,
         prover: Arc<Prover>,
+        destinations: Destinations,
     ) -> Self {
-        Service { committer, profiles, reader, signers, prover }
+        Service { committer, profiles, reader, signers, prover, destinations }
     }
 
     async fn order(&self, peer: &PeerLimits, id: &str) -> Result<ledger::Order, Status> {
@@ -265,14 +269,60 @@ impl proto::admin_server::Admin for Service {
         self.changed(&limits, serial_number).await
     }
 
-    async fn create_export(
+    type PlanBatchStream = Messages<proto::PlanBatchReply>;
+
+    async fn plan_batch(
         &self,
-        request: Request<proto::CreateExportRequest>,
-    ) -> Result<Response<proto::Export>, Status> {
+        request: Request<proto::PlanBatchRequest>,
+    ) -> Result<Response<Self::PlanBatchStream>, Status> {
+        let limits = reader(&request)?;
+        batches::plan(&self.destinations, &limits, &request.into_inner().destination).map(Response::new)
+    }
+
+    type CreateBatchStream = Messages<proto::CreateBatchReply>;
+
+    async fn create_batch(
+        &self,
+        request: Request<proto::CreateBatchRequest>,
+    ) -> Result<Response<Self::CreateBatchStream>, Status> {
+        let limits = Arc::clone(Peer::from_request(&request)?.limits()?);
         let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
         let actor = peer::actor(role, name);
-        let created = self.committer.create_export(actor, request.into_inner().order).await;
-        created.map(|created| Response::new(export(created))).map_err(|error| status::failed_call(&error.into()))
+        let destination = request.into_inner().destination;
+        batches::create(&self.destinations, &limits, actor, &destination).map(Response::new)
+    }
+
+    type ListBatchesStream = Messages<proto::Batch>;
+
+    async fn list_batches(
+        &self,
+        request: Request<proto::ListBatchesRequest>,
+    ) -> Result<Response<Self::ListBatchesStream>, Status> {
+        let limits = reader(&request)?;
+        batches::list(&self.destinations, &limits, request.into_inner().destination).map(Response::new)
+    }
+
+    type GetBundleStream = Messages<proto::BundleChunk>;
+
+    async fn get_bundle(
+        &self,
+        request: Request<proto::GetBundleRequest>,
+    ) -> Result<Response<Self::GetBundleStream>, Status> {
+        let limits = reader(&request)?;
+        let id = batches::batch_id(&request.into_inner().id)?;
+        batches::bundle(&self.destinations, &limits, id, self.reader.stall_limit()).map(Response::new)
+    }
+
+    type AcknowledgeBatchStream = Messages<proto::Batch>;
+
+    async fn acknowledge_batch(
+        &self,
+        request: Request<Streaming<proto::AcknowledgeBatchRequest>>,
+    ) -> Result<Response<Self::AcknowledgeBatchStream>, Status> {
+        let limits = Arc::clone(Peer::from_request(&request)?.limits()?);
+        let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
+        let actor = peer::actor(role, name);
+        batches::acknowledge(&self.destinations, &limits, actor, request.into_inner()).await.map(Response::new)
     }
 
     async fn list_exports(
@@ -293,7 +343,7 @@ impl proto::admin_server::Admin for Service {
         let id = export_id(&request.into_inner().id)?;
         let wanted = id.clone();
         if self.reader.read(&limits, move |records| records.export(&wanted)).await?.is_none() {
-            return Err(status::failed_call(&Refusal::ExportUnknown(id).into()));
+            return Err(status::failed_call(&RequestError::ExportUnknown(id)));
         }
         let exported = self.reader.stream(&limits, move |records| records.exported(&id))?;
         let issuers = self.reader.issuers();
@@ -324,19 +374,6 @@ impl proto::admin_server::Admin for Service {
         let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
         let actor = peer::actor(role, name);
         possession::prove(&self.prover, actor, request.into_inner()).await.map(Response::new)
-    }
-
-    async fn acknowledge_export(
-        &self,
-        request: Request<proto::AcknowledgeExportRequest>,
-    ) -> Result<Response<proto::Export>, Status> {
-        let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
-        let actor = peer::actor(role, name);
-        let id = export_id(&request.into_inner().id)?;
-        let acknowledged = self.committer.acknowledge_export(actor, id).await;
-        acknowledged
-            .map(|acknowledged| Response::new(export(acknowledged)))
-            .map_err(|error| status::failed_call(&error.into()))
     }
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use crate::{
     ca::NoIssuer,
     committer::CommitError,
+    destinations::BatchError,
     id::InvalidId,
     issuer::IssueError,
-    ledger::{LedgerError, Refusal},
+    ledger::{ExportId, LedgerError, Refusal},
     profile::OrderTermsError,
     proof::ProofError,
 };
@@ -35,6 +36,12 @@ pub(crate) enum RequestError {
     /// There is no proof of possession.
     #[error(transparent)]
     Proof(#[from] ProofError),
+    /// There is no batch, or no bundle.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// No such export.
+    #[error("there is no export {}", crate::quote::quoted(&.0.to_string()))]
+    ExportUnknown(ExportId),
     /// The ledger did not do what was asked for.
     #[error(transparent)]
     Commit(#[from] CommitError),

@@ -88,7 +88,7 @@ pub trait BatchContent: Send {
     /// Those of the storage.
     fn withdrawal(&self, serial_number: &SerialNumber) -> Result<Withdrawal, LedgerError>;
 
-    /// Lets what was recorded meanwhile be read as well, and gives what there is so far.
+    /// When all pages were read: gives what there is so far, and lets what was recorded meanwhile be read as well.
     ///
     /// # Errors
     /// Those of the storage.

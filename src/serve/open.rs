@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::{
     certificates::{clock_bounds, watched},
+    destinations,
     error::ServeError,
     keys::{AUDIT, AuditKey, Pools, audit_keys, open_audit, open_issuers},
     lists::Lists,
@@ -18,6 +19,7 @@ use crate::{
     config::{self, Config, ConfigError},
     configure::{self, Issuers},
     crl_publisher::Publisher,
+    destinations::{Destinations, ManifestSigner},
     expiry::MonitoredCertificate,
     grpc::{
         Signers,
@@ -32,7 +34,7 @@ use crate::{
     profile::Profiles,
     proof::Prover,
     registration,
-    signer::Recoverable,
+    signer::{Recoverable, Signer},
 };
 
 /// Reads the TLS settings.
@@ -58,6 +60,7 @@ pub(super) struct Opened {
     pub(super) profiles: Arc<Profiles>,
     pub(super) signers: Signers,
     pub(super) prover: Arc<Prover>,
+    pub(super) destinations: Destinations,
     pub(super) records: EmbeddedRecords,
     pub(super) scrub: Option<Scrub>,
     pub(super) committer: Committer,
@@ -75,6 +78,11 @@ pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
     let watched = watched(config, &issuers)?;
     let audit = open_audit(config, &issuers)?;
     let lists = Lists::read(config, &issuers)?;
+    let all = destinations::read(config, audit.as_ref().map(|audit| &audit.public_key))?;
+    let signer = audit.as_ref().map(|audit| ManifestSigner {
+        signer: Arc::clone(&audit.signer) as Arc<dyn Signer>,
+        key: audit.public_key.clone(),
+    });
 
     let data = config.resolve(config.ledger.path.get_ref());
     let settings = Settings { min_free: u64::from(config.ledger.min_free_mib) << 20, ..Settings::default() };
@@ -108,6 +116,8 @@ pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
     let issuer = Arc::new(issuer);
     let prover = Arc::new(Prover::new(issuers, committer.clone()));
     let signers = Arc::new(signers);
+    let destinations =
+        Destinations { all, records: Arc::new(records.clone()), committer: committer.clone(), signer };
     Ok(Opened {
         pools,
         watched,
@@ -115,6 +125,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
         profiles,
         signers,
         prover,
+        destinations,
         records,
         scrub,
         committer,
