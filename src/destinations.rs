@@ -17,7 +17,7 @@ mod results;
 mod unattended;
 
 pub(crate) use self::{
-    acknowledge::{Upload, acknowledge},
+    acknowledge::acknowledge,
     backlog::{Watch, watch},
     cut::{Cut, cut, plan},
     destination::{Destination, Destinations, ManifestSigner},

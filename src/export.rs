@@ -1,3 +1,15 @@
-//! Files for the platforms that are to know the devices.
+//! Files for the platforms that are to know the devices: a bundle for each batch, what signs and verifies it, and where it
+//! goes. [`per_order`] reads what versions before there were destinations have cut.
 
+pub mod bundle;
+pub mod certificate;
+pub mod download;
+mod formats;
+pub mod jws;
+mod keys;
+pub mod manifest;
 pub mod per_order;
+pub mod settings;
+pub mod sink;
+mod template;
+pub mod verify;

@@ -2,6 +2,7 @@
 
 mod per_order;
 mod shown;
+mod verify;
 
 use std::{
     io::{IsTerminal, Read},
@@ -54,6 +55,8 @@ enum Command {
     /// Results are JSON lines: {"certificate_id", "state": "registered" | "already" | "failed" | "withdrawn", "code",
     /// "message", "at"}. What failed comes again in the next batch.
     Acknowledge(AcknowledgeArgs),
+    /// Verify a bundle offline: the manifest's signature, every file, and each certificate's issuer
+    Verify(verify::Args),
 }
 
 const CREATE_AFTER: &str = "\
@@ -156,6 +159,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             Command::List(args) => list(&args).await?,
             Command::Get(args) => get(&args).await?,
             Command::Acknowledge(args) => acknowledge(args).await?,
+            Command::Verify(args) => verify::run(&args)?,
         }
         Ok(ExitCode::SUCCESS)
     })
@@ -303,7 +307,8 @@ async fn acknowledge(args: AcknowledgeArgs) -> anyhow::Result<()> {
     let reading = args.results.map(|path| tokio::task::spawn_blocking(move || read_results(&path, &sender)));
     let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
     let replied = async {
-        let mut replies = args.daemon.admin().await?.acknowledge_batch(requests).await.map_err(Failure::from)?.into_inner();
+        let mut replies =
+            args.daemon.admin().await?.acknowledge_batch(requests).await.map_err(Failure::from)?.into_inner();
         let batch = replies.message().await.map_err(Failure::from)?;
         batch.context("the daemon said nothing")
     };

@@ -89,7 +89,8 @@ impl Destination {
                 let span = every.parse::<jiff::Span>().ok();
                 let span = span.and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok());
                 let every = span.and_then(|every| Duration::try_from(every).ok());
-                let every = every.filter(|every| (Duration::from_secs(1)..=Duration::from_hours(7 * 24)).contains(every));
+                let every =
+                    every.filter(|every| (Duration::from_secs(1)..=Duration::from_hours(7 * 24)).contains(every));
                 let wrong = || self.wrong("every", "must be a time from 1s to 7d, such as \"15m\"");
                 Ok(Some(Unattended {
                     every: every.ok_or_else(wrong)?,
@@ -99,9 +100,15 @@ impl Destination {
                 }))
             }
             (Some(_), None) => Err(self.wrong("folder", "must say where the batches are written that \"every\" cuts")),
-            (None, Some(_)) => Err(self.wrong("every", "must say how often a batch is written to \"folder\", such as \"15m\"")),
-            (None, None) => match ["max_unacknowledged", "min_free_mib"].into_iter().find(|key| self.keys.contains_key(*key)) {
-                Some(key) => Err(self.wrong(key, "is only for batches that the daemon cuts by itself: give \"every\" and \"folder\"")),
+            (None, Some(_)) => {
+                Err(self.wrong("every", "must say how often a batch is written to \"folder\", such as \"15m\""))
+            }
+            (None, None) => match ["max_unacknowledged", "min_free_mib"]
+                .into_iter()
+                .find(|key| self.keys.contains_key(*key))
+            {
+                Some(key) => Err(self
+                    .wrong(key, "is only for batches that the daemon cuts by itself: give \"every\" and \"folder\"")),
                 None => Ok(None),
             },
         }
@@ -133,7 +140,8 @@ impl Destination {
     fn patterns(&self, key: &str) -> Result<Vec<Pattern>, WrongKey> {
         let Some(value) = self.value(key) else { return Ok(Vec::new()) };
         let wrong = || self.wrong(key, "must be a list of patterns, such as [\"device\", \"lot-*\"]");
-        let pattern = |value: &Value| Ok(Pattern::new(value.as_str().filter(|text| !text.is_empty()).ok_or_else(wrong)?));
+        let pattern =
+            |value: &Value| Ok(Pattern::new(value.as_str().filter(|text| !text.is_empty()).ok_or_else(wrong)?));
         let patterns: Vec<_> = value.as_array().ok_or_else(wrong)?.iter().map(pattern).collect::<Result<_, _>>()?;
         if patterns.is_empty() {
             return Err(self.wrong(key, "lets nothing pass; leave it out to let all pass"));

@@ -26,7 +26,7 @@ const WORDS: usize = 700_000;
 const LONGEST_WORDS: usize = 256;
 
 /// Results as they come, or that they broke off.
-pub(crate) type Upload = mpsc::Receiver<Result<Bytes, ()>>;
+type Upload = mpsc::Receiver<Result<Bytes, ()>>;
 
 /// Records that a batch's platform has it, and what it said, if that came back.
 ///

@@ -126,15 +126,20 @@ impl Watcher {
             }
             _ => None,
         };
-        let age = |since: Option<Timestamp>| since.map_or(0.0, |since| Timestamp::now().duration_since(since).as_secs_f64().max(0.0));
-        metrics::destination(&destination.name, &metrics::DestinationGauges {
-            backlog: backlog.certificates,
-            backlog_age: age(backlog.oldest),
-            withdrawals: backlog.withdrawals,
-            unfit,
-            unacknowledged,
-            unacknowledged_age: age(oldest),
-        });
+        let age = |since: Option<Timestamp>| {
+            since.map_or(0.0, |since| Timestamp::now().duration_since(since).as_secs_f64().max(0.0))
+        };
+        metrics::destination(
+            &destination.name,
+            &metrics::DestinationGauges {
+                backlog: backlog.certificates,
+                backlog_age: age(backlog.oldest),
+                withdrawals: backlog.withdrawals,
+                unfit,
+                unacknowledged,
+                unacknowledged_age: age(oldest),
+            },
+        );
         Ok(())
     }
 }

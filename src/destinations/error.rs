@@ -31,7 +31,7 @@ pub(crate) enum BatchError {
     #[error("there is no batch {0}")]
     BatchUnknown(BatchId),
     /// Nothing came since the batch before.
-    #[error("there is nothing new for {name}{}", unfit(*.unfit))]
+    #[error("there is nothing new for {name}{}", left_out(*.unfit))]
     Nothing {
         /// The destination.
         name: String,
@@ -119,7 +119,7 @@ pub(crate) enum BatchError {
     Internal,
 }
 
-fn unfit(unfit: usize) -> String {
+fn left_out(unfit: usize) -> String {
     match unfit {
         0 => String::new(),
         unfit => format!("; {unfit} devices are left out, whose platform would refuse them"),

@@ -87,7 +87,8 @@ fn check_range(terms: &BatchTerms, content: &dyn BatchContent) -> Result<(), Bat
 }
 
 fn header(terms: &Arc<BatchTerms>, created_at: jiff::Timestamp, created_by: String) -> Header {
-    let texts = |patterns: &[crate::pattern::Pattern]| patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect();
+    let texts =
+        |patterns: &[crate::pattern::Pattern]| patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect();
     let unfit = terms.unfit.iter().map(|unfit| Unfit {
         device_id: unfit.device.clone(),
         serial_number: unfit.serial_number.to_string(),
@@ -133,10 +134,9 @@ fn write_withdrawal<S: Sink>(bundle: &mut Bundle<S>, id: &BatchId, withdrawal: &
         text: &change.scrap_reason,
         at: change.at,
         batch: &out,
-        replaced_by: replacement.as_ref().map(|(serial, id)| Replacement {
-            certificate_id: id,
-            serial_number: serial.as_bytes(),
-        }),
+        replaced_by: replacement
+            .as_ref()
+            .map(|(serial, id)| Replacement { certificate_id: id, serial_number: serial.as_bytes() }),
     })?;
     Ok(())
 }

@@ -121,7 +121,10 @@ mod tests {
     use super::*;
 
     fn line(id: u8, state: &str) -> String {
-        format!("{{\"certificate_id\":\"{}\",\"state\":\"{state}\",\"code\":\"E\",\"at\":\"x\"}}\n", hex::encode([id; 32]))
+        format!(
+            "{{\"certificate_id\":\"{}\",\"state\":\"{state}\",\"code\":\"E\",\"at\":\"x\"}}\n",
+            hex::encode([id; 32])
+        )
     }
 
     fn read(text: &str, most: u64) -> Result<(HashMap<CertificateId, Said>, [u8; 32]), BatchError> {

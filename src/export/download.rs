@@ -42,12 +42,7 @@ pub async fn download(
     }
 }
 
-async fn receive<S: Sink>(
-    channel: Channel,
-    id: &str,
-    mut sink: S,
-    progress: &dyn Fn(u64),
-) -> Result<S, DownloadError> {
+async fn receive<S: Sink>(channel: Channel, id: &str, mut sink: S, progress: &dyn Fn(u64)) -> Result<S, DownloadError> {
     let request = GetBundleRequest { id: id.to_owned() };
     let mut chunks = AdminClient::new(channel).get_bundle(request).await.map_err(Failure::from)?.into_inner();
     while let Some(message) = chunks.message().await.map_err(Failure::from)? {

@@ -234,10 +234,7 @@ pub(super) async fn acknowledge(
 }
 
 /// Passes results on, until there are no more or nobody wants them.
-async fn receive(
-    mut requests: Streaming<proto::AcknowledgeBatchRequest>,
-    results: mpsc::Sender<Result<Bytes, ()>>,
-) {
+async fn receive(mut requests: Streaming<proto::AcknowledgeBatchRequest>, results: mpsc::Sender<Result<Bytes, ()>>) {
     loop {
         let next = match tokio::time::timeout(STALLED, requests.message()).await {
             Ok(Ok(Some(proto::AcknowledgeBatchRequest { request: Some(Acknowledge::Results(octets)) }))) => Ok(octets),

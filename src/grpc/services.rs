@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use super::hsm::Signers;
-use crate::{committer::Committer, destinations::Destinations, issuer::Issuance, ledger::Records, profile::Profiles, proof::Prover};
+use crate::{
+    committer::Committer, destinations::Destinations, issuer::Issuance, ledger::Records, profile::Profiles,
+    proof::Prover,
+};
 
 /// What the services work with.
 #[derive(Clone)]

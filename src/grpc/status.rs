@@ -253,7 +253,9 @@ fn message(error: &RequestError) -> String {
             CommitError::Closed => RequestError::Draining.to_string(),
             CommitError::Unexpected | CommitError::OtherSerialNumber { .. } => RequestError::Internal.to_string(),
         },
-        RequestError::Storage(error) | RequestError::Batch(BatchError::Storage(error)) => Storage::from_error(error).message(),
+        RequestError::Storage(error) | RequestError::Batch(BatchError::Storage(error)) => {
+            Storage::from_error(error).message()
+        }
         error => error.to_string(),
     }
 }

@@ -289,7 +289,8 @@ mod tests {
         for (text, destination, number) in [("aws.0001", "aws", 1), ("a-1.10000", "a-1", 10_000)] {
             assert_eq!(text.parse(), Ok(BatchId { destination: destination.into(), number }));
         }
-        for text in ["", "aws", "aws.1", "aws.0000", "A.0001", ".0001", "a.b.0001", "-a.0001", "a:b.0001", "../x.0001"] {
+        for text in ["", "aws", "aws.1", "aws.0000", "A.0001", ".0001", "a.b.0001", "-a.0001", "a:b.0001", "../x.0001"]
+        {
             assert!(text.parse::<BatchId>().is_err(), "{text}");
         }
         assert!(!is_destination(&"a".repeat(64)) && is_destination(&"a".repeat(63)));

@@ -116,8 +116,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
     let issuer = Arc::new(issuer);
     let prover = Arc::new(Prover::new(issuers, committer.clone()));
     let signers = Arc::new(signers);
-    let destinations =
-        Destinations { all, records: Arc::new(records.clone()), committer: committer.clone(), signer };
+    let destinations = Destinations { all, records: Arc::new(records.clone()), committer: committer.clone(), signer };
     Ok(Opened {
         pools,
         watched,

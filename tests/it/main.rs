@@ -7,6 +7,8 @@
     reason = "a test ends by panicking"
 )]
 
+mod batches;
+mod bundle;
 mod ceremony;
 mod checkpoints;
 mod commands;

@@ -131,7 +131,8 @@ impl View<'_> {
             self.draft.ended.insert(EndedKey::confirmed(serial), confirmed);
         }
         self.draft.ended.insert(EndedKey::first_end(serial), ended);
-        let known = self.memory.destinations.values().filter(|known| !self.draft.destinations.contains_key(&known.name));
+        let known =
+            self.memory.destinations.values().filter(|known| !self.draft.destinations.contains_key(&known.name));
         let concerned = known.chain(self.draft.destinations.values()).filter(|found| found.retry.contains(serial));
         let concerned: Vec<_> = concerned.map(|found| Destination::clone(found)).collect();
         for mut destination in concerned {

@@ -48,9 +48,7 @@ pub(super) fn seal(view: &View<'_>, id: &BatchId, seal: &Seal) -> Result<Decisio
     Ok(match find(view, id)?.map(|batch| batch.seal) {
         None => return refuse(Refusal::BatchUnknown(id.clone())),
         Some(Some(before)) => (Outcome::Sealed(before), None),
-        Some(None) => {
-            (Outcome::Sealed(seal.clone()), Some(Event::BatchSealed { id: id.clone(), seal: seal.clone() }))
-        }
+        Some(None) => (Outcome::Sealed(seal.clone()), Some(Event::BatchSealed { id: id.clone(), seal: seal.clone() })),
     })
 }
 

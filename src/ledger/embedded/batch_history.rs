@@ -107,23 +107,22 @@ impl History {
     }
 
     /// Where the entry is for which this batch would have a certificate, if it were live.
-    pub(super) fn would_go_out(
-        &self,
-        shared: &Shared,
-        serial: &SerialNumber,
-    ) -> Result<Option<Position>, LedgerError> {
+    pub(super) fn would_go_out(&self, shared: &Shared, serial: &SerialNumber) -> Result<Option<Position>, LedgerError> {
         let Some((location, holder)) = self.location(shared, serial)? else { return Ok(None) };
         let place = match self.filter.moment {
             Moment::Confirmed => self.confirmation(shared, serial)?,
             Moment::Issued => location.issued,
         };
-        let went_out =
-            |issued: Position| issued < self.from && self.meant_when_issued(&holder, issued);
+        let went_out = |issued: Position| issued < self.from && self.meant_when_issued(&holder, issued);
         let fits = self.filter.matches(&holder.profile, &holder.order) && !location.issued.is_some_and(went_out);
         Ok(place.filter(|place| fits && *place >= self.from))
     }
 
-    fn location(&self, shared: &Shared, serial: &SerialNumber) -> Result<Option<(RecordLocation, Holder)>, LedgerError> {
+    fn location(
+        &self,
+        shared: &Shared,
+        serial: &SerialNumber,
+    ) -> Result<Option<(RecordLocation, Holder)>, LedgerError> {
         let view = shared.view();
         let Some(location) = view.location(serial)? else { return Ok(None) };
         let (holder, _) = view.holder(&location)?;

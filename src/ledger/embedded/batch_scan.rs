@@ -150,11 +150,7 @@ impl BatchReader {
     }
 
     /// A certificate that goes out because it was confirmed, unless it did when it was issued.
-    fn confirmed(
-        &mut self,
-        serial: SerialNumber,
-        time: Timestamp,
-    ) -> Result<Option<Member>, LedgerError> {
+    fn confirmed(&mut self, serial: SerialNumber, time: Timestamp) -> Result<Option<Member>, LedgerError> {
         if !self.recent.records.contains_key(&serial) {
             self.remember_neighbours(&serial)?;
         }
@@ -176,7 +172,8 @@ impl BatchReader {
             match event {
                 Event::Reserved { serial_number, holder, replaces } => {
                     let (state, reserved_at, issued) = (RecordState::Reserved, time, None);
-                    let record = Record { serial_number, state, holder, actor, reserved_at, issued, replaces, changed: None };
+                    let record =
+                        Record { serial_number, state, holder, actor, reserved_at, issued, replaces, changed: None };
                     reserved.insert(serial_number, record);
                 }
                 Event::Issued { serial_number, certificate } => {
@@ -296,3 +293,6 @@ impl BatchContent for BatchReader {
         Ok(self.backlog)
     }
 }
+
+#[cfg(test)]
+mod tests;

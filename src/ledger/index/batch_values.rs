@@ -116,8 +116,7 @@ pub(super) fn encode_batch(BatchLocation { batch, position, end_place }: &BatchL
 
 pub(super) fn decode_batch(value: &[u8]) -> Option<BatchLocation> {
     let value: BatchValue = serde_json::from_slice(value).ok()?;
-    let acknowledged =
-        value.acknowledged.map(|(at, by, results)| Acknowledged { at, by: Actor(by.into()), results });
+    let acknowledged = value.acknowledged.map(|(at, by, results)| Acknowledged { at, by: Actor(by.into()), results });
     let batch = Batch {
         id: BatchId { destination: value.destination, number: value.number },
         first: value.first,
