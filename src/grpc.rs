@@ -3,6 +3,7 @@
 mod admin;
 mod batches;
 mod calls;
+mod confirmation;
 mod connection;
 mod farewell;
 mod hsm;
