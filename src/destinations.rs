@@ -7,6 +7,7 @@
 //! journal each time they are asked for, and compared with what was signed when they were made first.
 
 mod acknowledge;
+mod background;
 mod backlog;
 mod cut;
 mod describe;
@@ -18,6 +19,7 @@ mod unattended;
 
 pub(crate) use self::{
     acknowledge::acknowledge,
+    background::in_background,
     backlog::{Watch, watch},
     cut::{Cut, cut, plan},
     destination::{Destination, Destinations, ManifestSigner},

@@ -3,9 +3,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use tokio::{sync::mpsc, task::spawn_blocking};
+use tokio::sync::mpsc;
 
 use super::{
+    background::in_background,
     destination::Destinations,
     error::BatchError,
     results::{CertificateId, ResultReader, Said},
@@ -42,7 +43,7 @@ pub(crate) async fn acknowledge(
         None => None,
         Some(upload) => {
             let (context, of) = (destinations.clone(), id.clone());
-            Some(Arc::new(spawn_blocking(move || read(&context, &of, upload)).await??))
+            Some(Arc::new(in_background(move || read(&context, &of, upload)).await?))
         }
     };
     let batch = destinations.committer.acknowledge_batch(actor, id, results).await?;

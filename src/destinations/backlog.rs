@@ -12,7 +12,10 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::destination::{Destination, Destinations};
+use super::{
+    background::be_nice,
+    destination::{Destination, Destinations},
+};
 use crate::{
     ledger::{Backlog, BatchContent, BatchId, LedgerError},
     metrics,
@@ -40,7 +43,10 @@ pub(crate) struct Watch {
 pub(crate) fn watch(destinations: Destinations) -> std::io::Result<Watch> {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
-    let run = move || Watcher { destinations, stopped, counts: BTreeMap::new() }.run();
+    let run = move || {
+        be_nice();
+        Watcher { destinations, stopped, counts: BTreeMap::new() }.run();
+    };
     let thread = thread::Builder::new().name("backlog".into()).spawn(run)?;
     Ok(Watch { stop, thread: Some(thread) })
 }

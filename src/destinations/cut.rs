@@ -3,9 +3,8 @@
 
 use std::sync::Arc;
 
-use tokio::task::spawn_blocking;
-
 use super::{
+    background::in_background,
     describe::Describer,
     destination::{Destination, Destinations},
     error::BatchError,
@@ -55,7 +54,7 @@ pub(crate) async fn plan(
     progress: Progress,
 ) -> Result<Cut, BatchError> {
     let destinations = destinations.clone();
-    spawn_blocking(move || read(&destinations, &destination, &*progress, SHOWN)).await?
+    in_background(move || read(&destinations, &destination, &*progress, SHOWN)).await
 }
 
 /// Cuts the destination's next batch.
@@ -70,7 +69,7 @@ pub(crate) async fn cut(
 ) -> Result<Batch, BatchError> {
     for _ in 0..ATTEMPTS {
         let (context, of, progress) = (destinations.clone(), Arc::clone(&destination), Arc::clone(&progress));
-        let Cut { terms, .. } = spawn_blocking(move || read(&context, &of, &*progress, 0)).await??;
+        let Cut { terms, .. } = in_background(move || read(&context, &of, &*progress, 0)).await?;
         if terms.certificates == 0 && terms.withdrawn == 0 {
             let (name, unfit) = (destination.name.clone(), terms.unfit.len());
             return Err(BatchError::Nothing { name, unfit });

@@ -12,11 +12,12 @@ use std::{
 
 use tokio::{
     runtime::Handle,
-    task::{JoinHandle, spawn_blocking},
+    task::JoinHandle,
     time::{Instant, MissedTickBehavior},
 };
 
 use super::{
+    background::in_background,
     cut::cut,
     destination::{Destination, Destinations},
     error::BatchError,
@@ -133,7 +134,8 @@ impl Writer {
         self.has_space()?;
         let writer = self.clone();
         let runtime = Handle::current();
-        spawn_blocking(move || writer.write_missing(&runtime)).await.map_err(BatchError::from)?
+        // What holds it up is no error of the work itself.
+        in_background(move || Ok::<_, BatchError>(writer.write_missing(&runtime))).await?
     }
 
     fn write_missing(&self, runtime: &Handle) -> Result<(), Held> {

@@ -136,13 +136,15 @@ pub(super) fn bundle(
 ) -> Result<Messages<proto::BundleChunk>, Status> {
     let (sender, messages) = stream(peer.record_stream()?);
     let (destinations, runtime) = (destinations.clone(), Handle::current());
-    spawn_blocking(move || {
+    tokio::spawn(async move {
         let sink = PeerSink { sender: sender.clone(), runtime: runtime.clone(), stall_limit, data: Vec::new() };
-        let made = destinations::render(&destinations, &id, sink, &runtime, &|_| {});
-        let made = made.and_then(|mut sink| Ok(sink.flush()?));
-        if let Err(error) = made {
+        let made = destinations::in_background(move || {
+            let mut sink = destinations::render(&destinations, &id, sink, &runtime, &|_| {})?;
+            Ok::<_, BatchError>(sink.flush()?)
+        });
+        if let Err(error) = made.await {
             // Nobody listens if nobody took the files.
-            let _ = runtime.block_on(tokio::time::timeout(stall_limit, sender.send(Err(failed(error)))));
+            let _ = tokio::time::timeout(stall_limit, sender.send(Err(failed(error)))).await;
         }
     });
     Ok(messages)

@@ -411,7 +411,7 @@ impl Index {
                 settled.issuers.iter().map(|(id, issuer)| (values::issuer_key(*id), values::encode_issuer(issuer)));
             let proofs = settled.proofs.iter().map(|(id, proof)| (values::proof_key(id), values::encode_proof(proof)));
             let pairs = orders.chain(exports).chain(issuers).chain(numbers).chain(proofs);
-            let pairs = pairs.chain(batches::pairs(settled)).collect();
+            let pairs = pairs.chain(batch_values::pairs(settled)).collect();
             self.database.write(pairs, |total| Manifest::new(applied, total, &runs).encode())?;
             self.applied().clone_from(applied);
             // Without it the index says no more than before, which is true as well.

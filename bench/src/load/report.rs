@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{
+    beside_export::BesideExport,
     floor::{self, Floor},
     options::Options,
     stations::{self, Latency},
@@ -44,6 +45,8 @@ pub(super) struct Report {
     fdatasync_us: f64,
     peak_rss_mib: f64,
     threads: Vec<Threads>,
+    /// The same beside exports, if that was asked for.
+    beside_export: Option<BesideExport>,
 }
 
 /// The threads of one name, per certificate.
@@ -110,7 +113,13 @@ impl Report {
             fdatasync_us,
             peak_rss_mib: measured.peak_rss_mib,
             threads,
+            beside_export: None,
         }
+    }
+
+    /// With what was measured beside exports.
+    pub(super) fn beside(self, beside_export: Option<BesideExport>) -> Report {
+        Report { beside_export, ..self }
     }
 }
 
@@ -133,6 +142,9 @@ impl fmt::Display for Report {
         }
         for (name, line) in self.lines() {
             writeln!(f, "  {name:<10} {line}")?;
+        }
+        if let Some(beside) = &self.beside_export {
+            writeln!(f, "  {:<10} {beside}", "export")?;
         }
         self.write_threads(f)
     }

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use super::database::Pair;
 use crate::{
     ledger::{
         actor::Actor,
         batch::{Acknowledged, Batch, BatchId, Destination, Filter, Place, ResultCounts, Seal},
         journal::Position,
-        overlay::{BatchLocation, Detour},
+        overlay::{BatchLocation, Detour, Overlay},
     },
     serial::SerialNumber,
 };
@@ -140,4 +141,15 @@ pub(super) fn encode_detour(detour: &Detour) -> Vec<u8> {
 
 pub(super) fn decode_detour(value: &[u8]) -> Option<Detour> {
     serde_json::from_slice(value).ok()
+}
+
+/// What the database keeps of these changes.
+pub(super) fn pairs(settled: &Overlay) -> impl Iterator<Item = Pair> {
+    let destinations = settled.destinations.values();
+    let destinations = destinations.map(|found| (destination_key(found.id), encode_destination(found)));
+    let batches = settled.batches.iter();
+    let batches = batches.map(|(of, batch)| (batch_key(*of), encode_batch(batch)));
+    let detours = settled.detours.iter();
+    let detours = detours.map(|(of, detour)| (detour_key(of), encode_detour(detour)));
+    destinations.chain(batches).chain(detours)
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Index, IndexError, Runs, batch_values, database::Pair, newest, of_kind, run};
+use super::{Index, IndexError, Runs, batch_values, newest, of_kind, run};
 use crate::{
     ledger::{
         batch::Destination,
         index::run::Kind,
         journal::Position,
-        overlay::{BatchLocation, Detour, EndedKey, Overlay},
+        overlay::{BatchLocation, Detour, EndedKey},
     },
     serial::SerialNumber,
 };
@@ -67,16 +67,4 @@ impl Index {
             Ok(found)
         })
     }
-}
-
-/// What the database keeps of these changes.
-pub(super) fn pairs(settled: &Overlay) -> impl Iterator<Item = Pair> {
-    let destinations = settled.destinations.values();
-    let destinations =
-        destinations.map(|found| (batch_values::destination_key(found.id), batch_values::encode_destination(found)));
-    let batches = settled.batches.iter();
-    let batches = batches.map(|(of, batch)| (batch_values::batch_key(*of), batch_values::encode_batch(batch)));
-    let detours = settled.detours.iter();
-    let detours = detours.map(|(of, detour)| (batch_values::detour_key(of), batch_values::encode_detour(detour)));
-    destinations.chain(batches).chain(detours)
 }
