@@ -374,7 +374,9 @@ async fn crl_has_an_expired_certificate_once_more() {
         let made: Timestamp = entry["this_update"].as_str().unwrap().parse().unwrap();
         (made > expiry).then(|| entry["entries"].as_u64().unwrap())
     });
-    assert_eq!(after.take(2).collect::<Vec<_>>(), [1, 0]);
+    // Lists have times in whole seconds, so the second one may be of the same second as the first.
+    let after: Vec<_> = after.collect();
+    assert!(after.starts_with(&[1, 0]) || after.starts_with(&[1, 1, 0]), "{after:?}");
 }
 
 /// A daemon that starts while the HSM signs nothing serves the list of the run before.
