@@ -104,8 +104,7 @@ fn bench(options: &Options) -> anyhow::Result<ExitCode> {
     let stations = measure_stations(&site, options, &daemon, devices)
         .map_err(|error| error.context(format!("the daemon's log:\n{}", site.log())))?;
     let again = || measure_stations(&site, options, &daemon, devices);
-    let beside_export =
-        options.beside_export.then(|| beside_export::measure(&site, &stations, again)).transpose()?;
+    let beside_export = options.beside_export.then(|| beside_export::measure(&site, &stations, again)).transpose()?;
     let exit = daemon.stop()?;
     ensure!(exit.success(), "the daemon failed with {exit}:\n{}", site.log());
 

@@ -28,7 +28,8 @@ pub(super) fn fill(folder: &Path, records: u64, certificate: Option<Vec<u8>>) ->
     let certificate = Bytes::from(certificate.unwrap_or_else(|| vec![0x30; 520]));
     let bar = progress(records, "certificates");
     for first in (0..records).step_by(BATCH as usize) {
-        let batch: Vec<_> = (first..records.min(first + BATCH)).map(|number| operation(reserve(number, issuer_id))).collect();
+        let batch: Vec<_> =
+            (first..records.min(first + BATCH)).map(|number| operation(reserve(number, issuer_id))).collect();
         let reserved = ledger.commit(Timestamp::now(), &batch)?;
         let record = |outcome| match outcome {
             Outcome::Reserved(serial_number) => {
