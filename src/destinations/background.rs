@@ -3,7 +3,7 @@
 
 use std::thread;
 
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 
 use super::error::BatchError;
 
@@ -27,7 +27,9 @@ where
     E: Send + 'static,
 {
     let (sender, receiver) = oneshot::channel();
+    let runtime = Handle::current();
     let run = move || {
+        let _entered = runtime.enter();
         be_nice();
         // Whoever asked may have gone.
         let _ = sender.send(work());

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use jiff::Timestamp;
 
-use super::{actor::Actor, head::ChainHash, journal::Position};
+use super::{actor::Actor, head::ChainHash};
 use crate::{
     pattern::{Pattern, allows},
     serial::SerialNumber,
@@ -88,17 +88,17 @@ impl Filter {
 
 /// A place in the ledger's journal, between two entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place(pub(super) Position);
+pub struct Place(u64);
 
 impl Place {
     /// As entries have it.
     pub fn to_number(self) -> u64 {
-        u64::from_be_bytes(self.0.to_bytes())
+        self.0
     }
 
     /// As entries have it.
     pub fn from_number(number: u64) -> Self {
-        Place(Position::from_bytes(number.to_be_bytes()))
+        Place(number)
     }
 }
 
@@ -265,7 +265,7 @@ impl Destination {
             name: name.to_owned(),
             batches: 0,
             end: 0,
-            end_place: Place(Position::start()),
+            end_place: Place(0),
             eras: Vec::new(),
             retry: std::collections::BTreeSet::new(),
             unacknowledged: 0,
@@ -274,8 +274,8 @@ impl Destination {
     }
 
     /// Which certificates were meant at a place that a batch has looked at.
-    pub(super) fn filter_at(&self, position: Position) -> Option<&Filter> {
-        let after = self.eras.partition_point(|(from, _)| from.0 <= position);
+    pub(super) fn filter_at(&self, place: Place) -> Option<&Filter> {
+        let after = self.eras.partition_point(|(from, _)| *from <= place);
         self.eras.get(after.checked_sub(1)?).map(|(_, filter)| filter)
     }
 }

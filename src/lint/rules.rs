@@ -31,9 +31,6 @@ use crate::{
     x509_time::Time,
 };
 
-/// The rule for device ids that AWS IoT Core has for names of things.
-const THING_NAMES: &str = "aws-thing-name";
-
 /// The parameters of AWS IoT's just-in-time provisioning and the attributes from which they are taken.
 const JITP: [(&str, ObjectIdentifier); 7] = [
     ("Country", rfc4519::C),
@@ -251,9 +248,6 @@ impl Rules<'_> {
             };
             self.must(false, "jitp", rule, message);
         }
-        let names_things = self.settings.device_id.as_ref().is_some_and(|ids| ids.get_ref() == THING_NAMES);
-        let message = format!("a thing is named after its certificate, so set device_id = \"{THING_NAMES}\"");
-        self.must(self.settings.jitp.is_empty() || names_things, "jitp", rule, message);
     }
 
     /// A certificate whose name is the code of a platform proves to it that its holder has the CA's key.

@@ -262,7 +262,6 @@ fn profile_of_invalid_certificates_is_refused_by_file_and_key() {
             "issuer = \"main\"\njitp = [\"SerialNumber\"]".into(),
             &["jitp", "SerialNumber is taken from serialNumber", "add \"serialNumber="],
         ),
-        ("issuer = \"main\"\njitp = [\"CommonName\"]".into(), &["jitp", "set device_id = \"aws-thing-name\""]),
         ("issuer = \"main\"\njitp = [\"Serial\"]".into(), &["jitp", "\"Serial\" is not a parameter"]),
         ("issuer = \"none\"".into(), &["issuer", "there is no issuer \"none\"", "\"main\""]),
         ("key_types = [\"p256\"]".into(), &["checked.issuer: name either one issuer or several"]),

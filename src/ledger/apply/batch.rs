@@ -70,7 +70,7 @@ impl View<'_> {
             seal: None,
             acknowledged: None,
         };
-        let location = BatchLocation { batch, position, end_place: terms.end_place.0 };
+        let location = BatchLocation { batch, position, end_place: Position::from_number(terms.end_place.to_number()) };
         self.draft.batches.insert((destination.id, id.number), location);
         self.draft.destinations.insert(id.destination.clone(), Arc::new(destination));
         Ok(())

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::shared::Shared;
 use crate::{
     ledger::{
-        batch::{Destination, Filter, Moment},
+        batch::{Destination, Filter, Moment, Place},
         batch_content::Withdrawal,
         error::LedgerError,
         journal::Position,
@@ -40,7 +40,7 @@ impl History {
     }
 
     fn meant(&self, holder: &Holder, position: Position, moment: Moment) -> bool {
-        let filter = self.destination.filter_at(position);
+        let filter = self.destination.filter_at(Place::from_number(position.to_number()));
         filter.is_some_and(|filter| filter.moment == moment && filter.matches(&holder.profile, &holder.order))
     }
 

@@ -241,7 +241,12 @@ impl BatchContent for BatchReader {
     }
 
     fn end(&self) -> BatchEnd {
-        BatchEnd { first: self.first, end: self.first + self.entries, place: Place(self.to), chain: self.chain }
+        BatchEnd {
+            first: self.first,
+            end: self.first + self.entries,
+            place: Place::from_number(self.to.to_number()),
+            chain: self.chain,
+        }
     }
 
     fn member(&self, serial: &SerialNumber) -> Result<Option<Member>, LedgerError> {

@@ -44,7 +44,7 @@ impl EmbeddedRecords {
         let before = BatchId { destination: destination.to_owned(), number: number - 1 };
         let lost = || self.shared.view().contradicted(format!("it has lost the batch {before}"));
         let terms = self.find_terms(&before)?.ok_or_else(lost)?;
-        Ok((terms.end_place.0, terms.end, terms.chain))
+        Ok((Position::from_number(terms.end_place.to_number()), terms.end, terms.chain))
     }
 
     pub(super) fn open_next_batch(&self, name: &str, filter: &Filter) -> Result<NextBatch, LedgerError> {
