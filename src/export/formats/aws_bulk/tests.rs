@@ -20,7 +20,7 @@ fn aws_line_has_the_parameters_of_the_template() -> Result<(), Box<dyn Error>> {
     let template: Value = serde_json::from_str(&settings.template())?;
     let declared = template["Parameters"].as_object().ok_or("no parameters")?;
     assert!(line.keys().eq(declared.keys()), "{line:?} {declared:?}");
-    assert!(line.keys().skip(3).eq(["AttributeAB", "AttributeAb", "AttributeABX", "AttributeLot"]), "{line:?}");
+    assert!(line.keys().skip(3).eq(["AttributeAb", "AttributeAB", "AttributeAbX", "AttributeLot"]), "{line:?}");
     let payload = &template["Resources"]["thing"]["Properties"]["AttributePayload"];
     assert_eq!(line[payload["lot"]["Ref"].as_str().ok_or("no lot")?], "lot:42");
     assert_eq!(template["Resources"]["thing"]["OverrideSettings"]["AttributePayload"], "MERGE");
