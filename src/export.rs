@@ -9,6 +9,9 @@ pub mod jws;
 mod keys;
 pub mod manifest;
 pub mod per_order;
+pub mod push;
+#[cfg(test)]
+mod sample;
 pub mod settings;
 pub mod sink;
 mod template;

@@ -1,6 +1,7 @@
 //! `birthmark export`
 
 mod per_order;
+mod push;
 mod shown;
 mod verify;
 
@@ -57,6 +58,8 @@ enum Command {
     Acknowledge(AcknowledgeArgs),
     /// Verify a bundle offline: the manifest's signature, every file, and each certificate's issuer
     Verify(verify::Args),
+    /// Hand each new bundle of a folder to a program of the site until it exits with 0
+    Push(push::Args),
 }
 
 const CREATE_AFTER: &str = "\
@@ -160,6 +163,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             Command::Get(args) => get(&args).await?,
             Command::Acknowledge(args) => acknowledge(args).await?,
             Command::Verify(args) => verify::run(&args)?,
+            Command::Push(args) => push::run(args)?,
         }
         Ok(ExitCode::SUCCESS)
     })

@@ -278,6 +278,18 @@ impl Verified {
         &self.manifest
     }
 
+    /// That it is the bundle of this batch.
+    ///
+    /// # Errors
+    /// If it is another one's.
+    pub fn must_be(&self, batch: &str) -> Result<(), VerifyError> {
+        if self.manifest.batch == batch {
+            return Ok(());
+        }
+        let reason = format!("it is the manifest of {}, not of {batch}", self.manifest.batch);
+        Err(VerifyError::new(MANIFEST, Fault::Malformed(reason)))
+    }
+
     /// SHA-256 of the manifest, which names the bundle as it is.
     pub fn manifest_sha256(&self) -> &[u8; 32] {
         &self.manifest_sha256
@@ -348,6 +360,3 @@ impl Iterator for InLines {
         Some(text.map(|text| Line { file: self.file.clone(), number: self.number, text }).map_err(wrong))
     }
 }
-
-#[cfg(test)]
-mod tests;
