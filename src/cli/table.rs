@@ -23,6 +23,22 @@ pub(crate) fn columns(headings: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// Renders rows under their headings as CSV (RFC 4180).
+pub(crate) fn csv(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let titles: Vec<_> = headings.iter().map(|heading| heading.trim_start_matches('>').to_lowercase()).collect();
+    let line = |cells: &Vec<String>| cells.iter().map(|cell| csv_field(cell)).collect::<Vec<_>>().join(",") + "\r\n";
+    std::iter::once(&titles).chain(rows).map(line).collect()
+}
+
+/// A field that begins as a formula is shown as text by spreadsheets if it begins with an apostrophe.
+fn csv_field(text: &str) -> String {
+    let safe = if text.starts_with(['=', '+', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() };
+    match safe.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", safe.replace('"', "\"\"")),
+        false => safe,
+    }
+}
+
 /// Renders names with their values, one per line; those without a value are left out.
 pub(crate) fn fields(fields: &[(&str, Option<String>)]) -> String {
     let longest = fields.iter().map(|(name, _)| width(name)).max().unwrap_or(0);
@@ -42,6 +58,8 @@ mod tests {
     fn table_columns_fit_their_widest_cell() {
         let rows = [vec!["a".to_owned(), "5".to_owned()], vec!["long".to_owned(), "1000".to_owned()]];
         assert_eq!(columns(&["ID", ">LEFT"], &rows), "ID    LEFT\na        5\nlong  1000\n");
+        let odd = [vec!["a,b".to_owned(), "say \"x\"".to_owned()], vec!["=1+1".to_owned(), "-5".to_owned()]];
+        assert_eq!(csv(&["ID", ">LEFT"], &odd), "id,left\r\n\"a,b\",\"say \"\"x\"\"\"\r\n'=1+1,-5\r\n");
         assert_eq!(
             fields(&[("id", Some("a".into())), ("none", None), ("from", Some("b".into()))]),
             "id    a\nfrom  b\n"

@@ -333,7 +333,7 @@ fn operators_work_over_the_network_and_auditors_only_read() {
             }
         }
     }
-    refused(&remote(&site, &daemon, "station", "line1/t1", &["order", "list"]), &["ROLE_REQUIRED"]);
+    refused(&remote(&site, &daemon, "station", "line1/t1", &["record", "list", "--order", "o1"]), &["ROLE_REQUIRED"]);
     daemon.end();
     refused(&site.operator(&["order", "list"]), &["cannot connect to the daemon at", "admin.sock"]);
 }

@@ -265,7 +265,7 @@ async fn call_ends_when_its_certificate_expires() {
     assert!(listing.message().await.unwrap().is_some());
 
     let ended = issuing.receive().await.expect_err("the stream ends");
-    Answer::of_call(&ended).must_be(Code::Unauthenticated, "ROLE_REQUIRED");
+    Answer::of_call(&ended).must_be(Code::Unauthenticated, "CERTIFICATE_EXPIRED");
     assert!(ended.message().contains("expired"), "{ended}");
     // What has arrived already may still be read.
     let listed = async {
@@ -278,7 +278,7 @@ async fn call_ends_when_its_certificate_expires() {
     };
     // All had left the daemon before, or the rest was cut off.
     if let Err(status) = tokio::time::timeout(PATIENCE, listed).await.unwrap() {
-        Answer::of_call(&status).must_be(Code::Unauthenticated, "ROLE_REQUIRED");
+        Answer::of_call(&status).must_be(Code::Unauthenticated, "CERTIFICATE_EXPIRED");
     }
     // The connections are still there.
     let mut calls = JoinSet::new();
@@ -288,7 +288,7 @@ async fn call_ends_when_its_certificate_expires() {
     calls.spawn(async move { issuance.confirm(ConfirmRequest::default()).await.map(drop) });
     calls.spawn(async move { AdminClient::new(auditor).list_records(order).await.map(drop) });
     for refused in calls.join_all().await {
-        Answer::of_call(&refused.unwrap_err()).must_be(Code::Unauthenticated, "ROLE_REQUIRED");
+        Answer::of_call(&refused.unwrap_err()).must_be(Code::Unauthenticated, "CERTIFICATE_EXPIRED");
     }
     daemon.end();
 }

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     ledger::{
+        actor::Actor,
         api::Records,
         error::LedgerError,
         export::{Export, ExportId},
@@ -25,6 +26,7 @@ use crate::{
         journal::{Position, Reader},
         order::Order,
         overlay::StateChange,
+        peer::EnrolledPeer,
         record::Record,
         revoked::{self, CaId, RevokedCertificate, RevokedKey},
         view::View,
@@ -126,6 +128,14 @@ impl Records for EmbeddedRecords {
 
     fn issuers(&self) -> Vec<Arc<RecordedIssuer>> {
         self.shared.memory().issuers.values().cloned().collect()
+    }
+
+    fn peer(&self, name: &Actor) -> Option<Arc<EnrolledPeer>> {
+        self.shared.memory().peers.get(&name.0).cloned()
+    }
+
+    fn peers(&self) -> Vec<Arc<EnrolledPeer>> {
+        self.shared.memory().peers.values().cloned().collect()
     }
 
     fn head(&self) -> Head {
