@@ -126,7 +126,7 @@ fn enrolment_and_order_change_that_break_a_rule_are_named() {
     let quantity = |quantity| Event::OrderQuantityChanged { id: "o".into(), quantity, reason: String::new() };
     let pause = || Event::OrderPaused { id: "o".into(), reason: String::new() };
     let resume = || Event::OrderResumed { id: "o".into() };
-    let counts = audit(vec![
+    let counts = say(vec![
         enrolled("a", 1),
         enrolled("b", 1),
         revoke(),
@@ -149,7 +149,7 @@ fn enrolment_and_order_change_that_break_a_rule_are_named() {
         (vec![pause(), pause()], "is paused"),
         (vec![resume()], "is not paused"),
     ] {
-        let told = audit(events).unwrap_err().to_string();
+        let told = say(events).unwrap_err().to_string();
         assert!(told.contains(says), "{told}");
     }
 }
