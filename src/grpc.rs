@@ -5,6 +5,7 @@ mod admin;
 mod calls;
 mod client_certificate;
 mod client_verifier;
+mod confirmation;
 mod connection;
 mod farewell;
 mod hsm;

@@ -96,6 +96,7 @@ macro_rules! calls {
 // Call, its name, stations, operators with one of these duties, auditors, commands.
 calls! {
     Issue "Issuance.Issue" true NOBODY false "station sign";
+    IssueOne "Issuance.IssueOne" true NOBODY false "";
     Confirm "Issuance.Confirm" true QUALITY false "station confirm";
     GetIssuer "Issuance.GetIssuer" true ANY true "station sign, station check";
     CreateOrder "Admin.CreateOrder" false PLANNER false "order create";

@@ -229,7 +229,7 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
     if args.csv {
         let headings = [&headings[..], &["NOT BEFORE", "NOT AFTER", "CREATED", "CREATED BY"]].concat();
         let rows = rows.into_iter().zip(&orders).map(|(row, order)| [row, more(order)].concat());
-        return print(&table::csv(&headings, &rows.collect::<Vec<_>>()));
+        return print(&table::csv_table(&headings, &rows.collect::<Vec<_>>()));
     }
     match rows.is_empty() {
         true if there_are_some => print("no order is such\n"),

@@ -124,7 +124,7 @@ pub(crate) fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
         }
         let headings = ["NAME", "LINE", "STATE", "EXPIRES", "LAST SEEN", ">ISSUED", ">RATE", "ENROLLED BY", "METHOD"];
         let rows: Vec<_> = stations.iter().map(row).collect();
-        print(&if args.csv { table::csv(&headings, &rows) } else { table::columns(&headings, &rows) })
+        print(&if args.csv { table::csv_table(&headings, &rows) } else { table::columns(&headings, &rows) })
     })?;
     Ok(ExitCode::SUCCESS)
 }

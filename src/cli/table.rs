@@ -1,4 +1,4 @@
-//! Aligned columns for people.
+//! Aligned columns for people, and lines of values for spreadsheets and label software.
 
 /// Renders rows under their headings; columns whose heading starts with `>` are aligned to the right.
 pub(crate) fn columns(headings: &[&str], rows: &[Vec<String>]) -> String {
@@ -23,20 +23,19 @@ pub(crate) fn columns(headings: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Renders rows under their headings as CSV (RFC 4180).
-pub(crate) fn csv(headings: &[&str], rows: &[Vec<String>]) -> String {
-    let titles: Vec<_> = headings.iter().map(|heading| heading.trim_start_matches('>').to_lowercase()).collect();
-    let line = |cells: &Vec<String>| cells.iter().map(|cell| csv_field(cell)).collect::<Vec<_>>().join(",") + "\r\n";
-    std::iter::once(&titles).chain(rows).map(line).collect()
+/// Renders rows under their headings as comma-separated values.
+pub(crate) fn csv_table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let titles = csv(headings.iter().map(|heading| heading.trim_start_matches('>').to_lowercase()));
+    rows.iter().fold(titles, |text, row| text + &csv(row))
 }
 
-/// A field that begins as a formula is shown as text by spreadsheets if it begins with an apostrophe.
-fn csv_field(text: &str) -> String {
-    let safe = if text.starts_with(['=', '+', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() };
-    match safe.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", safe.replace('"', "\"\"")),
-        false => safe,
-    }
+/// A line of comma-separated values (RFC 4180).
+pub(crate) fn csv<S: AsRef<str>>(cells: impl IntoIterator<Item = S>) -> String {
+    let quoted = |cell: S| match cell.as_ref() {
+        plain if !plain.contains([',', '"', '\r', '\n']) => plain.to_owned(),
+        other => format!("\"{}\"", other.replace('"', "\"\"")),
+    };
+    cells.into_iter().map(quoted).collect::<Vec<_>>().join(",") + "\r\n"
 }
 
 /// Renders names with their values, one per line; those without a value are left out.
@@ -55,11 +54,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn csv_cell_with_comma_or_quote_is_quoted() {
+        assert_eq!(csv(["a", "b,c", "d\"e", ""]), "a,\"b,c\",\"d\"\"e\",\r\n");
+    }
+
+    #[test]
     fn table_columns_fit_their_widest_cell() {
         let rows = [vec!["a".to_owned(), "5".to_owned()], vec!["long".to_owned(), "1000".to_owned()]];
         assert_eq!(columns(&["ID", ">LEFT"], &rows), "ID    LEFT\na        5\nlong  1000\n");
         let odd = [vec!["a,b".to_owned(), "say \"x\"".to_owned()], vec!["=1+1".to_owned(), "-5".to_owned()]];
-        assert_eq!(csv(&["ID", ">LEFT"], &odd), "id,left\r\n\"a,b\",\"say \"\"x\"\"\"\r\n'=1+1,-5\r\n");
+        assert_eq!(csv_table(&["ID", ">LEFT"], &odd), "id,left\r\n\"a,b\",\"say \"\"x\"\"\"\r\n=1+1,-5\r\n");
         assert_eq!(
             fields(&[("id", Some("a".into())), ("none", None), ("from", Some("b".into()))]),
             "id    a\nfrom  b\n"

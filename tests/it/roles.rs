@@ -6,7 +6,7 @@ use birthmark::{
     proto::{
         AcknowledgeExportRequest, ChangeOrderRequest, CloseOrderRequest, ConfirmRequest, CreateExportRequest,
         CreateOrderRequest, EnrollRequest, GetExportRequest, GetIssuerRequest, GetOrderRequest, GetRecordRequest,
-        ImportRequest, ListExportsRequest, ListIssuersRequest, ListOrdersRequest, ListRecordsRequest,
+        ImportRequest, IssueRequest, ListExportsRequest, ListIssuersRequest, ListOrdersRequest, ListRecordsRequest,
         ListStationsRequest, PauseOrderRequest, ProvePossessionRequest, RenewRequest, ResumeOrderRequest,
         RetryHsmRequest, RevokeCertificateRequest, RevokeStationRequest, ScrapCertificateRequest,
         admin_client::AdminClient, issuance_client::IssuanceClient, stations_client::StationsClient,
@@ -28,6 +28,7 @@ async fn make(call: Call, channel: Channel) -> Result<(), Status> {
     let mut stations = StationsClient::new(channel);
     match call {
         Call::Issue => issuance.issue(tokio_stream::empty()).await.map(drop),
+        Call::IssueOne => issuance.issue_one(IssueRequest::default()).await.map(drop),
         Call::Confirm => issuance.confirm(ConfirmRequest::default()).await.map(drop),
         Call::GetIssuer => issuance.get_issuer(GetIssuerRequest::default()).await.map(drop),
         Call::CreateOrder => admin.create_order(CreateOrderRequest::default()).await.map(drop),
