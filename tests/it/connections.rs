@@ -165,6 +165,7 @@ async fn busy_connections_of_a_peer_refuse_its_next() {
     let site = Site::new();
     let daemon = site.start();
     site.create_order("o1", 50);
+    let [station, _] = ["line1/t1", "line1/t2"].map(|name| site.identity("station", name));
     let mut local = Vec::new();
     for _ in 0..64 {
         local.push(watch_health(daemon.connect_locally().await).await);
@@ -177,7 +178,6 @@ async fn busy_connections_of_a_peer_refuse_its_next() {
         "{message}"
     );
 
-    let station = site.identity("station", "line1/t1");
     let mut streams = Vec::new();
     for number in 0..16 {
         let mut stream = IssueStream::open(daemon.connect(station.clone()).await).await.unwrap();

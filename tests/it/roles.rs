@@ -147,6 +147,17 @@ fn roles_command_prints_the_table() {
     for rule in TABLE {
         assert!(text.contains(rule.call) && csv.contains(rule.call), "{}", rule.call);
     }
+    // The documentation has the same cells.
+    let documented = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/stations.md")).unwrap();
+    let documented: std::collections::BTreeSet<_> = documented.lines().collect();
+    for rule in TABLE {
+        let cell = |allowed: bool| if allowed { "yes" } else { "-" };
+        let mut cells = vec![format!("`{}`", rule.call), cell(rule.allows(Role::Station, Duties::NONE)).to_owned()];
+        cells.extend(Duty::ALL.map(|duty| cell(rule.operators.has(duty)).to_owned()));
+        cells.extend([cell(rule.auditor).to_owned(), rule.commands.to_owned()]);
+        let row = format!("| {} |", cells.join(" | "));
+        assert!(documented.contains(row.as_str()), "docs/stations.md lacks: {row}");
+    }
     let create = text.lines().find(|line| line.starts_with("Admin.CreateOrder")).unwrap();
     let cells: Vec<_> = create.split_whitespace().collect();
     assert_eq!(cells[1..7], ["-", "yes", "-", "-", "-", "-"], "{create}");

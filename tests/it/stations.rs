@@ -35,9 +35,10 @@ async fn must_be_refused(daemon: &Daemon, identity: &std::path::Path) {
     let connection =
         birthmark::client::Connection { server: Some(daemon.url()), identity: Some(identity.into()), socket: None };
     if let Ok(channel) = connection.daemon().unwrap().connect().await {
+        // The alert or, if it comes too late for this client, an end without a word.
         let status = IssuanceClient::new(channel).get_issuer(GetIssuerRequest::default()).await.unwrap_err();
         let failure = birthmark::client::Failure::from(status);
-        assert!(failure.certificate_refused || failure.reason() == "CERTIFICATE_REVOKED", "{failure:?}");
+        assert!(failure.reason.is_none_or(|reason| reason == "CERTIFICATE_REVOKED"));
     }
 }
 
