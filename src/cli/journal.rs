@@ -376,6 +376,11 @@ impl Filter<'_> {
             | Event::Revoked { serial_number, .. } => self.serial_numbers.contains(serial_number),
             Event::OrderCreated(_)
             | Event::OrderClosed { .. }
+            | Event::OrderQuantityChanged { .. }
+            | Event::OrderPaused { .. }
+            | Event::OrderResumed { .. }
+            | Event::StationEnrolled(_)
+            | Event::StationRevoked { .. }
             | Event::ProofReserved { .. }
             | Event::ProofIssued { .. }
             | Event::ExportCreated { .. }
@@ -428,7 +433,7 @@ fn reason(text: &str) -> anyhow::Result<String> {
 
 /// The actor that the daemon records for users of its socket.
 fn operator() -> Actor {
-    Actor(format!("operator:local-uid-{}", rustix::process::getuid().as_raw()).into())
+    Actor(format!("operator:{}", birthmark::local_user::own_name()).into())
 }
 
 fn accept_loss(args: AcceptArgs) -> anyhow::Result<ExitCode> {

@@ -6,6 +6,7 @@ use crate::{
     ca::NoIssuer,
     committer::CommitError,
     destinations::BatchError,
+    enroll::EnrollError,
     id::InvalidId,
     issuer::IssueError,
     ledger::{ExportId, LedgerError, Refusal},
@@ -42,6 +43,9 @@ pub(crate) enum RequestError {
     /// No such export.
     #[error("there is no export {}", crate::quote::quoted(&.0.to_string()))]
     ExportUnknown(ExportId),
+    /// Nobody was enrolled.
+    #[error(transparent)]
+    Enroll(Arc<EnrollError>),
     /// The ledger did not do what was asked for.
     #[error(transparent)]
     Commit(#[from] CommitError),

@@ -14,6 +14,7 @@ use super::{
     issuer::RecordedIssuer,
     journal::Position,
     overlay::{Overlay, Pending, device_hash},
+    peer::EnrolledPeer,
     proof::ProofId,
     record::RecordState,
 };
@@ -33,6 +34,8 @@ pub(super) struct MemTable {
     pub(super) issuers: BTreeMap<u32, Arc<RecordedIssuer>>,
     /// All destinations by their names, likewise.
     pub(super) destinations: BTreeMap<String, Arc<Destination>>,
+    /// All stations, operators and auditors by their names: they are few, and stay when the index has them.
+    pub(super) peers: BTreeMap<Arc<str>, Arc<EnrolledPeer>>,
     /// The one below, while it is written into the index.
     pub(super) flushing: Option<Arc<Overlay>>,
     /// The index, below both, and its runs.
@@ -54,6 +57,7 @@ impl MemTable {
             pending_proofs,
             issuers: BTreeMap::new(),
             destinations: BTreeMap::new(),
+            peers: BTreeMap::new(),
             flushing: None,
             index,
             runs,
@@ -82,6 +86,7 @@ impl MemTable {
         }
         self.issuers.extend(draft.issuers.iter().map(|(id, issuer)| (*id, Arc::clone(issuer))));
         self.destinations.extend(draft.destinations.iter().map(|(name, found)| (name.clone(), Arc::clone(found))));
+        self.peers.extend(draft.peers.iter().map(|(name, peer)| (Arc::clone(name), Arc::clone(peer))));
         self.recent.absorb(draft);
     }
 
@@ -98,11 +103,11 @@ impl MemTable {
 
     /// How much that is settled waits to be flushed: records, changes of their states, orders, exports and so on.
     pub(super) fn settled(&self) -> usize {
-        let Overlay { records, state_changes, orders, exports, issuers, proofs, revoked, crl_numbers, .. } =
+        let Overlay { records, state_changes, orders, exports, issuers, peers, proofs, revoked, crl_numbers, .. } =
             &self.recent;
         let Overlay { destinations, batches, detours, ended, .. } = &self.recent;
         let reserved = self.pending.len() + self.pending_proofs.len();
-        let small = orders.len() + exports.len() + issuers.len() + proofs.len() + crl_numbers.len();
+        let small = orders.len() + exports.len() + issuers.len() + peers.len() + proofs.len() + crl_numbers.len();
         let batches = destinations.len() + batches.len() + detours.len();
         records.len() + state_changes.len() + revoked.len() + ended.len() + small + batches - reserved
     }

@@ -152,9 +152,10 @@ impl Catalog {
         for frame in journal.frames(replay_from, indexed) {
             self.collect_pending(&mut pending, frame?, journal);
         }
-        let issuers = self.memory().index.issuers()?;
+        let (issuers, peers) = (self.memory().index.issuers()?, self.memory().index.peers()?);
         let destinations = self.memory().index.destinations()?;
         let mut memory = self.memory_mut();
+        memory.peers.extend(peers.into_iter().map(|peer| (Arc::clone(&peer.name.0), Arc::new(peer))));
         memory.issuers.extend(issuers.into_iter().map(|issuer| (issuer.id, Arc::new(issuer))));
         memory.destinations.extend(destinations.into_iter().map(|found| (found.name.clone(), Arc::new(found))));
         memory.absorb(pending);

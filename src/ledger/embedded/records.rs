@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     ledger::{
+        actor::Actor,
         api::Records,
         batch::{Batch, BatchId, BatchTerms, Destination, Filter},
         batch_content::{FoundBatch, NextBatch},
@@ -22,6 +23,7 @@ use crate::{
         journal::{Position, Reader},
         order::Order,
         overlay::StateChange,
+        peer::EnrolledPeer,
         record::Record,
         revoked::{self, CaId, RevokedCertificate, RevokedKey},
         view::View,
@@ -143,6 +145,14 @@ impl Records for EmbeddedRecords {
 
     fn issuers(&self) -> Vec<Arc<RecordedIssuer>> {
         self.shared.memory().issuers.values().cloned().collect()
+    }
+
+    fn peer(&self, name: &Actor) -> Option<Arc<EnrolledPeer>> {
+        self.shared.memory().peers.get(&name.0).cloned()
+    }
+
+    fn peers(&self) -> Vec<Arc<EnrolledPeer>> {
+        self.shared.memory().peers.values().cloned().collect()
     }
 
     fn head(&self) -> Head {
