@@ -308,7 +308,13 @@ async fn acknowledge(args: AcknowledgeArgs) -> anyhow::Result<()> {
     let (sender, receiver) = tokio::sync::mpsc::channel(4);
     let message = |request| AcknowledgeBatchRequest { request: Some(request) };
     sender.send(message(Acknowledge::Start(start))).await?;
-    let reading = args.results.map(|path| tokio::task::spawn_blocking(move || read_results(&path, &sender)));
+    let reading = async {
+        let Some(path) = args.results else { return Ok(drop(sender)) };
+        let read = tokio::task::spawn_blocking(move || (read_results(&path, &sender), sender));
+        // A stream that ended would say that these are all: what cannot be read cancels the call first.
+        let (read, sender) = read.await?;
+        read.map(|()| drop(sender))
+    };
     let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
     let replied = async {
         let mut replies =
@@ -316,12 +322,7 @@ async fn acknowledge(args: AcknowledgeArgs) -> anyhow::Result<()> {
         let batch = replies.message().await.map_err(Failure::from)?;
         batch.context("the daemon said nothing")
     };
-    let replied = replied.await;
-    if let Some(reading) = reading {
-        // What cannot be read is the cause of what the daemon says.
-        reading.await??;
-    }
-    let batch = replied?;
+    let batch = acknowledged(reading, replied).await?;
     if args.daemon.json {
         return print_json(&shown::batch_to_json(&batch));
     }
@@ -335,6 +336,22 @@ async fn acknowledge(args: AcknowledgeArgs) -> anyhow::Result<()> {
         ));
     }
     print(&text)
+}
+
+/// What the daemon says, unless the results cannot be read.
+async fn acknowledged(
+    reading: impl Future<Output = anyhow::Result<()>>,
+    replied: impl Future<Output = anyhow::Result<Batch>>,
+) -> anyhow::Result<Batch> {
+    let (mut reading, mut replied) = (std::pin::pin!(reading), std::pin::pin!(replied));
+    tokio::select! {
+        // A daemon that refuses reads no further.
+        batch = &mut replied => batch,
+        read = &mut reading => {
+            read?;
+            replied.await
+        }
+    }
 }
 
 /// Sends what a file has, piece by piece.
