@@ -7,6 +7,7 @@
     reason = "a test ends by panicking"
 )]
 
+mod bundle;
 mod ceremony;
 mod checkpoints;
 mod commands;
