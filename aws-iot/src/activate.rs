@@ -113,7 +113,8 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// [`ActivateError`]: it cannot begin.
 pub async fn run(settings: &Settings, options: Options, stop: impl Future<Output = ()>) -> Result<(), ActivateError> {
     let prometheus = metrics::install()?;
-    let folder = |path: &PathBuf| std::fs::create_dir_all(path).map_err(|error| ActivateError::Folder(path.clone(), error));
+    let folder =
+        |path: &PathBuf| std::fs::create_dir_all(path).map_err(|error| ActivateError::Folder(path.clone(), error));
     folder(&options.state)?;
     std::fs::read_dir(&options.bundles).map_err(|error| ActivateError::Folder(options.bundles.clone(), error))?;
     let config = sdk_config(settings).await?;

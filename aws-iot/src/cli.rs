@@ -85,7 +85,9 @@ impl TrustArgs {
             let bundle = Bundle::open(path, &keys)?;
             match bundles.iter().find(|known| known.name() == bundle.name()) {
                 Some(known) if known.manifest_sha256() == bundle.manifest_sha256() => {}
-                Some(_) => bail!("two different bundles are called {}; each factory's destinations need a name", bundle.name()),
+                Some(_) => {
+                    bail!("two different bundles are called {}; each factory's destinations need a name", bundle.name())
+                }
                 None => bundles.push(bundle),
             }
         }
@@ -101,7 +103,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 
 /// The folder for what is kept between runs.
 pub(crate) fn state_folder(given: Option<PathBuf>) -> PathBuf {
-    let systemd = || std::env::var_os("STATE_DIRECTORY").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    // Of several, systemd separates them with colons.
+    let folders = || std::env::var("STATE_DIRECTORY").ok();
+    let systemd = || folders()?.split(':').next().filter(|folder| !folder.is_empty()).map(PathBuf::from);
     given.or_else(systemd).unwrap_or_else(|| "birthmark-aws-state".into())
 }
 

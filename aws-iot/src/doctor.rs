@@ -92,11 +92,19 @@ pub async fn examine(platform: &Platform, wanted: &Wanted) -> Vec<Check> {
     }
     for name in &wanted.thing_types {
         let what = format!("thing type {name}");
-        checks.push(exists(&what, platform.has_thing_type(name).await, &format!("aws iot create-thing-type --thing-type-name {name}")));
+        checks.push(exists(
+            &what,
+            platform.has_thing_type(name).await,
+            &format!("aws iot create-thing-type --thing-type-name {name}"),
+        ));
     }
     for name in &wanted.thing_groups {
         let what = format!("thing group {name}");
-        checks.push(exists(&what, platform.has_thing_group(name).await, &format!("aws iot create-thing-group --thing-group-name {name}")));
+        checks.push(exists(
+            &what,
+            platform.has_thing_group(name).await,
+            &format!("aws iot create-thing-group --thing-group-name {name}"),
+        ));
     }
     if let Some(role) = &wanted.role {
         checks.push(check_role(platform.region(), role, place.as_ref()));
@@ -142,7 +150,12 @@ async fn authority(
     }
     if authority.provisioning.is_some() {
         let found = "a template provisions whatever this CA ever signed; the factory is not asked";
-        checks.push(check("JITP", Verdict::Warning, found, "let \"birthmark-aws activate\" do it, and remove the template"));
+        checks.push(check(
+            "JITP",
+            Verdict::Warning,
+            found,
+            "let \"birthmark-aws activate\" do it, and remove the template",
+        ));
     }
     checks
 }
@@ -152,13 +165,17 @@ async fn device_policy(platform: &Platform, name: &str, place: &mut Option<Place
     match platform.policy(name).await {
         Err(error) => failed(&what, &error),
         Ok(None) => {
-            let to_do = format!("birthmark-aws policy > policy.json; aws iot create-policy --policy-name {name} --policy-document file://policy.json");
+            let to_do = format!(
+                "birthmark-aws policy > policy.json; aws iot create-policy --policy-name {name} --policy-document file://policy.json"
+            );
             check(what, Verdict::Bad, "it is not there", to_do)
         }
         Ok(Some((document, found))) => {
             *place = place.take().or(Some(found));
             match too_wide(&document) {
-                Some(why) => check(what, Verdict::Warning, why, "\"birthmark-aws policy\" prints the least that a device needs"),
+                Some(why) => {
+                    check(what, Verdict::Warning, why, "\"birthmark-aws policy\" prints the least that a device needs")
+                }
                 None => check(what, Verdict::Good, "it is there, and names the device's own resources", ""),
             }
         }
@@ -177,13 +194,17 @@ fn too_wide(document: &str) -> Option<String> {
         Value::Array(many) => many.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect(),
         _ => Vec::new(),
     };
-    for statement in statements.into_iter().filter(|statement| statement.get("Effect").is_some_and(|effect| effect == "Allow")) {
+    for statement in
+        statements.into_iter().filter(|statement| statement.get("Effect").is_some_and(|effect| effect == "Allow"))
+    {
         let actions = statement.get("Action").map(texts).unwrap_or_default().join(", ");
         for resource in statement.get("Resource").map(texts).unwrap_or_default() {
             let own = resource.contains("${iot:") || resource.contains("${aws:");
             let last = resource.rsplit(':').next().unwrap_or_default();
             if !own && (last.ends_with('*') || last.ends_with('#') || last.ends_with('+')) {
-                return Some(format!("every device may {actions} on {resource}, others' topics and $aws/events included"));
+                return Some(format!(
+                    "every device may {actions} on {resource}, others' topics and $aws/events included"
+                ));
             }
         }
     }
@@ -206,7 +227,9 @@ fn check_role(region: &str, role: &str, place: Option<&Place>) -> Check {
         _ => Some("it is no role's ARN".to_owned()),
     };
     match wrong {
-        Some(wrong) => check("role", Verdict::Bad, wrong, format!("a role such as arn:{partition}:iam::ACCOUNT:role/NAME")),
+        Some(wrong) => {
+            check("role", Verdict::Bad, wrong, format!("a role such as arn:{partition}:iam::ACCOUNT:role/NAME"))
+        }
         None => check(
             "role",
             Verdict::Good,
@@ -296,7 +319,12 @@ mod tests {
         let place = Place { partition: "aws-cn".into(), region: "cn-north-1".into(), account: "123456789012".into() };
         let verdict = |role: &str| check_role("cn-north-1", role, Some(&place)).verdict;
         assert_eq!(verdict("arn:aws-cn:iam::123456789012:role/jitp"), Verdict::Good);
-        for role in ["arn:aws:iam::123456789012:role/jitp", "arn:aws-cn:iam::210987654321:role/jitp", "jitp", "arn:aws-cn:iam::123456789012:user/jitp"] {
+        for role in [
+            "arn:aws:iam::123456789012:role/jitp",
+            "arn:aws-cn:iam::210987654321:role/jitp",
+            "jitp",
+            "arn:aws-cn:iam::123456789012:user/jitp",
+        ] {
             assert_eq!(verdict(role), Verdict::Bad, "{role}");
         }
     }

@@ -193,7 +193,8 @@ mod tests {
             ("chain", chain),
             ("nothing", String::new()),
         ] {
-            std::io::Write::write_all(&mut std::fs::File::create(folder.join(name)).unwrap(), content.as_bytes()).unwrap();
+            std::io::Write::write_all(&mut std::fs::File::create(folder.join(name)).unwrap(), content.as_bytes())
+                .unwrap();
         }
     }
 

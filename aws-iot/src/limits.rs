@@ -77,7 +77,9 @@ pub enum InvalidLimit {
     #[error("there is no API {}; it is \"all\" or one of {}", birthmark::quote::quoted(.0), names())]
     Api(String),
     /// The number is none.
-    #[error("a limit is API=RATE with a number of calls a second above 0 and up to 100000, such as RegisterCertificate=50")]
+    #[error(
+        "a limit is API=RATE with a number of calls a second above 0 and up to 100000, such as RegisterCertificate=50"
+    )]
     Rate,
 }
 
@@ -158,7 +160,8 @@ mod tests {
     /// No second ever has more calls than the limit, however many ask at once.
     #[tokio::test(start_paused = true)]
     async fn bucket_never_exceeds_its_rate() {
-        let limits: Vec<Limit> = ["RegisterCertificate=50", "all=1000"].iter().map(|limit| limit.parse().unwrap()).collect();
+        let limits: Vec<Limit> =
+            ["RegisterCertificate=50", "all=1000"].iter().map(|limit| limit.parse().unwrap()).collect();
         let buckets = Buckets::new(&limits);
         let begun = Instant::now();
         let calls = (0..200).map(|_| async {

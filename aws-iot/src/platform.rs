@@ -59,7 +59,9 @@ pub enum ConnectError {
     #[error("no region is set; say --region, or set AWS_REGION or the profile's region")]
     NoRegion,
     /// There are no credentials.
-    #[error("there are no AWS credentials: {0}; set AWS_PROFILE, or whatever the AWS CLI takes, and try \"aws sts get-caller-identity\"")]
+    #[error(
+        "there are no AWS credentials: {0}; set AWS_PROFILE, or whatever the AWS CLI takes, and try \"aws sts get-caller-identity\""
+    )]
     NoCredentials(String),
 }
 

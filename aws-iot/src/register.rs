@@ -14,11 +14,11 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use self::state::State;
 pub use self::{
     results::ResultsError,
     state::{Done, Outcome, StateError},
 };
-use self::state::State;
 use crate::{
     bundle::{Bundle, BundleError, WithdrawnLine},
     failure::{CallError, Kind},
@@ -279,10 +279,10 @@ impl Run<'_> {
             return Ok(());
         }
         let outcome = match withdrawn {
-            Some(reason) => settle::end(self.platform, &line.id).await.map_err(SettleError::from).map(|_| Outcome {
-                message: reason,
-                ..Outcome::new(Done::Withdrawn)
-            }),
+            Some(reason) => settle::end(self.platform, &line.id)
+                .await
+                .map_err(SettleError::from)
+                .map(|_| Outcome { message: reason, ..Outcome::new(Done::Withdrawn) }),
             None => self.settle(&line).await,
         };
         let outcome = match outcome {
@@ -335,7 +335,8 @@ fn asleep(status: Status) -> Outcome {
         Status::Inactive => "CERTIFICATE_INACTIVE",
         _ => "CERTIFICATE_IN_TRANSFER",
     };
-    let message = format!("it is {status} in AWS IoT; whoever did that knows why, and it is not made active again here");
+    let message =
+        format!("it is {status} in AWS IoT; whoever did that knows why, and it is not made active again here");
     Outcome::failed(code, &message)
 }
 

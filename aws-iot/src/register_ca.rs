@@ -39,7 +39,11 @@ pub async fn stand(platform: &Platform, ca: &IssuingCa, wanted: &Wanted) -> Resu
         None => Stand::Absent,
         Some(authority) => {
             let differences = differences(&authority, wanted);
-            if differences.is_empty() { Stand::AsWanted } else { Stand::Differs(differences, authority.mode == wanted.mode) }
+            if differences.is_empty() {
+                Stand::AsWanted
+            } else {
+                Stand::Differs(differences, authority.mode == wanted.mode)
+            }
         }
     })
 }
@@ -65,7 +69,9 @@ fn differences(authority: &Authority, wanted: &Wanted) -> Vec<String> {
     }
     match (&authority.provisioning, &wanted.provisioning) {
         (None, None) => {}
-        (Some(_), None) => differences.push("it has a provisioning template (JITP), which was not asked for".to_owned()),
+        (Some(_), None) => {
+            differences.push("it has a provisioning template (JITP), which was not asked for".to_owned())
+        }
         (None, Some(_)) => differences.push("it has no provisioning template (JITP)".to_owned()),
         (Some(there), Some(wanted)) => {
             if !is_same_json(&there.template, &wanted.template) {

@@ -112,7 +112,8 @@ impl Template {
         let thing = of_type("AWS::IoT::Thing")?;
         let certificate = of_type("AWS::IoT::Certificate")?;
         let attributes = thing.get("AttributePayload").and_then(Value::as_object);
-        let attributes = attributes.into_iter().flatten().map(|(name, value)| Ok((name.clone(), Text::of(value, name)?)));
+        let attributes =
+            attributes.into_iter().flatten().map(|(name, value)| Ok((name.clone(), Text::of(value, name)?)));
         let groups = thing.get("ThingGroups").and_then(Value::as_array);
         let groups = groups.into_iter().flatten().map(|value| Text::of(value, "ThingGroups"));
         Ok(Template {
@@ -189,7 +190,8 @@ mod tests {
 
     fn line(parameters: &[(&str, &str)]) -> String {
         let pem = birthmark::pem::certificate_pem(&[0x30, 0x00]);
-        let usual = [("ThingName", "dev-1"), ("CertificatePem", &pem), ("CACertificatePem", "CA"), ("AttributeOrder", "lot")];
+        let usual =
+            [("ThingName", "dev-1"), ("CertificatePem", &pem), ("CACertificatePem", "CA"), ("AttributeOrder", "lot")];
         let all = usual.iter().chain(parameters).map(|(name, value)| ((*name).to_owned(), Value::from(*value)));
         Value::Object(all.collect()).to_string()
     }
@@ -215,7 +217,9 @@ mod tests {
         assert!(matches!(template.fill("[]"), Err(InvalidLine::Json(_))));
         assert_eq!(template.fill("{}"), Err(InvalidLine::Parameter("CertificatePem".into())));
         assert!(matches!(template.fill(&line(&[("CertificatePem", "none")])), Err(InvalidLine::Certificate(_))));
-        for (from, to) in [("AWS::IoT::Policy", "X"), ("\"Ref\":\"ThingName\"", "\"Fn\":1"), ("CertificatePem\":{", "X\":{")] {
+        for (from, to) in
+            [("AWS::IoT::Policy", "X"), ("\"Ref\":\"ThingName\"", "\"Fn\":1"), ("CertificatePem\":{", "X\":{")]
+        {
             assert!(Template::parse(&TEMPLATE.replace(from, to)).is_err(), "{from}");
         }
     }

@@ -27,7 +27,8 @@ struct ScopeArgs {
 impl ScopeArgs {
     fn scope(&self) -> Scope {
         let environment = |name| std::env::var(name).ok().filter(|region| !region.is_empty());
-        let region = self.region.clone().or_else(|| environment("AWS_REGION")).or_else(|| environment("AWS_DEFAULT_REGION"));
+        let region =
+            self.region.clone().or_else(|| environment("AWS_REGION")).or_else(|| environment("AWS_DEFAULT_REGION"));
         let any = || "*".to_owned();
         Scope { region: region.unwrap_or_else(any), account: self.account.clone().unwrap_or_else(any) }
     }

@@ -80,24 +80,50 @@ fn to_text(report: &Report) -> String {
             let mut row = vec![ca.subject.clone().unwrap_or_else(|| ca.id.clone())];
             row.push(ca.mode.clone().unwrap_or_else(|| "not registered".into()));
             row.extend([yes(ca.active), yes(ca.auto_registration), yes(ca.jitp)]);
-            row.extend(["ACTIVE", "PENDING_ACTIVATION", "INACTIVE", "REVOKED"].map(|status| count(&ca.certificates, status)));
+            row.extend(
+                ["ACTIVE", "PENDING_ACTIVATION", "INACTIVE", "REVOKED"].map(|status| count(&ca.certificates, status)),
+            );
             row.extend([ca.unknown_pending, ca.unknown_active].map(|count| count.to_string()));
             row
         })
         .collect();
-    let headings = ["CA", "MODE", "USABLE", "AUTO", "JITP", ">ACTIVE", ">PENDING", ">INACTIVE", ">REVOKED", ">UNKNOWN PENDING", ">UNKNOWN ACTIVE"];
+    let headings = [
+        "CA",
+        "MODE",
+        "USABLE",
+        "AUTO",
+        "JITP",
+        ">ACTIVE",
+        ">PENDING",
+        ">INACTIVE",
+        ">REVOKED",
+        ">UNKNOWN PENDING",
+        ">UNKNOWN ACTIVE",
+    ];
     let mut text = table::columns(&headings, &rows);
     let rows: Vec<_> = report
         .bundles
         .iter()
         .map(|bundle| {
             let mut row = vec![bundle.batch.clone(), bundle.certificates.to_string()];
-            row.extend(["ACTIVE", "PENDING_ACTIVATION", "INACTIVE", "REVOKED"].map(|status| count(&bundle.found, status)));
+            row.extend(
+                ["ACTIVE", "PENDING_ACTIVATION", "INACTIVE", "REVOKED"].map(|status| count(&bundle.found, status)),
+            );
             row.extend([bundle.missing, bundle.withdrawn, bundle.withdrawn_not_revoked].map(|count| count.to_string()));
             row
         })
         .collect();
-    let headings = ["BUNDLE", ">CERTIFICATES", ">ACTIVE", ">PENDING", ">INACTIVE", ">REVOKED", ">MISSING", ">WITHDRAWN", ">NOT REVOKED"];
+    let headings = [
+        "BUNDLE",
+        ">CERTIFICATES",
+        ">ACTIVE",
+        ">PENDING",
+        ">INACTIVE",
+        ">REVOKED",
+        ">MISSING",
+        ">WITHDRAWN",
+        ">NOT REVOKED",
+    ];
     text.push('\n');
     text.push_str(&table::columns(&headings, &rows));
     for notable in &report.notable {

@@ -55,7 +55,8 @@ pub fn policy(who: Who, scope: &Scope, queue: Option<&str>) -> Value {
             statements.push(allow(&["DescribeCACertificate", "UpdateCACertificate"], vec![scope.arn("cacert/*")]));
         }
         Who::Register => {
-            let register = ["RegisterCertificate", "RegisterCertificateWithoutCA", "ListCertificatesByCA", "ListCertificates"];
+            let register =
+                ["RegisterCertificate", "RegisterCertificateWithoutCA", "ListCertificatesByCA", "ListCertificates"];
             statements.push(allow(&register, vec![ANY.into()]));
             statements.push(allow(&["DescribeCACertificate"], vec![scope.arn("cacert/*")]));
             statements.push(allow(&["GetPolicy"], vec![scope.arn("policy/*")]));

@@ -45,7 +45,11 @@ pub fn template(wanted: &Wanted) -> Value {
     let name = |parameter: &str| format!("{PREFIX}{parameter}");
     let reference = |parameter: &str| json!({ "Ref": name(parameter) });
     let mut parameters = Map::new();
-    for parameter in [&wanted.thing_name, "Id"].into_iter().map(|name| name as &str).chain(wanted.attributes.values().map(String::as_str)) {
+    for parameter in [&wanted.thing_name, "Id"]
+        .into_iter()
+        .map(|name| name as &str)
+        .chain(wanted.attributes.values().map(String::as_str))
+    {
         parameters.insert(name(parameter), json!({ "Type": "String" }));
     }
     let mut thing = Map::from_iter([("ThingName".to_owned(), reference(&wanted.thing_name))]);
@@ -121,7 +125,10 @@ pub fn check(text: &str) -> Result<Value, InvalidJitp> {
         }
     }
     let resources = template.get("Resources").and_then(Value::as_object);
-    let certificate = resources.into_iter().flat_map(Map::values).find(|resource| resource.get("Type").is_some_and(|kind| kind == "AWS::IoT::Certificate"));
+    let certificate = resources
+        .into_iter()
+        .flat_map(Map::values)
+        .find(|resource| resource.get("Type").is_some_and(|kind| kind == "AWS::IoT::Certificate"));
     match certificate.and_then(|certificate| certificate.get("Properties")) {
         None => wrong.push("it has no resource AWS::IoT::Certificate".to_owned()),
         Some(properties) => {

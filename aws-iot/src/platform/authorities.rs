@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use aws_sdk_iot::types::{
-    AutoRegistrationStatus, CaCertificateStatus, CertificateMode, RegistrationConfig,
-};
+use aws_sdk_iot::types::{AutoRegistrationStatus, CaCertificateStatus, CertificateMode, RegistrationConfig};
 
 use super::Platform;
 use crate::{

@@ -153,11 +153,7 @@ impl Platform {
     ///
     /// # Errors
     /// The call failed.
-    pub async fn list_certificates(
-        &self,
-        ca: Option<&CertificateId>,
-        from: Option<String>,
-    ) -> Result<Page, CallError> {
+    pub async fn list_certificates(&self, ca: Option<&CertificateId>, from: Option<String>) -> Result<Page, CallError> {
         let (certificates, next) = match ca {
             Some(ca) => {
                 let request = self.iot.list_certificates_by_ca().ca_certificate_id(ca.to_string());

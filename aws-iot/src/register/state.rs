@@ -171,9 +171,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        list::{Entry, Withdrawal, Writer},
-    };
+    use crate::list::{Entry, Withdrawal, Writer};
 
     fn list(folder: &Path) -> List {
         let path = folder.join("b.list");

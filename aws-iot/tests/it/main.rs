@@ -7,7 +7,9 @@
     reason = "a test ends by panicking"
 )]
 
+mod activate;
 mod emulator;
+mod interrupted;
 mod maker;
 mod namespace;
 mod proxy;

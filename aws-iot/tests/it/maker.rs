@@ -22,8 +22,7 @@ use birthmark::{
 };
 use jiff::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SerialNumber, SigningKey,
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber, SigningKey,
 };
 
 /// A CA that signs devices, and the audit key.
@@ -117,7 +116,14 @@ impl Maker {
     }
 
     /// A signed bundle of the batch `NAME.NUMBER`, in `folder`.
-    pub(crate) fn bundle_in(&self, folder: &Path, batch: (&str, u32), devices: &[&Device], gone: &[Gone<'_>], keys: &str) -> PathBuf {
+    pub(crate) fn bundle_in(
+        &self,
+        folder: &Path,
+        batch: (&str, u32),
+        devices: &[&Device],
+        gone: &[Gone<'_>],
+        keys: &str,
+    ) -> PathBuf {
         let (name, number) = batch;
         let section: toml::Table = format!("format = \"aws-bulk\"\n{keys}").parse().unwrap();
         let settings = Settings::parse(&section).unwrap_or_else(|errors| panic!("{errors:?}"));
@@ -169,10 +175,9 @@ impl Maker {
                     text: "",
                     at: Timestamp::UNIX_EPOCH,
                     batch: &format!("{name}.0001"),
-                    replaced_by: gone.replaced_by.map(|by| Replacement {
-                        certificate_id: &by.certificate_id,
-                        serial_number: &by.serial,
-                    }),
+                    replaced_by: gone
+                        .replaced_by
+                        .map(|by| Replacement { certificate_id: &by.certificate_id, serial_number: &by.serial }),
                 })
                 .unwrap();
         }
@@ -203,4 +208,3 @@ impl Maker {
         self.publish(device, "chain.pem", device, &format!("devices/{device}/up")).success()
     }
 }
-

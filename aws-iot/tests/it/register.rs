@@ -39,7 +39,9 @@ fn device_that_is_registered_connects_at_once() {
         assert!(!maker.works("dev-early"), "an unknown certificate is registered as pending and dropped");
         let asleep = &devices[3].certificate_id;
         let inactive = aws_sdk_iot::types::CertificateStatus::Inactive;
-        emulator.ask(emulator.client().update_certificate().certificate_id(asleep).new_status(inactive).send()).unwrap();
+        emulator
+            .ask(emulator.client().update_certificate().certificate_id(asleep).new_status(inactive).send())
+            .unwrap();
         let gone = [
             Gone { device: &devices[1], reason: "revoked", replaced_by: Some(&again) },
             Gone { device: &devices[2], reason: "scrapped", replaced_by: None },
@@ -52,7 +54,10 @@ fn device_that_is_registered_connects_at_once() {
         let state = |results: &std::collections::BTreeMap<String, serde_json::Value>, device: &Device| {
             results[&device.certificate_id]["state"].as_str().unwrap().to_owned()
         };
-        assert_eq!(["registered", "withdrawn", "withdrawn", "failed"].map(str::to_owned), [0, 1, 2, 3].map(|n| state(&first, &devices[n])));
+        assert_eq!(
+            ["registered", "withdrawn", "withdrawn", "failed"].map(str::to_owned),
+            [0, 1, 2, 3].map(|n| state(&first, &devices[n]))
+        );
         assert_eq!(first[asleep]["code"], "CERTIFICATE_INACTIVE");
         assert_eq!(state(&second, &again), "registered");
         assert_eq!(state(&second, &early), "registered");

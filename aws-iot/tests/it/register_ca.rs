@@ -8,7 +8,10 @@ use crate::{
     support::{Site, program},
 };
 
-fn described(site: &Site, account: &str) -> aws_sdk_iot::operation::describe_ca_certificate::DescribeCaCertificateOutput {
+fn described(
+    site: &Site,
+    account: &str,
+) -> aws_sdk_iot::operation::describe_ca_certificate::DescribeCaCertificateOutput {
     let key = if account == ACCOUNT { "test" } else { account };
     let listed = site.emulator.ask(site.emulator.client_of(key, "test").list_ca_certificates().send()).unwrap();
     let [ca] = listed.certificates() else { panic!("{} CAs", listed.certificates().len()) };
@@ -23,7 +26,11 @@ fn ca_is_registered_by_its_proof_and_mended() {
         let site = Site::new();
         let ca = ["register-ca", "--ca", "issuer.pem"];
         refused(&site.run(&["register-ca", "--ca", "root.pem", "--offline"]), &["root", "issued itself"]);
-        let chain = [std::fs::read("issuer.pem".replace("issuer", &site.maker.path("issuer"))).unwrap(), std::fs::read(site.maker.path("root.pem")).unwrap()].concat();
+        let chain = [
+            std::fs::read("issuer.pem".replace("issuer", &site.maker.path("issuer"))).unwrap(),
+            std::fs::read(site.maker.path("root.pem")).unwrap(),
+        ]
+        .concat();
         std::fs::write(site.maker.path("chain.pem"), chain).unwrap();
         refused(&site.run(&["register-ca", "--ca", "chain.pem", "--offline"]), &["2 certificates", "alone"]);
         let offline = site.run(&[&ca[..], &["--offline", "--issuer", "device"]].concat());
@@ -87,7 +94,11 @@ fn account_that_is_not_set_up_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let site = crate::maker::Maker::new(folder.path());
     let run = |remove: &[&str]| {
-        let mut command = program(&site.folder, ACCOUNT, &["register-ca", "--ca", "issuer.pem", "--offline", "--give-up-after", "1s"]);
+        let mut command = program(
+            &site.folder,
+            ACCOUNT,
+            &["register-ca", "--ca", "issuer.pem", "--offline", "--give-up-after", "1s"],
+        );
         command.env("AWS_ENDPOINT_URL", "http://127.0.0.1:9").env("HOME", folder.path());
         remove.iter().for_each(|name| drop(command.env_remove(name)));
         command.output().unwrap()
