@@ -7,6 +7,8 @@
 
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
+# The newest that Debian 12's Go builds.
+GRPCURL_VERSION := v1.8.9
 INSTALL := packaging/install-packages.sh
 VENV := tests/.venv
 PYTHON := target/python-tools
@@ -27,7 +29,7 @@ demo-aws: $(AWS_TOOLS)/ready ## the same on to AWS IoT, on an emulator: CA, regi
 	cargo build --release --locked -p birthmark -p birthmark-aws
 	cargo run --quiet --release --locked -p birthmark-aws --example demo -- $(DEMO)
 
-test: $(VENV)/ready target/go-judge ## every test, against a real SoftHSM and judged by OpenSSL, GnuTLS, Go and Python
+test: $(VENV)/ready target/go-judge target/grpcurl ## every test, against a real SoftHSM and judged by OpenSSL, GnuTLS, Go and Python
 	@$(INSTALL) softhsm2-util=softhsm2 openssl=openssl certtool=gnutls-bin strace=strace pkcs11-tool=opensc \
 		mkfs.ext4=e2fsprogs python3=python3 faketime=faketime promtool=prometheus \
 		/usr/sbin/mosquitto=mosquitto mosquitto_pub=mosquitto-clients
@@ -128,6 +130,11 @@ $(PYTHON)/ready: clients/python/requirements-dev.txt
 	python3 -m venv --clear $(PYTHON)
 	$(PYTHON)/bin/pip install --quiet --disable-pip-version-check --no-compile --requirement $<
 	@touch $@
+
+target/grpcurl:
+	@$(INSTALL) go=golang-go
+	@mkdir -p target
+	GOBIN=$(CURDIR)/target GOFLAGS=-buildvcs=false go install github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION)
 
 target/go-judge: tests/judges/go/main.go tests/judges/go/crl.go tests/judges/go/go.mod
 	@$(INSTALL) go=golang-go

@@ -200,7 +200,7 @@ impl Writer {
             self.texts.flush()?;
             let buckets = self.counts.len() as u64;
             let mut next = Vec::with_capacity(self.counts.len());
-            let mut begin = 0;
+            let mut begin: u64 = 0;
             let mut table = Vec::with_capacity(self.counts.len() * 8 + 8);
             for count in &self.counts {
                 table.extend(begin.to_le_bytes());

@@ -24,6 +24,7 @@ mod hsm;
 mod hsm_codes;
 mod hsm_recovery;
 mod index;
+mod issue_one;
 mod issuers;
 mod issuing;
 mod layering;

@@ -169,7 +169,9 @@ impl Header {
         };
         let sum: u64 = block.iter().map(|octet| u64::from(*octet)).sum();
         let own: u64 = field(148, 8).iter().map(|octet| u64::from(*octet)).sum();
-        if field(257, 5) != b"ustar" || octal(148, 8)? != sum - own + 8 * u64::from(b' ') {
+        if field(257, 5) != b"ustar"
+            || field(148, 8) != format!("{:06o}\0 ", sum - own + 8 * u64::from(b' ')).as_bytes()
+        {
             return Err(malformed("it is no plain tar, or a header in it was changed"));
         }
         let (prefix, name) = (text(345, 155)?, text(0, 100)?);
