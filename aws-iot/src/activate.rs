@@ -5,55 +5,32 @@
 //! What the factory knows are the bundles in a folder; whatever was verified once stays known, also when its bundle is taken
 //! away, so that nobody can undo a withdrawal by removing a file.
 
+mod activator;
 mod http;
 mod inbox;
 mod queue;
 mod sweep;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex},
 };
 
 use futures_util::future::Either;
-use jiff::Timestamp;
 use tokio::{net::TcpListener, time::MissedTickBehavior};
 
-use self::inbox::Inbox;
+pub use self::activator::Options;
+use self::{
+    activator::{Activator, locked},
+    inbox::Inbox,
+};
 use crate::{
-    arn::CertificateId,
-    bundle::TrustedKeys,
     list::ListError,
     lists::Lists,
     metrics,
     platform::{ConnectError, Platform, Settings, sdk_config},
 };
-
-/// How the activator works.
-#[derive(Debug)]
-pub struct Options {
-    /// The folder into which bundles are put.
-    pub bundles: PathBuf,
-    /// Who may have signed them.
-    pub keys: TrustedKeys,
-    /// The folder of allow-lists.
-    pub state: PathBuf,
-    /// The time between two sweeps of what is new.
-    pub interval: Duration,
-    /// The time between two sweeps of everything.
-    pub full_interval: Duration,
-    /// The queue with the events of first connections.
-    pub queue: Option<String>,
-    /// Revoke what no bundle names instead of leaving it pending.
-    pub revoke_unknown: bool,
-    /// How many certificates are in work at a time.
-    pub parallel: usize,
-    /// Where `/metrics` and `/readyz` are.
-    pub listen: Option<SocketAddr>,
-}
 
 /// Why the activator does not run.
 #[derive(Debug, thiserror::Error)]
@@ -74,37 +51,6 @@ pub enum ActivateError {
     /// The metrics cannot be counted.
     #[error(transparent)]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
-}
-
-/// How it goes, for `/readyz`.
-#[derive(Debug, Default)]
-struct Health {
-    swept: Option<Timestamp>,
-    swept_fully: bool,
-    /// What AWS refused at the last sweep.
-    error: Option<String>,
-    /// CAs of the bundles that are not registered.
-    absent: Vec<String>,
-    /// Files among the bundles that do not verify.
-    refused: Vec<String>,
-    bundles: usize,
-}
-
-/// The activator.
-#[derive(Debug)]
-struct Activator {
-    platform: Platform,
-    options: Options,
-    lists: Mutex<Arc<Lists>>,
-    health: Mutex<Health>,
-    /// Which unknown certificates were told of.
-    alarmed: Mutex<BTreeSet<CertificateId>>,
-    /// The newest certificate of each CA that was looked at: milliseconds of Unix time.
-    watermarks: Mutex<BTreeMap<CertificateId, i64>>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs until `stop` is done. Whatever is in work then is done again by the next start.
@@ -151,10 +97,6 @@ pub async fn run(settings: &Settings, options: Options, stop: impl Future<Output
 }
 
 impl Activator {
-    fn lists(&self) -> Arc<Lists> {
-        locked(&self.lists).clone()
-    }
-
     async fn sweep_for_ever(self: &Arc<Self>) {
         let mut tick = tokio::time::interval(self.options.interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

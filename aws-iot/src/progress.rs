@@ -13,7 +13,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// How far a run is. Its methods may be called from every task.
 #[derive(Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     begun: Instant,
     length: u64,
@@ -25,7 +25,7 @@ pub struct Progress {
 
 impl Progress {
     /// Of so many certificates, of which so many are done already.
-    pub fn new(length: u64, done: u64) -> Self {
+    pub(crate) fn new(length: u64, done: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr_with_hz(5));
             let style = ProgressStyle::with_template("[{bar:40}] {pos}/{len}, {per_sec}, {eta} left{msg}");
@@ -45,7 +45,7 @@ impl Progress {
     }
 
     /// A certificate is done.
-    pub fn finish(&self, failed: bool) {
+    pub(crate) fn finish(&self, failed: bool) {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         let failed = self.failed.fetch_add(u64::from(failed), Ordering::Relaxed) + u64::from(failed);
         let told = if failed > 0 { format!(", {failed} failed") } else { String::new() };
@@ -64,7 +64,7 @@ impl Progress {
     }
 
     /// Takes the bar away.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -6,17 +6,13 @@
 mod results;
 mod state;
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use self::state::State;
 pub use self::{
-    results::ResultsError,
+    results::{ResultsError, Summary, results_file},
     state::{Done, Outcome, StateError},
 };
 use crate::{
@@ -42,28 +38,6 @@ pub struct Options {
     /// The folder of result files.
     pub results: PathBuf,
 }
-
-/// What became of a bundle.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Summary {
-    /// Its name.
-    pub batch: String,
-    /// Certificates that are registered now.
-    pub registered: u64,
-    /// Certificates that were registered before.
-    pub already: u64,
-    /// Certificates that are not.
-    pub failed: u64,
-    /// Certificates that may not connect any more.
-    pub withdrawn: u64,
-    /// The first failures: code and message with the certificate's id.
-    pub failures: Vec<String>,
-    /// The result file.
-    pub results: PathBuf,
-}
-
-/// How many failures a summary tells.
-const TOLD: usize = 5;
 
 /// Why a run ended before everything was tried. The same command goes on from there.
 #[derive(Debug, thiserror::Error)]
@@ -338,9 +312,4 @@ fn asleep(status: Status) -> Outcome {
     let message =
         format!("it is {status} in AWS IoT; whoever did that knows why, and it is not made active again here");
     Outcome::failed(code, &message)
-}
-
-/// Where the results of a batch are written.
-pub fn results_file(folder: &Path, batch: &str) -> PathBuf {
-    folder.join(format!("{batch}.results.jsonl"))
 }

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
-use super::{Activator, locked};
+use super::activator::{Activator, locked};
 
 #[derive(Clone)]
 struct Shared {

@@ -8,7 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::{Activator, locked};
+use super::activator::{Activator, locked};
 use crate::{bundle::Bundle, lists, metrics};
 
 /// What was looked at, and why it was refused if it was.

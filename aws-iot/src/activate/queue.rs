@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_sdk_sqs::{Client, error::DisplayErrorContext};
 use serde::Deserialize;
 
-use super::Activator;
+use super::activator::Activator;
 use crate::{arn::CertificateId, metrics};
 
 /// How long the queue is waited for at a time, in seconds: the longest that SQS allows.

@@ -3,7 +3,7 @@
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 
-use super::{Activator, locked};
+use super::activator::{Activator, locked};
 use crate::{
     arn::CertificateId,
     failure::{CallError, Kind},

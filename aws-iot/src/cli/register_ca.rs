@@ -152,8 +152,7 @@ fn wanted(args: &Args) -> anyhow::Result<Wanted> {
     }
     let provisioning = match (&args.jitp, &args.role) {
         (Some(path), Some(role)) => {
-            let template = birthmark::text_file::read(path, 1 << 20)
-                .with_context(|| format!("the template {}", path.display()))?;
+            let template = std::fs::read_to_string(path).with_context(|| format!("the template {}", path.display()))?;
             jitp::check(&template).with_context(|| format!("the template {}", path.display()))?;
             ensure!(role.starts_with("arn:"), "--role is the role's ARN, such as arn:aws:iam::123456789012:role/NAME");
             Some(Provisioning { template, role: role.clone() })

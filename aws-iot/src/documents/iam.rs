@@ -35,7 +35,8 @@ fn allow(actions: &[&str], resources: Vec<String>) -> Value {
 /// What is needed to give certificates their things and policies, and to end them.
 fn settle(scope: &Scope) -> Vec<Value> {
     vec![
-        allow(&["DescribeCertificate", "UpdateCertificate", "AttachPolicy"], vec![scope.arn("cert/*")]),
+        allow(&["DescribeCertificate", "UpdateCertificate"], vec![scope.arn("cert/*")]),
+        allow(&["AttachPolicy"], vec![scope.arn("cert/*")]),
         allow(&["CreateThing", "UpdateThing"], vec![scope.arn("thing/*")]),
         allow(&["AddThingToThingGroup"], vec![scope.arn("thing/*"), scope.arn("thinggroup/*")]),
         allow(

@@ -215,7 +215,7 @@ mod tests {
         for (from, to, says) in [
             (r#""Status":"ACTIVE""#, r#""Status":"PENDING""#, "Status"),
             (r#""CertificateId":{"Ref":"AWS::IoT::Certificate::Id"}"#, r#""CertificateId":"x""#, "CertificateId"),
-            (r#""AWS::IoT::Certificate::Organization":{"Type":"String"},"#, "", "does not declare"),
+            (r#","AWS::IoT::Certificate::Organization":{"Type":"String"}"#, "", "does not declare"),
             (r#""AWS::IoT::Certificate::Organization":{"Type":"String"}"#, r#""Serial":{"Type":"String"}"#, "Serial"),
             (r#"{"Parameters""#, r#"{"PreProvisioningHook":{},"Parameters""#, "hook"),
             ("AWS::IoT::Certificate\"", "AWS::IoT::Other\"", "no resource"),

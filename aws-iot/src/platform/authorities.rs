@@ -4,7 +4,7 @@ use std::fmt;
 
 use aws_sdk_iot::types::{AutoRegistrationStatus, CaCertificateStatus, CertificateMode, RegistrationConfig};
 
-use super::Platform;
+use super::connection::Platform;
 use crate::{
     arn::CertificateId,
     failure::{CallError, if_found},

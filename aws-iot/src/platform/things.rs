@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aws_sdk_iot::types::AttributePayload;
 
-use super::Platform;
+use super::connection::Platform;
 use crate::{
     arn::{CertificateId, Place},
     failure::{CallError, Kind, if_found},

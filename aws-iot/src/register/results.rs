@@ -8,10 +8,7 @@ use std::{
 
 use birthmark::durable::{Access, Unfinished};
 
-use super::{
-    Done, Summary, TOLD, results_file,
-    state::{Line, State},
-};
+use super::state::{Done, Line, State};
 use crate::{
     arn::CertificateId,
     bundle::{Bundle, BundleError},
@@ -36,6 +33,33 @@ pub enum ResultsError {
         /// What the system says.
         cause: io::Error,
     },
+}
+
+/// What became of a bundle.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Summary {
+    /// Its name.
+    pub batch: String,
+    /// Certificates that are registered now.
+    pub registered: u64,
+    /// Certificates that were registered before.
+    pub already: u64,
+    /// Certificates that are not.
+    pub failed: u64,
+    /// Certificates that may not connect any more.
+    pub withdrawn: u64,
+    /// The first failures: code and message with the certificate's id.
+    pub failures: Vec<String>,
+    /// The result file.
+    pub results: PathBuf,
+}
+
+/// How many failures a summary tells.
+const TOLD: usize = 5;
+
+/// Where the results of a batch are written.
+pub fn results_file(folder: &Path, batch: &str) -> PathBuf {
+    folder.join(format!("{batch}.results.jsonl"))
 }
 
 /// Writes the results of a bundle of which everything was tried; the file is there whole or not at all.

@@ -71,7 +71,7 @@ pub(super) struct Line<'a> {
 
 /// What was done of one bundle.
 #[derive(Debug)]
-pub struct State {
+pub(super) struct State {
     path: PathBuf,
     known: Mutex<Known>,
 }
@@ -96,7 +96,7 @@ impl State {
     ///
     /// # Errors
     /// The file system's.
-    pub fn open(path: &Path, list: &List) -> Result<State, StateError> {
+    pub(super) fn open(path: &Path, list: &List) -> Result<State, StateError> {
         let open = || -> io::Result<Known> {
             let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
             let mut outcomes = HashMap::new();
@@ -122,12 +122,12 @@ impl State {
     }
 
     /// What became of a certificate, in this run or one before.
-    pub fn outcome(&self, index: u64) -> Option<Outcome> {
+    pub(super) fn outcome(&self, index: u64) -> Option<Outcome> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).outcomes.get(&index).cloned()
     }
 
     /// The certificates that are said to be registered.
-    pub fn registered(&self) -> impl Iterator<Item = u64> {
+    pub(super) fn registered(&self) -> impl Iterator<Item = u64> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let registered = |outcome: &Outcome| matches!(outcome.state, Done::Registered | Done::Already);
         let found = known.outcomes.iter().filter(|(_, outcome)| registered(outcome)).map(|(index, _)| *index);
@@ -141,12 +141,12 @@ impl State {
     }
 
     /// Forgets what is known of a certificate, because AWS IoT says otherwise.
-    pub fn forget(&self, index: u64) {
+    pub(super) fn forget(&self, index: u64) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).outcomes.remove(&index);
     }
 
     /// Forgets what failed, so that it is tried again.
-    pub fn forget_failed(&self) {
+    pub(super) fn forget_failed(&self) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.outcomes.retain(|_, outcome| outcome.state != Done::Failed);
     }
@@ -155,7 +155,7 @@ impl State {
     ///
     /// # Errors
     /// The file system's.
-    pub fn record(&self, index: u64, id: &CertificateId, outcome: Outcome) -> Result<(), StateError> {
+    pub(super) fn record(&self, index: u64, id: &CertificateId, outcome: Outcome) -> Result<(), StateError> {
         let line = Line { certificate_id: id.to_string().into(), outcome: std::borrow::Cow::Borrowed(&outcome) };
         let written = serde_json::to_vec(&line).map_err(io::Error::other).and_then(|mut text| {
             text.push(b'\n');

@@ -8,6 +8,7 @@
 )]
 
 mod activate;
+mod documents;
 mod emulator;
 mod interrupted;
 mod maker;

@@ -1,7 +1,7 @@
 //! A proxy before the emulator that refuses some calls as AWS does, or lets something happen before or after one.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex},
     thread,

@@ -100,7 +100,9 @@ fn account_that_is_not_set_up_is_told() {
             &["register-ca", "--ca", "issuer.pem", "--offline", "--give-up-after", "1s"],
         );
         command.env("AWS_ENDPOINT_URL", "http://127.0.0.1:9").env("HOME", folder.path());
-        remove.iter().for_each(|name| drop(command.env_remove(name)));
+        for name in remove {
+            command.env_remove(name);
+        }
         command.output().unwrap()
     };
     refused(&run(&["AWS_REGION", "AWS_DEFAULT_REGION"]), &["no region", "--region"]);
