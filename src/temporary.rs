@@ -15,8 +15,10 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process,
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::LazyLock,
 };
+
+use parking_lot::Mutex;
 
 /// The folders that this process has swept; a process writes into a handful of them.
 static SWEPT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -62,7 +64,7 @@ pub(crate) fn ending(process: u32) -> String {
 }
 
 fn sweep_once(folder: &Path) {
-    if SWEPT.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned()) {
+    if SWEPT.lock().insert(folder.to_owned()) {
         sweep(folder);
     }
 }
