@@ -70,6 +70,7 @@ pub async fn run(settings: &Settings, options: Options, stop: impl Future<Output
         lists: Mutex::new(Arc::new(lists)),
         health: Mutex::default(),
         alarmed: Mutex::default(),
+        failing: Mutex::default(),
         watermarks: Mutex::default(),
         options,
     });

@@ -58,6 +58,8 @@ pub(super) struct Activator {
     pub(super) health: Mutex<Health>,
     /// Which unknown certificates were told of.
     pub(super) alarmed: Mutex<BTreeSet<CertificateId>>,
+    /// Which certificates cannot be settled, and were told of.
+    pub(super) failing: Mutex<BTreeSet<CertificateId>>,
     /// The newest certificate of each CA that was looked at: milliseconds of Unix time.
     pub(super) watermarks: Mutex<BTreeMap<CertificateId, i64>>,
 }

@@ -112,20 +112,25 @@ impl Activator {
             return Ok(Seen::Settled);
         }
         let standing = lists.standing(&listed.id)?;
-        if matches!(standing, Standing::Unknown) {
-            return self.unknown(&listed).await;
-        }
         if matches!((&standing, listed.status), (Standing::Known(..), Status::Active)) {
             return Ok(Seen::Settled);
         }
-        match self.settle(lists, &listed.id, standing).await {
-            Ok(()) => Ok(Seen::Settled),
+        let seen = match standing {
+            Standing::Unknown => self.unknown(&listed).await,
+            standing => self.settle(lists, &listed.id, standing).await.map(|()| Seen::Settled),
+        };
+        match seen {
             Err(SettleError::Call(error)) if !error.is_general() => {
                 metrics::failed();
-                tracing::error!("the certificate {} is not settled, and will be tried again: {error}", listed.id);
+                if locked(&self.failing).insert(listed.id) {
+                    tracing::error!("the certificate {} is not settled, and is tried again: {error}", listed.id);
+                }
                 Ok(Seen::Failed(listed.created))
             }
-            Err(error) => Err(error),
+            seen => {
+                locked(&self.failing).remove(&listed.id);
+                seen
+            }
         }
     }
 

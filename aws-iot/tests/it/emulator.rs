@@ -109,6 +109,14 @@ impl Emulator {
         tool("aws").parent().unwrap().to_owned()
     }
 
+    /// Lets names stand for this machine, in the mount namespace of the test.
+    pub(crate) fn resolve(&self, names: &[&str]) {
+        let hosts = self.folder.join("hosts");
+        fs::write(&hosts, format!("127.0.0.1 localhost {}\n", names.join(" "))).unwrap();
+        let mounted = Command::new("mount").arg("--bind").arg(&hosts).arg("/etc/hosts").status().unwrap();
+        assert!(mounted.success());
+    }
+
     /// The SDK's client, as this account.
     pub(crate) fn client_of(&self, key: &str, secret: &str) -> Client {
         let credentials = aws_sdk_iot::config::Credentials::new(key, secret, None, None, "test");

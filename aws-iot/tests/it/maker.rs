@@ -197,17 +197,22 @@ impl Maker {
     /// Publishes as a device does, by stock mosquitto; the exit code tells whether the broker took it. `with` is the file's
     /// ending: `chain.pem` or `pem`.
     pub(crate) fn publish(&self, device: &str, with: &str, client: &str, topic: &str) -> ExitStatus {
-        self.publish_within("30", device, with, client, topic)
+        self.publish_to("localhost", device, with, client, topic)
     }
 
     /// Whether the broker takes it within some seconds: a connection that it closes is opened again and again until then.
     pub(crate) fn may_publish(&self, device: &str, client: &str, topic: &str) -> bool {
-        self.publish_within("5", device, "chain.pem", client, topic).success()
+        self.publish_within("5", "localhost", [device, "chain.pem", client, topic]).success()
     }
 
-    fn publish_within(&self, seconds: &str, device: &str, with: &str, client: &str, topic: &str) -> ExitStatus {
+    /// The same to this host, whose name the client sends as SNI.
+    pub(crate) fn publish_to(&self, host: &str, device: &str, with: &str, client: &str, topic: &str) -> ExitStatus {
+        self.publish_within("30", host, [device, with, client, topic])
+    }
+
+    fn publish_within(&self, seconds: &str, host: &str, [device, with, client, topic]: [&str; 4]) -> ExitStatus {
         let mut command = Command::new("timeout");
-        command.args([seconds, "mosquitto_pub", "-h", "localhost", "-p", "8883", "--cafile", "broker.pem"]);
+        command.args([seconds, "mosquitto_pub", "-h", host, "-p", "8883", "--cafile", "broker.pem"]);
         command.args(["--cert", &format!("{device}.{with}"), "--key", &format!("{device}.key")]);
         command.args(["-i", client, "-t", topic, "-m", "hello", "-q", "1"]);
         command.current_dir(&self.folder).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap()

@@ -85,6 +85,26 @@ fn ca_serves_two_accounts_with_sni_only() {
             let there = described(&site, account);
             assert_eq!(there.certificate_description().unwrap().certificate_mode().unwrap().as_str(), "SNI_ONLY");
         }
+        // A device with its leaf alone: the name that it connects to says which account it is.
+        let device = site.maker.device("roaming");
+        let client = |account: &str| site.emulator.client_of(account, "test");
+        let endpoint = |account: &str| {
+            let described = client(account).describe_endpoint().endpoint_type("iot:Data-ATS").send();
+            let address = site.emulator.ask(described).unwrap().endpoint_address.unwrap();
+            address.split(':').next().unwrap().to_owned()
+        };
+        let [first, second] = ["111111111111", "222222222222"].map(endpoint);
+        site.emulator.resolve(&[&first, &second]);
+        let status = |account: &str| {
+            let described = client(account).describe_certificate().certificate_id(&device.certificate_id).send();
+            let description = site.emulator.ask(described).ok()?.certificate_description?;
+            description.status.map(|status| status.as_str().to_owned())
+        };
+        let connect = |host: &str| site.maker.publish_to(host, "roaming", "pem", "roaming", "devices/roaming/up");
+        assert!(!connect("localhost").success());
+        assert_eq!((status("111111111111"), status("222222222222")), (None, None), "no account is named");
+        assert!(!connect(&second).success());
+        assert_eq!((status("111111111111"), status("222222222222")), (None, Some("PENDING_ACTIVATION".to_owned())));
     });
 }
 
