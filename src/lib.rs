@@ -38,7 +38,7 @@ pub mod crl_publisher;
 pub mod csr;
 pub mod describe_certificate;
 mod destinations;
-mod durable;
+pub mod durable;
 pub mod enroll;
 mod expiry;
 pub mod export;
