@@ -12,7 +12,7 @@ use anyhow::{Context, anyhow};
 use birthmark::{
     config::Config,
     ledger::{
-        Actor, CrlIssued, Enrolment, OrderTerms, ProofTerms,
+        Actor, CrlIssued, DevicesListed, Enrolment, ListedDevice, OrderTerms, ProofTerms,
         checkpoint::SignedCheckpoint,
         embedded::{EmbeddedLedger, Settings, checkpoint_file},
         entry::Event,
@@ -375,6 +375,7 @@ impl Filter<'_> {
             | Event::OrderQuantityChanged { .. }
             | Event::OrderPaused { .. }
             | Event::OrderResumed { .. }
+            | Event::OrderDevicesListed(_)
             | Event::StationEnrolled(_)
             | Event::StationRevoked { .. }
             | Event::ProofReserved { .. }
@@ -429,6 +430,7 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
         }
         Event::OrderPaused { id, reason } => ("order_paused", json!({ "order": id, "reason": reason })),
         Event::OrderResumed { id } => ("order_resumed", json!({ "order": id })),
+        Event::OrderDevicesListed(list) => ("order_devices_listed", devices_to_json(list)),
         Event::StationEnrolled(enrolment) => ("station_enrolled", enrolment_to_json(enrolment)),
         Event::StationRevoked { peer, reason } => {
             ("station_revoked", json!({ "peer": peer.to_string(), "reason": reason }))
@@ -481,8 +483,18 @@ fn order_to_json(terms: &OrderTerms) -> Value {
         "not_before": terms.not_before.map(time),
         "not_after": terms.not_after.map(time),
         "attributes": terms.attributes,
+        "devices": terms.list.map(|list| list.devices),
+        "devices_sha256": terms.list.map(|list| hex::encode(list.sha256)),
+        "per_day": terms.per_day,
         "stations": terms.stations.iter().map(|pattern| pattern.as_str()).collect::<Vec<_>>(),
     })
+}
+
+fn devices_to_json(list: &DevicesListed) -> Value {
+    let device =
+        |device: &ListedDevice| json!({ "device_id": device.id, "key_sha256": device.key_hash.map(hex::encode) });
+    let devices: Vec<_> = list.devices.iter().map(device).collect();
+    json!({ "order": list.order, "first": list.first, "devices": devices })
 }
 
 fn proof_to_json(serial_number: &SerialNumber, terms: &ProofTerms) -> Value {
