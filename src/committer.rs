@@ -28,9 +28,9 @@ use self::{
 use crate::{
     cert::Signed,
     ledger::{
-        self, Action, Actor, Batch, BatchId, BatchTerms, CrlIssued, EnrolledPeer, Enrolment, Holder, IssuerTerms,
-        Ledger, LedgerError, Operation, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, Refusal, Results,
-        RevocationReason, Seal,
+        self, Action, Actor, Batch, BatchId, BatchTerms, CrlIssued, DevicesListed, EnrolledPeer, Enrolment, Holder,
+        IssuerTerms, Ledger, LedgerError, Operation, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, Refusal,
+        Results, RevocationReason, Seal,
     },
     metrics,
     serial::{ReservedSerial, SerialNumber},
@@ -375,6 +375,14 @@ impl Committer {
     /// As for [`Committer::reserve`].
     pub async fn resume_order(&self, actor: Actor, id: String) -> Result<Order, CommitError> {
         self.change(actor, operation::resume_order(id)).await
+    }
+
+    /// Takes in the next devices of an order's list.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn list_devices(&self, actor: Actor, list: DevicesListed) -> Result<Order, CommitError> {
+        self.change(actor, operation::list_devices(list)).await
     }
 
     /// Records a certificate of the station CA. Gives its holder.

@@ -18,6 +18,7 @@ mod batch_content;
 pub mod checkpoint;
 pub(crate) mod clock;
 mod decide;
+mod device_list;
 pub mod embedded;
 pub mod entry;
 mod error;
@@ -54,6 +55,7 @@ pub use self::{
         Place, ResultCounts, Results, Seal, UnfitDevice, is_destination,
     },
     batch_content::{Backlog, BatchContent, BatchEnd, FoundBatch, Member, NextBatch, Withdrawal},
+    device_list::{DeviceList, DevicesListed, ListPage, ListedDevice, PIECE},
     entry::CrlIssued,
     error::{Cause, LedgerError},
     export::{Export, ExportId, ParseExportIdError},

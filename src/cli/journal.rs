@@ -1,6 +1,6 @@
 //! `birthmark journal`
 
-mod entry;
+mod entry_json;
 
 use std::{
     collections::HashSet,
@@ -30,7 +30,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use self::entry::{entry_to_json, time};
+use self::entry_json::{entry_to_json, time};
 use super::{print, print_json, table};
 
 /// Verify, dump and reindex the journal, the authoritative record of every serial number
@@ -379,6 +379,7 @@ impl Filter<'_> {
             | Event::OrderQuantityChanged { .. }
             | Event::OrderPaused { .. }
             | Event::OrderResumed { .. }
+            | Event::OrderDevicesListed(_)
             | Event::StationEnrolled(_)
             | Event::StationRevoked { .. }
             | Event::ProofReserved { .. }

@@ -8,6 +8,7 @@ use super::{
     actor::Actor,
     batch::{Batch, BatchId, BatchTerms, Destination, Filter},
     batch_content::{FoundBatch, NextBatch},
+    device_list::ListPage,
     error::LedgerError,
     export::{Export, ExportId},
     head::Head,
@@ -64,7 +65,7 @@ pub trait Records: Send + Sync + 'static {
     /// Those of the storage.
     fn orders(&self) -> Result<Vec<Order>, LedgerError>;
 
-    /// The certificates of an order, in the order of issue, up to the moment of the call; each as it is when it is
+    /// The certificates of an order, or those without one if `order` is empty, in the order of issue, up to the moment of the call; each as it is when it is
     /// read.
     ///
     /// # Errors
@@ -97,6 +98,12 @@ pub trait Records: Send + Sync + 'static {
     /// # Errors
     /// Those of the storage.
     fn next_batch(&self, destination: &str, filter: &Filter) -> Result<NextBatch, LedgerError>;
+
+    /// Some hundred devices of an order's list, from its beginning or from where the page before said.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn listed(&self, order: &str, from: Option<[u8; 8]>) -> Result<ListPage, LedgerError>;
 
     /// The exports of an order, the oldest first.
     ///

@@ -495,7 +495,8 @@ impl Index {
 /// About how much disk an overlay takes in the index.
 pub(super) fn bytes_of(settled: &Overlay) -> u64 {
     let ended = 2 * settled.revoked.len() + settled.ended.len();
-    (settled.keys.len() + settled.devices.len() + settled.state_changes.len() + ended) as u64 * BYTES_AN_ENTRY
+    let named = settled.keys.len() + settled.devices.len() + settled.listed.len();
+    (named + settled.state_changes.len() + ended) as u64 * BYTES_AN_ENTRY
 }
 
 /// About how much disk the next merged run takes; none if there is nothing to merge.

@@ -105,11 +105,12 @@ impl MemTable {
     pub(super) fn settled(&self) -> usize {
         let Overlay { records, state_changes, orders, exports, issuers, peers, proofs, revoked, crl_numbers, .. } =
             &self.recent;
-        let Overlay { destinations, batches, detours, ended, .. } = &self.recent;
+        let Overlay { listed, destinations, batches, detours, ended, .. } = &self.recent;
         let reserved = self.pending.len() + self.pending_proofs.len();
         let small = orders.len() + exports.len() + issuers.len() + peers.len() + proofs.len() + crl_numbers.len();
         let batches = destinations.len() + batches.len() + detours.len();
-        records.len() + state_changes.len() + revoked.len() + ended.len() + small + batches - reserved
+        let ended = revoked.len() + ended.len();
+        records.len() + state_changes.len() + listed.len() + ended + small + batches - reserved
     }
 
     /// Begins to flush all that is settled: reservations, and what they hold, stay.

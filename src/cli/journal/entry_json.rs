@@ -1,8 +1,9 @@
-//! Entries of the journal as JSON.
+//! The entries of the journal as JSON.
 
 use birthmark::{
     ledger::{
-        BatchId, BatchTerms, CrlIssued, Enrolment, OrderTerms, ProofTerms, Results, entry::Event, journal::ScannedFrame,
+        BatchId, BatchTerms, CrlIssued, DevicesListed, Enrolment, ListedDevice, OrderTerms, ProofTerms, Results,
+        entry::Event, journal::ScannedFrame,
     },
     pattern::Pattern,
     pem::certificate_pem,
@@ -10,7 +11,7 @@ use birthmark::{
 };
 use serde_json::{Value, json};
 
-/// An entry with where it stands.
+/// All that an entry states, and where it is.
 pub(super) fn entry_to_json(frame: &ScannedFrame) -> Value {
     let (kind, fields) = match &frame.entry.event {
         Event::Reserved { serial_number, holder, replaces } => (
@@ -50,6 +51,7 @@ pub(super) fn entry_to_json(frame: &ScannedFrame) -> Value {
         }
         Event::OrderPaused { id, reason } => ("order_paused", json!({ "order": id, "reason": reason })),
         Event::OrderResumed { id } => ("order_resumed", json!({ "order": id })),
+        Event::OrderDevicesListed(list) => ("order_devices_listed", devices_to_json(list)),
         Event::StationEnrolled(enrolment) => ("station_enrolled", enrolment_to_json(enrolment)),
         Event::StationRevoked { peer, reason } => {
             ("station_revoked", json!({ "peer": peer.to_string(), "reason": reason }))
@@ -152,8 +154,18 @@ fn order_to_json(terms: &OrderTerms) -> Value {
         "not_before": terms.not_before.map(time),
         "not_after": terms.not_after.map(time),
         "attributes": terms.attributes,
+        "devices": terms.list.map(|list| list.devices),
+        "devices_sha256": terms.list.map(|list| hex::encode(list.sha256)),
+        "per_day": terms.per_day,
         "stations": terms.stations.iter().map(|pattern| pattern.as_str()).collect::<Vec<_>>(),
     })
+}
+
+fn devices_to_json(list: &DevicesListed) -> Value {
+    let device =
+        |device: &ListedDevice| json!({ "device_id": device.id, "key_sha256": device.key_hash.map(hex::encode) });
+    let devices: Vec<_> = list.devices.iter().map(device).collect();
+    json!({ "order": list.order, "first": list.first, "devices": devices })
 }
 
 fn proof_to_json(serial_number: &SerialNumber, terms: &ProofTerms) -> Value {
