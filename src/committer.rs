@@ -344,6 +344,41 @@ impl Committer {
         Ok((issuer, new))
     }
 
+    /// Records the configuration that is in force, unless it is the one before, and who loaded it; the daemon itself if
+    /// nobody did. Gives whether it is another one.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub(crate) async fn load_configuration(
+        &self,
+        actor: Option<Actor>,
+        sha256: [u8; 32],
+        text: String,
+    ) -> Result<bool, CommitError> {
+        let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
+        let operation = operation::load_configuration(sha256, text);
+        let Changed(new) = self.submit(actor.unwrap_or_else(Actor::daemon), operation).await?;
+        Ok(new)
+    }
+
+    /// Records that the daemon was started.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub(crate) async fn record_start(&self, version: String, configuration: [u8; 32]) -> Result<(), CommitError> {
+        let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
+        self.submit(Actor::daemon(), operation::start(version, configuration)).await
+    }
+
+    /// Records that the daemon ends in order.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub(crate) async fn record_stop(&self, reason: String) -> Result<(), CommitError> {
+        let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
+        self.submit(Actor::daemon(), operation::stop(reason)).await
+    }
+
     /// Records a checkpoint. It takes a permit like any request, but counts as none in flight.
     ///
     /// # Errors

@@ -349,6 +349,11 @@ impl Config {
         self.source.folder()
     }
 
+    /// The file as it was read.
+    pub fn text(&self) -> &str {
+        self.source.text()
+    }
+
     /// A path of the configuration, made absolute.
     pub fn resolve(&self, path: &Path) -> PathBuf {
         self.folder().join(path)

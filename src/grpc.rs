@@ -2,6 +2,7 @@
 
 mod admin;
 mod calls;
+mod checkpoints;
 mod connection;
 mod farewell;
 mod hsm;

@@ -12,8 +12,10 @@ mod actor;
 mod api;
 mod apply;
 mod audit;
+pub mod backup;
 pub mod checkpoint;
 pub(crate) mod clock;
+mod crl_issued;
 mod decide;
 pub mod embedded;
 pub mod entry;
@@ -33,6 +35,7 @@ mod overlay;
 mod proof;
 mod proof_audit;
 mod record;
+mod recovery;
 mod refusal;
 mod revocation;
 mod revoked;
@@ -43,7 +46,7 @@ mod view;
 pub use self::{
     actor::Actor,
     api::{Ledger, Records},
-    entry::CrlIssued,
+    crl_issued::CrlIssued,
     error::{Cause, LedgerError},
     export::{Export, ExportId, ParseExportIdError},
     head::{ChainHash, Head},
@@ -53,6 +56,7 @@ pub use self::{
     order::{Order, OrderTerms},
     proof::{FoundProof, ProofId, ProofTerms},
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
+    recovery::Recovery,
     refusal::Refusal,
     revocation::{ParseReasonError, RevocationReason},
     revoked::{CaId, RevokedCause, RevokedCertificate},

@@ -64,6 +64,7 @@ pub mod proof;
 pub mod proto;
 pub mod quote;
 mod readiness;
+pub mod reconcile;
 mod registration;
 pub mod secrecy;
 pub mod serial;

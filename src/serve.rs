@@ -7,6 +7,7 @@
 mod certificates;
 mod components;
 mod error;
+mod history;
 mod keys;
 mod listen;
 mod lists;
@@ -35,28 +36,36 @@ use crate::{
     readiness::Readiness,
 };
 
-/// Runs the daemon until it is told to shut down. `ready_file`, if given, is there (as JSON, [`Addresses`]) while it
-/// listens; whether it can issue, `Readiness` tells.
+/// What the command line says besides the configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'a> {
+    /// A file that is there (as JSON, [`Addresses`]) while the daemon listens; whether it can issue, `Readiness` tells.
+    pub ready_file: Option<&'a Path>,
+    /// A checkpoint that was kept elsewhere: the daemon does not start with a journal that does not continue it.
+    pub expect_checkpoint: Option<&'a Path>,
+}
+
+/// Runs the daemon until it is told to shut down.
 ///
 /// # Errors
 /// What is in the way of the start, as one sentence that says what to do; or what stopped the daemon.
-pub fn run(config: &Config, ready_file: Option<&Path>) -> Result<(), ServeError> {
+pub fn run(config: &Config, options: Options<'_>) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(ServeError::system("start threads"))?;
-    let result = runtime.block_on(daemon(config, ready_file));
+    let result = runtime.block_on(daemon(config, options));
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-async fn daemon(config: &Config, ready_file: Option<&Path>) -> Result<(), ServeError> {
+async fn daemon(config: &Config, options: Options<'_>) -> Result<(), ServeError> {
     // 1. Before anything is open: no other signal terminates a start that takes long.
     log_other_signals().map_err(ServeError::system("listen for signals"))?;
-    let ready_file = ready_file.map(ReadyFile::new);
+    let ready_file = options.ready_file.map(ReadyFile::new);
     let prometheus = metrics::install()?;
 
     // 2. Everything that the configuration names.
     let tls = open_tls(config)?;
-    let opened = open(config).await?;
+    let opened = open(config, options.expect_checkpoint).await?;
 
     // 3. The addresses.
     let listening = listen(config).await?;
@@ -80,15 +89,16 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> Result<(), ServeE
     }
 
     // 5. Until it is told to shut down, or cannot go on.
-    tokio::select! {
-        name = shutdown => tracing::info!(signal = name, "shutting down: finishing what is reserved"),
+    let signal = tokio::select! {
+        name = shutdown => name,
         result = &mut running.committer_result => return Err(committer_failure(result)),
-    }
+    };
+    tracing::info!(signal, "shutting down: finishing what is reserved");
 
     // 6. It shuts down, in order.
     drop(ready_file);
     drain.send_replace(true);
-    running.shutdown().await
+    running.shutdown(signal).await
 }
 
 /// Starts all that runs beside: metrics and health first, so that they can be asked when nothing else can.
@@ -116,6 +126,7 @@ fn start(
         profiles,
         signers,
         prover,
+        checkpoints: checkpoints.clone(),
         window: *config.server.window.get_ref(),
         stall_limit: Duration::from_secs(*config.server.stall_seconds.get_ref()),
         draining,

@@ -28,6 +28,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
 
+    /// Do not start unless the journal continues this checkpoint, a copy of DATA/checkpoint that was kept elsewhere
+    #[arg(long, value_name = "FILE")]
+    expect_checkpoint: Option<PathBuf>,
+
     /// How the log on standard error is written
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -53,7 +57,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     // That of a daemon that was killed would speak for this one.
     remove_ready_file();
-    let result = serve::run(&config, args.ready_file.as_deref());
+    let options = serve::Options {
+        ready_file: args.ready_file.as_deref(),
+        expect_checkpoint: args.expect_checkpoint.as_deref(),
+    };
+    let result = serve::run(&config, options);
     remove_ready_file();
     match result {
         Ok(()) => hsm::end_process(0),

@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     calls::Held,
+    checkpoints,
     hsm::{self, Signers},
     issuers,
     limits::PeerLimits,
@@ -15,9 +16,11 @@ use super::{
     possession,
     records::{Pages, Reader},
     request_error::RequestError,
+    services::Services,
     status,
 };
 use crate::{
+    checkpoint::Checkpoints,
     ca::{NoIssuer, issuer_of},
     committer::Committer,
     hash::sha256,
@@ -48,17 +51,13 @@ pub(super) struct Service {
     reader: Reader,
     signers: Signers,
     prover: Arc<Prover>,
+    checkpoints: Option<Arc<Checkpoints>>,
 }
 
 impl Service {
-    pub(super) fn new(
-        committer: Committer,
-        profiles: Arc<Profiles>,
-        reader: Reader,
-        signers: Signers,
-        prover: Arc<Prover>,
-    ) -> Self {
-        Service { committer, profiles, reader, signers, prover }
+    pub(super) fn new(services: &Services, reader: Reader) -> Self {
+        let Services { committer, profiles, signers, prover, checkpoints, .. } = services.clone();
+        Service { committer, profiles, reader, signers, prover, checkpoints }
     }
 
     async fn order(&self, peer: &PeerLimits, id: &str) -> Result<ledger::Order, Status> {
@@ -307,6 +306,14 @@ impl proto::admin_server::Admin for Service {
         let limits = reader(&request)?;
         let listed = limits.record_stream()?;
         Ok(held(issuers::list(&self.reader.issuers(), &self.profiles), listed))
+    }
+
+    async fn make_checkpoint(
+        &self,
+        request: Request<proto::MakeCheckpointRequest>,
+    ) -> Result<Response<proto::MakeCheckpointReply>, Status> {
+        let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
+        checkpoints::make(self.checkpoints.as_deref(), &peer::actor(role, name)).await.map(Response::new)
     }
 
     async fn retry_hsm(

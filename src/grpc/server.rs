@@ -28,7 +28,7 @@ pub(crate) async fn serve(
     incoming: impl Stream<Item = io::Result<Connection>>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let issuance_service = issuance::Service::new(&services);
-    let Services { committer, records, profiles, signers, prover, window, stall_limit, mut draining, .. } = services;
+    let Services { records, window, stall_limit, mut draining, .. } = services.clone();
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<IssuanceServer<issuance::Service>>().await;
     health.set_serving::<AdminServer<admin::Service>>().await;
@@ -37,7 +37,7 @@ pub(crate) async fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
 
-    let admin_service = admin::Service::new(committer, profiles, Reader::new(records, stall_limit), signers, prover);
+    let admin_service = admin::Service::new(&services, Reader::new(records, stall_limit));
     let routes = Routes::new(health_service)
         .add_service(reflection_service)
         .add_service(IssuanceServer::new(issuance_service).max_decoding_message_size(limits::MESSAGE))

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use super::hsm::Signers;
-use crate::{committer::Committer, issuer::Issuance, ledger::Records, profile::Profiles, proof::Prover};
+use crate::{checkpoint::Checkpoints, committer::Committer, issuer::Issuance, ledger::Records, profile::Profiles, proof::Prover};
 
 /// What the services work with.
 #[derive(Clone)]
@@ -22,6 +22,8 @@ pub(crate) struct Services {
     pub(crate) signers: Signers,
     /// Proves possession of the issuers' keys.
     pub(crate) prover: Arc<Prover>,
+    /// Signs what the journal is; none without an audit key.
+    pub(crate) checkpoints: Option<Arc<Checkpoints>>,
     /// How many unanswered requests one stream, and one station over all of its streams, may have.
     pub(crate) window: usize,
     /// A stream whose peer takes no reply for this long is terminated.

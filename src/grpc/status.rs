@@ -133,6 +133,8 @@ impl Cause {
             Refusal::ClockImplausible { .. } => (Code::Unavailable, "CLOCK_IMPLAUSIBLE"),
             Refusal::TooLarge { .. } => (Code::InvalidArgument, "REQUEST_INVALID"),
             Refusal::StorageLow { .. } => (Code::Unavailable, "STORAGE_LOW"),
+            Refusal::MayLackEntries(_) => (Code::Unavailable, "LEDGER_RESTORED"),
+            Refusal::RecoveryConflict { .. } => (Code::FailedPrecondition, "RECOVERY_CONFLICT"),
             Refusal::NotReserved(_) | Refusal::CrlNumberUsed { .. } => (Code::Internal, "INTERNAL"),
         };
         Cause::lasting(code, reason)
@@ -317,6 +319,17 @@ pub(super) fn record_unknown(message: String) -> Status {
 /// The status for a signer that does not exist.
 pub(super) fn signer_unknown(message: String) -> Status {
     Cause { code: Code::NotFound, reason: "SIGNER_UNKNOWN", retry_after: None }.status(message)
+}
+
+/// The status for a checkpoint that cannot be made, as there is no audit key.
+pub(super) fn audit_key_missing() -> Status {
+    let message = "the daemon has no audit key, so that it makes no checkpoints; see [audit] in its configuration";
+    Cause { code: Code::FailedPrecondition, reason: "AUDIT_KEY_MISSING", retry_after: None }.status(message.into())
+}
+
+/// The status for a checkpoint that the HSM does not sign now.
+pub(super) fn audit_key_unavailable(message: String) -> Status {
+    Cause { code: Code::Unavailable, reason: "HSM_UNAVAILABLE", retry_after: Some(RETRY_AFTER) }.status(message)
 }
 
 /// The status for a peer without a role.

@@ -50,10 +50,12 @@
 //! written again and synced before anything is answered from it.
 
 mod check;
+mod copy;
 mod damage;
 mod error;
 mod file;
 mod frame;
+mod place;
 mod position;
 mod read;
 mod scan;
@@ -67,7 +69,9 @@ use std::{
 };
 
 pub(crate) use self::{
+    copy::{copy, is_empty},
     error::AppendError,
+    place::{Whereabouts, forget as forget_place},
     position::Position,
     read::{Frames, ReadFrame, Reader},
 };
@@ -75,9 +79,11 @@ use self::{
     error::BROKEN_CHAIN,
     file::read_whole,
     frame::{Frame, FrameError},
+    place::{Found, Place},
     segment::Header,
 };
 pub use self::{
+    copy::Copied,
     error::JournalError,
     scan::{Scan, ScannedFrame, TornEnd},
 };
@@ -107,6 +113,8 @@ pub(crate) struct Journal {
     /// Whether the newest file is locked against other processes.
     locked: bool,
     staged: Staged,
+    /// Kept while the journal is where a daemon left it.
+    place: Option<Place>,
     /// What [`Journal::open`] found at the end and [`Journal::settle`] has yet to deal with.
     unsettled: Option<Unsettled>,
 }
@@ -169,6 +177,7 @@ impl Journal {
             segment_size,
             locked: false,
             staged: Staged::default(),
+            place: None,
             unsettled: None,
         };
         journal.find_end(&path, headless)?;
@@ -213,6 +222,7 @@ impl Journal {
             segment_size,
             locked: false,
             staged: Staged::default(),
+            place: None,
             unsettled: None,
         })
     }
@@ -323,6 +333,41 @@ impl Journal {
             "the index knows another entry at byte {} of file {file:08}.journal than the one that is there",
             position.offset()
         )))
+    }
+
+    /// Whether the journal is where a daemon left it.
+    ///
+    /// # Errors
+    /// An I/O error.
+    pub(crate) fn whereabouts(&self) -> Result<Whereabouts, JournalError> {
+        let folder = self.reader.folder();
+        let found = place::check(folder, &self.found()).map_err(|error| JournalError::io(folder, error))?;
+        // A journal without entries lacks none.
+        Ok(if self.sequence == 1 && found == Whereabouts::NoPlace { Whereabouts::Own } else { found })
+    }
+
+    /// From now on the journal is where it is: a later start does not take it for a copy.
+    ///
+    /// # Errors
+    /// An I/O error.
+    pub(crate) fn take_place(&mut self) -> Result<(), JournalError> {
+        let folder = self.reader.folder();
+        let place = Place::take(folder, &self.found()).map_err(|error| JournalError::io(folder, error))?;
+        self.place = Some(place);
+        Ok(())
+    }
+
+    fn found(&self) -> Found<'_> {
+        let is_empty = self.end <= Header::LENGTH;
+        let (journal, segment, file, entries) = (self.id, self.segment, &self.file, self.sequence - 1);
+        Found { journal, segment, file, is_empty, entries }
+    }
+
+    /// The place is told how many entries there are; otherwise it is once a second.
+    pub(crate) fn note_place(&mut self) {
+        if let Some(place) = &mut self.place {
+            place.note(self.sequence - 1, true);
+        }
     }
 
     fn lost(&self, what: String) -> JournalError {
@@ -441,6 +486,9 @@ impl Journal {
         self.end += staged.bytes.len() as u32;
         self.sequence += staged.frames;
         self.chain = chain;
+        if let Some(place) = &mut self.place {
+            place.note(self.sequence - 1, false);
+        }
         // The buffer's memory serves the next batch.
         self.staged.bytes = staged.bytes;
         self.staged.bytes.clear();
@@ -466,6 +514,12 @@ impl Journal {
             return Err(AppendError::Taken { path, what: "another process has it locked".into() });
         }
         segment::sync_new(&file, self.reader.folder()).map_err(AppendError::Unknown)?;
+        if self.place.is_some() {
+            // Before anything is in the file: what is not in the place is taken for a copy.
+            let (journal, entries) = (self.id, self.sequence - 1);
+            let found = Found { journal, segment: next, file: &file, is_empty: true, entries };
+            self.place = Some(Place::take(self.reader.folder(), &found).map_err(AppendError::NotWritten)?);
+        }
         self.file = file;
         self.reader.add(next);
         self.segment = next;

@@ -40,6 +40,14 @@ pub(super) struct RecordLocation {
     pub(super) pending: Option<Arc<Pending>>,
 }
 
+impl RecordLocation {
+    /// Of a certificate that was lost and found again: one entry has all of it.
+    pub(super) fn recovered(position: Position) -> RecordLocation {
+        let (state, issued) = (RecordState::Issued, Some(position));
+        RecordLocation { state, reserved: position, issued, changed: None, pending: None }
+    }
+}
+
 /// What a reservation still needs.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Pending {
@@ -74,6 +82,10 @@ pub(super) struct Overlay {
     pub(super) crl_numbers: BTreeMap<CaId, u64>,
     /// By their ids.
     pub(super) issuers: BTreeMap<u32, Arc<RecordedIssuer>>,
+    /// Where certificates are that were lost and found again: their serial numbers do not rise along the journal.
+    pub(super) recovered: BTreeMap<SerialNumber, Position>,
+    /// SHA-256 of the newest configuration.
+    pub(super) configuration: Option<[u8; 32]>,
     /// The newest proof of possession of each CA and code.
     pub(super) proofs: BTreeMap<ProofId, ProofLocation>,
 }
@@ -142,6 +154,8 @@ impl Overlay {
         self.crl_numbers.extend(upper.crl_numbers);
         self.issuers.extend(upper.issuers);
         self.proofs.extend(upper.proofs);
+        self.recovered.extend(upper.recovered);
+        self.configuration = upper.configuration.or(self.configuration);
     }
 
     /// The reservation of a proof of possession among these changes.

@@ -2,13 +2,14 @@
 //! certificates, the ledger. What the HSM and the files say is known before the ledger is changed by as much as its
 //! lock.
 
-use std::{collections::BTreeMap, sync::Arc, thread::JoinHandle};
+use std::{collections::BTreeMap, path::Path, sync::Arc, thread::JoinHandle};
 
 use jiff::Timestamp;
 
 use super::{
     certificates::{clock_bounds, watched},
     error::ServeError,
+    history,
     keys::{AUDIT, AuditKey, Pools, audit_keys, open_audit, open_issuers},
     lists::Lists,
 };
@@ -67,7 +68,7 @@ pub(super) struct Opened {
 }
 
 /// Opens the keys, then what is said about certificates, then the ledger.
-pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
+pub(super) async fn open(config: &Config, expected_checkpoint: Option<&Path>) -> Result<Opened, ServeError> {
     let (pools, issuers) = open_issuers(config)?;
     let profiles = configure::profiles(config, &issuers, Timestamp::now())?;
     let refused_keys = configure::refused_keys(config, &issuers)?;
@@ -78,7 +79,11 @@ pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
 
     let data = config.resolve(config.ledger.path.get_ref());
     let settings = Settings { min_free: u64::from(config.ledger.min_free_mib) << 20, ..Settings::default() };
-    let guards = Guards { audit_keys: audit_keys(config, audit.as_ref())?, clock: clock_bounds(config, &issuers) };
+    let guards = Guards {
+        audit_keys: audit_keys(config, audit.as_ref())?,
+        expected_checkpoint: expected_checkpoint.map(Path::to_owned),
+        clock: clock_bounds(config, &issuers),
+    };
     let opened = EmbeddedLedger::open_guarded(&data, Timestamp::now(), &settings, &guards);
     let (ledger, records) = opened.map_err(|error| config.error_at(config.ledger.path.span(), "ledger.path", error))?;
     let begins_anew = records.head().sequence > 0 && !embedded::checkpoint_file(&data).exists();
@@ -86,6 +91,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
     let scrub = scrub.map_err(ServeError::system("start the scrub"))?;
     let (committer, committer_thread) = Committer::start(ledger).map_err(ServeError::system("start the committer"))?;
     record_issuers(config, &committer, &issuers).await?;
+    history::record_start(&committer, config).await?;
     let mut signers: BTreeMap<String, Arc<dyn Recoverable>> =
         pools.iter().map(|(name, pool)| (name.clone(), Arc::clone(pool) as Arc<dyn Recoverable>)).collect();
     let checkpoints = audit.map(|AuditKey { signer, public_key, interval }| {

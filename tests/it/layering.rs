@@ -25,7 +25,7 @@ const FLOORS: &[&[&str]] = &[
     &["committer"],
     &["cert", "client", "describe_certificate", "enroll", "export"],
     &["ceremony", "profile"],
-    &["ca", "crl", "expiry"],
+    &["ca", "crl", "expiry", "reconcile"],
     &["csr", "path"],
     &["hsm", "ledger", "x509"],
     &["config", "connections", "durable", "name", "pem", "readiness", "signer", "x509_time"],

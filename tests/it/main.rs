@@ -35,6 +35,7 @@ mod power_cut;
 mod power_cut_ext4;
 mod random_kills;
 mod readiness;
+mod restore;
 mod restarts;
 mod slow_readers;
 mod startup;

@@ -103,6 +103,10 @@ impl BatchWriter {
                 Err(error @ LedgerError::Panicked) => return Err((Some(index), error)),
                 Err(error) => (Outcome::Failed(Arc::new(error)), None),
             };
+            if let Some(refusal) = self.shared.may_lack.as_ref().filter(|_| gives(&outcome)) {
+                outcomes.push(Outcome::Refused(refusal.clone()));
+                continue;
+            }
             let Some(event) = event else {
                 outcomes.push(outcome);
                 continue;
@@ -144,10 +148,23 @@ fn not_now<'r>(event: &Event, clock: Option<&'r Refusal>, space: Option<&'r Refu
         Event::Reserved { .. } | Event::ProofReserved { .. } => clock.or(space),
         Event::OrderCreated(_) | Event::ExportCreated { .. } => clock,
         // At a time before the newest entry they do no harm: a checkpoint is evidence of what there is.
-        Event::Checkpoint { .. } | Event::IssuerAdded { .. } => {
+        Event::Checkpoint { .. }
+        | Event::IssuerAdded { .. }
+        | Event::Started { .. }
+        | Event::ConfigurationLoaded { .. } => {
             clock.filter(|refusal| matches!(refusal, Refusal::ClockImplausible { .. }))
         }
         _ => None,
+    }
+}
+
+/// Whether a device or a platform would be given a certificate, or an export be made: by a ledger that may lack its newest
+/// entries, it might be another one than it has, or not all.
+fn gives(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Reserved(_) | Outcome::InProgress(_) | Outcome::Replay { .. } | Outcome::Proof(_) => true,
+        Outcome::Export(export) => export.acknowledged.is_none(),
+        _ => false,
     }
 }
 

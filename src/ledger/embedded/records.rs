@@ -143,6 +143,9 @@ impl EmbeddedRecords {
         if let Some((_, why)) = last_error.filter(|(when, _)| when.elapsed() < LAST_ERROR_STANDS) {
             return Err(why);
         }
+        if let Some(refusal) = &self.shared.may_lack {
+            return Err(refusal.to_string());
+        }
         if let Some(refusal) = self.shared.clock().refusal(Timestamp::now()) {
             return Err(refusal.to_string());
         }

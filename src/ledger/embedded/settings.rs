@@ -1,5 +1,7 @@
 //! What an operator or a test chooses.
 
+use std::path::PathBuf;
+
 use crate::ledger::clock::ClockBounds;
 use crate::signer::PublicKey;
 
@@ -31,6 +33,8 @@ pub struct Guards {
     /// The audit key and those before it: one of them must have signed the checkpoint file. With none, the file is
     /// compared with the journal, but its signature is not verified.
     pub audit_keys: Vec<PublicKey>,
+    /// A checkpoint that was kept elsewhere, which the journal must continue as well.
+    pub expected_checkpoint: Option<PathBuf>,
     /// When the clock cannot be right.
     pub clock: ClockBounds,
 }

@@ -15,6 +15,7 @@ use crate::ledger::{
     journal::{Journal, Position, Reader},
     memtable::MemTable,
     overlay::Overlay,
+    refusal::Refusal,
     view::View,
 };
 
@@ -28,6 +29,8 @@ pub(super) struct Shared {
     /// When and why the last batch could not be written, until one can.
     pub(super) last_error: Mutex<Option<(Instant, String)>>,
     pub(super) clock: Mutex<Clock>,
+    /// Why the journal may lack its newest entries; nothing is issued then.
+    pub(super) may_lack: Option<Refusal>,
 }
 
 impl Shared {

@@ -1,0 +1,147 @@
+//! The entries of the journal as JSON.
+
+use birthmark::{
+    ledger::{CrlIssued, OrderTerms, ProofTerms, Recovery, entry::Event, journal::ScannedFrame},
+    pem::certificate_pem,
+    serial::SerialNumber,
+};
+use serde_json::{Value, json};
+
+/// All that an entry states, and where it is.
+pub(super) fn entry_to_json(frame: &ScannedFrame) -> Value {
+    let (kind, fields) = match &frame.entry.event {
+        Event::Reserved { serial_number, holder, replaces } => (
+            "reserved",
+            json!({
+                "serial_number": serial_number.to_string(),
+                "device_id": holder.device,
+                "key_sha256": hex::encode(holder.key_hash),
+                "order": holder.order,
+                "profile": holder.profile,
+                "issuer": holder.issuer,
+                "issuer_id": holder.issuer_id,
+                "replaces": replaces.map(|replaced| replaced.to_string()),
+            }),
+        ),
+        Event::Issued { serial_number, certificate } => ("issued", issued_to_json(serial_number, certificate)),
+        Event::Abandoned { serial_number, reason } => {
+            ("abandoned", json!({ "serial_number": serial_number.to_string(), "reason": reason }))
+        }
+        Event::Confirmed { serial_number, order } => {
+            ("confirmed", json!({ "serial_number": serial_number.to_string(), "order": order }))
+        }
+        Event::Scrapped { serial_number, reason } => {
+            ("scrapped", json!({ "serial_number": serial_number.to_string(), "reason": reason }))
+        }
+        Event::Revoked { serial_number, reason } => {
+            ("revoked", json!({ "serial_number": serial_number.to_string(), "reason": reason.name() }))
+        }
+        Event::OrderCreated(terms) => ("order_created", order_to_json(terms)),
+        Event::ProofReserved { serial_number, terms } => ("proof_reserved", proof_to_json(serial_number, terms)),
+        Event::ProofIssued { serial_number, certificate } => {
+            ("proof_issued", issued_to_json(serial_number, certificate))
+        }
+        Event::OrderClosed { id } => ("order_closed", json!({ "order": id })),
+        Event::ExportCreated { id, certificates } => {
+            ("export_created", json!({ "export": id.to_string(), "order": id.order, "certificates": certificates }))
+        }
+        Event::ExportAcknowledged { id } => ("export_acknowledged", json!({ "export": id.to_string() })),
+        Event::CrlIssued(list) => ("crl_issued", list_to_json(list)),
+        Event::IssuerAdded { id, generation, terms } => (
+            "issuer_added",
+            json!({
+                "issuer_id": id,
+                "issuer": terms.name,
+                "generation": generation,
+                "crl_shards": terms.crl_shards,
+                "chain_pem": terms.chain.iter().map(|certificate| certificate_pem(certificate)).collect::<Vec<_>>(),
+            }),
+        ),
+        Event::Checkpoint { note, begins_anew } => {
+            ("checkpoint", json!({ "note": note, "earlier_checkpoints_lost": begins_anew }))
+        }
+        Event::LossAccepted { what, reason } => ("loss_accepted", json!({ "lost": what, "reason": reason })),
+        Event::ClockAccepted { reason } => ("clock_accepted", json!({ "reason": reason })),
+        Event::Started { version, configuration } => {
+            ("started", json!({ "version": version, "configuration_sha256": hex::encode(configuration) }))
+        }
+        Event::Stopped { reason } => ("stopped", json!({ "reason": reason })),
+        Event::ConfigurationLoaded { sha256, text } => {
+            ("configuration_loaded", json!({ "configuration_sha256": hex::encode(sha256), "text": text }))
+        }
+        Event::Recovered(recovery) => ("recovered", recovery_to_json(recovery)),
+    };
+    let mut entry = json!({
+        "sequence": frame.sequence,
+        "time": time(frame.entry.time),
+        "actor": frame.entry.actor.to_string(),
+        "event": kind,
+    });
+    if let (Some(entry), Value::Object(fields)) = (entry.as_object_mut(), fields) {
+        entry.extend(fields);
+        entry.insert("chain_hash".into(), hex::encode(frame.chain).into());
+        entry.insert("file".into(), format!("{:08}.journal", frame.file).into());
+        entry.insert("offset".into(), frame.offset.into());
+    }
+    entry
+}
+
+fn issued_to_json(serial_number: &SerialNumber, certificate: &[u8]) -> Value {
+    json!({ "serial_number": serial_number.to_string(), "certificate_pem": certificate_pem(certificate) })
+}
+
+fn order_to_json(terms: &OrderTerms) -> Value {
+    json!({
+        "order": terms.id,
+        "profile": terms.profile,
+        "quantity": terms.quantity,
+        "not_before": terms.not_before.map(time),
+        "not_after": terms.not_after.map(time),
+        "attributes": terms.attributes,
+        "stations": terms.stations.iter().map(|pattern| pattern.as_str()).collect::<Vec<_>>(),
+    })
+}
+
+fn proof_to_json(serial_number: &SerialNumber, terms: &ProofTerms) -> Value {
+    json!({
+        "serial_number": serial_number.to_string(),
+        "code": terms.id.code,
+        "issuer_id": terms.id.issuer_id,
+        "key_sha256": hex::encode(terms.key_hash),
+        "not_after": time(terms.not_after),
+    })
+}
+
+fn list_to_json(list: &CrlIssued) -> Value {
+    json!({
+        "issuer": list.issuer,
+        "ca": hex::encode(list.ca.0),
+        "shard": list.shard.0,
+        "shards": list.shard.1,
+        "number": list.number,
+        "this_update": time(list.this_update),
+        "next_update": time(list.next_update),
+        "entries": list.entries,
+        "sha256": hex::encode(list.sha256),
+    })
+}
+
+fn recovery_to_json(Recovery { serial_number, certificate, holder, replaces, source }: &Recovery) -> Value {
+    json!({
+        "serial_number": serial_number.to_string(),
+        "device_id": holder.device,
+        "key_sha256": hex::encode(holder.key_hash),
+        "order": holder.order,
+        "profile": holder.profile,
+        "issuer": holder.issuer,
+        "issuer_id": holder.issuer_id,
+        "replaces": replaces.map(|replaced| replaced.to_string()),
+        "source": source,
+        "certificate_pem": certificate_pem(certificate),
+    })
+}
+
+/// RFC 3339 with six decimals always, so that times sort as text.
+pub(super) fn time(time: jiff::Timestamp) -> String {
+    format!("{time:.6}")
+}

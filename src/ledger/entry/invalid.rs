@@ -1,0 +1,48 @@
+//! Why what is in the journal is no entry.
+
+use std::str::FromStr;
+
+use crate::{
+    ledger::{
+        export::{ExportId, ParseExportIdError},
+        revocation::ParseReasonError,
+    },
+    serial::SerialNumber,
+};
+
+/// Why the payload of a whole frame is no entry.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidEntry {
+    /// Its event is none that is known here, so a newer daemon wrote it.
+    #[error("an event that this daemon does not know")]
+    NewerEvent,
+    /// It is no protobuf message of this type.
+    #[error(transparent)]
+    Encoding(#[from] prost::DecodeError),
+    /// Not a serial number.
+    #[error(transparent)]
+    SerialNumber(#[from] <SerialNumber as FromStr>::Err),
+    /// Not a SHA-256.
+    #[error("a key hash that is not 32 octets")]
+    KeyHash,
+    /// Not a SHA-256.
+    #[error("a hash that is not 32 octets")]
+    Hash,
+    /// Not a reason for which certificates are revoked.
+    #[error(transparent)]
+    RevocationReason(#[from] ParseReasonError),
+    /// Not an export's id.
+    #[error(transparent)]
+    ExportId(#[from] ParseExportIdError),
+    /// Not a revocation list.
+    #[error("a revocation list whose {0} cannot be")]
+    Crl(&'static str),
+    /// An export whose id is not made of its order and number.
+    #[error("an export {0} that says that it is another")]
+    ExportMismatch(ExportId),
+    /// Not a time, in microseconds since 1970.
+    #[error("the impossible time {0}")]
+    Time(u64),
+}
+
