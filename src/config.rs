@@ -99,6 +99,8 @@ pub struct Http {
 pub struct Ledger {
     /// The data folder; made if absent.
     pub path: Spanned<PathBuf>,
+    /// A folder on another disk for a second journal, which has every entry before it is answered; none if absent.
+    pub mirror: Option<Spanned<PathBuf>>,
     /// Nothing new is issued while the data folder's file system has less free space, in MiB.
     #[serde(default = "default_min_free")]
     pub min_free_mib: u32,

@@ -134,8 +134,10 @@ impl Cause {
             Refusal::TooLarge { .. } => (Code::InvalidArgument, "REQUEST_INVALID"),
             Refusal::StorageLow { .. } => (Code::Unavailable, "STORAGE_LOW"),
             Refusal::MayLackEntries(_) => (Code::Unavailable, "LEDGER_RESTORED"),
-            Refusal::RecoveryConflict { .. } => (Code::FailedPrecondition, "RECOVERY_CONFLICT"),
-            Refusal::NotReserved(_) | Refusal::CrlNumberUsed { .. } => (Code::Internal, "INTERNAL"),
+            // What no peer asks for.
+            Refusal::NotReserved(_) | Refusal::CrlNumberUsed { .. } | Refusal::RecoveryConflict { .. } => {
+                (Code::Internal, "INTERNAL")
+            }
         };
         Cause::lasting(code, reason)
     }

@@ -26,6 +26,7 @@ mod catalog;
 mod certificates;
 mod checkpoint_file;
 mod disk_space;
+mod mirror;
 mod open;
 mod rebuild;
 mod records;

@@ -55,6 +55,7 @@ mod damage;
 mod error;
 mod file;
 mod frame;
+mod mirror;
 mod place;
 mod position;
 mod read;
@@ -66,11 +67,13 @@ use std::{
     io,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 pub(crate) use self::{
     copy::{copy, is_empty},
     error::AppendError,
+    mirror::MirrorState,
     place::{Whereabouts, forget as forget_place},
     position::Position,
     read::{Frames, ReadFrame, Reader},
@@ -79,6 +82,7 @@ use self::{
     error::BROKEN_CHAIN,
     file::read_whole,
     frame::{Frame, FrameError},
+    mirror::{JournalEnd, Mirror},
     place::{Found, Place},
     segment::Header,
 };
@@ -115,6 +119,8 @@ pub(crate) struct Journal {
     staged: Staged,
     /// Kept while the journal is where a daemon left it.
     place: Option<Place>,
+    /// The second journal.
+    mirror: Option<Mirror>,
     /// What [`Journal::open`] found at the end and [`Journal::settle`] has yet to deal with.
     unsettled: Option<Unsettled>,
 }
@@ -178,6 +184,7 @@ impl Journal {
             locked: false,
             staged: Staged::default(),
             place: None,
+            mirror: None,
             unsettled: None,
         };
         journal.find_end(&path, headless)?;
@@ -223,6 +230,7 @@ impl Journal {
             locked: false,
             staged: Staged::default(),
             place: None,
+            mirror: None,
             unsettled: None,
         })
     }
@@ -370,6 +378,24 @@ impl Journal {
         }
     }
 
+    /// From now on every write goes to the journal in `folder` as well.
+    ///
+    /// # Errors
+    /// If there is no thread to be had; what else fails is the mirror's state.
+    pub(crate) fn start_mirror(&mut self, folder: &Path) -> io::Result<()> {
+        self.mirror = Some(Mirror::start(self.reader.folder(), folder, self.journal_end())?);
+        Ok(())
+    }
+
+    /// The state of the mirror, if there is one.
+    pub(crate) fn mirror_state(&self) -> Option<MirrorState> {
+        self.mirror.as_ref().map(Mirror::state)
+    }
+
+    fn journal_end(&self) -> JournalEnd {
+        JournalEnd { id: self.id, segment: self.segment, length: self.end, entries: self.sequence - 1 }
+    }
+
     fn lost(&self, what: String) -> JournalError {
         JournalError::Lost { folder: self.reader.folder().display().to_string(), what }
     }
@@ -472,7 +498,16 @@ impl Journal {
     fn write_staged(&mut self) -> Result<(), AppendError> {
         let staged = std::mem::take(&mut self.staged);
         let Some(chain) = staged.chain else { return Ok(()) };
-        if let Err(error) = self.file.write_all_at(&staged.bytes, u64::from(self.end)) {
+        let (bytes, sequence, end) = (Arc::new(staged.bytes), self.sequence + staged.frames, self.journal_end());
+        if let Some(mirror) = &mut self.mirror {
+            mirror.join_if_caught_up(end);
+            mirror.write(Arc::clone(&bytes), self.end, sequence - 1);
+        }
+        if let Err(error) = self.file.write_all_at(&bytes, u64::from(self.end)) {
+            if let Some(mirror) = &mut self.mirror {
+                mirror.wait();
+                mirror.cut(self.end);
+            }
             // What a failed write left behind must not be taken for frames later.
             return match self.file.set_len(u64::from(self.end)) {
                 Ok(()) => Err(AppendError::NotWritten(error)),
@@ -482,15 +517,19 @@ impl Journal {
         let started = std::time::Instant::now();
         // What a failed sync left on the disk is not known: the process must end (invariants 1 and 10).
         self.file.sync_data().map_err(AppendError::Unknown)?;
+        if let Some(mirror) = &mut self.mirror {
+            // Nothing is answered before it is on both disks, unless one has failed.
+            mirror.wait();
+        }
         crate::metrics::fsync(started.elapsed());
-        self.end += staged.bytes.len() as u32;
-        self.sequence += staged.frames;
+        self.end += bytes.len() as u32;
+        self.sequence = sequence;
         self.chain = chain;
         if let Some(place) = &mut self.place {
             place.note(self.sequence - 1, false);
         }
         // The buffer's memory serves the next batch.
-        self.staged.bytes = staged.bytes;
+        self.staged.bytes = Arc::try_unwrap(bytes).unwrap_or_default();
         self.staged.bytes.clear();
         Ok(())
     }
@@ -519,6 +558,9 @@ impl Journal {
             let (journal, entries) = (self.id, self.sequence - 1);
             let found = Found { journal, segment: next, file: &file, is_empty: true, entries };
             self.place = Some(Place::take(self.reader.folder(), &found).map_err(AppendError::NotWritten)?);
+        }
+        if let Some(mirror) = &mut self.mirror {
+            mirror.begin(next, header.encode(), self.sequence - 1);
         }
         self.file = file;
         self.reader.add(next);

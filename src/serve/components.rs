@@ -37,6 +37,8 @@ pub(super) fn readiness(draining: &watch::Receiver<bool>, opened: &Opened) -> Re
     let (healthy, intact) = (records.clone(), records.clone());
     checks.push(("ledger".to_owned(), Box::new(move || cause(healthy.healthy()))));
     warnings.push(("ledger".to_owned(), Box::new(move || cause(intact.intact()))));
+    let mirrored = records.clone();
+    warnings.push(("journal mirror".to_owned(), Box::new(move || cause(mirrored.mirrored()))));
     for purpose in [Purpose::Server, Purpose::StationCa] {
         let certificates: Vec<_> = watched.iter().filter(|found| *found.purpose() == purpose).cloned().collect();
         let each = certificates.clone();

@@ -78,7 +78,11 @@ pub(super) async fn open(config: &Config, expected_checkpoint: Option<&Path>) ->
     let lists = Lists::read(config, &issuers)?;
 
     let data = config.resolve(config.ledger.path.get_ref());
-    let settings = Settings { min_free: u64::from(config.ledger.min_free_mib) << 20, ..Settings::default() };
+    let settings = Settings {
+        min_free: u64::from(config.ledger.min_free_mib) << 20,
+        mirror: config.ledger.mirror.as_ref().map(|mirror| config.resolve(mirror.get_ref())),
+        ..Settings::default()
+    };
     let guards = Guards {
         audit_keys: audit_keys(config, audit.as_ref())?,
         expected_checkpoint: expected_checkpoint.map(Path::to_owned),

@@ -16,7 +16,7 @@ use crate::support::ledger::{holder, operation, terms};
 
 /// Small enough that runs are written and merged many times.
 fn settings() -> Settings {
-    Settings { segment_size: 64 << 10, flush_at: 40, min_free: 0, boot_id: None }
+    Settings { segment_size: 64 << 10, flush_at: 40, min_free: 0, mirror: None, boot_id: None }
 }
 
 fn open(folder: &Path) -> (EmbeddedLedger, EmbeddedRecords) {

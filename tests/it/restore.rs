@@ -28,7 +28,7 @@ use crate::support::{
     token::{refused, succeeded, text},
 };
 
-const SETTINGS: Settings = Settings { segment_size: 4000, flush_at: 40, min_free: 0, boot_id: None };
+const SETTINGS: Settings = Settings { segment_size: 4000, flush_at: 40, min_free: 0, mirror: None, boot_id: None };
 
 fn open(folder: &Path) -> (EmbeddedLedger, EmbeddedRecords) {
     EmbeddedLedger::open(folder, Timestamp::now(), &SETTINGS).unwrap()

@@ -29,7 +29,7 @@ use crate::support::{
 };
 
 /// Small, so that there are several files soon.
-const SETTINGS: Settings = Settings { segment_size: 3000, flush_at: 40, min_free: 0, boot_id: None };
+const SETTINGS: Settings = Settings { segment_size: 3000, flush_at: 40, min_free: 0, mirror: None, boot_id: None };
 
 fn open(folder: &Path) -> (EmbeddedLedger, EmbeddedRecords) {
     EmbeddedLedger::open(folder, Timestamp::now(), &SETTINGS).unwrap()

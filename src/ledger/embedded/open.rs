@@ -14,6 +14,7 @@ use super::{
     catalog::{Catalog, Setup},
     checkpoint_file::{CheckpointFault, check_against_checkpoint, check_against_expected, checkpoint_file},
     disk_space::DiskSpace,
+    mirror::bring_together,
     rebuild::Rebuilder,
     records::EmbeddedRecords,
     settings::{Guards, Settings},
@@ -40,7 +41,7 @@ pub struct EmbeddedLedger {
     pub(super) writer: BatchWriter,
     /// Ends before the lock does.
     _rebuilder: Rebuilder,
-    _lock: FolderLock,
+    _locks: Vec<FolderLock>,
 }
 
 impl EmbeddedLedger {
@@ -101,6 +102,7 @@ impl EmbeddedLedger {
     ) -> Result<EmbeddedLedger, LedgerError> {
         let unusable = |cause: io::Error| LedgerError::Folder { folder: folder.display().to_string(), cause };
         let lock = FolderLock::take(folder)?;
+        let mirror = bring_together(folder, settings)?;
         let checkpoint = checkpoint_file(folder);
         if checkpoint.exists() && !Journal::exists(&folder.join("journal"))? {
             // A new one would take its place as if nothing had been issued.
@@ -115,7 +117,10 @@ impl EmbeddedLedger {
         if let Some(expected) = &guards.expected_checkpoint {
             check_against_expected(&journal, expected, &guards.audit_keys)?;
         }
-        let may_lack = may_lack(&journal, index::exists(&folder.join("index")))?;
+        let may_lack = match mirror.completed() {
+            true => None,
+            false => may_lack(&journal, index::exists(&folder.join("index")))?,
+        };
         let (alarm, alarms) = mpsc::sync_channel(1);
         let boot = settings.boot_id.clone().unwrap_or_else(boot_id);
         let site = index::Site { folder: folder.join("index"), journal: journal.id(), boot, alarm };
@@ -124,7 +129,11 @@ impl EmbeddedLedger {
         let catalog = Arc::new(Catalog::open(&setup, &mut journal, rebuild)?);
         if may_lack.is_none() {
             journal.take_place()?;
+            if let Some(mirror) = &settings.mirror {
+                journal.start_mirror(&mirror.join("journal")).map_err(unusable)?;
+            }
         }
+        let mirror_state = journal.mirror_state();
         tighten(folder);
         let (newest_serial, newest_time) = {
             let follower = catalog.follower();
@@ -136,11 +145,12 @@ impl EmbeddedLedger {
         let clock = Mutex::new(Clock::new(guards.clock.clone(), newest_time));
         let last_error = Mutex::default();
         let reader = journal.reader().clone();
-        let shared = Shared { catalog, journal: reader, head, space, last_error, clock, may_lack };
+        let shared = Shared { catalog, journal: reader, head, space, last_error, clock, may_lack, mirror_state };
         let shared = Arc::new(shared);
         let serial_numbers = SerialNumbers::resume(journal.id(), newest_serial);
         let writer = BatchWriter { journal, serial_numbers, shared };
-        Ok(EmbeddedLedger { writer, _rebuilder: rebuilder, _lock: lock })
+        let locks = std::iter::once(lock).chain(mirror.into_lock()).collect();
+        Ok(EmbeddedLedger { writer, _rebuilder: rebuilder, _locks: locks })
     }
 
     /// After a start nobody is working on a reservation any more: each becomes abandoned (invariant 2).

@@ -22,7 +22,7 @@ use crate::{
         index::IndexError,
         issued_records::IssuedRecords,
         issuer::RecordedIssuer,
-        journal::{Position, Reader},
+        journal::{MirrorState, Position, Reader},
         order::Order,
         overlay::StateChange,
         record::Record,
@@ -89,7 +89,7 @@ impl Records for EmbeddedRecords {
         let before = view.export(&ExportId { number: id.number - 1, ..id.clone() })?;
         let start = before.map_or(order.created, |before| before.position);
         let certificates = Certificates::new(&self.shared, &id.order, start, export.position);
-        Ok(IssuedRecords::new(Exported::new(certificates, export)))
+        Ok(IssuedRecords::new(Exported::new(certificates, start, export)))
     }
 
     fn revoked(&self, ca: &CaId, hashes: RangeInclusive<u32>) -> Result<Vec<RevokedCertificate>, LedgerError> {
@@ -161,6 +161,14 @@ impl EmbeddedRecords {
     /// The damage that the scrub or a read has found, with file and byte.
     pub fn intact(&self) -> Result<(), String> {
         self.shared.journal.known_damage().map_or(Ok(()), Err)
+    }
+
+    /// Whether the mirror, if there is one, has all entries.
+    ///
+    /// # Errors
+    /// Why it has not.
+    pub fn mirrored(&self) -> Result<(), String> {
+        self.shared.mirror_state.as_ref().and_then(MirrorState::failure).map_or(Ok(()), Err)
     }
 
     pub(crate) fn journal(&self) -> &Reader {

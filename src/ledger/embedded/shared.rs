@@ -12,7 +12,7 @@ use super::{
 use crate::ledger::{
     clock::Clock,
     head::Head,
-    journal::{Journal, Position, Reader},
+    journal::{Journal, MirrorState, Position, Reader},
     memtable::MemTable,
     overlay::Overlay,
     refusal::Refusal,
@@ -31,6 +31,8 @@ pub(super) struct Shared {
     pub(super) clock: Mutex<Clock>,
     /// Why the journal may lack its newest entries; nothing is issued then.
     pub(super) may_lack: Option<Refusal>,
+    /// Of the journal's mirror, if there is one.
+    pub(super) mirror_state: Option<MirrorState>,
 }
 
 impl Shared {

@@ -44,35 +44,32 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<Copied, JournalError> {
     loop {
         let path = segment::path(from, number);
         // A file that has one after it does not change any more.
-        let is_newest = !segment::path(from, number + 1).exists();
-        let file = match File::open(&path) {
-            // Begun, and not there yet; or there is no journal at all.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && number > 1 => break,
-            file => file.map_err(|error| JournalError::io(&path, error))?,
-        };
+        let next = next_header(from, number + 1)?;
+        let file = File::open(&path).map_err(|error| JournalError::io(&path, error))?;
         let target = segment::path(to, number);
-        if !is_newest && let Some(end) = is_copied(&file, &target, before.as_ref())? {
-            before = Some(end);
-        } else {
-            let content = read_whole(&file, &path)?;
-            if is_newest && content.len() <= Header::LENGTH as usize && number > 1 {
-                break; // A file without an entry.
+        let had = match &next {
+            Some(next) => is_copied(&file, &target, next)?,
+            None => None,
+        };
+        let end = match had {
+            Some(end) => end,
+            None => {
+                let content = read_whole(&file, &path)?;
+                let end = whole(&file, &path, &content, before.as_ref())?;
+                if next.is_some() && end.length < content.len() as u64 {
+                    return Err(JournalError::damaged(&path, end.length, "what is there is no entry"));
+                }
+                let had = bring_up(content.get(..end.length as usize).unwrap_or_default(), &target)?;
+                copied.bytes += end.length - had.length;
+                copied.new_entries += end.entries - had.entries;
+                end
             }
-            let end = whole(&file, &path, &content, before.as_ref())?;
-            if !is_newest && end.length < content.len() as u64 {
-                return Err(JournalError::damaged(&path, end.length, "what is there is no entry"));
-            }
-            let content = content.get(..end.length as usize).unwrap_or_default();
-            let had = bring_up(content, &target)?;
-            copied.bytes += end.length - had.length;
-            copied.new_entries += end.entries - had.entries;
-            before = Some(end);
-        }
-        if is_newest && !segment::path(from, number + 1).exists() {
-            number += 1;
+        };
+        before = Some(end);
+        number += 1;
+        if next.is_none() {
             break;
         }
-        number += 1;
     }
     if let Some(more) = there.iter().find(|there| **there >= number) {
         return Err(has_more(&segment::path(to, *more), "the journal has no such file"));
@@ -93,9 +90,28 @@ struct End {
     length: u64,
 }
 
-/// Whether a file that does not change any more was copied before: by its length, its header and its last entry, which has the
-/// hash of all before it.
-fn is_copied(file: &File, target: &Path, before: Option<&End>) -> Result<Option<End>, JournalError> {
+/// The header of a file, if it is there and whole.
+fn next_header(folder: &Path, number: u32) -> Result<Option<Header>, JournalError> {
+    let path = segment::path(folder, number);
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(|error| JournalError::io(&path, error))?,
+    };
+    match Header::read(&file, &path) {
+        Ok(header) => Ok(Some(header)),
+        // It is being begun.
+        Err(JournalError::Damaged { .. })
+            if file.metadata().is_ok_and(|metadata| metadata.len() <= Header::LENGTH.into()) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a file that does not change any more was copied before: by its length and both of its ends, the last entry having
+/// the hash of all before it. What is between was verified when it was copied.
+fn is_copied(file: &File, target: &Path, next: &Header) -> Result<Option<End>, JournalError> {
     let copy = match File::open(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         copy => copy.map_err(|error| JournalError::io(target, error))?,
@@ -105,7 +121,6 @@ fn is_copied(file: &File, target: &Path, before: Option<&End>) -> Result<Option<
     if copy.metadata().map_err(io)?.len() != length {
         return Ok(None);
     }
-    // Both ends; what is between them was verified when it was copied.
     let window = (64 << 10).min(length);
     for offset in [0, length - window] {
         let (mut one, mut other) = (vec![0; window as usize], vec![0; window as usize]);
@@ -115,9 +130,7 @@ fn is_copied(file: &File, target: &Path, before: Option<&End>) -> Result<Option<
             return Err(has_more(target, "it is not a copy of the file with this name"));
         }
     }
-    let content = read_whole(&copy, target)?;
-    let end = whole(&copy, target, &content, before)?;
-    Ok((end.length == length).then_some(end))
+    Ok(Some(End { id: next.id, chain: next.chain, entries: next.first_sequence - 1, length }))
 }
 
 /// Reads a file that continues the one before up to the last whole entry.
