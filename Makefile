@@ -7,6 +7,8 @@
 
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
+# The newest that Debian 12's Go builds.
+GRPCURL_VERSION := v1.8.9
 INSTALL := packaging/install-packages.sh
 VENV := tests/.venv
 PYTHON := target/python-tools
@@ -21,7 +23,7 @@ demo: ## the whole way on this machine: SoftHSM, ceremony, daemon, stations, exp
 	cargo build --release --locked
 	target/release/birthmark demo $(DEMO)
 
-test: $(VENV)/ready target/go-judge ## every test, against a real SoftHSM and judged by OpenSSL, GnuTLS, Go and Python
+test: $(VENV)/ready target/go-judge target/grpcurl ## every test, against a real SoftHSM and judged by OpenSSL, GnuTLS, Go and Python
 	@$(INSTALL) softhsm2-util=softhsm2 openssl=openssl certtool=gnutls-bin strace=strace pkcs11-tool=opensc \
 		mkfs.ext4=e2fsprogs python3=python3 faketime=faketime promtool=prometheus \
 		/usr/sbin/mosquitto=mosquitto mosquitto_pub=mosquitto-clients
@@ -107,6 +109,11 @@ $(PYTHON)/ready: clients/python/requirements-dev.txt
 	python3 -m venv --clear $(PYTHON)
 	$(PYTHON)/bin/pip install --quiet --disable-pip-version-check --no-compile --requirement $<
 	@touch $@
+
+target/grpcurl:
+	@$(INSTALL) go=golang-go
+	@mkdir -p target
+	GOBIN=$(CURDIR)/target GOFLAGS=-buildvcs=false go install github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION)
 
 target/go-judge: tests/judges/go/main.go tests/judges/go/crl.go tests/judges/go/go.mod
 	@$(INSTALL) go=golang-go

@@ -14,9 +14,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let protocol = protox::compile(["birthmark/v1/issuance.proto", "birthmark/v1/admin.proto"], ["proto"])?;
     let journal = protox::compile(["birthmark/v1/journal.proto"], ["proto"])?;
 
-    // Served by gRPC reflection.
+    // Served by gRPC reflection; nothing imports the details of errors, and clients print them by their definitions.
+    let services = ["birthmark/v1/issuance.proto", "birthmark/v1/admin.proto", "google/rpc/error_details.proto"];
+    let reflected = protox::compile(services, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out.join("protocol.binpb"), protocol.encode_to_vec())?;
+    fs::write(out.join("protocol.binpb"), reflected.encode_to_vec())?;
 
     tonic_prost_build::configure()
         .btree_map(".birthmark")

@@ -383,9 +383,9 @@ impl Committer {
     ///
     /// # Errors
     /// As for [`Committer::reserve`].
-    pub async fn checkpoint(&self, note: String, begins_anew: bool) -> Result<(), CommitError> {
+    pub async fn checkpoint(&self, note: String, earlier_checkpoints_lost: bool) -> Result<(), CommitError> {
         let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
-        self.submit(Actor::daemon(), operation::checkpoint(note, begins_anew)).await
+        self.submit(Actor::daemon(), operation::checkpoint(note, earlier_checkpoints_lost)).await
     }
 
     /// Records a revocation list, which may be published then. It takes a permit like any request, but counts as none

@@ -3,6 +3,7 @@
 mod admin;
 mod calls;
 mod checkpoints;
+mod confirmation;
 mod connection;
 mod farewell;
 mod hsm;

@@ -9,7 +9,7 @@ pub(crate) const MESSAGE: usize = 1 << 20;
 /// `IssueRequest.request_id`, in bytes.
 pub(crate) const REQUEST_ID: usize = 64;
 
-/// `ConfirmRequest.serial_numbers`: how many.
+/// `ConfirmRequest`: how many certificates.
 pub(crate) const CONFIRM_SERIAL_NUMBERS: usize = 1000;
 
 /// `OrderTerms.stations`: how many patterns.

@@ -27,7 +27,7 @@ enum Command {
     /// Create an order; creating it again with the same terms changes nothing
     Create(CreateArgs),
     /// List all orders with their counts
-    List(DaemonArgs),
+    List(ListArgs),
     /// Show one order
     Show(OneArgs),
     /// Close an order: nothing more is issued under it
@@ -62,6 +62,16 @@ struct CreateArgs {
     /// A value that the order's certificates have where their profile has {order.NAME}; may be repeated
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, String)>,
+
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    /// Print comma-separated values with a line of headings
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
 
     #[command(flatten)]
     daemon: DaemonArgs,
@@ -121,13 +131,13 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     print_one(&order.into_inner(), args.daemon.json)
 }
 
-async fn list(args: DaemonArgs) -> anyhow::Result<()> {
-    let mut admin = args.admin().await?;
+async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let mut admin = args.daemon.admin().await?;
     let orders = admin.list_orders(ListOrdersRequest {}).await.map_err(Failure::from)?.into_inner().orders;
-    if args.json {
+    if args.daemon.json {
         return print_json(&orders.iter().map(to_json).collect());
     }
-    if orders.is_empty() {
+    if orders.is_empty() && !args.csv {
         return print("there are no orders; \"birthmark order create\" makes one\n");
     }
     let rows: Vec<_> = orders
@@ -143,6 +153,11 @@ async fn list(args: DaemonArgs) -> anyhow::Result<()> {
         .collect();
     let headings =
         ["ORDER", "PROFILE", "STATE", ">QUANTITY", ">ISSUED", ">CONFIRMED", ">SCRAPPED", ">LEFT", "STATIONS"];
+    if args.csv {
+        let names = headings.map(|heading| heading.trim_start_matches('>').to_lowercase());
+        let lines: String = rows.iter().map(table::csv).collect();
+        return print(&(table::csv(names) + &lines));
+    }
     print(&table::columns(&headings, &rows))
 }
 

@@ -68,6 +68,10 @@ struct ListArgs {
     #[arg(long)]
     json: bool,
 
+    /// Print comma-separated values with a line of headings, as label software and spreadsheets read them
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
+
     #[command(flatten)]
     connection: ConnectionArgs,
 }
@@ -141,7 +145,9 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
     let request = ListRecordsRequest { order: args.order };
     let mut records = admin.list_records(request).await.map_err(Failure::from)?.into_inner();
     // An order may have millions: each is printed as it comes, so only the last column may be of any width.
-    if !args.json {
+    if args.csv {
+        print(&table::csv(CSV_COLUMNS))?;
+    } else if !args.json {
         print(&row(["SERIAL NUMBER", "STATE", "ISSUED", "CHANGED", "DEVICE"]))?;
     }
     while let Some(record) = records.message().await.map_err(Failure::from)? {
@@ -150,12 +156,38 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
             continue;
         }
         let time = |time: &Option<prost_types::Timestamp>| time.as_ref().and_then(rfc3339).unwrap_or_default();
+        if args.csv {
+            let serial = hex::encode(&record.serial_number);
+            let (state, issued, changed) =
+                (record.state().to_string(), time(&record.issued_at), time(&record.changed_at));
+            let Record { device_id, order, profile, issuer, station, certificate_id, key_sha256, .. } = record;
+            let key = hex::encode(key_sha256);
+            let cells =
+                [device_id, serial, state, order, profile, issuer, station, issued, changed, certificate_id, key];
+            print(&table::csv(cells))?;
+            continue;
+        }
         let (serial, issued, changed) =
             (hex::encode(&record.serial_number), time(&record.issued_at), time(&record.changed_at));
         print(&row([&serial, &record.state().to_string(), &issued, &changed, &record.device_id]))?;
     }
     Ok(())
 }
+
+/// The columns of `--csv`.
+const CSV_COLUMNS: [&str; 11] = [
+    "device_id",
+    "serial_number",
+    "state",
+    "order",
+    "profile",
+    "issuer",
+    "station",
+    "issued_at",
+    "changed_at",
+    "certificate_id",
+    "key_sha256",
+];
 
 /// A line of a table whose rows are not known beforehand.
 fn row([serial, state, issued, changed, device]: [&str; 5]) -> String {

@@ -2,7 +2,7 @@
 
 use std::{
     io::Read,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{self, ExitCode},
     sync::Arc,
     time::{Duration, Instant},
@@ -10,10 +10,11 @@ use std::{
 
 use anyhow::{Context, anyhow, bail, ensure};
 use birthmark::{
+    id::DeviceId,
     quote::quoted,
     serial::SerialNumber,
     station::{
-        confirm::{self, Found, Refused},
+        confirm::{self, Found, Named, Refused},
         input::Input,
         output::Report,
         progress::{Progress, plural},
@@ -59,8 +60,9 @@ const SIGN_AFTER: &str = "\
 Input:
   a folder        each <device-id>.csr, .pem, .der, .p10 or .req in it; other files are ignored
   a file          one CSR; the device id is the file's name without its ending
-  a .jsonl file   one line per device: {\"device_id\": \"…\", \"csr\": \"<PEM, or base64 of DER>\"}; \"order\" and \"profile\"
-                  in a line replace those of the command; any other name in it is an error
+  a .jsonl file   one line per device: {\"device_id\": \"…\", \"csr\": \"<PEM, or base64 of DER>\"}; \"order\", \"profile\"
+                  and \"reissue\" (true or false) in a line replace those of the command; any other name in it is an
+                  error
   -               such lines on standard input, each signed as it comes
 Text may be UTF-8, or UTF-16 with a byte order mark, as PowerShell and Excel write it.
 
@@ -79,6 +81,8 @@ certificate cannot be written.
 
 With --json, standard output has an object per device as it completes, with device_id, status (issued, replayed, \
 already_there, refused, or held with --watch), serial_number, certificate_id and file, or reason and message; and at the end {\"summary\": …}.
+With --out -, it is the same without any file: certificate and, with --chain, chain (the CAs but the root) are PEM in the \
+object, and every device is asked for, which is free for those that were asked for before.
 
 Exit codes:
   0    every device has its certificate
@@ -95,8 +99,11 @@ Confirming again is free: after a failure, run it again.
 From a folder, every *.pem file that begins with a device's certificate is taken, whatever its name, and every \
 certificate once. Files with a CA certificate, a key or something else are named and skipped.
 
+With --read-back, a test stand proves what the device really stores: the certificate is confirmed only if it is octet for \
+octet the one that was issued (otherwise CERTIFICATE_MISMATCH).
+
 With --json, standard output has one object: confirmed, a number, and refused, an array of serial_number (none for a \
-file that cannot be read), reason and message.
+file that cannot be read), device_id (if it was named), reason and message.
 
 Exit codes:
   0  every certificate is confirmed
@@ -106,13 +113,23 @@ Exit codes:
 
 #[derive(Debug, clap::Args)]
 struct ConfirmArgs {
-    /// Serial numbers (40 hex digits, with or without colons), or - for one per line on standard input, until it ends
-    #[arg(value_name = "SERIAL", required_unless_present = "certificates")]
-    serial_numbers: Vec<String>,
+    /// Serial numbers (40 hex digits, with or without colons) or device ids, for the device's newest certificate; or - for
+    /// one per line on standard input, until it ends
+    #[arg(value_name = "SERIAL|DEVICE", required_unless_present_any = ["certificates", "read_back"])]
+    which: Vec<String>,
 
-    /// Every certificate in a folder, as "birthmark station sign" writes them
-    #[arg(long, value_name = "DIR", conflicts_with = "serial_numbers")]
+    /// Take what is given as device ids, also what looks like a serial number
+    #[arg(long)]
+    device: bool,
+
+    /// A certificate, or every certificate in a folder, as "birthmark station sign" writes them
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["which", "device"])]
     certificates: Option<PathBuf>,
+
+    /// The certificate that was read back from the device, PEM or DER: confirm it only if it is what was issued; with a
+    /// DEVICE, only if it is this device's
+    #[arg(long, value_name = "FILE", conflicts_with = "certificates")]
+    read_back: Option<PathBuf>,
 
     #[command(flatten)]
     daemon: DaemonArgs,
@@ -136,11 +153,11 @@ struct SignArgs {
     #[arg(long = "in", value_name = "PATH")]
     input: PathBuf,
 
-    /// The folder for the certificates; created if it does not exist
+    /// The folder for the certificates, created if it does not exist; or - for JSON lines with them on standard output
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Also write <device-id>.chain.pem, what a device presents
+    /// Also write <device-id>.chain.pem, what a device presents; with --out -, "chain" in each line
     #[arg(long)]
     chain: bool,
 
@@ -187,6 +204,12 @@ async fn sign(args: Box<SignArgs>) -> anyhow::Result<ExitCode> {
         _ if args.watch => bail!("--watch needs a folder, and {} is not one", args.input.display()),
         input => input,
     };
+    let out = (args.out != Path::new("-")).then_some(args.out);
+    if args.watch && out.is_none() {
+        bail!(
+            "--watch needs a folder for the certificates (--out DIR): a CSR moves away once its certificate is in a file"
+        );
+    }
     let daemon = args.connection.daemon()?;
     if daemon.is_default() {
         // It would wait there forever, or be refused.
@@ -197,14 +220,14 @@ async fn sign(args: Box<SignArgs>) -> anyhow::Result<ExitCode> {
         profile: args.profile,
         reissue: args.reissue,
         input,
-        out: args.out,
+        out,
         chain: args.chain,
         window: args.window.into(),
         give_up_after: args.give_up_after,
     };
     let name = job.input.name();
     let from_folder = matches!(job.input, Input::Folder(_));
-    let report = args.json.then(|| Box::new(std::io::stdout()) as Report);
+    let report = (args.json || job.out.is_none()).then(|| Box::new(std::io::stdout()) as Report);
     let progress = Arc::new(Progress::on_standard_error());
     let stop = stop_at_signals()?;
     let (summary, end) = sign::run(&daemon, job, progress, report, stop).await;
@@ -229,25 +252,21 @@ async fn sign(args: Box<SignArgs>) -> anyhow::Result<ExitCode> {
 }
 
 async fn confirm(args: ConfirmArgs) -> anyhow::Result<ExitCode> {
-    let Found { serial_numbers, skipped, unreadable } = match &args.certificates {
-        Some(folder) => confirm::serial_numbers_in(folder)?,
-        None => Found { serial_numbers: serial_numbers(&args.serial_numbers)?, ..Found::default() },
+    let (certificates, unreadable) = match (&args.certificates, &args.read_back) {
+        (Some(folder), _) => certificates_in(folder)?,
+        (None, Some(file)) => (vec![read_back(file, &args.which)?], Vec::new()),
+        (None, None) => (named(&args.which, args.device)?, Vec::new()),
     };
-    for file in &skipped {
-        eprintln!("birthmark: skipped: {file}");
-    }
-    if let (true, Some(folder)) = (serial_numbers.is_empty() && unreadable.is_empty(), &args.certificates) {
-        bail!("there is no certificate of a device in {}", folder.display());
-    }
     let channel = args.daemon.channel().await?;
-    let mut summary = confirm::confirm(channel, &serial_numbers).await?;
+    let mut summary = confirm::confirm(channel, &certificates).await?;
     summary.refused.extend(unreadable);
     if args.daemon.json {
         super::print_json(&serde_json::to_value(&summary)?)?;
     } else {
-        for Refused { serial_number, reason, message } in &summary.refused {
-            let number = serial_number.as_ref().map(|number| format!("{number}: ")).unwrap_or_default();
-            eprintln!("birthmark: {number}{message} ({reason})");
+        for Refused { serial_number, device_id, reason, message } in &summary.refused {
+            let name = device_id.as_ref().or(serial_number.as_ref());
+            let name = name.map(|name| format!("{name}: ")).unwrap_or_default();
+            eprintln!("birthmark: {name}{message} ({reason})");
         }
         super::print(&format!("{} confirmed, {} refused\n", summary.confirmed, summary.refused.len()))?;
     }
@@ -258,8 +277,36 @@ async fn confirm(args: ConfirmArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn serial_numbers(texts: &[String]) -> anyhow::Result<Vec<SerialNumber>> {
-    let parse = |text: &str| text.parse().with_context(|| quoted(text));
+/// The certificates of a folder or file, and what of it cannot be read.
+fn certificates_in(folder: &Path) -> anyhow::Result<(Vec<Named>, Vec<Refused>)> {
+    let Found { serial_numbers, skipped, unreadable } = confirm::serial_numbers_in(folder)?;
+    for file in &skipped {
+        eprintln!("birthmark: skipped: {file}");
+    }
+    if serial_numbers.is_empty() && unreadable.is_empty() {
+        bail!("there is no certificate of a device in {}", folder.display());
+    }
+    Ok((serial_numbers.into_iter().map(Named::Serial).collect(), unreadable))
+}
+
+fn read_back(file: &Path, which: &[String]) -> anyhow::Result<Named> {
+    let device_id = match which {
+        [] => String::new(),
+        [device] => device.clone(),
+        _ => bail!("--read-back is about one device, and {} are named", which.len()),
+    };
+    Ok(Named::ReadBack { certificate: confirm::read_back(file)?, device_id })
+}
+
+/// What looks like a serial number is one, unless all are device ids.
+fn named(texts: &[String], devices: bool) -> anyhow::Result<Vec<Named>> {
+    let looks_like_one = |text: &str| text.bytes().filter(|byte| *byte != b':').all(|byte| byte.is_ascii_hexdigit());
+    let parse = |text: &str| match text.parse::<SerialNumber>() {
+        Ok(serial_number) if !devices => Ok(Named::Serial(serial_number)),
+        Err(error) if !devices && text.len() >= 40 && looks_like_one(text) => Err(error).with_context(|| quoted(text)),
+        _ if DeviceId::check(text).is_ok() => Ok(Named::Device(text.to_owned())),
+        _ => Err(anyhow!("{} is neither a serial number (40 hex digits) nor a device id", quoted(text))),
+    };
     match texts {
         [text] if text == "-" => {
             let mut octets = Vec::new();

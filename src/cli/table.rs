@@ -1,4 +1,4 @@
-//! Aligned columns for people.
+//! Aligned columns for people, and lines of values for spreadsheets and label software.
 
 /// Renders rows under their headings; columns whose heading starts with `>` are aligned to the right.
 pub(crate) fn columns(headings: &[&str], rows: &[Vec<String>]) -> String {
@@ -23,6 +23,15 @@ pub(crate) fn columns(headings: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// A line of comma-separated values (RFC 4180).
+pub(crate) fn csv<S: AsRef<str>>(cells: impl IntoIterator<Item = S>) -> String {
+    let quoted = |cell: S| match cell.as_ref() {
+        plain if !plain.contains([',', '"', '\r', '\n']) => plain.to_owned(),
+        other => format!("\"{}\"", other.replace('"', "\"\"")),
+    };
+    cells.into_iter().map(quoted).collect::<Vec<_>>().join(",") + "\r\n"
+}
+
 /// Renders names with their values, one per line; those without a value are left out.
 pub(crate) fn fields(fields: &[(&str, Option<String>)]) -> String {
     let longest = fields.iter().map(|(name, _)| width(name)).max().unwrap_or(0);
@@ -37,6 +46,11 @@ fn width(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn csv_cell_with_comma_or_quote_is_quoted() {
+        assert_eq!(csv(["a", "b,c", "d\"e", ""]), "a,\"b,c\",\"d\"\"e\",\r\n");
+    }
 
     #[test]
     fn table_columns_fit_their_widest_cell() {

@@ -110,9 +110,9 @@ pub(super) fn add_issuer(terms: IssuerTerms) -> Typed<(Arc<RecordedIssuer>, Chan
     }
 }
 
-pub(super) fn checkpoint(note: String, begins_anew: bool) -> Typed<()> {
+pub(super) fn checkpoint(note: String, earlier_checkpoints_lost: bool) -> Typed<()> {
     Typed {
-        action: Action::Checkpoint { note, begins_anew },
+        action: Action::Checkpoint { note, earlier_checkpoints_lost },
         read: |outcome| match outcome {
             Outcome::Checkpointed => Ok(()),
             other => Err(other),

@@ -1,4 +1,4 @@
-//! The `Issuance` service: stations' streams.
+//! The `Issuance` service: stations' streams and single calls.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,50 +8,42 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     calls::Held,
+    confirmation::{Confirmations, Named},
     issuers::issuer_message,
     limits::{PeerLimits, Permit},
     peer::{self, Peer},
     request_error::RequestError,
     services::Services,
-    status,
+    status::{self, RefusedItem},
 };
 use crate::{
-    committer::Committer,
     config::OrderRequirement,
-    fairness::FairShare,
     hash::sha256,
     id::OrderId,
     identity::Role,
-    issuer::{Issuance, IssueRequest, IssuedBy, SHARE},
+    issuer::{Issuance, IssueRequest, IssuedBy},
     ledger::{Actor, Records},
     limits::{CONFIRM_SERIAL_NUMBERS, REQUEST_ID},
     metrics::OpenStream,
     profile::Profiles,
     proto,
-    serial::SerialNumber,
 };
 
 /// Replies that a stream holds ready for a station that does not read them yet.
 const REPLIES: usize = 32;
 
-/// The most confirmations that one peer may have at the committer.
-const CONFIRMATIONS_AT_ONCE: usize = 256;
-
 /// Answers stations.
 pub(super) struct Service {
     issuer: Arc<Issuance>,
-    committer: Committer,
     profiles: Arc<Profiles>,
     records: Arc<dyn Records>,
-    /// The peers' shares of the committer for confirmations.
-    confirmations: Arc<FairShare>,
+    confirmations: Confirmations,
     window: usize,
     stall_limit: Duration,
     draining: watch::Receiver<bool>,
@@ -60,8 +52,8 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn new(services: &Services) -> Self {
         let Services { issuer, committer, profiles, records, window, stall_limit, draining, .. } = services.clone();
-        let confirmations = FairShare::new(SHARE, CONFIRMATIONS_AT_ONCE);
-        Service { issuer, committer, profiles, records, confirmations, window, stall_limit, draining }
+        let confirmations = Confirmations::new(committer, Arc::clone(&records));
+        Service { issuer, profiles, records, confirmations, window, stall_limit, draining }
     }
 
     /// The profiles that a station may use: it is issued no certificate of the others, and may not confirm theirs.
@@ -80,24 +72,6 @@ impl Service {
         let found = issuers.iter().find(|issuer| issuer.name == name && issuer.generation == generation);
         let unknown = || RequestError::IssuerUnknown { name: name.to_owned(), generation };
         found.map(|issuer| issuer_message(issuer)).ok_or_else(unknown)
-    }
-
-    async fn confirm_one(
-        &self,
-        peer: &PeerLimits,
-        actor: &Actor,
-        profiles: Option<Arc<BTreeSet<String>>>,
-        serial_number: Bytes,
-    ) -> proto::ConfirmResult {
-        let _turn = self.confirmations.turn(peer.name()).await;
-        let confirmed = match SerialNumber::try_from(serial_number.as_ref()) {
-            Ok(serial) => {
-                let confirmed = self.committer.confirm(actor.clone(), serial, profiles).await;
-                confirmed.map_err(RequestError::from)
-            }
-            Err(error) => Err(RequestError::Invalid(error.to_string())),
-        };
-        proto::ConfirmResult { serial_number, error: confirmed.err().map(|error| status::refused_item(&error)) }
     }
 }
 
@@ -130,21 +104,38 @@ impl proto::issuance_server::Issuance for Service {
         Ok(Response::new(Gathered { replies: receiver, slept: false }))
     }
 
+    async fn issue_one(&self, request: Request<proto::IssueRequest>) -> Result<Response<proto::IssueReply>, Status> {
+        let peer = Peer::from_request(&request)?;
+        let (role, station) = peer.require(&[Role::Station])?;
+        if *self.draining.borrow() {
+            return Err(status::failed_call(&RequestError::Draining));
+        }
+        let (actor, station) = (peer::actor(role, station), Arc::clone(station));
+        // Taken before the task begins: calls that were given up leave no more tasks behind than there are permits.
+        let permit = peer.limits()?.request().await;
+        let issuer = Arc::clone(&self.issuer);
+        // What was begun is finished, whatever becomes of the call.
+        let answered = tokio::spawn(async move {
+            let _permit = permit;
+            answer(&issuer, station, actor, request.into_inner()).await
+        });
+        answered.await.map(Response::new).map_err(|_| status::failed_call(&RequestError::Internal))
+    }
+
     async fn confirm(&self, request: Request<proto::ConfirmRequest>) -> Result<Response<proto::ConfirmReply>, Status> {
         let peer = Peer::from_request(&request)?;
         let (role, name) = peer.require(&[Role::Station, Role::Operator])?;
         let (actor, limits) = (peer::actor(role, name), Arc::clone(peer.limits()?));
         let profiles = (role == Role::Station).then(|| self.usable_profiles(name));
-        let serial_numbers = request.into_inner().serial_numbers;
-        if serial_numbers.len() > CONFIRM_SERIAL_NUMBERS {
-            let message =
-                format!("{} serial numbers; at most {CONFIRM_SERIAL_NUMBERS} are allowed", serial_numbers.len());
+        let named = Named::all(request.into_inner());
+        if named.len() > CONFIRM_SERIAL_NUMBERS {
+            let message = format!("{} certificates; at most {CONFIRM_SERIAL_NUMBERS} are allowed", named.len());
             return Err(status::failed_call(&RequestError::Invalid(message)));
         }
-        let counted = limits.confirmations(u32::try_from(serial_numbers.len()).unwrap_or(u32::MAX))?;
+        let counted = limits.confirmations(u32::try_from(named.len()).unwrap_or(u32::MAX))?;
         // Many at once, so that they share a sync of the journal.
         let results =
-            serial_numbers.into_iter().map(|octets| self.confirm_one(&limits, &actor, profiles.clone(), octets));
+            named.into_iter().map(|named| self.confirmations.confirm(&limits, &actor, profiles.clone(), named));
         let results = futures_util::future::join_all(results).await;
         let mut reply = Response::new(proto::ConfirmReply { results });
         reply.extensions_mut().insert(Held::new(counted));
@@ -307,6 +298,7 @@ async fn answer(
     mut request: proto::IssueRequest,
 ) -> proto::IssueReply {
     let mut request_id = std::mem::take(&mut request.request_id);
+    let with_chain = request.with_chain;
     let result = if request_id.len() > REQUEST_ID {
         let message = format!("request_id has {} bytes; at most {REQUEST_ID} are allowed", request_id.len());
         request_id.truncate(request_id.floor_char_boundary(REQUEST_ID));
@@ -314,11 +306,17 @@ async fn answer(
     } else {
         issue(issuer, station, actor, request).await
     };
-    let result = match result {
-        Ok(issued) => proto::issue_reply::Result::Issued(certificate(&issued)),
-        Err(error) => proto::issue_reply::Result::Error(status::refused_item(&error)),
-    };
-    proto::IssueReply { request_id, result: Some(result) }
+    match result {
+        Ok(issued) => {
+            let result = Some(proto::issue_reply::Result::Issued(certificate(&issued, with_chain)));
+            proto::IssueReply { request_id, result, ..proto::IssueReply::default() }
+        }
+        Err(error) => {
+            let RefusedItem { status, reason, retry_after } = status::refused_item(&error);
+            let result = Some(proto::issue_reply::Result::Error(status));
+            proto::IssueReply { request_id, result, reason: reason.to_owned(), retry_after }
+        }
+    }
 }
 
 async fn issue(
@@ -341,7 +339,8 @@ fn order_requirement(requirement: OrderRequirement) -> proto::OrderRequirement {
     }
 }
 
-fn certificate(IssuedBy { issued, issuer }: &IssuedBy) -> proto::IssuedCertificate {
+fn certificate(IssuedBy { issued, issuer }: &IssuedBy, with_chain: bool) -> proto::IssuedCertificate {
+    let chain = issuer.as_ref().filter(|_| with_chain).map_or(&[][..], |issuer| issuer.chain.as_slice());
     proto::IssuedCertificate {
         certificate: issued.certificate().clone(),
         serial_number: issued.serial_number().as_bytes().to_vec().into(),
@@ -349,5 +348,6 @@ fn certificate(IssuedBy { issued, issuer }: &IssuedBy) -> proto::IssuedCertifica
         issuer: issued.issuer().to_owned(),
         replay: issued.replay(),
         issuer_generation: issuer.as_ref().map_or(0, |issuer| issuer.generation),
+        chain: chain.to_vec(),
     }
 }

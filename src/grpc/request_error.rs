@@ -52,6 +52,12 @@ pub(crate) enum RequestError {
     /// No chain may be shown beside a certificate.
     #[error(transparent)]
     Issuer(#[from] NoIssuer),
+    /// No such device in the ledger.
+    #[error("there is no record of the device {}", crate::quote::quoted(.0))]
+    DeviceUnknown(String),
+    /// What a device stores is not what was issued.
+    #[error("{0}")]
+    OtherCertificate(String),
     /// The daemon is going down.
     #[error("the daemon is shutting down")]
     Draining,

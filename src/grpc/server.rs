@@ -32,14 +32,17 @@ pub(crate) async fn serve(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<IssuanceServer<issuance::Service>>().await;
     health.set_serving::<AdminServer<admin::Service>>().await;
-    let reflection_service = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
 
     let admin_service = admin::Service::new(&services, Reader::new(records, stall_limit));
     let routes = Routes::new(health_service)
-        .add_service(reflection_service)
+        // Clients know one of the two versions: grpcurl the first, Python's the second.
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
         .add_service(IssuanceServer::new(issuance_service).max_decoding_message_size(limits::MESSAGE))
         .add_service(AdminServer::new(admin_service).max_decoding_message_size(limits::MESSAGE));
     let limits = Limits::new(window);

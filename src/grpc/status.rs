@@ -50,6 +50,8 @@ impl Cause {
             RequestError::Storage(error) => Cause::for_storage(error),
             RequestError::IssuerUnknown { .. } => Cause::lasting(Code::NotFound, "ISSUER_UNKNOWN"),
             RequestError::Issuer(_) => Cause::lasting(Code::DataLoss, "ISSUER_MISMATCH"),
+            RequestError::DeviceUnknown(_) => Cause::lasting(Code::NotFound, "RECORD_UNKNOWN"),
+            RequestError::OtherCertificate(_) => Cause::lasting(Code::FailedPrecondition, "CERTIFICATE_MISMATCH"),
             RequestError::Draining => Cause::lasting(Code::Unavailable, "DRAINING"),
             RequestError::Internal => Cause::lasting(Code::Internal, "INTERNAL"),
         }
@@ -226,17 +228,26 @@ fn message(error: &RequestError) -> String {
     }
 }
 
-/// The status of a refused item, as its reply carries it. Counts it.
-pub(super) fn refused_item(error: &RequestError) -> pb::Status {
+/// A refused item, as its reply carries it: the status, and beside it what is in the status' details.
+pub(super) struct RefusedItem {
+    pub(super) status: pb::Status,
+    pub(super) reason: &'static str,
+    pub(super) retry_after: Option<prost_types::Duration>,
+}
+
+/// What the reply says of a refused item. Counts it.
+pub(super) fn refused_item(error: &RequestError) -> RefusedItem {
     let cause = Cause::for_request(error);
     metrics::refusal(cause.reason);
+    let (reason, retry_after) = (cause.reason, cause.retry_after.and_then(|after| after.try_into().ok()));
     let status = cause.status(message(error));
     // tonic keeps the encoded google.rpc.Status in the details.
-    pb::Status::decode(status.details()).unwrap_or_else(|_| pb::Status {
+    let status = pb::Status::decode(status.details()).unwrap_or_else(|_| pb::Status {
         code: status.code().into(),
         message: status.message().to_owned(),
         details: Vec::new(),
-    })
+    });
+    RefusedItem { status, reason, retry_after }
 }
 
 /// What there is too much of.

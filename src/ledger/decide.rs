@@ -76,8 +76,8 @@ pub(super) fn decide(
             }
             _ => Ok((Outcome::CrlIssued, Some(Event::CrlIssued(list.clone())))),
         },
-        Action::Checkpoint { note, begins_anew } => {
-            let event = Event::Checkpoint { note: note.clone(), begins_anew: *begins_anew };
+        Action::Checkpoint { note, earlier_checkpoints_lost } => {
+            let event = Event::Checkpoint { note: note.clone(), earlier_checkpoints_lost: *earlier_checkpoints_lost };
             Ok((Outcome::Checkpointed, Some(event)))
         }
         Action::Recover(recovery) => {

@@ -130,7 +130,7 @@ pub enum Event {
         /// The signed text; see [`super::checkpoint`].
         note: String,
         /// No earlier checkpoint was compared with the entries before it, because its file was gone.
-        begins_anew: bool,
+        earlier_checkpoints_lost: bool,
     },
     /// An operator agreed to go on without entries that the journal has lost.
     LossAccepted {
@@ -238,9 +238,10 @@ impl Entry {
                     crl_shards: *crl_shards,
                 })
             }
-            Event::Checkpoint { note, begins_anew } => {
-                Wire::Checkpoint(wire::Checkpoint { note: note.clone(), begins_anew: *begins_anew })
-            }
+            Event::Checkpoint { note, earlier_checkpoints_lost } => Wire::Checkpoint(wire::Checkpoint {
+                note: note.clone(),
+                earlier_checkpoints_lost: *earlier_checkpoints_lost,
+            }),
             Event::LossAccepted { what, reason } => {
                 Wire::LossAccepted(wire::LossAccepted { what: what.clone(), reason: reason.clone() })
             }
@@ -333,9 +334,10 @@ impl Entry {
             Wire::IssuerAdded(wire::IssuerAdded { id, name, generation, chain, crl_shards }) => {
                 Event::IssuerAdded { id, generation, terms: IssuerTerms { name, chain, crl_shards } }
             }
-            Wire::Checkpoint(checkpoint) => {
-                Event::Checkpoint { note: checkpoint.note, begins_anew: checkpoint.begins_anew }
-            }
+            Wire::Checkpoint(checkpoint) => Event::Checkpoint {
+                note: checkpoint.note,
+                earlier_checkpoints_lost: checkpoint.earlier_checkpoints_lost,
+            },
             Wire::LossAccepted(loss) => Event::LossAccepted { what: loss.what, reason: loss.reason },
             Wire::ClockAccepted(clock) => Event::ClockAccepted { reason: clock.reason },
             Wire::Started(started) => {

@@ -40,8 +40,10 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
+    sync::{Arc, OnceLock, mpsc},
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use self::error::UnusableIndex;
 pub(super) use self::{applied::Applied, error::IndexError, files::aside, lookup_key::LookupKey};
@@ -262,7 +264,7 @@ impl Index {
     }
 
     fn applied(&self) -> MutexGuard<'_, Applied> {
-        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+        self.applied.lock()
     }
 
     fn mark(&self, state: State, applied: &Applied) -> Mark {

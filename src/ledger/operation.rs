@@ -126,7 +126,7 @@ pub enum Action {
         /// The signed text; see [`super::checkpoint`].
         note: String,
         /// The checkpoints before it are gone.
-        begins_anew: bool,
+        earlier_checkpoints_lost: bool,
     },
 }
 

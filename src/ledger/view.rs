@@ -3,10 +3,12 @@
 //! A batch is decided on an overlay of its own. When the batch is durable the overlay is merged into memory; when it is
 //! not, it is dropped, and nothing has happened.
 
-use std::sync::{Arc, RwLockReadGuard};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+
+use parking_lot::RwLockReadGuard;
 
 use super::{
     actor::Actor,

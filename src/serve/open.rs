@@ -90,7 +90,7 @@ pub(super) async fn open(config: &Config, expected_checkpoint: Option<&Path>) ->
     };
     let opened = EmbeddedLedger::open_guarded(&data, Timestamp::now(), &settings, &guards);
     let (ledger, records) = opened.map_err(|error| config.error_at(config.ledger.path.span(), "ledger.path", error))?;
-    let begins_anew = records.head().sequence > 0 && !embedded::checkpoint_file(&data).exists();
+    let earlier_checkpoints_lost = records.head().sequence > 0 && !embedded::checkpoint_file(&data).exists();
     let scrub = config.ledger.scrub_interval().map(|interval| Scrub::start(records.clone(), interval)).transpose();
     let scrub = scrub.map_err(ServeError::system("start the scrub"))?;
     let (committer, committer_thread) = Committer::start(ledger).map_err(ServeError::system("start the committer"))?;
@@ -107,7 +107,7 @@ pub(super) async fn open(config: &Config, expected_checkpoint: Option<&Path>) ->
             committer: committer.clone(),
             file: embedded::checkpoint_file(&data),
             interval,
-            begins_anew: begins_anew.into(),
+            earlier_checkpoints_lost: earlier_checkpoints_lost.into(),
         })
     });
     let open_lists = |lists: Lists<'_>| lists.open(config, &data, Arc::new(records.clone()), committer.clone());

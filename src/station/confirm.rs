@@ -17,11 +17,30 @@ use crate::{
     client::Failure,
     limits::CONFIRM_SERIAL_NUMBERS,
     pem::{self, PemError},
-    proto::{ConfirmRequest, issuance_client::IssuanceClient},
+    proto::{ConfirmRequest, ReadBack, issuance_client::IssuanceClient},
     quote::shortened,
     serial::SerialNumber,
     text_file::{self, TextError},
 };
+
+/// How a certificate is named.
+#[derive(Clone, Debug)]
+pub enum Named {
+    /// By its serial number.
+    Serial(SerialNumber),
+    /// By its device, whose newest it is.
+    Device(String),
+    /// By itself, as a device stores it: it must be what was issued.
+    ReadBack {
+        /// DER.
+        certificate: Vec<u8>,
+        /// The device that it was read from; empty if that is not known.
+        device_id: String,
+    },
+}
+
+/// How many go in one call: as many certificates as are allowed would be too large a message.
+const AT_ONCE: usize = CONFIRM_SERIAL_NUMBERS / 4;
 
 /// What became of the certificates.
 #[derive(Debug, Default, Serialize)]
@@ -35,9 +54,12 @@ pub struct Summary {
 /// A certificate that is not confirmed.
 #[derive(Debug, Serialize)]
 pub struct Refused {
-    /// Its serial number in hex; none if its file cannot be read.
+    /// Its serial number in hex; none if its file cannot be read, or if there is no such certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial_number: Option<String>,
+    /// Its device, if it was named by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<String>,
     /// Why, for programs.
     pub reason: String,
     /// Why, for people.
@@ -48,17 +70,28 @@ pub struct Refused {
 ///
 /// # Errors
 /// The daemon refused all of a call, or went away.
-pub async fn confirm(channel: Channel, serial_numbers: &[SerialNumber]) -> Result<Summary, Failure> {
+pub async fn confirm(channel: Channel, certificates: &[Named]) -> Result<Summary, Failure> {
     let mut client = IssuanceClient::new(channel);
     let mut summary = Summary::default();
-    for some in serial_numbers.chunks(CONFIRM_SERIAL_NUMBERS) {
-        let serial_numbers = some.iter().map(|serial_number| serial_number.as_bytes().to_vec().into()).collect();
-        let reply = client.confirm(ConfirmRequest { serial_numbers }).await?.into_inner();
+    for some in certificates.chunks(AT_ONCE) {
+        let mut request = ConfirmRequest::default();
+        for named in some {
+            match named {
+                Named::Serial(serial_number) => request.serial_numbers.push(serial_number.as_bytes().to_vec().into()),
+                Named::Device(device) => request.device_ids.push(device.clone()),
+                Named::ReadBack { certificate, device_id } => {
+                    let (certificate, device_id) = (certificate.clone().into(), device_id.clone());
+                    request.read_back.push(ReadBack { certificate, device_id });
+                }
+            }
+        }
+        let reply = client.confirm(request).await?.into_inner();
         for result in reply.results {
             match result.error.as_ref().map(Failure::from) {
                 None => summary.confirmed += 1,
                 Some(failure) => summary.refused.push(Refused {
-                    serial_number: Some(hex::encode(&result.serial_number)),
+                    serial_number: Some(hex::encode(&result.serial_number)).filter(|hex| !hex.is_empty()),
+                    device_id: Some(result.device_id).filter(|device| !device.is_empty()),
                     reason: failure.reason(),
                     message: failure.message,
                 }),
@@ -68,12 +101,12 @@ pub async fn confirm(channel: Channel, serial_numbers: &[SerialNumber]) -> Resul
     Ok(summary)
 }
 
-/// A folder of certificates that cannot be read.
+/// Certificates that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read {}: {source}", folder.display())]
-pub struct FolderUnreadable {
+#[error("cannot read {}: {source}", path.display())]
+pub struct Unreadable {
     /// The folder.
-    pub folder: PathBuf,
+    pub path: PathBuf,
     /// Why not.
     pub source: io::Error,
 }
@@ -89,19 +122,23 @@ pub struct Found {
     pub unreadable: Vec<Refused>,
 }
 
-/// The devices' certificates in a folder, in the order of their files. What a file holds decides and not its name: a
-/// chain file begins with the device's certificate, too.
+/// The devices' certificates in a folder, in the order of their files, or that of a file. What a file holds decides and not
+/// its name: a chain file begins with the device's certificate, too.
 ///
 /// # Errors
-/// If the folder cannot be read.
-pub fn serial_numbers_in(folder: &Path) -> Result<Found, FolderUnreadable> {
-    let unreadable = |source| FolderUnreadable { folder: folder.to_owned(), source };
+/// If there is no such folder or file.
+pub fn serial_numbers_in(folder: &Path) -> Result<Found, Unreadable> {
+    let unreadable = |source| Unreadable { path: folder.to_owned(), source };
     let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("pem")) {
-            paths.push(path);
+    if fs::metadata(folder).map_err(unreadable)?.is_file() {
+        paths.push(folder.to_owned());
+    } else {
+        for entry in fs::read_dir(folder).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            if !hidden && path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("pem")) {
+                paths.push(path);
+            }
         }
     }
     paths.sort();
@@ -116,12 +153,29 @@ pub fn serial_numbers_in(folder: &Path) -> Result<Found, FolderUnreadable> {
             Ok(Content::Other(what)) => found.skipped.push(format!("{} holds {what}", path.display())),
             Err(what) => found.unreadable.push(Refused {
                 serial_number: None,
+                device_id: None,
                 reason: "CERTIFICATE_UNREADABLE".to_owned(),
                 message: format!("{}: {what}", path.display()),
             }),
         }
     }
     Ok(found)
+}
+
+/// What a device stores as its certificate, PEM or DER: the first one of the file. It need not be a certificate, which is
+/// for the daemon to say.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn read_back(path: &Path) -> Result<Vec<u8>, Unreadable> {
+    let unreadable = |source: TextError| Unreadable { path: path.to_owned(), source: io::Error::other(source) };
+    let file = text_file::open_regular(path).map_err(unreadable)?;
+    let octets = text_file::read_octets(file, LONGEST_CERTIFICATES).map_err(unreadable)?;
+    if pem::is_der(&octets) {
+        return Ok(octets);
+    }
+    let first = pem::blocks(&octets).ok().and_then(|blocks| blocks.into_iter().next());
+    Ok(first.map_or(octets, |block| block.der))
 }
 
 /// What a PEM file holds.

@@ -44,6 +44,15 @@ pub(crate) struct Terms {
     pub(crate) order: Option<String>,
     /// The profile.
     pub(crate) profile: Option<String>,
+    /// Whether it is a new certificate in place of one that was scrapped or revoked.
+    pub(crate) reissue: Option<bool>,
+}
+
+impl Terms {
+    /// Whether order and profile are the run's.
+    pub(crate) fn are_of_the_run(&self) -> bool {
+        self.order.is_none() && self.profile.is_none()
+    }
 }
 
 /// A device that gets no certificate, and why.

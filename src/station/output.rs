@@ -129,7 +129,7 @@ impl Output {
         let line = match outcome {
             Outcome::Issued { wanted, issued, chain } => match self.put_certificate(&wanted.device_id, &issued, &chain)
             {
-                Ok(()) => self.issued(wanted, &issued),
+                Ok(()) => self.issued(wanted, &issued, &chain),
                 Err(error) => match self.not_written(wanted, error)? {
                     Some(line) => line,
                     None => return Ok(()),
@@ -139,7 +139,7 @@ impl Output {
                 self.summary.already_there += 1;
                 // The daemon was not asked, so it says nothing about the order.
                 self.done(&device_id, file.as_deref(), false);
-                Line::with_certificate(&self.places, device_id, Status::AlreadyThere, &certificate)
+                Line::with_certificate(&self.places, device_id, Status::AlreadyThere, &certificate, "")
             }
             Outcome::Refused(refused) => self.refused(refused),
             Outcome::Held { wanted, reason, message } => match self.held(wanted, reason, message) {
@@ -159,20 +159,23 @@ impl Output {
     fn put_certificate(&self, device_id: &str, issued: &IssuedCertificate, chain: &str) -> Result<(), NotWritten> {
         let pem = certificate_pem(&issued.certificate);
         // The certificate comes last: where it is, the chain is.
-        if self.places.chain_wanted() {
-            self.put(&self.places.chain(device_id), format!("{pem}{chain}").as_bytes())?;
+        if let Some(path) = self.places.chain(device_id).filter(|_| self.places.chain_wanted()) {
+            self.put(&path, format!("{pem}{chain}").as_bytes())?;
         }
-        self.put(&self.places.certificate(device_id), pem.as_bytes())
+        match self.places.certificate(device_id) {
+            Some(path) => self.put(&path, pem.as_bytes()),
+            None => Ok(()),
+        }
     }
 
-    fn issued(&mut self, wanted: Wanted, issued: &IssuedCertificate) -> Line {
+    fn issued(&mut self, wanted: Wanted, issued: &IssuedCertificate, chain: &str) -> Line {
         self.done(&wanted.device_id, wanted.file.as_deref(), !issued.replay);
         let (status, count) = match issued.replay {
             true => (Status::Replayed, &mut self.summary.replayed),
             false => (Status::Issued, &mut self.summary.issued),
         };
         *count += 1;
-        Line::with_certificate(&self.places, wanted.device_id, status, &issued.certificate)
+        Line::with_certificate(&self.places, wanted.device_id, status, &issued.certificate, chain)
     }
 
     /// The device has its certificate: an earlier refusal is void, and a watched folder's CSR moves.
@@ -295,7 +298,7 @@ impl Output {
 
     /// One syncfs(2) for all files is far faster than an fsync(2) for each.
     fn sync(&self) -> Result<(), WriteError> {
-        let folder = self.places.folder();
+        let Some(folder) = self.places.folder() else { return Ok(()) };
         let synced = fs::File::open(folder).and_then(|open| Ok(rustix::fs::syncfs(open)?));
         synced.map_err(|source| WriteError::Sync { folder: folder.to_owned(), source })
     }

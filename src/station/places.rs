@@ -73,7 +73,8 @@ pub(crate) enum NameRefused {
 /// The files of one run.
 #[derive(Debug)]
 pub(crate) struct Places {
-    folder: PathBuf,
+    /// None: certificates go into the report, and there are no files.
+    folder: Option<PathBuf>,
     chain: bool,
     watched: Option<PathBuf>,
     names: OnceLock<Option<Names>>,
@@ -90,9 +91,9 @@ struct Names {
 }
 
 impl Places {
-    /// Certificates go to `folder`, with `chain` also chain files. Of a watched folder, CSRs move to its `done` and
-    /// `failed`.
-    pub(crate) fn new(folder: PathBuf, chain: bool, watched: Option<PathBuf>) -> Self {
+    /// Certificates go to `folder`, if there is one, with `chain` also chain files. Of a watched folder, CSRs move to its
+    /// `done` and `failed`.
+    pub(crate) fn new(folder: Option<PathBuf>, chain: bool, watched: Option<PathBuf>) -> Self {
         Places { folder, chain, watched, names: OnceLock::new(), holds: Holds::default() }
     }
 
@@ -106,45 +107,21 @@ impl Places {
             Ok(()) => Ok(()),
             Err(source) => Err(FolderError::Create { folder, source }),
         };
-        create(self.folder.clone())?;
-        let names = self.probe_names().map_err(|source| FolderError::Write { folder: self.folder.clone(), source })?;
-        // Made once a run.
-        let _ = self.names.set(names);
-        // Others may be at work in the same folder, here or on another machine.
-        temporary::sweep(&self.folder);
+        if let Some(folder) = &self.folder {
+            create(folder.clone())?;
+            let names = probe_names(folder).map_err(|source| FolderError::Write { folder: folder.clone(), source })?;
+            // Made once a run.
+            let _ = self.names.set(names);
+            // Others may be at work in the same folder, here or on another machine.
+            temporary::sweep(folder);
+        }
         let others = self.watched.iter().flat_map(|folder| [folder.join("done"), folder.join("failed")]);
         Ok(others.filter_map(|folder| create(folder).err()).collect())
     }
 
-    fn probe_names(&self) -> io::Result<Option<Names>> {
-        let ending = temporary::ending(std::process::id());
-        let create = |name: &str| File::create(self.folder.join(name));
-        let remove = |name: &str| {
-            // What cannot be removed is swept by a later run.
-            let _ = fs::remove_file(self.folder.join(name));
-        };
-        let (upper, lower) = (format!(".BIRTHMARK{ending}"), format!(".birthmark{ending}"));
-        create(&upper)?;
-        let same = self.folder.join(&lower).exists();
-        remove(&upper);
-        if !same {
-            return Ok(None);
-        }
-        let colon = format!(".birthmark:{ending}");
-        let names = || -> io::Result<Vec<String>> {
-            let names = fs::read_dir(&self.folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-            names.collect()
-        };
-        let takes_colon = create(&colon).is_ok() && names()?.contains(&colon);
-        remove(&colon);
-        let ids = names()?.into_iter().filter_map(|name| name.strip_suffix(".pem").map(str::to_owned));
-        let ids = ids.map(|id| (id.to_ascii_lowercase(), id)).collect();
-        Ok(Some(Names { colon: takes_colon, ids: Mutex::new(ids) }))
-    }
-
-    /// The folder for certificates.
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
+    /// The folder for certificates, if they go into files.
+    pub(super) fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
     }
 
     /// The folder that is watched, if one is.
@@ -167,11 +144,12 @@ impl Places {
     /// # Errors
     /// If they are another's or if the folder cannot hold them.
     pub(crate) fn claim(&self, device_id: &str) -> Result<(), NameRefused> {
+        let Some(folder) = &self.folder else { return Ok(()) };
         if self.chain && device_id.to_ascii_lowercase().ends_with(CHAIN) {
             return Err(NameRefused::ChainEnding);
         }
         let Some(names) = self.names.get().and_then(Option::as_ref) else { return Ok(()) };
-        let folder = || self.folder.clone();
+        let folder = || folder.clone();
         if device_id.contains(':') && !names.colon {
             return Err(NameRefused::Colon(folder()));
         }
@@ -189,25 +167,54 @@ impl Places {
     /// The DER certificate that the device has from an earlier run, if all its files are there and the certificate
     /// carries this key (a DER `SubjectPublicKeyInfo`). What was half written counts as not there.
     pub(crate) fn existing(&self, device_id: &str, key: &[u8]) -> Option<Vec<u8>> {
-        let text = read(&self.certificate(device_id))?;
+        let text = read(&self.certificate(device_id)?)?;
         let first = pem::blocks(&text).ok()?.into_iter().next();
         let certificate = first.filter(pem::Block::is_certificate)?.der;
-        let chained = !self.chain || read(&self.chain(device_id)).is_some_and(|chain| chain.starts_with(&text));
+        let chain = || self.chain(device_id).and_then(|path| read(&path));
+        let chained = !self.chain || chain().is_some_and(|chain| chain.starts_with(&text));
         (fields::certificate_key(&certificate) == Ok(key) && chained).then_some(certificate)
     }
 
-    pub(super) fn certificate(&self, device_id: &str) -> PathBuf {
-        self.folder.join(format!("{device_id}.pem"))
+    pub(super) fn certificate(&self, device_id: &str) -> Option<PathBuf> {
+        Some(self.folder.as_ref()?.join(format!("{device_id}.pem")))
     }
 
-    pub(super) fn chain(&self, device_id: &str) -> PathBuf {
-        self.folder.join(format!("{device_id}{CHAIN}.pem"))
+    pub(super) fn chain(&self, device_id: &str) -> Option<PathBuf> {
+        Some(self.folder.as_ref()?.join(format!("{device_id}{CHAIN}.pem")))
     }
 
-    /// Where refusals go: beside the CSR in the watched folder's `failed`, otherwise among the certificates.
-    pub(super) fn refusals(&self) -> PathBuf {
-        self.watched.as_ref().map_or_else(|| self.folder.clone(), |folder| folder.join("failed"))
+    /// Where refusals go, if into files: beside the CSR in the watched folder's `failed`, otherwise among the certificates.
+    pub(super) fn refusals(&self) -> Option<PathBuf> {
+        let folder = self.folder.as_ref()?;
+        Some(self.watched.as_ref().map_or_else(|| folder.clone(), |watched| watched.join("failed")))
     }
+}
+
+/// Finds out what names the folder can hold.
+fn probe_names(folder: &Path) -> io::Result<Option<Names>> {
+    let ending = temporary::ending(std::process::id());
+    let create = |name: &str| File::create(folder.join(name));
+    let remove = |name: &str| {
+        // What cannot be removed is swept by a later run.
+        let _ = fs::remove_file(folder.join(name));
+    };
+    let (upper, lower) = (format!(".BIRTHMARK{ending}"), format!(".birthmark{ending}"));
+    create(&upper)?;
+    let same = folder.join(&lower).exists();
+    remove(&upper);
+    if !same {
+        return Ok(None);
+    }
+    let colon = format!(".birthmark:{ending}");
+    let names = || -> io::Result<Vec<String>> {
+        let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        names.collect()
+    };
+    let takes_colon = create(&colon).is_ok() && names()?.contains(&colon);
+    remove(&colon);
+    let ids = names()?.into_iter().filter_map(|name| name.strip_suffix(".pem").map(str::to_owned));
+    let ids = ids.map(|id| (id.to_ascii_lowercase(), id)).collect();
+    Ok(Some(Names { colon: takes_colon, ids: Mutex::new(ids) }))
 }
 
 fn read(path: &Path) -> Option<Vec<u8>> {
@@ -230,7 +237,7 @@ mod tests {
     use super::*;
 
     fn places(names: Option<Names>) -> Places {
-        let places = Places::new("out".into(), true, None);
+        let places = Places::new(Some("out".into()), true, None);
         let _ = places.names.set(names);
         places
     }
@@ -267,7 +274,7 @@ mod tests {
         let folder = tempfile::tempdir()?;
         let pipe = folder.path().join("a.pem");
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0)?;
-        assert_eq!(Places::new(folder.path().to_owned(), false, None).existing("a", b""), None);
+        assert_eq!(Places::new(Some(folder.path().to_owned()), false, None).existing("a", b""), None);
         Ok(())
     }
 }

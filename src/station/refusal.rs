@@ -67,7 +67,8 @@ struct Names {
 
 impl Names {
     fn new(places: &Places, device_id: &str, csr: Option<&Path>) -> Self {
-        let place = |stem: &str| places.refusals().join(format!("{stem}.error.json"));
+        let Some(folder) = places.refusals() else { return Names { by_device: None, by_file: None } };
+        let place = |stem: &str| folder.join(format!("{stem}.error.json"));
         let is_name = DeviceId::check(device_id).is_ok();
         match csr {
             Some(csr) if places.watched().is_some() => Names {
@@ -112,7 +113,7 @@ fn is_of_another(places: &Places, refusal: &Path, device_id: &str, csr: Option<&
     }
     let beside = |folder: &Path| fs::symlink_metadata(folder.join(&owner)).is_ok();
     match places.watched() {
-        Some(_) => beside(&places.refusals()),
+        Some(_) => places.refusals().is_some_and(|folder| beside(&folder)),
         None => csr.parent().is_some_and(beside),
     }
 }

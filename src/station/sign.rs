@@ -82,7 +82,8 @@ fn check(job: &Job) -> Result<(), JobError> {
         return Err(JobError::Order(job.order.clone()));
     }
     if let Input::Folder(folder) | Input::Watch { folder, .. } = &job.input
-        && let (Ok(folder), Ok(out)) = (fs::canonicalize(folder), fs::canonicalize(&job.out))
+        && let Some(out) = &job.out
+        && let (Ok(folder), Ok(out)) = (fs::canonicalize(folder), fs::canonicalize(out))
         && folder == out
     {
         return Err(JobError::SharedFolder(out));

@@ -83,7 +83,7 @@ mod tests {
     }
 
     fn read(input: Input, out: &Path) -> Vec<Result<Item, InputError>> {
-        let places = Arc::new(Places::new(out.to_owned(), false, None));
+        let places = Arc::new(Places::new(Some(out.to_owned()), false, None));
         let mut items = start(input, places, Arc::new(Progress::silent()), 2);
         std::iter::from_fn(|| items.blocking_recv()).collect()
     }

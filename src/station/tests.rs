@@ -6,7 +6,7 @@ use std::{
     fs,
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -17,6 +17,8 @@ use tokio::{net::UnixListener, sync::watch};
 use tokio_stream::{Stream, StreamExt, wrappers::UnixListenerStream};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt, pb};
+
+use parking_lot::Mutex;
 
 use super::{
     input::Input,
@@ -69,7 +71,7 @@ struct Fake {
 
 impl Fake {
     fn certificate(&self, device_id: &str, csr: &[u8]) -> Result<(Vec<u8>, bool), Box<dyn Error>> {
-        let mut issued = self.issued.lock().map_err(|_| "poisoned")?;
+        let mut issued = self.issued.lock();
         if let Some(certificate) = issued.get(device_id) {
             return Ok((certificate.clone(), true));
         }
@@ -104,6 +106,7 @@ impl Issuance for Service {
                         issuer: "ca".into(),
                         replay,
                         issuer_generation: 1,
+                        chain: Vec::new(),
                     }))
                 };
                 let answer = match act {
@@ -121,13 +124,18 @@ impl Issuance for Service {
                     Act::EndStream => return,
                     Act::Silence => continue,
                 };
-                let reply = IssueReply { request_id: request.request_id.clone(), result: answer };
+                let reply =
+                    IssueReply { request_id: request.request_id.clone(), result: answer, ..IssueReply::default() };
                 if replies.send(Ok(reply)).await.is_err() {
                     return;
                 }
             }
         });
         Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(stream))))
+    }
+
+    async fn issue_one(&self, _: Request<IssueRequest>) -> Result<Response<IssueReply>, Status> {
+        Err(Status::unimplemented("streams are what is tried here"))
     }
 
     async fn confirm(&self, _: Request<ConfirmRequest>) -> Result<Response<ConfirmReply>, Status> {
@@ -190,12 +198,16 @@ impl Scene {
             profile: "device".into(),
             reissue: false,
             input: Input::Folder(csrs),
-            out: folder.path().join("out"),
+            out: Some(folder.path().join("out")),
             chain: true,
             window: 4,
             give_up_after: None,
         };
         Ok(Scene { folder, requests: Arc::default(), stop: watch::Sender::new(None), job })
+    }
+
+    fn out(&self) -> std::path::PathBuf {
+        self.folder.path().join("out")
     }
 
     fn socket(&self) -> std::path::PathBuf {
@@ -227,7 +239,7 @@ impl Scene {
     }
 
     fn written(&self, ending: &str) -> Result<usize, Box<dyn Error>> {
-        let names = fs::read_dir(&self.job.out)?.map(|entry| entry.map(|entry| entry.file_name()));
+        let names = fs::read_dir(self.out())?.map(|entry| entry.map(|entry| entry.file_name()));
         Ok(names.collect::<Result<Vec<_>, _>>()?.iter().filter(|name| name.to_string_lossy().ends_with(ending)).count())
     }
 }
@@ -242,8 +254,8 @@ async fn run_twice_asks_for_each_device_once() -> TestResult {
     assert_eq!((scene.written(".pem")?, scene.written(".chain.pem")?), (40, 20));
 
     // What a crash tore is asked for again, and is free.
-    fs::write(scene.job.out.join("dev-3.pem"), "-----BEGIN CERT")?;
-    fs::remove_file(scene.job.out.join("dev-4.chain.pem"))?;
+    fs::write(scene.out().join("dev-3.pem"), "-----BEGIN CERT")?;
+    fs::remove_file(scene.out().join("dev-4.chain.pem"))?;
     let (summary, end) = scene.run().await?;
     assert_eq!((end, summary.already_there, summary.replayed, summary.issued), (End::Done, 18, 2, 0));
     assert_eq!(scene.requests.load(Ordering::SeqCst), 22);
@@ -317,14 +329,14 @@ async fn refused_device_stops_no_other_and_may_succeed_later() -> TestResult {
     })?;
     let (summary, end) = scene.run().await?;
     assert_eq!((end, summary.issued, summary.refused), (End::Done, 4, 2));
-    let error: serde_json::Value = serde_json::from_slice(&fs::read(scene.job.out.join("dev-2.error.json"))?)?;
+    let error: serde_json::Value = serde_json::from_slice(&fs::read(scene.out().join("dev-2.error.json"))?)?;
     assert_eq!(error["reason"], "KEY_WEAK");
     assert_eq!(error["message"], "as the test says");
 
     let (summary, _) = scene.run().await?;
     assert_eq!((summary.issued, summary.already_there, summary.refused), (1, 4, 1));
-    assert!(!scene.job.out.join("dev-2.error.json").exists());
-    assert!(scene.job.out.join("dev-bad.error.json").exists());
+    assert!(!scene.out().join("dev-2.error.json").exists());
+    assert!(scene.out().join("dev-bad.error.json").exists());
     Ok(())
 }
 
@@ -412,7 +424,7 @@ async fn watched_folder_is_emptied_into_done_and_failed() -> TestResult {
 #[tokio::test]
 async fn input_folder_as_output_is_refused() -> TestResult {
     let mut scene = Scene::new(1)?;
-    scene.job.out = scene.folder.path().join("in");
+    scene.job.out = Some(scene.folder.path().join("in"));
     assert!(matches!(scene.run().await?.1, End::Failed(message) if message.contains("share")));
     Ok(())
 }
@@ -440,7 +452,7 @@ async fn line_with_its_own_order_is_asked_under_it() -> TestResult {
     let seen = asked.clone();
     scene.serve(move |_, request| {
         let terms = (request.device_id.clone(), request.order.clone(), request.profile.clone());
-        seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(terms);
+        seen.lock().push(terms);
         match request.order.as_str() {
             "unknown" => Act::Refuse(with_reason(Code::NotFound, "ORDER_UNKNOWN", None)),
             _ => Act::Issue,
@@ -448,10 +460,10 @@ async fn line_with_its_own_order_is_asked_under_it() -> TestResult {
     })?;
     let (summary, end) = scene.run().await?;
     assert_eq!((end, summary.issued, summary.refused), (End::Done, 2, 3), "{summary}");
-    let asked = asked.lock().map_err(|_| "poisoned")?.clone();
+    let asked = asked.lock().clone();
     let expected = [("a", "order-1", "device"), ("b", "other", "device"), ("c", "unknown", "special")];
     assert_eq!(asked, expected.map(|(id, order, profile)| (id.into(), order.into(), profile.into())));
-    let refusal: serde_json::Value = serde_json::from_slice(&fs::read(scene.job.out.join("c.error.json"))?)?;
+    let refusal: serde_json::Value = serde_json::from_slice(&fs::read(scene.out().join("c.error.json"))?)?;
     assert_eq!([&refusal["order"], &refusal["profile"]], ["unknown", "special"]);
     Ok(())
 }
@@ -460,7 +472,7 @@ async fn line_with_its_own_order_is_asked_under_it() -> TestResult {
 #[tokio::test]
 async fn unwritable_certificate_refuses_its_device_alone() -> TestResult {
     let scene = Scene::new(3)?;
-    fs::create_dir_all(scene.job.out.join("dev-1.pem/x"))?;
+    fs::create_dir_all(scene.out().join("dev-1.pem/x"))?;
     scene.serve(|_, _| Act::Issue)?;
     let (summary, end) = scene.run().await?;
     assert_eq!((end, summary.issued, summary.refused), (End::Done, 2, 1));

@@ -187,7 +187,7 @@ async fn unread_confirm_calls_take_bounded_memory() {
         let channel = channel.clone();
         calls.spawn(async move {
             let serial = |number: u32| [&[1; 12][..], &call.to_be_bytes(), &number.to_be_bytes()].concat().into();
-            let message = ConfirmRequest { serial_numbers: (0..1000).map(serial).collect() };
+            let message = ConfirmRequest { serial_numbers: (0..1000).map(serial).collect(), ..Default::default() };
             open::<_, ConfirmReply>(channel, "/birthmark.v1.Issuance/Confirm", message).await
         });
     }
@@ -213,7 +213,7 @@ async fn unread_confirm_calls_take_bounded_memory() {
         assert_eq!(reply.unwrap().unwrap().results.len(), 1000);
     }
     drop(unread);
-    let message = ConfirmRequest { serial_numbers: vec![vec![1; 20].into(); 1000] };
+    let message = ConfirmRequest { serial_numbers: vec![vec![1; 20].into(); 1000], ..Default::default() };
     assert_eq!(IssuanceClient::new(channel).confirm(message).await.unwrap().into_inner().results.len(), 1000);
     daemon.end();
 }
@@ -225,13 +225,13 @@ async fn request_that_is_no_protobuf_is_an_invalid_argument() {
     site.create_order("o1", 10);
     let station = site.connect(&daemon, "station", "line1/t1").await;
     // A string field that is not UTF-8.
-    let garbage = || ConfirmRequest { serial_numbers: vec![vec![0xff, 0xfe].into()] };
+    let garbage = || ConfirmRequest { serial_numbers: vec![vec![0xff, 0xfe].into()], ..Default::default() };
     let issue = end_of::<_, IssueReply>(&station, "/birthmark.v1.Issuance/Issue", garbage()).await;
     issue.must_be(Code::InvalidArgument, "REQUEST_INVALID");
     let local = daemon.connect_locally().await;
     let order = end_of::<_, Order>(&local, "/birthmark.v1.Admin/GetOrder", garbage()).await;
     order.must_be(Code::InvalidArgument, "REQUEST_INVALID");
-    let huge = || ConfirmRequest { serial_numbers: vec![vec![0; 2 << 20].into()] };
+    let huge = || ConfirmRequest { serial_numbers: vec![vec![0; 2 << 20].into()], ..Default::default() };
     for path in ["/birthmark.v1.Issuance/Issue", "/birthmark.v1.Issuance/Confirm"] {
         let refused = end_of::<_, ConfirmReply>(&station, path, huge()).await;
         refused.must_be(Code::OutOfRange, "MESSAGE_TOO_LARGE");

@@ -1,12 +1,18 @@
 //! Clients that are not ours: what a station's maker would write against the proto, in Python.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    process::{Command, Output},
+};
 
-use serde_json::Value;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
 
 use crate::support::{
     fixtures::{fixture, good},
-    site::{Daemon, Site, judge},
+    site::{Daemon, Site, csr, judge},
     token::{succeeded, text},
 };
 
@@ -90,6 +96,43 @@ fn python_client_from_the_proto_gets_certificates_and_refusals() {
     daemon.end();
 }
 
+/// grpcurl, which knows the protocol by reflection alone, as the station `line1/t1`.
+fn grpcurl(site: &Site, daemon: &Daemon, method: &str, request: &Value) -> Output {
+    let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/grpcurl");
+    assert!(program.exists(), "{} is missing; `make test` makes it", program.display());
+    let mut command = Command::new(program);
+    command.current_dir(site.identity("station", "line1/t1"));
+    command.args(["-cacert", "ca.pem", "-cert", "cert.pem", "-key", "key.pem", "-max-time", "30"]);
+    command.args(["-d", &request.to_string(), &format!("localhost:{}", daemon.grpc.port()), method]);
+    command.output().unwrap()
+}
+
+/// A shell gets a certificate with its chain by one call, and sees why there is none.
+#[test]
+fn grpcurl_gets_a_certificate_or_prints_the_reason() {
+    let site = Site::new();
+    let daemon = site.start();
+    site.create_order("o1", 1);
+    let issue = |device: &str, csr: &[u8]| -> Value {
+        let csr = BASE64_STANDARD.encode(csr);
+        let request =
+            json!({ "device_id": device, "order": "o1", "profile": "device", "csr": csr, "with_chain": true });
+        let told = succeeded(&grpcurl(&site, &daemon, "birthmark.v1.Issuance/IssueOne", &request));
+        serde_json::from_str(&told).unwrap()
+    };
+    let reply = issue("a", &csr("a"));
+    assert_eq!(reply["issued"]["chain"].as_array().unwrap().len(), 2, "{reply}");
+    for (device, csr, reason) in [("b", csr("b"), "ORDER_EXHAUSTED"), ("c", b"no CSR".to_vec(), "CSR_MALFORMED")] {
+        let reply = issue(device, &csr);
+        assert_eq!([&reply["reason"], &reply["error"]["details"][0]["reason"]], [reason, reason], "{reply}");
+    }
+    let refused = grpcurl(&site, &daemon, "birthmark.v1.Admin/GetOrder", &json!({ "id": "o1" }));
+    let said = text(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("ROLE_REQUIRED"), "{said}");
+    assert!(!said.contains("not recognized"), "{said}");
+    daemon.end();
+}
+
 /// A client that knows nothing finds its way by reflection.
 #[test]
 fn reflection_client_that_knows_nothing_finds_its_way() {
@@ -101,6 +144,9 @@ fn reflection_client_that_knows_nothing_finds_its_way() {
         "birthmark.v1.Admin",
         "grpc.health.v1.Health",
         "rpc Issue(stream birthmark.v1.IssueRequest) returns (stream birthmark.v1.IssueReply);",
+        "rpc IssueOne(birthmark.v1.IssueRequest) returns (birthmark.v1.IssueReply);",
+        "v1alpha: google.rpc.ErrorInfo domain metadata reason",
+        "v1alpha: google.rpc.RetryInfo retry_delay",
         "health: SERVING",
     ] {
         assert!(told.contains(part), "{part} is not in {told}");

@@ -193,7 +193,7 @@ async fn station_that_the_profile_refuses_confirms_nothing() {
 
     let confirm = async |role: &str, name: &str| {
         let mut client = IssuanceClient::new(site.connect(&daemon, role, name).await);
-        let request = ConfirmRequest { serial_numbers: vec![serial_number.clone()] };
+        let request = ConfirmRequest { serial_numbers: vec![serial_number.clone()], ..Default::default() };
         let reply = client.confirm(request).await.unwrap().into_inner();
         reply.results[0].error.as_ref().map(Answer::of_status)
     };
@@ -223,7 +223,10 @@ async fn station_confirms_what_it_may_use() {
     let serial_numbers = vec![ordered.clone(), free.clone(), vec![1, 2, 3].into()];
     let confirm = async |role: &str, name: &str| {
         let mut client = IssuanceClient::new(site.connect(&daemon, role, name).await);
-        let reply = client.confirm(ConfirmRequest { serial_numbers: serial_numbers.clone() }).await.unwrap();
+        let reply = client
+            .confirm(ConfirmRequest { serial_numbers: serial_numbers.clone(), ..Default::default() })
+            .await
+            .unwrap();
         let results = reply.into_inner().results;
         assert_eq!(results.iter().map(|result| result.serial_number.clone()).collect::<Vec<_>>(), serial_numbers);
         let answers = results.iter().map(|result| result.error.as_ref().map(Answer::of_status));
@@ -246,7 +249,7 @@ async fn station_confirms_what_it_may_use() {
     assert_eq!(record(&site, "d1")["changed_by"], "station:line1/t2");
     assert_eq!(record(&site, "d2")["changed_by"], "operator:anna");
 
-    let too_many = ConfirmRequest { serial_numbers: vec![ordered; 1001] };
+    let too_many = ConfirmRequest { serial_numbers: vec![ordered; 1001], ..Default::default() };
     let mut client = IssuanceClient::new(site.connect(&daemon, "station", "line1/t1").await);
     let status = client.confirm(too_many).await.unwrap_err();
     Answer::of_call(&status).must_be(Code::InvalidArgument, "REQUEST_INVALID");

@@ -7,6 +7,7 @@
     reason = "a test ends by panicking"
 )]
 
+mod bundle;
 mod ceremony;
 mod checkpoints;
 mod commands;
@@ -23,6 +24,7 @@ mod hsm;
 mod hsm_codes;
 mod hsm_recovery;
 mod index;
+mod issue_one;
 mod issuers;
 mod issuing;
 mod layering;

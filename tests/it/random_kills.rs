@@ -99,7 +99,10 @@ impl Station {
             match self.asked % 8 {
                 0 => {
                     let serial_numbers = vec![serial_number.clone()];
-                    let Ok(reply) = issuance.confirm(ConfirmRequest { serial_numbers }).await else { return };
+                    let Ok(reply) = issuance.confirm(ConfirmRequest { serial_numbers, ..Default::default() }).await
+                    else {
+                        return;
+                    };
                     if reply.into_inner().results[0].error.is_none() {
                         self.confirmed.push(serial_number);
                     }

@@ -270,6 +270,83 @@ fn confirm_reads_what_files_hold() {
     daemon.end();
 }
 
+/// Certificates go through a pipe, each line with terms of its own.
+#[test]
+fn certificates_go_through_a_pipe_by_each_lines_terms() {
+    let (site, daemon) = site(10);
+    fs::create_dir(site.path("hot")).unwrap();
+    let watched = site.sign("line1/t1", "o1", "hot", "-").arg("--watch").output().unwrap();
+    must_exit(&watched, 1, &["--watch needs a folder for the certificates"]);
+    site.token.write("one.jsonl", &json_line("d1", &csr("d1")));
+    let pipe = |input: &str, more: &[&str]| -> Vec<serde_json::Value> {
+        let run = site.sign("line1/t1", "o1", input, "-").args(more).output().unwrap();
+        must_exit(&run, 0, &[]);
+        text(&run.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let first = pipe("one.jsonl", &["--chain"]);
+    let certificate = pem::parse(first[0]["certificate"].as_str().unwrap()).unwrap();
+    assert_eq!(first[0]["chain"].as_str().unwrap().matches("BEGIN CERTIFICATE").count(), 1);
+    assert_eq!((&first[0]["file"], &first[1]["summary"]["issued"]), (&json!(null), &json!(1)));
+    let again = pipe("one.jsonl", &[]);
+    assert_eq!(again[0]["status"], "replayed");
+    assert_eq!(pem::parse(again[0]["certificate"].as_str().unwrap()).unwrap(), certificate);
+    assert!(again[0].get("chain").is_none() && !site.path("-").exists());
+
+    // Of two lines the one that says so is a reissue.
+    succeeded(&site.operator(&["record", "scrap", "d1", "--reason", "cracked"]));
+    let mut line: serde_json::Value = serde_json::from_str(&json_line("d1", &csr("d1"))).unwrap();
+    line["reissue"] = json!(true);
+    site.token.write("two.jsonl", &format!("{line}\n{}", json_line("d2", &csr("d2"))));
+    assert_eq!(pipe("two.jsonl", &[])[2]["summary"]["issued"], 2);
+    let labels = succeeded(&site.operator(&["record", "list", "--order", "o1", "--csv"]));
+    let labels: Vec<_> = labels.lines().collect();
+    assert!(labels.len() == 4 && labels[0].starts_with("device_id,serial_number,state,"), "{labels:?}");
+    assert!(labels[3].starts_with("d2,") && labels[3].contains(",issued,o1,device,main,line1/t1,"), "{labels:?}");
+    let orders = succeeded(&site.operator(&["order", "list", "--csv"]));
+    assert!(orders.ends_with("\r\no1,device,open,10,2,0,1,8,all\r\n"), "{orders:?}");
+
+    site.token.write("bad.jsonl", &json_line("d3", b"no CSR"));
+    let run = site.sign("line1/t1", "o1", "bad.jsonl", "-").output().unwrap();
+    must_exit(&run, 1, &["CSR_MALFORMED"]);
+    daemon.end();
+}
+
+/// What a device stores is held against what was issued.
+#[test]
+fn read_back_certificate_is_confirmed_only_if_issued() {
+    let (site, daemon) = site(10);
+    let lines: String = (1..=4).map(|number| json_line(&format!("d{number}"), &csr("d"))).collect();
+    site.token.write("four.jsonl", &lines);
+    must_exit(&sign(&site, "four.jsonl", &[]), 0, &[]);
+    let identity = site.identity("station", "line1/t1").display().to_string();
+    let url = daemon.url();
+    let confirm = |arguments: &[&str]| {
+        let connection = ["--server", &url, "--identity", &identity];
+        site.token.birthmark(&[&["station", "confirm"], arguments, &connection].concat())
+    };
+    // A device id, or the certificate as DER.
+    must_exit(&confirm(&["d1"]), 0, &[]);
+    fs::write(site.path("d2.der"), certificate(&site.path("certs/d2.pem"))).unwrap();
+    must_exit(&confirm(&["--read-back", "d2.der"]), 0, &[]);
+    must_exit(&confirm(&["--certificates", "certs/d3.pem"]), 0, &[]);
+    assert_eq!(site.order("o1")["confirmed"], 3);
+    // Another device's, one bit changed, cut short, not ours, or none.
+    must_exit(&confirm(&["d4", "--read-back", "certs/d3.pem"]), 1, &["CERTIFICATE_MISMATCH", "of the device \"d3\""]);
+    let mut flipped = certificate(&site.path("certs/d4.pem"));
+    let last = flipped.len() - 1;
+    flipped[last] ^= 1;
+    fs::write(site.path("flipped.der"), &flipped).unwrap();
+    must_exit(&confirm(&["d4", "--read-back", "flipped.der"]), 1, &["CERTIFICATE_MISMATCH", "octets differ"]);
+    fs::write(site.path("torn.der"), &flipped[..last]).unwrap();
+    must_exit(&confirm(&["d4", "--read-back", "torn.der"]), 1, &["CERTIFICATE_MISMATCH", "no certificate"]);
+    must_exit(&confirm(&["--read-back", "ca/root.pem"]), 1, &["CERTIFICATE_MISMATCH", "not issued here"]);
+    must_exit(&confirm(&["nobody"]), 1, &["RECORD_UNKNOWN", "nobody"]);
+    must_exit(&confirm(&["no id"]), 1, &["neither a serial number"]);
+    assert_eq!(site.order("o1")["confirmed"], 3);
+    must_exit(&confirm(&["d4", "--read-back", "certs/d4.pem"]), 0, &[]);
+    daemon.end();
+}
+
 /// Two signals at once are one request to stop.
 #[test]
 fn signals_at_once_are_one_request_to_stop() {

@@ -1,9 +1,10 @@
-"""Does what grpcurl does: uses the daemon knowing nothing of it but gRPC server reflection (v1).
+"""Does what grpcurl does: uses the daemon knowing nothing of it but gRPC server reflection, v1 and v1alpha.
 
     reflect.py --server HOST:PORT --identity DIR
 
 Lists the services, describes birthmark.v1.Issuance, calls GetIssuer with messages built from the reflected
-descriptors, and checks that grpc.health.v1 says SERVING. Exits non-zero at the first thing that is not so.
+descriptors, checks that Python's own reflection client (v1alpha) finds the details of errors, and that grpc.health.v1
+says SERVING. Exits non-zero at the first thing that is not so.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from identity import connect
 
@@ -111,6 +113,11 @@ def main() -> None:
     print("GetIssuer:", json_format.MessageToJson(answer, indent=None, descriptor_pool=reflection.pool))
     if not answer.issuers or not answer.issuers[0].chain:
         sys.exit("reflect.py: GetIssuer names no issuer with a chain")
+
+    pool = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+    pool.FindServiceByName(SERVICE)
+    for name in ("google.rpc.ErrorInfo", "google.rpc.RetryInfo"):
+        print("v1alpha:", name, *sorted(pool.FindMessageTypeByName(name).fields_by_name))
 
     health = health_pb2_grpc.HealthStub(channel)
     for name in ("", SERVICE):

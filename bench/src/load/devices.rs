@@ -52,6 +52,7 @@ fn request(number: usize) -> anyhow::Result<Bytes> {
         order: ORDER.into(),
         profile: "device".into(),
         reissue: false,
+        with_chain: false,
     };
     Ok(request.encode_to_vec().into())
 }

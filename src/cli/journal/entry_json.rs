@@ -57,8 +57,8 @@ pub(super) fn entry_to_json(frame: &ScannedFrame) -> Value {
                 "chain_pem": terms.chain.iter().map(|certificate| certificate_pem(certificate)).collect::<Vec<_>>(),
             }),
         ),
-        Event::Checkpoint { note, begins_anew } => {
-            ("checkpoint", json!({ "note": note, "earlier_checkpoints_lost": begins_anew }))
+        Event::Checkpoint { note, earlier_checkpoints_lost } => {
+            ("checkpoint", json!({ "note": note, "earlier_checkpoints_lost": earlier_checkpoints_lost }))
         }
         Event::LossAccepted { what, reason } => ("loss_accepted", json!({ "lost": what, "reason": reason })),
         Event::ClockAccepted { reason } => ("clock_accepted", json!({ "reason": reason })),

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, PoisonError},
+    sync::Arc,
 };
 
 use jiff::Timestamp;
@@ -66,7 +66,7 @@ impl BatchWriter {
         memory.absorb(draft);
         memory.end = self.journal.end();
         drop(memory);
-        *shared.head.write().unwrap_or_else(PoisonError::into_inner) = head(&self.journal);
+        *shared.head.write() = head(&self.journal);
         Ok(outcomes)
     }
 

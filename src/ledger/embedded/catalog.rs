@@ -3,13 +3,15 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
+
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::disk_space::DiskSpace;
 use crate::{
@@ -127,15 +129,15 @@ impl Catalog {
     }
 
     pub(super) fn memory(&self) -> RwLockReadGuard<'_, MemTable> {
-        self.memory.read().unwrap_or_else(PoisonError::into_inner)
+        self.memory.read()
     }
 
     pub(super) fn memory_mut(&self) -> RwLockWriteGuard<'_, MemTable> {
-        self.memory.write().unwrap_or_else(PoisonError::into_inner)
+        self.memory.write()
     }
 
     pub(super) fn follower(&self) -> MutexGuard<'_, Follower> {
-        self.follower.lock().unwrap_or_else(PoisonError::into_inner)
+        self.follower.lock()
     }
 
     fn view<'a>(&'a self, journal: &'a Reader, draft: Overlay) -> View<'a> {

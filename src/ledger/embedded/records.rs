@@ -1,11 +1,6 @@
 //! The side that reads.
 
-use std::{
-    collections::BTreeSet,
-    ops::RangeInclusive,
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
@@ -129,7 +124,7 @@ impl Records for EmbeddedRecords {
     }
 
     fn head(&self) -> Head {
-        *self.shared.head.read().unwrap_or_else(PoisonError::into_inner)
+        *self.shared.head.read()
     }
 }
 

@@ -11,13 +11,15 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
     thread::{self, JoinHandle},
     time::Duration,
 };
+
+use parking_lot::Mutex;
 
 use super::{
     copy::copy,
@@ -58,12 +60,12 @@ pub(crate) struct MirrorState(Arc<Mutex<Option<String>>>);
 impl MirrorState {
     /// Why the mirror lacks entries; none if it does not.
     pub(crate) fn failure(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
     fn set(&self, failure: Option<String>) {
         crate::metrics::journal_mirror(failure.is_none());
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+        *self.0.lock() = failure;
     }
 }
 

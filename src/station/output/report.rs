@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::{
     hash::sha256,
+    pem::certificate_pem,
     station::{fields, places::Places},
 };
 
@@ -43,6 +44,12 @@ pub(super) struct Line {
     certificate_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) file: Option<String>,
+    /// PEM, unless it is in the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate: Option<String>,
+    /// The CA certificates that the device presents after its own, PEM, if they are wanted and in no file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chain: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,14 +57,24 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn with_certificate(places: &Places, device_id: String, status: Status, certificate: &[u8]) -> Self {
+    /// `chain`: what the device presents after its certificate, PEM.
+    pub(super) fn with_certificate(
+        places: &Places,
+        device_id: String,
+        status: Status,
+        certificate: &[u8],
+        chain: &str,
+    ) -> Self {
         let path = places.certificate(&device_id);
+        let in_report = path.is_none();
         Line {
             device_id,
             status,
             serial_number: fields::serial_number(certificate).ok().map(hex::encode),
             certificate_id: Some(hex::encode(sha256(certificate))),
-            file: Some(path.display().to_string()),
+            file: path.map(|path| path.display().to_string()),
+            certificate: in_report.then(|| certificate_pem(certificate)),
+            chain: (in_report && places.chain_wanted()).then(|| chain.to_owned()),
             reason: None,
             message: None,
         }
@@ -65,6 +82,7 @@ impl Line {
 
     pub(super) fn without_certificate(device_id: String, status: Status, reason: String, message: String) -> Self {
         let (reason, message) = (Some(reason), Some(message));
-        Line { device_id, status, serial_number: None, certificate_id: None, file: None, reason, message }
+        let (serial_number, certificate_id, file, certificate, chain) = (None, None, None, None, None);
+        Line { device_id, status, serial_number, certificate_id, file, certificate, chain, reason, message }
     }
 }

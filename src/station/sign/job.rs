@@ -15,9 +15,9 @@ pub struct Job {
     pub reissue: bool,
     /// Where the CSRs are.
     pub input: Input,
-    /// The folder for certificates; created if it does not exist.
-    pub out: PathBuf,
-    /// Also write chain files.
+    /// The folder for certificates, created if it does not exist; none: they go into the report.
+    pub out: Option<PathBuf>,
+    /// Also write chain files, or the chain into the report.
     pub chain: bool,
     /// How many requests may be unanswered, at least 1.
     pub window: usize,

@@ -30,7 +30,7 @@ use crate::{
     station::{
         fields,
         input::{Input, InputError},
-        item::{Item, Refused, Terms, Wanted},
+        item::{Item, Refused, Wanted},
         output::Outcome,
         progress::Progress,
     },
@@ -255,7 +255,8 @@ impl<'a> Session<'a> {
             order: wanted.terms.order.as_ref().unwrap_or(&self.job.order).clone(),
             profile: wanted.terms.profile.as_ref().unwrap_or(&self.job.profile).clone(),
             csr: wanted.csr.clone(),
-            reissue: self.job.reissue,
+            reissue: wanted.terms.reissue.unwrap_or(self.job.reissue),
+            with_chain: false,
         };
         // It is never full (see `exchange`). If it is closed, the stream is broken, and its replies say why.
         let _ = requests.try_send(request);
@@ -282,7 +283,7 @@ impl<'a> Session<'a> {
                 if watched && concerns_order(&failure) {
                     let (reason, message) = (failure.reason(), failure.message);
                     Outcome::Held { wanted, reason, message }
-                } else if concerns_all(&failure) && wanted.terms == Terms::default() {
+                } else if concerns_all(&failure) && wanted.terms.are_of_the_run() {
                     return Err(End::Failed(format!("the daemon refuses: {failure}")));
                 } else {
                     refused(wanted, &failure.reason(), failure.message)

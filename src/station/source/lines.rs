@@ -29,6 +29,9 @@ pub(super) struct Line {
     /// In place of the run's profile.
     #[serde(default)]
     pub(super) profile: Option<String>,
+    /// In place of the run's.
+    #[serde(default)]
+    pub(super) reissue: Option<bool>,
 }
 
 /// What is wrong with a line; the message goes on after "line 7".
@@ -41,8 +44,8 @@ pub(super) enum LineError {
     #[error("cannot be read: {0}")]
     Encoding(EncodingError),
     #[error(
-        "is not of the form {{\"device_id\": \"…\", \"csr\": \"…\"}}, with \"order\" and \"profile\" where they \
-         differ: {}", shortened(&.0.to_string())
+        "is not of the form {{\"device_id\": \"…\", \"csr\": \"…\"}}, with \"order\", \"profile\" and \
+         \"reissue\" where they differ: {}", shortened(&.0.to_string())
     )]
     Form(serde_json::Error),
 }

@@ -103,8 +103,8 @@ impl Reader {
                 continue;
             }
             let item = match Line::parse(&octets) {
-                Ok(Line { device_id, csr, order, profile }) => {
-                    self.item(device_id, None, Terms { order, profile }, || decode::csr_of_text(&csr))
+                Ok(Line { device_id, csr, order, profile, reissue }) => {
+                    self.item(device_id, None, Terms { order, profile, reissue }, || decode::csr_of_text(&csr))
                 }
                 Err(error) => {
                     let message = format!("line {number} {error}");

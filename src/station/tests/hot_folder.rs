@@ -105,7 +105,7 @@ async fn watched_folder_with_odd_entries_serves_the_others() -> TestResult {
         let mut scene = Scene::new(0)?;
         let folder = watching(&mut scene, Duration::ZERO);
         scene.serve(|_, _| Act::Issue)?;
-        let out = scene.job.out.clone();
+        let out = scene.out();
         put(&folder, &out)?;
         // Later by name than what is in the way.
         fs::write(folder.join("z.csr"), pem_csr()?)?;
@@ -126,7 +126,7 @@ async fn half_written_file_is_waited_for() -> TestResult {
     fs::write(folder.join("a.csr"), &pem[..130])?;
     fs::write(folder.join("b.der"), &der[..50])?;
     fs::write(folder.join("c.csr"), pem_csr()?)?;
-    let out = scene.job.out.clone();
+    let out = scene.out();
     let finish = async {
         while !out.join("c.pem").exists() {
             tokio::time::sleep(Duration::from_millis(5)).await;

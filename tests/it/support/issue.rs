@@ -134,5 +134,6 @@ pub(crate) fn request(device: &str, order: &str, csr: Vec<u8>) -> IssueRequest {
         profile: "device".to_owned(),
         csr: csr.into(),
         reissue: false,
+        with_chain: false,
     }
 }
