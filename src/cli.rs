@@ -22,6 +22,7 @@ pub(crate) mod journal;
 pub(crate) mod order;
 pub(crate) mod profile;
 pub(crate) mod record;
+pub(crate) mod reload;
 pub(crate) mod serve;
 pub(crate) mod station;
 

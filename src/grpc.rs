@@ -14,6 +14,7 @@ pub(crate) mod listener;
 mod peer;
 mod possession;
 mod records;
+mod reload;
 mod request_error;
 mod server;
 mod services;
@@ -21,4 +22,9 @@ mod status;
 pub(crate) mod tls;
 mod transport;
 
-pub(crate) use self::{hsm::Signers, server::serve, services::Services};
+pub(crate) use self::{
+    hsm::Signers,
+    reload::{Reload, Reloaded},
+    server::serve,
+    services::Services,
+};

@@ -53,6 +53,7 @@ mod issuer;
 pub mod ledger;
 mod limits;
 pub mod lint;
+mod live;
 mod metrics;
 mod name;
 mod path;

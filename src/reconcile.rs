@@ -131,7 +131,10 @@ fn read_certificate(path: &Path, name: &str, found: &mut Vec<Found>) -> Result<u
     let certificate = match pem::is_der(&octets) {
         true => Some(octets),
         // A CSR or a key is none.
-        false => pem::blocks(&octets).ok().and_then(|blocks| blocks.into_iter().next()).and_then(|block| block.is_certificate().then_some(block.der)),
+        false => pem::blocks(&octets)
+            .ok()
+            .and_then(|blocks| blocks.into_iter().next())
+            .and_then(|block| block.is_certificate().then_some(block.der)),
     };
     let Some(certificate) = certificate else { return Ok(1) };
     let (device, source) = (name.to_owned(), path.display().to_string());
@@ -140,7 +143,8 @@ fn read_certificate(path: &Path, name: &str, found: &mut Vec<Found>) -> Result<u
 }
 
 fn read_lines(path: &Path, found: &mut Vec<Found>) -> Result<(), ReadError> {
-    let text = text_file::read(path, LONGEST_LINES).map_err(|cause| ReadError::File { path: path.to_owned(), cause })?;
+    let text =
+        text_file::read(path, LONGEST_LINES).map_err(|cause| ReadError::File { path: path.to_owned(), cause })?;
     for (index, text) in text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
         let wrong = |cause: String| ReadError::Line { path: path.to_owned(), line: index + 1, cause };
         let line: Line = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
@@ -213,7 +217,8 @@ impl Reconciler {
     pub fn identify(&self, found: &Found, usual: Option<&Charge>) -> Result<Recovery, NotOurs> {
         let certificate = parse(found)?;
         let serial_number = self.serial_of(&certificate)?;
-        let signed = |(_, issuer): &&(Arc<RecordedIssuer>, Certificate)| path::check_issued_by(&certificate, issuer).is_ok();
+        let signed =
+            |(_, issuer): &&(Arc<RecordedIssuer>, Certificate)| path::check_issued_by(&certificate, issuer).is_ok();
         let (issuer, _) = self.issuers.iter().find(signed).ok_or(NotOurs::Issuer)?;
         let device: DeviceId = found.device.parse().map_err(|_| NotOurs::Device(found.device.clone()))?;
         if !names(&certificate, device.as_str()) {

@@ -5,6 +5,7 @@
 //! another exit code (invariant 10). Other signals that would terminate a process are only logged.
 
 mod certificates;
+mod check;
 mod components;
 mod error;
 mod history;
@@ -12,69 +13,89 @@ mod keys;
 mod listen;
 mod lists;
 mod open;
+mod reload;
 mod shutdown;
 mod signals;
+mod tls;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
+pub use self::{
+    check::{Checked, check},
+    error::ServeError,
+    listen::Addresses,
+    reload::SetLogLevel,
+};
 use self::{
     components::readiness,
     listen::{Listening, ReadyFile, connection_limits, listen},
-    open::{Opened, open, open_tls},
+    open::{Opened, open},
+    reload::{Reloader, Replaceable},
     shutdown::{Running, committer_failure, watch_committer},
-    signals::{log_other_signals, shutdown_signal},
+    signals::{hangups, log_other_signals, shutdown_signal},
 };
-pub use self::{error::ServeError, listen::Addresses};
 use crate::{
     config::Config,
     expiry,
-    grpc::{self, Services, listener},
+    grpc::{self, Reload, Services, listener},
     http, metrics,
     readiness::Readiness,
 };
 
 /// What the command line says besides the configuration.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Default)]
 pub struct Options<'a> {
     /// A file that is there (as JSON, [`Addresses`]) while the daemon listens; whether it can issue, `Readiness` tells.
     pub ready_file: Option<&'a Path>,
     /// A checkpoint that was kept elsewhere: the daemon does not start with a journal that does not continue it.
     pub expect_checkpoint: Option<&'a Path>,
+    /// Sets the level of the log, when the configuration is reloaded.
+    pub set_log_level: Option<SetLogLevel>,
 }
 
 /// Runs the daemon until it is told to shut down.
 ///
 /// # Errors
 /// What is in the way of the start, as one sentence that says what to do; or what stopped the daemon.
-pub fn run(config: &Config, options: Options<'_>) -> Result<(), ServeError> {
+pub fn run(config: Config, options: Options<'_>) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(ServeError::system("start threads"))?;
-    let result = runtime.block_on(daemon(config, options));
+    let result = runtime.block_on(daemon(Arc::new(config), options));
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-async fn daemon(config: &Config, options: Options<'_>) -> Result<(), ServeError> {
+async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeError> {
     // 1. Before anything is open: no other signal terminates a start that takes long.
     log_other_signals().map_err(ServeError::system("listen for signals"))?;
+    let hangups = hangups().map_err(ServeError::system("listen for signals"))?;
     let ready_file = options.ready_file.map(ReadyFile::new);
     let prometheus = metrics::install()?;
 
     // 2. Everything that the configuration names.
-    let tls = open_tls(config)?;
-    let opened = open(config, options.expect_checkpoint).await?;
+    let opened = open(&config, options.expect_checkpoint).await?;
 
     // 3. The addresses.
-    let listening = listen(config).await?;
+    let listening = listen(&config).await?;
     let addresses = listening.addresses().map_err(ServeError::system("read the addresses that are listened on"))?;
 
     // 4. The daemon serves, and says what it can do.
     let (drain, draining) = watch::channel(false);
     let readiness = Arc::new(readiness(&draining, &opened));
-    let mut running = start(config, opened, listening, tls, draining, (Arc::clone(&readiness), prometheus));
+    let reloader = Reloader::new(
+        Arc::clone(&config),
+        opened.replaceable.clone(),
+        opened.issuers.clone(),
+        (opened.records.clone(), opened.committer.clone()),
+        options.set_log_level,
+    );
+    let reload = reloader.handle();
+    tokio::spawn(hangups.each(Arc::clone(&reload)));
+    tokio::spawn(reloader.watch_files());
+    let mut running = start(&config, opened, listening, reload, draining, (Arc::clone(&readiness), prometheus));
     // Before anybody knows that there is a daemon to shut down.
     let shutdown = shutdown_signal().map_err(ServeError::system("listen for signals"))?;
     tracing::info!(
@@ -106,11 +127,11 @@ fn start(
     config: &Config,
     opened: Opened,
     listening: Listening,
-    tls: Arc<rustls::ServerConfig>,
+    reload: Reload,
     draining: watch::Receiver<bool>,
     (readiness, prometheus): (Arc<Readiness>, PrometheusHandle),
 ) -> Running {
-    let Opened { pools, watched, issuer, prover, profiles, signers, .. } = opened;
+    let Opened { pools, issuer, prover, signers, replaceable: Replaceable { policy, tls, watched }, .. } = opened;
     let Opened { records, scrub, committer, committer_thread, checkpoints, publisher, .. } = opened;
     let limits = connection_limits();
     let directory = publisher.as_ref().map(|publisher| Arc::clone(&publisher.directory));
@@ -123,7 +144,8 @@ fn start(
         issuer,
         committer: committer.clone(),
         records: Arc::new(records),
-        profiles,
+        policy,
+        reload,
         signers,
         prover,
         checkpoints: checkpoints.clone(),

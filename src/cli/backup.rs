@@ -14,11 +14,13 @@ use super::{print, table};
 
 /// Back up the journal and its newest checkpoint, also while the daemon runs
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The same folder again gets only what is new. Every entry that is copied is verified, and nothing of an \
+#[command(
+    after_help = "The same folder again gets only what is new. Every entry that is copied is verified, and nothing of an \
     earlier backup is overwritten: a folder that holds entries which the journal does not have is refused. Put it on another \
     disk or host, and run it often: what was issued since the last one is what \"birthmark journal reconcile\" has to find \
     elsewhere after a loss. \"birthmark journal checkpoint\" before it lets the audit key vouch for all of it. docs/restore.md \
-    has the way back.")]
+    has the way back."
+)]
 pub(crate) struct BackupArgs {
     /// Where the backup is, or will be
     #[arg(value_name = "FOLDER")]
@@ -35,8 +37,10 @@ pub(crate) struct BackupArgs {
 
 /// Make a data folder of a backup
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The daemon must not run, and the data folder must hold no journal. The ledger that is restored issues \
-    nothing until an operator has said that it lacks nothing: docs/restore.md has the whole way.")]
+#[command(
+    after_help = "The daemon must not run, and the data folder must hold no journal. The ledger that is restored issues \
+    nothing until an operator has said that it lacks nothing: docs/restore.md has the whole way."
+)]
 pub(crate) struct RestoreArgs {
     /// The backup, as "birthmark backup" made it
     #[arg(value_name = "FOLDER")]

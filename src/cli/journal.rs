@@ -90,4 +90,3 @@ fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
     print(&format!("the index was rebuilt from {entries} entries in {:.1} s\n", started.elapsed().as_secs_f64()))?;
     Ok(ExitCode::SUCCESS)
 }
-

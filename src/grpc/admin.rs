@@ -15,26 +15,27 @@ use super::{
     peer::{self, Peer},
     possession,
     records::{Pages, Reader},
+    reload::{self, Reload},
     request_error::RequestError,
     services::Services,
     status,
 };
 use crate::{
-    checkpoint::Checkpoints,
     ca::{NoIssuer, issuer_of},
+    checkpoint::Checkpoints,
     committer::Committer,
     hash::sha256,
     id::OrderId,
     identity::Role,
-    issuer::IssueError,
+    issuer::{IssueError, Policy},
     ledger::{
         self, Change, ExportId, OrderTerms, ParseExportIdError, RecordState, RecordedIssuer, Refusal, RevocationReason,
     },
     limits::{
         ORDER_ATTRIBUTE_NAME, ORDER_ATTRIBUTE_VALUE, ORDER_ATTRIBUTES, ORDER_STATION, ORDER_STATIONS, SCRAP_REASON,
     },
+    live::Live,
     pattern::Pattern,
-    profile::Profiles,
     proof::Prover,
     proto::{self, get_record_request::By},
     serial::SerialNumber,
@@ -47,7 +48,8 @@ type RecordStream = Pin<Box<dyn Stream<Item = Result<proto::Record, Status>> + S
 /// Answers operators and auditors.
 pub(super) struct Service {
     committer: Committer,
-    profiles: Arc<Profiles>,
+    policy: Arc<Live<Policy>>,
+    reload: Reload,
     reader: Reader,
     signers: Signers,
     prover: Arc<Prover>,
@@ -56,8 +58,8 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(services: &Services, reader: Reader) -> Self {
-        let Services { committer, profiles, signers, prover, checkpoints, .. } = services.clone();
-        Service { committer, profiles, reader, signers, prover, checkpoints }
+        let Services { committer, policy, signers, prover, checkpoints, reload, .. } = services.clone();
+        Service { committer, policy, reload, reader, signers, prover, checkpoints }
     }
 
     async fn order(&self, peer: &PeerLimits, id: &str) -> Result<ledger::Order, Status> {
@@ -89,7 +91,8 @@ impl Service {
 
     fn terms(&self, terms: proto::OrderTerms) -> Result<OrderTerms, RequestError> {
         let id = OrderId::try_from(terms.id).map_err(RequestError::id("id"))?;
-        let Some(profile) = self.profiles.get(&terms.profile) else {
+        let policy = self.policy.get();
+        let Some(profile) = policy.profiles.get(&terms.profile) else {
             return Err(IssueError::ProfileUnknown(terms.profile).into());
         };
         check_stations(&terms.stations)?;
@@ -305,7 +308,12 @@ impl proto::admin_server::Admin for Service {
     ) -> Result<Response<proto::ListIssuersReply>, Status> {
         let limits = reader(&request)?;
         let listed = limits.record_stream()?;
-        Ok(held(issuers::list(&self.reader.issuers(), &self.profiles), listed))
+        Ok(held(issuers::list(&self.reader.issuers(), &self.policy.get().profiles), listed))
+    }
+
+    async fn reload(&self, request: Request<proto::ReloadRequest>) -> Result<Response<proto::ReloadReply>, Status> {
+        let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
+        reload::run(&self.reload, peer::actor(role, name)).await.map(Response::new)
     }
 
     async fn make_checkpoint(

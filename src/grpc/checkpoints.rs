@@ -14,9 +14,7 @@ pub(super) async fn make(checkpoints: Option<&Checkpoints>, actor: &Actor) -> Re
     let checkpoints = checkpoints.ok_or_else(status::audit_key_missing)?;
     tracing::info!(%actor, "an operator asks for a checkpoint");
     match checkpoints.make_last().await {
-        Ok(Some(newest)) => {
-            Ok(MakeCheckpointReply { entries: newest.checkpoint.sequence, note: newest.to_string() })
-        }
+        Ok(Some(newest)) => Ok(MakeCheckpointReply { entries: newest.checkpoint.sequence, note: newest.to_string() }),
         // There is nothing that it could cover.
         Ok(None) => Ok(MakeCheckpointReply::default()),
         Err(CheckpointError::Commit(error)) => Err(status::failed_call(&error.into())),

@@ -30,7 +30,10 @@ use super::{
     status::{self, Excess},
     transport::Transport,
 };
-use crate::connections::{Activity, Limits, Reason, Seat, Seats, source};
+use crate::{
+    connections::{Activity, Limits, Reason, Seat, Seats, source},
+    live::Live,
+};
 
 /// A client speaks first, and at once.
 const FIRST_OCTET: Duration = Duration::from_secs(3);
@@ -72,13 +75,13 @@ pub(crate) fn bind_socket(path: &Path) -> io::Result<UnixListener> {
 /// Accepts connections until the stream is dropped.
 pub(crate) fn incoming(
     tcp: TcpListener,
-    tls: Arc<ServerConfig>,
+    tls: Arc<Live<ServerConfig>>,
     socket: Option<UnixListener>,
     limits: Limits,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let (connections, incoming) = mpsc::channel(64);
     let seats = Seats::new("grpc", limits.tls, limits.tls.div_ceil(4));
-    let server = TlsServer { acceptor: TlsAcceptor::from(tls), seats, connections: connections.clone() };
+    let server = TlsServer { tls, seats, connections: connections.clone() };
     tokio::spawn(server.accept(tcp, limits.handshakes));
     if let Some(socket) = socket {
         let seats = Seats::new("socket", limits.socket, limits.socket.div_ceil(2));
@@ -92,7 +95,8 @@ type Connections = mpsc::Sender<io::Result<Connection>>;
 /// What becomes of a TCP connection.
 #[derive(Clone)]
 struct TlsServer {
-    acceptor: TlsAcceptor,
+    /// The settings of each handshake are those of its moment.
+    tls: Arc<Live<ServerConfig>>,
     /// By identity, for connections whose handshake is done.
     seats: Arc<Seats<Arc<str>>>,
     connections: Connections,
@@ -129,7 +133,7 @@ impl TlsServer {
                 return Err((Reason::Silent, format!("nothing came within {FIRST_OCTET:?}")));
             }
             activity.hear();
-            match timeout(HANDSHAKE, self.acceptor.accept(stream)).await {
+            match timeout(HANDSHAKE, TlsAcceptor::from(self.tls.get()).accept(stream)).await {
                 Ok(stream) => stream.map_err(|error| (Reason::Handshake, error.to_string())),
                 Err(_) => Err((Reason::Silent, format!("no TLS handshake within {HANDSHAKE:?}"))),
             }

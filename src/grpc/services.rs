@@ -4,8 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::hsm::Signers;
-use crate::{checkpoint::Checkpoints, committer::Committer, issuer::Issuance, ledger::Records, profile::Profiles, proof::Prover};
+use super::{hsm::Signers, reload::Reload};
+use crate::{
+    checkpoint::Checkpoints,
+    committer::Committer,
+    issuer::{Issuance, Policy},
+    ledger::Records,
+    live::Live,
+    proof::Prover,
+};
 
 /// What the services work with.
 #[derive(Clone)]
@@ -17,7 +24,9 @@ pub(crate) struct Services {
     /// Reads the ledger.
     pub(crate) records: Arc<dyn Records>,
     /// What stations may ask for.
-    pub(crate) profiles: Arc<Profiles>,
+    pub(crate) policy: Arc<Live<Policy>>,
+    /// Reads the configuration anew.
+    pub(crate) reload: Reload,
     /// What signs, by the issuers' names and `audit`, for operators who have seen to a token.
     pub(crate) signers: Signers,
     /// Proves possession of the issuers' keys.

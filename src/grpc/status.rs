@@ -334,6 +334,11 @@ pub(super) fn signer_unknown(message: String) -> Status {
     Cause { code: Code::NotFound, reason: "SIGNER_UNKNOWN", retry_after: None }.status(message)
 }
 
+/// The status for a configuration that is not taken.
+pub(super) fn configuration_refused(message: String) -> Status {
+    Cause { code: Code::FailedPrecondition, reason: "CONFIGURATION_REFUSED", retry_after: None }.status(message)
+}
+
 /// The status for a checkpoint that cannot be made, as there is no audit key.
 pub(super) fn audit_key_missing() -> Status {
     let message = "the daemon has no audit key, so that it makes no checkpoints; see [audit] in its configuration";

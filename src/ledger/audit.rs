@@ -443,11 +443,7 @@ impl Audit {
     }
 
     /// A certificate's state changes after its issue. Gives its order and export.
-    fn change(
-        &mut self,
-        serial: &SerialNumber,
-        wanted: RecordState,
-    ) -> Result<(Option<u32>, u32), BrokenRule> {
+    fn change(&mut self, serial: &SerialNumber, wanted: RecordState) -> Result<(Option<u32>, u32), BrokenRule> {
         let never_given = BrokenRule::NeverGiven { serial_number: *serial, wanted };
         let Some(given) = self.state_mut(short(serial)) else { return Err(never_given) };
         let SerialState { state, order, export, .. } = *given;
@@ -511,8 +507,13 @@ impl Audit {
     }
 
     /// A certificate that was lost is there again: neither in the order of the serial numbers, nor within its order's limits.
-    fn recover(&mut self, Recovery { serial_number: serial, holder, replaces, .. }: &Recovery) -> Result<(), BrokenRule> {
-        if let Some(state) = self.state(short(serial)).map(|given| given.state).filter(|state| *state != RecordState::Abandoned) {
+    fn recover(
+        &mut self,
+        Recovery { serial_number: serial, holder, replaces, .. }: &Recovery,
+    ) -> Result<(), BrokenRule> {
+        if let Some(state) =
+            self.state(short(serial)).map(|given| given.state).filter(|state| *state != RecordState::Abandoned)
+        {
             return Err(BrokenRule::WrongState { serial_number: *serial, state, wanted: RecordState::Issued });
         }
         self.newest_serial = self.newest_serial.max(Some(*serial));

@@ -3,7 +3,7 @@
 //! ```text
 //! DATA/lock              locked by the one daemon that uses the folder, as the journal's folder and newest file are
 //! DATA/journal/*.journal the truth
-//! DATA/journal/place     which of these files the daemon wrote last
+//! DATA/place             which of these files the daemon wrote last
 //! DATA/index/            where things are; may be deleted while no daemon runs
 //! DATA/checkpoint        the newest checkpoint, if there is an audit key
 //! ```

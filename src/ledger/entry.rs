@@ -8,18 +8,11 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use prost::Message;
 
-pub use self::invalid::InvalidEntry;
 use self::convert::{decode_proof_reserved, encode_proof_reserved, from_micros, from_optional_micros, hash, to_micros};
+pub use self::invalid::InvalidEntry;
 use super::{
-    actor::Actor,
-    crl_issued::CrlIssued,
-    export::ExportId,
-    issuer::IssuerTerms,
-    order::OrderTerms,
-    proof::ProofTerms,
-    record::Holder,
-    recovery::Recovery,
-    revocation::RevocationReason,
+    actor::Actor, crl_issued::CrlIssued, export::ExportId, issuer::IssuerTerms, order::OrderTerms, proof::ProofTerms,
+    record::Holder, recovery::Recovery, revocation::RevocationReason,
 };
 use crate::{pattern::Pattern, serial::SerialNumber};
 
@@ -246,10 +239,9 @@ impl Entry {
                 Wire::LossAccepted(wire::LossAccepted { what: what.clone(), reason: reason.clone() })
             }
             Event::ClockAccepted { reason } => Wire::ClockAccepted(wire::ClockAccepted { reason: reason.clone() }),
-            Event::Started { version, configuration } => Wire::Started(wire::Started {
-                version: version.clone(),
-                configuration_sha256: configuration.to_vec(),
-            }),
+            Event::Started { version, configuration } => {
+                Wire::Started(wire::Started { version: version.clone(), configuration_sha256: configuration.to_vec() })
+            }
             Event::Stopped { reason } => Wire::Stopped(wire::Stopped { reason: reason.clone() }),
             Event::ConfigurationLoaded { sha256, text } => {
                 Wire::ConfigurationLoaded(wire::ConfigurationLoaded { sha256: sha256.to_vec(), text: text.clone() })

@@ -70,6 +70,11 @@ use std::{
     sync::Arc,
 };
 
+pub use self::{
+    copy::Copied,
+    error::JournalError,
+    scan::{Scan, ScannedFrame, TornEnd},
+};
 pub(crate) use self::{
     copy::{copy, is_empty},
     error::AppendError,
@@ -85,11 +90,6 @@ use self::{
     mirror::{JournalEnd, Mirror},
     place::{Found, Place},
     segment::Header,
-};
-pub use self::{
-    copy::Copied,
-    error::JournalError,
-    scan::{Scan, ScannedFrame, TornEnd},
 };
 use super::{
     entry::Entry,

@@ -57,7 +57,8 @@ impl View<'_> {
     fn by_lookup_key(&self, key: &LookupKey) -> Result<Option<SerialNumber>, LedgerError> {
         let Some(position) = self.index().by_lookup_key(&self.memory.runs, key)? else { return Ok(None) };
         match self.journal.entry(position)?.event {
-            Event::Reserved { serial_number, holder, .. } | Event::Recovered(Recovery { serial_number, holder, .. })
+            Event::Reserved { serial_number, holder, .. }
+            | Event::Recovered(Recovery { serial_number, holder, .. })
                 if [LookupKey::from_key(&holder.key_hash), LookupKey::from_device(&device_hash(&holder.device))]
                     .contains(key) =>
             {

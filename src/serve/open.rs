@@ -12,51 +12,34 @@ use super::{
     history,
     keys::{AUDIT, AuditKey, Pools, audit_keys, open_audit, open_issuers},
     lists::Lists,
+    reload::{self, Replaceable},
+    tls::open_tls,
 };
 use crate::{
     checkpoint::Checkpoints,
     committer::{CommitError, Committer},
-    config::{self, Config, ConfigError},
+    config::{Config, ConfigError},
     configure::{self, Issuers},
     crl_publisher::Publisher,
-    expiry::MonitoredCertificate,
-    grpc::{
-        Signers,
-        tls::{self, TlsError},
-    },
+    grpc::Signers,
     issuer::Issuance,
     ledger::{
         LedgerError, Records,
         embedded::{self, EmbeddedLedger, EmbeddedRecords, Guards, Settings},
         scrub::Scrub,
     },
-    profile::Profiles,
+    live::Live,
     proof::Prover,
     registration,
     signer::Recoverable,
 };
 
-/// Reads the TLS settings.
-pub(super) fn open_tls(config: &Config) -> Result<Arc<rustls::ServerConfig>, ConfigError> {
-    let config::Server { certificate, key, client_ca, .. } = &config.server;
-    let [certificate_file, key_file, client_ca_file] =
-        [certificate, key, client_ca].map(|path| config.resolve(path.get_ref()));
-    let tls = tls::configure(&certificate_file, &key_file, &client_ca_file).map_err(|error| match &error {
-        TlsError::Certificate { .. } | TlsError::Setup(_) => {
-            config.error_at(certificate.span(), "server.certificate", error)
-        }
-        TlsError::Key { .. } => config.error_at(key.span(), "server.key", error),
-        TlsError::ClientCa { .. } => config.error_at(client_ca.span(), "server.client_ca", error),
-    })?;
-    Ok(tls)
-}
-
 /// What the daemon works with, opened and checked.
 pub(super) struct Opened {
     pub(super) pools: Pools,
-    pub(super) watched: Vec<MonitoredCertificate>,
+    pub(super) replaceable: Replaceable,
+    pub(super) issuers: Issuers,
     pub(super) issuer: Arc<Issuance>,
-    pub(super) profiles: Arc<Profiles>,
     pub(super) signers: Signers,
     pub(super) prover: Arc<Prover>,
     pub(super) records: EmbeddedRecords,
@@ -70,10 +53,10 @@ pub(super) struct Opened {
 /// Opens the keys, then what is said about certificates, then the ledger.
 pub(super) async fn open(config: &Config, expected_checkpoint: Option<&Path>) -> Result<Opened, ServeError> {
     let (pools, issuers) = open_issuers(config)?;
-    let profiles = configure::profiles(config, &issuers, Timestamp::now())?;
-    let refused_keys = configure::refused_keys(config, &issuers)?;
+    let tls = Live::new(open_tls(config)?);
+    let policy = Live::new(Arc::new(reload::policy(config, &issuers)?));
     configure::check_client_ca(config, &issuers)?;
-    let watched = watched(config, &issuers)?;
+    let watched = Live::new(Arc::new(watched(config, &issuers)?));
     let audit = open_audit(config, &issuers)?;
     let lists = Lists::read(config, &issuers)?;
 
@@ -112,17 +95,16 @@ pub(super) async fn open(config: &Config, expected_checkpoint: Option<&Path>) ->
     });
     let open_lists = |lists: Lists<'_>| lists.open(config, &data, Arc::new(records.clone()), committer.clone());
     let publisher = lists.map(open_lists).transpose()?;
-    let profiles = profiles.into_iter().map(|profile| (profile.name().to_owned(), profile));
-    let profiles = Arc::new(profiles.collect::<Profiles>());
-    let issuer = Issuance::new(Arc::clone(&profiles), refused_keys, committer.clone(), Arc::new(records.clone()));
+    let issuer = Issuance::new(Arc::clone(&policy), &issuers, committer.clone(), Arc::new(records.clone()));
     let issuer = Arc::new(issuer);
-    let prover = Arc::new(Prover::new(issuers, committer.clone()));
+    let prover = Arc::new(Prover::new(issuers.clone(), committer.clone()));
+    let replaceable = Replaceable { policy, tls, watched };
     let signers = Arc::new(signers);
     Ok(Opened {
         pools,
-        watched,
+        replaceable,
+        issuers,
         issuer,
-        profiles,
         signers,
         prover,
         records,

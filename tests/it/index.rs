@@ -301,6 +301,13 @@ fn journal_alone_is_a_full_backup() {
     let expected = answers(&records, 500);
     // While the ledger is open: what is durable is in the journal.
     copy(&folder.path().join("journal"), &backup.path().join("journal"));
+    let (restored, records) = open(backup.path());
+    assert_eq!(answers(&records, 500), expected);
+    assert!(records.healthy().unwrap_err().contains("accept-loss"));
+    drop((restored, records));
+    // It may lack what came after it, so somebody must say that it does not.
+    let (actor, reason) = (Actor("operator:anna".into()), "nothing was issued since".to_owned());
+    EmbeddedLedger::accept_loss(backup.path(), Timestamp::now(), &settings(), actor, reason).unwrap();
     let (mut restored, records) = open(backup.path());
     assert_eq!(answers(&records, 500), expected);
     rules_hold(&mut restored, 500);

@@ -37,6 +37,7 @@ const FLOORS: &[&[&str]] = &[
         "id",
         "identity",
         "limits",
+        "live",
         "metrics",
         "pattern",
         "possession",

@@ -47,6 +47,9 @@ const FOLDER: &str = "BIRTHMARK_POWER_FOLDER";
 const DATA: &str = "site/data";
 
 fn open(folder: &Path) -> Result<(EmbeddedLedger, EmbeddedRecords), birthmark::ledger::LedgerError> {
+    // The disks of the model are copies; where there is an index, that is not asked about.
+    fs::create_dir_all(folder.join("index"))
+        .map_err(|cause| birthmark::ledger::LedgerError::Folder { folder: String::new(), cause })?;
     EmbeddedLedger::open(folder, Timestamp::now(), &SETTINGS)
 }
 

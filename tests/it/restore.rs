@@ -46,7 +46,8 @@ fn device(number: u32) -> Holder {
 
 /// Issues to a device, and gives what could be recovered.
 fn issue_to(ledger: &mut EmbeddedLedger, action: Action, holder: Holder) -> Recovery {
-    let Outcome::Reserved(serial_number) = one(ledger, action) else { panic!("{}", holder.device) };
+    let outcome = one(ledger, action);
+    let Outcome::Reserved(serial_number) = outcome else { panic!("{}: {outcome:?}", holder.device) };
     let certificate: Vec<u8> = [holder.device.as_bytes(), &[7; 200]].concat();
     let certificate = bytes::Bytes::from(certificate);
     let record = Action::Record { serial_number, certificate: certificate.clone() };
@@ -97,14 +98,14 @@ fn ledger_that_is_a_copy_issues_nothing_until_accepted() {
     let changes: [(&str, bool, Change); 8] = [
         ("nothing", true, |_, _| {}),
         ("a new index", true, |data, _| fs::remove_dir_all(data.join("index")).unwrap()),
-        ("the journal copied back", false, |data, older| {
+        ("the journal alone copied back", false, |data, older| {
             fs::remove_dir_all(data).unwrap();
             copy(&older.join("journal"), &data.join("journal"));
         }),
-        ("without its place", false, |data, older| {
-            fs::remove_dir_all(data).unwrap();
+        ("the journal copied back to its place", false, |data, older| {
+            fs::remove_dir_all(data.join("journal")).unwrap();
+            fs::remove_dir_all(data.join("index")).unwrap();
             copy(&older.join("journal"), &data.join("journal"));
-            fs::remove_file(data.join("journal/place")).unwrap();
         }),
         ("all of it copied back", false, |data, older| {
             fs::remove_dir_all(data).unwrap();
@@ -116,16 +117,14 @@ fn ledger_that_is_a_copy_issues_nothing_until_accepted() {
                 let path = entry.unwrap().path();
                 let older = older.join("journal").join(path.file_name().unwrap());
                 match older.exists() {
-                    true if path.file_name().unwrap() != "place" => fs::write(path, fs::read(older).unwrap()).unwrap(),
-                    true => {}
+                    true => fs::write(path, fs::read(older).unwrap()).unwrap(),
                     false => fs::remove_file(path).unwrap(),
                 }
             }
         }),
         ("the newest file replaced by an older one", false, |data, _| {
             fs::remove_dir_all(data.join("index")).unwrap();
-            let newest = fs::read_dir(data.join("journal")).unwrap().map(|entry| entry.unwrap().path());
-            let newest = newest.filter(|path| path.extension().is_some()).max().unwrap();
+            let newest = fs::read_dir(data.join("journal")).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
             let content = fs::read(&newest).unwrap();
             fs::remove_file(&newest).unwrap();
             fs::write(newest, content).unwrap();
@@ -170,9 +169,9 @@ fn ledger_of_before_there_were_places_goes_on() {
     issue(&mut ledger, 0..5);
     drop(records);
     ledger.close().unwrap();
-    fs::remove_file(folder.path().join("journal/place")).unwrap();
+    fs::remove_file(folder.path().join("place")).unwrap();
     assert!(issues(folder.path()));
-    assert!(folder.path().join("journal/place").exists());
+    assert!(folder.path().join("place").exists());
 }
 
 /// What was lost is there again, in its order and for retries, however it is read afterwards.
@@ -191,7 +190,8 @@ fn recovered_certificates_are_those_of_before_in_every_view() {
         one(&mut ledger, Action::Record { serial_number: reserved, certificate: certificate.clone() }),
         Outcome::Recorded
     ));
-    let late = Recovery { serial_number: reserved, certificate, holder: device(60), replaces: None, source: "s".into() };
+    let late =
+        Recovery { serial_number: reserved, certificate, holder: device(60), replaces: None, source: "s".into() };
     let mut lost = vec![late];
     lost.extend(issue(&mut ledger, 100..200));
     // Scrapped and issued again, after the backup: the backup has the first one as live.
@@ -357,7 +357,8 @@ fn backup_is_incremental_and_never_loses_what_it_has() {
 }
 
 fn devices(site: &Site, number: usize) -> (PathBuf, PathBuf) {
-    let lines: Vec<_> = (0..number).map(|number| json_line(&format!("dev-{number}"), &csr(&format!("dev-{number}")))).collect();
+    let lines: Vec<_> =
+        (0..number).map(|number| json_line(&format!("dev-{number}"), &csr(&format!("dev-{number}")))).collect();
     site.token.write("half.jsonl", &lines[..number / 2].concat());
     site.token.write("all.jsonl", &lines.concat());
     (site.path("half.jsonl"), site.path("all.jsonl"))
@@ -369,7 +370,9 @@ fn sign(site: &Site, input: &Path, out: &str) -> Output {
 
 fn certificates(folder: &Path) -> BTreeMap<String, String> {
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    files.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(path).unwrap())).collect()
+    files
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(path).unwrap()))
+        .collect()
 }
 
 /// The drill of docs/restore.md: killed, restored from a backup that lacks half of the devices, reconciled, and asked again by
@@ -419,7 +422,10 @@ async fn restored_ledger_gives_no_device_a_second_certificate() {
     let reconcile = [&reconcile[..], &["--order", "lot"]].concat();
     let told: serde_json::Value = serde_json::from_str(&succeeded(&site.token.birthmark(&reconcile))).unwrap();
     println!("reconciled in {:?}: {told}", began.elapsed());
-    assert_eq!((told["recovered"].as_u64(), told["known"].as_u64()), (Some((number - number / 2) as u64), Some((number / 2) as u64)));
+    assert_eq!(
+        (told["recovered"].as_u64(), told["known"].as_u64()),
+        (Some((number - number / 2) as u64), Some((number / 2) as u64))
+    );
     // A folder of another site brings nothing in.
     let other = site.token.birthmark(&["journal", "reconcile", "data", "--certificates", "ca", "--order", "lot"]);
     assert_eq!(other.status.code(), Some(3), "{}", text(&other.stderr));
@@ -452,6 +458,7 @@ async fn restored_ledger_gives_no_device_a_second_certificate() {
     }
     let version = format!("started {}", env!("CARGO_PKG_VERSION"));
     // The daemon that was killed left no end, and the second one another address in its configuration.
-    let story = ["configured", &version, "configured", &version, "stopped SIGTERM", "accepted", &version, "stopped SIGTERM"];
+    let story =
+        ["configured", &version, "configured", &version, "stopped SIGTERM", "accepted", &version, "stopped SIGTERM"];
     assert_eq!(runs, story);
 }

@@ -8,8 +8,10 @@ use serde_json::json;
 use crate::cli::{block_on, daemon::DaemonArgs, print, print_json};
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The newest checkpoint is printed, as the file \"checkpoint\" of the data folder has it; keep it elsewhere: \
-    \"birthmark journal verify --checkpoint\" and \"birthmark serve --expect-checkpoint\" compare the journal with it.")]
+#[command(
+    after_help = "The newest checkpoint is printed, as the file \"checkpoint\" of the data folder has it; keep it elsewhere: \
+    \"birthmark journal verify --checkpoint\" and \"birthmark serve --expect-checkpoint\" compare the journal with it."
+)]
 pub(super) struct CheckpointArgs {
     #[command(flatten)]
     daemon: DaemonArgs,

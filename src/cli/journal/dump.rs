@@ -81,7 +81,8 @@ impl Filter<'_> {
     fn wants(&mut self, frame: &ScannedFrame) -> bool {
         let Some(wanted) = self.device else { return true };
         match &frame.entry.event {
-            Event::Reserved { serial_number, holder, .. } | Event::Recovered(Recovery { serial_number, holder, .. }) => {
+            Event::Reserved { serial_number, holder, .. }
+            | Event::Recovered(Recovery { serial_number, holder, .. }) => {
                 holder.device == wanted && self.serial_numbers.insert(*serial_number)
             }
             Event::Issued { serial_number, .. }

@@ -20,11 +20,13 @@ use super::{
 use crate::cli::{print, print_json, table};
 
 #[derive(Debug, Args)]
-#[command(after_help = "The daemon must not run. Certificates are read from files: a station's folder (DEVICE.pem), JSON lines \
+#[command(
+    after_help = "The daemon must not run. Certificates are read from files: a station's folder (DEVICE.pem), JSON lines \
     of \"birthmark export get\"; other files are passed over. Each is verified against the issuers that the journal has \
     recorded, and one that the journal has already changes nothing, so that the command may be repeated, also with other \
     folders. JSON lines tell order and profile; for a station's folder give --order. docs/restore.md has the whole way.\n\n\
-    Exit codes: 0 all are in the journal; 1 failed; 2 wrong usage; 3 some could not be taken back: each is named, and why.")]
+    Exit codes: 0 all are in the journal; 1 failed; 2 wrong usage; 3 some could not be taken back: each is named, and why."
+)]
 pub(super) struct ReconcileArgs {
     #[command(flatten)]
     place: Place,
@@ -165,7 +167,9 @@ fn tell(args: &ReconcileArgs, tally: &Tally) -> anyhow::Result<()> {
     let Tally { recovered, known, ignored, refused } = tally;
     if args.json {
         let refused: Vec<_> = refused.iter().map(|(file, why)| json!({ "file": file, "reason": why })).collect();
-        return print_json(&json!({ "recovered": recovered, "known": known, "ignored_files": ignored, "refused": refused }));
+        return print_json(
+            &json!({ "recovered": recovered, "known": known, "ignored_files": ignored, "refused": refused }),
+        );
     }
     for (file, why) in refused.iter().take(NAMED) {
         eprintln!("birthmark: {file}: {why}");

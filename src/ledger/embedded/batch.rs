@@ -17,7 +17,7 @@ use crate::{
         error::LedgerError,
         index::{Applied, Index, IndexError},
         journal::{AppendError, Journal},
-        operation::{Operation, Outcome},
+        operation::{Action, Operation, Outcome},
         overlay::Overlay,
         refusal::Refusal,
     },
@@ -97,16 +97,16 @@ impl BatchWriter {
                 outcomes.push(Outcome::Failed(Arc::clone(error)));
                 continue;
             }
+            if let Some(refusal) = self.shared.may_lack.as_ref().filter(|_| gives(&operation.action)) {
+                outcomes.push(Outcome::Refused(refusal.clone()));
+                continue;
+            }
             let decided = guarded(|| decide(&view, time, &mut self.serial_numbers, operation));
             let (outcome, event) = match decided {
                 Ok(decision) => decision,
                 Err(error @ LedgerError::Panicked) => return Err((Some(index), error)),
                 Err(error) => (Outcome::Failed(Arc::new(error)), None),
             };
-            if let Some(refusal) = self.shared.may_lack.as_ref().filter(|_| gives(&outcome)) {
-                outcomes.push(Outcome::Refused(refusal.clone()));
-                continue;
-            }
             let Some(event) = event else {
                 outcomes.push(outcome);
                 continue;
@@ -151,6 +151,7 @@ fn not_now<'r>(event: &Event, clock: Option<&'r Refusal>, space: Option<&'r Refu
         Event::Checkpoint { .. }
         | Event::IssuerAdded { .. }
         | Event::Started { .. }
+        | Event::Stopped { .. }
         | Event::ConfigurationLoaded { .. } => {
             clock.filter(|refusal| matches!(refusal, Refusal::ClockImplausible { .. }))
         }
@@ -158,14 +159,10 @@ fn not_now<'r>(event: &Event, clock: Option<&'r Refusal>, space: Option<&'r Refu
     }
 }
 
-/// Whether a device or a platform would be given a certificate, or an export be made: by a ledger that may lack its newest
-/// entries, it might be another one than it has, or not all.
-fn gives(outcome: &Outcome) -> bool {
-    match outcome {
-        Outcome::Reserved(_) | Outcome::InProgress(_) | Outcome::Replay { .. } | Outcome::Proof(_) => true,
-        Outcome::Export(export) => export.acknowledged.is_none(),
-        _ => false,
-    }
+/// Whether somebody asks for a certificate or an export: what a ledger that may lack its newest entries gave, or refused,
+/// might contradict them.
+fn gives(action: &Action) -> bool {
+    matches!(action, Action::Reserve(_) | Action::Reissue(_) | Action::ReserveProof(_) | Action::CreateExport { .. })
 }
 
 /// Lets a panic, which is a bug, fail the one operation that met it.

@@ -47,7 +47,8 @@ impl Certificates {
                 let (state, reserved_at) = (RecordState::Issued, time);
                 let ours = holder.order == self.order;
                 let issued = Some(IssuedCertificate { at: time, certificate });
-                let record = Record { serial_number, state, holder, actor, reserved_at, issued, replaces, changed: None };
+                let record =
+                    Record { serial_number, state, holder, actor, reserved_at, issued, replaces, changed: None };
                 return Ok(ours.then_some(record));
             }
             Event::Issued { serial_number, certificate } => {
@@ -117,7 +118,9 @@ impl Exported {
             for frame in self.certificates.shared.journal.frames(self.start, self.export.position) {
                 match frame?.entry.event {
                     Event::Scrapped { serial_number, .. }
-                    | Event::Recovered(Recovery { replaces: Some(serial_number), .. }) => scrapped.insert(serial_number),
+                    | Event::Recovered(Recovery { replaces: Some(serial_number), .. }) => {
+                        scrapped.insert(serial_number)
+                    }
                     _ => false,
                 };
             }

@@ -44,7 +44,9 @@ impl From<CheckpointFault> for LedgerError {
             CheckpointFault::Differs { path, what } => {
                 LedgerError::Lost { what: format!("the checkpoint {path}: {what}"), cause: Box::new(fault) }
             }
-            CheckpointFault::NotTrusted { .. } | CheckpointFault::Expected { .. } => LedgerError::Untrusted(Box::new(fault)),
+            CheckpointFault::NotTrusted { .. } | CheckpointFault::Expected { .. } => {
+                LedgerError::Untrusted(Box::new(fault))
+            }
         }
     }
 }
@@ -55,9 +57,8 @@ pub(super) fn check_against_expected(journal: &Journal, path: &Path, keys: &[Pub
         let cause = InvalidCheckpoint::Malformed("there is no such file");
         return Err(CheckpointFault::Expected { path: path.display().to_string(), what: cause.to_string() }.into());
     }
-    check_against_checkpoint(journal, path, keys).map_err(|error| {
-        CheckpointFault::Expected { path: path.display().to_string(), what: error.to_string() }.into()
-    })
+    check_against_checkpoint(journal, path, keys)
+        .map_err(|error| CheckpointFault::Expected { path: path.display().to_string(), what: error.to_string() }.into())
 }
 
 /// Checks that the journal continues the newest checkpoint, which one of the keys must have signed.

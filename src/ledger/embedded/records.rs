@@ -11,6 +11,7 @@ use super::{
 use crate::{
     ledger::{
         api::Records,
+        clock::ClockBounds,
         error::LedgerError,
         export::{Export, ExportId},
         head::Head,
@@ -156,6 +157,11 @@ impl EmbeddedRecords {
     /// The damage that the scrub or a read has found, with file and byte.
     pub fn intact(&self) -> Result<(), String> {
         self.shared.journal.known_damage().map_or(Ok(()), Err)
+    }
+
+    /// From now on the clock is judged by these bounds.
+    pub(crate) fn set_clock_bounds(&self, bounds: ClockBounds) {
+        self.shared.clock().set_bounds(bounds);
     }
 
     /// Whether the mirror, if there is one, has all entries.

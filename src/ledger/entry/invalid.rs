@@ -45,4 +45,3 @@ pub enum InvalidEntry {
     #[error("the impossible time {0}")]
     Time(u64),
 }
-

@@ -41,7 +41,9 @@ pub(super) fn revoked(settled: &Overlay) -> Vec<u8> {
 
 /// Where certificates are that were found again, as entries of a run.
 pub(super) fn recovered(settled: &Overlay) -> Vec<u8> {
-    let entry = |(serial, position): (&SerialNumber, &Position)| serial.as_bytes().iter().copied().chain(position.to_bytes()).collect::<Vec<_>>();
+    let entry = |(serial, position): (&SerialNumber, &Position)| {
+        serial.as_bytes().iter().copied().chain(position.to_bytes()).collect::<Vec<_>>()
+    };
     settled.recovered.iter().flat_map(entry).collect()
 }
 

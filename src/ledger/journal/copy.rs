@@ -13,10 +13,7 @@ use super::{
     frame::{self, Frame},
     segment::{self, Header},
 };
-use crate::{
-    durable,
-    ledger::head::ChainHash,
-};
+use crate::{durable, ledger::head::ChainHash};
 
 /// What was copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The place: which file the daemon wrote last, and how many entries the journal had then, so that a journal that was
 //! restored from a copy is told from one that the daemon left behind.
 //!
-//! It is the file `place` beside the journal's files. A copy of a file has another inode or another time of birth, and a
+//! It is the file `place` beside the journal's folder. A copy of a file has another inode or another time of birth, and a
 //! copy in place of the newest file has fewer entries; so whoever restores, moves or rolls back files is noticed, unless
 //! the whole file system was set back: then only a checkpoint that was kept elsewhere tells.
 //!
@@ -13,7 +13,7 @@ use std::{
     fs::{File, Metadata},
     io,
     os::unix::fs::{FileExt, MetadataExt},
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
@@ -30,6 +30,11 @@ const UNKNOWN: u32 = 0;
 
 /// How often the number of entries is written.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The place of the journal in a folder.
+fn place_of(folder: &Path) -> PathBuf {
+    folder.parent().unwrap_or(folder).join(FILE)
+}
 
 /// What distinguishes a file from its copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +120,7 @@ pub(crate) enum Whereabouts {
 /// Whether the journal that was found is where a daemon left it.
 pub(super) fn check(folder: &Path, found: &Found<'_>) -> io::Result<Whereabouts> {
     let elsewhere = |what: String| Ok(Whereabouts::Elsewhere(what));
-    let path = folder.join(FILE);
+    let path = place_of(folder);
     let text = match text_file::read(&path, 4096) {
         Ok(text) => text,
         Err(text_file::TextError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
@@ -160,7 +165,7 @@ pub(super) fn check(folder: &Path, found: &Found<'_>) -> io::Result<Whereabouts>
 pub(crate) fn forget(folder: &Path) -> io::Result<()> {
     let identity = Identity { inode: 0, created: 0 };
     let content = Content { journal: [0; 16], segment: UNKNOWN, identity, entries: 0 };
-    durable::write(&folder.join(FILE), content.text().as_bytes(), Access::Owner)
+    durable::write(&place_of(folder), content.text().as_bytes(), Access::Owner)
 }
 
 /// The place, kept by the daemon that writes.
@@ -175,9 +180,8 @@ impl Place {
     /// From now on the journal is this one.
     pub(super) fn take(folder: &Path, found: &Found<'_>) -> io::Result<Place> {
         let identity = Identity::of(&found.file.metadata()?);
-        let content =
-            Content { journal: found.journal, segment: found.segment, identity, entries: found.entries };
-        let path = folder.join(FILE);
+        let content = Content { journal: found.journal, segment: found.segment, identity, entries: found.entries };
+        let path = place_of(folder);
         durable::write(&path, content.text().as_bytes(), Access::Owner)?;
         let file = File::options().write(true).open(&path)?;
         Ok(Place { file, content, written: Instant::now() })
