@@ -7,6 +7,7 @@
 //! certificate is recorded or the reservation abandoned, and has at most one operation in the queue. So a record never
 //! waits for a permit, however many requests want to reserve.
 
+mod error;
 mod operation;
 mod queue;
 
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+pub use self::error::CommitError;
 use self::{
     operation::{Changed, Found, FoundProof, Typed},
     queue::{Receiver, Sender},
@@ -28,8 +30,8 @@ use self::{
 use crate::{
     cert::Signed,
     ledger::{
-        self, Action, Actor, CrlIssued, Export, ExportId, Holder, IssuerTerms, Ledger, LedgerError, Operation, Order,
-        OrderTerms, Outcome, ProofTerms, RecordedIssuer, Refusal, RevocationReason,
+        self, Action, Actor, CrlIssued, EnrolledPeer, Enrolment, Export, ExportId, Holder, IssuerTerms, Ledger,
+        LedgerError, Operation, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, RevocationReason,
     },
     metrics,
     serial::{ReservedSerial, SerialNumber},
@@ -119,32 +121,6 @@ pub enum Reserved {
     New(Reservation, ReservedSerial),
     /// The certificate that the same request got before (invariant 4).
     Existing(Issued),
-}
-
-/// Why an operation did not happen.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum CommitError {
-    /// The rules of the ledger forbid it.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The storage failed.
-    #[error("{0}")]
-    Storage(Arc<LedgerError>),
-    /// The ledger answered something else than what was asked for: a mistake in this program, which no retry cures.
-    #[error("the ledger gave an outcome that does not fit the operation")]
-    Unexpected,
-    /// A certificate and the reservation that it should fulfil have different serial numbers: a mistake in this
-    /// program.
-    #[error("the certificate {certificate} does not have the serial number of its reservation, {reservation}")]
-    OtherSerialNumber {
-        /// What was reserved.
-        reservation: SerialNumber,
-        /// What was signed.
-        certificate: SerialNumber,
-    },
-    /// The thread is gone: the daemon is shutting down, or a sync failed.
-    #[error("the ledger is closed")]
-    Closed,
 }
 
 #[derive(Debug)]
@@ -331,6 +307,57 @@ impl Committer {
     /// As for [`Committer::reserve`].
     pub async fn close_order(&self, actor: Actor, id: String) -> Result<Order, CommitError> {
         self.change(actor, operation::close_order(id)).await
+    }
+
+    /// Raises or lowers the quantity of an order.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn change_quantity(
+        &self,
+        actor: Actor,
+        id: String,
+        quantity: u64,
+        reason: String,
+    ) -> Result<Order, CommitError> {
+        self.change(actor, operation::change_quantity(id, quantity, reason)).await
+    }
+
+    /// Lets nothing be issued under an order until it is resumed.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn pause_order(&self, actor: Actor, id: String, reason: String) -> Result<Order, CommitError> {
+        self.change(actor, operation::pause_order(id, reason)).await
+    }
+
+    /// Lets an order that was paused go on.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn resume_order(&self, actor: Actor, id: String) -> Result<Order, CommitError> {
+        self.change(actor, operation::resume_order(id)).await
+    }
+
+    /// Records a certificate of the station CA. Gives its holder.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn enroll(&self, actor: Actor, enrolment: Enrolment) -> Result<Arc<EnrolledPeer>, CommitError> {
+        self.change(actor, operation::enroll(enrolment)).await
+    }
+
+    /// Lets a station, an operator or an auditor connect no more with what it has.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn revoke_peer(
+        &self,
+        actor: Actor,
+        peer: Actor,
+        reason: String,
+    ) -> Result<Arc<EnrolledPeer>, CommitError> {
+        self.change(actor, operation::revoke_peer(peer, reason)).await
     }
 
     /// Records an issuer, or finds the one with the same name and chain. Gives it and whether it is new. It takes a permit

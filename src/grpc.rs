@@ -1,8 +1,11 @@
 //! The edge: who may call what, streams, and the only mapping from errors to gRPC statuses.
 
+mod access;
 mod admin;
 mod calls;
 mod checkpoints;
+mod client_certificate;
+mod client_verifier;
 mod confirmation;
 mod connection;
 mod farewell;
@@ -16,15 +19,19 @@ mod possession;
 mod records;
 mod reload;
 mod request_error;
+mod roster;
 mod server;
 mod services;
+mod stations;
 mod status;
+mod text;
 pub(crate) mod tls;
 mod transport;
 
 pub(crate) use self::{
+    access::{Access, Listed},
     hsm::Signers,
     reload::{Reload, Reloaded},
     server::serve,
-    services::Services,
+    services::{Services, StationCertifier},
 };

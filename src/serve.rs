@@ -13,6 +13,7 @@ mod keys;
 mod listen;
 mod lists;
 mod open;
+mod peers;
 mod reload;
 mod shutdown;
 mod signals;
@@ -33,6 +34,7 @@ use self::{
     components::readiness,
     listen::{Listening, ReadyFile, connection_limits, listen},
     open::{Opened, open},
+    peers::ClientCrl,
     reload::{Reloader, Replaceable},
     shutdown::{Running, committer_failure, watch_committer},
     signals::{hangups, log_other_signals, shutdown_signal},
@@ -40,7 +42,10 @@ use self::{
 use crate::{
     config::Config,
     expiry,
-    grpc::{self, Reload, Services, listener},
+    grpc::{
+        self, Access, Reload, Services, StationCertifier,
+        listener::{self, SocketRole},
+    },
     http, metrics,
     readiness::Readiness,
 };
@@ -76,7 +81,12 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
     let prometheus = metrics::install()?;
 
     // 2. Everything that the configuration names.
-    let opened = open(&config, options.expect_checkpoint).await?;
+    let access = Access::new();
+    let (socket_role, certifier) = (peers::socket_role(&config)?, Arc::new(peers::certifier(&config)?));
+    let client_crl = ClientCrl::open(&config, &access)?;
+    let opened = open(&config, &access, options.expect_checkpoint).await?;
+    peers::note_revoked(&access, &opened.records);
+    let who = Who { access: Arc::clone(&access), socket_role, certifier, client_crl };
 
     // 3. The addresses.
     let listening = listen(&config).await?;
@@ -87,7 +97,7 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
     let readiness = Arc::new(readiness(&draining, &opened));
     let reloader = Reloader::new(
         Arc::clone(&config),
-        opened.replaceable.clone(),
+        (opened.replaceable.clone(), access),
         opened.issuers.clone(),
         (opened.records.clone(), opened.committer.clone()),
         options.set_log_level,
@@ -95,7 +105,7 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
     let reload = reloader.handle();
     tokio::spawn(hangups.each(Arc::clone(&reload)));
     tokio::spawn(reloader.watch_files());
-    let mut running = start(&config, opened, listening, reload, draining, (Arc::clone(&readiness), prometheus));
+    let mut running = start(&config, opened, listening, (reload, who), draining, (Arc::clone(&readiness), prometheus));
     // Before anybody knows that there is a daemon to shut down.
     let shutdown = shutdown_signal().map_err(ServeError::system("listen for signals"))?;
     tracing::info!(
@@ -122,12 +132,20 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
     running.shutdown(signal).await
 }
 
+/// Who may connect, and as what.
+struct Who {
+    access: Arc<Access>,
+    socket_role: SocketRole,
+    certifier: Arc<StationCertifier>,
+    client_crl: Option<ClientCrl>,
+}
+
 /// Starts all that runs beside: metrics and health first, so that they can be asked when nothing else can.
 fn start(
     config: &Config,
     opened: Opened,
     listening: Listening,
-    reload: Reload,
+    (reload, who): (Reload, Who),
     draining: watch::Receiver<bool>,
     (readiness, prometheus): (Arc<Readiness>, PrometheusHandle),
 ) -> Running {
@@ -140,6 +158,12 @@ fn start(
     }
     tokio::spawn(expiry::watch(watched));
     let (socket, unix) = listening.socket.unzip();
+    let Who { access, socket_role, certifier, client_crl } = who;
+    if let Some(list) = client_crl {
+        tokio::spawn(list.watch(Arc::clone(&access)));
+    }
+    let unix = unix.map(|socket| (socket, socket_role));
+    let incoming = listener::incoming(listening.tcp, tls, unix, Arc::clone(&access), limits);
     let services = Services {
         issuer,
         committer: committer.clone(),
@@ -149,12 +173,14 @@ fn start(
         signers,
         prover,
         checkpoints: checkpoints.clone(),
+        access,
+        certifier,
         window: *config.server.window.get_ref(),
         stall_limit: Duration::from_secs(*config.server.stall_seconds.get_ref()),
         draining,
     };
     Running {
-        server: tokio::spawn(grpc::serve(services, listener::incoming(listening.tcp, tls, unix, limits))),
+        server: tokio::spawn(grpc::serve(services, incoming)),
         committer,
         committer_result: watch_committer(committer_thread),
         checkpoints: checkpoints.map(|checkpoints| {

@@ -6,19 +6,23 @@
 //! certificate, orders and exports besides. Two of ten million devices or keys have the same 8 octets with a
 //! probability of 1 in 180,000; then a journal without fault is called contradictory.
 
+mod broken_rule;
+
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 
+pub(crate) use self::broken_rule::BrokenRule;
 use super::{
     crl_issued::CrlIssued,
     entry::{Entry, Event},
     export::ExportId,
     issuer::IssuerTerms,
     order::OrderTerms,
+    peer_audit::Peers,
     proof::ProofTerms,
-    proof_audit::{BrokenProof, Proofs},
-    record::{Holder, KeyHash, RecordState},
+    proof_audit::Proofs,
+    record::{Holder, RecordState},
     recovery::Recovery,
     revoked::CaId,
 };
@@ -46,6 +50,7 @@ pub(crate) struct Audit {
     /// The chains of all issuers with their names, in the order of their ids, each chain by its hash.
     issuers: Vec<(String, [u8; 32])>,
     proofs: Proofs,
+    peers: Peers,
     counts: Counts,
 }
 
@@ -97,79 +102,23 @@ pub struct Counts {
     pub checkpoints: u64,
     /// Issuers recorded, each generation of a name.
     pub issuers: u64,
+    /// Certificates of stations, operators and auditors.
+    pub enrolments: u64,
+    /// Stations, operators and auditors revoked, each time.
+    pub stations_revoked: u64,
 }
 
 #[derive(Debug)]
 struct Order {
     terms: OrderTerms,
     closed: bool,
+    paused: bool,
     /// Certificates and reservations: never more than the quantity.
     used: u64,
     /// Its exports, each with whether it is acknowledged.
     exports: Vec<bool>,
     /// Live certificates recorded since the newest of them.
     unexported: u64,
-}
-
-/// The rule that an entry breaks.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BrokenRule {
-    #[error("its time, {time}, is before that of the entry before it, {before}")]
-    TimeBackwards { time: Timestamp, before: Timestamp },
-    #[error("the serial number {serial_number} is used again, or out of order: {newest} was given before")]
-    SerialOutOfOrder { serial_number: SerialNumber, newest: SerialNumber },
-    #[error("the key {} is bound already", hex::encode(.0))]
-    KeyBound(KeyHash),
-    #[error("the device \"{0}\" has a live certificate or a reservation already")]
-    DeviceLive(String),
-    #[error(
-        "it replaces {} of the device \"{device}\", which had {} before",
-        .replaces.map_or("no certificate".to_owned(), |replaced| format!("the certificate {replaced}")),
-        if *.had_one { "another certificate" } else { "none" }
-    )]
-    WrongPredecessor { replaces: Option<SerialNumber>, device: String, had_one: bool },
-    #[error("{what} for {serial_number}, which is not reserved")]
-    NotReserved { what: &'static str, serial_number: SerialNumber },
-    #[error("{serial_number}, which was never given, becomes {wanted}")]
-    NeverGiven { serial_number: SerialNumber, wanted: RecordState },
-    #[error("{serial_number}, which is {state}, becomes {wanted}")]
-    WrongState { serial_number: SerialNumber, state: RecordState, wanted: RecordState },
-    #[error("the certificate {serial_number} is not of the order \"{order}\"")]
-    OtherOrder { serial_number: SerialNumber, order: String },
-    #[error("there is no order \"{0}\"")]
-    OrderUnknown(String),
-    #[error("the order \"{0}\" is created twice")]
-    OrderTwice(String),
-    #[error("the order \"{0}\" is closed")]
-    OrderClosed(String),
-    #[error("the order \"{order}\" is exceeded: its quantity is {quantity}")]
-    OrderExceeded { order: String, quantity: u64 },
-    #[error("the order \"{order}\" could not be used at {time}")]
-    OrderOutsideWindow { order: String, time: Timestamp },
-    #[error("the order \"{order}\" is for the profile \"{expected}\", not \"{found}\"")]
-    OrderProfile { order: String, expected: String, found: String },
-    #[error("there is no export {0}")]
-    ExportUnknown(ExportId),
-    #[error("the export {id} is created, and the next one is number {next}")]
-    ExportNumber { id: ExportId, next: u32 },
-    #[error("the export {id} counts {certificates} certificates; {left} were to be exported")]
-    ExportCount { id: ExportId, certificates: u64, left: u64 },
-    #[error(transparent)]
-    Proof(#[from] BrokenProof),
-    #[error("the revocation list {number} of the issuer \"{issuer}\" is not newer than {newest}, which was before it")]
-    CrlNumber { issuer: String, number: u64, newest: u64 },
-    #[error("the export {0} is acknowledged twice")]
-    AcknowledgedTwice(ExportId),
-    #[error("the issuer {id} is added, and the next one is number {next}")]
-    IssuerNumber { id: u32, next: u32 },
-    #[error("the issuer \"{name}\" is added as its generation {generation}, and the next one is {next}")]
-    IssuerGeneration { name: String, generation: u32, next: u32 },
-    #[error("the issuer \"{0}\" is added without a certificate")]
-    IssuerEmpty(String),
-    #[error("the issuer \"{0}\" is added with a chain that it has already")]
-    IssuerTwice(String),
-    #[error("it is reserved for the issuer \"{name}\" with the id {id}, which is not one of that name")]
-    IssuerUnknown { name: String, id: u32 },
 }
 
 impl Order {
@@ -184,7 +133,8 @@ impl Audit {
     pub(crate) fn counts(&self) -> Counts {
         let reserved = (self.reserved.len() + self.proofs.reserved()) as u64;
         let (orders, issuers, proofs) = (self.orders.len() as u64, self.issuers.len() as u64, self.proofs.issued());
-        Counts { reserved, orders, issuers, proofs, ..self.counts }
+        let (enrolments, stations_revoked) = self.peers.counts();
+        Counts { reserved, orders, issuers, proofs, enrolments, stations_revoked, ..self.counts }
     }
 
     /// Takes the next entry.
@@ -209,6 +159,14 @@ impl Audit {
             Event::ProofIssued { serial_number, .. } => Ok(self.proofs.issue(serial_number)?),
             Event::OrderCreated(terms) => self.create_order(terms),
             Event::OrderClosed { id } => self.close_order(id),
+            Event::OrderQuantityChanged { id, quantity, .. } => self.change_quantity(id, *quantity),
+            Event::OrderPaused { id, .. } => self.pause(id, true),
+            Event::OrderResumed { id } => self.pause(id, false),
+            Event::StationEnrolled(enrolment) => Ok(self.peers.enroll(enrolment)?),
+            Event::StationRevoked { peer, .. } => {
+                self.peers.revoke(peer);
+                Ok(())
+            }
             Event::ExportCreated { id, certificates } => self.create_export(id, *certificates),
             Event::ExportAcknowledged { id } => self.acknowledge_export(id),
             Event::CrlIssued(list) => self.issue_crl(list),
@@ -310,13 +268,35 @@ impl Audit {
         if self.order_numbers.insert(terms.id.clone(), number).is_some() {
             return Err(BrokenRule::OrderTwice(terms.id));
         }
-        self.orders.push(Order { terms, closed: false, used: 0, exports: Vec::new(), unexported: 0 });
+        self.orders.push(Order { terms, closed: false, paused: false, used: 0, exports: Vec::new(), unexported: 0 });
         Ok(())
     }
 
     fn close_order(&mut self, id: &str) -> Result<(), BrokenRule> {
         let order = self.order_mut(id).ok_or_else(|| BrokenRule::OrderUnknown(id.to_owned()))?;
         order.closed = true;
+        Ok(())
+    }
+
+    fn change_quantity(&mut self, id: &str, quantity: u64) -> Result<(), BrokenRule> {
+        let order = self.order_mut(id).ok_or_else(|| BrokenRule::OrderUnknown(id.to_owned()))?;
+        if order.closed {
+            return Err(BrokenRule::OrderClosed(id.to_owned()));
+        }
+        if quantity < order.used {
+            return Err(BrokenRule::QuantityBelowUsed { order: id.to_owned(), quantity, used: order.used });
+        }
+        order.terms.quantity = quantity;
+        Ok(())
+    }
+
+    fn pause(&mut self, id: &str, paused: bool) -> Result<(), BrokenRule> {
+        let order = self.order_mut(id).ok_or_else(|| BrokenRule::OrderUnknown(id.to_owned()))?;
+        match (order.paused, paused) {
+            (true, true) => return Err(BrokenRule::OrderPaused(id.to_owned())),
+            (false, false) => return Err(BrokenRule::OrderNotPaused(id.to_owned())),
+            _ => order.paused = paused,
+        }
         Ok(())
     }
 
@@ -407,6 +387,9 @@ impl Audit {
         let OrderTerms { quantity, not_before, not_after, profile, .. } = &order.terms;
         if order.closed {
             return Err(BrokenRule::OrderClosed(id.clone()));
+        }
+        if order.paused {
+            return Err(BrokenRule::OrderPaused(id.clone()));
         }
         if order.used >= *quantity {
             return Err(BrokenRule::OrderExceeded { order: id.clone(), quantity: *quantity });

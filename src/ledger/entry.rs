@@ -2,17 +2,25 @@
 
 mod convert;
 mod invalid;
-mod wire;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use prost::Message;
 
-use self::convert::{decode_proof_reserved, encode_proof_reserved, from_micros, from_optional_micros, hash, to_micros};
+use self::convert::{decode_proof_reserved, encode_proof_reserved, hash};
 pub use self::invalid::InvalidEntry;
 use super::{
-    actor::Actor, crl_issued::CrlIssued, export::ExportId, issuer::IssuerTerms, order::OrderTerms, proof::ProofTerms,
-    record::Holder, recovery::Recovery, revocation::RevocationReason,
+    actor::Actor,
+    crl_issued::CrlIssued,
+    export::ExportId,
+    issuer::IssuerTerms,
+    order::OrderTerms,
+    peer::Enrolment,
+    proof::ProofTerms,
+    record::Holder,
+    recovery::Recovery,
+    revocation::RevocationReason,
+    wire::{self, from_micros, from_optional_micros, to_micros},
 };
 use crate::{pattern::Pattern, serial::SerialNumber};
 
@@ -94,6 +102,36 @@ pub enum Event {
     OrderClosed {
         /// The order's id.
         id: String,
+    },
+    /// An order's quantity was raised or lowered.
+    OrderQuantityChanged {
+        /// The order's id.
+        id: String,
+        /// How many certificates may be issued from now on.
+        quantity: u64,
+        /// Why, for people; may be empty.
+        reason: String,
+    },
+    /// Nothing is issued under an order until it is resumed.
+    OrderPaused {
+        /// The order's id.
+        id: String,
+        /// Why, for people; may be empty.
+        reason: String,
+    },
+    /// An order that was paused goes on.
+    OrderResumed {
+        /// The order's id.
+        id: String,
+    },
+    /// The station CA certified a station, an operator or an auditor.
+    StationEnrolled(Enrolment),
+    /// A station, an operator or an auditor may not connect any more with what it has.
+    StationRevoked {
+        /// Who, as actors are written.
+        peer: Actor,
+        /// Why, for people.
+        reason: String,
     },
     /// A batch of an order's certificates was cut: see [`super::Export`].
     ExportCreated {
@@ -212,6 +250,18 @@ impl Entry {
                 attributes: terms.attributes.clone(),
             }),
             Event::OrderClosed { id } => Wire::OrderClosed(wire::OrderClosed { id: id.clone() }),
+            Event::OrderQuantityChanged { id, quantity, reason } => {
+                let (id, quantity, reason) = (id.clone(), *quantity, reason.clone());
+                Wire::OrderQuantityChanged(wire::OrderQuantityChanged { id, quantity, reason })
+            }
+            Event::OrderPaused { id, reason } => {
+                Wire::OrderPaused(wire::OrderPaused { id: id.clone(), reason: reason.clone() })
+            }
+            Event::OrderResumed { id } => Wire::OrderResumed(wire::OrderResumed { id: id.clone() }),
+            Event::StationEnrolled(enrolment) => Wire::StationEnrolled(enrolment.into()),
+            Event::StationRevoked { peer, reason } => {
+                Wire::StationRevoked(wire::StationRevoked { peer: peer.to_string(), reason: reason.clone() })
+            }
             Event::ExportCreated { id, certificates } => Wire::ExportCreated(wire::ExportCreated {
                 id: id.to_string(),
                 order: id.order.clone(),
@@ -314,6 +364,15 @@ impl Entry {
                 attributes: created.attributes,
             }),
             Wire::OrderClosed(closed) => Event::OrderClosed { id: closed.id },
+            Wire::OrderQuantityChanged(wire::OrderQuantityChanged { id, quantity, reason }) => {
+                Event::OrderQuantityChanged { id, quantity, reason }
+            }
+            Wire::OrderPaused(wire::OrderPaused { id, reason }) => Event::OrderPaused { id, reason },
+            Wire::OrderResumed(resumed) => Event::OrderResumed { id: resumed.id },
+            Wire::StationEnrolled(enrolled) => Event::StationEnrolled(enrolled.try_into()?),
+            Wire::StationRevoked(wire::StationRevoked { peer, reason }) => {
+                Event::StationRevoked { peer: Actor(peer.into()), reason }
+            }
             Wire::ExportCreated(created) => {
                 let id: ExportId = created.id.parse()?;
                 if (&id.order, id.number) != (&created.order, created.number) {

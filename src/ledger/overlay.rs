@@ -12,6 +12,7 @@ use super::{
     issuer::RecordedIssuer,
     journal::Position,
     order::Order,
+    peer::EnrolledPeer,
     proof::ProofId,
     record::{Holder, KeyHash, RecordState},
     revoked::{CaId, RevokedKey, RevokedValue},
@@ -86,6 +87,8 @@ pub(super) struct Overlay {
     pub(super) recovered: BTreeMap<SerialNumber, Position>,
     /// SHA-256 of the newest configuration.
     pub(super) configuration: Option<[u8; 32]>,
+    /// Stations, operators and auditors by their names.
+    pub(super) peers: BTreeMap<Arc<str>, Arc<EnrolledPeer>>,
     /// The newest proof of possession of each CA and code.
     pub(super) proofs: BTreeMap<ProofId, ProofLocation>,
 }
@@ -153,6 +156,7 @@ impl Overlay {
         self.revoked.extend(upper.revoked);
         self.crl_numbers.extend(upper.crl_numbers);
         self.issuers.extend(upper.issuers);
+        self.peers.extend(upper.peers);
         self.proofs.extend(upper.proofs);
         self.recovered.extend(upper.recovered);
         self.configuration = upper.configuration.or(self.configuration);

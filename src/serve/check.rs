@@ -4,11 +4,17 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{certificates::watched, lists::Lists, tls::open_tls};
+use super::{
+    certificates::watched,
+    lists::Lists,
+    peers::{ClientCrl, socket_role},
+    tls::open_tls,
+};
 use crate::{
     ca::IssuingCa,
     config::{self, Config, ConfigError},
     configure::{self, Issuers},
+    grpc::Access,
     hsm::KeyUri,
     lint::{self, Severity},
     profile::Profile,
@@ -70,7 +76,9 @@ pub fn check(file: &Path) -> Checked {
         }
     }
     checked.note(configure::refused_keys(&config, &issuers));
-    checked.note(open_tls(&config));
+    checked.note(open_tls(&config, &Access::new()));
+    checked.note(socket_role(&config));
+    checked.note(ClientCrl::open(&config, &Access::new()));
     checked.note(configure::check_client_ca(&config, &issuers));
     if whole {
         checked.note(Lists::read(&config, &issuers));

@@ -21,7 +21,7 @@ use crate::{
     config::{Config, ConfigError},
     configure::{self, Issuers},
     crl_publisher::Publisher,
-    grpc::Signers,
+    grpc::{Access, Signers},
     issuer::Issuance,
     ledger::{
         LedgerError, Records,
@@ -51,9 +51,13 @@ pub(super) struct Opened {
 }
 
 /// Opens the keys, then what is said about certificates, then the ledger.
-pub(super) async fn open(config: &Config, expected_checkpoint: Option<&Path>) -> Result<Opened, ServeError> {
+pub(super) async fn open(
+    config: &Config,
+    access: &Arc<Access>,
+    expected_checkpoint: Option<&Path>,
+) -> Result<Opened, ServeError> {
     let (pools, issuers) = open_issuers(config)?;
-    let tls = Live::new(open_tls(config)?);
+    let tls = Live::new(open_tls(config, access)?);
     let policy = Live::new(Arc::new(reload::policy(config, &issuers)?));
     configure::check_client_ca(config, &issuers)?;
     let watched = Live::new(Arc::new(watched(config, &issuers)?));

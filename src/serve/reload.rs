@@ -24,7 +24,7 @@ use crate::{
     config::{Config, ConfigError},
     configure::{self, Issuers},
     expiry::MonitoredCertificate,
-    grpc::{Reload, Reloaded},
+    grpc::{Access, Reload, Reloaded},
     hash::sha256,
     issuer::Policy,
     ledger::{Actor, embedded::EmbeddedRecords},
@@ -36,8 +36,8 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(5);
 
 /// What cannot change while the daemon runs: tables of the configuration, and keys of `[server]`.
-const FIXED_TABLES: [&str; 6] = ["http", "ledger", "audit", "crl", "issuers", "environment"];
-const FIXED_OF_SERVER: [&str; 4] = ["listen", "socket", "window", "stall_seconds"];
+const FIXED_TABLES: [&str; 7] = ["http", "ledger", "audit", "crl", "issuers", "station_ca", "environment"];
+const FIXED_OF_SERVER: [&str; 6] = ["listen", "socket", "socket_role", "client_crl", "window", "stall_seconds"];
 
 /// Sets the log's level; a level that cannot be read is an error.
 pub type SetLogLevel = Box<dyn Fn(Option<&str>) -> Result<(), String> + Send + Sync>;
@@ -54,6 +54,7 @@ pub(super) struct Replaceable {
 pub(super) struct Reloader {
     file: PathBuf,
     replaceable: Replaceable,
+    access: Arc<Access>,
     issuers: Issuers,
     records: EmbeddedRecords,
     committer: Committer,
@@ -94,20 +95,20 @@ pub(super) fn policy(config: &Config, issuers: &Issuers) -> Result<Policy, Confi
 impl Reloader {
     pub(super) fn new(
         config: Arc<Config>,
-        replaceable: Replaceable,
+        (replaceable, access): (Replaceable, Arc<Access>),
         issuers: Issuers,
         (records, committer): (EmbeddedRecords, Committer),
         set_log_level: Option<SetLogLevel>,
     ) -> Arc<Reloader> {
         let (file, files) = (config.path().to_owned(), looks(&config));
         let state = Mutex::new(State { config, files });
-        Arc::new(Reloader { file, replaceable, issuers, records, committer, set_log_level, state })
+        Arc::new(Reloader { file, replaceable, access, issuers, records, committer, set_log_level, state })
     }
 
     fn read(&self) -> Result<Fresh, ConfigError> {
         let config = Config::load(&self.file)?;
         let files = looks(&config);
-        let tls = open_tls(&config)?;
+        let tls = open_tls(&config, &self.access)?;
         configure::check_client_ca(&config, &self.issuers)?;
         let policy = policy(&config, &self.issuers)?;
         let watched = watched(&config, &self.issuers)?;
@@ -164,7 +165,7 @@ impl Reloader {
             }
             let config = Arc::clone(&state.config);
             let read = tokio::task::block_in_place(|| {
-                let tls = open_tls(&config)?;
+                let tls = open_tls(&config, &self.access)?;
                 configure::check_client_ca(&config, &self.issuers)?;
                 Ok::<_, ConfigError>((tls, watched(&config, &self.issuers)?))
             });

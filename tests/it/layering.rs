@@ -28,7 +28,7 @@ const FLOORS: &[&[&str]] = &[
     &["ca", "crl", "expiry", "reconcile"],
     &["csr", "path"],
     &["hsm", "ledger", "x509"],
-    &["config", "connections", "durable", "name", "pem", "readiness", "signer", "x509_time"],
+    &["config", "connections", "durable", "name", "pem", "readiness", "roles", "signer", "x509_time"],
     &[
         "asn1",
         "failure",
@@ -38,6 +38,7 @@ const FLOORS: &[&[&str]] = &[
         "identity",
         "limits",
         "live",
+        "local_user",
         "metrics",
         "pattern",
         "possession",

@@ -40,7 +40,7 @@ fn reason(text: &str) -> anyhow::Result<String> {
 
 /// The actor that the daemon records for users of its socket.
 pub(super) fn operator() -> Actor {
-    Actor(format!("operator:local-uid-{}", rustix::process::getuid().as_raw()).into())
+    Actor(format!("operator:{}", birthmark::local_user::own_name()).into())
 }
 
 /// Accepts a loss, or that nothing is missing.

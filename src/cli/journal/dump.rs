@@ -92,6 +92,11 @@ impl Filter<'_> {
             | Event::Revoked { serial_number, .. } => self.serial_numbers.contains(serial_number),
             Event::OrderCreated(_)
             | Event::OrderClosed { .. }
+            | Event::OrderQuantityChanged { .. }
+            | Event::OrderPaused { .. }
+            | Event::OrderResumed { .. }
+            | Event::StationEnrolled(_)
+            | Event::StationRevoked { .. }
             | Event::ProofReserved { .. }
             | Event::ProofIssued { .. }
             | Event::ExportCreated { .. }

@@ -1,7 +1,7 @@
 //! The entries of the journal as JSON.
 
 use birthmark::{
-    ledger::{CrlIssued, OrderTerms, ProofTerms, Recovery, entry::Event, journal::ScannedFrame},
+    ledger::{CrlIssued, Enrolment, OrderTerms, ProofTerms, Recovery, entry::Event, journal::ScannedFrame},
     pem::certificate_pem,
     serial::SerialNumber,
 };
@@ -42,6 +42,15 @@ pub(super) fn entry_to_json(frame: &ScannedFrame) -> Value {
             ("proof_issued", issued_to_json(serial_number, certificate))
         }
         Event::OrderClosed { id } => ("order_closed", json!({ "order": id })),
+        Event::OrderQuantityChanged { id, quantity, reason } => {
+            ("order_quantity_changed", json!({ "order": id, "quantity": quantity, "reason": reason }))
+        }
+        Event::OrderPaused { id, reason } => ("order_paused", json!({ "order": id, "reason": reason })),
+        Event::OrderResumed { id } => ("order_resumed", json!({ "order": id })),
+        Event::StationEnrolled(enrolment) => ("station_enrolled", enrolment_to_json(enrolment)),
+        Event::StationRevoked { peer, reason } => {
+            ("station_revoked", json!({ "peer": peer.to_string(), "reason": reason }))
+        }
         Event::ExportCreated { id, certificates } => {
             ("export_created", json!({ "export": id.to_string(), "order": id.order, "certificates": certificates }))
         }
@@ -109,6 +118,20 @@ fn proof_to_json(serial_number: &SerialNumber, terms: &ProofTerms) -> Value {
         "issuer_id": terms.id.issuer_id,
         "key_sha256": hex::encode(terms.key_hash),
         "not_after": time(terms.not_after),
+    })
+}
+
+fn enrolment_to_json(enrolment: &Enrolment) -> Value {
+    json!({
+        "peer": enrolment.peer.to_string(),
+        "serial_number": hex::encode(&enrolment.serial_number),
+        "key_sha256": hex::encode(enrolment.key_hash),
+        "not_before": time(enrolment.not_before),
+        "not_after": time(enrolment.not_after),
+        "method": enrolment.method.as_str(),
+        "listed_by": enrolment.listed.as_ref().map(|(_, by)| by.to_string()),
+        "listed_at": enrolment.listed.as_ref().map(|(at, _)| time(*at)),
+        "certificate_pem": certificate_pem(&enrolment.certificate),
     })
 }
 

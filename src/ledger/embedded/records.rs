@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     ledger::{
+        actor::Actor,
         api::Records,
         clock::ClockBounds,
         error::LedgerError,
@@ -21,6 +22,7 @@ use crate::{
         journal::{MirrorState, Position, Reader},
         order::Order,
         overlay::StateChange,
+        peer::EnrolledPeer,
         record::Record,
         revoked::{self, CaId, RevokedCertificate, RevokedKey},
         view::View,
@@ -122,6 +124,14 @@ impl Records for EmbeddedRecords {
 
     fn issuers(&self) -> Vec<Arc<RecordedIssuer>> {
         self.shared.memory().issuers.values().cloned().collect()
+    }
+
+    fn peer(&self, name: &Actor) -> Option<Arc<EnrolledPeer>> {
+        self.shared.memory().peers.get(&name.0).cloned()
+    }
+
+    fn peers(&self) -> Vec<Arc<EnrolledPeer>> {
+        self.shared.memory().peers.values().cloned().collect()
     }
 
     fn head(&self) -> Head {

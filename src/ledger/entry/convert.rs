@@ -1,8 +1,6 @@
 //! The protobuf forms of what has many fields.
 
-use jiff::Timestamp;
-
-use super::{invalid::InvalidEntry, wire};
+use super::invalid::InvalidEntry;
 use crate::{
     ledger::{
         crl_issued::CrlIssued,
@@ -10,6 +8,7 @@ use crate::{
         record::Holder,
         recovery::Recovery,
         revoked::CaId,
+        wire::{self, from_micros, to_micros},
     },
     serial::SerialNumber,
 };
@@ -112,19 +111,4 @@ impl TryFrom<wire::CrlIssued> for CrlIssued {
             sha256: list.sha256.as_slice().try_into().map_err(|_| InvalidEntry::Crl("hash"))?,
         })
     }
-}
-
-pub(super) fn to_micros(time: Timestamp) -> u64 {
-    u64::try_from(time.as_microsecond()).unwrap_or(0)
-}
-
-pub(super) fn from_micros(micros: u64) -> Result<Timestamp, InvalidEntry> {
-    i64::try_from(micros)
-        .ok()
-        .and_then(|micros| Timestamp::from_microsecond(micros).ok())
-        .ok_or(InvalidEntry::Time(micros))
-}
-
-pub(super) fn from_optional_micros(micros: u64) -> Result<Option<Timestamp>, InvalidEntry> {
-    if micros == 0 { Ok(None) } else { from_micros(micros).map(Some) }
 }

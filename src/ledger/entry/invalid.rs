@@ -5,7 +5,9 @@ use std::str::FromStr;
 use crate::{
     ledger::{
         export::{ExportId, ParseExportIdError},
+        peer::InvalidEnrolment,
         revocation::ParseReasonError,
+        wire::ImpossibleTime,
     },
     serial::SerialNumber,
 };
@@ -41,7 +43,10 @@ pub enum InvalidEntry {
     /// An export whose id is not made of its order and number.
     #[error("an export {0} that says that it is another")]
     ExportMismatch(ExportId),
+    /// Not an enrolment.
+    #[error(transparent)]
+    Enrolment(#[from] InvalidEnrolment),
     /// Not a time, in microseconds since 1970.
-    #[error("the impossible time {0}")]
-    Time(u64),
+    #[error(transparent)]
+    Time(#[from] ImpossibleTime),
 }
