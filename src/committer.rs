@@ -30,8 +30,8 @@ use self::{
 use crate::{
     cert::Signed,
     ledger::{
-        self, Action, Actor, CrlIssued, EnrolledPeer, Enrolment, Export, ExportId, Holder, IssuerTerms, Ledger,
-        LedgerError, Operation, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, RevocationReason,
+        self, Action, Actor, CrlIssued, DevicesListed, EnrolledPeer, Enrolment, Export, ExportId, Holder, IssuerTerms,
+        Ledger, LedgerError, Operation, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, RevocationReason,
     },
     metrics,
     serial::{ReservedSerial, SerialNumber},
@@ -339,6 +339,14 @@ impl Committer {
         self.change(actor, operation::resume_order(id)).await
     }
 
+    /// Takes in the next devices of an order's list.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn list_devices(&self, actor: Actor, list: DevicesListed) -> Result<Order, CommitError> {
+        self.change(actor, operation::list_devices(list)).await
+    }
+
     /// Records a certificate of the station CA. Gives its holder.
     ///
     /// # Errors
@@ -371,8 +379,7 @@ impl Committer {
         Ok((issuer, new))
     }
 
-    /// Records the configuration that is in force, unless it is the one before, and who loaded it; the daemon itself if
-    /// nobody did. Gives whether it is another one.
+    /// Records the configuration in force, unless it is the one before; gives whether it is another one.
     ///
     /// # Errors
     /// As for [`Committer::reserve`].

@@ -17,6 +17,7 @@ pub mod checkpoint;
 pub(crate) mod clock;
 mod crl_issued;
 mod decide;
+mod device_list;
 pub mod embedded;
 pub mod entry;
 mod error;
@@ -50,6 +51,7 @@ pub use self::{
     actor::Actor,
     api::{Ledger, Records},
     crl_issued::CrlIssued,
+    device_list::{DeviceList, DevicesListed, ListPage, ListedDevice, PIECE},
     error::{Cause, LedgerError},
     export::{Export, ExportId, ParseExportIdError},
     head::{ChainHash, Head},

@@ -13,6 +13,7 @@ use crate::{
     ledger::Records,
     live::Live,
     proof::Prover,
+    readiness::Readiness,
 };
 
 /// What the services work with.
@@ -38,6 +39,8 @@ pub(crate) struct Services {
     pub(crate) access: Arc<Access>,
     /// Certifies stations, operators and auditors.
     pub(crate) certifier: Arc<StationCertifier>,
+    /// What keeps the daemon from issuing.
+    pub(crate) readiness: Arc<Readiness>,
     /// How many unanswered requests one stream, and one station over all of its streams, may have.
     pub(crate) window: usize,
     /// A stream whose peer takes no reply for this long is terminated.

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 pub(crate) use self::broken_rule::BrokenRule;
 use super::{
     crl_issued::CrlIssued,
+    device_list::DevicesListed,
     entry::{Entry, Event},
     export::ExportId,
     issuer::IssuerTerms,
@@ -113,6 +114,8 @@ struct Order {
     terms: OrderTerms,
     closed: bool,
     paused: bool,
+    /// How many devices of its list are listed.
+    listed: u64,
     /// Certificates and reservations: never more than the quantity.
     used: u64,
     /// Its exports, each with whether it is acknowledged.
@@ -160,6 +163,7 @@ impl Audit {
             Event::OrderCreated(terms) => self.create_order(terms),
             Event::OrderClosed { id } => self.close_order(id),
             Event::OrderQuantityChanged { id, quantity, .. } => self.change_quantity(id, *quantity),
+            Event::OrderDevicesListed(list) => self.list_devices(list),
             Event::OrderPaused { id, .. } => self.pause(id, true),
             Event::OrderResumed { id } => self.pause(id, false),
             Event::StationEnrolled(enrolment) => Ok(self.peers.enroll(enrolment)?),
@@ -268,7 +272,15 @@ impl Audit {
         if self.order_numbers.insert(terms.id.clone(), number).is_some() {
             return Err(BrokenRule::OrderTwice(terms.id));
         }
-        self.orders.push(Order { terms, closed: false, paused: false, used: 0, exports: Vec::new(), unexported: 0 });
+        self.orders.push(Order {
+            terms,
+            closed: false,
+            paused: false,
+            listed: 0,
+            used: 0,
+            exports: Vec::new(),
+            unexported: 0,
+        });
         Ok(())
     }
 
@@ -287,6 +299,16 @@ impl Audit {
             return Err(BrokenRule::QuantityBelowUsed { order: id.to_owned(), quantity, used: order.used });
         }
         order.terms.quantity = quantity;
+        Ok(())
+    }
+
+    fn list_devices(&mut self, list: &DevicesListed) -> Result<(), BrokenRule> {
+        let order = self.order_mut(&list.order).ok_or_else(|| BrokenRule::OrderUnknown(list.order.clone()))?;
+        let whole = order.terms.list.map_or(0, |list| list.devices);
+        if list.first != order.listed || list.first.saturating_add(list.devices.len() as u64) > whole {
+            return Err(BrokenRule::ListOutOfOrder { order: list.order.clone(), listed: order.listed, whole });
+        }
+        order.listed += list.devices.len() as u64;
         Ok(())
     }
 
@@ -390,6 +412,9 @@ impl Audit {
         }
         if order.paused {
             return Err(BrokenRule::OrderPaused(id.clone()));
+        }
+        if order.terms.list.is_some_and(|list| order.listed != list.devices) {
+            return Err(BrokenRule::ListIncomplete(id.clone()));
         }
         if order.used >= *quantity {
             return Err(BrokenRule::OrderExceeded { order: id.clone(), quantity: *quantity });

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{
     actor::Actor,
     crl_issued::CrlIssued,
+    device_list::DevicesListed,
     error::LedgerError,
     export::{Export, ExportId},
     issuer::{IssuerTerms, RecordedIssuer},
@@ -108,6 +109,8 @@ pub enum Action {
         /// The order's id.
         id: String,
     },
+    /// Take in the next devices of an order's list.
+    ListDevices(DevicesListed),
     /// Record a certificate of the station CA.
     Enroll(Enrolment),
     /// Let a station, an operator or an auditor connect no more.

@@ -95,6 +95,7 @@ impl Filter<'_> {
             | Event::OrderQuantityChanged { .. }
             | Event::OrderPaused { .. }
             | Event::OrderResumed { .. }
+            | Event::OrderDevicesListed(_)
             | Event::StationEnrolled(_)
             | Event::StationRevoked { .. }
             | Event::ProofReserved { .. }

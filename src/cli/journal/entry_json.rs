@@ -1,7 +1,10 @@
 //! The entries of the journal as JSON.
 
 use birthmark::{
-    ledger::{CrlIssued, Enrolment, OrderTerms, ProofTerms, Recovery, entry::Event, journal::ScannedFrame},
+    ledger::{
+        CrlIssued, DevicesListed, Enrolment, ListedDevice, OrderTerms, ProofTerms, Recovery, entry::Event,
+        journal::ScannedFrame,
+    },
     pem::certificate_pem,
     serial::SerialNumber,
 };
@@ -47,6 +50,7 @@ pub(super) fn entry_to_json(frame: &ScannedFrame) -> Value {
         }
         Event::OrderPaused { id, reason } => ("order_paused", json!({ "order": id, "reason": reason })),
         Event::OrderResumed { id } => ("order_resumed", json!({ "order": id })),
+        Event::OrderDevicesListed(list) => ("order_devices_listed", devices_to_json(list)),
         Event::StationEnrolled(enrolment) => ("station_enrolled", enrolment_to_json(enrolment)),
         Event::StationRevoked { peer, reason } => {
             ("station_revoked", json!({ "peer": peer.to_string(), "reason": reason }))
@@ -107,8 +111,18 @@ fn order_to_json(terms: &OrderTerms) -> Value {
         "not_before": terms.not_before.map(time),
         "not_after": terms.not_after.map(time),
         "attributes": terms.attributes,
+        "devices": terms.list.map(|list| list.devices),
+        "devices_sha256": terms.list.map(|list| hex::encode(list.sha256)),
+        "per_day": terms.per_day,
         "stations": terms.stations.iter().map(|pattern| pattern.as_str()).collect::<Vec<_>>(),
     })
+}
+
+fn devices_to_json(list: &DevicesListed) -> Value {
+    let device =
+        |device: &ListedDevice| json!({ "device_id": device.id, "key_sha256": device.key_hash.map(hex::encode) });
+    let devices: Vec<_> = list.devices.iter().map(device).collect();
+    json!({ "order": list.order, "first": list.first, "devices": devices })
 }
 
 fn proof_to_json(serial_number: &SerialNumber, terms: &ProofTerms) -> Value {
@@ -149,6 +163,11 @@ fn list_to_json(list: &CrlIssued) -> Value {
     })
 }
 
+/// RFC 3339 with six decimals always, so that times sort as text.
+pub(super) fn time(time: jiff::Timestamp) -> String {
+    format!("{time:.6}")
+}
+
 fn recovery_to_json(Recovery { serial_number, certificate, holder, replaces, source }: &Recovery) -> Value {
     json!({
         "serial_number": serial_number.to_string(),
@@ -162,9 +181,4 @@ fn recovery_to_json(Recovery { serial_number, certificate, holder, replaces, sou
         "source": source,
         "certificate_pem": certificate_pem(certificate),
     })
-}
-
-/// RFC 3339 with six decimals always, so that times sort as text.
-pub(super) fn time(time: jiff::Timestamp) -> String {
-    format!("{time:.6}")
 }

@@ -45,6 +45,10 @@ pub(crate) enum BrokenRule {
     OrderClosed(String),
     #[error("the order \"{0}\" is paused")]
     OrderPaused(String),
+    #[error("the order \"{order}\" has {listed} of its {whole} devices listed, and others than the next ones are")]
+    ListOutOfOrder { order: String, listed: u64, whole: u64 },
+    #[error("the list of devices of the order \"{0}\" is not whole")]
+    ListIncomplete(String),
     #[error("the order \"{0}\" is not paused, and goes on")]
     OrderNotPaused(String),
     #[error("the quantity of the order \"{order}\" becomes {quantity}, and {used} of it are used")]

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use crate::{
     ledger::{
+        device_list::InvalidList,
         export::{ExportId, ParseExportIdError},
         peer::InvalidEnrolment,
         revocation::ParseReasonError,
@@ -43,6 +44,12 @@ pub enum InvalidEntry {
     /// An export whose id is not made of its order and number.
     #[error("an export {0} that says that it is another")]
     ExportMismatch(ExportId),
+    /// Not the hash of a list.
+    #[error("a list's hash that is not 32 octets")]
+    ListHash,
+    /// Not a part of a list.
+    #[error(transparent)]
+    List(#[from] InvalidList),
     /// Not an enrolment.
     #[error(transparent)]
     Enrolment(#[from] InvalidEnrolment),
