@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::{
     super::{formats::csv::read_row, settings::Format},
-    Fault,
+    error::Fault,
     issuers::{Issuer, Issuers},
 };
 
