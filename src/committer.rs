@@ -28,8 +28,8 @@ use self::{
 use crate::{
     cert::Signed,
     ledger::{
-        self, Action, Actor, CrlIssued, Export, ExportId, Holder, IssuerTerms, Ledger, LedgerError, Operation, Order,
-        OrderTerms, Outcome, ProofTerms, RecordedIssuer, Refusal, RevocationReason,
+        self, Action, Actor, CrlIssued, EnrolledPeer, Enrolment, Export, ExportId, Holder, IssuerTerms, Ledger,
+        LedgerError, Operation, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, Refusal, RevocationReason,
     },
     metrics,
     serial::{ReservedSerial, SerialNumber},
@@ -331,6 +331,57 @@ impl Committer {
     /// As for [`Committer::reserve`].
     pub async fn close_order(&self, actor: Actor, id: String) -> Result<Order, CommitError> {
         self.change(actor, operation::close_order(id)).await
+    }
+
+    /// Raises or lowers the quantity of an order.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn change_quantity(
+        &self,
+        actor: Actor,
+        id: String,
+        quantity: u64,
+        reason: String,
+    ) -> Result<Order, CommitError> {
+        self.change(actor, operation::change_quantity(id, quantity, reason)).await
+    }
+
+    /// Lets nothing be issued under an order until it is resumed.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn pause_order(&self, actor: Actor, id: String, reason: String) -> Result<Order, CommitError> {
+        self.change(actor, operation::pause_order(id, reason)).await
+    }
+
+    /// Lets an order that was paused go on.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn resume_order(&self, actor: Actor, id: String) -> Result<Order, CommitError> {
+        self.change(actor, operation::resume_order(id)).await
+    }
+
+    /// Records a certificate of the station CA. Gives its holder.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn enroll(&self, actor: Actor, enrolment: Enrolment) -> Result<Arc<EnrolledPeer>, CommitError> {
+        self.change(actor, operation::enroll(enrolment)).await
+    }
+
+    /// Lets a station, an operator or an auditor connect no more with what it has.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn revoke_peer(
+        &self,
+        actor: Actor,
+        peer: Actor,
+        reason: String,
+    ) -> Result<Arc<EnrolledPeer>, CommitError> {
+        self.change(actor, operation::revoke_peer(peer, reason)).await
     }
 
     /// Records an issuer, or finds the one with the same name and chain. Gives it and whether it is new. It takes a permit

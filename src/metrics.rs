@@ -5,7 +5,7 @@
 //! | `birthmark_certificates_total` | `profile`, `replay` |
 //! | `birthmark_possession_proofs_total` | `issuer`, `replay` |
 //! | `birthmark_refusals_total` | `reason` as in the protocol's ErrorInfo, and `TOO_MANY_CONNECTIONS` |
-//! | `birthmark_connections_refused_total` | `port` (`grpc`, `socket`, `http`), `reason`: `handshake` (failed), `silent` (nothing in time), `crowded` (idle, made room for another), `limit`, `accept` (by the system) |
+//! | `birthmark_connections_refused_total` | `port` (`grpc`, `socket`, `http`), `reason`: `handshake` (failed), `silent` (nothing in time), `crowded` (idle, made room for another), `limit`, `revoked` (or expired certificate), `accept` (by the system) |
 //! | `birthmark_hsm_queue_depth` | `issuer` |
 //! | `birthmark_hsm_errors_total` | `issuer`, `token`, `code` |
 //! | the other `birthmark_hsm_…` but `_retries_total` | `issuer` (or `audit`), `token`: the token's label |

@@ -16,6 +16,7 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
+use super::{access::Access, client_verifier::Verifier};
 use crate::{
     pem::{self, ReadError},
     text_file::{self, TextError},
@@ -65,11 +66,14 @@ pub(crate) enum ClientCaError {
     Unusable(VerifierBuilderError),
 }
 
-/// Reads the TLS settings: TLS 1.3 and 1.2, and only clients with a certificate from `client_ca`.
+/// Reads the TLS settings: TLS 1.3 and 1.2, and only clients with a certificate from `client_ca` that `access` lets in.
 ///
 /// # Errors
 /// Which file is wrong, and how.
-pub(crate) fn configure(certificate: &Path, key: &Path, client_ca: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+pub(crate) fn configure(
+    [certificate, key, client_ca]: [&Path; 3],
+    access: &Arc<Access>,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let of_client_ca = |error| TlsError::ClientCa { path: client_ca.to_owned(), error };
     let of_key = |error| TlsError::Key { path: key.to_owned(), error };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -77,7 +81,7 @@ pub(crate) fn configure(certificate: &Path, key: &Path, client_ca: &Path) -> Res
     for root in pem::read_certificates(client_ca).map_err(|error| of_client_ca(ClientCaError::Unreadable(error)))? {
         roots.add(CertificateDer::from(root)).map_err(|error| of_client_ca(ClientCaError::NotACa(error)))?;
     }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+    let path = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .build()
         .map_err(|error| of_client_ca(ClientCaError::Unusable(error)))?;
     let chain = pem::read_certificates(certificate)
@@ -87,7 +91,7 @@ pub(crate) fn configure(certificate: &Path, key: &Path, client_ca: &Path) -> Res
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Setup)?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::new(Verifier { path, access: Arc::clone(access) }))
         .with_single_cert(chain, private_key)
         .map_err(|error| of_key(KeyError::NotOfCertificate { certificate: certificate.to_owned(), error }))?;
     config.alpn_protocols = vec![b"h2".to_vec()];

@@ -6,7 +6,7 @@
 //! DATA/index/NUMBER.states     sorted runs: states that came after the issue
 //! DATA/index/NUMBER.revoked    sorted runs: what may stand on a revocation list
 //! DATA/index/NUMBER.samples    sorted runs: where one serial number in every [`SAMPLE`] bytes of journal was reserved
-//! DATA/index/database/         sled: orders, exports, issuers, proofs of possession, numbers of lists, and the manifest; see [`database`]
+//! DATA/index/database/         sled: orders, exports, issuers, stations, proofs of possession, numbers of lists, and the manifest; see [`database`]
 //! ```
 //!
 //! Serial numbers rise along the journal, so a sample and a short read of the journal find any of them.
@@ -30,6 +30,7 @@ mod files;
 mod lookup_key;
 mod manifest;
 mod mark;
+mod peers;
 mod run;
 #[cfg(test)]
 pub(super) mod tests;
@@ -59,6 +60,7 @@ use super::{
     issuer::RecordedIssuer,
     journal::{Journal, Position},
     overlay::{ExportLocation, OrderLocation, Overlay, ProofLocation, StateChange},
+    peer::EnrolledPeer,
     proof::ProofId,
     revoked::{CaId, RevokedKey, RevokedValue},
 };
@@ -377,6 +379,19 @@ impl Index {
         })
     }
 
+    /// All stations, operators and auditors, in the order of their numbers.
+    pub(super) fn peers(&self) -> Result<Vec<EnrolledPeer>, IndexError> {
+        self.answer(|| {
+            let mut found = Vec::new();
+            // Numbers are without gaps.
+            for number in 1.. {
+                let Some(value) = self.database.get(&peers::key(number))? else { break };
+                found.push(peers::decode(number, &value).ok_or_else(|| self.malformed("a station"))?);
+            }
+            Ok(found)
+        })
+    }
+
     fn malformed(&self, what: &str) -> IndexError {
         IndexError::Damaged { path: self.folder.display().to_string(), what: format!("{what} in it cannot be read") }
     }
@@ -407,7 +422,8 @@ impl Index {
             let issuers =
                 settled.issuers.iter().map(|(id, issuer)| (values::issuer_key(*id), values::encode_issuer(issuer)));
             let proofs = settled.proofs.iter().map(|(id, proof)| (values::proof_key(id), values::encode_proof(proof)));
-            let pairs = orders.chain(exports).chain(issuers).chain(numbers).chain(proofs).collect();
+            let peers = settled.peers.values().map(|peer| (peers::key(peer.number), peers::encode(peer)));
+            let pairs = orders.chain(exports).chain(issuers).chain(peers).chain(numbers).chain(proofs).collect();
             self.database.write(pairs, |total| Manifest::new(applied, total, &runs).encode())?;
             self.applied().clone_from(applied);
             // Without it the index says no more than before, which is true as well.

@@ -28,7 +28,7 @@ const FLOORS: &[&[&str]] = &[
     &["ca", "crl", "expiry"],
     &["csr", "path"],
     &["hsm", "ledger", "x509"],
-    &["config", "connections", "durable", "name", "pem", "readiness", "signer", "x509_time"],
+    &["config", "connections", "durable", "name", "pem", "readiness", "roles", "signer", "x509_time"],
     &[
         "asn1",
         "failure",
@@ -37,6 +37,7 @@ const FLOORS: &[&[&str]] = &[
         "id",
         "identity",
         "limits",
+        "local_user",
         "metrics",
         "pattern",
         "possession",

@@ -152,8 +152,9 @@ impl Catalog {
         for frame in journal.frames(replay_from, indexed) {
             self.collect_pending(&mut pending, frame?, journal);
         }
-        let issuers = self.memory().index.issuers()?;
+        let (issuers, peers) = (self.memory().index.issuers()?, self.memory().index.peers()?);
         let mut memory = self.memory_mut();
+        memory.peers.extend(peers.into_iter().map(|peer| (Arc::clone(&peer.name.0), Arc::new(peer))));
         memory.issuers.extend(issuers.into_iter().map(|issuer| (issuer.id, Arc::new(issuer))));
         memory.absorb(pending);
         drop(memory);

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     ledger::{
+        actor::Actor,
         api::Records,
         error::LedgerError,
         export::{Export, ExportId},
@@ -20,6 +21,7 @@ use crate::{
         journal::{Position, Reader},
         order::Order,
         overlay::StateChange,
+        peer::EnrolledPeer,
         record::Record,
         revoked::{self, CaId, RevokedCertificate, RevokedKey},
         view::View,
@@ -121,6 +123,14 @@ impl Records for EmbeddedRecords {
 
     fn issuers(&self) -> Vec<Arc<RecordedIssuer>> {
         self.shared.memory().issuers.values().cloned().collect()
+    }
+
+    fn peer(&self, name: &Actor) -> Option<Arc<EnrolledPeer>> {
+        self.shared.memory().peers.get(&name.0).cloned()
+    }
+
+    fn peers(&self) -> Vec<Arc<EnrolledPeer>> {
+        self.shared.memory().peers.values().cloned().collect()
     }
 
     fn head(&self) -> Head {
