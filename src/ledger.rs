@@ -12,11 +12,13 @@ mod actor;
 mod api;
 mod apply;
 mod audit;
+pub mod backup;
 mod batch;
 mod batch_audit;
 mod batch_content;
 pub mod checkpoint;
 pub(crate) mod clock;
+mod crl_issued;
 mod decide;
 mod device_list;
 pub mod embedded;
@@ -39,6 +41,7 @@ mod peer_audit;
 mod proof;
 mod proof_audit;
 mod record;
+mod recovery;
 mod refusal;
 mod revocation;
 mod revoked;
@@ -55,8 +58,8 @@ pub use self::{
         Place, ResultCounts, Results, Seal, UnfitDevice, is_destination,
     },
     batch_content::{Backlog, BatchContent, BatchEnd, FoundBatch, Member, NextBatch, Withdrawal},
+    crl_issued::CrlIssued,
     device_list::{DeviceList, DevicesListed, ListPage, ListedDevice, PIECE},
-    entry::CrlIssued,
     error::{Cause, LedgerError},
     export::{Export, ExportId, ParseExportIdError},
     head::{ChainHash, Head},
@@ -67,6 +70,7 @@ pub use self::{
     peer::{EnrolledPeer, Enrolment, EnrolmentMethod, PeerCertificate, PeerRevocation},
     proof::{FoundProof, ProofId, ProofTerms},
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
+    recovery::Recovery,
     refusal::Refusal,
     revocation::{ParseReasonError, RevocationReason},
     revoked::{CaId, RevokedCause, RevokedCertificate},

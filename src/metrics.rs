@@ -97,6 +97,7 @@ metrics! {
         "How long ago the oldest of them was cut, 0 if there is none";
     Gauge DESTINATION_HELD "destination_held"
         "1 while a destination's batches should be cut or written by the daemon, and cannot be";
+    Gauge JOURNAL_MIRROR "journal_mirror_up" "Whether the mirror of the journal has all entries; absent without a mirror";
     Gauge JOURNAL_DAMAGE "journal_damage" "Places of the journal that are known to be damaged";
     Counter SCRUB_BYTES "scrub_bytes_total" "Bytes of the journal that the scrub has read and checked";
     Gauge SCRUB_COMPLETED "scrub_completed_timestamp_seconds"
@@ -286,6 +287,10 @@ pub(crate) fn destination(name: &str, gauges: &DestinationGauges) {
 
 pub(crate) fn destination_held(name: &str, held: bool) {
     gauge!(DESTINATION_HELD, "destination" => name.to_owned()).set(f64::from(held));
+}
+
+pub(crate) fn journal_mirror(up: bool) {
+    gauge!(JOURNAL_MIRROR).set(f64::from(u8::from(up)));
 }
 
 pub(crate) fn journal_damage(places: usize) {

@@ -121,6 +121,8 @@ calls! {
     GetExport "Admin.GetExport" false ANY true "export get";
     ListIssuers "Admin.ListIssuers" false ANY true "issuer list";
     RetryHsm "Admin.RetryHsm" false SECURITY false "hsm retry";
+    MakeCheckpoint "Admin.MakeCheckpoint" false SECURITY false "journal checkpoint";
+    Reload "Admin.Reload" false SECURITY false "reload";
     ProvePossession "Admin.ProvePossession" false SECURITY false "ca prove";
     Enroll "Stations.Enroll" false SECURITY false "station enroll";
     Import "Stations.Import" false SECURITY false "station import";

@@ -227,12 +227,6 @@ impl Rules<'_> {
 
     fn jitp(&mut self, profile: &Profile) {
         let rule = "AWS IoT Core, just-in-time provisioning";
-        if !self.settings.jitp.is_empty() {
-            let message = "the device becomes a thing of its name, and device ids may have characters that no thing name has, \
-                           such as a dot: AWS IoT would refuse those devices at their first connection; add device_id = \
-                           \"aws-thing-name\"";
-            self.must(profile.takes_thing_names_only(), "jitp", rule, message);
-        }
         for parameter in &self.settings.jitp {
             let parameter = parameter.get_ref().trim_start_matches("AWS::IoT::Certificate::");
             // Id is the certificate's own.
@@ -253,6 +247,12 @@ impl Rules<'_> {
                 }
             };
             self.must(false, "jitp", rule, message);
+        }
+        if !self.settings.jitp.is_empty() {
+            let message = "the device becomes a thing of its name, and device ids may have characters that no thing name has, \
+                           such as a dot: AWS IoT would refuse those devices at their first connection; add device_id = \
+                           \"aws-thing-name\"";
+            self.must(profile.takes_thing_names_only(), "jitp", rule, message);
         }
     }
 

@@ -8,9 +8,10 @@ use birthmark::{
         CreateBatchRequest, CreateOrderRequest, EnrollRequest, GetBundleRequest, GetExportRequest, GetIssuerRequest,
         GetOrderRequest, GetRecordRequest, ImportRequest, IssueRequest, ListBatchesRequest, ListExportsRequest,
         ListIssuersRequest, ListOrderDevicesRequest, ListOrdersRequest, ListRecordsRequest, ListStationsRequest,
-        PauseOrderRequest, PlanBatchRequest, ProvePossessionRequest, RenewRequest, ResumeOrderRequest, RetryHsmRequest,
-        RevokeCertificateRequest, RevokeStationRequest, ScrapCertificateRequest, admin_client::AdminClient,
-        issuance_client::IssuanceClient, stations_client::StationsClient,
+        MakeCheckpointRequest, PauseOrderRequest, PlanBatchRequest, ProvePossessionRequest, ReloadRequest,
+        RenewRequest, ResumeOrderRequest, RetryHsmRequest, RevokeCertificateRequest, RevokeStationRequest,
+        ScrapCertificateRequest, admin_client::AdminClient, issuance_client::IssuanceClient,
+        stations_client::StationsClient,
     },
     roles::{Call, TABLE},
 };
@@ -61,6 +62,8 @@ async fn make(call: Call, channel: Channel) -> Result<(), Status> {
             let request = RetryHsmRequest { signer: "none".into(), ..RetryHsmRequest::default() };
             admin.retry_hsm(request).await.map(drop)
         }
+        Call::MakeCheckpoint => admin.make_checkpoint(MakeCheckpointRequest {}).await.map(drop),
+        Call::Reload => admin.reload(ReloadRequest {}).await.map(drop),
         Call::ProvePossession => admin.prove_possession(ProvePossessionRequest::default()).await.map(drop),
         Call::Enroll => stations.enroll(EnrollRequest::default()).await.map(drop),
         Call::Import => stations.import(ImportRequest::default()).await.map(drop),

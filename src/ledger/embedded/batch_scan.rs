@@ -20,6 +20,7 @@ use crate::{
         head::ChainHash,
         journal::{Frames, Position, ReadFrame},
         record::{IssuedCertificate, Record, RecordState},
+        recovery::Recovery,
     },
     serial::SerialNumber,
 };
@@ -118,6 +119,23 @@ impl BatchReader {
                 self.reserved.insert(serial_number, record);
             }
             Event::Abandoned { serial_number, .. } => drop(self.reserved.remove(&serial_number)),
+            // Lost and found again: it goes out as if it were issued now.
+            Event::Recovered(Recovery { serial_number, certificate, holder, replaces, .. }) => {
+                if let Some(replaced) = replaces
+                    && self.history.first_end(&self.shared, &replaced)? == Some(position)
+                {
+                    self.note_end(replaced, position);
+                }
+                let (state, reserved_at) = (RecordState::Issued, time);
+                let issued = Some(IssuedCertificate { at: time, certificate });
+                let record =
+                    Record { serial_number, state, holder, actor, reserved_at, issued, replaces, changed: None };
+                if confirmed_later {
+                    self.recent.insert(record, position);
+                } else if self.wants(&record) {
+                    return Ok(Some(Member { record, confirmed_at: None }));
+                }
+            }
             Event::Issued { serial_number, certificate } => {
                 let record = match self.reserved.remove(&serial_number) {
                     Some(record) => Some(record),
@@ -137,9 +155,7 @@ impl BatchReader {
                 return self.confirmed(serial_number, time);
             }
             Event::Scrapped { serial_number, .. } | Event::Revoked { serial_number, .. } => {
-                if self.ended.insert(serial_number, position).is_none() {
-                    self.newly_ended.push(serial_number);
-                }
+                self.note_end(serial_number, position);
             }
             Event::BatchAcknowledged { id, results: Some(results) } if id.destination == self.history.name() => {
                 self.failed.extend(results.failed.iter().map(|failed| failed.serial_number));
@@ -147,6 +163,13 @@ impl BatchReader {
             _ => {}
         }
         Ok(None)
+    }
+
+    /// What was scrapped or revoked may have to be withdrawn.
+    fn note_end(&mut self, serial: SerialNumber, position: Position) {
+        if self.ended.insert(serial, position).is_none() {
+            self.newly_ended.push(serial);
+        }
     }
 
     /// A certificate that goes out because it was confirmed, unless it did when it was issued.

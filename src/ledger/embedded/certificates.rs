@@ -10,6 +10,7 @@ use crate::{
         journal::{Frames, Position},
         overlay::{EndedKey, ExportLocation},
         record::{IssuedCertificate, Record, RecordState},
+        recovery::Recovery,
     },
     serial::SerialNumber,
 };
@@ -38,6 +39,14 @@ impl Certificates {
                 let record =
                     Record { serial_number, state, holder, actor, reserved_at, issued: None, replaces, changed: None };
                 self.reserved.insert(serial_number, ours.then_some(record));
+            }
+            Event::Recovered(Recovery { serial_number, certificate, holder, replaces, .. }) => {
+                let (state, reserved_at) = (RecordState::Issued, time);
+                let ours = holder.order == self.order;
+                let issued = Some(IssuedCertificate { at: time, certificate });
+                let record =
+                    Record { serial_number, state, holder, actor, reserved_at, issued, replaces, changed: None };
+                return Ok(ours.then_some(record));
             }
             Event::Issued { serial_number, certificate } => {
                 let record = match self.reserved.remove(&serial_number) {

@@ -14,6 +14,7 @@ use crate::{
         api::Records,
         batch::{Batch, BatchId, BatchTerms, Destination, Filter},
         batch_content::{FoundBatch, NextBatch},
+        clock::ClockBounds,
         device_list::ListPage,
         entry::Event,
         error::LedgerError,
@@ -22,7 +23,7 @@ use crate::{
         index::IndexError,
         issued_records::IssuedRecords,
         issuer::RecordedIssuer,
-        journal::{Position, Reader},
+        journal::{MirrorState, Position, Reader},
         order::Order,
         overlay::StateChange,
         peer::EnrolledPeer,
@@ -204,6 +205,9 @@ impl EmbeddedRecords {
         if let Some((_, why)) = last_error.filter(|(when, _)| when.elapsed() < LAST_ERROR_STANDS) {
             return Err(why);
         }
+        if let Some(refusal) = &self.shared.may_lack {
+            return Err(refusal.to_string());
+        }
         if let Some(refusal) = self.shared.clock().refusal(Timestamp::now()) {
             return Err(refusal.to_string());
         }
@@ -219,6 +223,19 @@ impl EmbeddedRecords {
     /// The damage that the scrub or a read has found, with file and byte.
     pub fn intact(&self) -> Result<(), String> {
         self.shared.journal.known_damage().map_or(Ok(()), Err)
+    }
+
+    /// From now on the clock is judged by these bounds.
+    pub(crate) fn set_clock_bounds(&self, bounds: ClockBounds) {
+        self.shared.clock().set_bounds(bounds);
+    }
+
+    /// Whether the mirror, if there is one, has all entries.
+    ///
+    /// # Errors
+    /// Why it has not.
+    pub fn mirrored(&self) -> Result<(), String> {
+        self.shared.mirror_state.as_ref().and_then(MirrorState::failure).map_or(Ok(()), Err)
     }
 
     pub(crate) fn journal(&self) -> &Reader {

@@ -1,8 +1,11 @@
 //! The encoding of what happens to batches.
 
-use super::{InvalidEntry, wire};
+use super::invalid::InvalidEntry;
 use crate::{
-    ledger::batch::{BatchId, BatchTerms, FailedCertificate, Filter, Moment, Place, Results, Seal, UnfitDevice},
+    ledger::{
+        batch::{BatchId, BatchTerms, FailedCertificate, Filter, Moment, Place, Results, Seal, UnfitDevice},
+        wire,
+    },
     pattern::Pattern,
     serial::SerialNumber,
 };

@@ -20,10 +20,13 @@ pub(crate) enum Kind {
     Revoked,
     /// Of what was scrapped or revoked: where that happened first, and where it was confirmed before.
     Ended,
+    /// Where certificates are that were lost and found again: their serial numbers do not rise along the journal.
+    Recovered,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 5] = [Kind::Names, Kind::States, Kind::Samples, Kind::Revoked, Kind::Ended];
+    pub(crate) const ALL: [Kind; 6] =
+        [Kind::Names, Kind::States, Kind::Samples, Kind::Revoked, Kind::Recovered, Kind::Ended];
 
     pub(super) fn code(self) -> u8 {
         match self {
@@ -31,7 +34,8 @@ impl Kind {
             Kind::States => 2,
             Kind::Samples => 3,
             Kind::Revoked => 4,
-            Kind::Ended => 5,
+            Kind::Recovered => 5,
+            Kind::Ended => 6,
         }
     }
 
@@ -42,6 +46,7 @@ impl Kind {
             Kind::Samples => "samples",
             Kind::Revoked => "revoked",
             Kind::Ended => "ended",
+            Kind::Recovered => "recovered",
         }
     }
 
@@ -49,7 +54,7 @@ impl Kind {
     pub(super) fn key(self) -> usize {
         match self {
             Kind::Names => LookupKey::LENGTH,
-            Kind::States | Kind::Samples => SerialNumber::LENGTH,
+            Kind::States | Kind::Samples | Kind::Recovered => SerialNumber::LENGTH,
             Kind::Revoked => RevokedKey::LENGTH,
             Kind::Ended => EndedKey::LENGTH,
         }
@@ -58,7 +63,7 @@ impl Kind {
     /// Bytes of a key and its value.
     pub(crate) fn entry(self) -> usize {
         match self {
-            Kind::Names | Kind::Samples | Kind::Ended => self.key() + 8,
+            Kind::Names | Kind::Samples | Kind::Recovered | Kind::Ended => self.key() + 8,
             Kind::States | Kind::Revoked => self.key() + 9,
         }
     }
