@@ -1,7 +1,8 @@
 //! docs/aws-iot.md, run as it stands: every `sh` block, in order, at a factory of the daemon's own kind and an emulator of AWS.
 //!
 //! What stands in: `mosquitto_pub` and `mosquitto_sub` connect to localhost, because the emulator's endpoint has a name that
-//! nothing resolves; `curl` of AWS's root certificate gives the emulator's; `birthmark-aws` may call more often.
+//! nothing resolves; `curl` of AWS's root certificate gives the emulator's; `aws sqs` is told the emulator's address, which
+//! version 1 of the AWS CLI does not take from the environment; `birthmark-aws` may call more often.
 
 use std::{
     fs,
@@ -60,6 +61,9 @@ fn stand_ins(folder: &Path) -> PathBuf {
     }
     let root = "case \"$*\" in *AmazonRootCA1*) exec cp broker.pem AmazonRootCA1.pem;; esac\nexec /usr/bin/curl \"$@\"";
     executable(&bin, "curl", root);
+    let aws = Emulator::tools().join("aws");
+    let script = "[ $1 = sqs ] && exec AWS \"$@\" --endpoint-url \"$AWS_ENDPOINT_URL\"\nexec AWS \"$@\"";
+    executable(&bin, "aws", &script.replace("AWS \"", &format!("{} \"", aws.display())));
     let program = env!("CARGO_BIN_EXE_birthmark-aws");
     let script = format!(
         "case $1 in register|activate|status|doctor) exec {program} \"$@\" --limit all=2000;; esac\nexec {program} \"$@\""
@@ -90,7 +94,7 @@ fn page_about_aws_works_as_it_stands() {
         let script: String = blocks(&page, "sh").join("\n");
         let mut command = Command::new("bash");
         Emulator::environment(&mut command, ACCOUNT);
-        let path = format!("{}:{}:{}", bin.display(), Emulator::tools().display(), std::env::var("PATH").unwrap());
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
         let log = fs::File::create(folder.join("page.log")).unwrap();
         command
             .args(["-exu", "-o", "pipefail", "-c", &script])
