@@ -25,6 +25,8 @@ pub(crate) mod roles;
 pub(crate) mod serve;
 pub(crate) mod station;
 
+mod device_list;
+mod station_check;
 mod stations;
 mod table;
 

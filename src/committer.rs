@@ -28,8 +28,9 @@ use self::{
 use crate::{
     cert::Signed,
     ledger::{
-        self, Action, Actor, CrlIssued, EnrolledPeer, Enrolment, Export, ExportId, Holder, IssuerTerms, Ledger,
-        LedgerError, Operation, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, Refusal, RevocationReason,
+        self, Action, Actor, CrlIssued, DevicesListed, EnrolledPeer, Enrolment, Export, ExportId, Holder, IssuerTerms,
+        Ledger, LedgerError, Operation, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, Refusal,
+        RevocationReason,
     },
     metrics,
     serial::{ReservedSerial, SerialNumber},
@@ -361,6 +362,14 @@ impl Committer {
     /// As for [`Committer::reserve`].
     pub async fn resume_order(&self, actor: Actor, id: String) -> Result<Order, CommitError> {
         self.change(actor, operation::resume_order(id)).await
+    }
+
+    /// Takes in the next devices of an order's list.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn list_devices(&self, actor: Actor, list: DevicesListed) -> Result<Order, CommitError> {
+        self.change(actor, operation::list_devices(list)).await
     }
 
     /// Records a certificate of the station CA. Gives its holder.

@@ -123,7 +123,7 @@ fn start(
     let limits = connection_limits();
     let directory = publisher.as_ref().map(|publisher| Arc::clone(&publisher.directory));
     if let Some(http) = listening.http {
-        tokio::spawn(http::serve(http, limits.http, readiness, prometheus, directory));
+        tokio::spawn(http::serve(http, limits.http, Arc::clone(&readiness), prometheus, directory));
     }
     tokio::spawn(expiry::watch(watched));
     let (socket, unix) = listening.socket.unzip();
@@ -142,6 +142,7 @@ fn start(
         prover,
         access,
         certifier,
+        readiness,
         window: *config.server.window.get_ref(),
         stall_limit: Duration::from_secs(*config.server.stall_seconds.get_ref()),
         draining,
