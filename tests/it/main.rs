@@ -51,3 +51,4 @@ mod stations;
 mod storage;
 mod support;
 mod tls;
+mod watch;
