@@ -7,10 +7,10 @@ use birthmark::{
         AcknowledgeExportRequest, ChangeOrderRequest, CheckRequest, CloseOrderRequest, ConfirmRequest,
         CreateExportRequest, CreateOrderRequest, EnrollRequest, GetExportRequest, GetIssuerRequest, GetOrderRequest,
         GetRecordRequest, ImportRequest, IssueRequest, ListExportsRequest, ListIssuersRequest, ListOrderDevicesRequest,
-        ListOrdersRequest, ListRecordsRequest, ListStationsRequest, PauseOrderRequest, ProvePossessionRequest,
-        RenewRequest, ResumeOrderRequest, RetryHsmRequest, RevokeCertificateRequest, RevokeStationRequest,
-        ScrapCertificateRequest, admin_client::AdminClient, issuance_client::IssuanceClient,
-        stations_client::StationsClient,
+        ListOrdersRequest, ListRecordsRequest, ListStationsRequest, MakeCheckpointRequest, PauseOrderRequest,
+        ProvePossessionRequest, ReloadRequest, RenewRequest, ResumeOrderRequest, RetryHsmRequest,
+        RevokeCertificateRequest, RevokeStationRequest, ScrapCertificateRequest, admin_client::AdminClient,
+        issuance_client::IssuanceClient, stations_client::StationsClient,
     },
     roles::{Call, TABLE},
 };
@@ -55,6 +55,8 @@ async fn make(call: Call, channel: Channel) -> Result<(), Status> {
             let request = RetryHsmRequest { signer: "none".into(), ..RetryHsmRequest::default() };
             admin.retry_hsm(request).await.map(drop)
         }
+        Call::MakeCheckpoint => admin.make_checkpoint(MakeCheckpointRequest {}).await.map(drop),
+        Call::Reload => admin.reload(ReloadRequest {}).await.map(drop),
         Call::ProvePossession => admin.prove_possession(ProvePossessionRequest::default()).await.map(drop),
         Call::Enroll => stations.enroll(EnrollRequest::default()).await.map(drop),
         Call::Import => stations.import(ImportRequest::default()).await.map(drop),
