@@ -23,6 +23,7 @@ mod decide;
 mod device_list;
 pub mod embedded;
 pub mod entry;
+mod entry_tail;
 mod error;
 mod export;
 mod file_lock;
@@ -60,6 +61,7 @@ pub use self::{
     batch_content::{Backlog, BatchContent, BatchEnd, FoundBatch, Member, NextBatch, Withdrawal},
     crl_issued::CrlIssued,
     device_list::{DeviceList, DevicesListed, ListPage, ListedDevice, PIECE},
+    entry_tail::EntryTail,
     error::{Cause, LedgerError},
     export::{Export, ExportId, ParseExportIdError},
     head::{ChainHash, Head},

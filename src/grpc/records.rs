@@ -61,7 +61,7 @@ impl Reader {
         self.in_turn(peer.name(), move || read(&*records)).await
     }
 
-    /// How long a peer may take nothing.
+    /// How long a peer may take no reply.
     pub(super) fn stall_limit(&self) -> Duration {
         self.stall_limit
     }

@@ -9,6 +9,7 @@ use super::{
     batch::{Batch, BatchId, BatchTerms, Destination, Filter},
     batch_content::{FoundBatch, NextBatch},
     device_list::ListPage,
+    entry_tail::EntryTail,
     error::LedgerError,
     export::{Export, ExportId},
     head::Head,
@@ -150,6 +151,12 @@ pub trait Records: Send + Sync + 'static {
 
     /// All of them, sorted by their names.
     fn peers(&self) -> Vec<Arc<EnrolledPeer>>;
+
+    /// The entries after the one with this sequence number, and those to come; all of them durable.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn entries_after(&self, sequence: u64) -> Result<EntryTail, LedgerError>;
 
     /// What the ledger has come to.
     fn head(&self) -> Head;
