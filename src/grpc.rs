@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+mod approvals;
 mod calls;
 mod checks;
 mod client_certificate;
@@ -33,5 +34,5 @@ pub(crate) use self::{
     access::{Access, Listed},
     hsm::Signers,
     server::serve,
-    services::{Services, StationCertifier},
+    services::{ApprovalRules, Services, StationCertifier},
 };

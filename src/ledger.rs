@@ -11,6 +11,8 @@
 mod actor;
 mod api;
 mod apply;
+mod approval;
+mod approval_audit;
 mod audit;
 pub mod checkpoint;
 pub(crate) mod clock;
@@ -47,6 +49,7 @@ mod wire;
 pub use self::{
     actor::Actor,
     api::{Ledger, Records},
+    approval::Approval,
     device_list::{DeviceList, DevicesListed, ListPage, ListedDevice, PIECE},
     entry::CrlIssued,
     error::{Cause, LedgerError},

@@ -119,6 +119,8 @@ calls! {
     ListIssuers "Admin.ListIssuers" false ANY true "issuer list";
     RetryHsm "Admin.RetryHsm" false SECURITY false "hsm retry";
     ProvePossession "Admin.ProvePossession" false SECURITY false "ca prove";
+    ListApprovals "Approvals.List" false ANY true "approval list";
+    GrantApproval "Approvals.Grant" false SECURITY false "approval grant";
     Enroll "Stations.Enroll" false SECURITY false "station enroll";
     Import "Stations.Import" false SECURITY false "station import";
     Renew "Stations.Renew" true ANY true "station renew, station sign";

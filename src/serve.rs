@@ -33,7 +33,7 @@ use crate::{
     config::Config,
     expiry,
     grpc::{
-        self, Access, Services, StationCertifier,
+        self, Access, ApprovalRules, Services, StationCertifier,
         listener::{self, SocketRole},
     },
     http, metrics,
@@ -142,6 +142,10 @@ fn start(
         prover,
         access,
         certifier,
+        approval: ApprovalRules {
+            orders_above: config.approval.orders_above,
+            quantity_changes: config.approval.quantity_changes,
+        },
         readiness,
         window: *config.server.window.get_ref(),
         stall_limit: Duration::from_secs(*config.server.stall_seconds.get_ref()),

@@ -7,6 +7,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
+    approvals,
     calls::Held,
     device_lists,
     hsm::{self, Signers},
@@ -17,6 +18,7 @@ use super::{
     possession,
     records::{Pages, Reader},
     request_error::RequestError,
+    services::ApprovalRules,
     status,
     text::{check_optional_text, check_text},
 };
@@ -52,6 +54,7 @@ pub(super) struct Service {
     reader: Reader,
     signers: Signers,
     prover: Arc<Prover>,
+    approval: ApprovalRules,
 }
 
 impl Service {
@@ -61,14 +64,21 @@ impl Service {
         reader: Reader,
         signers: Signers,
         prover: Arc<Prover>,
+        approval: ApprovalRules,
     ) -> Self {
-        Service { committer, profiles, reader, signers, prover }
+        Service { committer, profiles, reader, signers, prover, approval }
     }
 
     async fn order(&self, peer: &PeerLimits, id: &str) -> Result<ledger::Order, Status> {
         let wanted = id.to_owned();
         let found = self.reader.read(peer, move |records| records.order(&wanted)).await?;
         found.ok_or_else(|| status::failed_call(&Refusal::OrderUnknown(id.to_owned()).into()))
+    }
+
+    /// Whether there is such an order: creating it again changes nothing, or is refused.
+    async fn is_known(&self, peer: &PeerLimits, id: &str) -> Result<bool, Status> {
+        let wanted = id.to_owned();
+        Ok(self.reader.read(peer, move |records| records.order(&wanted)).await?.is_some())
     }
 
     /// Gives the id back if there is such an order.
@@ -178,9 +188,13 @@ impl proto::admin_server::Admin for Service {
         &self,
         request: Request<proto::CreateOrderRequest>,
     ) -> Result<Response<proto::Order>, Status> {
+        let limits = Arc::clone(Peer::from_request(&request)?.limits()?);
         let actor = Peer::from_request(&request)?.actor(Call::CreateOrder)?;
         let terms = self.terms(request.into_inner().terms.unwrap_or_default());
         let terms = terms.map_err(|error| status::failed_call(&error))?;
+        if self.approval.concern_order(&terms) && !self.is_known(&limits, &terms.id).await? {
+            approvals::require(&self.committer, &actor, approvals::creation_of(&terms)).await?;
+        }
         let created = self.committer.create_order(actor, terms).await;
         created.map(|created| Response::new(order(created))).map_err(|error| status::failed_call(&error.into()))
     }
@@ -235,12 +249,20 @@ impl proto::admin_server::Admin for Service {
         &self,
         request: Request<proto::ChangeOrderRequest>,
     ) -> Result<Response<proto::Order>, Status> {
+        let limits = Arc::clone(Peer::from_request(&request)?.limits()?);
         let actor = Peer::from_request(&request)?.actor(Call::ChangeOrder)?;
         let proto::ChangeOrderRequest { id, quantity, reason } = request.into_inner();
         check_optional_text("reason", &reason, ORDER_REASON).map_err(|error| status::failed_call(&error))?;
         if quantity == 0 {
             let message = "quantity must be at least 1; close the order instead".to_owned();
             return Err(status::failed_call(&RequestError::Invalid(message)));
+        }
+        if self.approval.quantity_changes {
+            let order = self.order(&limits, &id).await?;
+            if order.terms.quantity != quantity {
+                let what = format!("change the quantity of the order {id} from {} to {quantity}", order.terms.quantity);
+                approvals::require(&self.committer, &actor, what).await?;
+            }
         }
         changed_order(self.committer.change_quantity(actor, id, quantity, reason).await)
     }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     actor::Actor,
+    approval::Approval,
     device_list::ListPage,
     error::LedgerError,
     export::{Export, ExportId},
@@ -121,6 +122,9 @@ pub trait Records: Send + Sync + 'static {
 
     /// All of them, sorted by their names.
     fn peers(&self) -> Vec<Arc<EnrolledPeer>>;
+
+    /// All requests for the agreement of a second operator, in their order.
+    fn approvals(&self) -> Vec<Arc<Approval>>;
 
     /// What the ledger has come to.
     fn head(&self) -> Head;

@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use jiff::Timestamp;
 
 use super::{
+    approval_audit::{Approvals, BrokenApproval},
     device_list::DevicesListed,
     entry::{CrlIssued, Entry, Event},
     export::ExportId,
@@ -45,6 +46,7 @@ pub(crate) struct Audit {
     issuers: Vec<(String, [u8; 32])>,
     proofs: Proofs,
     peers: Peers,
+    approvals: Approvals,
     counts: Counts,
 }
 
@@ -157,6 +159,8 @@ pub(crate) enum BrokenRule {
     #[error("the quantity of the order \"{order}\" becomes {quantity}, and {used} of it are used")]
     QuantityBelowUsed { order: String, quantity: u64, used: u64 },
     #[error(transparent)]
+    Approval(#[from] BrokenApproval),
+    #[error(transparent)]
     Enrolment(#[from] BrokenEnrolment),
     #[error("the order \"{order}\" is exceeded: its quantity is {quantity}")]
     OrderExceeded { order: String, quantity: u64 },
@@ -230,6 +234,9 @@ impl Audit {
             Event::OrderDevicesListed(list) => self.list_devices(list),
             Event::OrderPaused { id, .. } => self.pause(id, true),
             Event::OrderResumed { id } => self.pause(id, false),
+            Event::ApprovalRequested { number, .. } => Ok(self.approvals.request(*number, &entry.actor)?),
+            Event::ApprovalGranted { number } => Ok(self.approvals.grant(*number, &entry.actor)?),
+            Event::ApprovalUsed { number } => Ok(self.approvals.use_up(*number)?),
             Event::StationEnrolled(enrolment) => Ok(self.peers.enroll(enrolment)?),
             Event::StationRevoked { peer, .. } => {
                 self.peers.revoke(peer);

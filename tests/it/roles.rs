@@ -6,11 +6,11 @@ use birthmark::{
     proto::{
         AcknowledgeExportRequest, ChangeOrderRequest, CheckRequest, CloseOrderRequest, ConfirmRequest,
         CreateExportRequest, CreateOrderRequest, EnrollRequest, GetExportRequest, GetIssuerRequest, GetOrderRequest,
-        GetRecordRequest, ImportRequest, IssueRequest, ListExportsRequest, ListIssuersRequest, ListOrderDevicesRequest,
-        ListOrdersRequest, ListRecordsRequest, ListStationsRequest, PauseOrderRequest, ProvePossessionRequest,
-        RenewRequest, ResumeOrderRequest, RetryHsmRequest, RevokeCertificateRequest, RevokeStationRequest,
-        ScrapCertificateRequest, admin_client::AdminClient, issuance_client::IssuanceClient,
-        stations_client::StationsClient,
+        GetRecordRequest, GrantApprovalRequest, ImportRequest, IssueRequest, ListApprovalsRequest, ListExportsRequest,
+        ListIssuersRequest, ListOrderDevicesRequest, ListOrdersRequest, ListRecordsRequest, ListStationsRequest,
+        PauseOrderRequest, ProvePossessionRequest, RenewRequest, ResumeOrderRequest, RetryHsmRequest,
+        RevokeCertificateRequest, RevokeStationRequest, ScrapCertificateRequest, admin_client::AdminClient,
+        approvals_client::ApprovalsClient, issuance_client::IssuanceClient, stations_client::StationsClient,
     },
     roles::{Call, TABLE},
 };
@@ -26,6 +26,7 @@ use crate::support::{
 async fn make(call: Call, channel: Channel) -> Result<(), Status> {
     let mut issuance = IssuanceClient::new(channel.clone());
     let mut admin = AdminClient::new(channel.clone());
+    let mut approvals = ApprovalsClient::new(channel.clone());
     let mut stations = StationsClient::new(channel);
     match call {
         Call::Issue => issuance.issue(tokio_stream::empty()).await.map(drop),
@@ -56,6 +57,8 @@ async fn make(call: Call, channel: Channel) -> Result<(), Status> {
             admin.retry_hsm(request).await.map(drop)
         }
         Call::ProvePossession => admin.prove_possession(ProvePossessionRequest::default()).await.map(drop),
+        Call::ListApprovals => approvals.list(ListApprovalsRequest {}).await.map(drop),
+        Call::GrantApproval => approvals.grant(GrantApprovalRequest::default()).await.map(drop),
         Call::Enroll => stations.enroll(EnrollRequest::default()).await.map(drop),
         Call::Import => stations.import(ImportRequest::default()).await.map(drop),
         Call::Renew => stations.renew(RenewRequest::default()).await.map(drop),

@@ -12,6 +12,7 @@ use crate::{
     ledger::{
         actor::Actor,
         api::Records,
+        approval::Approval,
         device_list::ListPage,
         entry::Event,
         error::LedgerError,
@@ -165,6 +166,10 @@ impl Records for EmbeddedRecords {
 
     fn peers(&self) -> Vec<Arc<EnrolledPeer>> {
         self.shared.memory().peers.values().cloned().collect()
+    }
+
+    fn approvals(&self) -> Vec<Arc<Approval>> {
+        self.shared.memory().approvals.values().cloned().collect()
     }
 
     fn head(&self) -> Head {
