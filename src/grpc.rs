@@ -4,6 +4,7 @@ mod access;
 mod admin;
 mod approvals;
 mod calls;
+mod checkpoints;
 mod checks;
 mod client_certificate;
 mod client_verifier;
@@ -20,6 +21,7 @@ mod order_message;
 mod peer;
 mod possession;
 mod records;
+mod reload;
 mod request_error;
 mod roster;
 mod server;
@@ -33,6 +35,7 @@ mod transport;
 pub(crate) use self::{
     access::{Access, Listed},
     hsm::Signers,
+    reload::{Reload, Reloaded},
     server::serve,
     services::{ApprovalRules, Services, StationCertifier},
 };

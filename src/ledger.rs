@@ -14,8 +14,10 @@ mod apply;
 mod approval;
 mod approval_audit;
 mod audit;
+pub mod backup;
 pub mod checkpoint;
 pub(crate) mod clock;
+mod crl_issued;
 mod decide;
 mod device_list;
 pub mod embedded;
@@ -38,6 +40,7 @@ mod peer_audit;
 mod proof;
 mod proof_audit;
 mod record;
+mod recovery;
 mod refusal;
 mod revocation;
 mod revoked;
@@ -50,8 +53,8 @@ pub use self::{
     actor::Actor,
     api::{Ledger, Records},
     approval::Approval,
+    crl_issued::CrlIssued,
     device_list::{DeviceList, DevicesListed, ListPage, ListedDevice, PIECE},
-    entry::CrlIssued,
     error::{Cause, LedgerError},
     export::{Export, ExportId, ParseExportIdError},
     head::{ChainHash, Head},
@@ -62,6 +65,7 @@ pub use self::{
     peer::{EnrolledPeer, Enrolment, EnrolmentMethod, PeerCertificate, PeerRevocation},
     proof::{FoundProof, ProofId, ProofTerms},
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
+    recovery::Recovery,
     refusal::Refusal,
     revocation::{ParseReasonError, RevocationReason},
     revoked::{CaId, RevokedCause, RevokedCertificate},

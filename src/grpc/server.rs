@@ -37,7 +37,7 @@ pub(crate) async fn serve(
     let issuance_service = issuance::Service::new(&services);
     let approvals_service = approvals::Service::new(&services);
     let stations_service = stations::Service::new(&services, Arc::clone(&limits));
-    let Services { committer, records, profiles, signers, prover, approval, stall_limit, mut draining, .. } = services;
+    let Services { records, stall_limit, mut draining, .. } = services.clone();
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<IssuanceServer<issuance::Service>>().await;
     health.set_serving::<AdminServer<admin::Service>>().await;
@@ -49,8 +49,7 @@ pub(crate) async fn serve(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
 
-    let admin_service =
-        admin::Service::new(committer, profiles, Reader::new(records, stall_limit), signers, prover, approval);
+    let admin_service = admin::Service::new(&services, Reader::new(records, stall_limit));
     let routes = Routes::new(health_service)
         // Clients know one of the two versions: grpcurl the first, Python's the second.
         .add_service(reflection().build_v1()?)

@@ -8,9 +8,10 @@ use birthmark::{
         CreateExportRequest, CreateOrderRequest, EnrollRequest, GetExportRequest, GetIssuerRequest, GetOrderRequest,
         GetRecordRequest, GrantApprovalRequest, ImportRequest, IssueRequest, ListApprovalsRequest, ListExportsRequest,
         ListIssuersRequest, ListOrderDevicesRequest, ListOrdersRequest, ListRecordsRequest, ListStationsRequest,
-        PauseOrderRequest, ProvePossessionRequest, RenewRequest, ResumeOrderRequest, RetryHsmRequest,
-        RevokeCertificateRequest, RevokeStationRequest, ScrapCertificateRequest, admin_client::AdminClient,
-        approvals_client::ApprovalsClient, issuance_client::IssuanceClient, stations_client::StationsClient,
+        MakeCheckpointRequest, PauseOrderRequest, ProvePossessionRequest, ReloadRequest, RenewRequest,
+        ResumeOrderRequest, RetryHsmRequest, RevokeCertificateRequest, RevokeStationRequest, ScrapCertificateRequest,
+        admin_client::AdminClient, approvals_client::ApprovalsClient, issuance_client::IssuanceClient,
+        stations_client::StationsClient,
     },
     roles::{Call, TABLE},
 };
@@ -56,6 +57,8 @@ async fn make(call: Call, channel: Channel) -> Result<(), Status> {
             let request = RetryHsmRequest { signer: "none".into(), ..RetryHsmRequest::default() };
             admin.retry_hsm(request).await.map(drop)
         }
+        Call::MakeCheckpoint => admin.make_checkpoint(MakeCheckpointRequest {}).await.map(drop),
+        Call::Reload => admin.reload(ReloadRequest {}).await.map(drop),
         Call::ProvePossession => admin.prove_possession(ProvePossessionRequest::default()).await.map(drop),
         Call::ListApprovals => approvals.list(ListApprovalsRequest {}).await.map(drop),
         Call::GrantApproval => approvals.grant(GrantApprovalRequest::default()).await.map(drop),
