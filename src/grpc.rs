@@ -31,6 +31,7 @@ mod status;
 mod text;
 pub(crate) mod tls;
 mod transport;
+mod watch;
 
 pub(crate) use self::{
     access::{Access, Listed},

@@ -22,6 +22,7 @@ mod decide;
 mod device_list;
 pub mod embedded;
 pub mod entry;
+mod entry_tail;
 mod error;
 mod export;
 mod file_lock;
@@ -55,6 +56,7 @@ pub use self::{
     approval::Approval,
     crl_issued::CrlIssued,
     device_list::{DeviceList, DevicesListed, ListPage, ListedDevice, PIECE},
+    entry_tail::EntryTail,
     error::{Cause, LedgerError},
     export::{Export, ExportId, ParseExportIdError},
     head::{ChainHash, Head},

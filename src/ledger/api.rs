@@ -8,6 +8,7 @@ use super::{
     actor::Actor,
     approval::Approval,
     device_list::ListPage,
+    entry_tail::EntryTail,
     error::LedgerError,
     export::{Export, ExportId},
     head::Head,
@@ -125,6 +126,12 @@ pub trait Records: Send + Sync + 'static {
 
     /// All requests for the agreement of a second operator, in their order.
     fn approvals(&self) -> Vec<Arc<Approval>>;
+
+    /// The entries after the one with this sequence number, and those to come; all of them durable.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn entries_after(&self, sequence: u64) -> Result<EntryTail, LedgerError>;
 
     /// What the ledger has come to.
     fn head(&self) -> Head;

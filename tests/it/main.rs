@@ -52,3 +52,4 @@ mod stations;
 mod storage;
 mod support;
 mod tls;
+mod watch;

@@ -16,6 +16,7 @@ use crate::{
         clock::ClockBounds,
         device_list::ListPage,
         entry::Event,
+        entry_tail::EntryTail,
         error::LedgerError,
         export::{Export, ExportId},
         head::Head,
@@ -171,6 +172,25 @@ impl Records for EmbeddedRecords {
 
     fn approvals(&self) -> Vec<Arc<Approval>> {
         self.shared.memory().approvals.values().cloned().collect()
+    }
+
+    fn entries_after(&self, sequence: u64) -> Result<EntryTail, LedgerError> {
+        let (mut position, mut next) = self.shared.journal.file_of(sequence.saturating_add(1))?;
+        let shared = Arc::clone(&self.shared);
+        Ok(EntryTail::new(move |most| {
+            let mut entries = Vec::new();
+            for frame in shared.journal.frames(position, shared.end()) {
+                let frame = frame?;
+                if next > sequence {
+                    entries.push((next, frame.entry));
+                }
+                (position, next) = (frame.next, next + 1);
+                if entries.len() >= most {
+                    break;
+                }
+            }
+            Ok(entries)
+        }))
     }
 
     fn head(&self) -> Head {
