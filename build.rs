@@ -12,7 +12,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let built = env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or_else(now);
     println!("cargo:rustc-env=BIRTHMARK_BUILT={built}");
     let protocol = protox::compile(
-        ["birthmark/v1/issuance.proto", "birthmark/v1/admin.proto", "birthmark/v1/stations.proto"],
+        [
+            "birthmark/v1/issuance.proto",
+            "birthmark/v1/admin.proto",
+            "birthmark/v1/stations.proto",
+            "birthmark/v1/approvals.proto",
+        ],
         ["proto"],
     )?;
     let journal = protox::compile(["birthmark/v1/journal.proto"], ["proto"])?;

@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+mod approvals;
 mod batches;
 mod calls;
 mod checkpoints;
@@ -38,5 +39,5 @@ pub(crate) use self::{
     hsm::Signers,
     reload::{Reload, Reloaded},
     server::serve,
-    services::{Services, StationCertifier},
+    services::{ApprovalRules, Services, StationCertifier},
 };

@@ -11,6 +11,8 @@
 mod actor;
 mod api;
 mod apply;
+mod approval;
+mod approval_audit;
 mod audit;
 pub mod backup;
 mod batch;
@@ -54,6 +56,7 @@ mod wire;
 pub use self::{
     actor::Actor,
     api::{Ledger, Records},
+    approval::Approval,
     batch::{
         Acknowledged, Batch, BatchId, BatchTerms, Destination, FailedCertificate, Filter, Moment, ParseBatchIdError,
         Place, ResultCounts, Results, Seal, UnfitDevice, is_destination,

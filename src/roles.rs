@@ -125,6 +125,8 @@ calls! {
     Watch "Admin.Watch" false ANY true "journal watch";
     Reload "Admin.Reload" false SECURITY false "reload";
     ProvePossession "Admin.ProvePossession" false SECURITY false "ca prove";
+    ListApprovals "Approvals.List" false ANY true "approval list";
+    GrantApproval "Approvals.Grant" false SECURITY false "approval grant";
     Enroll "Stations.Enroll" false SECURITY false "station enroll";
     Import "Stations.Import" false SECURITY false "station import";
     Renew "Stations.Renew" true ANY true "station renew, station sign";

@@ -6,7 +6,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{service::Routes, transport::Server};
 
 use super::{
-    admin,
+    admin, approvals,
     calls::Limited,
     connection::Connection,
     issuance,
@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     limits,
-    proto::{self, admin_server::AdminServer, issuance_server::IssuanceServer, stations_server::StationsServer},
+    proto::{
+        self, admin_server::AdminServer, approvals_server::ApprovalsServer, issuance_server::IssuanceServer,
+        stations_server::StationsServer,
+    },
 };
 
 /// Serves until `draining` becomes true and every open call is finished.
@@ -32,12 +35,14 @@ pub(crate) async fn serve(
     let limits = Arc::new(Limits::new(services.window));
     tokio::spawn(Roster::watch(Arc::downgrade(limits.roster())));
     let issuance_service = issuance::Service::new(&services);
+    let approvals_service = approvals::Service::new(&services);
     let stations_service = stations::Service::new(&services, Arc::clone(&limits));
     let Services { records, stall_limit, mut draining, .. } = services.clone();
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<IssuanceServer<issuance::Service>>().await;
     health.set_serving::<AdminServer<admin::Service>>().await;
     health.set_serving::<StationsServer<stations::Service>>().await;
+    health.set_serving::<ApprovalsServer<approvals::Service>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
@@ -51,7 +56,8 @@ pub(crate) async fn serve(
         .add_service(reflection().build_v1alpha()?)
         .add_service(IssuanceServer::new(issuance_service).max_decoding_message_size(limits::MESSAGE))
         .add_service(AdminServer::new(admin_service).max_decoding_message_size(limits::MESSAGE))
-        .add_service(StationsServer::new(stations_service).max_decoding_message_size(limits::MESSAGE));
+        .add_service(StationsServer::new(stations_service).max_decoding_message_size(limits::MESSAGE))
+        .add_service(ApprovalsServer::new(approvals_service));
     let incoming = incoming.map(|connection| {
         connection.map(|mut connection: Connection| {
             let peer = connection.peer_mut();

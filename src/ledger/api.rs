@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     actor::Actor,
+    approval::Approval,
     batch::{Batch, BatchId, BatchTerms, Destination, Filter},
     batch_content::{FoundBatch, NextBatch},
     device_list::ListPage,
@@ -151,6 +152,9 @@ pub trait Records: Send + Sync + 'static {
 
     /// All of them, sorted by their names.
     fn peers(&self) -> Vec<Arc<EnrolledPeer>>;
+
+    /// All requests for the agreement of a second operator, in their order.
+    fn approvals(&self) -> Vec<Arc<Approval>>;
 
     /// The entries after the one with this sequence number, and those to come; all of them durable.
     ///

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 
 pub(crate) use self::broken_rule::BrokenRule;
 use super::{
+    approval_audit::Approvals,
     batch::{BatchTerms, Results},
     batch_audit::Batches,
     crl_issued::CrlIssued,
@@ -57,6 +58,7 @@ pub(crate) struct Audit {
     /// How many entries there were.
     entries: u64,
     peers: Peers,
+    approvals: Approvals,
     counts: Counts,
 }
 
@@ -175,6 +177,9 @@ impl Audit {
             Event::OrderDevicesListed(list) => self.list_devices(list),
             Event::OrderPaused { id, .. } => self.pause(id, true),
             Event::OrderResumed { id } => self.pause(id, false),
+            Event::ApprovalRequested { number, .. } => Ok(self.approvals.request(*number, &entry.actor)?),
+            Event::ApprovalGranted { number } => Ok(self.approvals.grant(*number, &entry.actor)?),
+            Event::ApprovalUsed { number } => Ok(self.approvals.use_up(*number)?),
             Event::StationEnrolled(enrolment) => Ok(self.peers.enroll(enrolment)?),
             Event::StationRevoked { peer, .. } => {
                 self.peers.revoke(peer);

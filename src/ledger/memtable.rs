@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    approval::Approval,
     batch::Destination,
     index::{Index, Runs},
     issuer::RecordedIssuer,
@@ -36,6 +37,8 @@ pub(super) struct MemTable {
     pub(super) destinations: BTreeMap<String, Arc<Destination>>,
     /// All stations, operators and auditors by their names: they are few, and stay when the index has them.
     pub(super) peers: BTreeMap<Arc<str>, Arc<EnrolledPeer>>,
+    /// All requests for the agreement of a second operator, likewise.
+    pub(super) approvals: BTreeMap<u64, Arc<Approval>>,
     /// The one below, while it is written into the index.
     pub(super) flushing: Option<Arc<Overlay>>,
     /// The index, below both, and its runs.
@@ -58,6 +61,7 @@ impl MemTable {
             issuers: BTreeMap::new(),
             destinations: BTreeMap::new(),
             peers: BTreeMap::new(),
+            approvals: BTreeMap::new(),
             flushing: None,
             index,
             runs,
@@ -87,6 +91,7 @@ impl MemTable {
         self.issuers.extend(draft.issuers.iter().map(|(id, issuer)| (*id, Arc::clone(issuer))));
         self.destinations.extend(draft.destinations.iter().map(|(name, found)| (name.clone(), Arc::clone(found))));
         self.peers.extend(draft.peers.iter().map(|(name, peer)| (Arc::clone(name), Arc::clone(peer))));
+        self.approvals.extend(draft.approvals.iter().map(|(number, approval)| (*number, Arc::clone(approval))));
         self.recent.absorb(draft);
     }
 
@@ -105,9 +110,10 @@ impl MemTable {
     pub(super) fn settled(&self) -> usize {
         let Overlay { records, state_changes, orders, exports, issuers, peers, proofs, revoked, crl_numbers, .. } =
             &self.recent;
-        let Overlay { listed, destinations, batches, detours, ended, .. } = &self.recent;
+        let Overlay { listed, approvals, destinations, batches, detours, ended, .. } = &self.recent;
         let reserved = self.pending.len() + self.pending_proofs.len();
-        let small = orders.len() + exports.len() + issuers.len() + peers.len() + proofs.len() + crl_numbers.len();
+        let people = peers.len() + approvals.len();
+        let small = orders.len() + exports.len() + issuers.len() + people + proofs.len() + crl_numbers.len();
         let batches = destinations.len() + batches.len() + detours.len();
         let ended = revoked.len() + ended.len();
         records.len() + state_changes.len() + listed.len() + ended + small + batches - reserved

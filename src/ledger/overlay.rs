@@ -8,6 +8,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
+    approval::Approval,
     batch::{Batch, Destination},
     export::{Export, ExportId},
     issuer::RecordedIssuer,
@@ -100,6 +101,8 @@ pub(super) struct Overlay {
     pub(super) configuration: Option<[u8; 32]>,
     /// Stations, operators and auditors by their names.
     pub(super) peers: BTreeMap<Arc<str>, Arc<EnrolledPeer>>,
+    /// Requests for the agreement of a second operator, by their numbers.
+    pub(super) approvals: BTreeMap<u64, Arc<Approval>>,
     /// The newest proof of possession of each CA and code.
     pub(super) proofs: BTreeMap<ProofId, ProofLocation>,
 }
@@ -223,6 +226,7 @@ impl Overlay {
         self.crl_numbers.extend(upper.crl_numbers);
         self.issuers.extend(upper.issuers);
         self.peers.extend(upper.peers);
+        self.approvals.extend(upper.approvals);
         self.proofs.extend(upper.proofs);
         self.recovered.extend(upper.recovered);
         self.configuration = upper.configuration.or(self.configuration);

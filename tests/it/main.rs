@@ -7,6 +7,7 @@
     reason = "a test ends by panicking"
 )]
 
+mod approvals;
 mod batches;
 mod bundle;
 mod ceremony;

@@ -6,11 +6,12 @@ use birthmark::{
     proto::{
         AcknowledgeBatchRequest, ChangeOrderRequest, CheckRequest, CloseOrderRequest, ConfirmRequest,
         CreateBatchRequest, CreateOrderRequest, EnrollRequest, GetBundleRequest, GetExportRequest, GetIssuerRequest,
-        GetOrderRequest, GetRecordRequest, ImportRequest, IssueRequest, ListBatchesRequest, ListExportsRequest,
-        ListIssuersRequest, ListOrderDevicesRequest, ListOrdersRequest, ListRecordsRequest, ListStationsRequest,
-        MakeCheckpointRequest, PauseOrderRequest, PlanBatchRequest, ProvePossessionRequest, ReloadRequest,
-        RenewRequest, ResumeOrderRequest, RetryHsmRequest, RevokeCertificateRequest, RevokeStationRequest,
-        ScrapCertificateRequest, WatchRequest, admin_client::AdminClient, issuance_client::IssuanceClient,
+        GetOrderRequest, GetRecordRequest, GrantApprovalRequest, ImportRequest, IssueRequest, ListApprovalsRequest,
+        ListBatchesRequest, ListExportsRequest, ListIssuersRequest, ListOrderDevicesRequest, ListOrdersRequest,
+        ListRecordsRequest, ListStationsRequest, MakeCheckpointRequest, PauseOrderRequest, PlanBatchRequest,
+        ProvePossessionRequest, ReloadRequest, RenewRequest, ResumeOrderRequest, RetryHsmRequest,
+        RevokeCertificateRequest, RevokeStationRequest, ScrapCertificateRequest, WatchRequest,
+        admin_client::AdminClient, approvals_client::ApprovalsClient, issuance_client::IssuanceClient,
         stations_client::StationsClient,
     },
     roles::{Call, TABLE},
@@ -27,6 +28,7 @@ use crate::support::{
 async fn make(call: Call, channel: Channel) -> Result<(), Status> {
     let mut issuance = IssuanceClient::new(channel.clone());
     let mut admin = AdminClient::new(channel.clone());
+    let mut approvals = ApprovalsClient::new(channel.clone());
     let mut stations = StationsClient::new(channel);
     match call {
         Call::Issue => issuance.issue(tokio_stream::empty()).await.map(drop),
@@ -66,6 +68,8 @@ async fn make(call: Call, channel: Channel) -> Result<(), Status> {
         Call::Watch => admin.watch(WatchRequest { after: 0 }).await.map(drop),
         Call::Reload => admin.reload(ReloadRequest {}).await.map(drop),
         Call::ProvePossession => admin.prove_possession(ProvePossessionRequest::default()).await.map(drop),
+        Call::ListApprovals => approvals.list(ListApprovalsRequest {}).await.map(drop),
+        Call::GrantApproval => approvals.grant(GrantApprovalRequest::default()).await.map(drop),
         Call::Enroll => stations.enroll(EnrollRequest::default()).await.map(drop),
         Call::Import => stations.import(ImportRequest::default()).await.map(drop),
         Call::Renew => stations.renew(RenewRequest::default()).await.map(drop),

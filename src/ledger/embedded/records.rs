@@ -12,6 +12,7 @@ use crate::{
     ledger::{
         actor::Actor,
         api::Records,
+        approval::Approval,
         batch::{Batch, BatchId, BatchTerms, Destination, Filter},
         batch_content::{FoundBatch, NextBatch},
         clock::ClockBounds,
@@ -189,6 +190,10 @@ impl Records for EmbeddedRecords {
 
     fn peers(&self) -> Vec<Arc<EnrolledPeer>> {
         self.shared.memory().peers.values().cloned().collect()
+    }
+
+    fn approvals(&self) -> Vec<Arc<Approval>> {
+        self.shared.memory().approvals.values().cloned().collect()
     }
 
     fn entries_after(&self, sequence: u64) -> Result<EntryTail, LedgerError> {
