@@ -25,7 +25,8 @@ demo: ## the whole way on this machine: SoftHSM, ceremony, daemon, stations, exp
 
 test: $(VENV)/ready target/go-judge target/grpcurl ## every test, against a real SoftHSM and judged by OpenSSL, GnuTLS, Go and Python
 	@$(INSTALL) softhsm2-util=softhsm2 openssl=openssl certtool=gnutls-bin strace=strace pkcs11-tool=opensc \
-		mkfs.ext4=e2fsprogs python3=python3 faketime=faketime promtool=prometheus \
+		mkfs.ext4=e2fsprogs python3=python3 faketime=faketime promtool=prometheus curl=curl \
+		pki=strongswan-pki /usr/lib/ipsec/plugins/libstrongswan-openssl.so=libstrongswan-standard-plugins \
 		/usr/sbin/mosquitto=mosquitto mosquitto_pub=mosquitto-clients
 	tests/judges/selftest.sh target/go-judge
 	cargo test --release --locked -- --skip hsm::fault_of_every_kind --skip hsm::faults_in_any_mix --skip hsm_codes::

@@ -23,6 +23,7 @@ pub(crate) mod profile;
 pub(crate) mod record;
 pub(crate) mod serve;
 pub(crate) mod station;
+pub(crate) mod vend;
 
 mod table;
 

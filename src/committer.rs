@@ -29,7 +29,7 @@ use crate::{
     cert::Signed,
     ledger::{
         self, Action, Actor, CrlIssued, Export, ExportId, Holder, IssuerTerms, Ledger, LedgerError, Operation, Order,
-        OrderTerms, Outcome, ProofTerms, RecordedIssuer, Refusal, RevocationReason,
+        OrderTerms, Outcome, ProofTerms, RecordedIssuer, Refusal, RevocationReason, VendingTerms,
     },
     metrics,
     serial::{ReservedSerial, SerialNumber},
@@ -175,10 +175,27 @@ impl Committer {
     ///
     /// # Errors
     /// The rules of the ledger, the storage, or a closed ledger.
-    #[expect(clippy::disallowed_methods, reason = "the reservation is durable, and its serial number is new")]
     pub async fn reserve(&self, holder: &Holder, actor: &Actor, reissue: bool) -> Result<Reserved, CommitError> {
+        self.reserve_by(operation::reserve(holder.clone(), reissue), holder, actor).await
+    }
+
+    /// As [`Committer::reserve`], for a device whose vending code was shown: the code must still give a certificate.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub(crate) async fn redeem(&self, holder: &Holder, actor: &Actor) -> Result<Reserved, CommitError> {
+        self.reserve_by(operation::redeem(holder.clone()), holder, actor).await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the reservation is durable, and its serial number is new")]
+    async fn reserve_by(
+        &self,
+        operation: Typed<Found>,
+        holder: &Holder,
+        actor: &Actor,
+    ) -> Result<Reserved, CommitError> {
         let permit = self.permit().await?;
-        match self.submit(actor.clone(), operation::reserve(holder.clone(), reissue)).await? {
+        match self.submit(actor.clone(), operation).await? {
             Found::Reserved(serial_number) => {
                 let reservation = Reservation {
                     serial_number,
@@ -331,6 +348,22 @@ impl Committer {
     /// As for [`Committer::reserve`].
     pub async fn close_order(&self, actor: Actor, id: String) -> Result<Order, CommitError> {
         self.change(actor, operation::close_order(id)).await
+    }
+
+    /// Creates vending codes, or finds that they were created before; gives the number of their batch.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub(crate) async fn create_vending_codes(&self, actor: Actor, terms: VendingTerms) -> Result<u32, CommitError> {
+        self.change(actor, operation::create_vending_codes(terms)).await
+    }
+
+    /// Lets a device's vending code be used no more.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub(crate) async fn cancel_vending_code(&self, actor: Actor, device: String) -> Result<(), CommitError> {
+        self.change(actor, operation::cancel_vending_code(device)).await.map(|Changed(_)| ())
     }
 
     /// Records an issuer, or finds the one with the same name and chain. Gives it and whether it is new. It takes a permit

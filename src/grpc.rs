@@ -19,5 +19,13 @@ mod services;
 mod status;
 pub(crate) mod tls;
 mod transport;
+mod vending;
 
-pub(crate) use self::{hsm::Signers, server::serve, services::Services};
+pub(crate) use self::{
+    hsm::Signers,
+    peer::Credentials,
+    request_error::RequestError,
+    server::serve,
+    services::Services,
+    status::{Refused, refused},
+};

@@ -39,6 +39,7 @@ pub mod csr;
 pub mod describe_certificate;
 mod durable;
 pub mod enroll;
+mod est;
 mod expiry;
 pub mod export;
 mod failure;
@@ -72,6 +73,7 @@ pub mod signer;
 pub mod station;
 mod temporary;
 pub mod text_file;
+pub mod vending;
 mod x509;
 mod x509_time;
 

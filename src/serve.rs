@@ -7,6 +7,7 @@
 mod certificates;
 mod components;
 mod error;
+mod est;
 mod keys;
 mod listen;
 mod lists;
@@ -31,7 +32,9 @@ use crate::{
     config::Config,
     expiry,
     grpc::{self, Services, listener},
-    http, metrics,
+    http,
+    ledger::Records,
+    metrics,
     readiness::Readiness,
 };
 
@@ -60,18 +63,21 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> Result<(), ServeE
 
     // 3. The addresses.
     let listening = listen(config).await?;
+    let est_setup = est::Setup::read(config, &opened, &tls)?;
     let addresses = listening.addresses().map_err(ServeError::system("read the addresses that are listened on"))?;
 
     // 4. The daemon serves, and says what it can do.
     let (drain, draining) = watch::channel(false);
     let readiness = Arc::new(readiness(&draining, &opened));
-    let mut running = start(config, opened, listening, tls, draining, (Arc::clone(&readiness), prometheus));
+    let mut running =
+        start(config, opened, listening, (tls, est_setup), draining, (Arc::clone(&readiness), prometheus));
     // Before anybody knows that there is a daemon to shut down.
     let shutdown = shutdown_signal().map_err(ServeError::system("listen for signals"))?;
     tracing::info!(
         grpc = %addresses.grpc,
         socket = addresses.socket.as_ref().map(|path| tracing::field::display(path.display())),
         http = addresses.http.map(tracing::field::display),
+        est = addresses.est.map(tracing::field::display),
         "listening"
     );
     tokio::spawn(readiness.watch());
@@ -96,7 +102,7 @@ fn start(
     config: &Config,
     opened: Opened,
     listening: Listening,
-    tls: Arc<rustls::ServerConfig>,
+    (tls, est_setup): (Arc<rustls::ServerConfig>, Option<est::Setup>),
     draining: watch::Receiver<bool>,
     (readiness, prometheus): (Arc<Readiness>, PrometheusHandle),
 ) -> Running {
@@ -108,6 +114,10 @@ fn start(
         tokio::spawn(http::serve(http, limits.http, readiness, prometheus, directory));
     }
     tokio::spawn(expiry::watch(watched));
+    let est = listening.est.zip(est_setup).map(|(listener, setup)| {
+        let issuing = (Arc::clone(&issuer), committer.clone(), Arc::new(records.clone()) as Arc<dyn Records>);
+        setup.start(listener, limits.est, issuing, Arc::clone(&profiles), draining.clone())
+    });
     let (socket, unix) = listening.socket.unzip();
     let services = Services {
         issuer,
@@ -129,6 +139,7 @@ fn start(
             (checkpoints, periodic)
         }),
         publishing: publisher.map(|publisher| publisher.spawn()).unwrap_or_default(),
+        est,
         pools,
         scrub,
         socket,

@@ -381,6 +381,8 @@ impl Filter<'_> {
             | Event::Checkpoint { .. }
             | Event::LossAccepted { .. }
             | Event::ClockAccepted { .. } => false,
+            Event::VendingCodesCreated(created) => created.terms.codes.iter().any(|code| code.device == wanted),
+            Event::VendingCodeCancelled { device } => device == wanted,
         }
     }
 }
@@ -439,6 +441,17 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
         }
         Event::LossAccepted { what, reason } => ("loss_accepted", json!({ "lost": what, "reason": reason })),
         Event::ClockAccepted { reason } => ("clock_accepted", json!({ "reason": reason })),
+        // Without the hashes, which are of no use to people.
+        Event::VendingCodesCreated(created) => (
+            "vending_codes_created",
+            json!({
+                "batch": created.batch,
+                "order": created.terms.order,
+                "expires": time(created.terms.expires),
+                "devices": created.terms.codes.iter().map(|code| &code.device).collect::<Vec<_>>(),
+            }),
+        ),
+        Event::VendingCodeCancelled { device } => ("vending_code_cancelled", json!({ "device_id": device })),
     };
     let mut entry = json!({
         "sequence": frame.sequence,

@@ -161,6 +161,32 @@ impl fmt::Display for Peer {
     }
 }
 
+/// The holder of a client certificate, as other ports than gRPC's know it.
+#[derive(Debug)]
+pub(crate) struct Credentials(Peer);
+
+impl Credentials {
+    /// Of a client certificate of the station CA that the TLS handshake has verified.
+    pub(crate) fn of(der: &[u8]) -> Credentials {
+        Credentials(Peer::from_certificate(der))
+    }
+
+    /// The station's `<line>/<station>`.
+    ///
+    /// # Errors
+    /// Why it is none, or not any more, as one sentence.
+    pub(crate) fn station(&self) -> Result<&Arc<str>, String> {
+        let station = self.0.require(&[Role::Station]);
+        station.map(|(_, name)| name).map_err(|status| status.message().to_owned())
+    }
+}
+
+impl fmt::Display for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 fn expired(expires: Timestamp) -> Status {
     status::unauthenticated(format!("the client certificate expired at {expires}; enroll again"))
 }

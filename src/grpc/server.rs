@@ -1,6 +1,6 @@
 //! The gRPC server: its services, and the bounds of HTTP/2.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio_stream::{Stream, StreamExt};
 use tonic::{service::Routes, transport::Server};
@@ -13,10 +13,11 @@ use super::{
     limits::{Limits, STREAMS_PER_CONNECTION},
     records::Reader,
     services::Services,
+    vending,
 };
 use crate::{
     limits,
-    proto::{self, admin_server::AdminServer, issuance_server::IssuanceServer},
+    proto::{self, admin_server::AdminServer, issuance_server::IssuanceServer, vending_server::VendingServer},
 };
 
 /// Serves until `draining` becomes true and every open call is finished.
@@ -32,17 +33,21 @@ pub(crate) async fn serve(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<IssuanceServer<issuance::Service>>().await;
     health.set_serving::<AdminServer<admin::Service>>().await;
+    health.set_serving::<VendingServer<vending::Service>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
 
+    let reader = Reader::new(Arc::clone(&records), stall_limit);
+    let vending_service = vending::Service::new(committer.clone(), Arc::clone(&profiles), reader);
     let admin_service = admin::Service::new(committer, profiles, Reader::new(records, stall_limit), signers, prover);
     let routes = Routes::new(health_service)
         // Clients know one of the two versions: grpcurl the first, Python's the second.
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
+        .add_service(VendingServer::new(vending_service).max_decoding_message_size(limits::MESSAGE))
         .add_service(IssuanceServer::new(issuance_service).max_decoding_message_size(limits::MESSAGE))
         .add_service(AdminServer::new(admin_service).max_decoding_message_size(limits::MESSAGE));
     let limits = Limits::new(window);

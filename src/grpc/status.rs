@@ -131,6 +131,8 @@ impl Cause {
             Refusal::StateRefused { .. } => (Code::FailedPrecondition, "STATE_REFUSED"),
             Refusal::ExportUnknown(_) => (Code::NotFound, "EXPORT_UNKNOWN"),
             Refusal::NothingToExport(_) => (Code::FailedPrecondition, "NOTHING_TO_EXPORT"),
+            Refusal::CodeUnknown(_) => (Code::NotFound, "CODE_UNKNOWN"),
+            Refusal::CodeRefused { .. } => (Code::FailedPrecondition, "CODE_REFUSED"),
             Refusal::ClockBackwards { .. } => (Code::Unavailable, "CLOCK_BACKWARDS"),
             Refusal::ClockImplausible { .. } => (Code::Unavailable, "CLOCK_IMPLAUSIBLE"),
             Refusal::TooLarge { .. } => (Code::InvalidArgument, "REQUEST_INVALID"),
@@ -222,6 +224,21 @@ fn message(error: &RequestError) -> String {
         RequestError::Storage(error) => Storage::from_error(error).message(),
         error => error.to_string(),
     }
+}
+
+/// A refusal for ports that speak something else than gRPC.
+pub(crate) struct Refused {
+    pub(crate) code: Code,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// What such a port says of a request that is not fulfilled. Counts it.
+pub(crate) fn refused(error: &RequestError) -> Refused {
+    let Cause { code, reason, retry_after } = Cause::for_request(error);
+    metrics::refusal(reason);
+    Refused { code, reason, message: shortened(message(error)), retry_after }
 }
 
 /// A refused item, as its reply carries it: the status, and beside it what is in the status' details.
@@ -349,7 +366,8 @@ mod tests {
     fn reason_on_the_wire_is_in_the_protocol() {
         const PROTOCOL: &str = concat!(
             include_str!("../../proto/birthmark/v1/issuance.proto"),
-            include_str!("../../proto/birthmark/v1/admin.proto")
+            include_str!("../../proto/birthmark/v1/admin.proto"),
+            include_str!("../../proto/birthmark/v1/vending.proto")
         );
         let code = include_str!("status.rs").split("mod tests").next().unwrap();
         let words = code.split('"').skip(1).step_by(2);

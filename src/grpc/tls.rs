@@ -8,11 +8,12 @@ use std::{
 
 use rustls::{
     RootCertStore, ServerConfig,
+    crypto::CryptoProvider,
     pki_types::{
         CertificateDer, PrivateKeyDer,
         pem::{Error as PemError, PemObject},
     },
-    server::{VerifierBuilderError, WebPkiClientVerifier},
+    server::{VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use zeroize::Zeroizing;
 
@@ -70,16 +71,9 @@ pub(crate) enum ClientCaError {
 /// # Errors
 /// Which file is wrong, and how.
 pub(crate) fn configure(certificate: &Path, key: &Path, client_ca: &Path) -> Result<Arc<ServerConfig>, TlsError> {
-    let of_client_ca = |error| TlsError::ClientCa { path: client_ca.to_owned(), error };
     let of_key = |error| TlsError::Key { path: key.to_owned(), error };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut roots = RootCertStore::empty();
-    for root in pem::read_certificates(client_ca).map_err(|error| of_client_ca(ClientCaError::Unreadable(error)))? {
-        roots.add(CertificateDer::from(root)).map_err(|error| of_client_ca(ClientCaError::NotACa(error)))?;
-    }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .build()
-        .map_err(|error| of_client_ca(ClientCaError::Unusable(error)))?;
+    let verifier = client_verifier(client_ca, &provider)?;
     let chain = pem::read_certificates(certificate)
         .map_err(|error| TlsError::Certificate { path: certificate.to_owned(), error })?;
     let chain = chain.into_iter().map(CertificateDer::from).collect();
@@ -92,6 +86,24 @@ pub(crate) fn configure(certificate: &Path, key: &Path, client_ca: &Path) -> Res
         .map_err(|error| of_key(KeyError::NotOfCertificate { certificate: certificate.to_owned(), error }))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// Verifies that a client certificate comes from `client_ca`.
+///
+/// # Errors
+/// What is wrong with the file.
+pub(crate) fn client_verifier(
+    client_ca: &Path,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let of_client_ca = |error| TlsError::ClientCa { path: client_ca.to_owned(), error };
+    let mut roots = RootCertStore::empty();
+    for root in pem::read_certificates(client_ca).map_err(|error| of_client_ca(ClientCaError::Unreadable(error)))? {
+        roots.add(CertificateDer::from(root)).map_err(|error| of_client_ca(ClientCaError::NotACa(error)))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .build()
+        .map_err(|error| of_client_ca(ClientCaError::Unusable(error)))
 }
 
 /// The longest PEM file with a private key, in bytes.

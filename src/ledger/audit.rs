@@ -19,6 +19,7 @@ use super::{
     proof_audit::{BrokenProof, Proofs},
     record::{Holder, KeyHash, RecordState},
     revoked::CaId,
+    vending_audit::{BrokenCode, Codes},
 };
 use crate::serial::SerialNumber;
 
@@ -42,6 +43,7 @@ pub(crate) struct Audit {
     /// The chains of all issuers with their names, in the order of their ids, each chain by its hash.
     issuers: Vec<(String, [u8; 32])>,
     proofs: Proofs,
+    codes: Codes,
     counts: Counts,
 }
 
@@ -150,6 +152,8 @@ pub(crate) enum BrokenRule {
     ExportCount { id: ExportId, certificates: u64, left: u64 },
     #[error(transparent)]
     Proof(#[from] BrokenProof),
+    #[error(transparent)]
+    Code(#[from] BrokenCode),
     #[error("the revocation list {number} of the issuer \"{issuer}\" is not newer than {newest}, which was before it")]
     CrlNumber { issuer: String, number: u64, newest: u64 },
     #[error("the export {0} is acknowledged twice")]
@@ -212,6 +216,14 @@ impl Audit {
                 self.counts.checkpoints += 1;
                 Ok(())
             }
+            Event::VendingCodesCreated(created) => {
+                let order = &created.terms.order;
+                if !self.order_numbers.contains_key(order) {
+                    return Err(BrokenRule::OrderUnknown(order.clone()));
+                }
+                Ok(self.codes.create(created, entry.time)?)
+            }
+            Event::VendingCodeCancelled { device } => Ok(self.codes.cancel(device)?),
             Event::LossAccepted { .. } | Event::ClockAccepted { .. } => Ok(()),
         }
     }

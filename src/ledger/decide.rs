@@ -5,6 +5,7 @@
 //! and device, then what is left of the order. What may happen to a certificate after its issue is in [`lifecycle`].
 
 mod decision;
+mod device;
 mod export;
 mod issuer;
 mod lifecycle;
@@ -13,12 +14,13 @@ mod proof;
 mod reserve;
 #[cfg(test)]
 mod tests;
+mod vending;
 
 use jiff::Timestamp;
 
 use self::{
     decision::{Decision, refuse},
-    reserve::ReserveKind,
+    device::ReserveKind,
 };
 use super::{
     entry::Event,
@@ -44,6 +46,11 @@ pub(super) fn decide(
         Action::Reissue(holder) => {
             reserve::reserve(view, now, serial_numbers, &operation.actor, holder, ReserveKind::Reissue)
         }
+        Action::Redeem(holder) => {
+            reserve::reserve(view, now, serial_numbers, &operation.actor, holder, ReserveKind::ByCode)
+        }
+        Action::CreateVendingCodes(terms) => vending::create(view, now, terms),
+        Action::CancelVendingCode { device } => vending::cancel(view, device),
         Action::Record { serial_number, certificate } => match view.location(serial_number)? {
             Some(location) if location.state == RecordState::Reserved => {
                 let event = Event::Issued { serial_number: *serial_number, certificate: certificate.clone() };

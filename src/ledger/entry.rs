@@ -15,6 +15,7 @@ use super::{
     record::Holder,
     revocation::{ParseReasonError, RevocationReason},
     revoked::CaId,
+    vending::{Cost, CreatedCodes, HashedCode, VendingTerms},
 };
 use crate::{pattern::Pattern, serial::SerialNumber};
 
@@ -166,6 +167,13 @@ pub enum Event {
         /// Why, for people.
         reason: String,
     },
+    /// Vending codes were created.
+    VendingCodesCreated(Box<CreatedCodes>),
+    /// A device's vending code can no longer be used.
+    VendingCodeCancelled {
+        /// The device.
+        device: String,
+    },
 }
 
 impl Entry {
@@ -245,6 +253,10 @@ impl Entry {
                 Wire::LossAccepted(wire::LossAccepted { what: what.clone(), reason: reason.clone() })
             }
             Event::ClockAccepted { reason } => Wire::ClockAccepted(wire::ClockAccepted { reason: reason.clone() }),
+            Event::VendingCodesCreated(created) => Wire::VendingCodesCreated((&**created).into()),
+            Event::VendingCodeCancelled { device } => {
+                Wire::VendingCodeCancelled(wire::VendingCodeCancelled { device_id: device.clone() })
+            }
         };
         let entry =
             wire::Entry { time: to_micros(self.time), actor: self.actor.0.as_ref().to_owned(), event: Some(event) };
@@ -326,6 +338,8 @@ impl Entry {
             }
             Wire::LossAccepted(loss) => Event::LossAccepted { what: loss.what, reason: loss.reason },
             Wire::ClockAccepted(clock) => Event::ClockAccepted { reason: clock.reason },
+            Wire::VendingCodesCreated(created) => Event::VendingCodesCreated(Box::new(created.try_into()?)),
+            Wire::VendingCodeCancelled(cancelled) => Event::VendingCodeCancelled { device: cancelled.device_id },
         };
         Ok(Entry { time: from_micros(entry.time)?, actor: Actor(entry.actor.into()), event })
     }
@@ -372,6 +386,9 @@ pub enum InvalidEntry {
     /// Not an export's id.
     #[error(transparent)]
     ExportId(#[from] ParseExportIdError),
+    /// Not a vending code's hash.
+    #[error("a vending code whose {0} cannot be")]
+    VendingCode(&'static str),
     /// Not a revocation list.
     #[error("a revocation list whose {0} cannot be")]
     Crl(&'static str),
@@ -414,6 +431,48 @@ impl TryFrom<wire::CrlIssued> for CrlIssued {
             entries: list.entries,
             sha256: list.sha256.as_slice().try_into().map_err(|_| InvalidEntry::Crl("hash"))?,
         })
+    }
+}
+
+impl From<&CreatedCodes> for wire::VendingCodesCreated {
+    fn from(created: &CreatedCodes) -> wire::VendingCodesCreated {
+        let CreatedCodes { batch, terms: VendingTerms { order, expires, cost, codes }, replaces } = created;
+        let codes = codes.iter().zip(replaces).map(|(code, replaces)| wire::VendingCode {
+            device_id: code.device.clone(),
+            salt: code.salt.to_vec(),
+            hash: code.hash.to_vec(),
+            replaces: replaces.map_or(Vec::new(), |replaced| replaced.as_bytes().to_vec()),
+        });
+        wire::VendingCodesCreated {
+            batch: *batch,
+            order: order.clone(),
+            expires: to_micros(*expires),
+            memory_kib: cost.memory_kib,
+            passes: cost.passes,
+            codes: codes.collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::VendingCodesCreated> for CreatedCodes {
+    type Error = InvalidEntry;
+
+    fn try_from(created: wire::VendingCodesCreated) -> Result<CreatedCodes, InvalidEntry> {
+        let (mut codes, mut replaces) = (Vec::with_capacity(created.codes.len()), Vec::new());
+        for code in created.codes {
+            replaces.push(match code.replaces.as_slice() {
+                [] => None,
+                octets => Some(SerialNumber::try_from(octets)?),
+            });
+            codes.push(HashedCode {
+                device: code.device_id,
+                salt: code.salt.as_slice().try_into().map_err(|_| InvalidEntry::VendingCode("salt"))?,
+                hash: code.hash.as_slice().try_into().map_err(|_| InvalidEntry::VendingCode("hash"))?,
+            });
+        }
+        let cost = Cost { memory_kib: created.memory_kib, passes: created.passes };
+        let terms = VendingTerms { order: created.order, expires: from_micros(created.expires)?, cost, codes };
+        Ok(CreatedCodes { batch: created.batch, terms, replaces })
     }
 }
 

@@ -6,7 +6,8 @@
 //! DATA/index/NUMBER.states     sorted runs: states that came after the issue
 //! DATA/index/NUMBER.revoked    sorted runs: what may stand on a revocation list
 //! DATA/index/NUMBER.samples    sorted runs: where one serial number in every [`SAMPLE`] bytes of journal was reserved
-//! DATA/index/database/         sled: orders, exports, issuers, proofs of possession, numbers of lists, and the manifest; see [`database`]
+//! DATA/index/database/         sled: orders, exports, issuers, proofs of possession, vending codes, numbers of lists, and the
+//!                              manifest; see [`database`]
 //! ```
 //!
 //! Serial numbers rise along the journal, so a sample and a short read of the journal find any of them.
@@ -34,6 +35,7 @@ mod run;
 #[cfg(test)]
 pub(super) mod tests;
 mod values;
+mod vending;
 
 use std::{
     collections::BTreeMap,
@@ -59,6 +61,7 @@ use super::{
     overlay::{ExportLocation, OrderLocation, Overlay, ProofLocation, StateChange},
     proof::ProofId,
     revoked::{CaId, RevokedKey, RevokedValue},
+    vending::{VendingBatch, VendingCode},
 };
 use crate::{durable, serial::SerialNumber};
 
@@ -362,6 +365,29 @@ impl Index {
         })
     }
 
+    pub(super) fn vending_code(&self, device: &str) -> Result<Option<VendingCode>, IndexError> {
+        self.answer(|| {
+            let Some(value) = self.database.get(&vending::code_key(device))? else { return Ok(None) };
+            vending::decode_code(device, &value).map(Some).ok_or_else(|| self.malformed("a vending code"))
+        })
+    }
+
+    pub(super) fn vending_batch(&self, number: u32) -> Result<Option<VendingBatch>, IndexError> {
+        self.answer(|| {
+            let Some(value) = self.database.get(&vending::batch_key(number))? else { return Ok(None) };
+            vending::decode_batch(number, &value).map(Some).ok_or_else(|| self.malformed("a batch of vending codes"))
+        })
+    }
+
+    /// How many batches of vending codes there are.
+    pub(super) fn vending_batches(&self) -> Result<u32, IndexError> {
+        self.answer(|| {
+            let Some(value) = self.database.get(vending::BATCHES)? else { return Ok(0) };
+            let octets = value.try_into().map_err(|_| self.malformed("the number of batches of vending codes"))?;
+            Ok(u32::from_be_bytes(octets))
+        })
+    }
+
     /// All issuers, in the order of their ids.
     pub(super) fn issuers(&self) -> Result<Vec<RecordedIssuer>, IndexError> {
         self.answer(|| {
@@ -405,7 +431,8 @@ impl Index {
             let issuers =
                 settled.issuers.iter().map(|(id, issuer)| (values::issuer_key(*id), values::encode_issuer(issuer)));
             let proofs = settled.proofs.iter().map(|(id, proof)| (values::proof_key(id), values::encode_proof(proof)));
-            let pairs = orders.chain(exports).chain(issuers).chain(numbers).chain(proofs).collect();
+            let codes = vending::pairs(&settled.vending_codes, &settled.vending_batches);
+            let pairs = orders.chain(exports).chain(issuers).chain(numbers).chain(proofs).chain(codes).collect();
             self.database.write(pairs, |total| Manifest::new(applied, total, &runs).encode())?;
             self.applied().clone_from(applied);
             // Without it the index says no more than before, which is true as well.

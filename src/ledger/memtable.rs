@@ -95,8 +95,9 @@ impl MemTable {
     pub(super) fn settled(&self) -> usize {
         let Overlay { records, state_changes, orders, exports, issuers, proofs, revoked, crl_numbers, .. } =
             &self.recent;
+        let codes = self.recent.vending_codes.len() + self.recent.vending_batches.len();
         let reserved = self.pending.len() + self.pending_proofs.len();
-        let small = orders.len() + exports.len() + issuers.len() + proofs.len() + crl_numbers.len();
+        let small = orders.len() + exports.len() + issuers.len() + proofs.len() + crl_numbers.len() + codes;
         records.len() + state_changes.len() + revoked.len() + small - reserved
     }
 

@@ -15,6 +15,7 @@ use super::{
     proof::ProofId,
     record::{Holder, KeyHash, RecordState},
     revoked::{CaId, RevokedKey, RevokedValue},
+    vending::{VendingBatch, VendingCode},
 };
 use crate::serial::SerialNumber;
 
@@ -76,6 +77,10 @@ pub(super) struct Overlay {
     pub(super) issuers: BTreeMap<u32, Arc<RecordedIssuer>>,
     /// The newest proof of possession of each CA and code.
     pub(super) proofs: BTreeMap<ProofId, ProofLocation>,
+    /// The newest vending code of each device.
+    pub(super) vending_codes: HashMap<String, VendingCode>,
+    /// Batches of vending codes by their numbers.
+    pub(super) vending_batches: BTreeMap<u32, VendingBatch>,
 }
 
 /// An order, where in the journal it begins, and how far it is exported.
@@ -142,6 +147,8 @@ impl Overlay {
         self.crl_numbers.extend(upper.crl_numbers);
         self.issuers.extend(upper.issuers);
         self.proofs.extend(upper.proofs);
+        self.vending_codes.extend(upper.vending_codes);
+        self.vending_batches.extend(upper.vending_batches);
     }
 
     /// The reservation of a proof of possession among these changes.

@@ -32,6 +32,8 @@ pub(super) struct Running {
     pub(super) checkpoints: Option<(Arc<Checkpoints>, task::JoinHandle<()>)>,
     /// The tasks that make revocation lists.
     pub(super) publishing: Vec<task::JoinHandle<()>>,
+    /// EST, if it is served.
+    pub(super) est: Option<task::JoinHandle<()>>,
     pub(super) pools: Pools,
     pub(super) scrub: Option<Scrub>,
     pub(super) socket: Option<PathBuf>,
@@ -58,12 +60,16 @@ impl Running {
     /// # Errors
     /// If the ledger failed.
     pub(super) async fn shutdown(self) -> Result<(), ServeError> {
-        let Running { server, committer, committer_result, checkpoints, publishing, pools, scrub, socket } = self;
+        let Running { server, committer, committer_result, checkpoints, publishing, est, pools, scrub, socket } = self;
         drop(scrub);
         // What is revoked from now on is on the first lists of the next start.
         publishing.iter().for_each(task::JoinHandle::abort);
         if tokio::time::timeout(DRAIN, server).await.is_err() {
             tracing::warn!("some stations did not read their replies in time; they get them when they ask again");
+        }
+        if let Some(est) = est {
+            // It has been finishing since the calls have, and knows its own time.
+            let _ = est.await;
         }
         if let Some(path) = socket {
             // What cannot be removed is replaced at the next start.
