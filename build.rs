@@ -11,12 +11,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let built = env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or_else(now);
     println!("cargo:rustc-env=BIRTHMARK_BUILT={built}");
-    let services = ["birthmark/v1/issuance.proto", "birthmark/v1/admin.proto", "birthmark/v1/vending.proto"];
-    let protocol = protox::compile(services, ["proto"])?;
+    let services = ["issuance", "admin", "stations", "vending"].map(|name| format!("birthmark/v1/{name}.proto"));
+    let protocol = protox::compile(&services, ["proto"])?;
     let journal = protox::compile(["birthmark/v1/journal.proto"], ["proto"])?;
 
     // Served by gRPC reflection; nothing imports the details of errors, and clients print them by their definitions.
-    let reflected = protox::compile(services.into_iter().chain(["google/rpc/error_details.proto"]), ["proto"])?;
+    let reflected = protox::compile(services.into_iter().chain(["google/rpc/error_details.proto".to_owned()]), ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("protocol.binpb"), reflected.encode_to_vec())?;
 

@@ -51,9 +51,9 @@ pub(crate) struct Checkpoints {
     pub(crate) file: PathBuf,
     /// How long entries may be without a checkpoint.
     pub(crate) interval: Duration,
-    /// Whether the next one begins anew: the file was gone, so none was held against the entries that the ledger had at
+    /// Whether the earlier ones are lost: the file was gone, so none was held against the entries that the ledger had at
     /// the start.
-    pub(crate) begins_anew: AtomicBool,
+    pub(crate) earlier_checkpoints_lost: AtomicBool,
 }
 
 /// Why there is no new checkpoint.
@@ -120,14 +120,14 @@ impl Checkpoints {
         let signed = checkpoint.clone().signed(&self.key, signature.into_bytes());
         signed.verify(std::slice::from_ref(&self.key)).map_err(|error| CheckpointError::Wrong(error.to_string()))?;
         let note = signed.to_string();
-        let begins_anew = self.begins_anew.load(Ordering::Relaxed);
-        self.committer.checkpoint(note.clone(), begins_anew).await?;
-        if begins_anew {
+        let earlier_checkpoints_lost = self.earlier_checkpoints_lost.load(Ordering::Relaxed);
+        self.committer.checkpoint(note.clone(), earlier_checkpoints_lost).await?;
+        if earlier_checkpoints_lost {
             tracing::warn!(
                 entries = checkpoint.sequence,
-                "checkpoints begin anew: none was held against these entries"
+                "earlier checkpoints are lost: these entries were compared with none"
             );
-            self.begins_anew.store(false, Ordering::Relaxed);
+            self.earlier_checkpoints_lost.store(false, Ordering::Relaxed);
         }
 
         let (path, text) = (self.file.clone(), note.clone());

@@ -21,10 +21,12 @@ pub(crate) mod journal;
 pub(crate) mod order;
 pub(crate) mod profile;
 pub(crate) mod record;
+pub(crate) mod roles;
 pub(crate) mod serve;
 pub(crate) mod station;
 pub(crate) mod vend;
 
+mod stations;
 mod table;
 
 /// Runs a command that speaks with the daemon.

@@ -28,8 +28,9 @@ use self::{
 use crate::{
     cert::Signed,
     ledger::{
-        self, Action, Actor, CrlIssued, Export, ExportId, Holder, IssuerTerms, Ledger, LedgerError, Operation, Order,
-        OrderTerms, Outcome, ProofTerms, RecordedIssuer, Refusal, RevocationReason, VendingTerms,
+        self, Action, Actor, CrlIssued, EnrolledPeer, Enrolment, Export, ExportId, Holder, IssuerTerms, Ledger,
+        LedgerError, Operation, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, Refusal, RevocationReason,
+        VendingTerms,
     },
     metrics,
     serial::{ReservedSerial, SerialNumber},
@@ -366,6 +367,57 @@ impl Committer {
         self.change(actor, operation::cancel_vending_code(device)).await.map(|Changed(_)| ())
     }
 
+    /// Raises or lowers the quantity of an order.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn change_quantity(
+        &self,
+        actor: Actor,
+        id: String,
+        quantity: u64,
+        reason: String,
+    ) -> Result<Order, CommitError> {
+        self.change(actor, operation::change_quantity(id, quantity, reason)).await
+    }
+
+    /// Lets nothing be issued under an order until it is resumed.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn pause_order(&self, actor: Actor, id: String, reason: String) -> Result<Order, CommitError> {
+        self.change(actor, operation::pause_order(id, reason)).await
+    }
+
+    /// Lets an order that was paused go on.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn resume_order(&self, actor: Actor, id: String) -> Result<Order, CommitError> {
+        self.change(actor, operation::resume_order(id)).await
+    }
+
+    /// Records a certificate of the station CA. Gives its holder.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn enroll(&self, actor: Actor, enrolment: Enrolment) -> Result<Arc<EnrolledPeer>, CommitError> {
+        self.change(actor, operation::enroll(enrolment)).await
+    }
+
+    /// Lets a station, an operator or an auditor connect no more with what it has.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn revoke_peer(
+        &self,
+        actor: Actor,
+        peer: Actor,
+        reason: String,
+    ) -> Result<Arc<EnrolledPeer>, CommitError> {
+        self.change(actor, operation::revoke_peer(peer, reason)).await
+    }
+
     /// Records an issuer, or finds the one with the same name and chain. Gives it and whether it is new. It takes a permit
     /// like any request, but counts as none in flight.
     ///
@@ -381,9 +433,9 @@ impl Committer {
     ///
     /// # Errors
     /// As for [`Committer::reserve`].
-    pub async fn checkpoint(&self, note: String, begins_anew: bool) -> Result<(), CommitError> {
+    pub async fn checkpoint(&self, note: String, earlier_checkpoints_lost: bool) -> Result<(), CommitError> {
         let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
-        self.submit(Actor::daemon(), operation::checkpoint(note, begins_anew)).await
+        self.submit(Actor::daemon(), operation::checkpoint(note, earlier_checkpoints_lost)).await
     }
 
     /// Records a revocation list, which may be published then. It takes a permit like any request, but counts as none

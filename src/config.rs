@@ -45,7 +45,7 @@ pub struct Config {
     pub audit: Option<Audit>,
     /// Certificate revocation lists; none are made if absent.
     pub crl: Option<Crl>,
-    /// The CA of stations, operators and the daemon's own TLS certificate; only `birthmark station enroll` uses it.
+    /// The CA of stations, operators and the daemon's own TLS certificate; used when somebody is enrolled.
     pub station_ca: Option<StationCa>,
     /// Which public keys are refused.
     #[serde(default)]
@@ -71,8 +71,13 @@ pub struct Server {
     pub key: Spanned<PathBuf>,
     /// PEM: the CA certificates that client certificates must come from.
     pub client_ca: Spanned<PathBuf>,
+    /// PEM or DER: a revocation list of `client_ca`, read again when it changes; none if absent.
+    pub client_crl: Option<Spanned<PathBuf>>,
     /// The Unix socket for local operators; none if absent.
     pub socket: Option<Spanned<PathBuf>>,
+    /// What users of the socket are: `operator`, `operator:` and duties, or `auditor`.
+    #[serde(default = "default_socket_role")]
+    pub socket_role: Spanned<String>,
     /// How many unanswered requests one stream, and one station over all of its streams, may have.
     #[serde(default = "default_window")]
     pub window: Spanned<usize>,
@@ -83,6 +88,10 @@ pub struct Server {
 
 fn default_stall() -> Spanned<u64> {
     Spanned::new(0..0, 60)
+}
+
+fn default_socket_role() -> Spanned<String> {
+    Spanned::new(0..0, "operator".to_owned())
 }
 
 fn default_window() -> Spanned<usize> {

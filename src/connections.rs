@@ -18,7 +18,7 @@ use std::{
     net::{IpAddr, Ipv6Addr},
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -26,6 +26,8 @@ use std::{
 };
 
 use tokio::{sync::oneshot, time::Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use self::refusals::Refusals;
 pub(crate) use self::{
@@ -63,7 +65,7 @@ impl Activity {
 
     /// Since when no call has been open; `None` while one is.
     pub(crate) fn quiet_since(&self) -> Option<Instant> {
-        let since = *self.quiet_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *self.quiet_since.lock();
         (self.calls.load(Ordering::Acquire) == 0).then_some(since)
     }
 
@@ -81,7 +83,7 @@ pub(crate) struct OpenCall(Arc<Activity>);
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        *self.0.quiet_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.0.quiet_since.lock() = Instant::now();
         self.0.calls.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -168,7 +170,7 @@ impl<S: Clone + Eq + Hash> Seats<S> {
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken<S>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.lock()
     }
 
     /// A seat for a connection.

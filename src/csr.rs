@@ -20,7 +20,7 @@ pub use self::{
     refused_keys::{BlockListError, RefusedKeys},
 };
 use crate::{
-    asn1::{BIT_STRING, DerError, INTEGER, OBJECT_IDENTIFIER, Reader, SEQUENCE, SET, Value, explicit},
+    asn1::{DerError, INTEGER, OBJECT_IDENTIFIER, Reader, SEQUENCE, SET, Value, explicit},
     pem::{self, is_der},
     quote::shortened,
     signer::{self, PublicKey, SpkiError, VerifyError},
@@ -187,10 +187,7 @@ impl<'a> Request<'a> {
         let mut request = Reader::new(Value::only(der)?.of(SEQUENCE)?);
         let info = request.value()?;
         let algorithm = request.value()?.whole;
-        let signature = match request.expect(BIT_STRING)?.split_first() {
-            Some((0, signature)) => signature,
-            _ => return Err(DerError::Content("BIT STRING")),
-        };
+        let signature = request.bit_string()?;
         request.finish()?;
         let mut reader = Reader::new(info.of(SEQUENCE)?);
         let version = reader.expect(INTEGER)?;

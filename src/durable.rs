@@ -25,6 +25,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::{
+    fs::{CWD, RenameFlags},
+    io::Errno,
+};
+
 use crate::temporary;
 
 /// What a new file's permission bits are (before the umask).
@@ -104,6 +109,15 @@ impl Unfinished {
         fs::rename(&self.temporary, &self.path)?;
         sync_folder_of(&self.path)
     }
+
+    /// As [`Unfinished::finish`], but fails with [`io::ErrorKind::AlreadyExists`] if another file has the name.
+    ///
+    /// # Errors
+    /// Any I/O error; the name is then as it was.
+    pub(crate) fn finish_new(self) -> io::Result<()> {
+        self.file.sync_all()?;
+        rename_new(&self.temporary, &self.path)
+    }
 }
 
 impl Drop for Unfinished {
@@ -111,6 +125,23 @@ impl Drop for Unfinished {
         // Once it is finished there is nothing under this name.
         let _ = fs::remove_file(&self.temporary);
     }
+}
+
+/// Gives a file or folder that is on stable storage its name, unless something has it, and makes the name durable.
+///
+/// # Errors
+/// Any I/O error; [`io::ErrorKind::AlreadyExists`] if something has the name.
+#[expect(clippy::disallowed_methods, reason = "the content is synced before, the folder after")]
+pub(crate) fn rename_new(temporary: &Path, path: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, temporary, CWD, path, RenameFlags::NOREPLACE) {
+        // Not every network file system knows the flag, and memory sticks know no links.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if path.symlink_metadata().is_ok() => {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => fs::rename(temporary, path)?,
+        renamed => renamed?,
+    }
+    sync_folder_of(path)
 }
 
 /// Makes the folder's entries (files created, renamed or removed in it) durable.

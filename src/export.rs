@@ -26,10 +26,20 @@ pub use self::{
 
 mod aws_bulk;
 mod batch;
+pub mod bundle;
+pub mod certificate;
 mod error;
 mod format;
+mod formats;
 mod jsonl;
+pub mod jws;
+mod keys;
+pub mod manifest;
+pub mod settings;
+pub mod sink;
 mod staged;
+mod template;
+pub mod verify;
 
 /// Lets the daemon create the next batch of an order, and writes it to files in `out`, which is created if it does not
 /// exist. None if there is nothing new to export.

@@ -1,7 +1,10 @@
 //! The edge: who may call what, streams, and the only mapping from errors to gRPC statuses.
 
+mod access;
 mod admin;
 mod calls;
+mod client_certificate;
+mod client_verifier;
 mod confirmation;
 mod connection;
 mod farewell;
@@ -14,18 +17,22 @@ mod peer;
 mod possession;
 mod records;
 mod request_error;
+mod roster;
 mod server;
 mod services;
+mod stations;
 mod status;
+mod text;
 pub(crate) mod tls;
 mod transport;
 mod vending;
 
 pub(crate) use self::{
+    access::{Access, Listed},
     hsm::Signers,
     peer::Credentials,
     request_error::RequestError,
     server::serve,
-    services::Services,
-    status::{Refused, refused},
+    services::{Services, StationCertifier},
+    status::{RefusedRequest, refused_request},
 };

@@ -3,10 +3,11 @@
 //! | role | URN | may |
 //! |---|---|---|
 //! | station | `urn:birthmark:station:<line>/<station>` | issue and confirm |
-//! | operator | `urn:birthmark:operator:<name>` | manage orders, exports, revocation |
+//! | operator | `urn:birthmark:operator:<name>` | all that operators do |
+//! | | `urn:birthmark:operator:<name>:<duty>+<duty>…` | what these duties are for: `planner`, `quality`, `export`, `security` |
 //! | auditor | `urn:birthmark:auditor:<name>` | read |
 //!
-//! Each part of a name is `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`. What [`crate::enroll`] writes into certificates and what
+//! Each part of a name is `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`. Which call needs what is in [`crate::roles`]. What [`crate::enroll`] writes into certificates and what
 //! the daemon reads from them is decided here alone.
 
 use std::{fmt, str::FromStr, sync::Arc};
@@ -36,6 +37,93 @@ impl Role {
     }
 }
 
+/// What an operator may be limited to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// Orders.
+    Planner,
+    /// Scrap, and what devices have taken.
+    Quality,
+    /// Exports.
+    Export,
+    /// Revocations, stations, keys.
+    Security,
+}
+
+impl Duty {
+    /// All duties.
+    pub const ALL: [Duty; 4] = [Duty::Planner, Duty::Quality, Duty::Export, Duty::Security];
+
+    /// As URNs write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Duty::Planner => "planner",
+            Duty::Quality => "quality",
+            Duty::Export => "export",
+            Duty::Security => "security",
+        }
+    }
+}
+
+/// A set of duties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Duties(u8);
+
+impl Duties {
+    /// Every duty: what an operator has that is not limited.
+    pub const ALL: Duties = Duties::of(&Duty::ALL);
+
+    /// None: whoever is no operator.
+    pub const NONE: Duties = Duties(0);
+
+    /// These duties.
+    pub const fn of(duties: &[Duty]) -> Duties {
+        let (mut set, mut rest) = (0, duties);
+        while let [first, others @ ..] = rest {
+            set |= 1 << *first as u8;
+            rest = others;
+        }
+        Duties(set)
+    }
+
+    /// Whether a duty is one of them.
+    pub fn has(self, duty: Duty) -> bool {
+        self.overlaps(Duties::of(&[duty]))
+    }
+
+    /// Whether one of them is one of the others.
+    pub fn overlaps(self, others: Duties) -> bool {
+        self.0 & others.0 != 0
+    }
+
+    /// Those that are in the set.
+    pub fn iter(self) -> impl Iterator<Item = Duty> {
+        Duty::ALL.into_iter().filter(move |duty| self.has(*duty))
+    }
+}
+
+/// Separated by `+`.
+impl fmt::Display for Duties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.iter().map(Duty::as_str).collect();
+        f.write_str(&names.join("+"))
+    }
+}
+
+impl FromStr for Duties {
+    type Err = InvalidIdentity;
+
+    fn from_str(text: &str) -> Result<Self, InvalidIdentity> {
+        let mut duties = Duties::NONE;
+        for name in text.split('+') {
+            let known = Duty::ALL.into_iter().find(|duty| duty.as_str() == name);
+            let duty = known.ok_or_else(|| InvalidIdentity::Duty(name.to_owned()))?;
+            duties = Duties(duties.0 | Duties::of(&[duty]).0);
+        }
+        Ok(duties)
+    }
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -56,6 +144,12 @@ pub enum InvalidIdentity {
         "\"{0}\" is not a usable name; each part has 1 to 64 letters, digits, \".\", \"_\" or \"-\", and begins with a letter or digit"
     )]
     Name(String),
+    /// An operator's duty is none that is known.
+    #[error("\"{0}\" is no duty of an operator; the duties are planner, quality, export and security")]
+    Duty(String),
+    /// Someone else than an operator has duties.
+    #[error("only an operator is limited to duties")]
+    DutiesOfOthers,
     /// The URI is not `urn:birthmark:<role>:<name>` with a known role.
     #[error("\"{0}\" is not urn:birthmark:<role>:<name> with the role station, operator or auditor")]
     Urn(String),
@@ -66,6 +160,7 @@ pub enum InvalidIdentity {
 pub struct Identity {
     role: Role,
     name: Arc<str>,
+    duties: Duties,
 }
 
 const PREFIX: &str = "urn:birthmark:";
@@ -87,12 +182,29 @@ impl Identity {
             },
             Role::Operator | Role::Auditor => check_name(name)?,
         }
-        Ok(Identity { role, name: name.into() })
+        let duties = if role == Role::Operator { Duties::ALL } else { Duties::NONE };
+        Ok(Identity { role, name: name.into(), duties })
     }
 
-    /// A user of this machine, who may open the daemon's socket.
-    pub fn local_user(user: u32) -> Self {
-        Identity { role: Role::Operator, name: format!("local-uid-{user}").into() }
+    /// The same, limited to these duties.
+    ///
+    /// # Errors
+    /// If it is no operator.
+    pub fn limited_to(self, duties: Duties) -> Result<Self, InvalidIdentity> {
+        match self.role {
+            Role::Operator => Ok(Identity { duties, ..self }),
+            Role::Station | Role::Auditor => Err(InvalidIdentity::DutiesOfOthers),
+        }
+    }
+
+    /// What it may do as an operator; none if it is something else.
+    pub fn duties(&self) -> Duties {
+        self.duties
+    }
+
+    /// Role and name, as the ledger's actors are written; duties are no part of it.
+    pub fn actor(&self) -> String {
+        format!("{}:{}", self.role, self.name)
     }
 
     /// What it may do.
@@ -125,7 +237,11 @@ fn is_part(part: &str) -> bool {
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{PREFIX}{}:{}", self.role, self.name)
+        write!(f, "{PREFIX}{}:{}", self.role, self.name)?;
+        match self.duties {
+            Duties::NONE | Duties::ALL => Ok(()),
+            duties => write!(f, ":{duties}"),
+        }
     }
 }
 
@@ -136,7 +252,12 @@ impl FromStr for Identity {
         let unknown = || InvalidIdentity::Urn(uri.to_owned());
         let (role, name) = uri.strip_prefix(PREFIX).and_then(|rest| rest.split_once(':')).ok_or_else(unknown)?;
         let role = Role::ALL.into_iter().find(|known| known.as_str() == role).ok_or_else(unknown)?;
-        Identity::new(role, name)
+        match name.split_once(':') {
+            Some((name, duties)) if role == Role::Operator => {
+                Identity::new(role, name)?.limited_to(duties.parse().map_err(|_| unknown())?)
+            }
+            _ => Identity::new(role, name),
+        }
     }
 }
 
@@ -186,10 +307,20 @@ mod tests {
         }
     }
 
-    /// The daemon makes this one without a certificate; it must fit the grammar all the same.
     #[test]
-    fn local_user_is_an_operator_by_the_same_grammar() {
-        let local = Identity::local_user(u32::MAX);
-        assert_eq!(Identity::new(Role::Operator, local.name()), Ok(local));
+    fn operator_limited_to_duties_has_them_in_the_urn() {
+        let urn = "urn:birthmark:operator:anna:planner+export";
+        let anna: Identity = urn.parse().unwrap();
+        assert_eq!((anna.to_string().as_str(), anna.actor().as_str()), (urn, "operator:anna"));
+        assert!(anna.duties().has(Duty::Planner) && anna.duties().has(Duty::Export));
+        assert!(!anna.duties().has(Duty::Quality) && !anna.duties().has(Duty::Security));
+        let all: Identity = "urn:birthmark:operator:anna".parse().unwrap();
+        assert_eq!(all.duties(), Duties::ALL);
+        for wrong in ["operator:anna:", "operator:anna:root", "operator:anna:planner+", "operator::planner"] {
+            assert!(format!("urn:birthmark:{wrong}").parse::<Identity>().is_err(), "{wrong}");
+        }
+        for wrong in ["station:l/t:planner", "auditor:eve:planner", "operator:anna:planner:export"] {
+            assert!(format!("urn:birthmark:{wrong}").parse::<Identity>().is_err(), "{wrong}");
+        }
     }
 }

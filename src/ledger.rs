@@ -30,6 +30,8 @@ mod memtable;
 mod operation;
 mod order;
 mod overlay;
+mod peer;
+mod peer_audit;
 mod proof;
 mod proof_audit;
 mod record;
@@ -41,6 +43,7 @@ mod vending;
 mod vending_audit;
 pub mod verify;
 mod view;
+mod wire;
 
 pub use self::{
     actor::Actor,
@@ -52,7 +55,8 @@ pub use self::{
     issued_records::IssuedRecords,
     issuer::{IssuerTerms, RecordedIssuer},
     operation::{Action, Operation, Outcome},
-    order::{Order, OrderTerms},
+    order::{Order, OrderPause, OrderTerms},
+    peer::{EnrolledPeer, Enrolment, EnrolmentMethod, PeerCertificate, PeerRevocation},
     proof::{FoundProof, ProofId, ProofTerms},
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
     refusal::Refusal,

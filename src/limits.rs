@@ -32,3 +32,12 @@ pub(crate) const ORDER_ATTRIBUTE_VALUE: usize = 256;
 
 /// `ScrapCertificateRequest.reason`, in characters.
 pub(crate) const SCRAP_REASON: usize = 256;
+
+/// `ChangeOrderRequest.reason` and `PauseOrderRequest.reason`, in characters.
+pub(crate) const ORDER_REASON: usize = 256;
+
+/// `RevokeStationRequest.reason`, in characters.
+pub(crate) const STATION_REVOCATION_REASON: usize = 256;
+
+/// `ImportRequest.lines`: how many.
+pub(crate) const ENROLMENT_LINES: usize = 1000;

@@ -32,6 +32,8 @@ enum Command {
     Serve(cli::serve::Args),
     /// Enroll stations, sign devices' CSRs, and confirm that devices have installed their certificates
     Station(cli::station::Args),
+    /// Print who may make which call
+    Roles(cli::roles::Args),
     /// Manage production orders
     Order(cli::order::Args),
     /// Look up what was issued, and change its state
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => cli::serve::run(args),
         Command::Station(args) => cli::station::run(args),
         Command::Issuer(args) => cli::issuer::run(args),
+        Command::Roles(args) => cli::roles::run(args),
         Command::Order(args) => cli::order::run(args),
         Command::Record(args) => cli::record::run(args),
         Command::Vend(args) => cli::vend::run(args),

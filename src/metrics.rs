@@ -5,7 +5,7 @@
 //! | `birthmark_certificates_total` | `profile`, `replay` |
 //! | `birthmark_possession_proofs_total` | `issuer`, `replay` |
 //! | `birthmark_refusals_total` | `reason` as in the protocol's ErrorInfo, and `TOO_MANY_CONNECTIONS` |
-//! | `birthmark_connections_refused_total` | `port` (`grpc`, `socket`, `http`, `est`), `reason`: `handshake` (failed), `silent` (nothing in time), `crowded` (idle, made room for another), `limit`, `accept` (by the system) |
+//! | `birthmark_connections_refused_total` | `port` (`grpc`, `socket`, `http`, `est`), `reason`: `handshake` (failed), `silent` (nothing in time), `crowded` (idle, made room for another), `limit`, `revoked` (or expired certificate), `accept` (by the system) |
 //! | `birthmark_est_requests_total` | `operation` (`cacerts`, `csrattrs`, `simpleenroll`, `simplereenroll`, `other`), `status` |
 //! | `birthmark_vending_guesses_total` | `result`: `right`, `wrong`, `malformed` (a typing error), `limited` (not looked at) |
 //! | `birthmark_hsm_queue_depth` | `issuer` |

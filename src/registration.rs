@@ -1,4 +1,4 @@
-//! Issuers are recorded in the ledger before they issue, so that each certificate stands for its own chain for ever,
+//! Issuers are recorded in the ledger before they issue, so that each certificate stands for its own chain forever,
 //! whatever the configuration says later.
 
 use std::sync::Arc;

@@ -12,6 +12,7 @@ mod keys;
 mod listen;
 mod lists;
 mod open;
+mod peers;
 mod shutdown;
 mod signals;
 
@@ -24,6 +25,7 @@ use self::{
     components::readiness,
     listen::{Listening, ReadyFile, connection_limits, listen},
     open::{Opened, open, open_tls},
+    peers::ClientCrl,
     shutdown::{Running, committer_failure, watch_committer},
     signals::{log_other_signals, shutdown_signal},
 };
@@ -31,7 +33,10 @@ pub use self::{error::ServeError, listen::Addresses};
 use crate::{
     config::Config,
     expiry,
-    grpc::{self, Services, listener},
+    grpc::{
+        self, Access, Services, StationCertifier,
+        listener::{self, SocketRole},
+    },
     http,
     ledger::Records,
     metrics,
@@ -58,19 +63,24 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> Result<(), ServeE
     let prometheus = metrics::install()?;
 
     // 2. Everything that the configuration names.
-    let tls = open_tls(config)?;
+    let access = Access::new();
+    let tls = open_tls(config, &access)?;
+    let (socket_role, certifier) = (peers::socket_role(config)?, Arc::new(peers::certifier(config)?));
+    let client_crl = ClientCrl::open(config, &access)?;
     let opened = open(config).await?;
+    peers::note_revoked(&access, &opened.records);
+    let who = Who { access, socket_role, certifier, client_crl };
 
     // 3. The addresses.
     let listening = listen(config).await?;
-    let est_setup = est::Setup::read(config, &opened, &tls)?;
+    let est_setup = est::Setup::read(config, &opened, &tls, &who.access)?;
     let addresses = listening.addresses().map_err(ServeError::system("read the addresses that are listened on"))?;
 
     // 4. The daemon serves, and says what it can do.
     let (drain, draining) = watch::channel(false);
     let readiness = Arc::new(readiness(&draining, &opened));
-    let mut running =
-        start(config, opened, listening, (tls, est_setup), draining, (Arc::clone(&readiness), prometheus));
+    let tls = (tls, est_setup, who);
+    let mut running = start(config, opened, listening, tls, draining, (Arc::clone(&readiness), prometheus));
     // Before anybody knows that there is a daemon to shut down.
     let shutdown = shutdown_signal().map_err(ServeError::system("listen for signals"))?;
     tracing::info!(
@@ -97,12 +107,20 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> Result<(), ServeE
     running.shutdown().await
 }
 
+/// Who may connect, and as what.
+struct Who {
+    access: Arc<Access>,
+    socket_role: SocketRole,
+    certifier: Arc<StationCertifier>,
+    client_crl: Option<ClientCrl>,
+}
+
 /// Starts all that runs beside: metrics and health first, so that they can be asked when nothing else can.
 fn start(
     config: &Config,
     opened: Opened,
     listening: Listening,
-    (tls, est_setup): (Arc<rustls::ServerConfig>, Option<est::Setup>),
+    (tls, est_setup, who): (Arc<rustls::ServerConfig>, Option<est::Setup>, Who),
     draining: watch::Receiver<bool>,
     (readiness, prometheus): (Arc<Readiness>, PrometheusHandle),
 ) -> Running {
@@ -119,6 +137,12 @@ fn start(
         setup.start(listener, limits.est, issuing, Arc::clone(&profiles), draining.clone())
     });
     let (socket, unix) = listening.socket.unzip();
+    let Who { access, socket_role, certifier, client_crl } = who;
+    if let Some(list) = client_crl {
+        tokio::spawn(list.watch(Arc::clone(&access)));
+    }
+    let unix = unix.map(|socket| (socket, socket_role));
+    let incoming = listener::incoming(listening.tcp, tls, unix, Arc::clone(&access), limits);
     let services = Services {
         issuer,
         committer: committer.clone(),
@@ -126,12 +150,14 @@ fn start(
         profiles,
         signers,
         prover,
+        access,
+        certifier,
         window: *config.server.window.get_ref(),
         stall_limit: Duration::from_secs(*config.server.stall_seconds.get_ref()),
         draining,
     };
     Running {
-        server: tokio::spawn(grpc::serve(services, listener::incoming(listening.tcp, tls, unix, limits))),
+        server: tokio::spawn(grpc::serve(services, incoming)),
         committer,
         committer_result: watch_committer(committer_thread),
         checkpoints: checkpoints.map(|checkpoints| {

@@ -20,6 +20,7 @@ pub mod confirm;
 pub mod input;
 pub mod output;
 pub mod progress;
+pub mod renew;
 pub mod sign;
 
 mod chain;

@@ -1,4 +1,4 @@
-//! Temporary files: how they are named, and which of them are leftovers of a killed process.
+//! Temporary files and folders: how they are named, and which of them are leftovers of a killed process.
 //!
 //! A file is written as `.NAME.RANDOM.MACHINE.PROCESS.tmp` beside its destination and renamed when it is whole. `kill -9`
 //! leaves it there. The first file that a process writes into a folder removes such leftovers, if both signs agree that
@@ -15,8 +15,10 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process,
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::LazyLock,
 };
+
+use parking_lot::Mutex;
 
 /// The folders that this process has swept; a process writes into a handful of them.
 static SWEPT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -26,16 +28,32 @@ static SWEPT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 /// # Errors
 /// Any I/O error.
 pub(crate) fn create(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
+    let temporary = name_beside(path)?;
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+    // Where there are no locks, the process number has to do.
+    let _ = file.try_lock();
+    Ok((temporary, file))
+}
+
+/// Creates a temporary folder beside `path`, locked until the file that comes with it is closed.
+///
+/// # Errors
+/// Any I/O error.
+pub(crate) fn create_folder(path: &Path) -> io::Result<(PathBuf, File)> {
+    let temporary = name_beside(path)?;
+    fs::create_dir(&temporary)?;
+    let folder = File::open(&temporary)?;
+    let _ = folder.try_lock();
+    Ok((temporary, folder))
+}
+
+fn name_beside(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     sweep_once(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")));
     let mut temporary = OsString::from(".");
     temporary.push(name);
     temporary.push(format!(".{:08x}{}", rand::random::<u32>(), ending(process::id())));
-    let temporary = path.with_file_name(temporary);
-    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-    // Where there are no locks, the process number has to do.
-    let _ = file.try_lock();
-    Ok((temporary, file))
+    Ok(path.with_file_name(temporary))
 }
 
 /// How the names of the files end that this process of this machine is writing.
@@ -46,7 +64,7 @@ pub(crate) fn ending(process: u32) -> String {
 }
 
 fn sweep_once(folder: &Path) {
-    if SWEPT.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned()) {
+    if SWEPT.lock().insert(folder.to_owned()) {
         sweep(folder);
     }
 }
@@ -56,7 +74,10 @@ pub(crate) fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         if entry.file_name().to_str().is_some_and(is_of_ended_process) && is_unlocked(&entry.path()) {
-            let _ = fs::remove_file(entry.path());
+            let _ = match entry.file_type() {
+                Ok(kind) if kind.is_dir() => fs::remove_dir_all(entry.path()),
+                _ => fs::remove_file(entry.path()),
+            };
         }
     }
 }
@@ -69,9 +90,9 @@ fn is_of_ended_process(name: &str) -> bool {
 
 fn is_unlocked(path: &Path) -> bool {
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-    // What cannot be opened, or is not a regular file, is not ours to remove.
+    // What cannot be opened, or is neither a regular file nor a folder, is not ours to remove.
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).ok();
-    let file = file.filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()));
+    let file = file.filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file() || metadata.is_dir()));
     file.is_some_and(|file| !matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
@@ -96,6 +117,9 @@ mod tests {
         let gone = ended_process()?;
         let leftover = format!(".a.pem.00c0ffee{}", ending(gone));
         let locked = format!(".b.pem.00c0ffee{}", ending(gone));
+        let folder_left = format!(".aws.0001.00c0ffee{}", ending(gone));
+        fs::create_dir(folder.path().join(&folder_left))?;
+        fs::write(folder.path().join(&folder_left).join("data"), "half")?;
         let kept = [
             locked.clone(),
             format!(".c.pem.00c0ffee{}", ending(process::id())),
@@ -110,7 +134,7 @@ mod tests {
         writer.lock()?;
         let path = folder.path().join("new");
         let (temporary, file) = create(&path, 0o644)?;
-        assert!(!folder.path().join(&leftover).exists());
+        assert!(!folder.path().join(&leftover).exists() && !folder.path().join(&folder_left).exists());
         for name in &kept {
             assert!(folder.path().join(name).exists(), "{name}");
         }

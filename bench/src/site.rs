@@ -116,7 +116,9 @@ impl Site {
     ///
     /// The command failed.
     pub fn enroll(&self, role: &str, name: &str, out: &str) -> anyhow::Result<()> {
-        self.birthmark(&["station", "enroll", name, "--role", role, "--out", out]).map(drop)
+        // By the daemon of the configuration if it runs, and without one otherwise.
+        let arguments = ["station", "enroll", name, "--role", role, "--out", out];
+        output(self.command(&arguments), &arguments).map(drop)
     }
 
     /// The program in another process, in the site's folder.
@@ -137,10 +139,7 @@ impl Site {
     ///
     /// The command failed; the message has its standard error.
     pub fn birthmark(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = self.operator(arguments).output().context("cannot start the birthmark program")?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "`birthmark {}` failed:\n{errors}", arguments.join(" "));
-        Ok(String::from_utf8(output.stdout)?)
+        output(self.operator(arguments), arguments)
     }
 
     /// The same, for a command that prints JSON.
@@ -279,6 +278,14 @@ validity_days = 7300
             issuing_key = self.token.key_uri("issuing"),
         )
     }
+}
+
+/// Runs a command and gives its standard output.
+fn output(mut command: Command, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = command.output().context("cannot start the birthmark program")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "`birthmark {}` failed:\n{errors}", arguments.join(" "));
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// A daemon's process; killed when dropped.

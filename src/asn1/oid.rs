@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 
 use const_oid::ObjectIdentifier;
 
-use super::read::DerError;
+use super::error::DerError;
 
 /// The most octets of an OID that is read from text.
 const LONGEST: usize = 128;

@@ -1,38 +1,18 @@
 //! Reads DER that others wrote: value after value, as the octets stand there. It judges tags and lengths (definite, in as
 //! few octets as possible) and nothing else: a value that is not used cannot refuse a certificate.
 
-/// Why octets are not the DER that was expected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DerError {
-    /// The octets end within a value.
-    #[error("it ends too early: {expected} octets are announced, {found} are there")]
-    Truncated {
-        /// By the length of the value.
-        expected: usize,
-        /// Up to the end.
-        found: usize,
-    },
-    /// A length that DER does not have.
-    #[error("it has a length that DER does not allow (indefinite, or in more octets than it needs)")]
-    Length,
-    /// A tag above 30, which nothing here has.
-    #[error("it has a tag above 30")]
-    Tag,
-    /// Another type than expected.
-    #[error("it has the tag 0x{found:02x} where 0x{expected:02x} is due")]
-    Unexpected {
-        /// The tag that is due.
-        expected: u8,
-        /// The tag that is there.
-        found: u8,
-    },
-    /// Something is left over.
-    #[error("{0} octets follow its end")]
-    Trailing(usize),
-    /// The content is not that of its type.
-    #[error("it has an impossible {0}")]
-    Content(&'static str),
+use super::{
+    error::DerError,
+    oid::Oid,
+    tag::{BIT_STRING, BOOLEAN, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE},
+};
+
+/// An Extension (RFC 5280 section 4.1), as it stands there.
+pub(crate) struct RawExtension<'a> {
+    pub(crate) oid: Oid,
+    pub(crate) critical: bool,
+    /// DER.
+    pub(crate) value: &'a [u8],
 }
 
 /// One value.
@@ -98,6 +78,28 @@ impl<'a> Reader<'a> {
     /// The content of the next value if it has this tag.
     pub(crate) fn optional(&mut self, tag: u8) -> Result<Option<&'a [u8]>, DerError> {
         if self.rest.first() == Some(&tag) { self.expect(tag).map(Some) } else { Ok(None) }
+    }
+
+    /// The octets of a BIT STRING that has whole ones.
+    pub(crate) fn bit_string(&mut self) -> Result<&'a [u8], DerError> {
+        match self.expect(BIT_STRING)?.split_first() {
+            Some((0, octets)) => Ok(octets),
+            _ => Err(DerError::Content("BIT STRING")),
+        }
+    }
+
+    /// An Extension (RFC 5280 section 4.1).
+    pub(crate) fn extension(&mut self) -> Result<RawExtension<'a>, DerError> {
+        let mut reader = Reader::new(self.expect(SEQUENCE)?);
+        let oid = Oid::from_content(reader.expect(OBJECT_IDENTIFIER)?)?;
+        let critical = match reader.optional(BOOLEAN)? {
+            None => false,
+            Some([value]) => *value != 0,
+            Some(_) => return Err(DerError::Content("BOOLEAN")),
+        };
+        let value = reader.expect(OCTET_STRING)?;
+        reader.finish()?;
+        Ok(RawExtension { oid, critical, value })
     }
 
     /// Checks that nothing is left.

@@ -178,7 +178,7 @@ impl Certificate {
     }
 
     /// Checks names and signature: that this certificate issued `other`.
-    pub(super) fn check_issued(&self, other: &Certificate) -> Result<(), CertificateError> {
+    pub(crate) fn check_issued(&self, other: &Certificate) -> Result<(), CertificateError> {
         Ok(path::check_issued_by(&other.parsed, &self.parsed)?)
     }
 

@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use rcgen::{CertificateParams, Issuer, PublicKeyData};
+use rcgen::{CertificateParams, Issuer, PublicKeyData, SigningKey};
 
 use super::{
     certificate::{Certificate, CertificateError},
@@ -53,6 +53,16 @@ pub(crate) enum CaKey {
 }
 
 impl CaKey {
+    /// Signs something that is no certificate.
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, hsm::Error> {
+        match self {
+            CaKey::Hsm(key) => key.sign(message),
+            CaKey::File(key) => {
+                SigningKey::sign(key.as_ref(), message).map_err(|error| hsm::Error::Certificate(error.to_string()))
+            }
+        }
+    }
+
     /// Issues a certificate over `subject_key` and checks what came out.
     pub(crate) fn issue(
         &self,

@@ -1,25 +1,36 @@
 //! `birthmark station enroll`
 
 use std::{
+    fs::{self, OpenOptions},
+    io::Write,
     net::IpAddr,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use birthmark::{
+    client::{Daemon, Failure},
     config::Config,
-    enroll::{Request, StationCa, Subject},
+    enroll::{Files, Listed, NewKey, Request, StationCa, Subject, check_free},
     hsm::KeyUri,
-    identity::{Identity, InvalidIdentity, Role},
+    identity::{Duties, Identity, Role},
+    ledger::{Actor, EnrolmentMethod},
+    local_user,
+    proto::{EnrollRequest, moment, stations_client::StationsClient},
+    text_file,
 };
+use serde_json::json;
 
-use super::environment;
+use super::{block_on, daemon::ConnectionArgs, environment};
 
-/// Make a key and a certificate of the site's station CA.
+/// Make a certificate of the site's station CA, and the key for it unless a CSR comes with it.
 ///
-/// Writes cert.pem, key.pem and ca.pem (to verify the other side with) into a new folder. It runs where the HSM is and
-/// uses the station CA that the configuration's [station_ca] names.
+/// Writes cert.pem, key.pem and ca.pem (to verify the other side with) into a new folder. The daemon makes and records the
+/// certificate: the one that --server or --socket names, or the one of the configuration if it runs on this machine.
+/// Where there is none, this command uses the station CA's key itself, as the configuration's [station_ca] names it, and
+/// writes a line into a list that "birthmark station import" has a daemon record later.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The name: <line>/<station>, such as line1/tester3; one word for the other roles
@@ -27,9 +38,21 @@ pub(crate) struct Args {
     /// What the certificate is for
     #[arg(long, value_enum, default_value_t = RoleName::Station)]
     role: RoleName,
+    /// Limit an operator to duties: planner, quality, export, security, joined by "+"
+    #[arg(long, value_name = "DUTIES")]
+    duties: Option<Duties>,
+    /// A certificate signing request, as "birthmark station request" makes it; the key stays where it is
+    #[arg(long, value_name = "FILE")]
+    csr: Option<PathBuf>,
     /// The daemon's configuration; its [station_ca] names the CA
     #[arg(long, value_name = "FILE", default_value = "birthmark.toml")]
     config: PathBuf,
+    /// Use the station CA's key here, although a daemon runs
+    #[arg(long)]
+    offline: bool,
+    /// The list for what no daemon records now [default: enrolments.jsonl beside the configuration]
+    #[arg(long, value_name = "FILE")]
+    list: Option<PathBuf>,
     /// The station CA's certificate (PEM), if not as the configuration says
     #[arg(long, value_name = "FILE", requires = "ca_key")]
     ca_certificate: Option<PathBuf>,
@@ -51,9 +74,12 @@ pub(crate) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum RoleName {
     /// Asks for certificates and confirms them
     Station,
@@ -66,46 +92,140 @@ enum RoleName {
 }
 
 impl RoleName {
-    fn subject(self, name: &str) -> Result<Subject, InvalidIdentity> {
+    fn subject(self, name: &str, duties: Option<Duties>) -> anyhow::Result<Subject> {
         let role = match self {
             RoleName::Station => Role::Station,
             RoleName::Operator => Role::Operator,
             RoleName::Auditor => Role::Auditor,
-            RoleName::Server => return Subject::server(name),
+            RoleName::Server => return Ok(Subject::server(name)?),
         };
-        Identity::new(role, name).map(Subject::Peer)
+        let identity = Identity::new(role, name)?;
+        Ok(Subject::peer(match duties {
+            Some(duties) => identity.limited_to(duties)?,
+            None => identity,
+        })?)
     }
+}
+
+/// What was made, and who has recorded it.
+struct Made {
+    certificate: Vec<u8>,
+    ca: Vec<u8>,
+    serial: String,
+    not_after: String,
+    recorded: Recorded,
+}
+
+enum Recorded {
+    Daemon,
+    List(PathBuf),
+    /// A server is no peer.
+    Nowhere,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let subject = args.role.subject(&args.name)?;
-    let is_server = matches!(subject, Subject::Server(_));
-    let days = args.days.unwrap_or(if is_server { 825 } else { 365 });
+    let subject = args.role.subject(&args.name, args.duties)?;
+    let is_server = args.role == RoleName::Server;
     let folder = args.out.clone().unwrap_or_else(|| subject.folder().into());
+    let days = args.days.unwrap_or(if is_server { 825 } else { 365 });
+    let request = Request { subject, days, dns: args.dns.clone(), ip: args.ip.clone() };
 
-    let ca = station_ca(&args)?;
-    let names: Vec<_> = args.dns.iter().cloned().chain(args.ip.iter().map(ToString::to_string)).collect();
-    let enrolled = ca.enroll(&Request { subject, days, dns: args.dns, ip: args.ip }, &folder)?;
-    if args.json {
-        super::print_json(&serde_json::to_value(&enrolled)?)?;
-    } else {
-        let who = enrolled.uri.as_deref().unwrap_or(&enrolled.name);
-        let text = match is_server {
-            true => format!("server certificate for {}", names.join(", ")),
-            false => format!("certificate of {who}"),
-        };
-        let mut text = format!("{text}; valid until {}; copy this folder to where it is used:\n", enrolled.not_after);
-        for path in [&enrolled.certificate, &enrolled.key, &enrolled.ca] {
-            text.push_str(&format!("{}\n", path.display()));
+    let (key, csr) = match &args.csr {
+        None => {
+            check_free(&folder, &["cert.pem", "key.pem", "ca.pem"])?;
+            let key = NewKey::generate(request.subject.name())?;
+            let csr = key.csr().as_bytes().to_vec();
+            (Some(key), csr)
         }
-        super::print(&text)?;
-    }
+        Some(path) => {
+            check_free(&folder, &["cert.pem", "ca.pem"])?;
+            let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            // A file that was edited on Windows may be UTF-16; DER is none at all.
+            (None, text_file::decode(&text).map_or_else(|_| text.clone(), |text| text.into_owned().into_bytes()))
+        }
+    };
+    let daemon = if is_server { None } else { daemon(&args)? };
+    let made = match daemon {
+        Some(daemon) => block_on(ask(&daemon, &request, csr, key.is_some()))?,
+        None => make(&args, &request, &csr, key.is_some())?,
+    };
+    let files = Files::write(&folder, key.as_ref(), [&made.certificate, &made.ca])?;
+    print(&args, &request, &made, &files, key.is_some())?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn station_ca(args: &Args) -> anyhow::Result<StationCa> {
+/// The daemon that records the certificate: the one that is named, or that of the configuration if it runs here.
+fn daemon(args: &Args) -> anyhow::Result<Option<Daemon>> {
+    if args.offline || args.ca_key.is_some() {
+        return Ok(None);
+    }
+    let daemon = args.connection.daemon()?;
+    if !daemon.is_default() {
+        return Ok(Some(daemon));
+    }
+    let Ok(config) = Config::load(&args.config) else { return Ok(None) };
+    let socket = config.server.socket.as_ref().map(|socket| config.resolve(socket.get_ref()));
+    match socket.filter(|socket| UnixStream::connect(socket).is_ok()) {
+        Some(socket) => {
+            let connection = birthmark::client::Connection { socket: Some(socket), ..Default::default() };
+            Ok(Some(connection.daemon()?))
+        }
+        None => Ok(None),
+    }
+}
+
+async fn ask(daemon: &Daemon, request: &Request, csr: Vec<u8>, key_made_here: bool) -> anyhow::Result<Made> {
+    let Subject::Peer(identity) = &request.subject else { bail!("a server is no peer of the daemon") };
+    let (identity, days) = (identity.to_string(), request.days);
+    let mut stations = StationsClient::new(daemon.connect().await?);
+    let asked = EnrollRequest { identity, csr: csr.into(), days, key_made_here };
+    let reply = stations.enroll(asked).await.map_err(Failure::from)?.into_inner();
+    let not_after = reply.not_after.as_ref().and_then(|time| moment(time).ok());
+    Ok(Made {
+        serial: hex::encode(&reply.serial_number),
+        not_after: not_after.map_or_else(String::new, |time| time.strftime("%F").to_string()),
+        certificate: reply.certificate.to_vec(),
+        ca: reply.ca.to_vec(),
+        recorded: Recorded::Daemon,
+    })
+}
+
+/// Uses the station CA's key here.
+fn make(args: &Args, request: &Request, csr: &[u8], key_made_here: bool) -> anyhow::Result<Made> {
+    let (ca, folder) = station_ca(args)?;
+    let certified = ca.certify(request, csr)?;
+    let recorded = match &request.subject {
+        Subject::Server(_) => Recorded::Nowhere,
+        Subject::Peer(identity) => {
+            let method = if key_made_here { EnrolmentMethod::Key } else { EnrolmentMethod::Csr };
+            let by = Actor(format!("operator:{}", local_user::own_name()).into());
+            let line = Listed::line(&ca, &certified, identity, method, &by)?;
+            let list = args.list.clone().unwrap_or_else(|| folder.join("enrolments.jsonl"));
+            append(&list, &line).with_context(|| format!("cannot write {}", list.display()))?;
+            Recorded::List(list)
+        }
+    };
+    Ok(Made {
+        serial: hex::encode(certified.serial_number()),
+        not_after: certified.not_after(),
+        certificate: certified.der().to_vec(),
+        ca: certified.ca().to_vec(),
+        recorded,
+    })
+}
+
+fn append(path: &Path, line: &str) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    // In one write, so that two commands at the same time do not mix.
+    file.write_all(format!("{line}\n").as_bytes())?;
+    file.sync_all()
+}
+
+/// The CA, and the folder where its list is.
+fn station_ca(args: &Args) -> anyhow::Result<(StationCa, PathBuf)> {
     if let (Some(certificate), Some(key)) = (&args.ca_certificate, &args.ca_key) {
-        return Ok(StationCa::open(certificate, &KeyUri::parse(key).context("--ca-key")?, Path::new("."))?);
+        let ca = StationCa::open(certificate, &KeyUri::parse(key).context("--ca-key")?, Path::new("."))?;
+        return Ok((ca, PathBuf::from(".")));
     }
     let config = Config::load(&args.config)?;
     environment::apply(&config.module_environment())?;
@@ -114,5 +234,59 @@ fn station_ca(args: &Args) -> anyhow::Result<StationCa> {
     };
     let key = KeyUri::parse(ca.key_uri.get_ref())
         .map_err(|error| config.error_at(ca.key_uri.span(), "station_ca.key_uri", error))?;
-    Ok(StationCa::open(&config.resolve(ca.certificate.get_ref()), &key, config.folder())?)
+    let opened = StationCa::open(&config.resolve(ca.certificate.get_ref()), &key, config.folder())?;
+    Ok((opened, config.folder().to_owned()))
+}
+
+fn print(args: &Args, request: &Request, made: &Made, files: &Files, has_key: bool) -> anyhow::Result<()> {
+    let name = request.subject.name();
+    let recorded = match &made.recorded {
+        Recorded::Daemon => Some("the daemon has recorded it".to_owned()),
+        Recorded::List(list) => Some(format!(
+            "no daemon has recorded it yet: {} has a line for \"birthmark station import\"",
+            list.display()
+        )),
+        Recorded::Nowhere => None,
+    };
+    if args.json {
+        let list = match &made.recorded {
+            Recorded::List(list) => Some(list),
+            _ => None,
+        };
+        let mut object = json!({
+            "name": name,
+            "uri": request.subject.urn(),
+            "serial_number": made.serial,
+            "not_after": made.not_after,
+            "certificate": files.certificate,
+            "key": has_key.then_some(&files.key),
+            "ca": files.ca,
+            "recorded": matches!(made.recorded, Recorded::Daemon),
+            "list": list,
+        });
+        object.as_object_mut().ok_or_else(|| anyhow!("no object"))?.retain(|_, value| !value.is_null());
+        return super::print_json(&object);
+    }
+    let who = match request.subject.urn() {
+        Some(urn) => format!("certificate of {urn}"),
+        None => {
+            let addresses = request.ip.iter().map(ToString::to_string);
+            let names: Vec<_> = request.dns.iter().cloned().chain(addresses).collect();
+            format!("server certificate for {}", names.join(", "))
+        }
+    };
+    let mut text = format!("{who}; valid until {}; ", made.not_after);
+    text.push_str(if has_key {
+        "copy this folder to where it is used:\n"
+    } else {
+        "copy these files to where the key is:\n"
+    });
+    let key = has_key.then_some(&files.key);
+    for path in [Some(&files.certificate), key, Some(&files.ca)].into_iter().flatten() {
+        text.push_str(&format!("{}\n", path.display()));
+    }
+    if let Some(recorded) = recorded {
+        text.push_str(&format!("{recorded}\n"));
+    }
+    super::print(&text)
 }

@@ -1,5 +1,7 @@
 //! `birthmark export`
 
+mod verify;
+
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{anyhow, bail, ensure};
@@ -35,6 +37,8 @@ enum Command {
     Get(GetArgs),
     /// Record that the platform has an export
     Acknowledge(AcknowledgeArgs),
+    /// Verify a bundle offline: the manifest's signature, every file, and each certificate's issuer
+    Verify(verify::Args),
 }
 
 const CREATE_AFTER: &str = "\
@@ -131,6 +135,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             Command::List(args) => list(args).await?,
             Command::Get(args) => get(args).await?,
             Command::Acknowledge(args) => acknowledge(args).await?,
+            Command::Verify(args) => verify::run(&args)?,
         }
         Ok(ExitCode::SUCCESS)
     })

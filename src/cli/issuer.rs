@@ -26,7 +26,7 @@ enum Command {
     /// List every issuer that has ever issued: each generation of each name
     ///
     /// A name whose chain changes in the configuration becomes its next generation when the daemon starts. What was issued
-    /// before stands for the generation before, whose chain stays available for ever.
+    /// before stands for the generation before, whose chain stays available forever.
     List(ListArgs),
     /// Show an issuer and its chain
     Show(ShowArgs),

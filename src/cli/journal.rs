@@ -12,7 +12,7 @@ use anyhow::{Context, anyhow};
 use birthmark::{
     config::Config,
     ledger::{
-        Actor, CrlIssued, OrderTerms, ProofTerms,
+        Actor, CrlIssued, Enrolment, OrderTerms, ProofTerms,
         checkpoint::SignedCheckpoint,
         embedded::{EmbeddedLedger, Settings, checkpoint_file},
         entry::Event,
@@ -372,6 +372,11 @@ impl Filter<'_> {
             | Event::Revoked { serial_number, .. } => self.serial_numbers.contains(serial_number),
             Event::OrderCreated(_)
             | Event::OrderClosed { .. }
+            | Event::OrderQuantityChanged { .. }
+            | Event::OrderPaused { .. }
+            | Event::OrderResumed { .. }
+            | Event::StationEnrolled(_)
+            | Event::StationRevoked { .. }
             | Event::ProofReserved { .. }
             | Event::ProofIssued { .. }
             | Event::ExportCreated { .. }
@@ -421,6 +426,15 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
             ("proof_issued", issued_to_json(serial_number, certificate))
         }
         Event::OrderClosed { id } => ("order_closed", json!({ "order": id })),
+        Event::OrderQuantityChanged { id, quantity, reason } => {
+            ("order_quantity_changed", json!({ "order": id, "quantity": quantity, "reason": reason }))
+        }
+        Event::OrderPaused { id, reason } => ("order_paused", json!({ "order": id, "reason": reason })),
+        Event::OrderResumed { id } => ("order_resumed", json!({ "order": id })),
+        Event::StationEnrolled(enrolment) => ("station_enrolled", enrolment_to_json(enrolment)),
+        Event::StationRevoked { peer, reason } => {
+            ("station_revoked", json!({ "peer": peer.to_string(), "reason": reason }))
+        }
         Event::ExportCreated { id, certificates } => {
             ("export_created", json!({ "export": id.to_string(), "order": id.order, "certificates": certificates }))
         }
@@ -436,8 +450,8 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
                 "chain_pem": terms.chain.iter().map(|certificate| certificate_pem(certificate)).collect::<Vec<_>>(),
             }),
         ),
-        Event::Checkpoint { note, begins_anew } => {
-            ("checkpoint", json!({ "note": note, "earlier_checkpoints_lost": begins_anew }))
+        Event::Checkpoint { note, earlier_checkpoints_lost } => {
+            ("checkpoint", json!({ "note": note, "earlier_checkpoints_lost": earlier_checkpoints_lost }))
         }
         Event::LossAccepted { what, reason } => ("loss_accepted", json!({ "lost": what, "reason": reason })),
         Event::ClockAccepted { reason } => ("clock_accepted", json!({ "reason": reason })),
@@ -491,6 +505,20 @@ fn proof_to_json(serial_number: &SerialNumber, terms: &ProofTerms) -> Value {
         "issuer_id": terms.id.issuer_id,
         "key_sha256": hex::encode(terms.key_hash),
         "not_after": time(terms.not_after),
+    })
+}
+
+fn enrolment_to_json(enrolment: &Enrolment) -> Value {
+    json!({
+        "peer": enrolment.peer.to_string(),
+        "serial_number": hex::encode(&enrolment.serial_number),
+        "key_sha256": hex::encode(enrolment.key_hash),
+        "not_before": time(enrolment.not_before),
+        "not_after": time(enrolment.not_after),
+        "method": enrolment.method.as_str(),
+        "listed_by": enrolment.listed.as_ref().map(|(_, by)| by.to_string()),
+        "listed_at": enrolment.listed.as_ref().map(|(at, _)| time(*at)),
+        "certificate_pem": certificate_pem(&enrolment.certificate),
     })
 }
 
@@ -549,7 +577,7 @@ fn reason(text: &str) -> anyhow::Result<String> {
 
 /// The actor that the daemon records for users of its socket.
 fn operator() -> Actor {
-    Actor(format!("operator:local-uid-{}", rustix::process::getuid().as_raw()).into())
+    Actor(format!("operator:{}", birthmark::local_user::own_name()).into())
 }
 
 fn accept_loss(args: AcceptArgs) -> anyhow::Result<ExitCode> {

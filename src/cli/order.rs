@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, process::ExitCode};
 use anyhow::{Context, anyhow};
 use birthmark::{
     client::Failure,
+    pattern::{self, Pattern},
     proto::{
-        CloseOrderRequest, CreateOrderRequest, GetOrderRequest, ListOrdersRequest, Order, OrderTerms, rfc3339,
-        timestamp,
+        ChangeOrderRequest, CloseOrderRequest, CreateOrderRequest, GetOrderRequest, ListOrdersRequest, Order,
+        OrderTerms, PauseOrderRequest, ResumeOrderRequest, rfc3339, timestamp,
     },
 };
 use clap::{Subcommand, value_parser};
@@ -26,13 +27,77 @@ pub(crate) struct Args {
 enum Command {
     /// Create an order; creating it again with the same terms changes nothing
     Create(CreateArgs),
-    /// List all orders with their counts
+    /// List orders with their counts
     List(ListArgs),
     /// Show one order
     Show(OneArgs),
     /// Close an order: nothing more is issued under it
     Close(OneArgs),
+    /// Raise or lower an order's quantity, never below what is issued
+    Change(ChangeArgs),
+    /// Let nothing be issued under an order until it is resumed
+    Pause(PauseArgs),
+    /// Let an order that is paused go on
+    Resume(OneArgs),
 }
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    /// Only orders in this state: open, scheduled, paused, complete, expired or closed; may be repeated
+    #[arg(long, value_name = "STATE", value_parser = STATES)]
+    state: Vec<String>,
+
+    /// Only orders for this profile
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+
+    /// Only orders that this station, <line>/<station>, may use
+    #[arg(long, value_name = "STATION")]
+    station: Option<String>,
+
+    /// Only orders created at or after this moment
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<jiff::Timestamp>,
+
+    /// Print CSV, with all times in UTC
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
+
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct ChangeArgs {
+    /// The order's id
+    id: String,
+
+    /// How many certificates may be issued from now on
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    quantity: u64,
+
+    /// Why, for people: at most 256 characters
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct PauseArgs {
+    /// The order's id
+    id: String,
+
+    /// Why, for people: at most 256 characters
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+const STATES: [&str; 6] = ["open", "scheduled", "paused", "complete", "expired", "closed"];
 
 #[derive(Debug, clap::Args)]
 struct CreateArgs {
@@ -68,16 +133,6 @@ struct CreateArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct ListArgs {
-    /// Print comma-separated values with a line of headings
-    #[arg(long, conflicts_with = "json")]
-    csv: bool,
-
-    #[command(flatten)]
-    daemon: DaemonArgs,
-}
-
-#[derive(Debug, clap::Args)]
 struct OneArgs {
     /// The order's id
     id: String,
@@ -100,6 +155,21 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
                 let mut admin = args.daemon.admin().await?;
                 let order = admin.close_order(CloseOrderRequest { id: args.id }).await.map_err(Failure::from)?;
                 print_one(&order.into_inner(), args.daemon.json)
+            }
+            Command::Change(ChangeArgs { id, quantity, reason, daemon }) => {
+                let request = ChangeOrderRequest { id, quantity, reason };
+                let order = daemon.admin().await?.change_order(request).await.map_err(Failure::from)?;
+                print_one(&order.into_inner(), daemon.json)
+            }
+            Command::Pause(PauseArgs { id, reason, daemon }) => {
+                let request = PauseOrderRequest { id, reason };
+                let order = daemon.admin().await?.pause_order(request).await.map_err(Failure::from)?;
+                print_one(&order.into_inner(), daemon.json)
+            }
+            Command::Resume(OneArgs { id, daemon }) => {
+                let request = ResumeOrderRequest { id };
+                let order = daemon.admin().await?.resume_order(request).await.map_err(Failure::from)?;
+                print_one(&order.into_inner(), daemon.json)
             }
         }
     })?;
@@ -131,34 +201,64 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     print_one(&order.into_inner(), args.daemon.json)
 }
 
+impl ListArgs {
+    fn wants(&self, order: &Order) -> bool {
+        let terms = order.terms.clone().unwrap_or_default();
+        let since = self.since.map_or(i64::MIN, |since| since.as_second());
+        (self.state.is_empty() || self.state.iter().any(|wanted| wanted == state(order)))
+            && self.profile.as_ref().is_none_or(|profile| *profile == terms.profile)
+            && order.created_at.as_ref().is_none_or(|created| created.seconds >= since)
+            && self.station.as_ref().is_none_or(|station| {
+                let patterns: Vec<_> = terms.stations.iter().cloned().map(Pattern::new).collect();
+                pattern::allows(&patterns, station)
+            })
+    }
+}
+
 async fn list(args: ListArgs) -> anyhow::Result<()> {
     let mut admin = args.daemon.admin().await?;
     let orders = admin.list_orders(ListOrdersRequest {}).await.map_err(Failure::from)?.into_inner().orders;
+    let there_are_some = !orders.is_empty();
+    let orders: Vec<_> = orders.into_iter().filter(|order| args.wants(order)).collect();
     if args.daemon.json {
         return print_json(&orders.iter().map(to_json).collect());
     }
-    if orders.is_empty() && !args.csv {
-        return print("there are no orders; \"birthmark order create\" makes one\n");
-    }
-    let rows: Vec<_> = orders
-        .iter()
-        .map(|order| {
-            let terms = order.terms.clone().unwrap_or_default();
-            let counts = [terms.quantity, order.issued, order.confirmed, order.scrapped, order.left];
-            let mut row = vec![terms.id, terms.profile, state(order).to_owned()];
-            row.extend(counts.map(|count| count.to_string()));
-            row.push(if terms.stations.is_empty() { "all".to_owned() } else { terms.stations.join(" ") });
-            row
-        })
-        .collect();
+    let rows: Vec<_> = orders.iter().map(row).collect();
     let headings =
         ["ORDER", "PROFILE", "STATE", ">QUANTITY", ">ISSUED", ">CONFIRMED", ">SCRAPPED", ">LEFT", "STATIONS"];
     if args.csv {
-        let names = headings.map(|heading| heading.trim_start_matches('>').to_lowercase());
-        let lines: String = rows.iter().map(table::csv).collect();
-        return print(&(table::csv(names) + &lines));
+        let headings = [&headings[..], &["NOT BEFORE", "NOT AFTER", "CREATED", "CREATED BY"]].concat();
+        let rows = rows.into_iter().zip(&orders).map(|(row, order)| [row, more(order)].concat());
+        return print(&table::csv_table(&headings, &rows.collect::<Vec<_>>()));
     }
-    print(&table::columns(&headings, &rows))
+    match rows.is_empty() {
+        true if there_are_some => print("no order is such\n"),
+        true => print("there are no orders; \"birthmark order create\" makes one\n"),
+        false => print(&table::columns(&headings, &rows)),
+    }
+}
+
+fn row(order: &Order) -> Vec<String> {
+    let terms = order.terms.clone().unwrap_or_default();
+    let counts = [terms.quantity, order.issued, order.confirmed, order.scrapped, order.left];
+    let mut row = vec![terms.id, terms.profile, state(order).to_owned()];
+    row.extend(counts.map(|count| count.to_string()));
+    row.push(if terms.stations.is_empty() { "all".to_owned() } else { terms.stations.join(" ") });
+    row
+}
+
+/// What CSV has besides.
+fn more(order: &Order) -> Vec<String> {
+    let terms = order.terms.clone().unwrap_or_default();
+    let times = [&terms.not_before, &terms.not_after, &order.created_at];
+    let times = times.map(|time| time.as_ref().and_then(rfc3339).unwrap_or_default());
+    times.into_iter().chain([order.created_by.clone()]).collect()
+}
+
+/// When something was done, and by whom.
+fn done(at: &Option<prost_types::Timestamp>, by: &str) -> Option<String> {
+    let at = at.as_ref().and_then(rfc3339)?;
+    Some(if by.is_empty() { at } else { format!("{at} by {by}") })
 }
 
 fn print_one(order: &Order, json: bool) -> anyhow::Result<()> {
@@ -181,7 +281,11 @@ fn print_one(order: &Order, json: bool) -> anyhow::Result<()> {
         ("not after", terms.not_after.as_ref().and_then(rfc3339)),
         ("stations", Some(if terms.stations.is_empty() { "all".to_owned() } else { terms.stations.join(" ") })),
         ("attributes", (!terms.attributes.is_empty()).then(|| attributes(&terms.attributes))),
-        ("created", order.created_at.as_ref().and_then(rfc3339)),
+        ("created", done(&order.created_at, &order.created_by)),
+        ("quantity changed", done(&order.quantity_changed_at, &order.quantity_changed_by)),
+        ("paused", done(&order.paused_at, &order.paused_by)),
+        ("why", (!order.pause_reason.is_empty()).then(|| order.pause_reason.clone())),
+        ("closed", done(&order.closed_at, &order.closed_by)),
     ]);
     print(&text)
 }
@@ -196,6 +300,7 @@ fn state(order: &Order) -> &'static str {
         true => "closed",
         false if now >= not_after => "expired",
         false if order.left == 0 => "complete",
+        false if order.paused_at.is_some() => "paused",
         false if now < not_before => "scheduled",
         false => "open",
     }
@@ -220,6 +325,14 @@ fn to_json(order: &Order) -> serde_json::Value {
         "stations": terms.stations,
         "attributes": terms.attributes,
         "created_at": order.created_at.as_ref().and_then(rfc3339),
+        "created_by": order.created_by,
+        "quantity_changed_at": order.quantity_changed_at.as_ref().and_then(rfc3339),
+        "quantity_changed_by": order.quantity_changed_by,
+        "paused_at": order.paused_at.as_ref().and_then(rfc3339),
+        "paused_by": order.paused_by,
+        "pause_reason": order.pause_reason,
+        "closed_at": order.closed_at.as_ref().and_then(rfc3339),
+        "closed_by": order.closed_by,
     })
 }
 

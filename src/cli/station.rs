@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, anyhow, bail, ensure};
 use birthmark::{
+    client::Daemon,
     id::DeviceId,
     quote::quoted,
     serial::SerialNumber,
@@ -18,6 +19,7 @@ use birthmark::{
         input::Input,
         output::Report,
         progress::{Progress, plural},
+        renew::{self, RenewError},
         sign::{self, End, Job, Stop},
     },
     text_file,
@@ -28,7 +30,10 @@ use tokio::{
     sync::watch,
 };
 
-use super::daemon::{ConnectionArgs, DaemonArgs};
+use super::{
+    daemon::{ConnectionArgs, DaemonArgs},
+    stations,
+};
 
 /// Enroll stations, sign devices' CSRs, and confirm that devices have installed their certificates
 #[derive(Debug, clap::Args)]
@@ -40,7 +45,21 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make a key and a certificate for a station, an operator, an auditor or the daemon itself
-    Enroll(super::enroll::Args),
+    Enroll(Box<super::enroll::Args>),
+    /// Make a station's key where it is used, and the request to certify it
+    Request(stations::RequestArgs),
+    /// Renew the certificate of an identity, with its key, over the connection that it makes
+    Renew(stations::RenewArgs),
+    /// List stations, operators and auditors: line, expiry, last seen, rate, who enrolled them
+    List(stations::ListArgs),
+    /// Show one station, operator or auditor with its certificates
+    Show(stations::OneArgs),
+    /// Cut off a station, an operator or an auditor, and refuse the certificates that it has
+    Revoke(stations::RevokeArgs),
+    /// Record what was enrolled where no daemon ran
+    Import(stations::ImportArgs),
+    /// Write an identity as a PKCS#12 file, for Windows, browsers and Java
+    Pkcs12(stations::Pkcs12Args),
     /// Get a certificate for every CSR of a folder, a file or a pipe
     #[command(long_about = SIGN_ABOUT, after_long_help = SIGN_AFTER)]
     Sign(Box<SignArgs>),
@@ -192,7 +211,14 @@ struct SignArgs {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::Enroll(args) => super::enroll::run(args),
+        Command::Enroll(args) => super::enroll::run(*args),
+        Command::Request(args) => stations::request(args),
+        Command::Renew(args) => stations::renew(args),
+        Command::List(args) => stations::list(args),
+        Command::Show(args) => stations::show(args),
+        Command::Revoke(args) => stations::revoke(args),
+        Command::Import(args) => stations::import(args),
+        Command::Pkcs12(args) => stations::write_pkcs12(args),
         Command::Sign(args) => super::block_on(sign(args)),
         Command::Confirm(args) => super::block_on(confirm(args)),
     }
@@ -230,6 +256,7 @@ async fn sign(args: Box<SignArgs>) -> anyhow::Result<ExitCode> {
     let report = (args.json || job.out.is_none()).then(|| Box::new(std::io::stdout()) as Report);
     let progress = Arc::new(Progress::on_standard_error());
     let stop = stop_at_signals()?;
+    keep_renewed(&daemon, &progress).await;
     let (summary, end) = sign::run(&daemon, job, progress, report, stop).await;
 
     let devices = summary.succeeded() + summary.refused;
@@ -249,6 +276,32 @@ async fn sign(args: Box<SignArgs>) -> anyhow::Result<ExitCode> {
         End::Done if summary.succeeded() == 0 => Ok(ExitCode::FAILURE),
         End::Done => Ok(ExitCode::from(3)),
     }
+}
+
+/// How often it is looked whether the station's certificate is to be renewed.
+const RENEWAL_INTERVAL: Duration = Duration::from_hours(1);
+
+/// Renews the station's own certificate when a third of its life is over, now and as long as the run takes: connections that
+/// follow use the new one. Whatever is in the way is said, and the run goes on with what there is.
+async fn keep_renewed(daemon: &Daemon, progress: &Arc<Progress>) {
+    async fn renew(daemon: &Daemon, progress: &Progress) {
+        match renew::renew_if_due(daemon).await {
+            Ok(None) => {}
+            Ok(Some(until)) => progress.say(&format!("this station's certificate is renewed; valid until {until}")),
+            // The run itself waits for a daemon that is away.
+            Err(RenewError::Connect(_)) => {}
+            Err(error) => progress.say(&format!("this station's certificate is not renewed: {error}")),
+        }
+    }
+    // A daemon that does not answer must not hold the run up.
+    let _ = tokio::time::timeout(Duration::from_secs(10), renew(daemon, progress)).await;
+    let (daemon, progress) = (daemon.clone(), Arc::clone(progress));
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(RENEWAL_INTERVAL).await;
+            renew(&daemon, &progress).await;
+        }
+    });
 }
 
 async fn confirm(args: ConfirmArgs) -> anyhow::Result<ExitCode> {

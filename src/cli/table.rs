@@ -23,6 +23,12 @@ pub(crate) fn columns(headings: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// Renders rows under their headings as comma-separated values.
+pub(crate) fn csv_table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let titles = csv(headings.iter().map(|heading| heading.trim_start_matches('>').to_lowercase()));
+    rows.iter().fold(titles, |text, row| text + &csv(row))
+}
+
 /// A line of comma-separated values (RFC 4180).
 pub(crate) fn csv<S: AsRef<str>>(cells: impl IntoIterator<Item = S>) -> String {
     let quoted = |cell: S| match cell.as_ref() {
@@ -56,6 +62,8 @@ mod tests {
     fn table_columns_fit_their_widest_cell() {
         let rows = [vec!["a".to_owned(), "5".to_owned()], vec!["long".to_owned(), "1000".to_owned()]];
         assert_eq!(columns(&["ID", ">LEFT"], &rows), "ID    LEFT\na        5\nlong  1000\n");
+        let odd = [vec!["a,b".to_owned(), "say \"x\"".to_owned()], vec!["=1+1".to_owned(), "-5".to_owned()]];
+        assert_eq!(csv_table(&["ID", ">LEFT"], &odd), "id,left\r\n\"a,b\",\"say \"\"x\"\"\"\r\n=1+1,-5\r\n");
         assert_eq!(
             fields(&[("id", Some("a".into())), ("none", None), ("from", Some("b".into()))]),
             "id    a\nfrom  b\n"

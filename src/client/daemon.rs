@@ -1,6 +1,11 @@
 //! A daemon that can be connected to.
 
-use std::{fs::File, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{
+    fs::File,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
 
@@ -21,6 +26,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Daemon {
     endpoint: Endpoint,
+    /// Its address and the folder of the identity, which is read again for each connection: it may be renewed.
+    server: Option<(Uri, PathBuf)>,
     address: String,
     /// What else the user could say, if the default address was used.
     hint: &'static str,
@@ -37,41 +44,32 @@ impl Daemon {
                     && uri.port().is_some()
             })
             .ok_or_else(|| SettingsError::Address(url.to_owned()))?;
-        // Only the first call has an effect; another provider that is already there serves as well.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let ca = read(&identity.join("ca.pem"))?;
-        let blocks = pem::blocks(&ca).unwrap_or_default();
-        let ca: String = blocks
-            .iter()
-            .filter(|block| block.is_certificate())
-            .map(|block| pem::certificate_pem(&block.der))
-            .collect();
-        if ca.is_empty() {
-            return Err(SettingsError::NoCertificate(identity.join("ca.pem")));
-        }
-        let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(ca))
-            .identity(Identity::from_pem(read(&identity.join("cert.pem"))?, read_key(&identity.join("key.pem"))?))
-            .timeout(CONNECT_TIMEOUT);
-        let endpoint = Endpoint::from(uri)
-            .tls_config(tls)
-            .map_err(|error| SettingsError::Identity { folder: identity.to_owned(), cause: innermost(&error) })?;
-        Ok(Daemon { endpoint: tuned(endpoint), address: url.to_owned(), hint: "" })
+        let endpoint = secured(&uri, identity)?;
+        Ok(Daemon { endpoint, server: Some((uri, identity.to_owned())), address: url.to_owned(), hint: "" })
+    }
+
+    /// The folder of the identity that it is spoken with; none on the Unix socket.
+    pub fn identity(&self) -> Option<&Path> {
+        self.server.as_ref().map(|(_, identity)| identity.as_path())
     }
 
     pub(super) fn at_socket(path: &Path, hint: &'static str) -> Result<Self, SettingsError> {
         let unusable = || SettingsError::Socket(path.to_owned());
         let text = path.to_str().ok_or_else(unusable)?;
         let endpoint = Endpoint::from_shared(format!("unix://{text}")).map_err(|_| unusable())?;
-        Ok(Daemon { endpoint: tuned(endpoint), address: text.to_owned(), hint })
+        Ok(Daemon { endpoint: tuned(endpoint), server: None, address: text.to_owned(), hint })
     }
 
     /// Opens a new connection.
     ///
     /// # Errors
-    /// [`ClientError::Connect`].
+    /// [`ClientError::Connect`], and [`ClientError::Settings`] if the identity cannot be read any more.
     pub async fn connect(&self) -> Result<Channel, ClientError> {
-        let cause = match tokio::time::timeout(CONNECT_TIMEOUT, self.endpoint.connect()).await {
+        let endpoint = match &self.server {
+            Some((uri, identity)) => secured(uri, identity)?,
+            None => self.endpoint.clone(),
+        };
+        let cause = match tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await {
             Ok(Ok(channel)) => return Ok(channel),
             Ok(Err(error)) => error,
             Err(_) => {
@@ -98,6 +96,27 @@ impl Daemon {
     pub fn address(&self) -> &str {
         &self.address
     }
+}
+
+/// The daemon at this address, spoken with as this identity.
+fn secured(uri: &Uri, identity: &Path) -> Result<Endpoint, SettingsError> {
+    // Only the first call has an effect; another provider that is already there serves as well.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let ca = read(&identity.join("ca.pem"))?;
+    let blocks = pem::blocks(&ca).unwrap_or_default();
+    let ca: String =
+        blocks.iter().filter(|block| block.is_certificate()).map(|block| pem::certificate_pem(&block.der)).collect();
+    if ca.is_empty() {
+        return Err(SettingsError::NoCertificate(identity.join("ca.pem")));
+    }
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(ca))
+        .identity(Identity::from_pem(read(&identity.join("cert.pem"))?, read_key(&identity.join("key.pem"))?))
+        .timeout(CONNECT_TIMEOUT);
+    let endpoint = Endpoint::from(uri.clone())
+        .tls_config(tls)
+        .map_err(|error| SettingsError::Identity { folder: identity.to_owned(), cause: innermost(&error) })?;
+    Ok(tuned(endpoint))
 }
 
 fn tuned(endpoint: Endpoint) -> Endpoint {

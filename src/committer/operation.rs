@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use crate::{
     ledger::{
-        self, Action, CrlIssued, Export, ExportId, Holder, IssuerTerms, Order, OrderTerms, Outcome, ProofTerms,
-        RecordedIssuer, RevocationReason, VendingTerms,
+        self, Action, Actor, CrlIssued, EnrolledPeer, Enrolment, Export, ExportId, Holder, IssuerTerms, Order,
+        OrderTerms, Outcome, ProofTerms, RecordedIssuer, RevocationReason, VendingTerms,
     },
     serial::SerialNumber,
 };
@@ -110,6 +110,26 @@ pub(super) fn close_order(id: String) -> Typed<Order> {
     Typed { action: Action::CloseOrder { id }, read: order }
 }
 
+pub(super) fn change_quantity(id: String, quantity: u64, reason: String) -> Typed<Order> {
+    Typed { action: Action::ChangeQuantity { id, quantity, reason }, read: order }
+}
+
+pub(super) fn pause_order(id: String, reason: String) -> Typed<Order> {
+    Typed { action: Action::PauseOrder { id, reason }, read: order }
+}
+
+pub(super) fn resume_order(id: String) -> Typed<Order> {
+    Typed { action: Action::ResumeOrder { id }, read: order }
+}
+
+pub(super) fn enroll(enrolment: Enrolment) -> Typed<Arc<EnrolledPeer>> {
+    Typed { action: Action::Enroll(enrolment), read: peer }
+}
+
+pub(super) fn revoke_peer(name: Actor, reason: String) -> Typed<Arc<EnrolledPeer>> {
+    Typed { action: Action::RevokePeer { peer: name, reason }, read: peer }
+}
+
 pub(super) fn create_export(order: String) -> Typed<Export> {
     Typed { action: Action::CreateExport { order }, read: export }
 }
@@ -128,9 +148,9 @@ pub(super) fn add_issuer(terms: IssuerTerms) -> Typed<(Arc<RecordedIssuer>, Chan
     }
 }
 
-pub(super) fn checkpoint(note: String, begins_anew: bool) -> Typed<()> {
+pub(super) fn checkpoint(note: String, earlier_checkpoints_lost: bool) -> Typed<()> {
     Typed {
-        action: Action::Checkpoint { note, begins_anew },
+        action: Action::Checkpoint { note, earlier_checkpoints_lost },
         read: |outcome| match outcome {
             Outcome::Checkpointed => Ok(()),
             other => Err(other),
@@ -165,6 +185,13 @@ fn changed(outcome: Outcome) -> Result<Changed, Outcome> {
 fn order(outcome: Outcome) -> Result<Order, Outcome> {
     match outcome {
         Outcome::Order(order) => Ok(order),
+        other => Err(other),
+    }
+}
+
+fn peer(outcome: Outcome) -> Result<Arc<EnrolledPeer>, Outcome> {
+    match outcome {
+        Outcome::Peer(peer) => Ok(peer),
         other => Err(other),
     }
 }

@@ -16,12 +16,14 @@ pub(crate) enum Reason {
     Crowded,
     /// There were too many, and all of them had open calls.
     Limit,
+    /// Its peer's certificate was revoked or has expired.
+    Revoked,
     /// The system gave none, as when the process has no descriptor left.
     Accept,
 }
 
 impl Reason {
-    const NUMBER: usize = 5;
+    const NUMBER: usize = 6;
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -29,6 +31,7 @@ impl Reason {
             Reason::Silent => "silent",
             Reason::Crowded => "crowded",
             Reason::Limit => "limit",
+            Reason::Revoked => "revoked",
             Reason::Accept => "accept",
         }
     }

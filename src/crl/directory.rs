@@ -7,7 +7,7 @@
 //! | `crl/NAME/SHARD.crl` | the list of one of its shards, if it has several |
 //! | `ca/NAME.cer` | its CA certificate |
 //!
-//! `NAME-GENERATION` in the place of `NAME` is one generation of the issuer, for ever.
+//! `NAME-GENERATION` in the place of `NAME` is one generation of the issuer, forever.
 
 use std::{collections::BTreeMap, sync::Arc};
 

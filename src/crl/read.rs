@@ -9,8 +9,7 @@ use const_oid::{
 
 use crate::{
     asn1::{
-        BIT_STRING, BOOLEAN, DerError, ENUMERATED, GENERALIZED_TIME, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, Oid,
-        Reader, SEQUENCE, UTC_TIME, Value, explicit,
+        DerError, ENUMERATED, GENERALIZED_TIME, INTEGER, RawExtension, Reader, SEQUENCE, UTC_TIME, Value, explicit,
     },
     signer::{self, PublicKey, VerifyError},
     x509::Name,
@@ -58,10 +57,7 @@ impl RevocationList {
         let tbs = outer.value()?;
         let algorithm = outer.value()?;
         algorithm.of(SEQUENCE)?;
-        let signature = match outer.expect(BIT_STRING)?.split_first() {
-            Some((0, octets)) => octets.to_vec(),
-            _ => return Err(DerError::Content("signature")),
-        };
+        let signature = outer.bit_string()?.to_vec();
         outer.finish()?;
 
         let mut reader = Reader::new(tbs.of(SEQUENCE)?);
@@ -183,10 +179,7 @@ fn entry(list: &mut Reader<'_>) -> Result<RevokedEntry, DerError> {
 fn find_extension(octets: &[u8], wanted: ObjectIdentifier) -> Result<Option<&[u8]>, DerError> {
     let mut reader = Reader::new(octets);
     while !reader.is_empty() {
-        let mut extension = Reader::new(reader.expect(SEQUENCE)?);
-        let oid = Oid::from_content(extension.expect(OBJECT_IDENTIFIER)?)?;
-        extension.optional(BOOLEAN)?;
-        let value = extension.expect(OCTET_STRING)?;
+        let RawExtension { oid, value, .. } = reader.extension()?;
         if oid == wanted {
             return Ok(Some(value));
         }

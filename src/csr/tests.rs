@@ -5,8 +5,8 @@ use rcgen::{KeyPair, PublicKeyData, SigningKey};
 
 use super::*;
 use crate::asn1::{
-    BMP_STRING, IA5_STRING, OCTET_STRING, Oid, PRINTABLE_STRING, TELETEX_STRING, UNIVERSAL_STRING, UTF8_STRING,
-    primitive,
+    BIT_STRING, BMP_STRING, IA5_STRING, OCTET_STRING, Oid, PRINTABLE_STRING, TELETEX_STRING, UNIVERSAL_STRING,
+    UTF8_STRING, primitive,
 };
 
 fn der(tag: u8, content: &[u8]) -> Vec<u8> {

@@ -12,7 +12,7 @@ use tonic::Code;
 use super::message;
 use crate::{
     csr::MAX_LENGTH,
-    grpc::{Refused, RequestError, refused},
+    grpc::{RefusedRequest, RequestError, refused_request},
     issuer::IssueError,
     quote::quoted,
 };
@@ -102,7 +102,7 @@ pub(super) fn refusal(error: &EstError) -> Response<Body> {
             (StatusCode::SERVICE_UNAVAILABLE, error.to_string(), Some(Duration::from_secs(1)))
         }
         EstError::Request(error) => {
-            let Refused { code, reason, message, retry_after } = refused(error);
+            let RefusedRequest { code, reason, message, retry_after } = refused_request(error);
             (status_of(code), format!("{message} ({reason})"), retry_after)
         }
     };

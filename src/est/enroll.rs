@@ -20,7 +20,6 @@ use crate::{
     csr::VerifiedCsr,
     grpc::{Credentials, RequestError},
     id::{DeviceId, OrderId},
-    identity::Role,
     issuer::{IssueError, IssueRequest},
     ledger::{Actor, LedgerError, Order, Record, RecordState, Records, Refusal, RevocationReason, VendingCode},
     pattern,
@@ -53,7 +52,7 @@ impl Caller {
     pub(super) fn of(tls: &TlsSetup, chain: &[CertificateDer<'_>]) -> Caller {
         let Some(certificate) = chain.first() else { return Caller::Stranger };
         if tls.is_of_station_ca(chain) {
-            return Caller::Peer(Credentials::of(certificate));
+            return Caller::Peer(Credentials::of(certificate, &tls.access));
         }
         let serial_number = Certificate::from_der(certificate).ok();
         let serial_number = serial_number.and_then(|parsed| SerialNumber::try_from(&*parsed.serial_number).ok());
@@ -133,10 +132,10 @@ pub(super) async fn enroll(
             return Err(EstError::Forbidden(message));
         }
         (Caller::Peer(peer), _) => {
-            let station = Arc::clone(peer.station().map_err(EstError::Forbidden)?);
+            let identity = peer.station().map_err(EstError::Forbidden)?;
+            let (station, actor) = (Arc::clone(identity.name()), Actor(identity.actor().into()));
             let verified = est.issuer.verify(&csr)?;
             let device = named_device(profile, &verified)?;
-            let actor = Actor(format!("{}:{station}", Role::Station.as_str()).into());
             let request = IssueRequest {
                 station,
                 actor,
@@ -363,9 +362,15 @@ fn check_order(order: &Order, request: &IssueRequest, now: Timestamp) -> Result<
         return Err(refusal(Refusal::OrderClosed(id())));
     }
     let outside = terms.not_before.is_some_and(|from| now < from) || terms.not_after.is_some_and(|until| now >= until);
-    if outside || terms.profile != request.profile || !pattern::allows(&terms.stations, &request.station) {
-        let message =
-            format!("the order \"{}\" does not allow this renewal: its time, profile or stations differ", id());
+    if outside
+        || order.paused.is_some()
+        || terms.profile != request.profile
+        || !pattern::allows(&terms.stations, &request.station)
+    {
+        let message = format!(
+            "the order \"{}\" does not allow this renewal: it is paused, or its time, profile or stations differ",
+            id()
+        );
         return Err(EstError::Forbidden(message));
     }
     if order.left() == 0 {

@@ -13,11 +13,14 @@ use rustls::{
     },
 };
 
+use crate::grpc::Access;
+
 /// The TLS settings, and what tells stations from devices.
 #[derive(Clone)]
 pub(crate) struct TlsSetup {
     pub(super) config: Arc<ServerConfig>,
     stations: Arc<dyn ClientCertVerifier>,
+    pub(super) access: Arc<Access>,
 }
 
 impl TlsSetup {
@@ -30,13 +33,14 @@ impl TlsSetup {
 }
 
 /// As the gRPC port has it, but that clients need no certificate, and devices' certificates are taken as well: `issuers` are
-/// the certificates of the CAs that issue them. `stations` is the gRPC port's verifier.
+/// the certificates of the CAs that issue them. `stations` is the gRPC port's verifier, which asks
+/// `access`.
 ///
 /// # Errors
 /// What rustls finds wrong.
 pub(crate) fn configure(
     grpc: &ServerConfig,
-    stations: Arc<dyn ClientCertVerifier>,
+    (stations, access): (Arc<dyn ClientCertVerifier>, &Arc<Access>),
     issuers: impl IntoIterator<Item = Vec<u8>>,
 ) -> Result<TlsSetup, Error> {
     let mut roots = RootCertStore::empty();
@@ -55,7 +59,7 @@ pub(crate) fn configure(
         .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(Arc::clone(&grpc.cert_resolver));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsSetup { config: Arc::new(config), stations })
+    Ok(TlsSetup { config: Arc::new(config), stations, access: Arc::clone(access) })
 }
 
 /// Takes the certificates of both.

@@ -11,33 +11,35 @@ use super::{
     hsm::{self, Signers},
     issuers,
     limits::PeerLimits,
-    peer::{self, Peer},
+    peer::Peer,
     possession,
     records::{Pages, Reader},
     request_error::RequestError,
     status,
+    text::{check_optional_text, check_text},
 };
 use crate::{
     ca::{NoIssuer, issuer_of},
-    committer::Committer,
+    committer::{CommitError, Committer},
     hash::sha256,
     id::OrderId,
     identity::Role,
     issuer::IssueError,
     ledger::{
-        self, Change, ExportId, OrderTerms, ParseExportIdError, RecordState, RecordedIssuer, Refusal, RevocationReason,
+        self, Actor, Change, ExportId, OrderTerms, ParseExportIdError, RecordState, RecordedIssuer, Refusal,
+        RevocationReason,
     },
     limits::{
-        ORDER_ATTRIBUTE_NAME, ORDER_ATTRIBUTE_VALUE, ORDER_ATTRIBUTES, ORDER_STATION, ORDER_STATIONS, SCRAP_REASON,
+        ORDER_ATTRIBUTE_NAME, ORDER_ATTRIBUTE_VALUE, ORDER_ATTRIBUTES, ORDER_REASON, ORDER_STATION, ORDER_STATIONS,
+        SCRAP_REASON,
     },
-    pattern::Pattern,
+    pattern::{self, Pattern},
     profile::Profiles,
     proof::Prover,
     proto::{self, get_record_request::By},
+    roles::Call,
     serial::SerialNumber,
 };
-
-const READERS: [Role; 2] = [Role::Operator, Role::Auditor];
 
 type RecordStream = Pin<Box<dyn Stream<Item = Result<proto::Record, Status>> + Send>>;
 
@@ -153,22 +155,13 @@ fn check_attributes(attributes: BTreeMap<String, String>) -> Result<BTreeMap<Str
     Ok(attributes)
 }
 
-/// The protocol's rule for texts for people.
-fn check_text(field: &str, text: &str, longest: usize) -> Result<(), RequestError> {
-    if (1..=longest).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
-        return Ok(());
-    }
-    Err(RequestError::Invalid(format!("{field} must be 1 to {longest} characters without control characters")))
-}
-
 #[tonic::async_trait]
 impl proto::admin_server::Admin for Service {
     async fn create_order(
         &self,
         request: Request<proto::CreateOrderRequest>,
     ) -> Result<Response<proto::Order>, Status> {
-        let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
-        let actor = peer::actor(role, name);
+        let actor = Peer::from_request(&request)?.actor(Call::CreateOrder)?;
         let terms = self.terms(request.into_inner().terms.unwrap_or_default());
         let terms = terms.map_err(|error| status::failed_call(&error))?;
         let created = self.committer.create_order(actor, terms).await;
@@ -176,30 +169,63 @@ impl proto::admin_server::Admin for Service {
     }
 
     async fn get_order(&self, request: Request<proto::GetOrderRequest>) -> Result<Response<proto::Order>, Status> {
-        let limits = reader(&request)?;
+        let (limits, station) = (reader(&request, Call::GetOrder)?, station(&request)?);
         let id = request.into_inner().id;
-        self.order(&limits, &id).await.map(|found| Response::new(order(found)))
+        let found = self.order(&limits, &id).await?;
+        match sees(station.as_ref(), &found) {
+            true => Ok(Response::new(order(found))),
+            false => Err(status::failed_call(&Refusal::OrderUnknown(id).into())),
+        }
     }
 
     async fn list_orders(
         &self,
         request: Request<proto::ListOrdersRequest>,
     ) -> Result<Response<proto::ListOrdersReply>, Status> {
-        let limits = reader(&request)?;
+        let (limits, station) = (reader(&request, Call::ListOrders)?, station(&request)?);
         let listed = limits.record_stream()?;
         let orders = self.reader.read(&limits, |records| records.orders()).await?;
-        Ok(held(proto::ListOrdersReply { orders: orders.into_iter().map(order).collect() }, listed))
+        let orders = orders.into_iter().filter(|order| sees(station.as_ref(), order));
+        Ok(held(proto::ListOrdersReply { orders: orders.map(order).collect() }, listed))
     }
 
     async fn close_order(&self, request: Request<proto::CloseOrderRequest>) -> Result<Response<proto::Order>, Status> {
-        let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
-        let actor = peer::actor(role, name);
+        let actor = Peer::from_request(&request)?.actor(Call::CloseOrder)?;
         let closed = self.committer.close_order(actor, request.into_inner().id).await;
         closed.map(|closed| Response::new(order(closed))).map_err(|error| status::failed_call(&error.into()))
     }
 
+    async fn change_order(
+        &self,
+        request: Request<proto::ChangeOrderRequest>,
+    ) -> Result<Response<proto::Order>, Status> {
+        let actor = Peer::from_request(&request)?.actor(Call::ChangeOrder)?;
+        let proto::ChangeOrderRequest { id, quantity, reason } = request.into_inner();
+        check_optional_text("reason", &reason, ORDER_REASON).map_err(|error| status::failed_call(&error))?;
+        if quantity == 0 {
+            let message = "quantity must be at least 1; close the order instead".to_owned();
+            return Err(status::failed_call(&RequestError::Invalid(message)));
+        }
+        changed_order(self.committer.change_quantity(actor, id, quantity, reason).await)
+    }
+
+    async fn pause_order(&self, request: Request<proto::PauseOrderRequest>) -> Result<Response<proto::Order>, Status> {
+        let actor = Peer::from_request(&request)?.actor(Call::PauseOrder)?;
+        let proto::PauseOrderRequest { id, reason } = request.into_inner();
+        check_optional_text("reason", &reason, ORDER_REASON).map_err(|error| status::failed_call(&error))?;
+        changed_order(self.committer.pause_order(actor, id, reason).await)
+    }
+
+    async fn resume_order(
+        &self,
+        request: Request<proto::ResumeOrderRequest>,
+    ) -> Result<Response<proto::Order>, Status> {
+        let actor = Peer::from_request(&request)?.actor(Call::ResumeOrder)?;
+        changed_order(self.committer.resume_order(actor, request.into_inner().id).await)
+    }
+
     async fn get_record(&self, request: Request<proto::GetRecordRequest>) -> Result<Response<proto::Record>, Status> {
-        let limits = reader(&request)?;
+        let limits = reader(&request, Call::GetRecord)?;
         match request.into_inner().by {
             Some(By::SerialNumber(octets)) => self.record(&limits, serial(&octets)?).await,
             Some(By::DeviceId(device)) => {
@@ -222,7 +248,7 @@ impl proto::admin_server::Admin for Service {
         &self,
         request: Request<proto::ListRecordsRequest>,
     ) -> Result<Response<RecordStream>, Status> {
-        let limits = reader(&request)?;
+        let limits = reader(&request, Call::ListRecords)?;
         let id = self.known_order(&limits, request.into_inner().order).await?;
         let issued = self.reader.stream(&limits, move |records| records.issued_under(&id))?;
         let issuers = self.reader.issuers();
@@ -237,8 +263,7 @@ impl proto::admin_server::Admin for Service {
         request: Request<proto::ScrapCertificateRequest>,
     ) -> Result<Response<proto::Record>, Status> {
         let limits = Arc::clone(Peer::from_request(&request)?.limits()?);
-        let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
-        let actor = peer::actor(role, name);
+        let actor = Peer::from_request(&request)?.actor(Call::ScrapCertificate)?;
         let proto::ScrapCertificateRequest { serial_number, reason } = request.into_inner();
         let serial_number = serial(&serial_number)?;
         check_text("reason", &reason, SCRAP_REASON).map_err(|error| status::failed_call(&error))?;
@@ -252,8 +277,7 @@ impl proto::admin_server::Admin for Service {
         request: Request<proto::RevokeCertificateRequest>,
     ) -> Result<Response<proto::Record>, Status> {
         let limits = Arc::clone(Peer::from_request(&request)?.limits()?);
-        let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
-        let actor = peer::actor(role, name);
+        let actor = Peer::from_request(&request)?.actor(Call::RevokeCertificate)?;
         let proto::RevokeCertificateRequest { serial_number, reason } = request.into_inner();
         let serial_number = serial(&serial_number)?;
         // A number that the protocol does not know is kept as it came.
@@ -269,8 +293,7 @@ impl proto::admin_server::Admin for Service {
         &self,
         request: Request<proto::CreateExportRequest>,
     ) -> Result<Response<proto::Export>, Status> {
-        let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
-        let actor = peer::actor(role, name);
+        let actor = Peer::from_request(&request)?.actor(Call::CreateExport)?;
         let created = self.committer.create_export(actor, request.into_inner().order).await;
         created.map(|created| Response::new(export(created))).map_err(|error| status::failed_call(&error.into()))
     }
@@ -279,7 +302,7 @@ impl proto::admin_server::Admin for Service {
         &self,
         request: Request<proto::ListExportsRequest>,
     ) -> Result<Response<proto::ListExportsReply>, Status> {
-        let limits = reader(&request)?;
+        let limits = reader(&request, Call::ListExports)?;
         let listed = limits.record_stream()?;
         let id = self.known_order(&limits, request.into_inner().order).await?;
         let exports = self.reader.read(&limits, move |records| records.exports(&id)).await?;
@@ -289,7 +312,7 @@ impl proto::admin_server::Admin for Service {
     type GetExportStream = RecordStream;
 
     async fn get_export(&self, request: Request<proto::GetExportRequest>) -> Result<Response<RecordStream>, Status> {
-        let limits = reader(&request)?;
+        let limits = reader(&request, Call::GetExport)?;
         let id = export_id(&request.into_inner().id)?;
         let wanted = id.clone();
         if self.reader.read(&limits, move |records| records.export(&wanted)).await?.is_none() {
@@ -304,7 +327,7 @@ impl proto::admin_server::Admin for Service {
         &self,
         request: Request<proto::ListIssuersRequest>,
     ) -> Result<Response<proto::ListIssuersReply>, Status> {
-        let limits = reader(&request)?;
+        let limits = reader(&request, Call::ListIssuers)?;
         let listed = limits.record_stream()?;
         Ok(held(issuers::list(&self.reader.issuers(), &self.profiles), listed))
     }
@@ -313,16 +336,15 @@ impl proto::admin_server::Admin for Service {
         &self,
         request: Request<proto::RetryHsmRequest>,
     ) -> Result<Response<proto::RetryHsmReply>, Status> {
-        let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
-        hsm::retry(&self.signers, &peer::actor(role, name), request.into_inner()).await.map(Response::new)
+        let actor = Peer::from_request(&request)?.actor(Call::RetryHsm)?;
+        hsm::retry(&self.signers, &actor, request.into_inner()).await.map(Response::new)
     }
 
     async fn prove_possession(
         &self,
         request: Request<proto::ProvePossessionRequest>,
     ) -> Result<Response<proto::ProvePossessionReply>, Status> {
-        let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
-        let actor = peer::actor(role, name);
+        let actor = Peer::from_request(&request)?.actor(Call::ProvePossession)?;
         possession::prove(&self.prover, actor, request.into_inner()).await.map(Response::new)
     }
 
@@ -330,8 +352,7 @@ impl proto::admin_server::Admin for Service {
         &self,
         request: Request<proto::AcknowledgeExportRequest>,
     ) -> Result<Response<proto::Export>, Status> {
-        let (role, name) = Peer::from_request(&request)?.require(&[Role::Operator])?;
-        let actor = peer::actor(role, name);
+        let actor = Peer::from_request(&request)?.actor(Call::AcknowledgeExport)?;
         let id = export_id(&request.into_inner().id)?;
         let acknowledged = self.committer.acknowledge_export(actor, id).await;
         acknowledged
@@ -341,10 +362,21 @@ impl proto::admin_server::Admin for Service {
 }
 
 /// The limits of a peer that may read.
-fn reader<T>(request: &Request<T>) -> Result<Arc<PeerLimits>, Status> {
+fn reader<T>(request: &Request<T>, call: Call) -> Result<Arc<PeerLimits>, Status> {
     let peer = Peer::from_request(request)?;
-    peer.require(&READERS)?;
+    peer.require(call)?;
     peer.limits().cloned()
+}
+
+/// The station that asks, if it is one: it is shown its own orders only.
+fn station<T>(request: &Request<T>) -> Result<Option<Arc<str>>, Status> {
+    let identity = Peer::from_request(request)?.identity();
+    Ok(identity.filter(|identity| identity.role() == Role::Station).map(|identity| Arc::clone(identity.name())))
+}
+
+/// Whether the station that asks may use an order; others see all.
+fn sees(station: Option<&Arc<str>>, order: &ledger::Order) -> bool {
+    station.is_none_or(|station| pattern::allows(&order.terms.stations, station))
 }
 
 fn streamed(
@@ -353,6 +385,10 @@ fn streamed(
 ) -> Response<RecordStream> {
     let records: RecordStream = Box::pin(pages.map(move |found| found.and_then(&message)));
     Response::new(records)
+}
+
+fn changed_order(changed: Result<ledger::Order, CommitError>) -> Result<Response<proto::Order>, Status> {
+    changed.map(|changed| Response::new(order(changed))).map_err(|error| status::failed_call(&error.into()))
 }
 
 /// A reply, and what counts until it is taken.
@@ -374,7 +410,15 @@ fn export_id(text: &str) -> Result<ExportId, Status> {
 
 fn order(order: ledger::Order) -> proto::Order {
     let left = order.left();
-    let ledger::Order { terms, closed, issued, reserved, confirmed, scrapped, revoked, created_at } = order;
+    let ledger::Order { terms, closed, issued, reserved, confirmed, scrapped, revoked, created_at, .. } = order;
+    let ledger::Order { created_by, closed_by, paused, quantity_changed, .. } = order;
+    let split = |who: Option<(Timestamp, Actor)>| {
+        who.map_or((None, String::new()), |(at, by)| (Some(proto::timestamp(at)), by.to_string()))
+    };
+    let ((closed_at, closed_by), (quantity_changed_at, quantity_changed_by)) =
+        (split(closed_by), split(quantity_changed));
+    let pause_reason = paused.as_ref().map_or_else(String::new, |pause| pause.reason.clone());
+    let (paused_at, paused_by) = split(paused.map(|pause| (pause.at, pause.by)));
     let terms = proto::OrderTerms {
         id: terms.id,
         profile: terms.profile,
@@ -385,7 +429,25 @@ fn order(order: ledger::Order) -> proto::Order {
         attributes: terms.attributes,
     };
     let created_at = Some(proto::timestamp(created_at));
-    proto::Order { terms: Some(terms), closed, issued, reserved, left, created_at, confirmed, scrapped, revoked }
+    proto::Order {
+        terms: Some(terms),
+        closed,
+        issued,
+        reserved,
+        left,
+        created_at,
+        confirmed,
+        scrapped,
+        revoked,
+        created_by: created_by.to_string(),
+        closed_at,
+        closed_by,
+        paused_at,
+        paused_by,
+        pause_reason,
+        quantity_changed_at,
+        quantity_changed_by,
+    }
 }
 
 fn export(export: ledger::Export) -> proto::Export {

@@ -1,5 +1,6 @@
 //! What every call goes through, whichever service it is for: it counts as one of its peer's until its reply is taken,
-//! its request must arrive and be answered in time, it is terminated soon after its peer's certificate has expired,
+//! its request must arrive and be answered in time, it is terminated soon after its peer's certificate has expired and
+//! at once when that is revoked,
 //! while it is open its connection is not idle, and what gRPC's own layer refuses gets a reason.
 
 use std::{
@@ -20,15 +21,15 @@ use tonic::{
     service::Routes,
 };
 
-use super::{limits::Permit, peer::Peer, status};
+use super::{
+    limits::Permit,
+    peer::{Ended, Peer},
+    status,
+};
 use crate::connections::OpenCall;
 
 /// How long a request may take to arrive and be answered; a stream, to be opened. Nothing of it waits for the HSM.
 const ANSWERED: Duration = Duration::from_secs(60);
-
-/// How long after its peer's certificate has expired a call may still finish by itself, so that what was begun is
-/// answered.
-const GRACE: Duration = Duration::from_secs(3);
 
 /// How much of a reply is handed to the connection at once: HTTP/2's usual frame.
 const PIECE: usize = 16 << 10;
@@ -78,17 +79,19 @@ impl Service<http::Request<Body>> for Limited {
                 return Ok(status::unreadable(refused).into_http());
             }
             let held = response.extensions_mut().remove::<Held>();
-            let expired = Box::pin(expired(peer));
+            let ended = Box::pin(ended(peer));
             Ok(response.map(|body| {
-                Body::new(Reply { body, rest: Bytes::new(), expired, _held: held, _permit: permit, _open: open })
+                Body::new(Reply { body, rest: Bytes::new(), ended, _held: held, _permit: permit, _open: open })
             }))
         })
     }
 }
 
-async fn expired(peer: Peer) -> Status {
-    let status = peer.expired().await;
-    tokio::time::sleep(GRACE).await;
+async fn ended(peer: Peer) -> Status {
+    let Ended { status, grace } = peer.ended().await;
+    if !grace.is_zero() {
+        tokio::time::sleep(grace).await;
+    }
     status
 }
 
@@ -97,7 +100,7 @@ async fn expired(peer: Peer) -> Status {
 struct Reply {
     body: Body,
     rest: Bytes,
-    expired: Pin<Box<dyn Future<Output = Status> + Send>>,
+    ended: Pin<Box<dyn Future<Output = Status> + Send>>,
     _held: Option<Held>,
     _permit: Permit,
     _open: OpenCall,
@@ -111,7 +114,7 @@ impl hyper::body::Body for Reply {
         if self.is_end_stream() {
             return Poll::Ready(None);
         }
-        if let Poll::Ready(status) = self.expired.as_mut().poll(context) {
+        if let Poll::Ready(status) = self.ended.as_mut().poll(context) {
             // The handler notices that its reply is not taken any more.
             (self.body, self.rest) = (Body::empty(), Bytes::new());
             let mut trailers = http::HeaderMap::new();

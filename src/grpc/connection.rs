@@ -2,6 +2,7 @@
 //! long or has to make room for another one.
 
 use std::{
+    fmt,
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
@@ -25,20 +26,36 @@ const PREFACE: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(300);
 
 /// A connection that has a seat.
-#[derive(Debug)]
 pub(crate) struct Connection {
     transport: Transport,
     peer: Peer,
     seat: Seat<Arc<str>>,
     /// When it is checked next whether the connection is idle.
     check: Pin<Box<Sleep>>,
+    /// Resolves when the peer may not be connected any more, and its calls have been told.
+    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     heard: bool,
     closed: bool,
 }
 
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Connection of {}", self.peer)
+    }
+}
+
+/// How long the calls of a peer that may not be connected any more have for their last words.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+async fn ended(peer: Peer) {
+    let ended = peer.ended().await;
+    sleep(ended.grace + FAREWELL).await;
+}
+
 impl Connection {
     pub(super) fn new(transport: Transport, peer: Peer, seat: Seat<Arc<str>>) -> Self {
-        Connection { transport, peer, seat, check: Box::pin(sleep(PREFACE)), heard: false, closed: false }
+        let (check, ended) = (Box::pin(sleep(PREFACE)), Box::pin(ended(peer.clone())));
+        Connection { transport, peer, seat, check, ended, heard: false, closed: false }
     }
 
     /// The other end, before its first call.
@@ -50,6 +67,10 @@ impl Connection {
     fn must_close(&mut self, context: &mut Context<'_>) -> bool {
         if !self.closed && self.seat.poll_told_to_leave(context).is_ready() {
             self.seat.refused(Reason::Crowded, || self.peer.to_string());
+            self.closed = true;
+        }
+        if !self.closed && self.ended.as_mut().poll(context).is_ready() {
+            tracing::debug!(peer = %self.peer, "closed the connection of a peer whose certificate is not taken any more");
             self.closed = true;
         }
         while !self.closed && self.check.as_mut().poll(context).is_ready() {

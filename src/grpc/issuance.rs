@@ -17,7 +17,7 @@ use super::{
     confirmation::{Confirmations, Named},
     issuers::issuer_message,
     limits::{PeerLimits, Permit},
-    peer::{self, Peer},
+    peer::Peer,
     request_error::RequestError,
     services::Services,
     status::{self, RefusedItem},
@@ -33,6 +33,7 @@ use crate::{
     metrics::OpenStream,
     profile::Profiles,
     proto,
+    roles::Call,
 };
 
 /// Replies that a stream holds ready for a station that does not read them yet.
@@ -84,13 +85,13 @@ impl proto::issuance_server::Issuance for Service {
         request: Request<Streaming<proto::IssueRequest>>,
     ) -> Result<Response<Self::IssueStream>, Status> {
         let peer = Peer::from_request(&request)?;
-        let (role, station) = peer.require(&[Role::Station])?;
+        let identity = peer.require(Call::Issue)?;
         let limits = peer.limits()?;
         let stream = Stream {
             peer: peer.clone(),
             issuer: Arc::clone(&self.issuer),
-            station: Arc::clone(station),
-            actor: peer::actor(role, station),
+            station: Arc::clone(identity.name()),
+            actor: Actor(identity.actor().into()),
             _counted: limits.issue_stream()?,
             limits: Arc::clone(limits),
             window: self.window,
@@ -106,27 +107,32 @@ impl proto::issuance_server::Issuance for Service {
 
     async fn issue_one(&self, request: Request<proto::IssueRequest>) -> Result<Response<proto::IssueReply>, Status> {
         let peer = Peer::from_request(&request)?;
-        let (role, station) = peer.require(&[Role::Station])?;
+        let identity = peer.require(Call::IssueOne)?;
         if *self.draining.borrow() {
             return Err(status::failed_call(&RequestError::Draining));
         }
-        let (actor, station) = (peer::actor(role, station), Arc::clone(station));
+        let (actor, station) = (Actor(identity.actor().into()), Arc::clone(identity.name()));
         // Taken before the task begins: calls that were given up leave no more tasks behind than there are permits.
         let permit = peer.limits()?.request().await;
+        let seen = Arc::clone(peer.limits()?.seen());
         let issuer = Arc::clone(&self.issuer);
         // What was begun is finished, whatever becomes of the call.
         let answered = tokio::spawn(async move {
             let _permit = permit;
-            answer(&issuer, station, actor, request.into_inner()).await
+            let reply = answer(&issuer, station, actor, request.into_inner()).await;
+            if matches!(reply.result, Some(proto::issue_reply::Result::Issued(_))) {
+                seen.issue();
+            }
+            reply
         });
         answered.await.map(Response::new).map_err(|_| status::failed_call(&RequestError::Internal))
     }
 
     async fn confirm(&self, request: Request<proto::ConfirmRequest>) -> Result<Response<proto::ConfirmReply>, Status> {
         let peer = Peer::from_request(&request)?;
-        let (role, name) = peer.require(&[Role::Station, Role::Operator])?;
-        let (actor, limits) = (peer::actor(role, name), Arc::clone(peer.limits()?));
-        let profiles = (role == Role::Station).then(|| self.usable_profiles(name));
+        let identity = peer.require(Call::Confirm)?;
+        let (actor, limits) = (Actor(identity.actor().into()), Arc::clone(peer.limits()?));
+        let profiles = (identity.role() == Role::Station).then(|| self.usable_profiles(identity.name()));
         let named = Named::all(request.into_inner());
         if named.len() > CONFIRM_SERIAL_NUMBERS {
             let message = format!("{} certificates; at most {CONFIRM_SERIAL_NUMBERS} are allowed", named.len());
@@ -147,7 +153,8 @@ impl proto::issuance_server::Issuance for Service {
         request: Request<proto::GetIssuerRequest>,
     ) -> Result<Response<proto::GetIssuerReply>, Status> {
         let peer = Peer::from_request(&request)?.clone();
-        let (role, name) = peer.require(&[Role::Station, Role::Operator, Role::Auditor])?;
+        let identity = peer.require(Call::GetIssuer)?;
+        let (role, name) = (identity.role(), identity.name());
         let proto::GetIssuerRequest { issuer, generation } = request.into_inner();
         if !issuer.is_empty() {
             let found = self.recorded_issuer(&issuer, generation).map_err(|error| status::failed_call(&error))?;
@@ -262,13 +269,13 @@ impl Stream {
         window: &Arc<Semaphore>,
         replies: &Arc<Replies>,
     ) -> Result<(), Status> {
-        let mut expired = std::pin::pin!(self.peer.clone().expired());
+        let mut ended = std::pin::pin!(self.peer.clone().ended());
         loop {
             let Ok(permit) = Arc::clone(window).acquire_owned().await else { return Ok(()) };
             let request = tokio::select! {
                 biased;
                 _ = self.draining.wait_for(|draining| *draining) => return Err(status::failed_call(&RequestError::Draining)),
-                status = &mut expired => return Err(status),
+                ended = &mut ended => return Err(ended.status),
                 // Reading a message may be interrupted: what has arrived of it stays in the stream.
                 request = requests.message() => request.map_err(status::unreadable)?,
             };
@@ -280,8 +287,12 @@ impl Stream {
             let shared_permit = self.limits.request().await;
             let (issuer, replies) = (Arc::clone(&self.issuer), Arc::clone(replies));
             let (station, actor) = (Arc::clone(&self.station), self.actor.clone());
+            let seen = Arc::clone(self.limits.seen());
             tokio::spawn(async move {
                 let reply = answer(&issuer, station, actor, request).await;
+                if matches!(reply.result, Some(proto::issue_reply::Result::Issued(_))) {
+                    seen.issue();
+                }
                 // What other streams of the station may begin does not wait for this one's replies to be read.
                 drop(shared_permit);
                 replies.send(reply).await;

@@ -19,7 +19,10 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
-use super::status::{self, Excess};
+use super::{
+    roster::{Roster, Seen},
+    status::{self, Excess},
+};
 
 /// Connections of one station, which needs one or two.
 pub(super) const STATION_CONNECTIONS: usize = 16;
@@ -54,13 +57,29 @@ pub(super) struct Limits {
     peers: Mutex<HashMap<Arc<str>, Weak<PeerLimits>>>,
     record_streams: Arc<Semaphore>,
     window: usize,
+    roster: Arc<Roster>,
 }
 
 impl Limits {
     /// Each peer may have `window` unanswered requests in progress.
     pub(super) fn new(window: usize) -> Self {
         let record_streams = Arc::new(Semaphore::new(ALL_RECORD_STREAMS));
-        Limits { peers: Mutex::default(), record_streams, window }
+        Limits { peers: Mutex::default(), record_streams, window, roster: Arc::default() }
+    }
+
+    /// Who has been here.
+    pub(super) fn roster(&self) -> &Arc<Roster> {
+        &self.roster
+    }
+
+    /// What is known of everybody who has been here.
+    pub(super) fn seen(&self) -> HashMap<Arc<str>, Arc<Seen>> {
+        self.roster.all()
+    }
+
+    /// Whether the peer of this name has a connection.
+    pub(super) fn is_connected(&self, name: &str) -> bool {
+        self.peers.lock().get(name).is_some_and(|limits| limits.strong_count() > 0)
     }
 
     /// What the peer of this name has open, over all of its connections.
@@ -81,6 +100,7 @@ impl Limits {
 #[derive(Debug)]
 pub(super) struct PeerLimits {
     name: Arc<str>,
+    seen: Arc<Seen>,
     calls: Arc<Semaphore>,
     confirmations: Arc<Semaphore>,
     issue_streams: Arc<Semaphore>,
@@ -93,6 +113,7 @@ impl PeerLimits {
     fn new(name: Arc<str>, limits: &Limits) -> Self {
         let at_most = |number| Arc::new(Semaphore::new(number));
         PeerLimits {
+            seen: limits.roster.of(&name),
             name,
             calls: at_most(CALLS),
             confirmations: at_most(CONFIRMATIONS),
@@ -108,11 +129,17 @@ impl PeerLimits {
         &self.name
     }
 
+    /// When it was here, and what it was given.
+    pub(super) fn seen(&self) -> &Arc<Seen> {
+        &self.seen
+    }
+
     /// A call; it counts until its reply is taken.
     ///
     /// # Errors
     /// `TOO_MANY_REQUESTS`.
     pub(super) fn call(&self) -> Result<Permit, Status> {
+        self.seen.call();
         self.take(&self.calls, 1, || Excess::Requests(format!("{CALLS} calls whose replies it has not taken")))
     }
 

@@ -24,13 +24,18 @@ use tokio_rustls::TlsAcceptor;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 
 use super::{
+    access::Access,
     connection::Connection,
     farewell,
     peer::Peer,
     status::{self, Excess},
     transport::Transport,
 };
-use crate::connections::{Activity, Limits, Reason, Seat, Seats, source};
+use crate::{
+    connections::{Activity, Limits, Reason, Seat, Seats, source},
+    identity::{Duties, Identity, Role},
+    local_user,
+};
 
 /// A client speaks first, and at once.
 const FIRST_OCTET: Duration = Duration::from_secs(3);
@@ -73,16 +78,18 @@ pub(crate) fn bind_socket(path: &Path) -> io::Result<UnixListener> {
 pub(crate) fn incoming(
     tcp: TcpListener,
     tls: Arc<ServerConfig>,
-    socket: Option<UnixListener>,
+    socket: Option<(UnixListener, SocketRole)>,
+    access: Arc<Access>,
     limits: Limits,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let (connections, incoming) = mpsc::channel(64);
     let seats = Seats::new("grpc", limits.tls, limits.tls.div_ceil(4));
-    let server = TlsServer { acceptor: TlsAcceptor::from(tls), seats, connections: connections.clone() };
+    let acceptor = TlsAcceptor::from(tls);
+    let server = TlsServer { acceptor, seats, access: Arc::clone(&access), connections: connections.clone() };
     tokio::spawn(server.accept(tcp, limits.handshakes));
-    if let Some(socket) = socket {
+    if let Some((socket, role)) = socket {
         let seats = Seats::new("socket", limits.socket, limits.socket.div_ceil(2));
-        tokio::spawn(accept_local(socket, seats, connections));
+        tokio::spawn(accept_local(socket, role, access, seats, connections));
     }
     ReceiverStream::new(incoming)
 }
@@ -95,6 +102,7 @@ struct TlsServer {
     acceptor: TlsAcceptor,
     /// By identity, for connections whose handshake is done.
     seats: Arc<Seats<Arc<str>>>,
+    access: Arc<Access>,
     connections: Connections,
 }
 
@@ -141,9 +149,15 @@ impl TlsServer {
         match greeted {
             Ok(stream) => {
                 let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-                let peer = Peer::from_certificate(certificate.map_or(&[], |certificate| certificate.as_ref()));
-                tracing::debug!(%peer, %address, "connected");
+                let certificate = certificate.map_or(&[][..], |certificate| certificate.as_ref());
+                let peer = Peer::from_certificate(certificate, &self.access);
                 let transport = Transport::Tls(Box::new(stream));
+                // The handshake of a session that is resumed verifies no certificate.
+                if let Err(refused) = peer.check_access() {
+                    seat.refused(Reason::Revoked, || format!("{address}: {refused}"));
+                    return farewell::begin(transport, status::no_access(&refused));
+                }
+                tracing::debug!(%peer, %address, "connected");
                 admit(transport, peer, &self.seats, &self.connections).await;
             }
             Err((reason, what)) => seat.refused(reason, || format!("{address}: {what}")),
@@ -151,16 +165,42 @@ impl TlsServer {
     }
 }
 
-async fn accept_local(listener: UnixListener, seats: Arc<Seats<Arc<str>>>, connections: Connections) {
+/// The role that users of the Unix socket have, and the duties if that is operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SocketRole {
+    pub(crate) role: Role,
+    pub(crate) duties: Duties,
+}
+
+impl SocketRole {
+    /// Who a process is that connects; none if there is no such role for users of this machine.
+    fn identity(self, user: u32, process: Option<i32>) -> Option<Identity> {
+        let process = process.and_then(|process| u32::try_from(process).ok());
+        let identity = Identity::new(self.role, &local_user::name(user, process)).ok()?;
+        match self.role {
+            Role::Operator => identity.limited_to(self.duties).ok(),
+            Role::Station | Role::Auditor => Some(identity),
+        }
+    }
+}
+
+async fn accept_local(
+    listener: UnixListener,
+    role: SocketRole,
+    access: Arc<Access>,
+    seats: Arc<Seats<Arc<str>>>,
+    connections: Connections,
+) {
     loop {
         seats.settle().await;
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = connections.closed() => return,
         };
-        match accepted.and_then(|(stream, _)| stream.peer_cred().map(|user| (stream, user.uid()))) {
+        match accepted.and_then(|(stream, _)| stream.peer_cred().map(|user| (stream, user))) {
             Ok((stream, user)) => {
-                admit(Transport::Unix(stream), Peer::local(user), &seats, &connections).await;
+                let Some(identity) = role.identity(user.uid(), user.pid()) else { continue };
+                admit(Transport::Unix(stream), Peer::local(identity, &access), &seats, &connections).await;
             }
             Err(error) => seats.cannot_accept(&error).await,
         }
@@ -169,7 +209,7 @@ async fn accept_local(listener: UnixListener, seats: Arc<Seats<Arc<str>>>, conne
 
 /// Passes a connection on if there is a seat for it; otherwise its client is told why there is none.
 async fn admit(transport: Transport, peer: Peer, seats: &Arc<Seats<Arc<str>>>, connections: &Connections) {
-    let identity = Arc::from(peer.to_string());
+    let identity = Arc::from(peer.name());
     match seats.take_within(identity, peer.most_connections(), Arc::clone(peer.activity())) {
         Ok(seat) => {
             // An error means that the daemon goes down.

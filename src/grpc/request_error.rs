@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     ca::NoIssuer,
     committer::CommitError,
+    enroll::EnrollError,
     id::InvalidId,
     issuer::IssueError,
     ledger::{LedgerError, Refusal},
@@ -35,6 +36,9 @@ pub(crate) enum RequestError {
     /// There is no proof of possession.
     #[error(transparent)]
     Proof(#[from] ProofError),
+    /// Nobody was enrolled.
+    #[error(transparent)]
+    Enroll(Arc<EnrollError>),
     /// The ledger did not do what was asked for.
     #[error(transparent)]
     Commit(#[from] CommitError),

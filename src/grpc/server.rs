@@ -12,12 +12,16 @@ use super::{
     issuance,
     limits::{Limits, STREAMS_PER_CONNECTION},
     records::Reader,
+    roster::Roster,
     services::Services,
-    vending,
+    stations, vending,
 };
 use crate::{
     limits,
-    proto::{self, admin_server::AdminServer, issuance_server::IssuanceServer, vending_server::VendingServer},
+    proto::{
+        self, admin_server::AdminServer, issuance_server::IssuanceServer, stations_server::StationsServer,
+        vending_server::VendingServer,
+    },
 };
 
 /// Serves until `draining` becomes true and every open call is finished.
@@ -28,12 +32,16 @@ pub(crate) async fn serve(
     services: Services,
     incoming: impl Stream<Item = io::Result<Connection>>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let limits = Arc::new(Limits::new(services.window));
+    tokio::spawn(Roster::watch(Arc::downgrade(limits.roster())));
     let issuance_service = issuance::Service::new(&services);
-    let Services { committer, records, profiles, signers, prover, window, stall_limit, mut draining, .. } = services;
+    let stations_service = stations::Service::new(&services, Arc::clone(&limits));
+    let Services { committer, records, profiles, signers, prover, stall_limit, mut draining, .. } = services;
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<IssuanceServer<issuance::Service>>().await;
     health.set_serving::<AdminServer<admin::Service>>().await;
     health.set_serving::<VendingServer<vending::Service>>().await;
+    health.set_serving::<StationsServer<stations::Service>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
@@ -49,12 +57,12 @@ pub(crate) async fn serve(
         .add_service(reflection().build_v1alpha()?)
         .add_service(VendingServer::new(vending_service).max_decoding_message_size(limits::MESSAGE))
         .add_service(IssuanceServer::new(issuance_service).max_decoding_message_size(limits::MESSAGE))
-        .add_service(AdminServer::new(admin_service).max_decoding_message_size(limits::MESSAGE));
-    let limits = Limits::new(window);
+        .add_service(AdminServer::new(admin_service).max_decoding_message_size(limits::MESSAGE))
+        .add_service(StationsServer::new(stations_service).max_decoding_message_size(limits::MESSAGE));
     let incoming = incoming.map(|connection| {
         connection.map(|mut connection: Connection| {
             let peer = connection.peer_mut();
-            peer.count_among(limits.peer(&peer.to_string()));
+            peer.count_among(limits.peer(&peer.name()));
             connection
         })
     });

@@ -4,8 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::hsm::Signers;
-use crate::{committer::Committer, issuer::Issuance, ledger::Records, profile::Profiles, proof::Prover};
+use super::{access::Access, hsm::Signers};
+use crate::{
+    committer::Committer, enroll::StationCaPlace, issuer::Issuance, ledger::Records, profile::Profiles, proof::Prover,
+};
 
 /// What the services work with.
 #[derive(Clone)]
@@ -22,10 +24,25 @@ pub(crate) struct Services {
     pub(crate) signers: Signers,
     /// Proves possession of the issuers' keys.
     pub(crate) prover: Arc<Prover>,
+    /// Who may not connect.
+    pub(crate) access: Arc<Access>,
+    /// Certifies stations, operators and auditors.
+    pub(crate) certifier: Arc<StationCertifier>,
     /// How many unanswered requests one stream, and one station over all of its streams, may have.
     pub(crate) window: usize,
     /// A stream whose peer takes no reply for this long is terminated.
     pub(crate) stall_limit: Duration,
     /// True when nothing new is to be accepted.
     pub(crate) draining: watch::Receiver<bool>,
+}
+
+/// What certifies stations, operators and auditors.
+#[derive(Debug)]
+pub(crate) struct StationCertifier {
+    /// The station CA, if the configuration names one.
+    pub(crate) ca: Option<StationCaPlace>,
+    /// The CAs whose certificates clients have, DER.
+    pub(crate) client_cas: Vec<Vec<u8>>,
+    /// Whoever uses the CA's key holds it.
+    pub(crate) one_at_a_time: parking_lot::Mutex<()>,
 }

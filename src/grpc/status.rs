@@ -7,11 +7,12 @@ use prost::Message;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt, pb};
 
-use super::request_error::RequestError;
+use super::{access::Refused, request_error::RequestError};
 use crate::{
     committer::CommitError,
     connections::Full,
     csr::CsrError,
+    enroll::EnrollError,
     issuer::IssueError,
     ledger::{LedgerError, Refusal},
     metrics,
@@ -46,6 +47,7 @@ impl Cause {
             }
             RequestError::Issue(error) => Cause::for_issue(error),
             RequestError::Proof(error) => Cause::for_proof(error),
+            RequestError::Enroll(error) => Cause::for_enrolment(error),
             RequestError::Commit(error) => Cause::for_commit(error),
             RequestError::Storage(error) => Cause::for_storage(error),
             RequestError::IssuerUnknown { .. } => Cause::lasting(Code::NotFound, "ISSUER_UNKNOWN"),
@@ -60,13 +62,7 @@ impl Cause {
     fn for_issue(error: &IssueError) -> Cause {
         let (code, reason) = match error {
             IssueError::ProfileUnknown(_) => (Code::NotFound, "PROFILE_UNKNOWN"),
-            IssueError::Csr(error) => match error {
-                CsrError::Malformed(_) => (Code::InvalidArgument, "CSR_MALFORMED"),
-                CsrError::ProofOfPossession | CsrError::SignatureEncoding(_) => (Code::InvalidArgument, "POP_INVALID"),
-                CsrError::SignatureUnsupported(_) => (Code::InvalidArgument, "CSR_SIGNATURE_UNSUPPORTED"),
-                CsrError::KeyWeak(_) => (Code::InvalidArgument, "KEY_WEAK"),
-                CsrError::KeyUnsupported(_) => (Code::InvalidArgument, "KEY_UNSUPPORTED"),
-            },
+            IssueError::Csr(error) => return Cause::for_csr(error),
             IssueError::Profile(error) => match error {
                 ProfileError::StationRefused { .. } => (Code::PermissionDenied, "STATION_REFUSED"),
                 ProfileError::KeyUnsupported { .. } => (Code::InvalidArgument, "KEY_UNSUPPORTED"),
@@ -84,6 +80,27 @@ impl Cause {
             IssueError::Internal => (Code::Internal, "INTERNAL"),
         };
         Cause::lasting(code, reason)
+    }
+
+    fn for_csr(error: &CsrError) -> Cause {
+        let reason = match error {
+            CsrError::Malformed(_) => "CSR_MALFORMED",
+            CsrError::ProofOfPossession | CsrError::SignatureEncoding(_) => "POP_INVALID",
+            CsrError::SignatureUnsupported(_) => "CSR_SIGNATURE_UNSUPPORTED",
+            CsrError::KeyWeak(_) => "KEY_WEAK",
+            CsrError::KeyUnsupported(_) => "KEY_UNSUPPORTED",
+        };
+        Cause::lasting(Code::InvalidArgument, reason)
+    }
+
+    fn for_enrolment(error: &EnrollError) -> Cause {
+        match error {
+            EnrollError::Csr(error) => Cause::for_csr(error),
+            EnrollError::Hsm(_) | EnrollError::Certificate(_) | EnrollError::NotConfigured => {
+                Cause::lasting(Code::FailedPrecondition, "STATION_CA_UNAVAILABLE")
+            }
+            _ => Cause::lasting(Code::InvalidArgument, "REQUEST_INVALID"),
+        }
     }
 
     fn for_proof(error: &ProofError) -> Cause {
@@ -116,6 +133,9 @@ impl Cause {
             Refusal::OrderUnknown(_) => (Code::NotFound, "ORDER_UNKNOWN"),
             Refusal::OrderExists(..) => (Code::AlreadyExists, "ORDER_EXISTS"),
             Refusal::OrderClosed(_) => (Code::FailedPrecondition, "ORDER_CLOSED"),
+            Refusal::OrderPaused { .. } => (Code::FailedPrecondition, "ORDER_PAUSED"),
+            Refusal::QuantityBelowUsed { .. } => (Code::FailedPrecondition, "QUANTITY_BELOW_USED"),
+            Refusal::PeerKeyRevoked { .. } => (Code::AlreadyExists, "KEY_BLOCKED"),
             Refusal::OrderOutOfWindow { .. } => (Code::FailedPrecondition, "ORDER_OUTSIDE_WINDOW"),
             Refusal::OrderExhausted { .. } => (Code::ResourceExhausted, "ORDER_EXHAUSTED"),
             Refusal::ProfileRefused { .. } => (Code::PermissionDenied, "PROFILE_REFUSED"),
@@ -222,12 +242,18 @@ fn message(error: &RequestError) -> String {
             CommitError::Unexpected | CommitError::OtherSerialNumber { .. } => RequestError::Internal.to_string(),
         },
         RequestError::Storage(error) => Storage::from_error(error).message(),
+        RequestError::Enroll(error) => match &**error {
+            EnrollError::Hsm(_) | EnrollError::Certificate(_) => {
+                "the station CA cannot be used now; the daemon's log says why".into()
+            }
+            error => error.to_string(),
+        },
         error => error.to_string(),
     }
 }
 
 /// A refusal for ports that speak something else than gRPC.
-pub(crate) struct Refused {
+pub(crate) struct RefusedRequest {
     pub(crate) code: Code,
     pub(crate) reason: &'static str,
     pub(crate) message: String,
@@ -235,10 +261,10 @@ pub(crate) struct Refused {
 }
 
 /// What such a port says of a request that is not fulfilled. Counts it.
-pub(crate) fn refused(error: &RequestError) -> Refused {
+pub(crate) fn refused_request(error: &RequestError) -> RefusedRequest {
     let Cause { code, reason, retry_after } = Cause::for_request(error);
     metrics::refusal(reason);
-    Refused { code, reason, message: shortened(message(error)), retry_after }
+    RefusedRequest { code, reason, message: shortened(message(error)), retry_after }
 }
 
 /// A refused item, as its reply carries it: the status, and beside it what is in the status' details.
@@ -352,6 +378,16 @@ pub(super) fn unauthenticated(message: String) -> Status {
     Cause { code: Code::Unauthenticated, reason: "ROLE_REQUIRED", retry_after: None }.status(message)
 }
 
+/// The status for a peer whose certificate is not taken any more.
+pub(super) fn no_access(refused: &Refused) -> Status {
+    let reason = match refused {
+        Refused::Expired(_) => "CERTIFICATE_EXPIRED",
+        Refused::Revoked { .. } | Refused::Listed => "CERTIFICATE_REVOKED",
+    };
+    metrics::refusal(reason);
+    Cause { code: Code::Unauthenticated, reason, retry_after: None }.status(refused.to_string())
+}
+
 /// The status for a peer with another role.
 pub(super) fn role_required(message: String) -> Status {
     Cause { code: Code::PermissionDenied, reason: "ROLE_REQUIRED", retry_after: None }.status(message)
@@ -367,6 +403,7 @@ mod tests {
         const PROTOCOL: &str = concat!(
             include_str!("../../proto/birthmark/v1/issuance.proto"),
             include_str!("../../proto/birthmark/v1/admin.proto"),
+            include_str!("../../proto/birthmark/v1/stations.proto"),
             include_str!("../../proto/birthmark/v1/vending.proto")
         );
         let code = include_str!("status.rs").split("mod tests").next().unwrap();

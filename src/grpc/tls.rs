@@ -17,6 +17,7 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
+use super::{access::Access, client_verifier::Verifier};
 use crate::{
     pem::{self, ReadError},
     text_file::{self, TextError},
@@ -66,14 +67,17 @@ pub(crate) enum ClientCaError {
     Unusable(VerifierBuilderError),
 }
 
-/// Reads the TLS settings: TLS 1.3 and 1.2, and only clients with a certificate from `client_ca`.
+/// Reads the TLS settings: TLS 1.3 and 1.2, and only clients with a certificate from `client_ca` that `access` lets in.
 ///
 /// # Errors
 /// Which file is wrong, and how.
-pub(crate) fn configure(certificate: &Path, key: &Path, client_ca: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+pub(crate) fn configure(
+    [certificate, key, client_ca]: [&Path; 3],
+    access: &Arc<Access>,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let of_key = |error| TlsError::Key { path: key.to_owned(), error };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = client_verifier(client_ca, &provider)?;
+    let verifier = client_verifier(client_ca, access, &provider)?;
     let chain = pem::read_certificates(certificate)
         .map_err(|error| TlsError::Certificate { path: certificate.to_owned(), error })?;
     let chain = chain.into_iter().map(CertificateDer::from).collect();
@@ -88,12 +92,13 @@ pub(crate) fn configure(certificate: &Path, key: &Path, client_ca: &Path) -> Res
     Ok(Arc::new(config))
 }
 
-/// Verifies that a client certificate comes from `client_ca`.
+/// Verifies that a client certificate comes from `client_ca`, and that `access` lets its holder in.
 ///
 /// # Errors
 /// What is wrong with the file.
 pub(crate) fn client_verifier(
     client_ca: &Path,
+    access: &Arc<Access>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let of_client_ca = |error| TlsError::ClientCa { path: client_ca.to_owned(), error };
@@ -101,9 +106,10 @@ pub(crate) fn client_verifier(
     for root in pem::read_certificates(client_ca).map_err(|error| of_client_ca(ClientCaError::Unreadable(error)))? {
         roots.add(CertificateDer::from(root)).map_err(|error| of_client_ca(ClientCaError::NotACa(error)))?;
     }
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+    let path = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
-        .map_err(|error| of_client_ca(ClientCaError::Unusable(error)))
+        .map_err(|error| of_client_ca(ClientCaError::Unusable(error)))?;
+    Ok(Arc::new(Verifier { path, access: Arc::clone(access) }))
 }
 
 /// The longest PEM file with a private key, in bytes.

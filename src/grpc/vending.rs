@@ -5,21 +5,16 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tonic::{Request, Response, Status};
 
-use super::{
-    peer::{self, Peer},
-    records::Reader,
-    request_error::RequestError,
-    status,
-};
+use super::{peer::Peer, records::Reader, request_error::RequestError, status};
 use crate::{
     committer::Committer,
     id::DeviceId,
-    identity::Role,
     issuer::IssueError,
     ledger::{Cost, HashedCode, LedgerError, RecordState, Records, Refusal, VendingCode, VendingTerms},
     limits::VENDING_CODES,
     profile::{ProfileError, Profiles},
     proto,
+    roles::Call,
     vending::MOST,
 };
 
@@ -43,7 +38,7 @@ impl proto::vending_server::Vending for Service {
         request: Request<proto::CreateCodesRequest>,
     ) -> Result<Response<proto::CreateCodesReply>, Status> {
         let peer = Peer::from_request(&request)?.clone();
-        let (role, name) = peer.require(&[Role::Operator])?;
+        let actor = peer.actor(Call::CreateVendingCodes)?;
         let terms = terms(request.into_inner()).map_err(|error| status::failed_call(&error))?;
         let wanted = terms.order.clone();
         let order = self.reader.read(peer.limits()?, move |records| records.order(&wanted)).await?;
@@ -55,7 +50,7 @@ impl proto::vending_server::Vending for Service {
                 ProfileError::StationRefused { station: "a vending machine".into(), profile: profile.name().into() };
             return Err(status::failed_call(&IssueError::from(error).into()));
         }
-        let created = self.committer.create_vending_codes(peer::actor(role, name), terms).await;
+        let created = self.committer.create_vending_codes(actor, terms).await;
         let batch = created.map_err(|error| status::failed_call(&error.into()))?;
         Ok(Response::new(proto::CreateCodesReply { batch }))
     }
@@ -65,7 +60,7 @@ impl proto::vending_server::Vending for Service {
         request: Request<proto::ListCodesRequest>,
     ) -> Result<Response<proto::ListCodesReply>, Status> {
         let peer = Peer::from_request(&request)?.clone();
-        peer.require(&[Role::Operator, Role::Auditor])?;
+        peer.require(Call::ListVendingCodes)?;
         let number = request.into_inner().after_batch.saturating_add(1);
         let listed = self.reader.read(peer.limits()?, move |records| batch(records, number)).await?;
         Ok(Response::new(listed))
@@ -76,9 +71,9 @@ impl proto::vending_server::Vending for Service {
         request: Request<proto::CancelCodeRequest>,
     ) -> Result<Response<proto::VendingCode>, Status> {
         let peer = Peer::from_request(&request)?.clone();
-        let (role, name) = peer.require(&[Role::Operator])?;
+        let actor = peer.actor(Call::CancelVendingCode)?;
         let device = request.into_inner().device_id;
-        let cancelled = self.committer.cancel_vending_code(peer::actor(role, name), device.clone()).await;
+        let cancelled = self.committer.cancel_vending_code(actor, device.clone()).await;
         cancelled.map_err(|error| status::failed_call(&error.into()))?;
         let unknown = Refusal::CodeUnknown(device.clone());
         let code = self.reader.read(peer.limits()?, move |records| shown(records, &device)).await?;

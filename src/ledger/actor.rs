@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 /// Who causes an entry: `station:<line>/<station>`, `operator:<name>` or `daemon`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Actor(pub Arc<str>);
 
 impl Actor {

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 use jiff::Timestamp;
 
 use super::{
+    actor::Actor,
     error::LedgerError,
     export::{Export, ExportId},
     head::Head,
@@ -12,6 +13,7 @@ use super::{
     issuer::RecordedIssuer,
     operation::{Operation, Outcome},
     order::Order,
+    peer::EnrolledPeer,
     record::Record,
     revoked::{CaId, RevokedCertificate},
     vending::{VendingBatch, VendingCode},
@@ -119,6 +121,12 @@ pub trait Records: Send + Sync + 'static {
 
     /// All issuers that were ever recorded, in the order of their ids.
     fn issuers(&self) -> Vec<Arc<RecordedIssuer>>;
+
+    /// A station, operator or auditor that was ever enrolled or revoked, by its name as actors are written.
+    fn peer(&self, name: &Actor) -> Option<Arc<EnrolledPeer>>;
+
+    /// All of them, sorted by their names.
+    fn peers(&self) -> Vec<Arc<EnrolledPeer>>;
 
     /// What the ledger has come to.
     fn head(&self) -> Head;

@@ -11,7 +11,7 @@ use super::{
     export::Export,
     issuer::{IssuerTerms, RecordedIssuer},
     journal::Position,
-    order::Order,
+    order::{Order, OrderPause},
     overlay::{
         ExportLocation, OrderLocation, Pending, ProofLocation, ProofState, RecordLocation, StateChange, device_hash,
     },
@@ -85,12 +85,32 @@ impl View<'_> {
                 self.end_proof_reservation(serial_number, ProofState::Issued(position))?;
             }
             Event::OrderCreated(terms) => {
-                let order = Order::new(terms.clone(), entry.time);
+                let order = Order::new(terms.clone(), entry.time, entry.actor.clone());
                 let location =
                     OrderLocation { order, created: position, exports: 0, exported: position, unexported: 0 };
                 self.draft.orders.insert(terms.id.clone(), location);
             }
-            Event::OrderClosed { id } => self.change_order(id, |location| location.order.closed = true)?,
+            Event::OrderClosed { id } => self.change_order(id, |location| {
+                location.order.closed = true;
+                location.order.closed_by = Some((entry.time, entry.actor.clone()));
+            })?,
+            Event::OrderQuantityChanged { id, quantity, .. } => self.change_order(id, |location| {
+                location.order.terms.quantity = *quantity;
+                location.order.quantity_changed = Some((entry.time, entry.actor.clone()));
+            })?,
+            Event::OrderPaused { id, reason } => self.change_order(id, |location| {
+                let (by, reason) = (entry.actor.clone(), reason.clone());
+                location.order.paused = Some(OrderPause { at: entry.time, by, reason });
+            })?,
+            Event::OrderResumed { id } => self.change_order(id, |location| location.order.paused = None)?,
+            Event::StationEnrolled(enrolment) => {
+                let peer = self.peer_or_new(&enrolment.peer).enrolled(enrolment, entry.time, &entry.actor);
+                self.draft.peers.insert(peer.name.0.clone(), Arc::new(peer));
+            }
+            Event::StationRevoked { peer, reason } => {
+                let peer = self.peer_or_new(peer).revoke(entry.time, &entry.actor, reason);
+                self.draft.peers.insert(peer.name.0.clone(), Arc::new(peer));
+            }
             Event::ExportCreated { id, certificates } => {
                 self.change_order(&id.order, |location| {
                     location.exports = id.number;

@@ -15,6 +15,7 @@ use super::{
     export::ExportId,
     issuer::IssuerTerms,
     order::OrderTerms,
+    peer_audit::{BrokenEnrolment, Peers},
     proof::ProofTerms,
     proof_audit::{BrokenProof, Proofs},
     record::{Holder, KeyHash, RecordState},
@@ -44,6 +45,7 @@ pub(crate) struct Audit {
     issuers: Vec<(String, [u8; 32])>,
     proofs: Proofs,
     codes: Codes,
+    peers: Peers,
     counts: Counts,
 }
 
@@ -93,12 +95,17 @@ pub struct Counts {
     pub checkpoints: u64,
     /// Issuers recorded, each generation of a name.
     pub issuers: u64,
+    /// Certificates of stations, operators and auditors.
+    pub enrolments: u64,
+    /// Stations, operators and auditors revoked, each time.
+    pub stations_revoked: u64,
 }
 
 #[derive(Debug)]
 struct Order {
     terms: OrderTerms,
     closed: bool,
+    paused: bool,
     /// Certificates and reservations: never more than the quantity.
     used: u64,
     /// Its exports, each with whether it is acknowledged.
@@ -138,6 +145,14 @@ pub(crate) enum BrokenRule {
     OrderTwice(String),
     #[error("the order \"{0}\" is closed")]
     OrderClosed(String),
+    #[error("the order \"{0}\" is paused")]
+    OrderPaused(String),
+    #[error("the order \"{0}\" is not paused, and goes on")]
+    OrderNotPaused(String),
+    #[error("the quantity of the order \"{order}\" becomes {quantity}, and {used} of it are used")]
+    QuantityBelowUsed { order: String, quantity: u64, used: u64 },
+    #[error(transparent)]
+    Enrolment(#[from] BrokenEnrolment),
     #[error("the order \"{order}\" is exceeded: its quantity is {quantity}")]
     OrderExceeded { order: String, quantity: u64 },
     #[error("the order \"{order}\" could not be used at {time}")]
@@ -182,7 +197,8 @@ impl Audit {
     pub(crate) fn counts(&self) -> Counts {
         let reserved = (self.reserved.len() + self.proofs.reserved()) as u64;
         let (orders, issuers, proofs) = (self.orders.len() as u64, self.issuers.len() as u64, self.proofs.issued());
-        Counts { reserved, orders, issuers, proofs, ..self.counts }
+        let (enrolments, stations_revoked) = self.peers.counts();
+        Counts { reserved, orders, issuers, proofs, enrolments, stations_revoked, ..self.counts }
     }
 
     /// Takes the next entry.
@@ -207,6 +223,14 @@ impl Audit {
             Event::ProofIssued { serial_number, .. } => Ok(self.proofs.issue(serial_number)?),
             Event::OrderCreated(terms) => self.create_order(terms),
             Event::OrderClosed { id } => self.close_order(id),
+            Event::OrderQuantityChanged { id, quantity, .. } => self.change_quantity(id, *quantity),
+            Event::OrderPaused { id, .. } => self.pause(id, true),
+            Event::OrderResumed { id } => self.pause(id, false),
+            Event::StationEnrolled(enrolment) => Ok(self.peers.enroll(enrolment)?),
+            Event::StationRevoked { peer, .. } => {
+                self.peers.revoke(peer);
+                Ok(())
+            }
             Event::ExportCreated { id, certificates } => self.create_export(id, *certificates),
             Event::ExportAcknowledged { id } => self.acknowledge_export(id),
             Event::CrlIssued(list) => self.issue_crl(list),
@@ -311,13 +335,35 @@ impl Audit {
         if self.order_numbers.insert(terms.id.clone(), number).is_some() {
             return Err(BrokenRule::OrderTwice(terms.id));
         }
-        self.orders.push(Order { terms, closed: false, used: 0, exports: Vec::new(), unexported: 0 });
+        self.orders.push(Order { terms, closed: false, paused: false, used: 0, exports: Vec::new(), unexported: 0 });
         Ok(())
     }
 
     fn close_order(&mut self, id: &str) -> Result<(), BrokenRule> {
         let order = self.order_mut(id).ok_or_else(|| BrokenRule::OrderUnknown(id.to_owned()))?;
         order.closed = true;
+        Ok(())
+    }
+
+    fn change_quantity(&mut self, id: &str, quantity: u64) -> Result<(), BrokenRule> {
+        let order = self.order_mut(id).ok_or_else(|| BrokenRule::OrderUnknown(id.to_owned()))?;
+        if order.closed {
+            return Err(BrokenRule::OrderClosed(id.to_owned()));
+        }
+        if quantity < order.used {
+            return Err(BrokenRule::QuantityBelowUsed { order: id.to_owned(), quantity, used: order.used });
+        }
+        order.terms.quantity = quantity;
+        Ok(())
+    }
+
+    fn pause(&mut self, id: &str, paused: bool) -> Result<(), BrokenRule> {
+        let order = self.order_mut(id).ok_or_else(|| BrokenRule::OrderUnknown(id.to_owned()))?;
+        match (order.paused, paused) {
+            (true, true) => return Err(BrokenRule::OrderPaused(id.to_owned())),
+            (false, false) => return Err(BrokenRule::OrderNotPaused(id.to_owned())),
+            _ => order.paused = paused,
+        }
         Ok(())
     }
 
@@ -408,6 +454,9 @@ impl Audit {
         let OrderTerms { quantity, not_before, not_after, profile, .. } = &order.terms;
         if order.closed {
             return Err(BrokenRule::OrderClosed(id.clone()));
+        }
+        if order.paused {
+            return Err(BrokenRule::OrderPaused(id.clone()));
         }
         if order.used >= *quantity {
             return Err(BrokenRule::OrderExceeded { order: id.clone(), quantity: *quantity });

@@ -10,6 +10,7 @@ mod export;
 mod issuer;
 mod lifecycle;
 mod order;
+mod peer;
 mod proof;
 mod reserve;
 #[cfg(test)]
@@ -82,12 +83,19 @@ pub(super) fn decide(
             }
             _ => Ok((Outcome::CrlIssued, Some(Event::CrlIssued(list.clone())))),
         },
-        Action::Checkpoint { note, begins_anew } => {
-            let event = Event::Checkpoint { note: note.clone(), begins_anew: *begins_anew };
+        Action::Checkpoint { note, earlier_checkpoints_lost } => {
+            let event = Event::Checkpoint { note: note.clone(), earlier_checkpoints_lost: *earlier_checkpoints_lost };
             Ok((Outcome::Checkpointed, Some(event)))
         }
         Action::AddIssuer(terms) => Ok(issuer::add(view, now, terms)),
-        Action::CreateOrder(terms) => order::create_order(view, now, terms),
-        Action::CloseOrder { id } => order::close_order(view, id),
+        Action::Enroll(enrolment) => peer::enroll(view, now, &operation.actor, enrolment),
+        Action::RevokePeer { peer, reason } => Ok(peer::revoke(view, now, &operation.actor, peer, reason)),
+        Action::CreateOrder(terms) => order::create_order(view, now, &operation.actor, terms),
+        Action::ChangeQuantity { id, quantity, reason } => {
+            order::change_quantity(view, now, &operation.actor, (id, *quantity, reason))
+        }
+        Action::PauseOrder { id, reason } => order::pause(view, now, &operation.actor, (id, reason)),
+        Action::ResumeOrder { id } => order::resume(view, id),
+        Action::CloseOrder { id } => order::close_order(view, now, &operation.actor, id),
     }
 }

@@ -11,18 +11,15 @@ use super::{
     export::{ExportId, ParseExportIdError},
     issuer::IssuerTerms,
     order::OrderTerms,
+    peer::{Enrolment, InvalidEnrolment},
     proof::{ProofId, ProofTerms},
     record::Holder,
     revocation::{ParseReasonError, RevocationReason},
     revoked::CaId,
     vending::{Cost, CreatedCodes, HashedCode, VendingTerms},
+    wire::{self, ImpossibleTime, from_micros, from_optional_micros, to_micros},
 };
 use crate::{pattern::Pattern, serial::SerialNumber};
-
-#[expect(unreachable_pub, reason = "generated")]
-mod wire {
-    include!(concat!(env!("OUT_DIR"), "/birthmark.journal.v1.rs"));
-}
 
 /// One event, when it was decided and who caused it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,6 +121,36 @@ pub enum Event {
         /// The order's id.
         id: String,
     },
+    /// An order's quantity was raised or lowered.
+    OrderQuantityChanged {
+        /// The order's id.
+        id: String,
+        /// How many certificates may be issued from now on.
+        quantity: u64,
+        /// Why, for people; may be empty.
+        reason: String,
+    },
+    /// Nothing is issued under an order until it is resumed.
+    OrderPaused {
+        /// The order's id.
+        id: String,
+        /// Why, for people; may be empty.
+        reason: String,
+    },
+    /// An order that was paused goes on.
+    OrderResumed {
+        /// The order's id.
+        id: String,
+    },
+    /// The station CA certified a station, an operator or an auditor.
+    StationEnrolled(Enrolment),
+    /// A station, an operator or an auditor may not connect any more with what it has.
+    StationRevoked {
+        /// Who, as actors are written.
+        peer: Actor,
+        /// Why, for people.
+        reason: String,
+    },
     /// A batch of an order's certificates was cut: see [`super::Export`].
     ExportCreated {
         /// Its id.
@@ -152,7 +179,7 @@ pub enum Event {
         /// The signed text; see [`super::checkpoint`].
         note: String,
         /// No earlier checkpoint was compared with the entries before it, because its file was gone.
-        begins_anew: bool,
+        earlier_checkpoints_lost: bool,
     },
     /// An operator agreed to go on without entries that the journal has lost.
     LossAccepted {
@@ -227,6 +254,18 @@ impl Entry {
                 attributes: terms.attributes.clone(),
             }),
             Event::OrderClosed { id } => Wire::OrderClosed(wire::OrderClosed { id: id.clone() }),
+            Event::OrderQuantityChanged { id, quantity, reason } => {
+                let (id, quantity, reason) = (id.clone(), *quantity, reason.clone());
+                Wire::OrderQuantityChanged(wire::OrderQuantityChanged { id, quantity, reason })
+            }
+            Event::OrderPaused { id, reason } => {
+                Wire::OrderPaused(wire::OrderPaused { id: id.clone(), reason: reason.clone() })
+            }
+            Event::OrderResumed { id } => Wire::OrderResumed(wire::OrderResumed { id: id.clone() }),
+            Event::StationEnrolled(enrolment) => Wire::StationEnrolled(enrolment.into()),
+            Event::StationRevoked { peer, reason } => {
+                Wire::StationRevoked(wire::StationRevoked { peer: peer.to_string(), reason: reason.clone() })
+            }
             Event::ExportCreated { id, certificates } => Wire::ExportCreated(wire::ExportCreated {
                 id: id.to_string(),
                 order: id.order.clone(),
@@ -246,9 +285,10 @@ impl Entry {
                     crl_shards: *crl_shards,
                 })
             }
-            Event::Checkpoint { note, begins_anew } => {
-                Wire::Checkpoint(wire::Checkpoint { note: note.clone(), begins_anew: *begins_anew })
-            }
+            Event::Checkpoint { note, earlier_checkpoints_lost } => Wire::Checkpoint(wire::Checkpoint {
+                note: note.clone(),
+                earlier_checkpoints_lost: *earlier_checkpoints_lost,
+            }),
             Event::LossAccepted { what, reason } => {
                 Wire::LossAccepted(wire::LossAccepted { what: what.clone(), reason: reason.clone() })
             }
@@ -321,6 +361,15 @@ impl Entry {
                 attributes: created.attributes,
             }),
             Wire::OrderClosed(closed) => Event::OrderClosed { id: closed.id },
+            Wire::OrderQuantityChanged(wire::OrderQuantityChanged { id, quantity, reason }) => {
+                Event::OrderQuantityChanged { id, quantity, reason }
+            }
+            Wire::OrderPaused(wire::OrderPaused { id, reason }) => Event::OrderPaused { id, reason },
+            Wire::OrderResumed(resumed) => Event::OrderResumed { id: resumed.id },
+            Wire::StationEnrolled(enrolled) => Event::StationEnrolled(enrolled.try_into()?),
+            Wire::StationRevoked(wire::StationRevoked { peer, reason }) => {
+                Event::StationRevoked { peer: Actor(peer.into()), reason }
+            }
             Wire::ExportCreated(created) => {
                 let id: ExportId = created.id.parse()?;
                 if (&id.order, id.number) != (&created.order, created.number) {
@@ -333,9 +382,10 @@ impl Entry {
             Wire::IssuerAdded(wire::IssuerAdded { id, name, generation, chain, crl_shards }) => {
                 Event::IssuerAdded { id, generation, terms: IssuerTerms { name, chain, crl_shards } }
             }
-            Wire::Checkpoint(checkpoint) => {
-                Event::Checkpoint { note: checkpoint.note, begins_anew: checkpoint.begins_anew }
-            }
+            Wire::Checkpoint(checkpoint) => Event::Checkpoint {
+                note: checkpoint.note,
+                earlier_checkpoints_lost: checkpoint.earlier_checkpoints_lost,
+            },
             Wire::LossAccepted(loss) => Event::LossAccepted { what: loss.what, reason: loss.reason },
             Wire::ClockAccepted(clock) => Event::ClockAccepted { reason: clock.reason },
             Wire::VendingCodesCreated(created) => Event::VendingCodesCreated(Box::new(created.try_into()?)),
@@ -395,9 +445,12 @@ pub enum InvalidEntry {
     /// An export whose id is not made of its order and number.
     #[error("an export {0} that says that it is another")]
     ExportMismatch(ExportId),
+    /// Not an enrolment.
+    #[error(transparent)]
+    Enrolment(#[from] InvalidEnrolment),
     /// Not a time, in microseconds since 1970.
-    #[error("the impossible time {0}")]
-    Time(u64),
+    #[error(transparent)]
+    Time(#[from] ImpossibleTime),
 }
 
 impl From<&CrlIssued> for wire::CrlIssued {
@@ -474,19 +527,4 @@ impl TryFrom<wire::VendingCodesCreated> for CreatedCodes {
         let terms = VendingTerms { order: created.order, expires: from_micros(created.expires)?, cost, codes };
         Ok(CreatedCodes { batch: created.batch, terms, replaces })
     }
-}
-
-fn to_micros(time: Timestamp) -> u64 {
-    u64::try_from(time.as_microsecond()).unwrap_or(0)
-}
-
-fn from_micros(micros: u64) -> Result<Timestamp, InvalidEntry> {
-    i64::try_from(micros)
-        .ok()
-        .and_then(|micros| Timestamp::from_microsecond(micros).ok())
-        .ok_or(InvalidEntry::Time(micros))
-}
-
-fn from_optional_micros(micros: u64) -> Result<Option<Timestamp>, InvalidEntry> {
-    if micros == 0 { Ok(None) } else { from_micros(micros).map(Some) }
 }

@@ -6,8 +6,8 @@
 //! DATA/index/NUMBER.states     sorted runs: states that came after the issue
 //! DATA/index/NUMBER.revoked    sorted runs: what may stand on a revocation list
 //! DATA/index/NUMBER.samples    sorted runs: where one serial number in every [`SAMPLE`] bytes of journal was reserved
-//! DATA/index/database/         sled: orders, exports, issuers, proofs of possession, vending codes, numbers of lists, and the
-//!                              manifest; see [`database`]
+//! DATA/index/database/         sled: orders, exports, issuers, stations, proofs of possession, vending codes, numbers of
+//!                              lists, and the manifest; see [`database`]
 //! ```
 //!
 //! Serial numbers rise along the journal, so a sample and a short read of the journal find any of them.
@@ -31,6 +31,7 @@ mod files;
 mod lookup_key;
 mod manifest;
 mod mark;
+mod peers;
 mod run;
 #[cfg(test)]
 pub(super) mod tests;
@@ -41,8 +42,10 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
+    sync::{Arc, OnceLock, mpsc},
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use self::error::UnusableIndex;
 pub(super) use self::{applied::Applied, error::IndexError, files::aside, lookup_key::LookupKey};
@@ -59,6 +62,7 @@ use super::{
     issuer::RecordedIssuer,
     journal::{Journal, Position},
     overlay::{ExportLocation, OrderLocation, Overlay, ProofLocation, StateChange},
+    peer::EnrolledPeer,
     proof::ProofId,
     revoked::{CaId, RevokedKey, RevokedValue},
     vending::{VendingBatch, VendingCode},
@@ -264,7 +268,7 @@ impl Index {
     }
 
     fn applied(&self) -> MutexGuard<'_, Applied> {
-        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+        self.applied.lock()
     }
 
     fn mark(&self, state: State, applied: &Applied) -> Mark {
@@ -401,6 +405,19 @@ impl Index {
         })
     }
 
+    /// All stations, operators and auditors, in the order of their numbers.
+    pub(super) fn peers(&self) -> Result<Vec<EnrolledPeer>, IndexError> {
+        self.answer(|| {
+            let mut found = Vec::new();
+            // Numbers are without gaps.
+            for number in 1.. {
+                let Some(value) = self.database.get(&peers::key(number))? else { break };
+                found.push(peers::decode(number, &value).ok_or_else(|| self.malformed("a station"))?);
+            }
+            Ok(found)
+        })
+    }
+
     fn malformed(&self, what: &str) -> IndexError {
         IndexError::Damaged { path: self.folder.display().to_string(), what: format!("{what} in it cannot be read") }
     }
@@ -431,8 +448,10 @@ impl Index {
             let issuers =
                 settled.issuers.iter().map(|(id, issuer)| (values::issuer_key(*id), values::encode_issuer(issuer)));
             let proofs = settled.proofs.iter().map(|(id, proof)| (values::proof_key(id), values::encode_proof(proof)));
+            let peers = settled.peers.values().map(|peer| (peers::key(peer.number), peers::encode(peer)));
             let codes = vending::pairs(&settled.vending_codes, &settled.vending_batches);
-            let pairs = orders.chain(exports).chain(issuers).chain(numbers).chain(proofs).chain(codes).collect();
+            let small = numbers.chain(proofs).chain(codes);
+            let pairs = orders.chain(exports).chain(issuers).chain(peers).chain(small).collect();
             self.database.write(pairs, |total| Manifest::new(applied, total, &runs).encode())?;
             self.applied().clone_from(applied);
             // Without it the index says no more than before, which is true as well.

@@ -13,6 +13,7 @@ use super::{
     issuer::RecordedIssuer,
     journal::Position,
     overlay::{Overlay, Pending, device_hash},
+    peer::EnrolledPeer,
     proof::ProofId,
     record::RecordState,
 };
@@ -30,6 +31,8 @@ pub(super) struct MemTable {
     pub(super) pending_proofs: BTreeMap<SerialNumber, (Position, ProofId)>,
     /// All issuers by their ids: they are few, and stay when the index has them.
     pub(super) issuers: BTreeMap<u32, Arc<RecordedIssuer>>,
+    /// All stations, operators and auditors by their names: they are few, and stay when the index has them.
+    pub(super) peers: BTreeMap<Arc<str>, Arc<EnrolledPeer>>,
     /// The one below, while it is written into the index.
     pub(super) flushing: Option<Arc<Overlay>>,
     /// The index, below both, and its runs.
@@ -50,6 +53,7 @@ impl MemTable {
             pending,
             pending_proofs,
             issuers: BTreeMap::new(),
+            peers: BTreeMap::new(),
             flushing: None,
             index,
             runs,
@@ -77,6 +81,7 @@ impl MemTable {
             self.revocations.insert((ca, (hash >> 20) as u16));
         }
         self.issuers.extend(draft.issuers.iter().map(|(id, issuer)| (*id, Arc::clone(issuer))));
+        self.peers.extend(draft.peers.iter().map(|(name, peer)| (Arc::clone(name), Arc::clone(peer))));
         self.recent.absorb(draft);
     }
 
@@ -93,11 +98,12 @@ impl MemTable {
 
     /// How much that is settled waits to be flushed: records, changes of their states, orders, exports and so on.
     pub(super) fn settled(&self) -> usize {
-        let Overlay { records, state_changes, orders, exports, issuers, proofs, revoked, crl_numbers, .. } =
+        let Overlay { records, state_changes, orders, exports, issuers, peers, proofs, revoked, crl_numbers, .. } =
             &self.recent;
         let codes = self.recent.vending_codes.len() + self.recent.vending_batches.len();
         let reserved = self.pending.len() + self.pending_proofs.len();
-        let small = orders.len() + exports.len() + issuers.len() + proofs.len() + crl_numbers.len() + codes;
+        let small =
+            orders.len() + exports.len() + issuers.len() + peers.len() + proofs.len() + crl_numbers.len() + codes;
         records.len() + state_changes.len() + revoked.len() + small - reserved
     }
 

@@ -11,6 +11,7 @@ use super::{
     export::{Export, ExportId},
     issuer::{IssuerTerms, RecordedIssuer},
     order::{Order, OrderTerms},
+    peer::{EnrolledPeer, Enrolment},
     proof::{FoundProof, ProofTerms},
     record::Holder,
     refusal::Refusal,
@@ -95,6 +96,36 @@ pub enum Action {
         /// The order's id.
         id: String,
     },
+    /// Raise or lower an order's quantity.
+    ChangeQuantity {
+        /// The order's id.
+        id: String,
+        /// How many certificates may be issued from now on.
+        quantity: u64,
+        /// Why, for people; may be empty.
+        reason: String,
+    },
+    /// Let nothing be issued under an order until it is resumed.
+    PauseOrder {
+        /// The order's id.
+        id: String,
+        /// Why, for people; may be empty.
+        reason: String,
+    },
+    /// Let an order that was paused go on.
+    ResumeOrder {
+        /// The order's id.
+        id: String,
+    },
+    /// Record a certificate of the station CA.
+    Enroll(Enrolment),
+    /// Let a station, an operator or an auditor connect no more.
+    RevokePeer {
+        /// Who, as actors are written.
+        peer: Actor,
+        /// Why, for people.
+        reason: String,
+    },
     /// Cut the next batch of an order's certificates.
     CreateExport {
         /// The order's id.
@@ -114,7 +145,7 @@ pub enum Action {
         /// The signed text; see [`super::checkpoint`].
         note: String,
         /// The checkpoints before it are gone.
-        begins_anew: bool,
+        earlier_checkpoints_lost: bool,
     },
 }
 
@@ -153,6 +184,8 @@ pub enum Outcome {
     Order(Order),
     /// The export as it is now.
     Export(Export),
+    /// The station, operator or auditor as it is now.
+    Peer(Arc<EnrolledPeer>),
     /// The revocation list is part of the ledger, and may be published.
     CrlIssued,
     /// The issuer as it is recorded.

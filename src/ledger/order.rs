@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::actor::Actor;
 use crate::pattern::Pattern;
 
 /// The terms of an order.
@@ -59,12 +60,44 @@ pub struct Order {
     pub revoked: u64,
     /// When it was created.
     pub created_at: Timestamp,
+    /// By whom.
+    pub created_by: Actor,
+    /// When it was closed, and by whom.
+    pub closed_by: Option<(Timestamp, Actor)>,
+    /// Why nothing is issued under it for now, if it is paused.
+    pub paused: Option<OrderPause>,
+    /// When its quantity was changed last, and by whom.
+    pub quantity_changed: Option<(Timestamp, Actor)>,
+}
+
+/// That an order is paused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderPause {
+    /// Since when.
+    pub at: Timestamp,
+    /// By whom.
+    pub by: Actor,
+    /// Why, for people; may be empty.
+    pub reason: String,
 }
 
 impl Order {
     /// One without any certificates.
-    pub(super) fn new(terms: OrderTerms, created_at: Timestamp) -> Self {
-        Order { terms, closed: false, issued: 0, reserved: 0, confirmed: 0, scrapped: 0, revoked: 0, created_at }
+    pub(super) fn new(terms: OrderTerms, created_at: Timestamp, created_by: Actor) -> Self {
+        Order {
+            terms,
+            closed: false,
+            issued: 0,
+            reserved: 0,
+            confirmed: 0,
+            scrapped: 0,
+            revoked: 0,
+            created_at,
+            created_by,
+            closed_by: None,
+            paused: None,
+            quantity_changed: None,
+        }
     }
 
     /// How many more may be reserved.

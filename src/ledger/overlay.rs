@@ -12,6 +12,7 @@ use super::{
     issuer::RecordedIssuer,
     journal::Position,
     order::Order,
+    peer::EnrolledPeer,
     proof::ProofId,
     record::{Holder, KeyHash, RecordState},
     revoked::{CaId, RevokedKey, RevokedValue},
@@ -75,6 +76,8 @@ pub(super) struct Overlay {
     pub(super) crl_numbers: BTreeMap<CaId, u64>,
     /// By their ids.
     pub(super) issuers: BTreeMap<u32, Arc<RecordedIssuer>>,
+    /// Stations, operators and auditors by their names.
+    pub(super) peers: BTreeMap<Arc<str>, Arc<EnrolledPeer>>,
     /// The newest proof of possession of each CA and code.
     pub(super) proofs: BTreeMap<ProofId, ProofLocation>,
     /// The newest vending code of each device.
@@ -146,6 +149,7 @@ impl Overlay {
         self.revoked.extend(upper.revoked);
         self.crl_numbers.extend(upper.crl_numbers);
         self.issuers.extend(upper.issuers);
+        self.peers.extend(upper.peers);
         self.proofs.extend(upper.proofs);
         self.vending_codes.extend(upper.vending_codes);
         self.vending_batches.extend(upper.vending_batches);

@@ -21,6 +21,37 @@ pub enum Refusal {
     /// The order was closed.
     #[error("the order \"{0}\" is closed")]
     OrderClosed(String),
+    /// The order is paused.
+    #[error(
+        "the order \"{order}\" is paused since {since}{}; it goes on with \"birthmark order resume {order}\"",
+        if .reason.is_empty() { String::new() } else { format!(" ({reason})") }
+    )]
+    OrderPaused {
+        /// The order's id.
+        order: String,
+        /// Since when.
+        since: Timestamp,
+        /// Why; may be empty.
+        reason: String,
+    },
+    /// A quantity would be below what is issued and reserved.
+    #[error("the quantity of the order \"{order}\" cannot become {quantity}: {used} of it are issued or being issued")]
+    QuantityBelowUsed {
+        /// The order's id.
+        order: String,
+        /// What was asked for.
+        quantity: u64,
+        /// What is issued or reserved.
+        used: u64,
+    },
+    /// The key of a peer's certificate that was revoked is to have another certificate.
+    #[error("the key {} of {peer} was revoked with its certificate; make a new key", hex::encode(.key_hash))]
+    PeerKeyRevoked {
+        /// Who.
+        peer: Actor,
+        /// The key.
+        key_hash: KeyHash,
+    },
     /// Outside the order's time window.
     #[error("the order \"{order}\" can be used {window}; it is {now}")]
     OrderOutOfWindow {

@@ -32,8 +32,8 @@ const REASONS: [(RevocationReason, u32, &str); 6] = [
 /// The reasons of the RFC that do not fit, and why.
 const UNFIT: [(u32, &str, &str); 4] = [
     (2, "cACompromise", "is for CA certificates"),
-    (6, "certificateHold", "is a revocation that may end; here one is for ever"),
-    (8, "removeFromCRL", "ends a revocation; here one is for ever"),
+    (6, "certificateHold", "is a revocation that can be lifted; here a revocation is final"),
+    (8, "removeFromCRL", "lifts a revocation; here a revocation is final"),
     (10, "aACompromise", "is for attribute authorities"),
 ];
 

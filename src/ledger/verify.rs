@@ -52,7 +52,7 @@ pub struct Verified {
     pub torn: Option<TornEnd>,
 }
 
-/// An entry that an auditor must see: a checkpoint that begins anew, a loss or a clock that an operator accepted.
+/// An entry that an auditor must see: a checkpoint without the ones before it, a loss or a clock that an operator accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remark {
     /// The entry's sequence number.
@@ -68,8 +68,8 @@ pub struct Remark {
 impl Remark {
     fn from_frame(frame: &ScannedFrame) -> Option<Remark> {
         let what = match &frame.entry.event {
-            Event::Checkpoint { begins_anew: true, .. } => {
-                "checkpoints begin anew: none before was held against the entries up to here".to_owned()
+            Event::Checkpoint { earlier_checkpoints_lost: true, .. } => {
+                "earlier checkpoints are lost: the entries up to here were compared with none".to_owned()
             }
             Event::LossAccepted { what, reason } => format!("loss accepted ({reason}): {what}"),
             Event::ClockAccepted { reason } => {

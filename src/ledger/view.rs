@@ -3,10 +3,12 @@
 //! A batch is decided on an overlay of its own. When the batch is durable the overlay is merged into memory; when it is
 //! not, it is dropped, and nothing has happened.
 
-use std::sync::{Arc, RwLockReadGuard};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+
+use parking_lot::RwLockReadGuard;
 
 use super::{
     actor::Actor,
@@ -19,6 +21,7 @@ use super::{
     memtable::MemTable,
     order::Order,
     overlay::{ExportLocation, OrderLocation, Overlay, ProofLocation, RecordLocation, StateChange, device_hash},
+    peer::EnrolledPeer,
     proof::ProofId,
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
     revoked::{CaId, RevokedKey, RevokedValue},
@@ -163,6 +166,22 @@ impl View<'_> {
     pub(super) fn issuers(&self) -> impl DoubleEndedIterator<Item = &Arc<RecordedIssuer>> + Clone {
         // Ids rise: what this batch adds comes after what was there.
         self.memory.issuers.values().chain(self.draft.issuers.values())
+    }
+
+    /// A station, operator or auditor that was enrolled or revoked.
+    pub(super) fn peer(&self, name: &Actor) -> Option<&Arc<EnrolledPeer>> {
+        self.draft.peers.get(&name.0).or_else(|| self.memory.peers.get(&name.0))
+    }
+
+    /// The same, or the next new one.
+    pub(super) fn peer_or_new(&self, name: &Actor) -> Arc<EnrolledPeer> {
+        let new = || {
+            // Peers are never forgotten: their numbers are without gaps.
+            let added = self.draft.peers.keys().filter(|name| !self.memory.peers.contains_key(*name)).count();
+            let number = u32::try_from(self.memory.peers.len() + added + 1).unwrap_or(u32::MAX);
+            Arc::new(EnrolledPeer::new(number, name.clone()))
+        };
+        self.peer(name).cloned().unwrap_or_else(new)
     }
 
     /// The exports of an order, the oldest first.

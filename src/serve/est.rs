@@ -10,7 +10,7 @@ use crate::{
     committer::Committer,
     config::{Config, ConfigError},
     est::{self, Est, Label, Port, TlsSetup},
-    grpc::tls,
+    grpc::{Access, tls},
     issuer::Issuance,
     ledger::Records,
     profile::Profiles,
@@ -28,6 +28,7 @@ impl Setup {
         config: &Config,
         opened: &Opened,
         grpc: &Arc<ServerConfig>,
+        access: &Arc<Access>,
     ) -> Result<Option<Setup>, ConfigError> {
         let Some(settings) = &config.est else { return Ok(None) };
         let default_label = settings.default_label.as_ref().map(|text| {
@@ -40,14 +41,14 @@ impl Setup {
         });
         let wrong_tls = |error: String| config.error_at(settings.listen.span(), "est.listen", error);
         let client_ca = config.resolve(config.server.client_ca.get_ref());
-        let stations = tls::client_verifier(&client_ca, grpc.crypto_provider());
+        let stations = tls::client_verifier(&client_ca, access, grpc.crypto_provider());
         let stations = stations.map_err(|error| wrong_tls(error.to_string()))?;
         // Those that are recorded, and those that are new: devices show certificates of both.
         let recorded = opened.records.issuers().into_iter().filter_map(|issuer| issuer.chain.first().cloned());
         let configured = opened.profiles.values().flat_map(|profile| profile.issuers());
         let configured = configured.filter_map(|(_, issuer)| issuer.chain().first().cloned());
         let issuers = recorded.map(Vec::from).chain(configured);
-        let tls = est::configure(grpc, stations, issuers).map_err(|error| wrong_tls(error.to_string()))?;
+        let tls = est::configure(grpc, (stations, access), issuers).map_err(|error| wrong_tls(error.to_string()))?;
         Ok(Some(Setup { tls, default_label: default_label.transpose()? }))
     }
 

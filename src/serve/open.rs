@@ -20,7 +20,7 @@ use crate::{
     crl_publisher::Publisher,
     expiry::MonitoredCertificate,
     grpc::{
-        Signers,
+        Access, Signers,
         tls::{self, TlsError},
     },
     issuer::Issuance,
@@ -36,17 +36,18 @@ use crate::{
 };
 
 /// Reads the TLS settings.
-pub(super) fn open_tls(config: &Config) -> Result<Arc<rustls::ServerConfig>, ConfigError> {
+pub(super) fn open_tls(config: &Config, access: &Arc<Access>) -> Result<Arc<rustls::ServerConfig>, ConfigError> {
     let config::Server { certificate, key, client_ca, .. } = &config.server;
     let [certificate_file, key_file, client_ca_file] =
         [certificate, key, client_ca].map(|path| config.resolve(path.get_ref()));
-    let tls = tls::configure(&certificate_file, &key_file, &client_ca_file).map_err(|error| match &error {
-        TlsError::Certificate { .. } | TlsError::Setup(_) => {
-            config.error_at(certificate.span(), "server.certificate", error)
-        }
-        TlsError::Key { .. } => config.error_at(key.span(), "server.key", error),
-        TlsError::ClientCa { .. } => config.error_at(client_ca.span(), "server.client_ca", error),
-    })?;
+    let tls =
+        tls::configure([&certificate_file, &key_file, &client_ca_file], access).map_err(|error| match &error {
+            TlsError::Certificate { .. } | TlsError::Setup(_) => {
+                config.error_at(certificate.span(), "server.certificate", error)
+            }
+            TlsError::Key { .. } => config.error_at(key.span(), "server.key", error),
+            TlsError::ClientCa { .. } => config.error_at(client_ca.span(), "server.client_ca", error),
+        })?;
     Ok(tls)
 }
 
@@ -81,7 +82,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
     let guards = Guards { audit_keys: audit_keys(config, audit.as_ref())?, clock: clock_bounds(config, &issuers) };
     let opened = EmbeddedLedger::open_guarded(&data, Timestamp::now(), &settings, &guards);
     let (ledger, records) = opened.map_err(|error| config.error_at(config.ledger.path.span(), "ledger.path", error))?;
-    let begins_anew = records.head().sequence > 0 && !embedded::checkpoint_file(&data).exists();
+    let earlier_checkpoints_lost = records.head().sequence > 0 && !embedded::checkpoint_file(&data).exists();
     let scrub = config.ledger.scrub_interval().map(|interval| Scrub::start(records.clone(), interval)).transpose();
     let scrub = scrub.map_err(ServeError::system("start the scrub"))?;
     let (committer, committer_thread) = Committer::start(ledger).map_err(ServeError::system("start the committer"))?;
@@ -97,7 +98,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
             committer: committer.clone(),
             file: embedded::checkpoint_file(&data),
             interval,
-            begins_anew: begins_anew.into(),
+            earlier_checkpoints_lost: earlier_checkpoints_lost.into(),
         })
     });
     let open_lists = |lists: Lists<'_>| lists.open(config, &data, Arc::new(records.clone()), committer.clone());

@@ -30,6 +30,18 @@ pub(crate) fn from_fixed_width(fixed: &[u8], width: usize) -> Option<Vec<u8>> {
     EcdsaSigValue { r: UintRef::new(r).ok()?, s: UintRef::new(s).ok()? }.to_der().ok()
 }
 
+/// Turns a DER `Ecdsa-Sig-Value` into r‖s, each `width` octets, as JWS has it (RFC 7518 section 3.4). `None` if it is none,
+/// or a number is longer.
+pub(crate) fn to_fixed_width(signature: &[u8], width: usize) -> Option<Vec<u8>> {
+    let value = EcdsaSigValue::read(signature).ok()?;
+    let mut fixed = Vec::with_capacity(2 * width);
+    for number in [value.r.as_bytes(), value.s.as_bytes()] {
+        fixed.resize(fixed.len() + width.checked_sub(number.len())?, 0);
+        fixed.extend_from_slice(number);
+    }
+    Some(fixed)
+}
+
 /// What is wrong with the encoding of an `Ecdsa-Sig-Value`.
 pub(super) fn encoding_fault(signature: &[u8]) -> Option<String> {
     let read = || -> Result<[&[u8]; 2], DerError> {
@@ -67,6 +79,7 @@ mod tests {
             (&[0x80], &[0xff, 0], vec![0x30, 9, 2, 2, 0, 0x80, 2, 3, 0, 0xff, 0]),
             (&[0x7f, 0xff], &[0, 0, 1], vec![0x30, 7, 2, 2, 0x7f, 0xff, 2, 1, 1]),
         ] {
+            assert_eq!(to_fixed_width(&der, 32), Some(fixed(r, s)));
             assert_eq!(from_fixed_width(&fixed(r, s), 32), Some(der));
         }
         let full = from_fixed_width(&[0xff; 96], 48).unwrap();

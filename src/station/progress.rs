@@ -98,7 +98,7 @@ impl Progress {
     }
 
     /// Prints a line, above the bar if there is one.
-    pub(crate) fn say(&self, line: &str) {
+    pub fn say(&self, line: &str) {
         match &self.show {
             Show::Bar(bar) => bar.suspend(|| eprintln!("birthmark: {line}")),
             Show::Lines => eprintln!("birthmark: {line}"),

@@ -6,7 +6,7 @@ use std::{
     fs,
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -17,6 +17,8 @@ use tokio::{net::UnixListener, sync::watch};
 use tokio_stream::{Stream, StreamExt, wrappers::UnixListenerStream};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt, pb};
+
+use parking_lot::Mutex;
 
 use super::{
     input::Input,
@@ -69,7 +71,7 @@ struct Fake {
 
 impl Fake {
     fn certificate(&self, device_id: &str, csr: &[u8]) -> Result<(Vec<u8>, bool), Box<dyn Error>> {
-        let mut issued = self.issued.lock().map_err(|_| "poisoned")?;
+        let mut issued = self.issued.lock();
         if let Some(certificate) = issued.get(device_id) {
             return Ok((certificate.clone(), true));
         }
@@ -450,7 +452,7 @@ async fn line_with_its_own_order_is_asked_under_it() -> TestResult {
     let seen = asked.clone();
     scene.serve(move |_, request| {
         let terms = (request.device_id.clone(), request.order.clone(), request.profile.clone());
-        seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(terms);
+        seen.lock().push(terms);
         match request.order.as_str() {
             "unknown" => Act::Refuse(with_reason(Code::NotFound, "ORDER_UNKNOWN", None)),
             _ => Act::Issue,
@@ -458,7 +460,7 @@ async fn line_with_its_own_order_is_asked_under_it() -> TestResult {
     })?;
     let (summary, end) = scene.run().await?;
     assert_eq!((end, summary.issued, summary.refused), (End::Done, 2, 3), "{summary}");
-    let asked = asked.lock().map_err(|_| "poisoned")?.clone();
+    let asked = asked.lock().clone();
     let expected = [("a", "order-1", "device"), ("b", "other", "device"), ("c", "unknown", "special")];
     assert_eq!(asked, expected.map(|(id, order, profile)| (id.into(), order.into(), profile.into())));
     let refusal: serde_json::Value = serde_json::from_slice(&fs::read(scene.out().join("c.error.json"))?)?;

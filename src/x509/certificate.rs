@@ -4,9 +4,7 @@ use const_oid::ObjectIdentifier;
 
 use super::name::Name;
 use crate::{
-    asn1::{
-        BIT_STRING, BOOLEAN, DerError, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, Oid, Reader, SEQUENCE, Value, explicit,
-    },
+    asn1::{DerError, INTEGER, Oid, RawExtension, Reader, SEQUENCE, Value, explicit},
     signer::{PublicKey, SpkiError},
     x509_time::Time,
 };
@@ -54,7 +52,7 @@ impl Certificate {
         let tbs = outer.value()?;
         let algorithm = outer.value()?;
         algorithm.of(SEQUENCE)?;
-        let signature = bits(outer.expect(BIT_STRING)?)?;
+        let signature = outer.bit_string()?;
         outer.finish()?;
 
         let mut reader = Reader::new(tbs.of(SEQUENCE)?);
@@ -147,28 +145,12 @@ impl Certificate {
     }
 }
 
-/// The octets of a BIT STRING that has whole ones.
-fn bits(content: &[u8]) -> Result<&[u8], DerError> {
-    match content.split_first() {
-        Some((0, octets)) => Ok(octets),
-        _ => Err(DerError::Content("BIT STRING")),
-    }
-}
-
 fn read_extensions(octets: &[u8]) -> Result<Vec<Extension>, DerError> {
     let mut reader = Reader::new(octets);
     let mut extensions = Vec::new();
     while !reader.is_empty() {
-        let mut extension = Reader::new(reader.expect(SEQUENCE)?);
-        let oid = Oid::from_content(extension.expect(OBJECT_IDENTIFIER)?)?;
-        let critical = match extension.optional(BOOLEAN)? {
-            None => false,
-            Some([value]) => *value != 0,
-            Some(_) => return Err(DerError::Content("BOOLEAN")),
-        };
-        let value = extension.expect(OCTET_STRING)?.to_vec();
-        extension.finish()?;
-        extensions.push(Extension { oid, critical, value });
+        let RawExtension { oid, critical, value } = reader.extension()?;
+        extensions.push(Extension { oid, critical, value: value.to_vec() });
     }
     Ok(extensions)
 }

@@ -57,8 +57,11 @@ fn orders_are_created_listed_shown_and_closed() {
         "left": 5, "confirmed": 0, "scrapped": 0, "revoked": 0, "not_before": "2026-01-01T00:00:00Z",
         "not_after": "2999-01-01T00:00:00Z", "stations": ["line1/*"],
         "attributes": {},
-        "created_at": created["created_at"],
+        "created_at": created["created_at"], "created_by": created["created_by"],
+        "quantity_changed_at": null, "quantity_changed_by": "", "paused_at": null, "paused_by": "", "pause_reason": "",
+        "closed_at": null, "closed_by": "",
     });
+    assert!(created["created_by"].as_str().unwrap().starts_with("operator:local-"), "{created}");
     assert_eq!(created, expected);
     assert_eq!(parsed(&site.operator(&create)), created, "creating it again changes nothing");
     refused(&site.operator(&["order", "create", "o2", "--profile", "device", "--quantity", "6"]), &["ORDER_EXISTS"]);
@@ -333,7 +336,7 @@ fn operators_work_over_the_network_and_auditors_only_read() {
             }
         }
     }
-    refused(&remote(&site, &daemon, "station", "line1/t1", &["order", "list"]), &["ROLE_REQUIRED"]);
+    refused(&remote(&site, &daemon, "station", "line1/t1", &["record", "list", "--order", "o1"]), &["ROLE_REQUIRED"]);
     daemon.end();
     refused(&site.operator(&["order", "list"]), &["cannot connect to the daemon at", "admin.sock"]);
 }

@@ -165,6 +165,7 @@ async fn busy_connections_of_a_peer_refuse_its_next() {
     let site = Site::new();
     let daemon = site.start();
     site.create_order("o1", 50);
+    let [station, _] = ["line1/t1", "line1/t2"].map(|name| site.identity("station", name));
     let mut local = Vec::new();
     for _ in 0..64 {
         local.push(watch_health(daemon.connect_locally().await).await);
@@ -177,7 +178,6 @@ async fn busy_connections_of_a_peer_refuse_its_next() {
         "{message}"
     );
 
-    let station = site.identity("station", "line1/t1");
     let mut streams = Vec::new();
     for number in 0..16 {
         let mut stream = IssueStream::open(daemon.connect(station.clone()).await).await.unwrap();
@@ -265,7 +265,7 @@ async fn call_ends_when_its_certificate_expires() {
     assert!(listing.message().await.unwrap().is_some());
 
     let ended = issuing.receive().await.expect_err("the stream ends");
-    Answer::of_call(&ended).must_be(Code::Unauthenticated, "ROLE_REQUIRED");
+    Answer::of_call(&ended).must_be(Code::Unauthenticated, "CERTIFICATE_EXPIRED");
     assert!(ended.message().contains("expired"), "{ended}");
     // What has arrived already may still be read.
     let listed = async {
@@ -278,7 +278,7 @@ async fn call_ends_when_its_certificate_expires() {
     };
     // All had left the daemon before, or the rest was cut off.
     if let Err(status) = tokio::time::timeout(PATIENCE, listed).await.unwrap() {
-        Answer::of_call(&status).must_be(Code::Unauthenticated, "ROLE_REQUIRED");
+        Answer::of_call(&status).must_be(Code::Unauthenticated, "CERTIFICATE_EXPIRED");
     }
     // The connections are still there.
     let mut calls = JoinSet::new();
@@ -288,7 +288,7 @@ async fn call_ends_when_its_certificate_expires() {
     calls.spawn(async move { issuance.confirm(ConfirmRequest::default()).await.map(drop) });
     calls.spawn(async move { AdminClient::new(auditor).list_records(order).await.map(drop) });
     for refused in calls.join_all().await {
-        Answer::of_call(&refused.unwrap_err()).must_be(Code::Unauthenticated, "ROLE_REQUIRED");
+        Answer::of_call(&refused.unwrap_err()).must_be(Code::Unauthenticated, "CERTIFICATE_EXPIRED");
     }
     daemon.end();
 }

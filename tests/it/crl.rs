@@ -9,6 +9,7 @@ use std::{
 };
 
 use birthmark::proto::IssuedCertificate;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::support::{
     faults::Faults,
@@ -348,6 +349,49 @@ async fn crl_without_the_hsm_stays_and_is_told() {
     assert!(fetch(&site, &daemon, "/crl/main.crl").is_some());
     faults.set("");
     wait_until("it is over", || told("no longer degraded"));
+    daemon.end();
+}
+
+/// The entry of a certificate that expires stays for one list that was made afterwards, and then leaves (RFC 5280 section
+/// 3.3).
+#[tokio::test(flavor = "multi_thread")]
+async fn crl_has_an_expired_certificate_once_more() {
+    let site = Site::new();
+    let expiry = Timestamp::now().round(jiff::Unit::Second).unwrap() + SignedDuration::from_secs(8);
+    let lists = LISTS.replace("gather = \"1s\"", "gather = \"0s\"").replace("\"1h\"", "\"1s\"");
+    site.configure(|usual| usual.replace("validity_days = 7300", &format!("not_after = \"{expiry}\"")) + &lists);
+    let daemon = site.start();
+    site.create_order("o1", 1);
+    issue(&site, &daemon, &["short"]).await;
+    revoke(&site, "short");
+    let listed = || fetch(&site, &daemon, "/crl/main.crl").is_some_and(|_| shown(&site).contains("Serial Number:"));
+    wait_until("the list has it", listed);
+    wait_until("a list without it", || !listed());
+    daemon.end();
+    let dumped = succeeded(&site.token.birthmark(&["journal", "dump", "data"]));
+    let lists = dumped.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let after = lists.filter(|entry| entry["event"] == "crl_issued").filter_map(|entry| {
+        let made: Timestamp = entry["this_update"].as_str().unwrap().parse().unwrap();
+        (made > expiry).then(|| entry["entries"].as_u64().unwrap())
+    });
+    // Lists have times in whole seconds, so the second one may be of the same second as the first.
+    let after: Vec<_> = after.collect();
+    assert!(after.starts_with(&[1, 0]) || after.starts_with(&[1, 1, 0]), "{after:?}");
+}
+
+/// A daemon that starts while the HSM signs nothing serves the list of the run before.
+#[tokio::test(flavor = "multi_thread")]
+async fn crl_of_the_last_run_is_served_without_the_hsm() {
+    let site = Site::new();
+    let faults = Faults::between(&site, "");
+    site.configure(|usual| usual + LISTS);
+    let daemon = site.start();
+    wait_until("the first list", || fetch(&site, &daemon, "/crl/main.crl").is_some());
+    let number = fetch(&site, &daemon, "/crl/main.crl");
+    daemon.end();
+    faults.set_before_start("fail C_Sign CKR_DEVICE_ERROR");
+    let daemon = site.start();
+    assert_eq!(fetch(&site, &daemon, "/crl/main.crl"), number);
     daemon.end();
 }
 

@@ -29,7 +29,7 @@ const FLOORS: &[&[&str]] = &[
     &["ca", "crl", "expiry"],
     &["csr", "path", "vending"],
     &["hsm", "ledger", "x509"],
-    &["config", "connections", "durable", "name", "pem", "readiness", "signer", "x509_time"],
+    &["config", "connections", "durable", "name", "pem", "readiness", "roles", "signer", "x509_time"],
     &[
         "asn1",
         "failure",
@@ -38,6 +38,7 @@ const FLOORS: &[&[&str]] = &[
         "id",
         "identity",
         "limits",
+        "local_user",
         "metrics",
         "pattern",
         "possession",

@@ -13,7 +13,10 @@ use birthmark::{
         Action, Actor, Holder, Ledger, Operation, OrderTerms, Outcome, RecordState, Records, Refusal,
         embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
     },
-    proto::{ConfirmRequest, IssueRequest, issuance_client::IssuanceClient},
+    proto::{
+        ConfirmRequest, GetOrderRequest, IssueRequest, ListOrdersRequest, admin_client::AdminClient,
+        issuance_client::IssuanceClient,
+    },
     serial::SerialNumber,
     testing::{CommitError, Committer},
 };
@@ -106,7 +109,7 @@ fn device_is_confirmed_scrapped_revoked_and_reissued() {
     let scrap = ["record", "scrap", "d2", "--reason", "cracked", "--json"];
     let scrapped = parsed(&site.operator(&scrap));
     assert_eq!([&scrapped["state"], &scrapped["scrap_reason"]], ["scrapped", "cracked"]);
-    assert!(scrapped["changed_by"].as_str().unwrap().starts_with("operator:local-uid-"));
+    assert!(scrapped["changed_by"].as_str().unwrap().starts_with("operator:local-"));
     assert_eq!(parsed(&site.operator(&[&scrap[..4], &["again", "--json"]].concat())), scrapped);
     counts(&site, [3, 3, 1, 0, 1]);
 
@@ -444,4 +447,74 @@ fn scrap_and_confirmation_at_once_give_scrapped() {
     assert_eq!((order.scrapped, order.issued, order.confirmed), (RACES.into(), 0, 0));
     runtime().block_on(committer.close());
     thread.join().unwrap().unwrap();
+}
+
+/// Paused, resumed, raised and lowered, with who did it; a restart forgets nothing of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn order_is_paused_resumed_and_changed() {
+    let site = Site::new();
+    let daemon = site.start();
+    site.create_order("o1", 3);
+    let mut stream = site.stream(&daemon, "line1/t1").await;
+    for device in ["d1", "d2"] {
+        stream.ask(request(device, "o1", csr(device))).await.issued();
+    }
+    for _ in 0..2 {
+        succeeded(&site.operator(&["order", "pause", "o1", "--reason", "wrong firmware"]));
+    }
+    let paused = stream.ask(request("d3", "o1", csr("d3"))).await;
+    paused.must_be(Code::FailedPrecondition, "ORDER_PAUSED");
+    daemon.end();
+    let daemon = site.start();
+    let shown = site.order("o1");
+    assert_eq!((&shown["state"], &shown["pause_reason"]), (&"paused".into(), &"wrong firmware".into()));
+    assert!(shown["paused_by"].as_str().unwrap().starts_with("operator:local-"), "{shown}");
+    let listed = succeeded(&site.operator(&["order", "list", "--state", "paused", "--csv"]));
+    assert!(listed.lines().count() == 2 && listed.contains("o1,device,paused,3,2"), "{listed}");
+    assert_eq!(succeeded(&site.operator(&["order", "list", "--state", "open"])), "no order is such\n");
+
+    let change = |quantity: &str| site.operator(&["order", "change", "o1", "--quantity", quantity, "--reason", "x"]);
+    refused(&change("1"), &["2 of it are issued", "QUANTITY_BELOW_USED"]);
+    succeeded(&change("2"));
+    succeeded(&site.operator(&["order", "resume", "o1"]));
+    let mut stream = site.stream(&daemon, "line1/t1").await;
+    let exhausted = stream.ask(request("d3", "o1", csr("d3"))).await;
+    exhausted.must_be(Code::ResourceExhausted, "ORDER_EXHAUSTED");
+    succeeded(&change("3"));
+    stream.ask(request("d3", "o1", csr("d3"))).await.issued();
+    succeeded(&site.operator(&["order", "close", "o1"]));
+    refused(&change("9"), &["closed", "ORDER_CLOSED"]);
+    let shown = site.order("o1");
+    for by in ["created_by", "quantity_changed_by", "closed_by"] {
+        assert!(shown[by].as_str().unwrap().starts_with("operator:local-"), "{by}: {shown}");
+    }
+    daemon.end();
+    // Also from the journal alone.
+    std::fs::remove_dir_all(site.path("data/index")).unwrap();
+    let daemon = site.start();
+    assert_eq!(site.order("o1"), shown);
+    daemon.end();
+    succeeded(&site.token.birthmark(&["journal", "verify", "--config", "birthmark.toml"]));
+}
+
+/// A station sees the orders that it may use, and learns of no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn station_sees_the_orders_that_it_may_use() {
+    let site = Site::new();
+    let daemon = site.start();
+    for (id, station) in [("all", None), ("mine", Some("line1/*")), ("theirs", Some("line2/*"))] {
+        let mut arguments = vec!["order", "create", id, "--profile", "device", "--quantity", "1"];
+        arguments.extend(station.iter().flat_map(|pattern| ["--station", pattern]));
+        succeeded(&site.operator(&arguments));
+    }
+    let mut admin = AdminClient::new(site.connect(&daemon, "station", "line1/t1").await);
+    let orders = admin.list_orders(ListOrdersRequest {}).await.unwrap().into_inner().orders;
+    let ids: Vec<_> = orders.iter().map(|order| order.terms.as_ref().unwrap().id.as_str()).collect();
+    assert_eq!(ids, ["all", "mine"]);
+    assert!(admin.get_order(GetOrderRequest { id: "mine".into() }).await.is_ok());
+    for id in ["theirs", "none"] {
+        let status = admin.get_order(GetOrderRequest { id: id.into() }).await.unwrap_err();
+        Answer::of_call(&status).must_be(Code::NotFound, "ORDER_UNKNOWN");
+    }
+    daemon.end();
 }

@@ -7,6 +7,7 @@
     reason = "a test ends by panicking"
 )]
 
+mod bundle;
 mod ceremony;
 mod checkpoints;
 mod commands;
@@ -39,9 +40,11 @@ mod protocol;
 mod random_kills;
 mod readiness;
 mod restarts;
+mod roles;
 mod slow_readers;
 mod startup;
 mod station;
+mod stations;
 mod storage;
 mod support;
 mod tls;

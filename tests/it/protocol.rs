@@ -12,7 +12,12 @@ use prost_types::{
 };
 
 /// The services' definitions; those of the journal are the daemon's own.
-const FILES: [&str; 3] = ["birthmark/v1/issuance.proto", "birthmark/v1/admin.proto", "birthmark/v1/vending.proto"];
+const FILES: [&str; 4] = [
+    "birthmark/v1/issuance.proto",
+    "birthmark/v1/admin.proto",
+    "birthmark/v1/stations.proto",
+    "birthmark/v1/vending.proto",
+];
 
 /// Those whose every call shows how it is made.
 const WITH_EXAMPLES: [&str; 2] = ["birthmark/v1/issuance.proto", "birthmark/v1/vending.proto"];
@@ -97,7 +102,8 @@ fn protocol_keeps_the_rules_of_the_trade() {
         let methods = file.service.iter().flat_map(|service| service.method.iter().map(|method| method.name()));
         let services = file.service.iter().map(|service| service.name());
         let names = messages.chain(methods).chain(services).chain(file.enum_type.iter().map(|found| found.name()));
-        faults.extend(names.filter(|found| !is_pascal(found)).map(|found| format!("{name}: {found} is not PascalCase")));
+        faults
+            .extend(names.filter(|found| !is_pascal(found)).map(|found| format!("{name}: {found} is not PascalCase")));
         for message in &file.message_type {
             let fields = message.field.iter().map(FieldDescriptorProto::name);
             let odd = fields.filter(|field| !is_snake(field));
@@ -118,7 +124,12 @@ fn field_line(message: &str, field: &FieldDescriptorProto) -> String {
     format!("field {message}.{} = {}: {repeated}{kind}{within}", field.name(), field.number())
 }
 
-fn message_lines(prefix: &str, message: &DescriptorProto, lines: &mut BTreeSet<String>, reserved: &mut BTreeSet<String>) {
+fn message_lines(
+    prefix: &str,
+    message: &DescriptorProto,
+    lines: &mut BTreeSet<String>,
+    reserved: &mut BTreeSet<String>,
+) {
     let name = format!("{prefix}.{}", message.name());
     lines.extend(message.field.iter().map(|field| field_line(&name, field)));
     for range in &message.reserved_range {

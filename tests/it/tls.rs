@@ -53,6 +53,26 @@ impl SoftCa {
         params.signed_by(key, &self.0).unwrap().pem()
     }
 
+    /// A revocation list with these serial numbers, PEM.
+    pub(crate) fn crl(&self, serial_numbers: &[&[u8]], number: u64) -> String {
+        let now = std::time::SystemTime::now();
+        let revoked = serial_numbers.iter().map(|serial_number| rcgen::RevokedCertParams {
+            serial_number: serial_number.to_vec().into(),
+            revocation_time: now.into(),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = rcgen::CertificateRevocationListParams {
+            this_update: now.into(),
+            next_update: (now + Duration::from_hours(24)).into(),
+            crl_number: number.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.0).unwrap().pem().unwrap()
+    }
+
     /// An identity folder with a certificate of these URIs, after `change`.
     pub(crate) fn identity(
         &self,

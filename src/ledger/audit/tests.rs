@@ -1,7 +1,7 @@
 //! The audit against lifecycles that keep the rules and such that break one.
 
 use super::*;
-use crate::ledger::{Actor, RevocationReason};
+use crate::ledger::{Actor, Enrolment, EnrolmentMethod, RevocationReason};
 
 fn serial(number: u8) -> SerialNumber {
     let mut octets = [1; SerialNumber::LENGTH];
@@ -101,8 +101,57 @@ fn lifecycle_by_the_rules_passes() {
         crls: 0,
         checkpoints: 0,
         issuers: 0,
+        enrolments: 0,
+        stations_revoked: 0,
     };
     assert_eq!(counts, Ok(expected));
+}
+
+fn enrolled(certificate: &'static str, key: u8) -> Event {
+    Event::StationEnrolled(Enrolment {
+        peer: Actor("station:l/1".into()),
+        certificate: certificate.into(),
+        serial_number: vec![1],
+        key_hash: [key; 32],
+        not_before: Timestamp::UNIX_EPOCH,
+        not_after: Timestamp::UNIX_EPOCH,
+        method: EnrolmentMethod::Csr,
+        listed: None,
+    })
+}
+
+#[test]
+fn enrolment_and_order_change_that_break_a_rule_are_named() {
+    let revoke = || Event::StationRevoked { peer: Actor("station:l/1".into()), reason: "x".into() };
+    let quantity = |quantity| Event::OrderQuantityChanged { id: "o".into(), quantity, reason: String::new() };
+    let pause = || Event::OrderPaused { id: "o".into(), reason: String::new() };
+    let resume = || Event::OrderResumed { id: "o".into() };
+    let counts = say(vec![
+        enrolled("a", 1),
+        enrolled("b", 1),
+        revoke(),
+        enrolled("c", 2),
+        quantity(1),
+        reserved(1, "a", None),
+        issued(1),
+        quantity(2),
+        pause(),
+        resume(),
+        reserved(2, "b", None),
+    ])
+    .unwrap();
+    assert_eq!((counts.enrolments, counts.stations_revoked), (3, 1));
+    for (events, says) in [
+        (vec![enrolled("a", 1), enrolled("a", 1)], "is enrolled twice"),
+        (vec![enrolled("a", 1), revoke(), enrolled("b", 1)], "was revoked, and is in a certificate again"),
+        (vec![reserved(1, "a", None), issued(1), quantity(0)], "becomes 0, and 1 of it are used"),
+        (vec![pause(), reserved(1, "a", None)], "is paused"),
+        (vec![pause(), pause()], "is paused"),
+        (vec![resume()], "is not paused"),
+    ] {
+        let told = say(events).unwrap_err().to_string();
+        assert!(told.contains(says), "{told}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::{
         entry::Event,
         error::LedgerError,
         operation::Outcome,
-        order::{Order, OrderTerms},
+        order::{Order, OrderPause, OrderTerms},
         overlay::OrderLocation,
         record::Holder,
         refusal::Refusal,
@@ -18,13 +18,21 @@ use crate::{
     pattern,
 };
 
-pub(super) fn create_order(view: &View<'_>, now: Timestamp, terms: &OrderTerms) -> Result<Decision, LedgerError> {
+pub(super) fn create_order(
+    view: &View<'_>,
+    now: Timestamp,
+    actor: &Actor,
+    terms: &OrderTerms,
+) -> Result<Decision, LedgerError> {
     match view.order(&terms.id)? {
         Some(OrderLocation { order, .. }) if order.terms == *terms && !order.closed => {
             Ok((Outcome::Order(order), None))
         }
         Some(OrderLocation { order, .. }) => refuse(Refusal::OrderExists(terms.id.clone(), difference(&order, terms))),
-        None => Ok((Outcome::Order(Order::new(terms.clone(), now)), Some(Event::OrderCreated(terms.clone())))),
+        None => {
+            let order = Order::new(terms.clone(), now, actor.clone());
+            Ok((Outcome::Order(order), Some(Event::OrderCreated(terms.clone()))))
+        }
     }
 }
 
@@ -42,14 +50,77 @@ fn difference(order: &Order, terms: &OrderTerms) -> &'static str {
     }
 }
 
-pub(super) fn close_order(view: &View<'_>, id: &str) -> Result<Decision, LedgerError> {
+pub(super) fn close_order(view: &View<'_>, now: Timestamp, actor: &Actor, id: &str) -> Result<Decision, LedgerError> {
     match view.order(id)? {
         None => refuse(Refusal::OrderUnknown(id.to_owned())),
         Some(OrderLocation { order, .. }) if order.closed => Ok((Outcome::Order(order), None)),
         Some(OrderLocation { order, .. }) => {
-            Ok((Outcome::Order(Order { closed: true, ..order }), Some(Event::OrderClosed { id: id.to_owned() })))
+            let closed = Order { closed: true, closed_by: Some((now, actor.clone())), ..order };
+            Ok((Outcome::Order(closed), Some(Event::OrderClosed { id: id.to_owned() })))
         }
     }
+}
+
+/// An order that is not closed.
+fn open_order(view: &View<'_>, id: &str) -> Result<Result<Order, Refusal>, LedgerError> {
+    Ok(match view.order(id)? {
+        None => Err(Refusal::OrderUnknown(id.to_owned())),
+        Some(OrderLocation { order, .. }) if order.closed => Err(Refusal::OrderClosed(id.to_owned())),
+        Some(OrderLocation { order, .. }) => Ok(order),
+    })
+}
+
+/// The quantity is never below what is issued and reserved (invariant 5).
+pub(super) fn change_quantity(
+    view: &View<'_>,
+    now: Timestamp,
+    actor: &Actor,
+    (id, quantity, reason): (&str, u64, &str),
+) -> Result<Decision, LedgerError> {
+    let mut order = match open_order(view, id)? {
+        Ok(order) => order,
+        Err(refusal) => return refuse(refusal),
+    };
+    if order.terms.quantity == quantity {
+        return Ok((Outcome::Order(order), None));
+    }
+    let used = order.issued.saturating_add(order.reserved);
+    if quantity < used {
+        return refuse(Refusal::QuantityBelowUsed { order: id.to_owned(), quantity, used });
+    }
+    order.terms.quantity = quantity;
+    order.quantity_changed = Some((now, actor.clone()));
+    let event = Event::OrderQuantityChanged { id: id.to_owned(), quantity, reason: reason.to_owned() };
+    Ok((Outcome::Order(order), Some(event)))
+}
+
+pub(super) fn pause(
+    view: &View<'_>,
+    now: Timestamp,
+    actor: &Actor,
+    (id, reason): (&str, &str),
+) -> Result<Decision, LedgerError> {
+    let order = match open_order(view, id)? {
+        Ok(order) => order,
+        Err(refusal) => return refuse(refusal),
+    };
+    if order.paused.is_some() {
+        return Ok((Outcome::Order(order), None));
+    }
+    let paused = Some(OrderPause { at: now, by: actor.clone(), reason: reason.to_owned() });
+    let event = Event::OrderPaused { id: id.to_owned(), reason: reason.to_owned() };
+    Ok((Outcome::Order(Order { paused, ..order }), Some(event)))
+}
+
+pub(super) fn resume(view: &View<'_>, id: &str) -> Result<Decision, LedgerError> {
+    let order = match open_order(view, id)? {
+        Ok(order) => order,
+        Err(refusal) => return refuse(refusal),
+    };
+    if order.paused.is_none() {
+        return Ok((Outcome::Order(order), None));
+    }
+    Ok((Outcome::Order(Order { paused: None, ..order }), Some(Event::OrderResumed { id: id.to_owned() })))
 }
 
 /// The order's part of the one rule for which station may touch a certificate, when it is issued and afterwards: the
@@ -68,6 +139,9 @@ pub(super) fn refuse_by_order(order: &Order, now: Timestamp, holder: &Holder) ->
     }
     if order.closed {
         return Some(Refusal::OrderClosed(id.clone()));
+    }
+    if let Some(pause) = &order.paused {
+        return Some(Refusal::OrderPaused { order: id.clone(), since: pause.at, reason: pause.reason.clone() });
     }
     if not_before.is_some_and(|from| now < from) || not_after.is_some_and(|until| now >= until) {
         let from = not_before.map(|from| format!("from {from}"));

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, PoisonError},
+    sync::Arc,
 };
 
 use jiff::Timestamp;
@@ -66,7 +66,7 @@ impl BatchWriter {
         memory.absorb(draft);
         memory.end = self.journal.end();
         drop(memory);
-        *shared.head.write().unwrap_or_else(PoisonError::into_inner) = head(&self.journal);
+        *shared.head.write() = head(&self.journal);
         Ok(outcomes)
     }
 
@@ -142,7 +142,7 @@ struct Decided {
 fn not_now<'r>(event: &Event, clock: Option<&'r Refusal>, space: Option<&'r Refusal>) -> Option<&'r Refusal> {
     match event {
         Event::Reserved { .. } | Event::ProofReserved { .. } => clock.or(space),
-        Event::OrderCreated(_) | Event::ExportCreated { .. } => clock,
+        Event::OrderCreated(_) | Event::ExportCreated { .. } | Event::StationEnrolled(_) => clock,
         // At a time before the newest entry they do no harm: a checkpoint is evidence of what there is.
         Event::Checkpoint { .. } | Event::IssuerAdded { .. } => {
             clock.filter(|refusal| matches!(refusal, Refusal::ClockImplausible { .. }))

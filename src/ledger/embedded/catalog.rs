@@ -3,13 +3,15 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
+
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::disk_space::DiskSpace;
 use crate::{
@@ -127,15 +129,15 @@ impl Catalog {
     }
 
     pub(super) fn memory(&self) -> RwLockReadGuard<'_, MemTable> {
-        self.memory.read().unwrap_or_else(PoisonError::into_inner)
+        self.memory.read()
     }
 
     pub(super) fn memory_mut(&self) -> RwLockWriteGuard<'_, MemTable> {
-        self.memory.write().unwrap_or_else(PoisonError::into_inner)
+        self.memory.write()
     }
 
     pub(super) fn follower(&self) -> MutexGuard<'_, Follower> {
-        self.follower.lock().unwrap_or_else(PoisonError::into_inner)
+        self.follower.lock()
     }
 
     fn view<'a>(&'a self, journal: &'a Reader, draft: Overlay) -> View<'a> {
@@ -150,8 +152,9 @@ impl Catalog {
         for frame in journal.frames(replay_from, indexed) {
             self.collect_pending(&mut pending, frame?, journal);
         }
-        let issuers = self.memory().index.issuers()?;
+        let (issuers, peers) = (self.memory().index.issuers()?, self.memory().index.peers()?);
         let mut memory = self.memory_mut();
+        memory.peers.extend(peers.into_iter().map(|peer| (Arc::clone(&peer.name.0), Arc::new(peer))));
         memory.issuers.extend(issuers.into_iter().map(|issuer| (issuer.id, Arc::new(issuer))));
         memory.absorb(pending);
         drop(memory);

@@ -30,7 +30,7 @@ pub(super) enum CheckpointFault {
     #[error(
         "the checkpoint {path} is not to be trusted: {cause}. Put a copy in its place that was kept elsewhere, or name \
          the key that signed it under audit.previous_keys; or, if nobody can vouch for the journal any more, \
-         move that file away and keep it: the next checkpoint then says that it begins anew"
+         move that file away and keep it: the next checkpoint then states that earlier ones are lost"
     )]
     NotTrusted { path: String, cause: InvalidCheckpoint },
 }

@@ -3,11 +3,13 @@
 use std::{
     fs, io,
     path::Path,
-    sync::{Arc, Mutex, RwLock, mpsc},
+    sync::{Arc, mpsc},
     time::Instant,
 };
 
 use jiff::Timestamp;
+
+use parking_lot::{Mutex, RwLock};
 
 use super::{
     batch::BatchWriter,

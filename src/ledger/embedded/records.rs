@@ -1,11 +1,6 @@
 //! The side that reads.
 
-use std::{
-    collections::BTreeSet,
-    ops::RangeInclusive,
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
@@ -15,6 +10,7 @@ use super::{
 };
 use crate::{
     ledger::{
+        actor::Actor,
         api::Records,
         error::LedgerError,
         export::{Export, ExportId},
@@ -25,6 +21,7 @@ use crate::{
         journal::{Position, Reader},
         order::Order,
         overlay::StateChange,
+        peer::EnrolledPeer,
         record::Record,
         revoked::{self, CaId, RevokedCertificate, RevokedKey},
         vending::{VendingBatch, VendingCode},
@@ -137,8 +134,16 @@ impl Records for EmbeddedRecords {
         self.shared.memory().issuers.values().cloned().collect()
     }
 
+    fn peer(&self, name: &Actor) -> Option<Arc<EnrolledPeer>> {
+        self.shared.memory().peers.get(&name.0).cloned()
+    }
+
+    fn peers(&self) -> Vec<Arc<EnrolledPeer>> {
+        self.shared.memory().peers.values().cloned().collect()
+    }
+
     fn head(&self) -> Head {
-        *self.shared.head.read().unwrap_or_else(PoisonError::into_inner)
+        *self.shared.head.read()
     }
 }
 

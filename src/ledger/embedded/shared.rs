@@ -1,9 +1,8 @@
 //! What both sides of the ledger see.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
+
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use super::{
     catalog::{Catalog, Follower},
@@ -46,11 +45,11 @@ impl Shared {
     }
 
     pub(super) fn clock(&self) -> MutexGuard<'_, Clock> {
-        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+        self.clock.lock()
     }
 
     pub(super) fn last_error(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
-        self.last_error.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last_error.lock()
     }
 
     /// All of the journal before it is durable.

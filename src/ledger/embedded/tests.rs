@@ -9,13 +9,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::*;
 use crate::{
     hash::sha256,
     ledger::{
-        Action, Actor, Holder, IssuerTerms, Ledger, LedgerError, Operation, OrderTerms, Outcome, Records, Refusal,
+        Action, Actor, Enrolment, EnrolmentMethod, Holder, IssuerTerms, Ledger, LedgerError, Operation, OrderTerms,
+        Outcome, Records, Refusal,
         checkpoint::Checkpoint,
         index,
         journal::Scan,
@@ -142,6 +143,80 @@ fn issuers_keep_their_ids_whatever_becomes_of_the_index() {
     assert_eq!(add_issuer(&mut ledger, "a", &[b"y", b"root"]), (3, 2, true));
     let verified = verify(Scan::open(folder.path()).unwrap(), &VerifyOptions::default(), &mut |_| {}).unwrap();
     assert_eq!(verified.counts.issuers, 5);
+}
+
+fn enrolment(peer: &str, certificate: &str, key: u8) -> Enrolment {
+    let hour = SignedDuration::from_hours(1);
+    Enrolment {
+        peer: Actor(peer.into()),
+        certificate: certificate.to_owned().into(),
+        serial_number: vec![key],
+        key_hash: [key; 32],
+        not_before: Timestamp::now() - hour,
+        not_after: Timestamp::now() + hour,
+        method: EnrolmentMethod::Csr,
+        listed: None,
+    }
+}
+
+/// Enrolled, revoked, enrolled again: after a kill, a good end, and from the journal alone.
+#[test]
+fn peers_stay_as_they_are_whatever_becomes_of_the_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut ledger, records) = open(folder.path());
+    let peer = |outcome| match outcome {
+        Outcome::Peer(peer) => peer,
+        other => panic!("{other:?}"),
+    };
+    let enroll = |ledger: &mut EmbeddedLedger, peer: &str, certificate: &str, key| {
+        try_one(ledger, Action::Enroll(enrolment(peer, certificate, key))).unwrap()
+    };
+    let revoke = |ledger: &mut EmbeddedLedger, peer: &str| {
+        try_one(ledger, Action::RevokePeer { peer: Actor(peer.into()), reason: "stolen".into() }).unwrap()
+    };
+    assert_eq!(peer(enroll(&mut ledger, "station:l/1", "a", 1)).number, 1);
+    assert_eq!(peer(enroll(&mut ledger, "operator:anna", "b", 2)).number, 2);
+    // A retry changes nothing.
+    assert_eq!(peer(enroll(&mut ledger, "station:l/1", "a", 1)).certificates.len(), 1);
+    assert!(peer(revoke(&mut ledger, "station:l/1")).is_revoked());
+    let first = peer(revoke(&mut ledger, "station:l/1")).revoked.clone();
+    let blocked = enroll(&mut ledger, "station:l/1", "c", 1);
+    assert!(matches!(&blocked, Outcome::Refused(Refusal::PeerKeyRevoked { .. })), "{blocked:?}");
+    let again = peer(enroll(&mut ledger, "station:l/1", "d", 3));
+    assert!(!again.is_revoked() && again.revoked == first && again.admitted().count() == 1, "{again:?}");
+    // What a list says of a time before the revocation is revoked with it.
+    let mut listed = enrolment("station:l/1", "e", 4);
+    listed.listed = Some((Timestamp::UNIX_EPOCH, Actor("operator:otto".into())));
+    let listed = peer(try_one(&mut ledger, Action::Enroll(listed)).unwrap());
+    assert_eq!((listed.certificates.len(), listed.admitted().count()), (3, 1));
+    assert_eq!(&*listed.certificates[2].enrolled_by.0, "operator:otto");
+    assert!(peer(revoke(&mut ledger, "auditor:unknown")).is_revoked());
+
+    let recorded = records.peers();
+    assert_eq!(
+        recorded.iter().map(|peer| &*peer.name.0).collect::<Vec<_>>(),
+        ["auditor:unknown", "operator:anna", "station:l/1"]
+    );
+    // As a kill leaves it, with all of it in the journal's tail.
+    drop((ledger, records));
+    let (mut ledger, records) = open(folder.path());
+    assert_eq!(records.peers(), recorded);
+    create_order(&mut ledger);
+    issue(&mut ledger, 0..100);
+    assert_eq!(records.peers(), recorded);
+    drop(records);
+    ledger.close().unwrap();
+    let (mut ledger, records) = open(folder.path());
+    assert_eq!(records.peers(), recorded);
+    assert_eq!(peer(enroll(&mut ledger, "station:l/2", "f", 5)).number, 4);
+    let recorded = records.peers();
+    drop(records);
+    ledger.close().unwrap();
+    EmbeddedLedger::reindex(folder.path(), &settings()).unwrap();
+    let (_ledger, records) = open(folder.path());
+    assert_eq!(records.peers(), recorded);
+    let verified = verify(Scan::open(folder.path()).unwrap(), &VerifyOptions::default(), &mut |_| {}).unwrap();
+    assert_eq!((verified.counts.enrolments, verified.counts.stations_revoked), (5, 2));
 }
 
 fn index_files(folder: &Path, extension: &str) -> Vec<PathBuf> {

@@ -13,10 +13,12 @@ use std::{
     collections::HashMap,
     mem::ManuallyDrop,
     path::{Path, PathBuf},
-    sync::{PoisonError, RwLock, mpsc},
+    sync::mpsc,
     thread,
     time::Duration,
 };
+
+use parking_lot::{Mutex, RwLock};
 
 use super::error::IndexError;
 use crate::hash::sha256;
@@ -44,7 +46,7 @@ const MANIFEST: &[u8] = b"m";
 pub(super) struct Database {
     calls: mpsc::SyncSender<Call>,
     /// Disconnected when the thread has ended.
-    ended: std::sync::Mutex<mpsc::Receiver<()>>,
+    ended: Mutex<mpsc::Receiver<()>>,
     /// How long a call may take.
     limit: Duration,
     folder: PathBuf,
@@ -150,18 +152,18 @@ impl Database {
         let failed = |what: String| IndexError::Database(what);
         thread::Builder::new().name("index-database".into()).spawn(run).map_err(|error| failed(error.to_string()))?;
         let (held, manifest) = answered(opened.recv_timeout(limit))?;
-        let ended = std::sync::Mutex::new(ended);
+        let ended = Mutex::new(ended);
         Ok((Database { calls, ended, limit, folder: folder.to_owned(), held: RwLock::new(held) }, manifest))
     }
 
     /// What it holds.
     pub(super) fn total(&self) -> Total {
-        self.held.read().unwrap_or_else(PoisonError::into_inner).total
+        self.held.read().total
     }
 
     /// The value of a key. None: it was never written.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
-        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let held = self.held.read();
         let Some(fingerprint) = held.fingerprints.get(&name(key)) else { return Ok(None) };
         let value = self.call(|answer| Call::Get(key.to_owned(), answer))?;
         let value = value.filter(|value| self::fingerprint(key, value) == *fingerprint);
@@ -171,7 +173,7 @@ impl Database {
     /// All orders, in the order of their keys.
     pub(super) fn orders(&self) -> Result<Vec<Pair>, IndexError> {
         // What is written meanwhile would be half of what is read.
-        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let held = self.held.read();
         let pairs = self.call(|answer| Call::Scan(vec![ORDER], answer))?;
         let right = |(key, value): &Pair| held.fingerprints.get(&name(key)) == Some(&fingerprint(key, value));
         if pairs.len() as u64 != held.total.orders || !pairs.iter().all(right) {
@@ -182,7 +184,7 @@ impl Database {
 
     /// Writes these pairs, and the manifest that `manifest` makes of what the database then holds; all or nothing.
     pub(super) fn write(&self, pairs: Vec<Pair>, manifest: impl FnOnce(Total) -> Vec<u8>) -> Result<(), IndexError> {
-        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.write();
         let before = held.total;
         let mut replaced = Vec::with_capacity(pairs.len());
         for (key, value) in &pairs {
@@ -235,7 +237,7 @@ impl Database {
     }
 
     fn wait_for_the_end(&self) {
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = self.ended.lock();
         let _ = ended.recv_timeout(CLOSE_LIMIT);
     }
 

@@ -12,7 +12,7 @@ use crate::{
         export::{Export, ExportId},
         issuer::RecordedIssuer,
         journal::Position,
-        order::{Order, OrderTerms},
+        order::{Order, OrderPause, OrderTerms},
         overlay::{ExportLocation, OrderLocation, ProofLocation, ProofState, StateChange},
         proof::ProofId,
         record::RecordState,
@@ -110,10 +110,17 @@ struct OrderValue {
     exports: u32,
     exported: [u8; 8],
     unexported: u64,
+    created_by: String,
+    closed_by: Option<(Timestamp, String)>,
+    paused: Option<(Timestamp, String, String)>,
+    quantity_changed: Option<(Timestamp, String)>,
 }
 
 pub(super) fn encode_order(location: &OrderLocation) -> Vec<u8> {
-    let Order { terms, closed, issued, reserved, confirmed, scrapped, revoked, created_at } = location.order.clone();
+    let Order { terms, closed, issued, reserved, confirmed, scrapped, revoked, created_at, .. } =
+        location.order.clone();
+    let Order { created_by, closed_by, paused, quantity_changed, .. } = &location.order;
+    let who = |(at, by): &(Timestamp, Actor)| (*at, by.to_string());
     let OrderTerms { id: _, profile, quantity, not_before, not_after, stations, attributes } = terms;
     // Plain data with string keys: JSON takes it always.
     serde_json::to_vec(&OrderValue {
@@ -134,6 +141,10 @@ pub(super) fn encode_order(location: &OrderLocation) -> Vec<u8> {
         exports: location.exports,
         exported: location.exported.to_bytes(),
         unexported: location.unexported,
+        created_by: created_by.to_string(),
+        closed_by: closed_by.as_ref().map(who),
+        paused: paused.as_ref().map(|pause| (pause.at, pause.by.to_string(), pause.reason.clone())),
+        quantity_changed: quantity_changed.as_ref().map(who),
     })
     .unwrap_or_default()
 }
@@ -150,7 +161,21 @@ pub(super) fn decode_order(id: &str, value: &[u8]) -> Option<OrderLocation> {
         attributes: value.attributes,
     };
     let OrderValue { closed, issued, reserved, confirmed, scrapped, revoked, created_at, .. } = value;
-    let order = Order { terms, closed, issued, reserved, confirmed, scrapped, revoked, created_at };
+    let who = |(at, by): (Timestamp, String)| (at, Actor(by.into()));
+    let order = Order {
+        terms,
+        closed,
+        issued,
+        reserved,
+        confirmed,
+        scrapped,
+        revoked,
+        created_at,
+        created_by: Actor(value.created_by.into()),
+        closed_by: value.closed_by.map(who),
+        paused: value.paused.map(|(at, by, reason)| OrderPause { at, by: Actor(by.into()), reason }),
+        quantity_changed: value.quantity_changed.map(who),
+    };
     Some(OrderLocation {
         order,
         created: Position::from_bytes(value.created),

@@ -1,9 +1,8 @@
 //! Where the journal is known to be damaged.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::BTreeSet;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::error::JournalError;
 
@@ -16,7 +15,7 @@ pub(super) struct Damage(Mutex<BTreeSet<String>>);
 
 impl Damage {
     fn places(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Remembers the damage that a read met, and logs it once.

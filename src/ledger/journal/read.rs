@@ -3,10 +3,12 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    sync::{Arc, RwLock},
+    sync::Arc,
 };
 
 use bytes::Bytes;
+
+use parking_lot::RwLock;
 
 use super::{
     damage::Damage,
@@ -49,7 +51,7 @@ impl Reader {
     }
 
     pub(super) fn add(&self, segment: u32) {
-        self.shared.files.write().unwrap_or_else(|poisoned| poisoned.into_inner()).push((segment, None));
+        self.shared.files.write().push((segment, None));
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -130,7 +132,7 @@ impl Reader {
 
     /// Opens a file again: another one may have its name now, restored from a backup.
     pub(super) fn reopen(&self, segment: u32) -> Result<Arc<File>, JournalError> {
-        let mut files = self.shared.files.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut files = self.shared.files.write();
         if let Some((_, file)) = files.iter_mut().find(|(number, _)| *number == segment) {
             *file = None;
         }
@@ -143,13 +145,13 @@ impl Reader {
             let index = files.binary_search_by_key(&segment, |(number, _)| *number).ok()?;
             Some((index, files[index].1.clone()))
         };
-        let found = opened(&self.shared.files.read().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        let found = opened(&self.shared.files.read());
         let path = || segment::path(self.folder(), segment);
         match found {
             Some((_, Some(file))) => Ok(file),
             Some((index, None)) => {
                 let file = Arc::new(File::open(path()).map_err(|error| JournalError::io(&path(), error))?);
-                let mut files = self.shared.files.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+                let mut files = self.shared.files.write();
                 files[index].1 = Some(Arc::clone(&file));
                 Ok(file)
             }

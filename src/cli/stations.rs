@@ -1,0 +1,322 @@
+//! `birthmark station list`, `show`, `revoke`, `import`, `request`, `renew` and `pkcs12`
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, anyhow, bail};
+use birthmark::{
+    client::Failure,
+    enroll::{NewKey, pkcs12, write_secret},
+    identity::{Identity, Role},
+    proto::{
+        ImportRequest, ListStationsRequest, RevokeStationRequest, Station, StationCertificate, rfc3339,
+        stations_client::StationsClient,
+    },
+    station::renew,
+    text_file,
+};
+use serde_json::json;
+use tonic::transport::Channel;
+
+use super::{
+    block_on,
+    daemon::{ConnectionArgs, DaemonArgs},
+    print, print_json, table,
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListArgs {
+    /// Print CSV, with all times in UTC
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
+
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct OneArgs {
+    /// A station, such as line1/tester1; of others the role as well: operator:anna, auditor:eve
+    name: String,
+
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RevokeArgs {
+    /// A station, such as line1/tester1; of others the role as well: operator:anna, auditor:eve
+    name: String,
+
+    /// Why, for people: 1 to 256 characters
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ImportArgs {
+    /// The list that "birthmark station enroll" has written; importing it again changes nothing
+    file: PathBuf,
+
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RequestArgs {
+    /// The name: <line>/<station>, such as line1/tester3
+    name: String,
+
+    /// The folder for key.pem, which stays here, and request.csr [default: the name, with "-" for "/"]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RenewArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Pkcs12Args {
+    /// The folder with cert.pem, key.pem and ca.pem
+    #[arg(long, value_name = "DIR")]
+    identity: PathBuf,
+
+    /// The file to write, such as tester3.p12
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+
+    /// A file whose first line is the password of the new file [default: BIRTHMARK_PKCS12_PASSWORD]
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+/// The most lines that a daemon takes at once.
+const LINES: usize = 1000;
+
+async fn client(daemon: &DaemonArgs) -> anyhow::Result<StationsClient<Channel>> {
+    Ok(StationsClient::new(daemon.channel().await?))
+}
+
+/// As the daemon names it: a name without a role is a station's.
+fn full_name(name: &str) -> String {
+    if name.contains(':') { name.to_owned() } else { format!("station:{name}") }
+}
+
+pub(crate) fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
+    block_on(async {
+        let request = ListStationsRequest::default();
+        let reply = client(&args.daemon).await?.list(request).await.map_err(Failure::from)?;
+        let stations = reply.into_inner().stations;
+        if args.daemon.json {
+            return print_json(&stations.iter().map(to_json).collect());
+        }
+        if stations.is_empty() && !args.csv {
+            return print("nobody is enrolled; \"birthmark station enroll\" makes a certificate\n");
+        }
+        let headings = ["NAME", "LINE", "STATE", "EXPIRES", "LAST SEEN", ">ISSUED", ">RATE", "ENROLLED BY", "METHOD"];
+        let rows: Vec<_> = stations.iter().map(row).collect();
+        print(&if args.csv { table::csv_table(&headings, &rows) } else { table::columns(&headings, &rows) })
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn newest(station: &Station) -> Option<&StationCertificate> {
+    station.certificates.last()
+}
+
+fn state(station: &Station) -> &'static str {
+    let now = jiff::Timestamp::now().as_second();
+    let ended = |certificate: &StationCertificate| certificate.not_after.is_some_and(|end| end.seconds < now);
+    match station {
+        station if station.revoked => "revoked",
+        station if station.certificates.is_empty() => "not recorded",
+        station if newest(station).is_some_and(ended) => "expired",
+        station if station.connected => "connected",
+        _ => "enrolled",
+    }
+}
+
+fn row(station: &Station) -> Vec<String> {
+    let time = |time: &Option<prost_types::Timestamp>| time.as_ref().and_then(rfc3339).unwrap_or_default();
+    let certificate = newest(station).cloned().unwrap_or_default();
+    let line = station.name.strip_prefix("station:").and_then(|name| name.split_once('/'));
+    vec![
+        station.name.clone(),
+        line.map(|(line, _)| line.to_owned()).unwrap_or_default(),
+        state(station).to_owned(),
+        time(&certificate.not_after),
+        time(&station.last_seen),
+        station.issued.to_string(),
+        format!("{:.1}", station.rate),
+        certificate.enrolled_by,
+        certificate.method,
+    ]
+}
+
+pub(crate) fn show(args: OneArgs) -> anyhow::Result<ExitCode> {
+    block_on(async {
+        let name = full_name(&args.name);
+        let request = ListStationsRequest { name: name.clone() };
+        let reply = client(&args.daemon).await?.list(request).await.map_err(Failure::from)?;
+        match reply.into_inner().stations.first() {
+            Some(station) => print_one(station, args.daemon.json),
+            None => Err(anyhow!("nobody of the name {name} was ever enrolled or seen")),
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_one(station: &Station, json: bool) -> anyhow::Result<()> {
+    if json {
+        return print_json(&to_json(station));
+    }
+    let time = |time: &Option<prost_types::Timestamp>| time.as_ref().and_then(rfc3339);
+    let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let mut text = table::fields(&[
+        ("name", Some(station.name.clone())),
+        ("state", Some(state(station).to_owned())),
+        ("connected", Some(if station.connected { "yes" } else { "no" }.to_owned())),
+        ("last seen", time(&station.last_seen)),
+        ("issued", Some(format!("{} since the daemon was started, {:.1}/s now", station.issued, station.rate))),
+        ("revoked", time(&station.revoked_at)),
+        ("revoked by", some(&station.revoked_by)),
+        ("reason", some(&station.revocation_reason)),
+    ]);
+    for certificate in station.certificates.iter().rev() {
+        text.push('\n');
+        text.push_str(&table::fields(&[
+            ("certificate", Some(hex::encode(&certificate.serial_number))),
+            ("state", certificate.revoked.then(|| "revoked".to_owned())),
+            (
+                "valid",
+                Some(
+                    [&certificate.not_before, &certificate.not_after]
+                        .map(|at| time(at).unwrap_or_default())
+                        .join(" to "),
+                ),
+            ),
+            ("enrolled", time(&certificate.enrolled_at)),
+            ("enrolled by", some(&certificate.enrolled_by)),
+            ("method", some(&certificate.method)),
+        ]));
+    }
+    print(&text)
+}
+
+fn to_json(station: &Station) -> serde_json::Value {
+    let time = |time: &Option<prost_types::Timestamp>| time.as_ref().and_then(rfc3339);
+    let certificates = station.certificates.iter().map(|certificate| {
+        json!({
+            "serial_number": hex::encode(&certificate.serial_number),
+            "sha256": hex::encode(&certificate.sha256),
+            "not_before": time(&certificate.not_before),
+            "not_after": time(&certificate.not_after),
+            "enrolled_at": time(&certificate.enrolled_at),
+            "enrolled_by": certificate.enrolled_by,
+            "method": certificate.method,
+            "revoked": certificate.revoked,
+        })
+    });
+    json!({
+        "name": station.name,
+        "state": state(station),
+        "connected": station.connected,
+        "last_seen": time(&station.last_seen),
+        "issued": station.issued,
+        "rate": station.rate,
+        "revoked": station.revoked,
+        "revoked_at": time(&station.revoked_at),
+        "revoked_by": station.revoked_by,
+        "revocation_reason": station.revocation_reason,
+        "certificates": certificates.collect::<Vec<_>>(),
+    })
+}
+
+pub(crate) fn revoke(args: RevokeArgs) -> anyhow::Result<ExitCode> {
+    block_on(async {
+        let request = RevokeStationRequest { name: full_name(&args.name), reason: args.reason };
+        let station = client(&args.daemon).await?.revoke(request).await.map_err(Failure::from)?;
+        print_one(&station.into_inner(), args.daemon.json)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn import(args: ImportArgs) -> anyhow::Result<ExitCode> {
+    let octets = fs::read(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
+    let text = text_file::decode(&octets).with_context(|| args.file.display().to_string())?;
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    block_on(async {
+        let mut client = client(&args.daemon).await?;
+        let mut recorded = 0;
+        for lines in lines.chunks(LINES) {
+            let request = ImportRequest { lines: lines.to_vec() };
+            recorded += client.import(request).await.map_err(Failure::from)?.into_inner().recorded;
+        }
+        if args.daemon.json {
+            return print_json(&json!({ "recorded": recorded }));
+        }
+        print(&format!("{recorded} enrolments are recorded\n"))
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn request(args: RequestArgs) -> anyhow::Result<ExitCode> {
+    let identity = Identity::new(Role::Station, &args.name)?;
+    let folder = args.out.unwrap_or_else(|| args.name.replace('/', "-").into());
+    let (key, csr) = NewKey::generate(identity.name())?.write(&folder)?;
+    print(&format!(
+        "{} stays here; have {} certified where the daemon is:\n  birthmark station enroll {} --csr {}\nand copy cert.pem and \
+         ca.pem into {}\n",
+        key.display(),
+        csr.display(),
+        args.name,
+        csr.file_name().map(Path::new).unwrap_or(&csr).display(),
+        folder.display()
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn renew(args: RenewArgs) -> anyhow::Result<ExitCode> {
+    let daemon = args.connection.daemon()?;
+    let Some(folder) = daemon.identity().map(Path::to_owned) else {
+        bail!("say which daemon and which identity: --server https://HOST:PORT --identity DIR");
+    };
+    let renewed = block_on(async { Ok(renew::renew(&daemon, &folder).await?) })?;
+    print(&format!("{} is renewed; valid until {renewed}\n", folder.join("cert.pem").display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn write_pkcs12(args: Pkcs12Args) -> anyhow::Result<ExitCode> {
+    let read = |name: &str| {
+        let path = args.identity.join(name);
+        fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let (key, certificate, ca) = (read("key.pem")?, read("cert.pem")?, read("ca.pem")?);
+    let password = password(args.password_file.as_deref())?;
+    let name = args.identity.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let file = pkcs12(&name, &key, &[&certificate, &ca], password.trim_end_matches(['\r', '\n']))
+        .with_context(|| args.identity.display().to_string())?;
+    write_secret(&args.out, &file)?;
+    print(&format!("{}\n", args.out.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn password(file: Option<&Path>) -> anyhow::Result<String> {
+    if let Some(path) = file {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        return Ok(text.lines().next().unwrap_or_default().to_owned());
+    }
+    if let Ok(password) = std::env::var("BIRTHMARK_PKCS12_PASSWORD") {
+        return Ok(password);
+    }
+    bail!("the new file needs a password: --password-file FILE, or BIRTHMARK_PKCS12_PASSWORD in the environment")
+}

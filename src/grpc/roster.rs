@@ -1,0 +1,117 @@
+//! Which peers have been here since the daemon was started, when they were last seen, and how many certificates they were
+//! given: what the list of stations shows beside what the ledger knows.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+/// How often the numbers are looked at, and how many of them a rate is made of.
+const INTERVAL: Duration = Duration::from_secs(5);
+const SAMPLES: usize = 12;
+
+/// The peers that have been here: no more than there are valid certificates of their CA.
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    seen: Mutex<HashMap<Arc<str>, Arc<Seen>>>,
+}
+
+/// What is known of one peer.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Microseconds since 1970; 0: it made no call.
+    last: AtomicI64,
+    issued: AtomicU64,
+    /// What `issued` was, at each interval of the last minute, the oldest first.
+    before: Mutex<VecDeque<u64>>,
+}
+
+impl Seen {
+    /// It makes a call.
+    pub(super) fn call(&self) {
+        self.last.store(Timestamp::now().as_microsecond(), Ordering::Relaxed);
+    }
+
+    /// It was given a certificate.
+    pub(super) fn issue(&self) {
+        self.issued.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// When it made its last call.
+    pub(super) fn last(&self) -> Option<Timestamp> {
+        let last = self.last.load(Ordering::Relaxed);
+        (last != 0).then(|| Timestamp::from_microsecond(last).ok()).flatten()
+    }
+
+    /// How many certificates it was given.
+    pub(super) fn issued(&self) -> u64 {
+        self.issued.load(Ordering::Relaxed)
+    }
+
+    /// How many a second, over the last minute.
+    pub(super) fn rate(&self) -> f64 {
+        let before = self.before.lock();
+        let Some(oldest) = before.front() else { return 0.0 };
+        self.issued().saturating_sub(*oldest) as f64 / (before.len() as f64 * INTERVAL.as_secs_f64())
+    }
+
+    fn sample(&self) {
+        let mut before = self.before.lock();
+        if before.len() == SAMPLES {
+            before.pop_front();
+        }
+        before.push_back(self.issued());
+    }
+}
+
+impl Roster {
+    /// What is known of the peer of this name, from now on.
+    pub(super) fn of(&self, name: &Arc<str>) -> Arc<Seen> {
+        Arc::clone(self.seen.lock().entry(Arc::clone(name)).or_default())
+    }
+
+    /// Everybody who has been here.
+    pub(super) fn all(&self) -> HashMap<Arc<str>, Arc<Seen>> {
+        self.seen.lock().clone()
+    }
+
+    /// Looks at the numbers until the roster is dropped.
+    pub(super) async fn watch(roster: Weak<Roster>) {
+        let mut interval = tokio::time::interval(INTERVAL);
+        while let Some(roster) = roster.upgrade() {
+            roster.seen.lock().values().for_each(|seen| seen.sample());
+            drop(roster);
+            interval.tick().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roster_has_the_rate_of_the_last_minute() {
+        let roster = Roster::default();
+        let seen = roster.of(&"station:l/1".into());
+        assert_eq!((seen.last(), seen.rate()), (None, 0.0));
+        seen.call();
+        assert!(seen.last().is_some());
+        for _ in 0..2 * SAMPLES {
+            seen.sample();
+            (0..10).for_each(|_| seen.issue());
+        }
+        assert_eq!((roster.of(&"station:l/1".into()).issued(), seen.rate()), (240, 2.0));
+        for _ in 0..SAMPLES {
+            seen.sample();
+        }
+        assert_eq!(seen.rate(), 0.0);
+    }
+}
