@@ -1,6 +1,7 @@
 //! `birthmark bench`: what a site of this machine achieves, with every part as in production and in a process of its
 //! own.
 
+mod baseline;
 mod devices;
 mod fill;
 mod floor;
@@ -25,8 +26,10 @@ use birthmark_bench::{
 use clap::Subcommand;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use self::{
+    baseline::Baseline,
     options::{IDENTITIES, ORDER, Options},
     report::Report,
 };
@@ -39,7 +42,8 @@ use crate::{
 ///
 /// It makes a SoftHSM token and CA keys in it, starts the daemon, and lets stations stream CSRs that were made
 /// beforehand: mutual TLS, proof of possession, journal with fsync and the check of each signature as in production.
-/// The floor, which is one C_Sign and two verifications, is measured in the same run. It needs softhsm2 and bash. All
+/// The floor, which is one C_Sign, the proof of possession and the self-check as the daemon makes it, is measured in the
+/// same run. It needs softhsm2 and bash. All
 /// files are in a temporary folder (TMPDIR), which must be on a disk for the figures to mean anything.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -79,6 +83,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 fn bench(options: &Options) -> anyhow::Result<ExitCode> {
     allow_open_files(options.stations + FILES)?;
+    // What cannot be read is said before minutes of measuring.
+    let baseline = options.baseline.as_deref().map(Baseline::read).transpose()?;
     let fault_module = options.hsm_latency.map(|_| fault_module(options.hsm_module.as_deref())).transpose()?;
     let folder = tempfile::Builder::new().prefix("birthmark-bench-").tempdir()?;
     let site = trial::set_up(folder.path().to_owned(), options.key.as_str())?;
@@ -108,10 +114,13 @@ fn bench(options: &Options) -> anyhow::Result<ExitCode> {
     let sessions = sessions(&stations);
     let after = measure_floor(&site, &key, options, sessions)?;
     let report = Report::new(options, &stations, &[before, after], sessions, fdatasync_us);
-    if options.json {
-        print_json(&serde_json::to_value(&report)?)?
-    } else {
-        print(&report.to_string())?
+    let figures = serde_json::to_value(&report)?;
+    let compared = baseline.map(|baseline| baseline.compare(&figures));
+    match (options.json, compared) {
+        (true, None) => print_json(&figures)?,
+        (true, Some(compared)) => print_json(&json!({ "run": figures, "compared": compared }))?,
+        (false, None) => print(&report.to_string())?,
+        (false, Some(compared)) => print(&format!("{report}\n{compared}"))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -50,6 +50,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR")]
     pub(super) csrs_out: Option<PathBuf>,
 
+    /// Compare with an earlier run, whose --json output this file holds
+    #[arg(long, value_name = "FILE")]
+    pub(super) baseline: Option<PathBuf>,
+
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,

@@ -30,9 +30,13 @@ pub(super) struct Report {
     certificates_per_second: f64,
     latency_ms: Latency,
     daemon_cpu_us_per_certificate: f64,
+    /// C_Sign, proof of possession, and the self-check as the daemon makes it.
     floor_us_per_certificate: f64,
     /// The first by the second.
     cpu_ratio: f64,
+    /// The floor with a self-check that nothing is prepared for.
+    unprepared_floor_us_per_certificate: f64,
+    cpu_ratio_unprepared: f64,
     floor_us: Floor,
     /// The floor with all processors busy with it, as they are while the daemon is measured.
     floor_loaded_us_per_certificate: f64,
@@ -42,6 +46,8 @@ pub(super) struct Report {
     raw_sign_ratio: f64,
     stations_cpu_us_per_certificate: f64,
     fdatasync_us: f64,
+    /// The least that a lone request takes: two syncs and the floor, one after the other.
+    latency_floor_ms: f64,
     peak_rss_mib: f64,
     threads: Vec<Threads>,
 }
@@ -101,6 +107,8 @@ impl Report {
             daemon_cpu_us_per_certificate: daemon,
             floor_us_per_certificate: floor.sum(),
             cpu_ratio: daemon / floor.sum(),
+            unprepared_floor_us_per_certificate: floor.sum_unprepared(),
+            cpu_ratio_unprepared: daemon / floor.sum_unprepared(),
             floor_us: floor,
             floor_loaded_us_per_certificate: loaded,
             cpu_ratio_loaded: daemon / loaded,
@@ -108,6 +116,7 @@ impl Report {
             raw_sign_ratio: per_second / after.raw_sign_per_second,
             stations_cpu_us_per_certificate: measured.stations_us / certificates,
             fdatasync_us,
+            latency_floor_ms: (2.0 * fdatasync_us + floor.sum()) / 1e3,
             peak_rss_mib: measured.peak_rss_mib,
             threads,
         }
@@ -139,17 +148,26 @@ impl fmt::Display for Report {
 }
 
 impl Report {
-    fn lines(&self) -> [(&'static str, String); 8] {
+    fn lines(&self) -> [(&'static str, String); 9] {
         let Latency { p50, p99, p999, max } = self.latency_ms;
         let Floor { sign_us, proof_of_possession_us, self_check_us, prepared_self_check_us } = self.floor_us;
+        let mut latency = format!("p50 {p50:.2} ms, p99 {p99:.2} ms, p99.9 {p999:.2} ms, longest {max:.2} ms");
+        if self.stations == 1 && self.window == Some(1) {
+            let floor = self.latency_floor_ms;
+            latency += &format!("; p50 is {:.2} × two syncs and the floor ({floor:.2} ms)", p50 / floor);
+        }
         let daemon = format!(
             "{:.1} µs of processor time a certificate, {:.2} × the floor",
             self.daemon_cpu_us_per_certificate, self.cpu_ratio
         );
         let floor = format!(
             "{:.1} µs: C_Sign {sign_us:.1}, proof of possession {proof_of_possession_us:.1}, self-check \
-             {self_check_us:.1} ({prepared_self_check_us:.1} as the daemon does it)",
+             {prepared_self_check_us:.1}",
             self.floor_us_per_certificate
+        );
+        let unprepared = format!(
+            "{:.1} µs with a self-check that nothing is prepared for ({self_check_us:.1}): the daemon has {:.2} × that",
+            self.unprepared_floor_us_per_certificate, self.cpu_ratio_unprepared
         );
         let loaded = format!(
             "{:.1} µs with all {} processors busy with it: the daemon has {:.2} × that",
@@ -163,10 +181,11 @@ impl Report {
         );
         let stations = format!("{:.1} µs a certificate, on the same processors", self.stations_cpu_us_per_certificate);
         [
-            ("latency", format!("p50 {p50:.2} ms, p99 {p99:.2} ms, p99.9 {p999:.2} ms, longest {max:.2} ms")),
-            ("daemon", daemon),
             ("floor", floor),
             ("", loaded),
+            ("", unprepared),
+            ("daemon", daemon),
+            ("latency", latency),
             ("C_Sign", signatures),
             ("stations", stations),
             ("fdatasync", format!("{:.0} µs for 4 KiB", self.fdatasync_us)),

@@ -73,11 +73,19 @@ fn bench_of_open_loop_over_slow_hsm_counts_its_time() {
     assert!(report["raw_sign_per_second"].as_f64().unwrap() <= 150.0, "{report:#}");
 }
 
+/// One station is enough, and a run is held against an earlier one, which may be of other terms.
 #[test]
-fn bench_with_one_station_is_measured() {
+fn bench_with_one_station_is_compared_with_its_baseline() {
     let temporary = tempfile::tempdir().unwrap();
-    let report = measured(temporary.path(), &["--seconds", "1", "--stations", "1", "--sessions", "2", "--json"]);
+    let options = ["--seconds", "1", "--stations", "1", "--sessions", "2"];
+    let report = measured(temporary.path(), &[&options[..], &["--json"]].concat());
     assert_eq!(report["stations"], 1);
+    fs::write(temporary.path().join("run.json"), report.to_string()).unwrap();
+    let run = bench(temporary.path(), &[&options[..], &["--window", "1", "--baseline", "run.json"]].concat());
+    let said = succeeded(&run);
+    for part in ["COMPARED", "daemon over floor", "two syncs and the floor", "not alike: window: 64, now 1"] {
+        assert!(said.contains(part), "{part:?} is not in: {said}");
+    }
 }
 
 /// Impossible options are refused before anything is made.
@@ -88,6 +96,7 @@ fn bench_with_impossible_options_makes_nothing() {
         (&["--stations", "0"][..], "1..=10000"),
         (&["--hsm-latency", "fast"], "must be a time from 0 to 1s, such as 5ms"),
         (&["--hsm-parallel", "8"], "--hsm-latency"),
+        (&["--baseline", "none.json"], "cannot read the baseline none.json"),
         (&["--rate", "100", "--window", "8"], "cannot be used with"),
         (&["--hsm-latency", "5ms", "--hsm-module", "none.so"], "--package pkcs11-fault"),
     ] {
