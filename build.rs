@@ -16,7 +16,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let journal = protox::compile(["birthmark/v1/journal.proto"], ["proto"])?;
 
     // Served by gRPC reflection; nothing imports the details of errors, and clients print them by their definitions.
-    let reflected = protox::compile(services.into_iter().chain(["google/rpc/error_details.proto".to_owned()]), ["proto"])?;
+    let reflected =
+        protox::compile(services.into_iter().chain(["google/rpc/error_details.proto".to_owned()]), ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("protocol.binpb"), reflected.encode_to_vec())?;
 

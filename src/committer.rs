@@ -9,6 +9,7 @@
 
 mod operation;
 mod queue;
+mod vending;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -30,7 +31,6 @@ use crate::{
     ledger::{
         self, Action, Actor, CrlIssued, EnrolledPeer, Enrolment, Export, ExportId, Holder, IssuerTerms, Ledger,
         LedgerError, Operation, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, Refusal, RevocationReason,
-        VendingTerms,
     },
     metrics,
     serial::{ReservedSerial, SerialNumber},
@@ -178,14 +178,6 @@ impl Committer {
     /// The rules of the ledger, the storage, or a closed ledger.
     pub async fn reserve(&self, holder: &Holder, actor: &Actor, reissue: bool) -> Result<Reserved, CommitError> {
         self.reserve_by(operation::reserve(holder.clone(), reissue), holder, actor).await
-    }
-
-    /// As [`Committer::reserve`], for a device whose vending code was shown: the code must still give a certificate.
-    ///
-    /// # Errors
-    /// As for [`Committer::reserve`].
-    pub(crate) async fn redeem(&self, holder: &Holder, actor: &Actor) -> Result<Reserved, CommitError> {
-        self.reserve_by(operation::redeem(holder.clone()), holder, actor).await
     }
 
     #[expect(clippy::disallowed_methods, reason = "the reservation is durable, and its serial number is new")]
@@ -349,22 +341,6 @@ impl Committer {
     /// As for [`Committer::reserve`].
     pub async fn close_order(&self, actor: Actor, id: String) -> Result<Order, CommitError> {
         self.change(actor, operation::close_order(id)).await
-    }
-
-    /// Creates vending codes, or finds that they were created before; gives the number of their batch.
-    ///
-    /// # Errors
-    /// As for [`Committer::reserve`].
-    pub(crate) async fn create_vending_codes(&self, actor: Actor, terms: VendingTerms) -> Result<u32, CommitError> {
-        self.change(actor, operation::create_vending_codes(terms)).await
-    }
-
-    /// Lets a device's vending code be used no more.
-    ///
-    /// # Errors
-    /// As for [`Committer::reserve`].
-    pub(crate) async fn cancel_vending_code(&self, actor: Actor, device: String) -> Result<(), CommitError> {
-        self.change(actor, operation::cancel_vending_code(device)).await.map(|Changed(_)| ())
     }
 
     /// Raises or lowers the quantity of an order.

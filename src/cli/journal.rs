@@ -28,7 +28,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{print, print_json, table};
+use super::{print, print_json, table, vend};
 
 /// Verify, dump and reindex the journal, the authoritative record of every serial number
 #[derive(Debug, clap::Args)]
@@ -386,8 +386,9 @@ impl Filter<'_> {
             | Event::Checkpoint { .. }
             | Event::LossAccepted { .. }
             | Event::ClockAccepted { .. } => false,
-            Event::VendingCodesCreated(created) => created.terms.codes.iter().any(|code| code.device == wanted),
-            Event::VendingCodeCancelled { device } => device == wanted,
+            event @ (Event::VendingCodesCreated(_) | Event::VendingCodeCancelled { .. }) => {
+                vend::concerns(event, wanted)
+            }
         }
     }
 }
@@ -455,17 +456,7 @@ fn entry_to_json(frame: &ScannedFrame) -> Value {
         }
         Event::LossAccepted { what, reason } => ("loss_accepted", json!({ "lost": what, "reason": reason })),
         Event::ClockAccepted { reason } => ("clock_accepted", json!({ "reason": reason })),
-        // Without the hashes, which are of no use to people.
-        Event::VendingCodesCreated(created) => (
-            "vending_codes_created",
-            json!({
-                "batch": created.batch,
-                "order": created.terms.order,
-                "expires": time(created.terms.expires),
-                "devices": created.terms.codes.iter().map(|code| &code.device).collect::<Vec<_>>(),
-            }),
-        ),
-        Event::VendingCodeCancelled { device } => ("vending_code_cancelled", json!({ "device_id": device })),
+        event @ (Event::VendingCodesCreated(_) | Event::VendingCodeCancelled { .. }) => vend::to_json_entry(event),
     };
     let mut entry = json!({
         "sequence": frame.sequence,

@@ -15,7 +15,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use birthmark::{
     client::Failure,
     id::DeviceId,
-    ledger::HashedCode,
+    ledger::{HashedCode, entry::Event},
     proto::{
         CancelCodeRequest, CodeHash, CreateCodesRequest, ListCodesRequest, VendingCode, VendingState, rfc3339,
         timestamp, vending_client::VendingClient,
@@ -285,6 +285,29 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
         return print("there are no codes; \"birthmark vend create\" makes some\n");
     }
     print(&table::columns(&["DEVICE", "STATE", "ORDER", "EXPIRES"], &rows))
+}
+
+/// An entry of the journal about codes, as `journal dump` has it: without the hashes, which are of no use to people.
+pub(super) fn to_json_entry(event: &Event) -> (&'static str, serde_json::Value) {
+    match event {
+        Event::VendingCodesCreated(created) => {
+            let devices: Vec<_> = created.terms.codes.iter().map(|code| &code.device).collect();
+            let (order, expires) = (&created.terms.order, created.terms.expires.to_string());
+            let fields = json!({ "batch": created.batch, "order": order, "expires": expires, "devices": devices });
+            ("vending_codes_created", fields)
+        }
+        Event::VendingCodeCancelled { device } => ("vending_code_cancelled", json!({ "device_id": device })),
+        _ => ("other", json!({})),
+    }
+}
+
+/// Whether such an entry is about this device.
+pub(super) fn concerns(event: &Event, wanted: &str) -> bool {
+    match event {
+        Event::VendingCodesCreated(created) => created.terms.codes.iter().any(|code| code.device == wanted),
+        Event::VendingCodeCancelled { device } => device == wanted,
+        _ => false,
+    }
 }
 
 fn state(code: &VendingCode) -> &'static str {

@@ -36,8 +36,8 @@ pub(super) enum EstError {
     ContentType(String),
     #[error("the body is not base64 of a PKCS#10 CSR")]
     NotBase64,
-    #[error("the body is too long{}; a CSR has at most {MAX_LENGTH} bytes", .0.map_or(String::new(), |length: u64| format!(" ({length} bytes)")))]
-    TooLong(Option<u64>),
+    #[error("the body is too long; a CSR has at most {MAX_LENGTH} bytes")]
+    TooLong,
     #[error("the body did not arrive within {0:?}")]
     TooSlow(Duration),
     /// Who asks did not say who it is.
@@ -90,7 +90,7 @@ pub(super) fn refusal(error: &EstError) -> Response<Body> {
         EstError::NotFound | EstError::ProfileUnknown(_) => (StatusCode::NOT_FOUND, error.to_string(), None),
         EstError::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, error.to_string(), None),
         EstError::ContentType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, error.to_string(), None),
-        EstError::TooLong(_) => (StatusCode::PAYLOAD_TOO_LARGE, error.to_string(), None),
+        EstError::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, error.to_string(), None),
         EstError::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, error.to_string(), None),
         EstError::Label(_) | EstError::NoLabel | EstError::NotBase64 | EstError::NoDevice(_) => {
             (StatusCode::BAD_REQUEST, error.to_string(), None)

@@ -246,6 +246,10 @@ async fn device_record(est: &Est, device: &Device, csr: &VerifiedCsr) -> Result<
     let own = own.filter(|own| own.issued.as_ref().is_some_and(|issued| *issued.certificate == *device.certificate));
     let own = own.ok_or_else(|| forbidden("the client certificate is none that was issued here"))?;
     let parsed = Certificate::from_der(&device.certificate).map_err(|_| EstError::from(IssueError::Internal))?;
+    if parsed.not_after.since(Timestamp::now()).is_negative() {
+        // A TLS session that is resumed outlives it.
+        return Err(forbidden("the client certificate has expired"));
+    }
     if !csr.subject().is_ok_and(|subject| subject.same_text(&parsed.subject)) {
         // RFC 7030 section 4.2.2.
         let message = "the subject of the CSR is not that of the client certificate, as enrolling again demands";

@@ -3,10 +3,11 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
-    body::{Body, to_bytes},
+    body::Body,
     http::{HeaderMap, Method, Request, Response, Uri, header},
 };
 use bytes::Bytes;
+use tokio_stream::StreamExt;
 
 use super::{
     answer::{self, EstError},
@@ -20,6 +21,9 @@ use crate::{connections::source, csr, metrics};
 
 /// The longest body: a CSR in base64, with line breaks.
 const LONGEST: usize = 2 * csr::MAX_LENGTH;
+
+/// How much of a longer body is read, for the client to hear that it is too long.
+const DISCARDED: usize = 1 << 20;
 
 /// How long a body may take to arrive.
 const ARRIVED: Duration = Duration::from_secs(10);
@@ -35,18 +39,13 @@ pub(super) async fn answer(
     request: Request<Body>,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
+    // Also before a refusal: a client that is still sending would take it for a broken connection.
+    let body = received(body).await;
     let asked = locate(&head.uri);
     let operation = asked.as_ref().map_or("other", |(operation, _)| operation.name());
     let answered = match asked {
         Ok((operation, label)) => {
-            let length = head.headers.get(header::CONTENT_LENGTH).cloned();
-            let carried = (head.method, head.headers, body);
-            match fulfil(shared, caller, address, (operation, label), carried).await {
-                Err(EstError::TooLong(_)) => {
-                    Err(EstError::TooLong(length.and_then(|length| length.to_str().ok()?.parse().ok())))
-                }
-                fulfilled => fulfilled,
-            }
+            fulfil(shared, caller, address, (operation, label), (head.method, head.headers, body)).await
         }
         Err(error) => Err(error),
     };
@@ -56,6 +55,26 @@ pub(super) async fn answer(
     });
     metrics::est_request(operation, response.status().as_u16());
     response
+}
+
+/// A body that arrives in time and is no longer than a CSR can be.
+async fn received(body: Body) -> Result<Bytes, EstError> {
+    let mut parts = body.into_data_stream();
+    let read = async {
+        let (mut octets, mut length) = (Vec::new(), 0);
+        while let Some(part) = parts.next().await {
+            // What the client breaks off it does not want to be answered.
+            let part = part.map_err(|_| EstError::TooSlow(ARRIVED))?;
+            length += part.len();
+            if length <= LONGEST {
+                octets.extend_from_slice(&part);
+            } else if length > DISCARDED {
+                break;
+            }
+        }
+        if length > LONGEST { Err(EstError::TooLong) } else { Ok(Bytes::from(octets)) }
+    };
+    tokio::time::timeout(ARRIVED, read).await.map_err(|_| EstError::TooSlow(ARRIVED))?
 }
 
 fn locate(uri: &Uri) -> Result<(Operation, Option<Label>), EstError> {
@@ -77,7 +96,7 @@ async fn fulfil(
     caller: &Caller,
     address: SocketAddr,
     (operation, asked): (Operation, Option<Label>),
-    (method, headers, body): (Method, HeaderMap, Body),
+    (method, headers, body): (Method, HeaderMap, Result<Bytes, EstError>),
 ) -> Result<Response<Body>, EstError> {
     if method != operation.method() {
         return Err(EstError::Method(operation.method()));
@@ -93,19 +112,18 @@ async fn fulfil(
             Ok(answer::csr_attributes(message::csr_attributes(keys)))
         }
         Operation::Enroll | Operation::Reenroll => {
-            // Before the body is read: a stranger's is not waited for.
             let code = match caller.is_stranger() {
                 true => shared.codes.check(&shared.est.records, source(address.ip()), &headers).await?,
                 false => None,
             };
             let certificate = match code {
                 Some(code) => {
-                    let csr = csr_of(&headers, body).await?;
+                    let csr = csr_of(&headers, &body?)?;
                     enroll::redeem(shared, code, asked.as_ref(), csr).await?
                 }
                 None => {
                     caller.check()?;
-                    let csr = csr_of(&headers, body).await?;
+                    let csr = csr_of(&headers, &body?)?;
                     enroll::enroll(shared, caller, operation, label.as_ref(), csr).await?
                 }
             };
@@ -116,15 +134,13 @@ async fn fulfil(
 }
 
 /// The CSR that a request carries, DER or PEM.
-async fn csr_of(headers: &HeaderMap, body: Body) -> Result<Bytes, EstError> {
+fn csr_of(headers: &HeaderMap, body: &[u8]) -> Result<Bytes, EstError> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = content_type.split(';').next().unwrap_or_default().trim();
     if !kind.eq_ignore_ascii_case("application/pkcs10") {
         return Err(EstError::ContentType(content_type.to_owned()));
     }
-    let read = tokio::time::timeout(ARRIVED, to_bytes(body, LONGEST)).await;
-    let body = read.map_err(|_| EstError::TooSlow(ARRIVED))?.map_err(|_| EstError::TooLong(None))?;
-    message::decode(&body).map(Bytes::from).ok_or(EstError::NotBase64)
+    message::decode(body).map(Bytes::from).ok_or(EstError::NotBase64)
 }
 
 #[cfg(test)]

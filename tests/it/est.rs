@@ -18,10 +18,15 @@ use crate::support::{
 
 /// A site with EST and the order `o1`; `profile` are more lines of its profile.
 fn site(quantity: u64, profile: &str) -> (Site, Daemon) {
+    site_with(quantity, "", profile)
+}
+
+/// The same with more lines of the section `[est]`.
+fn site_with(quantity: u64, est: &str, profile: &str) -> (Site, Daemon) {
     let site = Site::new();
     site.configure(|text| {
-        let text = text.replace("[ledger]\n", "[est]\nlisten = \"127.0.0.1:0\"\n\n[ledger]\n");
-        text + profile
+        let section = format!("[est]\nlisten = \"127.0.0.1:0\"\n{est}\n[ledger]\n");
+        text.replace("[ledger]\n", &section) + profile
     });
     let daemon = site.start();
     site.create_order("o1", quantity);
@@ -256,8 +261,9 @@ fn pki(site: &Site, arguments: &[&str]) -> Output {
 
 #[test]
 fn strongswan_gets_chain_and_certificate() {
-    let (site, daemon) = site(10, "");
-    let url = format!("https://localhost:{}/device~o1", port(&site));
+    // It knows no labels.
+    let (site, daemon) = site_with(10, "default_label = \"device~o1\"\n", "");
+    let url = format!("https://localhost:{}", port(&site));
     let station = site.identity("station", "line1/t1");
     fs::write(site.path("request.der"), csr("d1")).unwrap();
     let [certificate_file, key] = ["cert.pem", "key.pem"].map(|name| station.join(name).display().to_string());
