@@ -330,9 +330,8 @@ fn dump(args: &DumpArgs) -> anyhow::Result<ExitCode> {
     loop {
         let frame = match scan.read() {
             Ok(Some(frame)) if args.to.is_none_or(|to| frame.sequence <= to) => frame,
-            Ok(_) => break,
-            Err(error) => {
-                damage = Some(error);
+            read => {
+                damage = read.err();
                 break;
             }
         };
@@ -386,9 +385,8 @@ impl Filter<'_> {
             | Event::Checkpoint { .. }
             | Event::LossAccepted { .. }
             | Event::ClockAccepted { .. } => false,
-            event @ (Event::VendingCodesCreated(_) | Event::VendingCodeCancelled { .. }) => {
-                vend::concerns(event, wanted)
-            }
+            Event::VendingCodesCreated(created) => vend::has_code(created, wanted),
+            Event::VendingCodeCancelled { device } => device == wanted,
         }
     }
 }

@@ -15,7 +15,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use birthmark::{
     client::Failure,
     id::DeviceId,
-    ledger::{HashedCode, entry::Event},
+    ledger::{CreatedCodes, HashedCode, entry::Event},
     proto::{
         CancelCodeRequest, CodeHash, CreateCodesRequest, ListCodesRequest, VendingCode, VendingState, rfc3339,
         timestamp, vending_client::VendingClient,
@@ -301,13 +301,9 @@ pub(super) fn to_json_entry(event: &Event) -> (&'static str, serde_json::Value) 
     }
 }
 
-/// Whether such an entry is about this device.
-pub(super) fn concerns(event: &Event, wanted: &str) -> bool {
-    match event {
-        Event::VendingCodesCreated(created) => created.terms.codes.iter().any(|code| code.device == wanted),
-        Event::VendingCodeCancelled { device } => device == wanted,
-        _ => false,
-    }
+/// Whether one of the codes is the device's.
+pub(super) fn has_code(created: &CreatedCodes, device: &str) -> bool {
+    created.terms.codes.iter().any(|code| code.device == device)
 }
 
 fn state(code: &VendingCode) -> &'static str {

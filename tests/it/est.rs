@@ -186,6 +186,7 @@ fn est_refusal_has_its_status_and_a_sentence() {
     let operator = site.identity("operator", "anna");
     super::est::enroll(&site, Some(&operator), "device~o1/simpleenroll", &csr("d4"), &[]).must_be(403, "role station");
     assert!(daemon.metric("birthmark_est_requests_total", &["operation=\"simpleenroll\"", "status=\"401\""]) >= 1.0);
+    site.create_order("o2", 5);
     let port = port(&site);
     daemon.end();
 
@@ -195,7 +196,7 @@ fn est_refusal_has_its_status_and_a_sentence() {
         text.replace("[ledger]\n", &format!("[est]\nlisten = \"127.0.0.1:{port}\"\n\n[ledger]\n"))
     });
     let daemon = site.start();
-    let away = super::est::enroll(&site, Some(&station), "device~o1/simpleenroll", &csr("d1"), &[]);
+    let away = super::est::enroll(&site, Some(&station), "device~o2/simpleenroll", &csr("d5"), &[]);
     away.must_be(503, "retry-after: ");
     daemon.end();
 }
