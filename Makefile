@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test wheel python-test python-lint soak peers lint fuzz audit fixtures clean
+.PHONY: help demo demo-aws test aws-test wheel python-test python-lint soak peers lint fuzz audit fixtures clean
 
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
@@ -12,6 +12,7 @@ GRPCURL_VERSION := v1.8.9
 INSTALL := packaging/install-packages.sh
 VENV := tests/.venv
 PYTHON := target/python-tools
+AWS_TOOLS := target/aws-tools
 # Debian's Go has no other toolchain to switch to; newer ones must not fetch one.
 export GOTOOLCHAIN := local
 
@@ -23,6 +24,11 @@ demo: ## the whole way on this machine: SoftHSM, ceremony, daemon, stations, exp
 	cargo build --release --locked
 	target/release/birthmark demo $(DEMO)
 
+demo-aws: $(AWS_TOOLS)/ready ## the same on to AWS IoT, on an emulator: CA, registration, first connections (DEMO="arguments")
+	@$(INSTALL) softhsm2-util=softhsm2 openssl=openssl curl=curl ip=iproute2 unshare=util-linux mosquitto_pub=mosquitto-clients
+	cargo build --release --locked -p birthmark -p birthmark-aws
+	cargo run --quiet --release --locked -p birthmark-aws --example demo -- $(DEMO)
+
 test: $(VENV)/ready target/go-judge target/grpcurl ## every test, against a real SoftHSM and judged by OpenSSL, GnuTLS, Go and Python
 	@$(INSTALL) softhsm2-util=softhsm2 openssl=openssl certtool=gnutls-bin strace=strace pkcs11-tool=opensc \
 		mkfs.ext4=e2fsprogs python3=python3 faketime=faketime promtool=prometheus curl=curl \
@@ -32,7 +38,13 @@ test: $(VENV)/ready target/go-judge target/grpcurl ## every test, against a real
 	cargo test --release --locked -- --skip hsm::fault_of_every_kind --skip hsm::faults_in_any_mix --skip hsm_codes::
 	# What an HSM does to time is tried with the processors to itself.
 	cargo test --release --locked --test it -- --test-threads 1 hsm::fault_of_every_kind hsm::faults_in_any_mix hsm_codes::
+	@$(MAKE) --no-print-directory aws-test
 	@$(MAKE) --no-print-directory python-test
+
+aws-test: $(AWS_TOOLS)/ready ## the way into AWS IoT, on an emulator in network namespaces of the tests' own
+	@$(INSTALL) softhsm2-util=softhsm2 openssl=openssl curl=curl jq=jq ip=iproute2 unshare=util-linux mosquitto_pub=mosquitto-clients
+	cargo build --release --locked -p birthmark
+	cargo test --release --locked -p birthmark-aws
 
 wheel: $(PYTHON)/ready ## the station package for Python (clients/python), in target/wheels
 	@rm -rf target/wheels
@@ -67,7 +79,9 @@ peers: ## certificates a second beside cfssl, openssl and python-x509-pkcs11, on
 lint: target/go-judge ## format, clippy, docs, dependencies; the shell, Go and Python around it
 	@$(INSTALL) shellcheck=shellcheck python3=python3 git=git
 	cargo fmt --check
+	cargo fmt --check -p birthmark-aws
 	cargo clippy --release --locked --all-targets -- -D warnings
+	cargo clippy --release --locked --all-targets -p birthmark-aws -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps
 	@cargo deny --version >/dev/null 2>&1 || { echo "make: installing cargo-deny $(CARGO_DENY_VERSION), some minutes"; \
 		cargo install --locked cargo-deny --version $(CARGO_DENY_VERSION); }
@@ -102,6 +116,13 @@ $(VENV)/ready: tests/python/requirements.txt
 	@$(INSTALL) python3=python3 python3:ensurepip=python3-venv
 	python3 -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(AWS_TOOLS)/ready: aws-iot/tests/requirements.txt
+	@$(INSTALL) python3=python3 python3:ensurepip=python3-venv
+	@mkdir -p target
+	python3 -m venv --clear $(AWS_TOOLS)
+	$(AWS_TOOLS)/bin/pip install --quiet --disable-pip-version-check --no-compile --requirement $<
 	@touch $@
 
 $(PYTHON)/ready: clients/python/requirements-dev.txt

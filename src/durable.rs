@@ -34,7 +34,7 @@ use crate::temporary;
 
 /// What a new file's permission bits are (before the umask).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
+pub enum Access {
     /// Everyone may read it: certificates, exports, records.
     Public,
     /// Only the owner may read it: keys, PINs.
@@ -56,7 +56,7 @@ impl Access {
 /// # Errors
 /// Any I/O error; `path` then holds its old content, or the new one if only the folder could not be synced.
 #[expect(clippy::disallowed_methods, reason = "the one place that renames, between the two fsyncs")]
-pub(crate) fn write(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
+pub fn write(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
     let (temporary, _locked) = write_temporary(path, content, access)?;
     fs::rename(&temporary, path).inspect_err(|_| drop(fs::remove_file(&temporary)))?;
     sync_folder_of(path)
@@ -77,7 +77,7 @@ pub(crate) fn write_new(path: &Path, content: &[u8], access: Access) -> io::Resu
 
 /// A file that is written piece by piece, and appears under its name only when all of it is on stable storage.
 #[derive(Debug)]
-pub(crate) struct Unfinished {
+pub struct Unfinished {
     path: PathBuf,
     temporary: PathBuf,
     file: File,
@@ -88,13 +88,13 @@ impl Unfinished {
     ///
     /// # Errors
     /// Any I/O error.
-    pub(crate) fn create(path: &Path, access: Access) -> io::Result<Self> {
+    pub fn create(path: &Path, access: Access) -> io::Result<Self> {
         let (temporary, file) = temporary::create(path, access.mode())?;
         Ok(Unfinished { path: path.to_owned(), temporary, file })
     }
 
     /// The temporary file.
-    pub(crate) fn file(&self) -> &File {
+    pub fn file(&self) -> &File {
         &self.file
     }
 
@@ -104,7 +104,7 @@ impl Unfinished {
     /// # Errors
     /// Any I/O error; the name is then as it was.
     #[expect(clippy::disallowed_methods, reason = "renames between the two fsyncs")]
-    pub(crate) fn finish(self) -> io::Result<()> {
+    pub fn finish(self) -> io::Result<()> {
         self.file.sync_all()?;
         fs::rename(&self.temporary, &self.path)?;
         sync_folder_of(&self.path)

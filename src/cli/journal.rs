@@ -326,14 +326,10 @@ fn dump(args: &DumpArgs) -> anyhow::Result<ExitCode> {
     let mut filter = Filter { device: args.device.as_deref(), serial_numbers: HashSet::new() };
     let mut out = BufWriter::new(std::io::stdout().lock());
     // Entries are printed up to the damage; its message comes last.
-    let mut damage = None;
-    loop {
+    let damage = loop {
         let frame = match scan.read() {
             Ok(Some(frame)) if args.to.is_none_or(|to| frame.sequence <= to) => frame,
-            read => {
-                damage = read.err();
-                break;
-            }
+            read => break read.err(),
         };
         if frame.sequence >= args.from && filter.wants(&frame) {
             match writeln!(out, "{}", entry_to_json(&frame)) {
@@ -342,7 +338,7 @@ fn dump(args: &DumpArgs) -> anyhow::Result<ExitCode> {
                 written => written?,
             }
         }
-    }
+    };
     out.flush()?;
     match damage {
         Some(error) => Err(error.into()),
