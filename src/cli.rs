@@ -26,6 +26,8 @@ pub(crate) mod serve;
 pub(crate) mod station;
 pub(crate) mod vend;
 
+mod device_list;
+mod station_check;
 mod stations;
 mod table;
 

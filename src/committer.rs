@@ -29,8 +29,9 @@ use self::{
 use crate::{
     cert::Signed,
     ledger::{
-        self, Action, Actor, CrlIssued, EnrolledPeer, Enrolment, Export, ExportId, Holder, IssuerTerms, Ledger,
-        LedgerError, Operation, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, Refusal, RevocationReason,
+        self, Action, Actor, CrlIssued, DevicesListed, EnrolledPeer, Enrolment, Export, ExportId, Holder, IssuerTerms,
+        Ledger, LedgerError, Operation, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, Refusal,
+        RevocationReason,
     },
     metrics,
     serial::{ReservedSerial, SerialNumber},
@@ -181,14 +182,9 @@ impl Committer {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the reservation is durable, and its serial number is new")]
-    async fn reserve_by(
-        &self,
-        operation: Typed<Found>,
-        holder: &Holder,
-        actor: &Actor,
-    ) -> Result<Reserved, CommitError> {
+    async fn reserve_by(&self, wanted: Typed<Found>, holder: &Holder, actor: &Actor) -> Result<Reserved, CommitError> {
         let permit = self.permit().await?;
-        match self.submit(actor.clone(), operation).await? {
+        match self.submit(actor.clone(), wanted).await? {
             Found::Reserved(serial_number) => {
                 let reservation = Reservation {
                     serial_number,
@@ -371,6 +367,14 @@ impl Committer {
     /// As for [`Committer::reserve`].
     pub async fn resume_order(&self, actor: Actor, id: String) -> Result<Order, CommitError> {
         self.change(actor, operation::resume_order(id)).await
+    }
+
+    /// Takes in the next devices of an order's list.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn list_devices(&self, actor: Actor, list: DevicesListed) -> Result<Order, CommitError> {
+        self.change(actor, operation::list_devices(list)).await
     }
 
     /// Records a certificate of the station CA. Gives its holder.

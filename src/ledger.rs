@@ -15,6 +15,7 @@ mod audit;
 pub mod checkpoint;
 pub(crate) mod clock;
 mod decide;
+mod device_list;
 pub mod embedded;
 pub mod entry;
 mod error;
@@ -48,6 +49,7 @@ mod wire;
 pub use self::{
     actor::Actor,
     api::{Ledger, Records},
+    device_list::{DeviceList, DevicesListed, ListPage, ListedDevice, PIECE},
     entry::CrlIssued,
     error::{Cause, LedgerError},
     export::{Export, ExportId, ParseExportIdError},

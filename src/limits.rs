@@ -41,3 +41,6 @@ pub(crate) const STATION_REVOCATION_REASON: usize = 256;
 
 /// `ImportRequest.lines`: how many.
 pub(crate) const ENROLMENT_LINES: usize = 1000;
+
+/// `AddOrderDevicesRequest.devices`: how many.
+pub(crate) const ORDER_DEVICES: usize = 4096;

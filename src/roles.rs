@@ -106,6 +106,8 @@ calls! {
     ChangeOrder "Admin.ChangeOrder" false PLANNER false "order change";
     PauseOrder "Admin.PauseOrder" false PLANNER false "order pause";
     ResumeOrder "Admin.ResumeOrder" false PLANNER false "order resume";
+    AddOrderDevices "Admin.AddOrderDevices" false PLANNER false "order create";
+    ListOrderDevices "Admin.ListOrderDevices" false ANY true "order devices";
     GetRecord "Admin.GetRecord" false ANY true "record show";
     ListRecords "Admin.ListRecords" false ANY true "record list";
     ScrapCertificate "Admin.ScrapCertificate" false QUALITY false "record scrap";
@@ -123,6 +125,7 @@ calls! {
     Enroll "Stations.Enroll" false SECURITY false "station enroll";
     Import "Stations.Import" false SECURITY false "station import";
     Renew "Stations.Renew" true ANY true "station renew, station sign";
+    Check "Stations.Check" true ANY true "station check";
     ListStations "Stations.List" false ANY true "station list, station show";
     RevokeStation "Stations.Revoke" false SECURITY false "station revoke";
 }

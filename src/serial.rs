@@ -27,6 +27,13 @@ impl SerialNumber {
         SerialNumber([0x7f; Self::LENGTH])
     }
 
+    /// About when it was given: its first octets, in milliseconds since 1970.
+    pub fn given_at(&self) -> Timestamp {
+        let [a, b, c, d, e, f, ..] = self.0;
+        let milliseconds = i64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+        Timestamp::from_millisecond(milliseconds).unwrap_or(Timestamp::MAX)
+    }
+
     /// The octets, big-endian.
     pub fn as_bytes(&self) -> &[u8; Self::LENGTH] {
         &self.0

@@ -129,7 +129,7 @@ fn start(
     let limits = connection_limits();
     let directory = publisher.as_ref().map(|publisher| Arc::clone(&publisher.directory));
     if let Some(http) = listening.http {
-        tokio::spawn(http::serve(http, limits.http, readiness, prometheus, directory));
+        tokio::spawn(http::serve(http, limits.http, Arc::clone(&readiness), prometheus, directory));
     }
     tokio::spawn(expiry::watch(watched));
     let est = listening.est.zip(est_setup).map(|(listener, setup)| {
@@ -152,6 +152,7 @@ fn start(
         prover,
         access,
         certifier,
+        readiness,
         window: *config.server.window.get_ref(),
         stall_limit: Duration::from_secs(*config.server.stall_seconds.get_ref()),
         draining,

@@ -1,5 +1,7 @@
 //! `birthmark journal`
 
+mod entry_json;
+
 use std::{
     collections::HashSet,
     io::{BufWriter, IsTerminal, Write},
@@ -12,14 +14,14 @@ use anyhow::{Context, anyhow};
 use birthmark::{
     config::Config,
     ledger::{
-        Actor, CrlIssued, Enrolment, OrderTerms, ProofTerms,
+        Actor,
         checkpoint::SignedCheckpoint,
         embedded::{EmbeddedLedger, Settings, checkpoint_file},
         entry::Event,
         journal::{Scan, ScannedFrame, TornEnd},
         verify::{Remark, Verified, VerifyOptions, verify},
     },
-    pem::{self, certificate_pem},
+    pem,
     serial::SerialNumber,
     signer::PublicKey,
 };
@@ -28,7 +30,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{print, print_json, table, vend};
+use self::entry_json::{entry_to_json, time};
+use super::{print, print_json, table};
 
 /// Verify, dump and reindex the journal, the authoritative record of every serial number
 #[derive(Debug, clap::Args)]
@@ -326,10 +329,15 @@ fn dump(args: &DumpArgs) -> anyhow::Result<ExitCode> {
     let mut filter = Filter { device: args.device.as_deref(), serial_numbers: HashSet::new() };
     let mut out = BufWriter::new(std::io::stdout().lock());
     // Entries are printed up to the damage; its message comes last.
-    let damage = loop {
+    let mut damage = None;
+    loop {
         let frame = match scan.read() {
             Ok(Some(frame)) if args.to.is_none_or(|to| frame.sequence <= to) => frame,
-            read => break read.err(),
+            Ok(_) => break,
+            Err(error) => {
+                damage = Some(error);
+                break;
+            }
         };
         if frame.sequence >= args.from && filter.wants(&frame) {
             match writeln!(out, "{}", entry_to_json(&frame)) {
@@ -338,7 +346,7 @@ fn dump(args: &DumpArgs) -> anyhow::Result<ExitCode> {
                 written => written?,
             }
         }
-    };
+    }
     out.flush()?;
     match damage {
         Some(error) => Err(error.into()),
@@ -370,6 +378,7 @@ impl Filter<'_> {
             | Event::OrderQuantityChanged { .. }
             | Event::OrderPaused { .. }
             | Event::OrderResumed { .. }
+            | Event::OrderDevicesListed(_)
             | Event::StationEnrolled(_)
             | Event::StationRevoked { .. }
             | Event::ProofReserved { .. }
@@ -381,149 +390,10 @@ impl Filter<'_> {
             | Event::Checkpoint { .. }
             | Event::LossAccepted { .. }
             | Event::ClockAccepted { .. } => false,
-            Event::VendingCodesCreated(created) => vend::has_code(created, wanted),
+            Event::VendingCodesCreated(created) => created.terms.codes.iter().any(|code| code.device == wanted),
             Event::VendingCodeCancelled { device } => device == wanted,
         }
     }
-}
-
-fn entry_to_json(frame: &ScannedFrame) -> Value {
-    let (kind, fields) = match &frame.entry.event {
-        Event::Reserved { serial_number, holder, replaces } => (
-            "reserved",
-            json!({
-                "serial_number": serial_number.to_string(),
-                "device_id": holder.device,
-                "key_sha256": hex::encode(holder.key_hash),
-                "order": holder.order,
-                "profile": holder.profile,
-                "issuer": holder.issuer,
-                "issuer_id": holder.issuer_id,
-                "replaces": replaces.map(|replaced| replaced.to_string()),
-            }),
-        ),
-        Event::Issued { serial_number, certificate } => ("issued", issued_to_json(serial_number, certificate)),
-        Event::Abandoned { serial_number, reason } => {
-            ("abandoned", json!({ "serial_number": serial_number.to_string(), "reason": reason }))
-        }
-        Event::Confirmed { serial_number, order } => {
-            ("confirmed", json!({ "serial_number": serial_number.to_string(), "order": order }))
-        }
-        Event::Scrapped { serial_number, reason } => {
-            ("scrapped", json!({ "serial_number": serial_number.to_string(), "reason": reason }))
-        }
-        Event::Revoked { serial_number, reason } => {
-            ("revoked", json!({ "serial_number": serial_number.to_string(), "reason": reason.name() }))
-        }
-        Event::OrderCreated(terms) => ("order_created", order_to_json(terms)),
-        Event::ProofReserved { serial_number, terms } => ("proof_reserved", proof_to_json(serial_number, terms)),
-        Event::ProofIssued { serial_number, certificate } => {
-            ("proof_issued", issued_to_json(serial_number, certificate))
-        }
-        Event::OrderClosed { id } => ("order_closed", json!({ "order": id })),
-        Event::OrderQuantityChanged { id, quantity, reason } => {
-            ("order_quantity_changed", json!({ "order": id, "quantity": quantity, "reason": reason }))
-        }
-        Event::OrderPaused { id, reason } => ("order_paused", json!({ "order": id, "reason": reason })),
-        Event::OrderResumed { id } => ("order_resumed", json!({ "order": id })),
-        Event::StationEnrolled(enrolment) => ("station_enrolled", enrolment_to_json(enrolment)),
-        Event::StationRevoked { peer, reason } => {
-            ("station_revoked", json!({ "peer": peer.to_string(), "reason": reason }))
-        }
-        Event::ExportCreated { id, certificates } => {
-            ("export_created", json!({ "export": id.to_string(), "order": id.order, "certificates": certificates }))
-        }
-        Event::ExportAcknowledged { id } => ("export_acknowledged", json!({ "export": id.to_string() })),
-        Event::CrlIssued(list) => ("crl_issued", list_to_json(list)),
-        Event::IssuerAdded { id, generation, terms } => (
-            "issuer_added",
-            json!({
-                "issuer_id": id,
-                "issuer": terms.name,
-                "generation": generation,
-                "crl_shards": terms.crl_shards,
-                "chain_pem": terms.chain.iter().map(|certificate| certificate_pem(certificate)).collect::<Vec<_>>(),
-            }),
-        ),
-        Event::Checkpoint { note, earlier_checkpoints_lost } => {
-            ("checkpoint", json!({ "note": note, "earlier_checkpoints_lost": earlier_checkpoints_lost }))
-        }
-        Event::LossAccepted { what, reason } => ("loss_accepted", json!({ "lost": what, "reason": reason })),
-        Event::ClockAccepted { reason } => ("clock_accepted", json!({ "reason": reason })),
-        event @ (Event::VendingCodesCreated(_) | Event::VendingCodeCancelled { .. }) => vend::to_json_entry(event),
-    };
-    let mut entry = json!({
-        "sequence": frame.sequence,
-        "time": time(frame.entry.time),
-        "actor": frame.entry.actor.to_string(),
-        "event": kind,
-    });
-    if let (Some(entry), Value::Object(fields)) = (entry.as_object_mut(), fields) {
-        entry.extend(fields);
-        entry.insert("chain_hash".into(), hex::encode(frame.chain).into());
-        entry.insert("file".into(), format!("{:08}.journal", frame.file).into());
-        entry.insert("offset".into(), frame.offset.into());
-    }
-    entry
-}
-
-fn issued_to_json(serial_number: &SerialNumber, certificate: &[u8]) -> Value {
-    json!({ "serial_number": serial_number.to_string(), "certificate_pem": certificate_pem(certificate) })
-}
-
-fn order_to_json(terms: &OrderTerms) -> Value {
-    json!({
-        "order": terms.id,
-        "profile": terms.profile,
-        "quantity": terms.quantity,
-        "not_before": terms.not_before.map(time),
-        "not_after": terms.not_after.map(time),
-        "attributes": terms.attributes,
-        "stations": terms.stations.iter().map(|pattern| pattern.as_str()).collect::<Vec<_>>(),
-    })
-}
-
-fn proof_to_json(serial_number: &SerialNumber, terms: &ProofTerms) -> Value {
-    json!({
-        "serial_number": serial_number.to_string(),
-        "code": terms.id.code,
-        "issuer_id": terms.id.issuer_id,
-        "key_sha256": hex::encode(terms.key_hash),
-        "not_after": time(terms.not_after),
-    })
-}
-
-fn enrolment_to_json(enrolment: &Enrolment) -> Value {
-    json!({
-        "peer": enrolment.peer.to_string(),
-        "serial_number": hex::encode(&enrolment.serial_number),
-        "key_sha256": hex::encode(enrolment.key_hash),
-        "not_before": time(enrolment.not_before),
-        "not_after": time(enrolment.not_after),
-        "method": enrolment.method.as_str(),
-        "listed_by": enrolment.listed.as_ref().map(|(_, by)| by.to_string()),
-        "listed_at": enrolment.listed.as_ref().map(|(at, _)| time(*at)),
-        "certificate_pem": certificate_pem(&enrolment.certificate),
-    })
-}
-
-fn list_to_json(list: &CrlIssued) -> Value {
-    json!({
-        "issuer": list.issuer,
-        "ca": hex::encode(list.ca.0),
-        "shard": list.shard.0,
-        "shards": list.shard.1,
-        "number": list.number,
-        "this_update": time(list.this_update),
-        "next_update": time(list.next_update),
-        "entries": list.entries,
-        "sha256": hex::encode(list.sha256),
-    })
-}
-
-/// RFC 3339 with six decimals always, so that times sort as text.
-fn time(time: jiff::Timestamp) -> String {
-    format!("{time:.6}")
 }
 
 fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {

@@ -1,6 +1,6 @@
 //! `birthmark order`
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, anyhow};
 use birthmark::{
@@ -14,7 +14,7 @@ use birthmark::{
 use clap::{Subcommand, value_parser};
 use serde_json::json;
 
-use super::{block_on, daemon::DaemonArgs, print, print_json, table};
+use super::{block_on, daemon::DaemonArgs, device_list, print, print_json, table};
 
 /// Manage production orders
 #[derive(Debug, clap::Args)]
@@ -35,6 +35,8 @@ enum Command {
     Close(OneArgs),
     /// Raise or lower an order's quantity, never below what is issued
     Change(ChangeArgs),
+    /// List the devices that an order is for, and which of them have no certificate yet
+    Devices(DevicesArgs),
     /// Let nothing be issued under an order until it is resumed
     Pause(PauseArgs),
     /// Let an order that is paused go on
@@ -43,7 +45,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct ListArgs {
-    /// Only orders in this state: open, scheduled, paused, complete, expired or closed; may be repeated
+    /// Only orders in this state: open, scheduled, paused, incomplete (its list), complete, expired or closed; may be repeated
     #[arg(long, value_name = "STATE", value_parser = STATES)]
     state: Vec<String>,
 
@@ -85,6 +87,19 @@ struct ChangeArgs {
 }
 
 #[derive(Debug, clap::Args)]
+struct DevicesArgs {
+    /// The order's id
+    id: String,
+
+    /// Only those that have no live certificate of the order
+    #[arg(long)]
+    missing: bool,
+
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+#[derive(Debug, clap::Args)]
 struct PauseArgs {
     /// The order's id
     id: String,
@@ -97,7 +112,7 @@ struct PauseArgs {
     daemon: DaemonArgs,
 }
 
-const STATES: [&str; 6] = ["open", "scheduled", "paused", "complete", "expired", "closed"];
+const STATES: [&str; 7] = ["open", "scheduled", "paused", "incomplete", "complete", "expired", "closed"];
 
 #[derive(Debug, clap::Args)]
 struct CreateArgs {
@@ -108,9 +123,18 @@ struct CreateArgs {
     #[arg(long, value_name = "NAME")]
     profile: String,
 
-    /// How many certificates may be issued
+    /// How many certificates may be issued [default with --devices: one for each device]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..), required_unless_present = "devices")]
+    quantity: Option<u64>,
+
+    /// Only for the devices in this file: an id a line and, if its key is to be checked, a space or a comma and SHA-256 of the
+    /// key's SubjectPublicKeyInfo in hexadecimal digits
+    #[arg(long, value_name = "FILE")]
+    devices: Option<PathBuf>,
+
+    /// How many certificates may be issued on one day, from midnight to midnight UTC
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
-    quantity: u64,
+    per_day: Option<u64>,
 
     /// Issue nothing before this moment, such as 2026-03-01T06:00:00Z
     #[arg(long, value_name = "TIME", value_parser = moment)]
@@ -161,6 +185,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
                 let order = daemon.admin().await?.change_order(request).await.map_err(Failure::from)?;
                 print_one(&order.into_inner(), daemon.json)
             }
+            Command::Devices(DevicesArgs { id, missing, daemon }) => device_list::show(daemon, id, missing).await,
             Command::Pause(PauseArgs { id, reason, daemon }) => {
                 let request = PauseOrderRequest { id, reason };
                 let order = daemon.admin().await?.pause_order(request).await.map_err(Failure::from)?;
@@ -187,18 +212,26 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     if attributes.len() != count {
         return Err(anyhow!("an --attribute is given twice"));
     }
+    let list = args.devices.as_deref().map(device_list::read).transpose()?;
     let terms = OrderTerms {
         id: args.id,
         profile: args.profile,
-        quantity: args.quantity,
+        quantity: args.quantity.or(list.as_ref().map(|list| list.len() as u64)).unwrap_or_default(),
         not_before: args.not_before.map(timestamp),
         not_after: args.not_after.map(timestamp),
         stations: args.stations,
         attributes,
+        devices: list.as_ref().map_or(0, |list| list.len() as u64),
+        devices_sha256: list.as_deref().map_or_else(Vec::new, |list| device_list::sha256(list).to_vec()).into(),
+        per_day: args.per_day.unwrap_or(0),
     };
     let mut admin = args.daemon.admin().await?;
     let order = admin.create_order(CreateOrderRequest { terms: Some(terms) }).await.map_err(Failure::from)?;
-    print_one(&order.into_inner(), args.daemon.json)
+    let mut order = order.into_inner();
+    if let Some(list) = list {
+        order = device_list::send(&mut admin, order, list).await?;
+    }
+    print_one(&order, args.daemon.json)
 }
 
 impl ListArgs {
@@ -279,6 +312,8 @@ fn print_one(order: &Order, json: bool) -> anyhow::Result<()> {
         ("scrapped", Some(order.scrapped.to_string())),
         ("not before", terms.not_before.as_ref().and_then(rfc3339)),
         ("not after", terms.not_after.as_ref().and_then(rfc3339)),
+        ("devices", (terms.devices > 0).then(|| format!("{} of {} listed", order.devices_listed, terms.devices))),
+        ("per day", (terms.per_day > 0).then(|| format!("{}, {} today (UTC)", terms.per_day, order.reserved_today))),
         ("stations", Some(if terms.stations.is_empty() { "all".to_owned() } else { terms.stations.join(" ") })),
         ("attributes", (!terms.attributes.is_empty()).then(|| attributes(&terms.attributes))),
         ("created", done(&order.created_at, &order.created_by)),
@@ -291,7 +326,7 @@ fn print_one(order: &Order, json: bool) -> anyhow::Result<()> {
 }
 
 /// Its state at this moment.
-fn state(order: &Order) -> &'static str {
+pub(crate) fn state(order: &Order) -> &'static str {
     let now = jiff::Timestamp::now().as_second();
     let terms = order.terms.as_ref();
     let not_before = terms.and_then(|terms| terms.not_before.as_ref()).map_or(i64::MIN, |time| time.seconds);
@@ -299,6 +334,7 @@ fn state(order: &Order) -> &'static str {
     match order.closed {
         true => "closed",
         false if now >= not_after => "expired",
+        false if order.devices_listed < terms.map_or(0, |terms| terms.devices) => "incomplete",
         false if order.left == 0 => "complete",
         false if order.paused_at.is_some() => "paused",
         false if now < not_before => "scheduled",
@@ -324,6 +360,10 @@ fn to_json(order: &Order) -> serde_json::Value {
         "not_after": terms.not_after.as_ref().and_then(rfc3339),
         "stations": terms.stations,
         "attributes": terms.attributes,
+        "devices": terms.devices,
+        "devices_listed": order.devices_listed,
+        "per_day": terms.per_day,
+        "reserved_today": order.reserved_today,
         "created_at": order.created_at.as_ref().and_then(rfc3339),
         "created_by": order.created_by,
         "quantity_changed_at": order.quantity_changed_at.as_ref().and_then(rfc3339),

@@ -61,8 +61,12 @@ struct Which {
 #[derive(Debug, clap::Args)]
 struct ListArgs {
     /// The production order
-    #[arg(long, value_name = "ID")]
-    order: String,
+    #[arg(long, value_name = "ID", required_unless_present = "without_order")]
+    order: Option<String>,
+
+    /// The certificates that were issued without an order
+    #[arg(long, conflicts_with = "order")]
+    without_order: bool,
 
     /// Print a JSON object for each record, one per line
     #[arg(long)]
@@ -142,7 +146,7 @@ async fn show(args: ShowArgs) -> anyhow::Result<()> {
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
     let mut admin = AdminClient::new(args.connection.daemon()?.connect().await?);
-    let request = ListRecordsRequest { order: args.order };
+    let request = ListRecordsRequest { order: args.order.unwrap_or_default() };
     let mut records = admin.list_records(request).await.map_err(Failure::from)?.into_inner();
     // An order may have millions: each is printed as it comes, so only the last column may be of any width.
     if args.csv {

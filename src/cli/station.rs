@@ -32,7 +32,7 @@ use tokio::{
 
 use super::{
     daemon::{ConnectionArgs, DaemonArgs},
-    stations,
+    station_check, stations,
 };
 
 /// Enroll stations, sign devices' CSRs, and confirm that devices have installed their certificates
@@ -50,6 +50,9 @@ enum Command {
     Request(stations::RequestArgs),
     /// Renew the certificate of an identity, with its key, over the connection that it makes
     Renew(stations::RenewArgs),
+    /// Check all that a shift needs: clock, certificate, daemon, order, profile, round trip to the HSM
+    #[command(after_long_help = station_check::AFTER)]
+    Check(station_check::Args),
     /// List stations, operators and auditors: line, expiry, last seen, rate, who enrolled them
     List(stations::ListArgs),
     /// Show one station, operator or auditor with its certificates
@@ -214,6 +217,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Enroll(args) => super::enroll::run(*args),
         Command::Request(args) => stations::request(args),
         Command::Renew(args) => stations::renew(args),
+        Command::Check(args) => station_check::run(args),
         Command::List(args) => stations::list(args),
         Command::Show(args) => stations::show(args),
         Command::Revoke(args) => stations::revoke(args),

@@ -15,7 +15,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use birthmark::{
     client::Failure,
     id::DeviceId,
-    ledger::{CreatedCodes, HashedCode, entry::Event},
+    ledger::HashedCode,
     proto::{
         CancelCodeRequest, CodeHash, CreateCodesRequest, ListCodesRequest, VendingCode, VendingState, rfc3339,
         timestamp, vending_client::VendingClient,
@@ -285,25 +285,6 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
         return print("there are no codes; \"birthmark vend create\" makes some\n");
     }
     print(&table::columns(&["DEVICE", "STATE", "ORDER", "EXPIRES"], &rows))
-}
-
-/// An entry of the journal about codes, as `journal dump` has it: without the hashes, which are of no use to people.
-pub(super) fn to_json_entry(event: &Event) -> (&'static str, serde_json::Value) {
-    match event {
-        Event::VendingCodesCreated(created) => {
-            let devices: Vec<_> = created.terms.codes.iter().map(|code| &code.device).collect();
-            let (order, expires) = (&created.terms.order, created.terms.expires.to_string());
-            let fields = json!({ "batch": created.batch, "order": order, "expires": expires, "devices": devices });
-            ("vending_codes_created", fields)
-        }
-        Event::VendingCodeCancelled { device } => ("vending_code_cancelled", json!({ "device_id": device })),
-        _ => ("other", json!({})),
-    }
-}
-
-/// Whether one of the codes is the device's.
-pub(super) fn has_code(created: &CreatedCodes, device: &str) -> bool {
-    created.terms.codes.iter().any(|code| code.device == device)
 }
 
 fn state(code: &VendingCode) -> &'static str {

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use crate::{
     ledger::{
-        self, Action, Actor, CrlIssued, EnrolledPeer, Enrolment, Export, ExportId, Holder, IssuerTerms, Order,
-        OrderTerms, Outcome, ProofTerms, RecordedIssuer, RevocationReason, VendingTerms,
+        self, Action, Actor, CrlIssued, DevicesListed, EnrolledPeer, Enrolment, Export, ExportId, Holder, IssuerTerms,
+        Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, RevocationReason, VendingTerms,
     },
     serial::SerialNumber,
 };
@@ -120,6 +120,10 @@ pub(super) fn pause_order(id: String, reason: String) -> Typed<Order> {
 
 pub(super) fn resume_order(id: String) -> Typed<Order> {
     Typed { action: Action::ResumeOrder { id }, read: order }
+}
+
+pub(super) fn list_devices(list: DevicesListed) -> Typed<Order> {
+    Typed { action: Action::ListDevices(list), read: order }
 }
 
 pub(super) fn enroll(enrolment: Enrolment) -> Typed<Arc<EnrolledPeer>> {

@@ -4,13 +4,15 @@ use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
 use jiff::Timestamp;
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     calls::Held,
+    device_lists,
     hsm::{self, Signers},
     issuers,
     limits::PeerLimits,
+    order_message::{order, sees},
     peer::Peer,
     possession,
     records::{Pages, Reader},
@@ -26,14 +28,14 @@ use crate::{
     identity::Role,
     issuer::IssueError,
     ledger::{
-        self, Actor, Change, ExportId, OrderTerms, ParseExportIdError, RecordState, RecordedIssuer, Refusal,
+        self, Change, DeviceList, ExportId, OrderTerms, ParseExportIdError, RecordState, RecordedIssuer, Refusal,
         RevocationReason,
     },
     limits::{
         ORDER_ATTRIBUTE_NAME, ORDER_ATTRIBUTE_VALUE, ORDER_ATTRIBUTES, ORDER_REASON, ORDER_STATION, ORDER_STATIONS,
         SCRAP_REASON,
     },
-    pattern::{self, Pattern},
+    pattern::Pattern,
     profile::Profiles,
     proof::Prover,
     proto::{self, get_record_request::By},
@@ -120,7 +122,22 @@ impl Service {
             not_after,
             stations,
             attributes,
+            list: device_list(terms.devices, &terms.devices_sha256)?,
+            per_day: Some(terms.per_day).filter(|limit| *limit > 0),
         })
+    }
+}
+
+/// The list that an order is to have.
+fn device_list(devices: u64, sha256: &[u8]) -> Result<Option<DeviceList>, RequestError> {
+    let invalid = || RequestError::Invalid("devices and devices_sha256 (32 octets) belong together".to_owned());
+    match (devices, sha256) {
+        (0, []) => Ok(None),
+        (1.., octets) => {
+            let sha256 = octets.try_into().map_err(|_| invalid())?;
+            Ok(Some(DeviceList { devices, sha256 }))
+        }
+        (0, _) => Err(invalid()),
     }
 }
 
@@ -195,6 +212,25 @@ impl proto::admin_server::Admin for Service {
         closed.map(|closed| Response::new(order(closed))).map_err(|error| status::failed_call(&error.into()))
     }
 
+    async fn add_order_devices(
+        &self,
+        request: Request<Streaming<proto::AddOrderDevicesRequest>>,
+    ) -> Result<Response<proto::Order>, Status> {
+        let actor = Peer::from_request(&request)?.actor(Call::AddOrderDevices)?;
+        let listed = device_lists::add(&self.committer, &actor, request.into_inner()).await?;
+        Ok(Response::new(order(listed)))
+    }
+
+    async fn list_order_devices(
+        &self,
+        request: Request<proto::ListOrderDevicesRequest>,
+    ) -> Result<Response<proto::ListOrderDevicesReply>, Status> {
+        let limits = reader(&request, Call::ListOrderDevices)?;
+        let listed = limits.record_stream()?;
+        self.known_order(&limits, request.get_ref().id.clone()).await?;
+        Ok(held(device_lists::list(&self.reader, &limits, request.into_inner()).await?, listed))
+    }
+
     async fn change_order(
         &self,
         request: Request<proto::ChangeOrderRequest>,
@@ -249,7 +285,10 @@ impl proto::admin_server::Admin for Service {
         request: Request<proto::ListRecordsRequest>,
     ) -> Result<Response<RecordStream>, Status> {
         let limits = reader(&request, Call::ListRecords)?;
-        let id = self.known_order(&limits, request.into_inner().order).await?;
+        let id = match request.into_inner().order {
+            without if without.is_empty() => without,
+            id => self.known_order(&limits, id).await?,
+        };
         let issued = self.reader.stream(&limits, move |records| records.issued_under(&id))?;
         let issuers = self.reader.issuers();
         Ok(streamed(issued, move |found| {
@@ -374,11 +413,6 @@ fn station<T>(request: &Request<T>) -> Result<Option<Arc<str>>, Status> {
     Ok(identity.filter(|identity| identity.role() == Role::Station).map(|identity| Arc::clone(identity.name())))
 }
 
-/// Whether the station that asks may use an order; others see all.
-fn sees(station: Option<&Arc<str>>, order: &ledger::Order) -> bool {
-    station.is_none_or(|station| pattern::allows(&order.terms.stations, station))
-}
-
 fn streamed(
     pages: Pages,
     message: impl Fn(ledger::Record) -> Result<proto::Record, Status> + Send + 'static,
@@ -406,48 +440,6 @@ fn serial(octets: &[u8]) -> Result<SerialNumber, Status> {
 /// The export's id in a request.
 fn export_id(text: &str) -> Result<ExportId, Status> {
     text.parse().map_err(|error: ParseExportIdError| status::failed_call(&RequestError::Invalid(error.to_string())))
-}
-
-fn order(order: ledger::Order) -> proto::Order {
-    let left = order.left();
-    let ledger::Order { terms, closed, issued, reserved, confirmed, scrapped, revoked, created_at, .. } = order;
-    let ledger::Order { created_by, closed_by, paused, quantity_changed, .. } = order;
-    let split = |who: Option<(Timestamp, Actor)>| {
-        who.map_or((None, String::new()), |(at, by)| (Some(proto::timestamp(at)), by.to_string()))
-    };
-    let ((closed_at, closed_by), (quantity_changed_at, quantity_changed_by)) =
-        (split(closed_by), split(quantity_changed));
-    let pause_reason = paused.as_ref().map_or_else(String::new, |pause| pause.reason.clone());
-    let (paused_at, paused_by) = split(paused.map(|pause| (pause.at, pause.by)));
-    let terms = proto::OrderTerms {
-        id: terms.id,
-        profile: terms.profile,
-        quantity: terms.quantity,
-        not_before: terms.not_before.map(proto::timestamp),
-        not_after: terms.not_after.map(proto::timestamp),
-        stations: terms.stations.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
-        attributes: terms.attributes,
-    };
-    let created_at = Some(proto::timestamp(created_at));
-    proto::Order {
-        terms: Some(terms),
-        closed,
-        issued,
-        reserved,
-        left,
-        created_at,
-        confirmed,
-        scrapped,
-        revoked,
-        created_by: created_by.to_string(),
-        closed_at,
-        closed_by,
-        paused_at,
-        paused_by,
-        pause_reason,
-        quantity_changed_at,
-        quantity_changed_by,
-    }
 }
 
 fn export(export: ledger::Export) -> proto::Export {

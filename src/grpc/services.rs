@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use super::{access::Access, hsm::Signers};
 use crate::{
     committer::Committer, enroll::StationCaPlace, issuer::Issuance, ledger::Records, profile::Profiles, proof::Prover,
+    readiness::Readiness,
 };
 
 /// What the services work with.
@@ -28,6 +29,8 @@ pub(crate) struct Services {
     pub(crate) access: Arc<Access>,
     /// Certifies stations, operators and auditors.
     pub(crate) certifier: Arc<StationCertifier>,
+    /// What keeps the daemon from issuing.
+    pub(crate) readiness: Arc<Readiness>,
     /// How many unanswered requests one stream, and one station over all of its streams, may have.
     pub(crate) window: usize,
     /// A stream whose peer takes no reply for this long is terminated.

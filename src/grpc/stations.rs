@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 use super::{
     access::Access,
     calls::Held,
+    checks::Checks,
     limits::Limits,
     peer::Peer,
     request_error::RequestError,
@@ -38,13 +39,14 @@ pub(super) struct Service {
     records: Arc<dyn Records>,
     access: Arc<Access>,
     certifier: Arc<StationCertifier>,
+    checks: Checks,
     limits: Arc<Limits>,
 }
 
 impl Service {
     pub(super) fn new(services: &Services, limits: Arc<Limits>) -> Self {
         let Services { committer, records, access, certifier, .. } = services.clone();
-        Service { committer, records, access, certifier, limits }
+        Service { committer, records, access, certifier, checks: Checks::new(services), limits }
     }
 
     /// Has the station CA certify something, on a thread where waiting for the HSM delays nobody.
@@ -178,6 +180,12 @@ impl proto::stations_server::Stations for Service {
         let mut reply = Response::new(proto::ListStationsReply { stations: stations.into_values().collect() });
         reply.extensions_mut().insert(Held::new(counted));
         Ok(reply)
+    }
+
+    async fn check(&self, request: Request<proto::CheckRequest>) -> Result<Response<proto::CheckReply>, Status> {
+        let peer = Peer::from_request(&request)?.clone();
+        peer.require(Call::Check)?;
+        self.checks.check(&peer, request.into_inner()).await.map(Response::new)
     }
 
     async fn revoke(&self, request: Request<proto::RevokeStationRequest>) -> Result<Response<proto::Station>, Status> {

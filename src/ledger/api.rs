@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     actor::Actor,
+    device_list::ListPage,
     error::LedgerError,
     export::{Export, ExportId},
     head::Head,
@@ -63,12 +64,18 @@ pub trait Records: Send + Sync + 'static {
     /// Those of the storage.
     fn orders(&self) -> Result<Vec<Order>, LedgerError>;
 
-    /// The certificates of an order, in the order of issue, up to the moment of the call; each as it is when it is
+    /// The certificates of an order, or those without one if `order` is empty, in the order of issue, up to the moment of the call; each as it is when it is
     /// read.
     ///
     /// # Errors
     /// Those of the storage.
     fn issued_under(&self, order: &str) -> Result<IssuedRecords, LedgerError>;
+
+    /// Some hundred devices of an order's list, from its beginning or from where the page before said.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn listed(&self, order: &str, from: Option<[u8; 8]>) -> Result<ListPage, LedgerError>;
 
     /// The exports of an order, the oldest first.
     ///

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
+    device_list::listed_hash,
     entry::{Entry, Event},
     error::LedgerError,
     export::Export,
@@ -45,7 +46,10 @@ impl View<'_> {
     pub(super) fn apply(&mut self, entry: &Entry, position: Position) -> Result<(), ApplyError> {
         match &entry.event {
             Event::Reserved { serial_number, holder, replaces } => {
-                self.change_order(&holder.order, |location| location.order.reserved += 1)?;
+                self.change_order(&holder.order, |location| {
+                    location.order.reserved += 1;
+                    location.order.count_day(serial_number.given_at());
+                })?;
                 self.hold(*serial_number, position, Pending { holder: holder.clone(), replaces: *replaces });
             }
             Event::Issued { serial_number, .. } => {
@@ -86,8 +90,14 @@ impl View<'_> {
             }
             Event::OrderCreated(terms) => {
                 let order = Order::new(terms.clone(), entry.time, entry.actor.clone());
-                let location =
-                    OrderLocation { order, created: position, exports: 0, exported: position, unexported: 0 };
+                let location = OrderLocation {
+                    order,
+                    created: position,
+                    listed: position,
+                    exports: 0,
+                    exported: position,
+                    unexported: 0,
+                };
                 self.draft.orders.insert(terms.id.clone(), location);
             }
             Event::OrderClosed { id } => self.change_order(id, |location| {
@@ -103,6 +113,15 @@ impl View<'_> {
                 location.order.paused = Some(OrderPause { at: entry.time, by, reason });
             })?,
             Event::OrderResumed { id } => self.change_order(id, |location| location.order.paused = None)?,
+            Event::OrderDevicesListed(list) => {
+                for device in &list.devices {
+                    self.draft.listed.insert(listed_hash(&list.order, &device.id), position);
+                }
+                self.change_order(&list.order, |location| {
+                    location.order.listed += list.devices.len() as u64;
+                    location.listed = position;
+                })?;
+            }
             Event::StationEnrolled(enrolment) => {
                 let peer = self.peer_or_new(&enrolment.peer).enrolled(enrolment, entry.time, &entry.actor);
                 self.draft.peers.insert(peer.name.0.clone(), Arc::new(peer));
@@ -210,7 +229,10 @@ impl View<'_> {
             return self.end_proof_reservation(serial_number, ProofState::Abandoned);
         }
         let (mut location, pending) = self.reservation(serial_number)?;
-        self.change_order(&pending.holder.order, |location| location.order.reserved -= 1)?;
+        self.change_order(&pending.holder.order, |location| {
+            location.order.reserved -= 1;
+            location.order.uncount_day(serial_number.given_at());
+        })?;
         self.draft.release(&pending);
         location.pending = None;
         location.state = RecordState::Abandoned;

@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use jiff::Timestamp;
 
 use super::{
+    device_list::DevicesListed,
     entry::{CrlIssued, Entry, Event},
     export::ExportId,
     issuer::IssuerTerms,
@@ -106,6 +107,8 @@ struct Order {
     terms: OrderTerms,
     closed: bool,
     paused: bool,
+    /// How many devices of its list are listed.
+    listed: u64,
     /// Certificates and reservations: never more than the quantity.
     used: u64,
     /// Its exports, each with whether it is acknowledged.
@@ -147,6 +150,10 @@ pub(crate) enum BrokenRule {
     OrderClosed(String),
     #[error("the order \"{0}\" is paused")]
     OrderPaused(String),
+    #[error("the order \"{order}\" has {listed} of its {whole} devices listed, and others than the next ones are")]
+    ListOutOfOrder { order: String, listed: u64, whole: u64 },
+    #[error("the list of devices of the order \"{0}\" is not whole")]
+    ListIncomplete(String),
     #[error("the order \"{0}\" is not paused, and goes on")]
     OrderNotPaused(String),
     #[error("the quantity of the order \"{order}\" becomes {quantity}, and {used} of it are used")]
@@ -224,6 +231,7 @@ impl Audit {
             Event::OrderCreated(terms) => self.create_order(terms),
             Event::OrderClosed { id } => self.close_order(id),
             Event::OrderQuantityChanged { id, quantity, .. } => self.change_quantity(id, *quantity),
+            Event::OrderDevicesListed(list) => self.list_devices(list),
             Event::OrderPaused { id, .. } => self.pause(id, true),
             Event::OrderResumed { id } => self.pause(id, false),
             Event::StationEnrolled(enrolment) => Ok(self.peers.enroll(enrolment)?),
@@ -335,7 +343,15 @@ impl Audit {
         if self.order_numbers.insert(terms.id.clone(), number).is_some() {
             return Err(BrokenRule::OrderTwice(terms.id));
         }
-        self.orders.push(Order { terms, closed: false, paused: false, used: 0, exports: Vec::new(), unexported: 0 });
+        self.orders.push(Order {
+            terms,
+            closed: false,
+            paused: false,
+            listed: 0,
+            used: 0,
+            exports: Vec::new(),
+            unexported: 0,
+        });
         Ok(())
     }
 
@@ -354,6 +370,16 @@ impl Audit {
             return Err(BrokenRule::QuantityBelowUsed { order: id.to_owned(), quantity, used: order.used });
         }
         order.terms.quantity = quantity;
+        Ok(())
+    }
+
+    fn list_devices(&mut self, list: &DevicesListed) -> Result<(), BrokenRule> {
+        let order = self.order_mut(&list.order).ok_or_else(|| BrokenRule::OrderUnknown(list.order.clone()))?;
+        let whole = order.terms.list.map_or(0, |list| list.devices);
+        if list.first != order.listed || list.first.saturating_add(list.devices.len() as u64) > whole {
+            return Err(BrokenRule::ListOutOfOrder { order: list.order.clone(), listed: order.listed, whole });
+        }
+        order.listed += list.devices.len() as u64;
         Ok(())
     }
 
@@ -457,6 +483,9 @@ impl Audit {
         }
         if order.paused {
             return Err(BrokenRule::OrderPaused(id.clone()));
+        }
+        if order.terms.list.is_some_and(|list| order.listed != list.devices) {
+            return Err(BrokenRule::ListIncomplete(id.clone()));
         }
         if order.used >= *quantity {
             return Err(BrokenRule::OrderExceeded { order: id.clone(), quantity: *quantity });

@@ -88,6 +88,7 @@ pub(super) fn decide(
             Ok((Outcome::Checkpointed, Some(event)))
         }
         Action::AddIssuer(terms) => Ok(issuer::add(view, now, terms)),
+        Action::ListDevices(list) => order::list_devices(view, list),
         Action::Enroll(enrolment) => peer::enroll(view, now, &operation.actor, enrolment),
         Action::RevokePeer { peer, reason } => Ok(peer::revoke(view, now, &operation.actor, peer, reason)),
         Action::CreateOrder(terms) => order::create_order(view, now, &operation.actor, terms),

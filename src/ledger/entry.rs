@@ -8,6 +8,7 @@ use prost::Message;
 
 use super::{
     actor::Actor,
+    device_list::{DeviceList, DevicesListed, InvalidList},
     export::{ExportId, ParseExportIdError},
     issuer::IssuerTerms,
     order::OrderTerms,
@@ -142,6 +143,8 @@ pub enum Event {
         /// The order's id.
         id: String,
     },
+    /// Devices of an order's list, the next ones.
+    OrderDevicesListed(DevicesListed),
     /// The station CA certified a station, an operator or an auditor.
     StationEnrolled(Enrolment),
     /// A station, an operator or an auditor may not connect any more with what it has.
@@ -252,6 +255,9 @@ impl Entry {
                 not_after: terms.not_after.map_or(0, to_micros),
                 stations: terms.stations.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
                 attributes: terms.attributes.clone(),
+                devices: terms.list.map_or(0, |list| list.devices),
+                devices_sha256: terms.list.map_or(Vec::new(), |list| list.sha256.to_vec()),
+                per_day: terms.per_day.unwrap_or(0),
             }),
             Event::OrderClosed { id } => Wire::OrderClosed(wire::OrderClosed { id: id.clone() }),
             Event::OrderQuantityChanged { id, quantity, reason } => {
@@ -262,6 +268,7 @@ impl Entry {
                 Wire::OrderPaused(wire::OrderPaused { id: id.clone(), reason: reason.clone() })
             }
             Event::OrderResumed { id } => Wire::OrderResumed(wire::OrderResumed { id: id.clone() }),
+            Event::OrderDevicesListed(listed) => Wire::OrderDevicesListed(listed.into()),
             Event::StationEnrolled(enrolment) => Wire::StationEnrolled(enrolment.into()),
             Event::StationRevoked { peer, reason } => {
                 Wire::StationRevoked(wire::StationRevoked { peer: peer.to_string(), reason: reason.clone() })
@@ -359,6 +366,14 @@ impl Entry {
                 not_after: from_optional_micros(created.not_after)?,
                 stations: created.stations.into_iter().map(Pattern::new).collect(),
                 attributes: created.attributes,
+                list: match created.devices_sha256.as_slice() {
+                    [] => None,
+                    octets => {
+                        let sha256 = octets.try_into().map_err(|_| InvalidEntry::ListHash)?;
+                        Some(DeviceList { devices: created.devices, sha256 })
+                    }
+                },
+                per_day: Some(created.per_day).filter(|limit| *limit > 0),
             }),
             Wire::OrderClosed(closed) => Event::OrderClosed { id: closed.id },
             Wire::OrderQuantityChanged(wire::OrderQuantityChanged { id, quantity, reason }) => {
@@ -366,6 +381,7 @@ impl Entry {
             }
             Wire::OrderPaused(wire::OrderPaused { id, reason }) => Event::OrderPaused { id, reason },
             Wire::OrderResumed(resumed) => Event::OrderResumed { id: resumed.id },
+            Wire::OrderDevicesListed(listed) => Event::OrderDevicesListed(listed.try_into()?),
             Wire::StationEnrolled(enrolled) => Event::StationEnrolled(enrolled.try_into()?),
             Wire::StationRevoked(wire::StationRevoked { peer, reason }) => {
                 Event::StationRevoked { peer: Actor(peer.into()), reason }
@@ -445,6 +461,12 @@ pub enum InvalidEntry {
     /// An export whose id is not made of its order and number.
     #[error("an export {0} that says that it is another")]
     ExportMismatch(ExportId),
+    /// Not the hash of a list.
+    #[error("a list's hash that is not 32 octets")]
+    ListHash,
+    /// Not a part of a list.
+    #[error(transparent)]
+    List(#[from] InvalidList),
     /// Not an enrolment.
     #[error(transparent)]
     Enrolment(#[from] InvalidEnrolment),

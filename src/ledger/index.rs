@@ -516,7 +516,11 @@ impl Index {
 
 /// About how much disk an overlay takes in the index.
 pub(super) fn bytes_of(settled: &Overlay) -> u64 {
-    (settled.keys.len() + settled.devices.len() + settled.state_changes.len() + 2 * settled.revoked.len()) as u64
+    (settled.keys.len()
+        + settled.devices.len()
+        + settled.listed.len()
+        + settled.state_changes.len()
+        + 2 * settled.revoked.len()) as u64
         * BYTES_AN_ENTRY
 }
 

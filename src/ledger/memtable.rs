@@ -98,13 +98,24 @@ impl MemTable {
 
     /// How much that is settled waits to be flushed: records, changes of their states, orders, exports and so on.
     pub(super) fn settled(&self) -> usize {
-        let Overlay { records, state_changes, orders, exports, issuers, peers, proofs, revoked, crl_numbers, .. } =
-            &self.recent;
+        let Overlay {
+            records,
+            state_changes,
+            listed,
+            orders,
+            exports,
+            issuers,
+            peers,
+            proofs,
+            revoked,
+            crl_numbers,
+            ..
+        } = &self.recent;
         let codes = self.recent.vending_codes.len() + self.recent.vending_batches.len();
         let reserved = self.pending.len() + self.pending_proofs.len();
         let small =
             orders.len() + exports.len() + issuers.len() + peers.len() + proofs.len() + crl_numbers.len() + codes;
-        records.len() + state_changes.len() + revoked.len() + small - reserved
+        records.len() + state_changes.len() + listed.len() + revoked.len() + small - reserved
     }
 
     /// Begins to flush all that is settled: reservations, and what they hold, stay.

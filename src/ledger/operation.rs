@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{
     actor::Actor,
+    device_list::DevicesListed,
     entry::CrlIssued,
     error::LedgerError,
     export::{Export, ExportId},
@@ -117,6 +118,8 @@ pub enum Action {
         /// The order's id.
         id: String,
     },
+    /// Take in the next devices of an order's list.
+    ListDevices(DevicesListed),
     /// Record a certificate of the station CA.
     Enroll(Enrolment),
     /// Let a station, an operator or an auditor connect no more.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::actor::Actor;
+use super::{actor::Actor, device_list::DeviceList};
 use crate::pattern::Pattern;
 
 /// The terms of an order.
@@ -24,6 +24,10 @@ pub struct OrderTerms {
     pub stations: Vec<Pattern>,
     /// Values for its certificates, by name: `{order.NAME}` in a profile.
     pub attributes: BTreeMap<String, String>,
+    /// The list of the devices that it is for; none: for any.
+    pub list: Option<DeviceList>,
+    /// How many certificates may be reserved on one day (UTC).
+    pub per_day: Option<u64>,
 }
 
 impl OrderTerms {
@@ -37,6 +41,8 @@ impl OrderTerms {
             not_after: None,
             stations: Vec::new(),
             attributes: BTreeMap::new(),
+            list: None,
+            per_day: None,
         }
     }
 }
@@ -58,6 +64,10 @@ pub struct Order {
     pub scrapped: u64,
     /// Of `issued`: those that were revoked.
     pub revoked: u64,
+    /// How many devices of its list are listed.
+    pub listed: u64,
+    /// The newest day, in days since 1970, on which something was reserved, and how much.
+    pub day: (i64, u64),
     /// When it was created.
     pub created_at: Timestamp,
     /// By whom.
@@ -92,6 +102,8 @@ impl Order {
             confirmed: 0,
             scrapped: 0,
             revoked: 0,
+            listed: 0,
+            day: (0, 0),
             created_at,
             created_by,
             closed_by: None,
@@ -100,8 +112,35 @@ impl Order {
         }
     }
 
+    /// How many devices its list lacks.
+    pub fn unlisted(&self) -> u64 {
+        self.terms.list.map_or(0, |list| list.devices.saturating_sub(self.listed))
+    }
+
+    /// How many were reserved on the day of this moment, but for those whose reservation ended without a certificate.
+    pub fn reserved_on_day(&self, now: Timestamp) -> u64 {
+        if self.day.0 == day(now) { self.day.1 } else { 0 }
+    }
+
+    /// A reservation is made.
+    pub(super) fn count_day(&mut self, now: Timestamp) {
+        self.day = (day(now), self.reserved_on_day(now) + 1);
+    }
+
+    /// A reservation of a serial number that was given at `reserved` has ended without a certificate.
+    pub(super) fn uncount_day(&mut self, reserved: Timestamp) {
+        if self.day.0 == day(reserved) {
+            self.day.1 = self.day.1.saturating_sub(1);
+        }
+    }
+
     /// How many more may be reserved.
     pub fn left(&self) -> u64 {
         self.terms.quantity.saturating_sub(self.issued).saturating_sub(self.reserved)
     }
+}
+
+/// The day of a moment (UTC), in days since 1970.
+fn day(moment: Timestamp) -> i64 {
+    moment.as_second().div_euclid(86_400)
 }

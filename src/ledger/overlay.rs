@@ -68,6 +68,8 @@ pub(super) struct Overlay {
     pub(super) keys: HashMap<KeyHash, Option<SerialNumber>>,
     /// The device's newest record; none: it has none (any more).
     pub(super) devices: HashMap<DeviceHash, Option<SerialNumber>>,
+    /// In which entry a device of an order's list is, by the hash of both.
+    pub(super) listed: HashMap<DeviceHash, Position>,
     pub(super) orders: HashMap<String, OrderLocation>,
     pub(super) exports: BTreeMap<ExportId, ExportLocation>,
     /// What may stand on a revocation list.
@@ -92,6 +94,8 @@ pub(super) struct OrderLocation {
     pub(super) order: Order,
     /// Nothing was issued under it before.
     pub(super) created: Position,
+    /// Where the newest entry of its list of devices is; `created` if there is none.
+    pub(super) listed: Position,
     /// How many exports it has.
     pub(super) exports: u32,
     /// Where the newest of them is; `created` if there is none.
@@ -144,6 +148,7 @@ impl Overlay {
         self.state_changes.extend(upper.state_changes);
         self.keys.extend(upper.keys);
         self.devices.extend(upper.devices);
+        self.listed.extend(upper.listed);
         self.orders.extend(upper.orders);
         self.exports.extend(upper.exports);
         self.revoked.extend(upper.revoked);

@@ -34,6 +34,45 @@ pub enum Refusal {
         /// Why; may be empty.
         reason: String,
     },
+    /// The device is not on the order's list, or has another key.
+    #[error("the device \"{device}\" {what} of the order \"{order}\"")]
+    DeviceNotOnOrder {
+        /// The order's id.
+        order: String,
+        /// The device.
+        device: String,
+        /// What is wrong, up to the order's name.
+        what: &'static str,
+    },
+    /// The order's list is not whole yet.
+    #[error(
+        "the list of the order \"{order}\" lacks {missing} devices; run the \"birthmark order create\" that was interrupted \
+         again"
+    )]
+    ListIncomplete {
+        /// The order's id.
+        order: String,
+        /// How many are not listed yet.
+        missing: u64,
+    },
+    /// Devices of a list do not follow on those before.
+    #[error("the order \"{order}\" has {listed} of its {whole} devices listed; the next ones must follow on them")]
+    ListOutOfOrder {
+        /// The order's id.
+        order: String,
+        /// How many are listed.
+        listed: u64,
+        /// How many there are to be; 0: it has no list.
+        whole: u64,
+    },
+    /// The order's quantity of the day is used up.
+    #[error("the order \"{order}\" may have {limit} certificates a day (UTC), and has had them today")]
+    DayExhausted {
+        /// The order's id.
+        order: String,
+        /// The limit.
+        limit: u64,
+    },
     /// A quantity would be below what is issued and reserved.
     #[error("the quantity of the order \"{order}\" cannot become {quantity}: {used} of it are issued or being issued")]
     QuantityBelowUsed {

@@ -12,6 +12,7 @@ use parking_lot::RwLockReadGuard;
 
 use super::{
     actor::Actor,
+    device_list::{ListedDevice, listed_hash},
     entry::{Entry, Event},
     error::LedgerError,
     export::{Export, ExportId},
@@ -52,6 +53,30 @@ impl View<'_> {
         match self.overlays().find_map(|overlay| overlay.devices.get(&hash)) {
             Some(found) => Ok(*found),
             None => self.by_lookup_key(&LookupKey::from_device(&hash)),
+        }
+    }
+
+    /// Whether this batch takes in devices of lists: they cannot be read yet.
+    pub(super) fn lists_devices(&self) -> bool {
+        !self.draft.listed.is_empty()
+    }
+
+    /// A device of an order's list, if it is on it.
+    pub(super) fn listed(&self, order: &str, device: &str) -> Result<Option<ListedDevice>, LedgerError> {
+        let hash = listed_hash(order, device);
+        let found = match self.overlays().find_map(|overlay| overlay.listed.get(&hash)) {
+            Some(position) => Some(*position),
+            None => self.index().by_lookup_key(&self.memory.runs, &LookupKey::from_listed(&hash))?,
+        };
+        let Some(position) = found else { return Ok(None) };
+        let entry = self.journal.entry(position)?;
+        let is_one = |listed: &ListedDevice| listed.id == device;
+        match entry.event {
+            Event::OrderDevicesListed(list) if list.order == order => {
+                let found = list.devices.into_iter().find(is_one);
+                found.map(Some).ok_or_else(|| self.contradicted(format!("the device is not listed at {position:?}")))
+            }
+            _ => Err(self.contradicted(format!("there is no list of devices at {position:?}"))),
         }
     }
 

@@ -57,6 +57,7 @@ fn orders_are_created_listed_shown_and_closed() {
         "left": 5, "confirmed": 0, "scrapped": 0, "revoked": 0, "not_before": "2026-01-01T00:00:00Z",
         "not_after": "2999-01-01T00:00:00Z", "stations": ["line1/*"],
         "attributes": {},
+        "devices": 0, "devices_listed": 0, "per_day": 0, "reserved_today": 0,
         "created_at": created["created_at"], "created_by": created["created_by"],
         "quantity_changed_at": null, "quantity_changed_by": "", "paused_at": null, "paused_by": "", "pause_reason": "",
         "closed_at": null, "closed_by": "",

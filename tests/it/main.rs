@@ -32,6 +32,7 @@ mod layering;
 mod lifecycle;
 mod monitoring;
 mod old_journal;
+mod order_lists;
 mod policy;
 mod possession;
 mod power_cut;

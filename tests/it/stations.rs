@@ -290,3 +290,56 @@ async fn station_on_a_revocation_list_is_cut_off() {
     let said = site.refuse_to_start();
     assert!(said.contains("server.client_crl") && said.contains("revocation list"), "{said}");
 }
+
+/// One command at the start of a shift.
+#[tokio::test(flavor = "multi_thread")]
+async fn station_check_tells_what_is_in_the_way() {
+    let site = Site::new();
+    let daemon = site.start();
+    site.create_order("o1", 5);
+    let (url, identity) = (daemon.url(), site.identity("station", "line1/t1").display().to_string());
+    let check = |arguments: &[&str]| {
+        let daemon = ["--server", &url, "--identity", &identity];
+        site.token.birthmark(&[&["station", "check"], arguments, &daemon].concat())
+    };
+    let good = succeeded(&check(&["--order", "o1", "--profile", "device"]));
+    for says in ["clock", "valid for 36", "ready", "o1 is open; 5 of 5 left", "may be used", "a signature took"] {
+        assert!(good.contains(says), "{says}: {good}");
+    }
+    succeeded(&site.operator(&["order", "pause", "o1"]));
+    let paused = check(&["--order", "o1", "--json"]);
+    assert_eq!(paused.status.code(), Some(1));
+    let paused: serde_json::Value = serde_json::from_str(&text(&paused.stdout)).unwrap();
+    let failed = paused["checks"].as_array().unwrap().iter().find(|check| check["result"] == "fail").unwrap();
+    assert!(paused["ok"] == false && failed["message"].as_str().unwrap().contains("paused"), "{paused}");
+    refused(&check(&["--order", "none"]), &["ORDER_UNKNOWN"]);
+    let other = check(&["--profile", "other"]);
+    assert!(!other.status.success() && text(&other.stdout).contains("it may use: device"), "{}", text(&other.stdout));
+    daemon.end();
+}
+
+/// Certificates that no order was charged for are listed all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_without_an_order_are_listed() {
+    let site = Site::new();
+    site.configure(|usual| {
+        usual.replace("validity_days = 7300", "validity_days = 7300\norder_requirement = \"optional\"")
+    });
+    let daemon = site.start();
+    site.create_order("o1", 5);
+    let mut stream = site.stream(&daemon, "line1/t1").await;
+    for (device, order) in [("d1", ""), ("d2", "o1"), ("d3", "")] {
+        stream.ask(request(device, order, csr(device))).await.issued();
+    }
+    let mut admin = daemon.admin().await;
+    let listed = admin.list_records(birthmark::proto::ListRecordsRequest { order: String::new() }).await.unwrap();
+    let mut records = listed.into_inner();
+    let mut devices = Vec::new();
+    while let Some(record) = records.message().await.unwrap() {
+        devices.push(record.device_id);
+    }
+    assert_eq!(devices, ["d1", "d3"]);
+    let printed = succeeded(&site.operator(&["record", "list", "--without-order"]));
+    assert!(printed.contains("d1") && printed.contains("d3") && !printed.contains("d2"), "{printed}");
+    daemon.end();
+}

@@ -6,6 +6,7 @@ use super::decision::{Decision, refuse};
 use crate::{
     ledger::{
         actor::Actor,
+        device_list::DevicesListed,
         entry::Event,
         error::LedgerError,
         operation::Outcome,
@@ -46,6 +47,8 @@ fn difference(order: &Order, terms: &OrderTerms) -> &'static str {
             "with another time window"
         }
         there if there.stations != terms.stations => "for other stations",
+        there if there.list != terms.list => "with another list of devices",
+        there if there.per_day != terms.per_day => "with another limit per day",
         _ => "with other attributes",
     }
 }
@@ -123,6 +126,46 @@ pub(super) fn resume(view: &View<'_>, id: &str) -> Result<Decision, LedgerError>
     Ok((Outcome::Order(Order { paused: None, ..order }), Some(Event::OrderResumed { id: id.to_owned() })))
 }
 
+/// The devices of a list are taken in their order, so that a call that is made again finds what it has done.
+pub(super) fn list_devices(view: &View<'_>, list: &DevicesListed) -> Result<Decision, LedgerError> {
+    let mut order = match open_order(view, &list.order)? {
+        Ok(order) => order,
+        Err(refusal) => return refuse(refusal),
+    };
+    let (order_id, listed, devices) = (list.order.clone(), order.listed, list.devices.len() as u64);
+    let whole = order.terms.list.map_or(0, |terms| terms.devices);
+    let end = list.first.saturating_add(devices);
+    if end <= listed {
+        return Ok((Outcome::Order(order), None));
+    }
+    if list.first != listed || end > whole {
+        return refuse(Refusal::ListOutOfOrder { order: order_id, listed, whole });
+    }
+    order.listed = end;
+    Ok((Outcome::Order(order), Some(Event::OrderDevicesListed(list.clone()))))
+}
+
+/// The list's part: the device is on it, and has the key that it says.
+pub(super) fn refuse_by_list(view: &View<'_>, order: &Order, holder: &Holder) -> Result<Option<Refusal>, LedgerError> {
+    if order.terms.list.is_none() {
+        return Ok(None);
+    }
+    // What this very batch takes in is not there yet.
+    if order.unlisted() > 0 || view.lists_devices() {
+        let (order, missing) = (order.terms.id.clone(), order.unlisted().max(1));
+        return Ok(Some(Refusal::ListIncomplete { order, missing }));
+    }
+    let refusal =
+        |what| Refusal::DeviceNotOnOrder { order: order.terms.id.clone(), device: holder.device.clone(), what };
+    Ok(match view.listed(&order.terms.id, &holder.device)? {
+        None => Some(refusal("is not on the list")),
+        Some(listed) if listed.key_hash.is_some_and(|key| key != holder.key_hash) => {
+            Some(refusal("has another key than the list says"))
+        }
+        Some(_) => None,
+    })
+}
+
 /// The order's part of the one rule for which station may touch a certificate, when it is issued and afterwards: the
 /// order and the profile must both allow the station.
 pub(super) fn refuse_station(order: &Order, actor: &Actor) -> Option<Refusal> {
@@ -148,6 +191,9 @@ pub(super) fn refuse_by_order(order: &Order, now: Timestamp, holder: &Holder) ->
         let until = not_after.map(|until| format!("until {until}"));
         let window = from.into_iter().chain(until).collect::<Vec<_>>().join(" ");
         return Some(Refusal::OrderOutOfWindow { order: id.clone(), window, now });
+    }
+    if let Some(limit) = order.terms.per_day.filter(|limit| order.reserved_on_day(now) >= *limit) {
+        return Some(Refusal::DayExhausted { order: id.clone(), limit });
     }
     // No over-production (invariant 5).
     if order.left() == 0 {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::{
     decision::{Decision, refuse},
     device::{ReserveKind, decide_by_device, device_has_certificate},
-    order::{refuse_by_order, refuse_station},
+    order::{refuse_by_list, refuse_by_order, refuse_station},
     vending,
 };
 use crate::{
@@ -54,8 +54,13 @@ pub(super) fn reserve(
         Ok(replaces) => replaces,
         Err(refusal) => return refuse(refusal),
     };
-    if let Some(refusal) = order.and_then(|order| refuse_by_order(&order, now, holder)) {
-        return refuse(refusal);
+    if let Some(order) = order {
+        if let Some(refusal) = refuse_by_order(&order, now, holder) {
+            return refuse(refusal);
+        }
+        if let Some(refusal) = refuse_by_list(view, &order, holder)? {
+            return refuse(refusal);
+        }
     }
     let serial_number = serial_numbers.next(now);
     let event = Event::Reserved { serial_number, holder: holder.clone(), replaces };

@@ -12,6 +12,8 @@ use crate::{
     ledger::{
         actor::Actor,
         api::Records,
+        device_list::ListPage,
+        entry::Event,
         error::LedgerError,
         export::{Export, ExportId},
         head::Head,
@@ -29,6 +31,9 @@ use crate::{
     },
     serial::SerialNumber,
 };
+
+/// After how many devices a page of a list ends.
+const LIST_PAGE: usize = 512;
 
 /// How long an error of the last batch makes the ledger unhealthy: callers may have stopped because of it, so that no
 /// later batch would show that it is over.
@@ -62,13 +67,42 @@ impl Records for EmbeddedRecords {
     }
 
     fn issued_under(&self, order: &str) -> Result<IssuedRecords, LedgerError> {
-        let Some(location) = self.view().order(order)? else {
-            return Ok(IssuedRecords::new(std::iter::empty()));
+        let start = match (order, self.view().order(order)?) {
+            // Without an order.
+            ("", _) => Position::start(),
+            (_, Some(location)) => location.created,
+            (_, None) => return Ok(IssuedRecords::new(std::iter::empty())),
         };
         let end = self.shared.memory().end;
-        let certificates = Certificates::new(&self.shared, order, location.created, end);
+        let certificates = Certificates::new(&self.shared, order, start, end);
         let records = self.clone();
         Ok(IssuedRecords::new(certificates.map(move |found| found?.map(|record| records.as_it_is(record)).transpose())))
+    }
+
+    fn listed(&self, order: &str, from: Option<[u8; 8]>) -> Result<ListPage, LedgerError> {
+        let Some(location) = self.view().order(order)? else { return Ok(ListPage::default()) };
+        let start = from.map_or(location.created, Position::from_bytes).max(location.created);
+        let mut page = ListPage::default();
+        if location.order.listed == 0 {
+            return Ok(page);
+        }
+        let end = self.shared.memory().end;
+        for frame in self.shared.journal.frames(start, end) {
+            let frame = frame?;
+            if frame.position > location.listed {
+                break;
+            }
+            if page.devices.len() >= LIST_PAGE {
+                page.next = Some(frame.position.to_bytes());
+                break;
+            }
+            if let Event::OrderDevicesListed(list) = frame.entry.event
+                && list.order == order
+            {
+                page.devices.extend(list.devices);
+            }
+        }
+        Ok(page)
     }
 
     fn exports(&self, order: &str) -> Result<Vec<Export>, LedgerError> {

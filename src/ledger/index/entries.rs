@@ -19,7 +19,8 @@ pub(super) fn names(settled: &Overlay) -> Vec<u8> {
     let keys = settled.keys.iter().filter_map(|(key, serial)| Some((LookupKey::from_key(key), location(serial)?)));
     let devices =
         settled.devices.iter().filter_map(|(device, serial)| Some((LookupKey::from_device(device), location(serial)?)));
-    let mut names: Vec<_> = keys.chain(devices).collect();
+    let listed = settled.listed.iter().map(|(hash, position)| (LookupKey::from_listed(hash), *position));
+    let mut names: Vec<_> = keys.chain(devices).chain(listed).collect();
     names.sort_unstable_by_key(|(name, _)| *name);
     names.iter().flat_map(|(name, position)| name.as_bytes().iter().copied().chain(position.to_bytes())).collect()
 }

@@ -1,4 +1,4 @@
-//! How the index knows public keys and devices.
+//! How the index knows public keys, devices, and the devices of orders' lists.
 
 use crate::ledger::{overlay::DeviceHash, record::KeyHash};
 
@@ -20,6 +20,11 @@ impl LookupKey {
         let mut name = *hash;
         name[0] |= 0x80;
         LookupKey(name)
+    }
+
+    /// A device of an order's list. Its hash is over other octets than that of any device, so that both may share the form.
+    pub(crate) fn from_listed(hash: &DeviceHash) -> Self {
+        LookupKey::from_device(hash)
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {

@@ -9,6 +9,7 @@ use super::database::ORDER;
 use crate::{
     ledger::{
         actor::Actor,
+        device_list::DeviceList,
         export::{Export, ExportId},
         issuer::RecordedIssuer,
         journal::Position,
@@ -110,6 +111,11 @@ struct OrderValue {
     exports: u32,
     exported: [u8; 8],
     unexported: u64,
+    list: Option<(u64, String)>,
+    per_day: Option<u64>,
+    listed: u64,
+    listed_at: [u8; 8],
+    day: (i64, u64),
     created_by: String,
     closed_by: Option<(Timestamp, String)>,
     paused: Option<(Timestamp, String, String)>,
@@ -121,7 +127,7 @@ pub(super) fn encode_order(location: &OrderLocation) -> Vec<u8> {
         location.order.clone();
     let Order { created_by, closed_by, paused, quantity_changed, .. } = &location.order;
     let who = |(at, by): &(Timestamp, Actor)| (*at, by.to_string());
-    let OrderTerms { id: _, profile, quantity, not_before, not_after, stations, attributes } = terms;
+    let OrderTerms { id: _, profile, quantity, not_before, not_after, stations, attributes, list, per_day } = terms;
     // Plain data with string keys: JSON takes it always.
     serde_json::to_vec(&OrderValue {
         profile,
@@ -141,6 +147,11 @@ pub(super) fn encode_order(location: &OrderLocation) -> Vec<u8> {
         exports: location.exports,
         exported: location.exported.to_bytes(),
         unexported: location.unexported,
+        list: list.map(|list| (list.devices, hex::encode(list.sha256))),
+        per_day,
+        listed: location.order.listed,
+        listed_at: location.listed.to_bytes(),
+        day: location.order.day,
         created_by: created_by.to_string(),
         closed_by: closed_by.as_ref().map(who),
         paused: paused.as_ref().map(|pause| (pause.at, pause.by.to_string(), pause.reason.clone())),
@@ -159,6 +170,11 @@ pub(super) fn decode_order(id: &str, value: &[u8]) -> Option<OrderLocation> {
         not_after: value.not_after,
         stations: value.stations,
         attributes: value.attributes,
+        list: match value.list {
+            None => None,
+            Some((devices, sha256)) => Some(DeviceList { devices, sha256: hex::decode(sha256).ok()?.try_into().ok()? }),
+        },
+        per_day: value.per_day,
     };
     let OrderValue { closed, issued, reserved, confirmed, scrapped, revoked, created_at, .. } = value;
     let who = |(at, by): (Timestamp, String)| (at, Actor(by.into()));
@@ -170,6 +186,8 @@ pub(super) fn decode_order(id: &str, value: &[u8]) -> Option<OrderLocation> {
         confirmed,
         scrapped,
         revoked,
+        listed: value.listed,
+        day: value.day,
         created_at,
         created_by: Actor(value.created_by.into()),
         closed_by: value.closed_by.map(who),
@@ -179,6 +197,7 @@ pub(super) fn decode_order(id: &str, value: &[u8]) -> Option<OrderLocation> {
     Some(OrderLocation {
         order,
         created: Position::from_bytes(value.created),
+        listed: Position::from_bytes(value.listed_at),
         exports: value.exports,
         exported: Position::from_bytes(value.exported),
         unexported: value.unexported,
