@@ -35,6 +35,9 @@ mod jsonl;
 pub mod jws;
 mod keys;
 pub mod manifest;
+pub mod push;
+#[cfg(test)]
+mod sample;
 pub mod settings;
 pub mod sink;
 mod staged;

@@ -325,6 +325,11 @@ impl Profile {
         self.renewal
     }
 
+    /// Whether every device id that it takes can be the name of an AWS IoT thing.
+    pub(crate) fn takes_thing_names_only(&self) -> bool {
+        self.device_ids.as_ref().is_some_and(DeviceIds::are_thing_names)
+    }
+
     /// Whether it takes device ids that look like the code of a platform's proof of possession.
     pub(crate) fn allows_code_like_ids(&self) -> bool {
         self.allow_code_like_ids

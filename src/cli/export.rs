@@ -1,5 +1,6 @@
 //! `birthmark export`
 
+mod push;
 mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -39,6 +40,8 @@ enum Command {
     Acknowledge(AcknowledgeArgs),
     /// Verify a bundle offline: the manifest's signature, every file, and each certificate's issuer
     Verify(verify::Args),
+    /// Hand each new bundle of a folder to a program of the site until it exits with 0
+    Push(push::Args),
 }
 
 const CREATE_AFTER: &str = "\
@@ -136,6 +139,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             Command::Get(args) => get(args).await?,
             Command::Acknowledge(args) => acknowledge(args).await?,
             Command::Verify(args) => verify::run(&args)?,
+            Command::Push(args) => push::run(args)?,
         }
         Ok(ExitCode::SUCCESS)
     })

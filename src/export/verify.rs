@@ -2,11 +2,11 @@
 //! is signed by an issuer that lies beside it. Without a daemon, and with all processors.
 
 mod content;
+mod error;
 mod issuers;
 mod source;
 
 use std::{
-    io,
     num::NonZero,
     path::Path,
     sync::{
@@ -18,7 +18,7 @@ use std::{
 
 use self::{content::Content, issuers::Issuers, source::Source};
 use super::{
-    jws::{self, JwsError},
+    jws,
     manifest::{
         ISSUERS, ListedFile, MANIFEST, Manifest, SIGNATURE, VERSION, WITHDRAWN, WithdrawnLine, batch_id, is_file_name,
     },
@@ -26,77 +26,10 @@ use super::{
 };
 use crate::{hash::sha256, quote::quoted, signer::PublicKey};
 
+pub use self::error::{Fault, VerifyError};
+
 /// A manifest with a million files has a fifth of it.
 const LONGEST_MANIFEST: u64 = 1 << 30;
-
-/// What is wrong with a bundle, and with which of its files.
-#[derive(Debug, thiserror::Error)]
-#[error("{file}: {fault}")]
-pub struct VerifyError {
-    /// Its path in the bundle, or the bundle's own.
-    pub file: String,
-    /// What is wrong.
-    pub fault: Fault,
-}
-
-/// What is wrong with a file.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Fault {
-    /// The manifest names it.
-    #[error("it is missing")]
-    Missing,
-    /// The manifest does not name it.
-    #[error("it is not a file of this bundle: the manifest does not name it")]
-    Foreign,
-    /// The system could not read it.
-    #[error("it cannot be read: {0}")]
-    Unreadable(#[from] io::Error),
-    /// It is shorter or longer.
-    #[error("it has {found} octets; the manifest says {stated}")]
-    Length {
-        /// What it has.
-        found: u64,
-        /// What the manifest says.
-        stated: u64,
-    },
-    /// It has another content.
-    #[error("its content was changed: its SHA-256 is not that of the manifest")]
-    Changed,
-    /// The manifest is not signed by a trusted key.
-    #[error("{0}")]
-    Signature(#[from] JwsError),
-    /// The signature is over another manifest.
-    #[error("it is not the manifest that manifest.jws signs")]
-    OtherManifest,
-    /// It is not what it should be.
-    #[error("{0}")]
-    Malformed(String),
-    /// A certificate that nobody beside it has issued.
-    #[error("certificate {position}: {reason}")]
-    Certificate {
-        /// In the file, counted from 1.
-        position: u64,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// There are more or fewer.
-    #[error("the files have {found} {what}; the manifest says {stated}")]
-    Count {
-        /// Certificates or withdrawals.
-        what: &'static str,
-        /// What there are.
-        found: u64,
-        /// What the manifest says.
-        stated: u64,
-    },
-}
-
-impl VerifyError {
-    fn new(file: impl Into<String>, fault: impl Into<Fault>) -> Self {
-        VerifyError { file: file.into(), fault: fault.into() }
-    }
-}
 
 /// A bundle that was found whole.
 #[derive(Debug)]
@@ -278,6 +211,18 @@ impl Verified {
         &self.manifest
     }
 
+    /// That it is the bundle of this batch.
+    ///
+    /// # Errors
+    /// If it is another one's.
+    pub fn must_be(&self, batch: &str) -> Result<(), VerifyError> {
+        if self.manifest.batch == batch {
+            return Ok(());
+        }
+        let reason = format!("it is the manifest of {}, not of {batch}", self.manifest.batch);
+        Err(VerifyError::new(MANIFEST, Fault::Malformed(reason)))
+    }
+
     /// SHA-256 of the manifest, which names the bundle as it is.
     pub fn manifest_sha256(&self) -> &[u8; 32] {
         &self.manifest_sha256
@@ -348,6 +293,3 @@ impl Iterator for InLines {
         Some(text.map(|text| Line { file: self.file.clone(), number: self.number, text }).map_err(wrong))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -54,7 +54,7 @@ pub(super) fn check(profile: &Profile, settings: &config::Profile, sample: &Samp
     let issuer = sample.issuer.certificates().issuing().clone();
     let mut rules = Rules { findings: Vec::new(), settings, sample, certificate, issuer };
     rules.rfc5280();
-    rules.jitp();
+    rules.jitp(profile);
     rules.possession(profile);
     match profile.preset() {
         Preset::Device | Preset::TlsClient => {}
@@ -225,7 +225,7 @@ impl Rules<'_> {
         }
     }
 
-    fn jitp(&mut self) {
+    fn jitp(&mut self, profile: &Profile) {
         let rule = "AWS IoT Core, just-in-time provisioning";
         for parameter in &self.settings.jitp {
             let parameter = parameter.get_ref().trim_start_matches("AWS::IoT::Certificate::");
@@ -247,6 +247,12 @@ impl Rules<'_> {
                 }
             };
             self.must(false, "jitp", rule, message);
+        }
+        if !self.settings.jitp.is_empty() {
+            let message = "the device becomes a thing of its name, and device ids may have characters that no thing name has, \
+                           such as a dot: AWS IoT would refuse those devices at their first connection; add device_id = \
+                           \"aws-thing-name\"";
+            self.must(profile.takes_thing_names_only(), "jitp", rule, message);
         }
     }
 

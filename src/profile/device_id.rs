@@ -53,6 +53,12 @@ impl DeviceIds {
         Err(SubjectError::DeviceId { device: device.clone(), rule: self.rule.clone(), expression })
     }
 
+    /// Whether every device id that fits can be the name of an AWS IoT thing. Both have 128 characters at most.
+    pub(super) fn are_thing_names(&self) -> bool {
+        let parsed = regex_syntax::parse(self.pattern.as_str());
+        parsed.is_ok_and(|expression| has_only(&expression, &|one| one.is_ascii_alphanumeric() || ":_-".contains(one)))
+    }
+
     /// A device id that fits, as short as they come.
     pub(super) fn sample(&self) -> &DeviceId {
         &self.sample
@@ -69,6 +75,30 @@ fn shortest(expression: &Hir) -> String {
         HirKind::Capture(capture) => shortest(&capture.sub),
         HirKind::Concat(parts) => parts.iter().map(shortest).collect(),
         HirKind::Alternation(parts) => parts.iter().map(shortest).min_by_key(String::len).unwrap_or_default(),
+    }
+}
+
+/// Whether an expression fits no other characters than these, of those that a device id may have.
+fn has_only(expression: &Hir, allowed: &dyn Fn(char) -> bool) -> bool {
+    let in_class =
+        |from: char, to: char| (from..=to).all(|one| allowed(one) || DeviceId::check(&format!("0{one}")).is_err());
+    match expression.kind() {
+        HirKind::Empty | HirKind::Look(_) => true,
+        HirKind::Literal(literal) => String::from_utf8_lossy(&literal.0).chars().all(allowed),
+        HirKind::Class(Class::Unicode(class)) => {
+            // Beyond ASCII there is nothing that an id may have.
+            class
+                .ranges()
+                .iter()
+                .filter(|range| range.start().is_ascii())
+                .all(|range| in_class(range.start(), range.end().min('\u{7f}')))
+        }
+        HirKind::Class(Class::Bytes(class)) => {
+            class.ranges().iter().all(|range| in_class(range.start().into(), range.end().into()))
+        }
+        HirKind::Repetition(repetition) => has_only(&repetition.sub, allowed),
+        HirKind::Capture(capture) => has_only(&capture.sub, allowed),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().all(|part| has_only(part, allowed)),
     }
 }
 
@@ -90,6 +120,22 @@ fn character(class: &Class) -> char {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// JITP makes things of device ids, so no id may have a dot.
+    #[test]
+    fn device_id_rule_for_things_has_no_dot() {
+        for (rule, fits) in [
+            ("aws-thing-name", true),
+            ("SN[0-9]{8}", true),
+            ("(ab|c-d)?x:[^.]*", true),
+            ("azure-registration-id", false),
+            ("SN.[0-9]", false),
+            (r"SN\.[0-9]", false),
+            ("(a|b.c)", false),
+        ] {
+            assert_eq!(DeviceIds::parse(rule).unwrap().are_thing_names(), fits, "{rule}");
+        }
+    }
 
     /// A pattern takes whole ids and has a sample.
     #[test]

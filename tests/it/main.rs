@@ -33,6 +33,7 @@ mod lifecycle;
 mod monitoring;
 mod old_journal;
 mod order_lists;
+mod platforms;
 mod policy;
 mod possession;
 mod power_cut;

@@ -263,6 +263,10 @@ fn profile_of_invalid_certificates_is_refused_by_file_and_key() {
             &["jitp", "SerialNumber is taken from serialNumber", "add \"serialNumber="],
         ),
         ("issuer = \"main\"\njitp = [\"Serial\"]".into(), &["jitp", "\"Serial\" is not a parameter"]),
+        (
+            "issuer = \"main\"\njitp = [\"CommonName\"]".into(),
+            &["jitp", "no thing name has", "add device_id = \"aws-thing-name\""],
+        ),
         ("issuer = \"none\"".into(), &["issuer", "there is no issuer \"none\"", "\"main\""]),
         ("key_types = [\"p256\"]".into(), &["checked.issuer: name either one issuer or several"]),
         ("issuer = \"main\"\nissuers = [{ name = \"main\" }]".into(), &["issuer", "either one issuer or several"]),

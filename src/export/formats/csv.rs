@@ -77,13 +77,14 @@ impl Csv {
         }
         let preset = preset.as_deref().unwrap_or("generic");
         let of_preset = PRESETS.iter().find(|(name, _)| *name == preset).map(|(_, columns)| *columns);
-        if of_preset.is_none() {
+        let of_preset_known = of_preset.is_some();
+        if !of_preset_known {
             let names = PRESETS.map(|(name, _)| name).join(", ");
             keys.wrong("preset", format!("{} is no preset; there are {names}", quoted(preset)));
         }
         let of_preset = of_preset.unwrap_or_default().iter().map(|column| (*column).to_owned());
         let texts = given.unwrap_or_else(|| of_preset.collect());
-        if texts.is_empty() || texts.len() > MOST_COLUMNS {
+        if (texts.is_empty() && of_preset_known) || texts.len() > MOST_COLUMNS {
             keys.wrong("columns", format!("there must be 1 to {MOST_COLUMNS}; these are {}", texts.len()));
         }
         let mut columns: Vec<Column> = Vec::new();

@@ -1,5 +1,7 @@
 //! What formats have in common whose files hold many certificates, one after another.
 
+use std::fmt::Write;
+
 use super::super::certificate::{Certificate, Issuer};
 
 /// Writes certificates into data files.
@@ -37,8 +39,39 @@ pub(in crate::export) trait Lines: Send {
     }
 }
 
-/// Appends a string as JSON.
+/// Appends a string as JSON (RFC 8259 section 7), without a copy between: PEM is most of a line.
 pub(super) fn json_string(text: &str, out: &mut String) {
-    // Strings always have a JSON form.
-    out.push_str(&serde_json::to_string(text).unwrap_or_default());
+    out.push('"');
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(|byte| matches!(byte, 0..=0x1f | b'"' | b'\\')) {
+        let (before, from) = rest.split_at_checked(at).unwrap_or((rest, ""));
+        out.push_str(before);
+        match from.bytes().next() {
+            Some(b'\n') => out.push_str("\\n"),
+            Some(b'\r') => out.push_str("\\r"),
+            Some(b'\t') => out.push_str("\\t"),
+            Some(special @ (b'"' | b'\\')) => out.extend(['\\', char::from(special)]),
+            // Writing into a string does not fail.
+            Some(control) => drop(write!(out, "\\u{control:04x}")),
+            None => {}
+        }
+        rest = from.get(1..).unwrap_or_default();
+    }
+    out.push_str(rest);
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_string_is_read_as_what_it_was() {
+        let ascii: String = (0..=0x7f).map(char::from).collect();
+        for text in [ascii.as_str(), "", "\n", "a\"", "zwölf €\u{2028}\u{1f600}", "-----BEGIN X-----\nMAA=\n"] {
+            let mut json = String::new();
+            json_string(text, &mut json);
+            assert_eq!(serde_json::from_str::<String>(&json).ok().as_deref(), Some(text), "{json}");
+        }
+    }
 }

@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{super::manifest::is_file_name, Sink, SinkError};
+use super::{
+    super::manifest::is_file_name,
+    interface::{Sink, SinkError},
+};
 use crate::{durable, temporary};
 
 /// Writes a bundle's files below a temporary folder beside `path`. Dropped before [`FolderSink::finish`], it is gone; what

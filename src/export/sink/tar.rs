@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{super::manifest::is_file_name, Sink, SinkError};
+use super::{
+    super::manifest::is_file_name,
+    interface::{Sink, SinkError},
+};
 use crate::durable::{self, Access, Unfinished};
 
 /// The unit of a tar.

@@ -5,9 +5,11 @@ use serde::Deserialize;
 
 use super::{
     super::{formats::csv::read_row, settings::Format},
-    Fault,
+    error::Fault,
     issuers::{Issuer, Issuers},
 };
+
+use crate::hash::sha256;
 
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----\n";
 const END: &str = "-----END CERTIFICATE-----\n";
@@ -21,6 +23,7 @@ pub(super) struct Content<'b> {
 #[derive(Deserialize)]
 struct JsonLine {
     certificate: String,
+    certificate_id: String,
     issuer_sha256: String,
 }
 
@@ -86,7 +89,11 @@ impl<'b> Content<'b> {
             Format::Jsonl => self.lines(octets, |line| {
                 let line: JsonLine = serde_json::from_str(line).map_err(|error| error.to_string())?;
                 let issuer = self.issuers.by_sha256(&line.issuer_sha256).ok_or("its issuer is not in the bundle")?;
-                Ok((from_pem(&line.certificate)?, Some(issuer)))
+                let der = from_pem(&line.certificate)?;
+                if hex::encode(sha256(&der)) != line.certificate_id {
+                    return Err("its certificate_id is not its SHA-256".into());
+                }
+                Ok((der, Some(issuer)))
             }),
             Format::AwsBulk(_) => self.lines(octets, |line| {
                 let line: AwsLine = serde_json::from_str(line).map_err(|error| error.to_string())?;

@@ -2,7 +2,7 @@
 
 use super::{
     super::manifest::{ISSUERS, Manifest},
-    Fault, VerifyError,
+    error::{Fault, VerifyError},
 };
 use crate::{
     asn1::{BIT_STRING, DerError, INTEGER, Reader, SEQUENCE, Value, explicit},

@@ -8,7 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{super::sink::tar::BLOCK, Fault, VerifyError};
+use super::{
+    super::sink::tar::BLOCK,
+    error::{Fault, VerifyError},
+};
 use crate::text_file;
 
 /// Where the files are.
@@ -126,6 +129,9 @@ fn list_tar(file: &File, length: u64) -> Result<BTreeMap<String, (u64, u64)>, Fa
             }
         }
         at = end;
+    }
+    if length % BLOCK as u64 != 0 || length < at + 2 * BLOCK as u64 {
+        return Err(malformed("it was cut off"));
     }
     check_zeros(file, at, length)?;
     Ok(files)
