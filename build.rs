@@ -31,6 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .btree_map(".birthmark.journal.v1")
         .bytes(".birthmark.journal.v1.Issued.certificate")
         .bytes(".birthmark.journal.v1.ProofIssued.certificate")
+        .bytes(".birthmark.journal.v1.Recovered.certificate")
         .bytes(".birthmark.journal.v1.IssuerAdded.chain")
         .build_client(false)
         .build_server(false)

@@ -85,7 +85,7 @@ impl Checkpoints {
     }
 
     async fn run(&self) {
-        let mut schedule = Schedule::new(self.newest());
+        let mut schedule = Schedule::new(self.newest().map(|newest| newest.checkpoint));
         let mut ticks = tokio::time::interval(POLL_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -103,15 +103,18 @@ impl Checkpoints {
         }
     }
 
-    /// Makes a checkpoint now, unless the newest covers everything.
+    /// Makes a checkpoint now, unless the newest covers everything. Gives the newest; none if there is nothing to cover.
     ///
     /// # Errors
     /// If the HSM does not sign or the ledger does not record.
-    pub(crate) async fn make_last(&self) -> Result<(), CheckpointError> {
-        if Schedule::new(self.newest()).uncovered(&self.records.head()) {
-            self.make().await?;
+    pub(crate) async fn make_last(&self) -> Result<Option<SignedCheckpoint>, CheckpointError> {
+        let newest = self.newest();
+        let covered = newest.as_ref().map(|newest| newest.checkpoint.clone());
+        if !Schedule::new(covered).uncovered(&self.records.head()) {
+            return Ok(newest);
         }
-        Ok(())
+        self.make().await?;
+        Ok(self.newest())
     }
 
     async fn make(&self) -> Result<Checkpoint, CheckpointError> {
@@ -145,8 +148,8 @@ impl Checkpoints {
     }
 
     /// The newest that was made; a start has checked that it fits the ledger.
-    fn newest(&self) -> Option<Checkpoint> {
-        Some(SignedCheckpoint::read(&self.file).ok()??.checkpoint)
+    fn newest(&self) -> Option<SignedCheckpoint> {
+        SignedCheckpoint::read(&self.file).ok()?
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::io::{ErrorKind, Write};
 
+pub(crate) mod backup;
 pub(crate) mod ca;
 pub(crate) mod ceremony;
 pub(crate) mod companion;
@@ -21,6 +22,7 @@ pub(crate) mod journal;
 pub(crate) mod order;
 pub(crate) mod profile;
 pub(crate) mod record;
+pub(crate) mod reload;
 pub(crate) mod roles;
 pub(crate) mod serve;
 pub(crate) mod station;

@@ -7,6 +7,7 @@
 //! certificate is recorded or the reservation abandoned, and has at most one operation in the queue. So a record never
 //! waits for a permit, however many requests want to reserve.
 
+mod error;
 mod operation;
 mod queue;
 mod vending;
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+pub use self::error::CommitError;
 use self::{
     operation::{Changed, Found, FoundProof, Typed},
     queue::{Receiver, Sender},
@@ -30,8 +32,7 @@ use crate::{
     cert::Signed,
     ledger::{
         self, Action, Actor, CrlIssued, DevicesListed, EnrolledPeer, Enrolment, Export, ExportId, Holder, IssuerTerms,
-        Ledger, LedgerError, Operation, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, Refusal,
-        RevocationReason,
+        Ledger, LedgerError, Operation, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, RevocationReason,
     },
     metrics,
     serial::{ReservedSerial, SerialNumber},
@@ -121,32 +122,6 @@ pub enum Reserved {
     New(Reservation, ReservedSerial),
     /// The certificate that the same request got before (invariant 4).
     Existing(Issued),
-}
-
-/// Why an operation did not happen.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum CommitError {
-    /// The rules of the ledger forbid it.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The storage failed.
-    #[error("{0}")]
-    Storage(Arc<LedgerError>),
-    /// The ledger answered something else than what was asked for: a mistake in this program, which no retry cures.
-    #[error("the ledger gave an outcome that does not fit the operation")]
-    Unexpected,
-    /// A certificate and the reservation that it should fulfil have different serial numbers: a mistake in this
-    /// program.
-    #[error("the certificate {certificate} does not have the serial number of its reservation, {reservation}")]
-    OtherSerialNumber {
-        /// What was reserved.
-        reservation: SerialNumber,
-        /// What was signed.
-        certificate: SerialNumber,
-    },
-    /// The thread is gone: the daemon is shutting down, or a sync failed.
-    #[error("the ledger is closed")]
-    Closed,
 }
 
 #[derive(Debug)]
@@ -407,6 +382,40 @@ impl Committer {
         let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
         let (issuer, Changed(new)) = self.submit(Actor::daemon(), operation::add_issuer(terms)).await?;
         Ok((issuer, new))
+    }
+
+    /// Records the configuration in force, unless it is the one before; gives whether it is another one.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub(crate) async fn load_configuration(
+        &self,
+        actor: Option<Actor>,
+        sha256: [u8; 32],
+        text: String,
+    ) -> Result<bool, CommitError> {
+        let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
+        let operation = operation::load_configuration(sha256, text);
+        let Changed(new) = self.submit(actor.unwrap_or_else(Actor::daemon), operation).await?;
+        Ok(new)
+    }
+
+    /// Records that the daemon was started.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub(crate) async fn record_start(&self, version: String, configuration: [u8; 32]) -> Result<(), CommitError> {
+        let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
+        self.submit(Actor::daemon(), operation::start(version, configuration)).await
+    }
+
+    /// Records that the daemon ends in order.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub(crate) async fn record_stop(&self, reason: String) -> Result<(), CommitError> {
+        let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
+        self.submit(Actor::daemon(), operation::stop(reason)).await
     }
 
     /// Records a checkpoint. It takes a permit like any request, but counts as none in flight.

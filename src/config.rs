@@ -47,6 +47,8 @@ pub struct Config {
     pub crl: Option<Crl>,
     /// The CA of stations, operators and the daemon's own TLS certificate; used when somebody is enrolled.
     pub station_ca: Option<StationCa>,
+    /// The daemon's log.
+    pub log: Option<Log>,
     /// Which public keys are refused.
     #[serde(default)]
     pub refused_keys: RefusedKeys,
@@ -112,6 +114,8 @@ pub struct Http {
 pub struct Ledger {
     /// The data folder; made if absent.
     pub path: Spanned<PathBuf>,
+    /// A folder on another disk for a second journal, which has every entry before it is answered; none if absent.
+    pub mirror: Option<Spanned<PathBuf>>,
     /// Nothing new is issued while the data folder's file system has less free space, in MiB.
     #[serde(default = "default_min_free")]
     pub min_free_mib: u32,
@@ -145,6 +149,14 @@ const LONGEST_SCRUB_INTERVAL: u32 = 8760;
 pub struct RefusedKeys {
     /// A file with SHA-256 hashes of SubjectPublicKeyInfos in hex, one a line.
     pub block_list: Option<Spanned<PathBuf>>,
+}
+
+/// `[log]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// The level, as BIRTHMARK_LOG has it, which wins over this; `info` if absent.
+    pub level: Option<Spanned<String>>,
 }
 
 /// `[audit]`
@@ -353,13 +365,35 @@ impl Config {
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let (mut config, source) = Source::read::<Config>(path, "configuration")?;
         config.source = source;
-        config.check()?;
-        Ok(config)
+        match config.problems().into_iter().next() {
+            Some(problem) => Err(problem),
+            None => Ok(config),
+        }
+    }
+
+    /// As [`Config::load`], with everything that is wrong: the configuration, as far as it can be read, and the errors.
+    pub fn load_with_all_problems(path: &Path) -> (Option<Config>, Vec<ConfigError>) {
+        let (read, mut problems) = Source::read_with_all_errors::<Config>(path, "configuration");
+        let config = read.map(|(config, source)| Config { source, ..config });
+        if let Some(config) = &config {
+            problems.extend(config.problems());
+        }
+        (config, problems)
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        self.source.path()
     }
 
     /// The file's folder: where relative paths start.
     pub fn folder(&self) -> &Path {
         self.source.folder()
+    }
+
+    /// The file as it was read.
+    pub fn text(&self) -> &str {
+        self.source.text()
     }
 
     /// A path of the configuration, made absolute.
@@ -387,40 +421,47 @@ impl Config {
         self.error_at(place.unwrap_or_default(), &format!("profiles.{profile}.{key}"), message)
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
+    /// All that is wrong with the values, as far as the file alone tells.
+    fn problems(&self) -> Vec<ConfigError> {
+        let mut problems = Vec::new();
         if !(1..=65_536).contains(self.server.window.get_ref()) {
-            return Err(self.error_at(self.server.window.span(), "server.window", "must be 1 to 65536"));
+            problems.push(self.error_at(self.server.window.span(), "server.window", "must be 1 to 65536"));
         }
         if !(1..=3600).contains(self.server.stall_seconds.get_ref()) {
-            return Err(self.error_at(self.server.stall_seconds.span(), "server.stall_seconds", "must be 1 to 3600"));
+            problems.push(self.error_at(self.server.stall_seconds.span(), "server.stall_seconds", "must be 1 to 3600"));
         }
         if self.issuers.is_empty() {
-            return Err(self.error_at(0..0, "issuers", "there must be at least one [issuers.NAME]"));
+            problems.push(self.error_at(0..0, "issuers", "there must be at least one [issuers.NAME]"));
         }
         if self.profiles.is_empty() {
-            return Err(self.error_at(0..0, "profiles", "there must be at least one [profiles.NAME]"));
+            problems.push(self.error_at(0..0, "profiles", "there must be at least one [profiles.NAME]"));
         }
         if *self.ledger.scrub_interval_hours.get_ref() > LONGEST_SCRUB_INTERVAL {
             let message = format!("must be 1 to {LONGEST_SCRUB_INTERVAL}, or 0 for never");
-            return Err(self.error_at(self.ledger.scrub_interval_hours.span(), "ledger.scrub_interval_hours", message));
+            problems.push(self.error_at(
+                self.ledger.scrub_interval_hours.span(),
+                "ledger.scrub_interval_hours",
+                message,
+            ));
         }
         if let Some(audit) = &self.audit
             && audit.interval().is_none()
         {
             let message = "must be a time from 1s to 168h, such as \"1h\" or \"15m\"";
-            return Err(self.error_at(audit.interval.span(), "audit.interval", message));
+            problems.push(self.error_at(audit.interval.span(), "audit.interval", message));
         }
         if let Some(crl) = &self.crl {
-            crl.times().map_err(|(span, key, message)| self.error_at(span, &format!("crl.{key}"), message))?;
+            let wrong = crl.times().map_err(|(span, key, message)| self.error_at(span, &format!("crl.{key}"), message));
+            problems.extend(wrong.err());
         }
         for (name, issuer) in &self.issuers {
             let key = format!("issuers.{name}");
             if issuer.chain.is_empty() {
                 let message = "must name the issuing CA's certificate file";
-                return Err(self.error_at(issuer.key_uri.span(), &format!("{key}.chain"), message));
+                problems.push(self.error_at(issuer.key_uri.span(), &format!("{key}.chain"), message));
             }
             if issuer.key_uri.get_ref().uris().is_empty() {
-                return Err(self.error_at(
+                problems.push(self.error_at(
                     issuer.key_uri.span(),
                     &format!("{key}.key_uri"),
                     "must name at least one key",
@@ -430,7 +471,7 @@ impl Config {
                 && let Sessions::Number(number) = sessions.get_ref()
                 && !(1..=1024).contains(number)
             {
-                return Err(self.error_at(
+                problems.push(self.error_at(
                     sessions.span(),
                     &format!("{key}.sessions"),
                     "must be 1 to 1024, or \"auto\"",
@@ -439,15 +480,15 @@ impl Config {
             if let Some(shards) = &issuer.crl_shards
                 && !(1..=4096).contains(shards.get_ref())
             {
-                return Err(self.error_at(shards.span(), &format!("{key}.crl_shards"), "must be 1 to 4096"));
+                problems.push(self.error_at(shards.span(), &format!("{key}.crl_shards"), "must be 1 to 4096"));
             }
             let seconds = [("call_limit_seconds", &issuer.call_limit_seconds), ("wait_seconds", &issuer.wait_seconds)];
             for (name, value) in seconds {
                 if !(1..=3600).contains(value.get_ref()) {
-                    return Err(self.error_at(value.span(), &format!("{key}.{name}"), "must be 1 to 3600"));
+                    problems.push(self.error_at(value.span(), &format!("{key}.{name}"), "must be 1 to 3600"));
                 }
             }
         }
-        Ok(())
+        problems
     }
 }

@@ -1,11 +1,11 @@
 //! Certificates that the daemon depends on: issuers, the station CA, its own TLS certificate. Says long before that one
 //! expires: as metrics at any time, in the log once a day. One that is not valid is in [`crate::readiness`].
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use crate::{asn1::DerError, metrics, x509::Certificate, x509_time::Time};
+use crate::{asn1::DerError, live::Live, metrics, x509::Certificate, x509_time::Time};
 
 /// How often the metrics are set.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -83,6 +83,19 @@ impl MonitoredCertificate {
         Ok(())
     }
 
+    /// What there is to say about its end at this moment, if that is near.
+    pub(crate) fn notice_at(&self, now: Timestamp) -> Option<String> {
+        let left = self.not_after.since(now);
+        if left.as_secs() >= self.notice().as_secs() as i64 {
+            return None;
+        }
+        let (purpose, expires, days) = (&self.purpose, self.not_after, left.as_hours() / 24);
+        Some(match left.is_negative() {
+            true => format!("{purpose}: it expired at {expires}; renew it"),
+            false => format!("{purpose}: it expires at {expires}, in {days} days; renew it"),
+        })
+    }
+
     fn notice(&self) -> Duration {
         if self.purpose == Purpose::Server { SERVER_NOTICE } else { CA_NOTICE }
     }
@@ -130,11 +143,12 @@ pub(crate) fn check_any<'a>(
 }
 
 /// Monitors them until the task is ended.
-pub(crate) async fn watch(certificates: Vec<MonitoredCertificate>) {
+pub(crate) async fn watch(certificates: Arc<Live<Vec<MonitoredCertificate>>>) {
     let mut interval = tokio::time::interval(INTERVAL);
     for round in 0_u32.. {
         interval.tick().await;
         let now = Timestamp::now();
+        let certificates = certificates.get();
         set_metrics(&certificates);
         if round % WARN_EVERY == 0 {
             certificates.iter().for_each(|certificate| warn(certificate, now));

@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod calls;
+mod checkpoints;
 mod checks;
 mod client_certificate;
 mod client_verifier;
@@ -19,6 +20,7 @@ mod order_message;
 mod peer;
 mod possession;
 mod records;
+mod reload;
 mod request_error;
 mod roster;
 mod server;
@@ -34,6 +36,7 @@ pub(crate) use self::{
     access::{Access, Listed},
     hsm::Signers,
     peer::Credentials,
+    reload::{Reload, Reloaded},
     request_error::RequestError,
     server::serve,
     services::{Services, StationCertifier},

@@ -15,13 +15,14 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::{
-    ca::{NoIssuer, issuer_of},
+    ca::{IssuingCa, NoIssuer, issuer_of},
     cert::Tbs,
     committer::{self, CommitError, Committer, Issued, Reserved},
     csr::{self, CsrError, RefusedKeys},
     fairness::FairShare,
     id::{DeviceId, OrderId},
     ledger::{Actor, RecordedIssuer, Records, Refusal},
+    live::Live,
     metrics,
     profile::{Profile, ProfileError, Profiles, RequestContext, Values},
     registration::register,
@@ -89,8 +90,7 @@ pub(crate) enum IssueError {
 
 /// Everything that issuing needs; a daemon has one.
 pub(crate) struct Issuance {
-    profiles: Arc<Profiles>,
-    refused_keys: RefusedKeys,
+    policy: Arc<Live<Policy>>,
     committer: Committer,
     records: Arc<dyn Records>,
     /// For each issuer, how its capacity is shared among the stations.
@@ -104,27 +104,34 @@ pub(crate) const SHARE: usize = 32;
 /// The requests for each HSM session: one that is signed, and one on its way to or from the committer.
 const PER_SESSION: usize = 2;
 
+/// What is issued, and to which keys not.
+pub(crate) struct Policy {
+    /// The profiles by their names.
+    pub(crate) profiles: Profiles,
+    /// The keys that no device may have.
+    pub(crate) refused_keys: RefusedKeys,
+}
+
 impl fmt::Debug for Issuance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Issuance").field("profiles", &self.profiles).finish_non_exhaustive()
+        f.debug_struct("Issuance").finish_non_exhaustive()
     }
 }
 
 impl Issuance {
-    /// Joins the policy (profiles and keys that no device may have) and the ledger's two sides.
+    /// Joins the policy and the ledger's two sides. The policy may change; the issuers stay.
     pub(crate) fn new(
-        profiles: Arc<Profiles>,
-        refused_keys: RefusedKeys,
+        policy: Arc<Live<Policy>>,
+        issuers: &BTreeMap<String, Arc<IssuingCa>>,
         committer: Committer,
         records: Arc<dyn Records>,
     ) -> Self {
-        let issuers = profiles.values().flat_map(|profile| profile.issuers()).map(|(_, issuer)| issuer);
-        let shares = issuers.map(|issuer| {
+        let shares = issuers.values().map(|issuer| {
             let floor = SHARE.max(PER_SESSION * issuer.sessions());
             (issuer.name().to_owned(), FairShare::new(floor, committer::CAPACITY))
         });
         let shares = shares.collect();
-        Issuance { profiles, refused_keys, committer, records, shares }
+        Issuance { policy, committer, records, shares }
     }
 
     /// Verifies a CSR as [`Issuance::issue`] will, for those who must know before what it says.
@@ -132,7 +139,7 @@ impl Issuance {
     /// # Errors
     /// The first rule that it breaks.
     pub(crate) fn verify(&self, csr: &[u8]) -> Result<csr::VerifiedCsr, IssueError> {
-        Ok(csr::verify(csr, &self.refused_keys)?)
+        Ok(csr::verify(csr, &self.policy.get().refused_keys)?)
     }
 
     /// Issues one certificate. From the reservation on it must run to completion, whether the station is still
@@ -142,7 +149,9 @@ impl Issuance {
     /// The first rule that the request breaks, or what is not available.
     pub(crate) async fn issue(&self, request: IssueRequest) -> Result<IssuedBy, IssueError> {
         let started = Instant::now();
-        let profile = self.profiles.get(&request.profile).ok_or(IssueError::ProfileUnknown(request.profile))?;
+        // What is asked for is decided by the policy of this moment, whatever comes after it.
+        let policy = self.policy.get();
+        let profile = policy.profiles.get(&request.profile).ok_or(IssueError::ProfileUnknown(request.profile))?;
         csr::check_size(&request.csr)?;
         // What follows costs processor and HSM time, of which each station has its share, for each issuer.
         let _turn = match self.shares.get(profile.issuer_at(Timestamp::now()).name()) {
@@ -156,7 +165,7 @@ impl Issuance {
             register(&self.committer, issuing).await?;
         }
 
-        let csr = csr::verify(&request.csr, &self.refused_keys)?;
+        let csr = csr::verify(&request.csr, &policy.refused_keys)?;
         let attributes = self.order_attributes(profile, request.order.as_ref())?;
         let values = Values {
             device: &request.device,

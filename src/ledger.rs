@@ -12,8 +12,10 @@ mod actor;
 mod api;
 mod apply;
 mod audit;
+pub mod backup;
 pub mod checkpoint;
 pub(crate) mod clock;
+mod crl_issued;
 mod decide;
 mod device_list;
 pub mod embedded;
@@ -36,6 +38,7 @@ mod peer_audit;
 mod proof;
 mod proof_audit;
 mod record;
+mod recovery;
 mod refusal;
 mod revocation;
 mod revoked;
@@ -49,8 +52,8 @@ mod wire;
 pub use self::{
     actor::Actor,
     api::{Ledger, Records},
+    crl_issued::CrlIssued,
     device_list::{DeviceList, DevicesListed, ListPage, ListedDevice, PIECE},
-    entry::CrlIssued,
     error::{Cause, LedgerError},
     export::{Export, ExportId, ParseExportIdError},
     head::{ChainHash, Head},
@@ -61,6 +64,7 @@ pub use self::{
     peer::{EnrolledPeer, Enrolment, EnrolmentMethod, PeerCertificate, PeerRevocation},
     proof::{FoundProof, ProofId, ProofTerms},
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
+    recovery::Recovery,
     refusal::Refusal,
     revocation::{ParseReasonError, RevocationReason},
     revoked::{CaId, RevokedCause, RevokedCertificate},

@@ -50,6 +50,12 @@ enum Command {
     Crl(cli::crl::Args),
     /// Verify, dump and reindex the journal, the authoritative record of every serial number
     Journal(cli::journal::Args),
+    /// Have the daemon read its configuration anew, without a stop
+    Reload(cli::reload::Args),
+    /// Back up the journal and its newest checkpoint, also while the daemon runs
+    Backup(cli::backup::BackupArgs),
+    /// Make a data folder of a backup
+    Restore(cli::backup::RestoreArgs),
     /// Measure how many certificates a second this machine makes, and where the time goes
     Bench(cli::companion::Args),
 }
@@ -78,6 +84,9 @@ fn main() -> ExitCode {
         Command::Export(args) => cli::export::run(args),
         Command::Crl(args) => cli::crl::run(args),
         Command::Journal(args) => cli::journal::run(args),
+        Command::Reload(args) => cli::reload::run(args),
+        Command::Backup(args) => cli::backup::back_up(args),
+        Command::Restore(args) => cli::backup::restore(args),
         Command::Bench(args) => cli::companion::run("bench", args),
     };
     result.unwrap_or_else(|error| {

@@ -89,6 +89,7 @@ metrics! {
     Gauge CRL_ENTRIES "crl_entries" "Certificates on an issuer's newest revocation lists";
     Gauge CRL_BYTES "crl_bytes" "Size of an issuer's newest revocation lists";
     Counter CRL_FAILURES "crl_failures_total" "Revocation lists that could not be made or published, by issuer";
+    Gauge JOURNAL_MIRROR "journal_mirror_up" "Whether the mirror of the journal has all entries; absent without a mirror";
     Gauge JOURNAL_DAMAGE "journal_damage" "Places of the journal that are known to be damaged";
     Counter SCRUB_BYTES "scrub_bytes_total" "Bytes of the journal that the scrub has read and checked";
     Gauge SCRUB_COMPLETED "scrub_completed_timestamp_seconds"
@@ -261,6 +262,10 @@ pub(crate) fn crls(issuer: &str, crls: &Crls) {
 
 pub(crate) fn crl_failed(issuer: &str) {
     counter!(CRL_FAILURES, "issuer" => issuer.to_owned()).increment(1);
+}
+
+pub(crate) fn journal_mirror(up: bool) {
+    gauge!(JOURNAL_MIRROR).set(f64::from(u8::from(up)));
 }
 
 pub(crate) fn journal_damage(places: usize) {

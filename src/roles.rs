@@ -118,6 +118,8 @@ calls! {
     AcknowledgeExport "Admin.AcknowledgeExport" false EXPORT false "export acknowledge";
     ListIssuers "Admin.ListIssuers" false ANY true "issuer list";
     RetryHsm "Admin.RetryHsm" false SECURITY false "hsm retry";
+    MakeCheckpoint "Admin.MakeCheckpoint" false SECURITY false "journal checkpoint";
+    Reload "Admin.Reload" false SECURITY false "reload";
     ProvePossession "Admin.ProvePossession" false SECURITY false "ca prove";
     CreateVendingCodes "Vending.CreateCodes" false PLANNER false "vend create";
     ListVendingCodes "Vending.ListCodes" false ANY true "vend list";

@@ -27,6 +27,11 @@ impl SerialNumber {
         SerialNumber([0x7f; Self::LENGTH])
     }
 
+    /// Whether the ledger with this random id gives such serial numbers.
+    pub(crate) fn is_of(&self, ledger: &[u8; 16]) -> bool {
+        self.0[8..12] == ledger[..4]
+    }
+
     /// About when it was given: its first octets, in milliseconds since 1970.
     pub fn given_at(&self) -> Timestamp {
         let [a, b, c, d, e, f, ..] = self.0;
@@ -93,6 +98,11 @@ impl fmt::Debug for SerialNumber {
 #[error("not a serial number of this ledger, which has 20 octets (40 hex digits) and is positive")]
 pub struct InvalidSerialNumber;
 
+/// Milliseconds and counter, as one number.
+fn leading(SerialNumber(octets): &SerialNumber) -> u64 {
+    octets[..8].iter().fold(0, |number, octet| number << 8 | u64::from(*octet))
+}
+
 /// Makes serial numbers, each greater than the one before.
 #[derive(Debug)]
 pub(crate) struct SerialNumbers {
@@ -104,10 +114,12 @@ pub(crate) struct SerialNumbers {
 impl SerialNumbers {
     /// Goes on after `newest`, the greatest serial number of the ledger with this random id.
     pub(crate) fn resume([a, b, c, d, ..]: [u8; 16], newest: Option<SerialNumber>) -> Self {
-        let newest = newest.map_or(0, |SerialNumber(octets)| {
-            octets[..8].iter().fold(0, |number, octet| number << 8 | u64::from(*octet))
-        });
-        SerialNumbers { ledger: [a, b, c, d], newest }
+        SerialNumbers { ledger: [a, b, c, d], newest: newest.as_ref().map_or(0, leading) }
+    }
+
+    /// Those to come are greater than this one as well.
+    pub(crate) fn pass(&mut self, serial: &SerialNumber) {
+        self.newest = self.newest.max(leading(serial));
     }
 
     /// The next serial number.

@@ -5,36 +5,46 @@
 //! another exit code (invariant 10). Other signals that would terminate a process are only logged.
 
 mod certificates;
+mod check;
 mod components;
 mod error;
 mod est;
+mod history;
 mod keys;
 mod listen;
 mod lists;
 mod open;
 mod peers;
+mod reload;
 mod shutdown;
 mod signals;
+mod tls;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
+pub use self::{
+    check::{Checked, check},
+    error::ServeError,
+    listen::Addresses,
+    reload::SetLogLevel,
+};
 use self::{
     components::readiness,
     listen::{Listening, ReadyFile, connection_limits, listen},
-    open::{Opened, open, open_tls},
+    open::{Opened, open},
     peers::ClientCrl,
+    reload::{Reloader, Replaceable},
     shutdown::{Running, committer_failure, watch_committer},
-    signals::{log_other_signals, shutdown_signal},
+    signals::{hangups, log_other_signals, shutdown_signal},
 };
-pub use self::{error::ServeError, listen::Addresses};
 use crate::{
     config::Config,
     expiry,
     grpc::{
-        self, Access, Services, StationCertifier,
+        self, Access, Reload, Services, StationCertifier,
         listener::{self, SocketRole},
     },
     http,
@@ -43,44 +53,64 @@ use crate::{
     readiness::Readiness,
 };
 
-/// Runs the daemon until it is told to shut down. `ready_file`, if given, is there (as JSON, [`Addresses`]) while it
-/// listens; whether it can issue, `Readiness` tells.
+/// What the command line says besides the configuration.
+#[derive(Default)]
+pub struct Options<'a> {
+    /// A file that is there (as JSON, [`Addresses`]) while the daemon listens; whether it can issue, `Readiness` tells.
+    pub ready_file: Option<&'a Path>,
+    /// A checkpoint that was kept elsewhere: the daemon does not start with a journal that does not continue it.
+    pub expect_checkpoint: Option<&'a Path>,
+    /// Sets the level of the log, when the configuration is reloaded.
+    pub set_log_level: Option<SetLogLevel>,
+}
+
+/// Runs the daemon until it is told to shut down.
 ///
 /// # Errors
 /// What is in the way of the start, as one sentence that says what to do; or what stopped the daemon.
-pub fn run(config: &Config, ready_file: Option<&Path>) -> Result<(), ServeError> {
+pub fn run(config: Config, options: Options<'_>) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(ServeError::system("start threads"))?;
-    let result = runtime.block_on(daemon(config, ready_file));
+    let result = runtime.block_on(daemon(Arc::new(config), options));
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-async fn daemon(config: &Config, ready_file: Option<&Path>) -> Result<(), ServeError> {
+async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeError> {
     // 1. Before anything is open: no other signal terminates a start that takes long.
     log_other_signals().map_err(ServeError::system("listen for signals"))?;
-    let ready_file = ready_file.map(ReadyFile::new);
+    let hangups = hangups().map_err(ServeError::system("listen for signals"))?;
+    let ready_file = options.ready_file.map(ReadyFile::new);
     let prometheus = metrics::install()?;
 
     // 2. Everything that the configuration names.
     let access = Access::new();
-    let tls = open_tls(config, &access)?;
-    let (socket_role, certifier) = (peers::socket_role(config)?, Arc::new(peers::certifier(config)?));
-    let client_crl = ClientCrl::open(config, &access)?;
-    let opened = open(config).await?;
+    let (socket_role, certifier) = (peers::socket_role(&config)?, Arc::new(peers::certifier(&config)?));
+    let client_crl = ClientCrl::open(&config, &access)?;
+    let opened = open(&config, &access, options.expect_checkpoint).await?;
     peers::note_revoked(&access, &opened.records);
-    let who = Who { access, socket_role, certifier, client_crl };
+    let who = Who { access: Arc::clone(&access), socket_role, certifier, client_crl };
 
     // 3. The addresses.
-    let listening = listen(config).await?;
-    let est_setup = est::Setup::read(config, &opened, &tls, &who.access)?;
+    let listening = listen(&config).await?;
+    let est_setup = est::Setup::read(&config, &opened, &access)?;
     let addresses = listening.addresses().map_err(ServeError::system("read the addresses that are listened on"))?;
 
     // 4. The daemon serves, and says what it can do.
     let (drain, draining) = watch::channel(false);
     let readiness = Arc::new(readiness(&draining, &opened));
-    let tls = (tls, est_setup, who);
-    let mut running = start(config, opened, listening, tls, draining, (Arc::clone(&readiness), prometheus));
+    let reloader = Reloader::new(
+        Arc::clone(&config),
+        (opened.replaceable.clone(), access),
+        opened.issuers.clone(),
+        (opened.records.clone(), opened.committer.clone()),
+        options.set_log_level,
+    );
+    let reload = reloader.handle();
+    tokio::spawn(hangups.each(Arc::clone(&reload)));
+    tokio::spawn(reloader.watch_files());
+    let mut running =
+        start(&config, opened, listening, (reload, est_setup, who), draining, (Arc::clone(&readiness), prometheus));
     // Before anybody knows that there is a daemon to shut down.
     let shutdown = shutdown_signal().map_err(ServeError::system("listen for signals"))?;
     tracing::info!(
@@ -96,15 +126,16 @@ async fn daemon(config: &Config, ready_file: Option<&Path>) -> Result<(), ServeE
     }
 
     // 5. Until it is told to shut down, or cannot go on.
-    tokio::select! {
-        name = shutdown => tracing::info!(signal = name, "shutting down: finishing what is reserved"),
+    let signal = tokio::select! {
+        name = shutdown => name,
         result = &mut running.committer_result => return Err(committer_failure(result)),
-    }
+    };
+    tracing::info!(signal, "shutting down: finishing what is reserved");
 
     // 6. It shuts down, in order.
     drop(ready_file);
     drain.send_replace(true);
-    running.shutdown().await
+    running.shutdown(signal).await
 }
 
 /// Who may connect, and as what.
@@ -120,11 +151,11 @@ fn start(
     config: &Config,
     opened: Opened,
     listening: Listening,
-    (tls, est_setup, who): (Arc<rustls::ServerConfig>, Option<est::Setup>, Who),
+    (reload, est_setup, who): (Reload, Option<est::Setup>, Who),
     draining: watch::Receiver<bool>,
     (readiness, prometheus): (Arc<Readiness>, PrometheusHandle),
 ) -> Running {
-    let Opened { pools, watched, issuer, prover, profiles, signers, .. } = opened;
+    let Opened { pools, issuer, prover, signers, replaceable: Replaceable { policy, tls, watched }, .. } = opened;
     let Opened { records, scrub, committer, committer_thread, checkpoints, publisher, .. } = opened;
     let limits = connection_limits();
     let directory = publisher.as_ref().map(|publisher| Arc::clone(&publisher.directory));
@@ -134,7 +165,7 @@ fn start(
     tokio::spawn(expiry::watch(watched));
     let est = listening.est.zip(est_setup).map(|(listener, setup)| {
         let issuing = (Arc::clone(&issuer), committer.clone(), Arc::new(records.clone()) as Arc<dyn Records>);
-        setup.start(listener, limits.est, issuing, Arc::clone(&profiles), draining.clone())
+        setup.start(listener, limits.est, issuing, Arc::clone(&policy), draining.clone())
     });
     let (socket, unix) = listening.socket.unzip();
     let Who { access, socket_role, certifier, client_crl } = who;
@@ -147,9 +178,11 @@ fn start(
         issuer,
         committer: committer.clone(),
         records: Arc::new(records),
-        profiles,
+        policy,
+        reload,
         signers,
         prover,
+        checkpoints: checkpoints.clone(),
         access,
         certifier,
         readiness,

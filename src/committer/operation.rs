@@ -162,6 +162,25 @@ pub(super) fn checkpoint(note: String, earlier_checkpoints_lost: bool) -> Typed<
     }
 }
 
+pub(super) fn load_configuration(sha256: [u8; 32], text: String) -> Typed<Changed> {
+    Typed { action: Action::LoadConfiguration { sha256, text }, read: changed }
+}
+
+pub(super) fn start(version: String, configuration: [u8; 32]) -> Typed<()> {
+    Typed { action: Action::Start { version, configuration }, read: noted }
+}
+
+pub(super) fn stop(reason: String) -> Typed<()> {
+    Typed { action: Action::Stop { reason }, read: noted }
+}
+
+fn noted(outcome: Outcome) -> Result<(), Outcome> {
+    match outcome {
+        Outcome::Noted => Ok(()),
+        other => Err(other),
+    }
+}
+
 fn recorded(outcome: Outcome) -> Result<(), Outcome> {
     match outcome {
         Outcome::Recorded => Ok(()),

@@ -22,6 +22,9 @@ const RENAMED: [(&str, &str, &str); 8] = [
     ("station_ca", "key", "key_uri"),
 ];
 
+/// More errors of one file than this are not looked for.
+const MOST_ERRORS: usize = 100;
+
 /// A key of the file that has another name now.
 struct Renamed {
     old_key: String,
@@ -50,6 +53,42 @@ impl Source {
         let source = Source { path, text };
         let content = toml::from_str(&source.text).map_err(|error| source.parse_error(&error))?;
         Ok((content, source))
+    }
+
+    /// As [`Source::read`], with every error: a line that has one is passed over, and the rest read again.
+    pub(crate) fn read_with_all_errors<T: serde::de::DeserializeOwned>(
+        path: &Path,
+        kind: &str,
+    ) -> (Option<(T, Self)>, Vec<ConfigError>) {
+        let unreadable =
+            |error: &dyn fmt::Display| ConfigError(format!("cannot read the {kind} {}: {error}", path.display()));
+        let text = match text_file::read(path, text_file::LONGEST) {
+            Ok(text) => text,
+            Err(error) => return (None, vec![unreadable(&error)]),
+        };
+        let path = match std::path::absolute(path) {
+            Ok(path) => path,
+            Err(error) => return (None, vec![unreadable(&error)]),
+        };
+        let source = Source { path, text };
+        let (mut rest, mut errors) = (source.text.clone(), Vec::new());
+        loop {
+            let error = match toml::from_str(&rest) {
+                Ok(content) => return (Some((content, source)), errors),
+                Err(error) => error,
+            };
+            errors.push(source.parse_error(&error));
+            // What is missing cannot be passed over, nor a table's header.
+            let at = error.span().map_or(rest.len(), |span| span.start);
+            let begin = rest.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
+            let end = rest.get(begin..).and_then(|line| line.find('\n')).map_or(rest.len(), |length| begin + length);
+            let line = rest.get(begin..end).unwrap_or_default();
+            if error.message().contains("missing field") || !line.contains('=') || errors.len() >= MOST_ERRORS {
+                return (None, errors);
+            }
+            let blank = format!("#{}", " ".repeat(line.len().saturating_sub(1)));
+            rest.replace_range(begin..end, &blank);
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {

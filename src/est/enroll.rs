@@ -23,7 +23,7 @@ use crate::{
     issuer::{IssueError, IssueRequest},
     ledger::{Actor, LedgerError, Order, Record, RecordState, Records, Refusal, RevocationReason, VendingCode},
     pattern,
-    profile::{Profile, RequestContext, Values},
+    profile::{Profile, Profiles, RequestContext, Values},
     quote::quoted,
     serial::SerialNumber,
     x509::Certificate,
@@ -92,17 +92,17 @@ impl fmt::Display for Caller {
 }
 
 /// The profile of a label.
-pub(super) fn profile<'a>(est: &'a Est, label: Option<&Label>) -> Result<&'a Profile, EstError> {
+pub(super) fn profile<'a>(profiles: &'a Profiles, label: Option<&Label>) -> Result<&'a Profile, EstError> {
     let label = label.ok_or(EstError::NoLabel)?;
-    est.profiles.get(&label.profile).ok_or_else(|| EstError::ProfileUnknown(label.profile.clone()))
+    profiles.get(&label.profile).ok_or_else(|| EstError::ProfileUnknown(label.profile.clone()))
 }
 
 /// The chains of the label's issuers, those that it moves over to included; without a label those of all. Each certificate
 /// once.
-pub(super) fn ca_certificates(est: &Est, label: Option<&Label>) -> Result<Vec<Vec<u8>>, EstError> {
+pub(super) fn ca_certificates(profiles: &Profiles, label: Option<&Label>) -> Result<Vec<Vec<u8>>, EstError> {
     let profiles: Vec<_> = match label {
-        Some(_) => vec![profile(est, label)?],
-        None => est.profiles.values().collect(),
+        Some(_) => vec![profile(profiles, label)?],
+        None => profiles.values().collect(),
     };
     let mut certificates: Vec<Vec<u8>> = Vec::new();
     for certificate in profiles.iter().flat_map(|profile| profile.issuers()).flat_map(|(_, issuer)| issuer.chain()) {
@@ -123,7 +123,8 @@ pub(super) async fn enroll(
 ) -> Result<Bytes, EstError> {
     let permit = begin(shared)?;
     let est = &shared.est;
-    let profile = profile(est, label)?;
+    let policy = est.policy.get();
+    let profile = profile(&policy.profiles, label)?;
     let order = label.and_then(|label| label.order.clone());
     let request = match (caller, operation) {
         (Caller::Stranger, _) => return caller.check().map(|()| csr),

@@ -104,11 +104,12 @@ async fn fulfil(
     let label = asked.clone().or_else(|| shared.est.default_label.clone());
     match operation {
         Operation::CaCertificates => {
-            let chains = enroll::ca_certificates(&shared.est, label.as_ref())?;
+            let chains = enroll::ca_certificates(&shared.est.policy.get().profiles, label.as_ref())?;
             Ok(answer::certificates(chains.iter().map(Vec::as_slice)))
         }
         Operation::CsrAttributes => {
-            let keys = enroll::profile(&shared.est, label.as_ref())?.keys();
+            let policy = shared.est.policy.get();
+            let keys = enroll::profile(&policy.profiles, label.as_ref())?.keys();
             Ok(answer::csr_attributes(message::csr_attributes(keys)))
         }
         Operation::Enroll | Operation::Reenroll => {

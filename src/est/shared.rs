@@ -5,7 +5,12 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 
 use super::{codes::Codes, label::Label, tls::TlsSetup};
-use crate::{committer::Committer, issuer::Issuance, ledger::Records, profile::Profiles};
+use crate::{
+    committer::Committer,
+    issuer::{Issuance, Policy},
+    ledger::Records,
+    live::Live,
+};
 
 /// What EST works with.
 pub(crate) struct Est {
@@ -16,7 +21,7 @@ pub(crate) struct Est {
     /// Reads the ledger.
     pub(crate) records: Arc<dyn Records>,
     /// What labels name.
-    pub(crate) profiles: Arc<Profiles>,
+    pub(crate) policy: Arc<Live<Policy>>,
     /// What a request without a label means.
     pub(crate) default_label: Option<Label>,
 }

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     calls::Held,
-    device_lists,
+    checkpoints, device_lists,
     hsm::{self, Signers},
     issuers,
     limits::PeerLimits,
@@ -16,17 +16,20 @@ use super::{
     peer::Peer,
     possession,
     records::{Pages, Reader},
+    reload::{self, Reload},
     request_error::RequestError,
+    services::Services,
     status,
     text::{check_optional_text, check_text},
 };
 use crate::{
     ca::{NoIssuer, issuer_of},
+    checkpoint::Checkpoints,
     committer::{CommitError, Committer},
     hash::sha256,
     id::OrderId,
     identity::Role,
-    issuer::IssueError,
+    issuer::{IssueError, Policy},
     ledger::{
         self, Change, DeviceList, ExportId, OrderTerms, ParseExportIdError, RecordState, RecordedIssuer, Refusal,
         RevocationReason,
@@ -35,8 +38,8 @@ use crate::{
         ORDER_ATTRIBUTE_NAME, ORDER_ATTRIBUTE_VALUE, ORDER_ATTRIBUTES, ORDER_REASON, ORDER_STATION, ORDER_STATIONS,
         SCRAP_REASON,
     },
+    live::Live,
     pattern::Pattern,
-    profile::Profiles,
     proof::Prover,
     proto::{self, get_record_request::By},
     roles::Call,
@@ -48,21 +51,18 @@ type RecordStream = Pin<Box<dyn Stream<Item = Result<proto::Record, Status>> + S
 /// Answers operators and auditors.
 pub(super) struct Service {
     committer: Committer,
-    profiles: Arc<Profiles>,
+    policy: Arc<Live<Policy>>,
+    reload: Reload,
     reader: Reader,
     signers: Signers,
     prover: Arc<Prover>,
+    checkpoints: Option<Arc<Checkpoints>>,
 }
 
 impl Service {
-    pub(super) fn new(
-        committer: Committer,
-        profiles: Arc<Profiles>,
-        reader: Reader,
-        signers: Signers,
-        prover: Arc<Prover>,
-    ) -> Self {
-        Service { committer, profiles, reader, signers, prover }
+    pub(super) fn new(services: &Services, reader: Reader) -> Self {
+        let Services { committer, policy, signers, prover, checkpoints, reload, .. } = services.clone();
+        Service { committer, policy, reload, reader, signers, prover, checkpoints }
     }
 
     async fn order(&self, peer: &PeerLimits, id: &str) -> Result<ledger::Order, Status> {
@@ -94,7 +94,8 @@ impl Service {
 
     fn terms(&self, terms: proto::OrderTerms) -> Result<OrderTerms, RequestError> {
         let id = OrderId::try_from(terms.id).map_err(RequestError::id("id"))?;
-        let Some(profile) = self.profiles.get(&terms.profile) else {
+        let policy = self.policy.get();
+        let Some(profile) = policy.profiles.get(&terms.profile) else {
             return Err(IssueError::ProfileUnknown(terms.profile).into());
         };
         check_stations(&terms.stations)?;
@@ -368,7 +369,20 @@ impl proto::admin_server::Admin for Service {
     ) -> Result<Response<proto::ListIssuersReply>, Status> {
         let limits = reader(&request, Call::ListIssuers)?;
         let listed = limits.record_stream()?;
-        Ok(held(issuers::list(&self.reader.issuers(), &self.profiles), listed))
+        Ok(held(issuers::list(&self.reader.issuers(), &self.policy.get().profiles), listed))
+    }
+
+    async fn reload(&self, request: Request<proto::ReloadRequest>) -> Result<Response<proto::ReloadReply>, Status> {
+        let actor = Peer::from_request(&request)?.actor(Call::Reload)?;
+        reload::run(&self.reload, actor).await.map(Response::new)
+    }
+
+    async fn make_checkpoint(
+        &self,
+        request: Request<proto::MakeCheckpointRequest>,
+    ) -> Result<Response<proto::MakeCheckpointReply>, Status> {
+        let actor = Peer::from_request(&request)?.actor(Call::MakeCheckpoint)?;
+        checkpoints::make(self.checkpoints.as_deref(), &actor).await.map(Response::new)
     }
 
     async fn retry_hsm(

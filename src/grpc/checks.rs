@@ -15,11 +15,7 @@ use super::{
     status,
 };
 use crate::{
-    identity::Role,
-    ledger::Refusal,
-    profile::{Profile, Profiles},
-    proto,
-    readiness::Readiness,
+    identity::Role, issuer::Policy, ledger::Refusal, live::Live, profile::Profile, proto, readiness::Readiness,
 };
 
 /// What the issuer's key signs: no certificate begins so.
@@ -27,7 +23,7 @@ const MESSAGE: &[u8] = b"birthmark: does this key sign?";
 
 /// What is asked.
 pub(super) struct Checks {
-    profiles: Arc<Profiles>,
+    policy: Arc<Live<Policy>>,
     readiness: Arc<Readiness>,
     reader: Reader,
     /// One at a time, so that no station takes the HSM from the others by asking.
@@ -36,8 +32,8 @@ pub(super) struct Checks {
 
 impl Checks {
     pub(super) fn new(services: &Services) -> Self {
-        let Services { profiles, readiness, records, stall_limit, .. } = services.clone();
-        Checks { profiles, readiness, reader: Reader::new(records, stall_limit), signing: Semaphore::new(1) }
+        let Services { policy, readiness, records, stall_limit, .. } = services.clone();
+        Checks { policy, readiness, reader: Reader::new(records, stall_limit), signing: Semaphore::new(1) }
     }
 
     /// Answers everything at once.
@@ -47,7 +43,8 @@ impl Checks {
     pub(super) async fn check(&self, peer: &Peer, request: proto::CheckRequest) -> Result<proto::CheckReply, Status> {
         let identity = peer.identity().ok_or_else(|| status::failed_call(&RequestError::Internal))?;
         let station = (identity.role() == Role::Station).then(|| Arc::clone(identity.name()));
-        let usable: Vec<_> = self
+        let policy = self.policy.get();
+        let usable: Vec<_> = policy
             .profiles
             .values()
             .filter(|profile| station.as_ref().is_none_or(|station| profile.allows_station(station)))

@@ -27,11 +27,11 @@ use crate::{
     hash::sha256,
     id::OrderId,
     identity::Role,
-    issuer::{Issuance, IssueRequest, IssuedBy},
+    issuer::{Issuance, IssueRequest, IssuedBy, Policy},
     ledger::{Actor, Records},
     limits::{CONFIRM_SERIAL_NUMBERS, REQUEST_ID},
+    live::Live,
     metrics::OpenStream,
-    profile::Profiles,
     proto,
     roles::Call,
 };
@@ -42,7 +42,7 @@ const REPLIES: usize = 32;
 /// Answers stations.
 pub(super) struct Service {
     issuer: Arc<Issuance>,
-    profiles: Arc<Profiles>,
+    policy: Arc<Live<Policy>>,
     records: Arc<dyn Records>,
     confirmations: Confirmations,
     window: usize,
@@ -52,14 +52,15 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(services: &Services) -> Self {
-        let Services { issuer, committer, profiles, records, window, stall_limit, draining, .. } = services.clone();
+        let Services { issuer, committer, policy, records, window, stall_limit, draining, .. } = services.clone();
         let confirmations = Confirmations::new(committer, Arc::clone(&records));
-        Service { issuer, profiles, records, confirmations, window, stall_limit, draining }
+        Service { issuer, policy, records, confirmations, window, stall_limit, draining }
     }
 
     /// The profiles that a station may use: it is issued no certificate of the others, and may not confirm theirs.
     fn usable_profiles(&self, station: &str) -> Arc<BTreeSet<String>> {
-        let usable = self.profiles.values().filter(|profile| profile.allows_station(station));
+        let policy = self.policy.get();
+        let usable = policy.profiles.values().filter(|profile| profile.allows_station(station));
         Arc::new(usable.map(|profile| profile.name().to_owned()).collect())
     }
 
@@ -160,7 +161,8 @@ impl proto::issuance_server::Issuance for Service {
             let found = self.recorded_issuer(&issuer, generation).map_err(|error| status::failed_call(&error))?;
             return Ok(Response::new(proto::GetIssuerReply { issuers: vec![found], profiles: Vec::new() }));
         }
-        let profiles = self.profiles.values();
+        let policy = self.policy.get();
+        let profiles = policy.profiles.values();
         let usable: Vec<_> = profiles.filter(|profile| role != Role::Station || profile.allows_station(name)).collect();
         let now = Timestamp::now();
         let all = usable.iter().flat_map(|profile| profile.issuers());

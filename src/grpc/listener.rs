@@ -34,6 +34,7 @@ use super::{
 use crate::{
     connections::{Activity, Limits, Reason, Seat, Seats, source},
     identity::{Duties, Identity, Role},
+    live::Live,
     local_user,
 };
 
@@ -77,15 +78,14 @@ pub(crate) fn bind_socket(path: &Path) -> io::Result<UnixListener> {
 /// Accepts connections until the stream is dropped.
 pub(crate) fn incoming(
     tcp: TcpListener,
-    tls: Arc<ServerConfig>,
+    tls: Arc<Live<ServerConfig>>,
     socket: Option<(UnixListener, SocketRole)>,
     access: Arc<Access>,
     limits: Limits,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let (connections, incoming) = mpsc::channel(64);
     let seats = Seats::new("grpc", limits.tls, limits.tls.div_ceil(4));
-    let acceptor = TlsAcceptor::from(tls);
-    let server = TlsServer { acceptor, seats, access: Arc::clone(&access), connections: connections.clone() };
+    let server = TlsServer { tls, seats, access: Arc::clone(&access), connections: connections.clone() };
     tokio::spawn(server.accept(tcp, limits.handshakes));
     if let Some((socket, role)) = socket {
         let seats = Seats::new("socket", limits.socket, limits.socket.div_ceil(2));
@@ -99,7 +99,8 @@ type Connections = mpsc::Sender<io::Result<Connection>>;
 /// What becomes of a TCP connection.
 #[derive(Clone)]
 struct TlsServer {
-    acceptor: TlsAcceptor,
+    /// The settings of each handshake are those of its moment.
+    tls: Arc<Live<ServerConfig>>,
     /// By identity, for connections whose handshake is done.
     seats: Arc<Seats<Arc<str>>>,
     access: Arc<Access>,
@@ -137,7 +138,7 @@ impl TlsServer {
                 return Err((Reason::Silent, format!("nothing came within {FIRST_OCTET:?}")));
             }
             activity.hear();
-            match timeout(HANDSHAKE, self.acceptor.accept(stream)).await {
+            match timeout(HANDSHAKE, TlsAcceptor::from(self.tls.get()).accept(stream)).await {
                 Ok(stream) => stream.map_err(|error| (Reason::Handshake, error.to_string())),
                 Err(_) => Err((Reason::Silent, format!("no TLS handshake within {HANDSHAKE:?}"))),
             }

@@ -36,7 +36,7 @@ pub(crate) async fn serve(
     tokio::spawn(Roster::watch(Arc::downgrade(limits.roster())));
     let issuance_service = issuance::Service::new(&services);
     let stations_service = stations::Service::new(&services, Arc::clone(&limits));
-    let Services { committer, records, profiles, signers, prover, stall_limit, mut draining, .. } = services;
+    let Services { records, stall_limit, mut draining, .. } = services.clone();
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<IssuanceServer<issuance::Service>>().await;
     health.set_serving::<AdminServer<admin::Service>>().await;
@@ -49,8 +49,8 @@ pub(crate) async fn serve(
     };
 
     let reader = Reader::new(Arc::clone(&records), stall_limit);
-    let vending_service = vending::Service::new(committer.clone(), Arc::clone(&profiles), reader);
-    let admin_service = admin::Service::new(committer, profiles, Reader::new(records, stall_limit), signers, prover);
+    let vending_service = vending::Service::new(&services, reader);
+    let admin_service = admin::Service::new(&services, Reader::new(records, stall_limit));
     let routes = Routes::new(health_service)
         // Clients know one of the two versions: grpcurl the first, Python's the second.
         .add_service(reflection().build_v1()?)

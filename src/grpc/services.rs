@@ -4,9 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{access::Access, hsm::Signers};
+use super::{access::Access, hsm::Signers, reload::Reload};
 use crate::{
-    committer::Committer, enroll::StationCaPlace, issuer::Issuance, ledger::Records, profile::Profiles, proof::Prover,
+    checkpoint::Checkpoints,
+    committer::Committer,
+    enroll::StationCaPlace,
+    issuer::{Issuance, Policy},
+    ledger::Records,
+    live::Live,
+    proof::Prover,
     readiness::Readiness,
 };
 
@@ -20,11 +26,15 @@ pub(crate) struct Services {
     /// Reads the ledger.
     pub(crate) records: Arc<dyn Records>,
     /// What stations may ask for.
-    pub(crate) profiles: Arc<Profiles>,
+    pub(crate) policy: Arc<Live<Policy>>,
+    /// Reads the configuration anew.
+    pub(crate) reload: Reload,
     /// What signs, by the issuers' names and `audit`, for operators who have seen to a token.
     pub(crate) signers: Signers,
     /// Proves possession of the issuers' keys.
     pub(crate) prover: Arc<Prover>,
+    /// Signs what the journal is; none without an audit key.
+    pub(crate) checkpoints: Option<Arc<Checkpoints>>,
     /// Who may not connect.
     pub(crate) access: Arc<Access>,
     /// Certifies stations, operators and auditors.

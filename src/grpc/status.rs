@@ -161,7 +161,11 @@ impl Cause {
             Refusal::ClockImplausible { .. } => (Code::Unavailable, "CLOCK_IMPLAUSIBLE"),
             Refusal::TooLarge { .. } => (Code::InvalidArgument, "REQUEST_INVALID"),
             Refusal::StorageLow { .. } => (Code::Unavailable, "STORAGE_LOW"),
-            Refusal::NotReserved(_) | Refusal::CrlNumberUsed { .. } => (Code::Internal, "INTERNAL"),
+            Refusal::MayLackEntries(_) => (Code::Unavailable, "LEDGER_RESTORED"),
+            // What no peer asks for.
+            Refusal::NotReserved(_) | Refusal::CrlNumberUsed { .. } | Refusal::RecoveryConflict { .. } => {
+                (Code::Internal, "INTERNAL")
+            }
         };
         Cause::lasting(code, reason)
     }
@@ -375,6 +379,22 @@ pub(super) fn record_unknown(message: String) -> Status {
 /// The status for a signer that does not exist.
 pub(super) fn signer_unknown(message: String) -> Status {
     Cause { code: Code::NotFound, reason: "SIGNER_UNKNOWN", retry_after: None }.status(message)
+}
+
+/// The status for a configuration that is not taken.
+pub(super) fn configuration_refused(message: String) -> Status {
+    Cause { code: Code::FailedPrecondition, reason: "CONFIGURATION_REFUSED", retry_after: None }.status(message)
+}
+
+/// The status for a checkpoint that cannot be made, as there is no audit key.
+pub(super) fn audit_key_missing() -> Status {
+    let message = "the daemon has no audit key, so that it makes no checkpoints; see [audit] in its configuration";
+    Cause { code: Code::FailedPrecondition, reason: "AUDIT_KEY_MISSING", retry_after: None }.status(message.into())
+}
+
+/// The status for a checkpoint that the HSM does not sign now.
+pub(super) fn audit_key_unavailable(message: String) -> Status {
+    Cause { code: Code::Unavailable, reason: "HSM_UNAVAILABLE", retry_after: Some(RETRY_AFTER) }.status(message)
 }
 
 /// The status for a peer without a role.

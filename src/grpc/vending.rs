@@ -5,14 +5,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tonic::{Request, Response, Status};
 
-use super::{peer::Peer, records::Reader, request_error::RequestError, status};
+use super::{peer::Peer, records::Reader, request_error::RequestError, services::Services, status};
 use crate::{
     committer::Committer,
     id::DeviceId,
-    issuer::IssueError,
+    issuer::{IssueError, Policy},
     ledger::{Cost, HashedCode, LedgerError, RecordState, Records, Refusal, VendingCode, VendingTerms},
     limits::VENDING_CODES,
-    profile::{ProfileError, Profiles},
+    live::Live,
+    profile::ProfileError,
     proto,
     roles::Call,
     vending::MOST,
@@ -21,13 +22,13 @@ use crate::{
 /// Answers operators and auditors.
 pub(super) struct Service {
     committer: Committer,
-    profiles: Arc<Profiles>,
+    policy: Arc<Live<Policy>>,
     reader: Reader,
 }
 
 impl Service {
-    pub(super) fn new(committer: Committer, profiles: Arc<Profiles>, reader: Reader) -> Self {
-        Service { committer, profiles, reader }
+    pub(super) fn new(services: &Services, reader: Reader) -> Self {
+        Service { committer: services.committer.clone(), policy: Arc::clone(&services.policy), reader }
     }
 }
 
@@ -44,7 +45,8 @@ impl proto::vending_server::Vending for Service {
         let order = self.reader.read(peer.limits()?, move |records| records.order(&wanted)).await?;
         let order = order.ok_or_else(|| status::failed_call(&Refusal::OrderUnknown(terms.order.clone()).into()))?;
         // A device that comes by itself is at no station.
-        let profile = self.profiles.get(&order.terms.profile);
+        let policy = self.policy.get();
+        let profile = policy.profiles.get(&order.terms.profile);
         if let Some(profile) = profile.filter(|profile| !profile.allows_station("")) {
             let error =
                 ProfileError::StationRefused { station: "a vending machine".into(), profile: profile.name().into() };

@@ -18,6 +18,7 @@ use super::{
     },
     proof::ProofTerms,
     record::RecordState,
+    recovery::Recovery,
     revoked::{self, CaId, RevokedCause, RevokedKey},
     vending::{CreatedCodes, VendingBatch, VendingCode},
     view::{View, certificate_at},
@@ -161,7 +162,13 @@ impl View<'_> {
                 let code = self.vending_code(device)?.ok_or_else(unknown)?;
                 self.draft.vending_codes.insert(device.clone(), VendingCode { cancelled: true, ..code });
             }
-            Event::Checkpoint { .. } | Event::LossAccepted { .. } | Event::ClockAccepted { .. } => {}
+            Event::ConfigurationLoaded { sha256, .. } => self.draft.configuration = Some(*sha256),
+            Event::Recovered(recovery) => self.recover(recovery, entry.time, position)?,
+            Event::Checkpoint { .. }
+            | Event::LossAccepted { .. }
+            | Event::ClockAccepted { .. }
+            | Event::Started { .. }
+            | Event::Stopped { .. } => {}
         }
         Ok(())
     }
@@ -210,6 +217,37 @@ impl View<'_> {
         let IssuerTerms { name, chain, crl_shards } = terms.clone();
         let issuer = RecordedIssuer { id, name, generation, chain, crl_shards, added_at };
         self.draft.issuers.insert(id, Arc::new(issuer));
+        Ok(())
+    }
+
+    /// A certificate that was lost is there again: reserved and issued in one, in place of what the device had.
+    fn recover(&mut self, recovery: &Recovery, time: Timestamp, position: Position) -> Result<(), ApplyError> {
+        let Recovery { serial_number, holder, replaces, .. } = recovery;
+        if self.location(serial_number)?.is_some_and(|location| location.state != RecordState::Abandoned) {
+            let what = format!("the serial number {serial_number} is recovered, and was not lost");
+            return Err(ApplyError::Contradiction(what));
+        }
+        if let Some(replaced) = replaces {
+            let before = self.location(replaced)?;
+            if before.is_some_and(|location| location.state.is_live()) {
+                self.list_revoked(replaced, time, RevokedCause::Scrapped)?;
+                self.end_lifecycle(replaced, RecordState::Scrapped, position, |order| {
+                    order.issued -= 1;
+                    order.scrapped += 1;
+                })?;
+            }
+        }
+        self.change_order(&holder.order, |location| {
+            location.order.issued += 1;
+            location.unexported += 1;
+        })?;
+        self.draft.keys.insert(holder.key_hash, Some(*serial_number));
+        self.draft.devices.insert(device_hash(&holder.device), Some(*serial_number));
+        self.draft.records.insert(*serial_number, RecordLocation::recovered(position));
+        self.draft.recovered.insert(*serial_number, position);
+        if let Some(replaced) = replaces {
+            self.replace_revoked(replaced)?;
+        }
         Ok(())
     }
 

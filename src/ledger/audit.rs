@@ -6,22 +6,27 @@
 //! certificate, orders and exports besides. Two of ten million devices or keys have the same 8 octets with a
 //! probability of 1 in 180,000; then a journal without fault is called contradictory.
 
+mod broken_rule;
+
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 
+pub(crate) use self::broken_rule::BrokenRule;
 use super::{
+    crl_issued::CrlIssued,
     device_list::DevicesListed,
-    entry::{CrlIssued, Entry, Event},
+    entry::{Entry, Event},
     export::ExportId,
     issuer::IssuerTerms,
     order::OrderTerms,
-    peer_audit::{BrokenEnrolment, Peers},
+    peer_audit::Peers,
     proof::ProofTerms,
-    proof_audit::{BrokenProof, Proofs},
-    record::{Holder, KeyHash, RecordState},
+    proof_audit::Proofs,
+    record::{Holder, RecordState},
+    recovery::Recovery,
     revoked::CaId,
-    vending_audit::{BrokenCode, Codes},
+    vending_audit::Codes,
 };
 use crate::serial::SerialNumber;
 
@@ -34,8 +39,10 @@ pub(crate) struct Audit {
     reserved: HashMap<SerialNumber, Reservation>,
     /// All serial numbers, as they rise.
     given: Vec<SerialState>,
-    /// The newest reservation or certificate of each device: where in `given` it is.
-    devices: HashMap<u64, usize>,
+    /// Those that were lost and found again, which do not rise.
+    recovered: HashMap<u64, SerialState>,
+    /// The newest reservation or certificate of each device.
+    devices: HashMap<u64, u64>,
     /// Keys that are bound to a device.
     keys: HashSet<u64>,
     orders: Vec<Order>,
@@ -53,8 +60,8 @@ pub(crate) struct Audit {
 #[derive(Debug)]
 struct Reservation {
     holder: Holder,
-    /// What the device had before: where in `given` it is.
-    replaces: Option<usize>,
+    /// What the device had before: the first octets of its serial number.
+    replaces: Option<u64>,
 }
 
 /// What became of a serial number.
@@ -74,6 +81,8 @@ struct SerialState {
 pub struct Counts {
     /// Certificates recorded.
     pub issued: u64,
+    /// Of these: those that were lost and found again.
+    pub recovered: u64,
     /// Reservations abandoned.
     pub abandoned: u64,
     /// Reservations without a certificate yet.
@@ -115,81 +124,6 @@ struct Order {
     exports: Vec<bool>,
     /// Live certificates recorded since the newest of them.
     unexported: u64,
-}
-
-/// The rule that an entry breaks.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BrokenRule {
-    #[error("its time, {time}, is before that of the entry before it, {before}")]
-    TimeBackwards { time: Timestamp, before: Timestamp },
-    #[error("the serial number {serial_number} is used again, or out of order: {newest} was given before")]
-    SerialOutOfOrder { serial_number: SerialNumber, newest: SerialNumber },
-    #[error("the key {} is bound already", hex::encode(.0))]
-    KeyBound(KeyHash),
-    #[error("the device \"{0}\" has a live certificate or a reservation already")]
-    DeviceLive(String),
-    #[error(
-        "it replaces {} of the device \"{device}\", which had {} before",
-        .replaces.map_or("no certificate".to_owned(), |replaced| format!("the certificate {replaced}")),
-        if *.had_one { "another certificate" } else { "none" }
-    )]
-    WrongPredecessor { replaces: Option<SerialNumber>, device: String, had_one: bool },
-    #[error("{what} for {serial_number}, which is not reserved")]
-    NotReserved { what: &'static str, serial_number: SerialNumber },
-    #[error("{serial_number}, which was never given, becomes {wanted}")]
-    NeverGiven { serial_number: SerialNumber, wanted: RecordState },
-    #[error("{serial_number}, which is {state}, becomes {wanted}")]
-    WrongState { serial_number: SerialNumber, state: RecordState, wanted: RecordState },
-    #[error("the certificate {serial_number} is not of the order \"{order}\"")]
-    OtherOrder { serial_number: SerialNumber, order: String },
-    #[error("there is no order \"{0}\"")]
-    OrderUnknown(String),
-    #[error("the order \"{0}\" is created twice")]
-    OrderTwice(String),
-    #[error("the order \"{0}\" is closed")]
-    OrderClosed(String),
-    #[error("the order \"{0}\" is paused")]
-    OrderPaused(String),
-    #[error("the order \"{order}\" has {listed} of its {whole} devices listed, and others than the next ones are")]
-    ListOutOfOrder { order: String, listed: u64, whole: u64 },
-    #[error("the list of devices of the order \"{0}\" is not whole")]
-    ListIncomplete(String),
-    #[error("the order \"{0}\" is not paused, and goes on")]
-    OrderNotPaused(String),
-    #[error("the quantity of the order \"{order}\" becomes {quantity}, and {used} of it are used")]
-    QuantityBelowUsed { order: String, quantity: u64, used: u64 },
-    #[error(transparent)]
-    Enrolment(#[from] BrokenEnrolment),
-    #[error("the order \"{order}\" is exceeded: its quantity is {quantity}")]
-    OrderExceeded { order: String, quantity: u64 },
-    #[error("the order \"{order}\" could not be used at {time}")]
-    OrderOutsideWindow { order: String, time: Timestamp },
-    #[error("the order \"{order}\" is for the profile \"{expected}\", not \"{found}\"")]
-    OrderProfile { order: String, expected: String, found: String },
-    #[error("there is no export {0}")]
-    ExportUnknown(ExportId),
-    #[error("the export {id} is created, and the next one is number {next}")]
-    ExportNumber { id: ExportId, next: u32 },
-    #[error("the export {id} counts {certificates} certificates; {left} were to be exported")]
-    ExportCount { id: ExportId, certificates: u64, left: u64 },
-    #[error(transparent)]
-    Proof(#[from] BrokenProof),
-    #[error(transparent)]
-    Code(#[from] BrokenCode),
-    #[error("the revocation list {number} of the issuer \"{issuer}\" is not newer than {newest}, which was before it")]
-    CrlNumber { issuer: String, number: u64, newest: u64 },
-    #[error("the export {0} is acknowledged twice")]
-    AcknowledgedTwice(ExportId),
-    #[error("the issuer {id} is added, and the next one is number {next}")]
-    IssuerNumber { id: u32, next: u32 },
-    #[error("the issuer \"{name}\" is added as its generation {generation}, and the next one is {next}")]
-    IssuerGeneration { name: String, generation: u32, next: u32 },
-    #[error("the issuer \"{0}\" is added without a certificate")]
-    IssuerEmpty(String),
-    #[error("the issuer \"{0}\" is added with a chain that it has already")]
-    IssuerTwice(String),
-    #[error("it is reserved for the issuer \"{name}\" with the id {id}, which is not one of that name")]
-    IssuerUnknown { name: String, id: u32 },
 }
 
 impl Order {
@@ -256,7 +190,12 @@ impl Audit {
                 Ok(self.codes.create(created, entry.time)?)
             }
             Event::VendingCodeCancelled { device } => Ok(self.codes.cancel(device)?),
-            Event::LossAccepted { .. } | Event::ClockAccepted { .. } => Ok(()),
+            Event::Recovered(recovery) => self.recover(recovery),
+            Event::LossAccepted { .. }
+            | Event::ClockAccepted { .. }
+            | Event::Started { .. }
+            | Event::Stopped { .. }
+            | Event::ConfigurationLoaded { .. } => Ok(()),
         }
     }
 
@@ -303,8 +242,8 @@ impl Audit {
     }
 
     fn confirm(&mut self, serial: &SerialNumber, order: &str) -> Result<(), BrokenRule> {
-        let at = self.change(serial, RecordState::Confirmed)?;
-        let found = self.given[at].order.map(|number| self.orders[number as usize].terms.id.as_str());
+        let (number, _) = self.change(serial, RecordState::Confirmed)?;
+        let found = number.map(|number| self.orders[number as usize].terms.id.as_str());
         if found.unwrap_or_default() != order {
             return Err(BrokenRule::OtherOrder { serial_number: *serial, order: order.to_owned() });
         }
@@ -319,7 +258,7 @@ impl Audit {
     }
 
     fn revoke(&mut self, serial: &SerialNumber) -> Result<(), BrokenRule> {
-        match self.find(serial).map(|at| self.given[at].state) {
+        match self.state(short(serial)).map(|given| given.state) {
             // The order was given its unit back before, and has nothing more to do with it.
             Some(RecordState::Scrapped) => self.change(serial, RecordState::Revoked).map(drop)?,
             _ => self.end(serial, RecordState::Revoked, |_| {})?,
@@ -453,14 +392,14 @@ impl Audit {
         if !self.keys.insert(key(holder)) {
             return Err(BrokenRule::KeyBound(holder.key_hash));
         }
-        let before = self.devices.insert(device(holder), self.given.len());
+        let before = self.devices.insert(device(holder), short(&serial));
         if let Some(SerialState {
             state: RecordState::Reserved | RecordState::Issued | RecordState::Confirmed, ..
-        }) = before.map(|at| &self.given[at])
+        }) = before.and_then(|before| self.state(before))
         {
             return Err(BrokenRule::DeviceLive(holder.device.clone()));
         }
-        if before.map(|at| self.given[at].serial) != replaces.map(short) {
+        if before != replaces.map(short) {
             return Err(BrokenRule::WrongPredecessor {
                 replaces: replaces.copied(),
                 device: holder.device.clone(),
@@ -513,24 +452,27 @@ impl Audit {
     ) -> Result<Reservation, BrokenRule> {
         let not_reserved = || BrokenRule::NotReserved { what, serial_number: *serial };
         let reservation = self.reserved.remove(serial).ok_or_else(not_reserved)?;
-        let at = self.find(serial).ok_or_else(not_reserved)?;
-        let given = &mut self.given[at];
-        given.state = state;
-        given.export = given.order.map_or(0, |number| self.orders[number as usize].next_export());
+        let order = self.state(short(serial)).ok_or_else(not_reserved)?.order;
+        let export = order.map_or(0, |number| self.orders[number as usize].next_export());
+        if let Some(given) = self.state_mut(short(serial)) {
+            (given.state, given.export) = (state, export);
+        }
         Ok(reservation)
     }
 
-    /// A certificate's state changes after its issue. Gives where in `given` it is.
-    fn change(&mut self, serial: &SerialNumber, wanted: RecordState) -> Result<usize, BrokenRule> {
-        let at = self.find(serial).ok_or(BrokenRule::NeverGiven { serial_number: *serial, wanted })?;
-        let state = self.given[at].state;
+    /// A certificate's state changes after its issue. Gives its order and export.
+    fn change(&mut self, serial: &SerialNumber, wanted: RecordState) -> Result<(Option<u32>, u32), BrokenRule> {
+        let never_given = BrokenRule::NeverGiven { serial_number: *serial, wanted };
+        let Some(given) = self.state_mut(short(serial)) else { return Err(never_given) };
+        let SerialState { state, order, export, .. } = *given;
         match (state, wanted) {
             (RecordState::Issued, _) | (RecordState::Scrapped, RecordState::Revoked) => {}
-            (RecordState::Confirmed, RecordState::Scrapped | RecordState::Revoked) => self.counts.confirmed -= 1,
+            (RecordState::Confirmed, RecordState::Scrapped | RecordState::Revoked) => {}
             _ => return Err(BrokenRule::WrongState { serial_number: *serial, state, wanted }),
         }
-        self.given[at].state = wanted;
-        Ok(at)
+        given.state = wanted;
+        self.counts.confirmed -= u64::from(state == RecordState::Confirmed);
+        Ok((order, export))
     }
 
     /// A live certificate is scrapped or revoked; `count` is its order's.
@@ -540,8 +482,7 @@ impl Audit {
         wanted: RecordState,
         count: impl FnOnce(&mut Order),
     ) -> Result<(), BrokenRule> {
-        let at = self.change(serial, wanted)?;
-        let SerialState { order, export, .. } = self.given[at];
+        let (order, export) = self.change(serial, wanted)?;
         if let Some(number) = order {
             let order = &mut self.orders[number as usize];
             if export == order.next_export() {
@@ -566,8 +507,61 @@ impl Audit {
         Ok(())
     }
 
-    fn find(&self, serial: &SerialNumber) -> Option<usize> {
-        self.given.binary_search_by_key(&short(serial), |given| given.serial).ok()
+    fn state(&self, serial: u64) -> Option<&SerialState> {
+        self.recovered.get(&serial).or_else(|| self.given.get(self.place(serial)?))
+    }
+
+    fn state_mut(&mut self, serial: u64) -> Option<&mut SerialState> {
+        if self.recovered.contains_key(&serial) {
+            return self.recovered.get_mut(&serial);
+        }
+        let place = self.place(serial)?;
+        self.given.get_mut(place)
+    }
+
+    /// Where in `given` a serial number is.
+    fn place(&self, serial: u64) -> Option<usize> {
+        self.given.binary_search_by_key(&serial, |given| given.serial).ok()
+    }
+
+    /// A certificate that was lost is there again: neither in the order of the serial numbers, nor within its order's limits.
+    fn recover(
+        &mut self,
+        Recovery { serial_number: serial, holder, replaces, .. }: &Recovery,
+    ) -> Result<(), BrokenRule> {
+        if let Some(state) =
+            self.state(short(serial)).map(|given| given.state).filter(|state| *state != RecordState::Abandoned)
+        {
+            return Err(BrokenRule::WrongState { serial_number: *serial, state, wanted: RecordState::Issued });
+        }
+        self.newest_serial = self.newest_serial.max(Some(*serial));
+        self.check_issuer(holder)?;
+        if !self.keys.insert(key(holder)) {
+            return Err(BrokenRule::KeyBound(holder.key_hash));
+        }
+        let before = self.devices.insert(device(holder), short(serial));
+        if before != replaces.as_ref().map(short) {
+            let (replaces, device) = (*replaces, holder.device.clone());
+            return Err(BrokenRule::WrongPredecessor { replaces, device, had_one: before.is_some() });
+        }
+        if let Some(replaced) = replaces
+            && self.state(short(replaced)).is_some_and(|given| given.state.is_live())
+        {
+            self.scrap(replaced)?;
+        }
+        let order = match holder.order.as_str() {
+            "" => None,
+            id => Some(*self.order_numbers.get(id).ok_or_else(|| BrokenRule::OrderUnknown(id.to_owned()))?),
+        };
+        let mut export = 0;
+        if let Some(order) = order.and_then(|number| self.orders.get_mut(number as usize)) {
+            (order.used, order.unexported) = (order.used + 1, order.unexported + 1);
+            export = order.next_export();
+        }
+        let given = SerialState { serial: short(serial), order, export, state: RecordState::Issued };
+        self.recovered.insert(short(serial), given);
+        (self.counts.issued, self.counts.recovered) = (self.counts.issued + 1, self.counts.recovered + 1);
+        Ok(())
     }
 
     fn order_mut(&mut self, id: &str) -> Option<&mut Order> {

@@ -52,6 +52,11 @@ impl Clock {
         Clock { bounds, newest, good: None }
     }
 
+    /// The bounds are others from now on.
+    pub(super) fn set_bounds(&mut self, bounds: ClockBounds) {
+        self.bounds = bounds;
+    }
+
     /// What is wrong with the clock, if anything is.
     pub(super) fn refusal(&self, now: Timestamp) -> Option<Refusal> {
         self.judge(now, monotonic())

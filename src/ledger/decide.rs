@@ -12,6 +12,7 @@ mod lifecycle;
 mod order;
 mod peer;
 mod proof;
+mod recovery;
 mod reserve;
 #[cfg(test)]
 mod tests;
@@ -86,6 +87,20 @@ pub(super) fn decide(
         Action::Checkpoint { note, earlier_checkpoints_lost } => {
             let event = Event::Checkpoint { note: note.clone(), earlier_checkpoints_lost: *earlier_checkpoints_lost };
             Ok((Outcome::Checkpointed, Some(event)))
+        }
+        Action::Recover(recovery) => {
+            serial_numbers.pass(&recovery.serial_number);
+            recovery::recover(view, recovery)
+        }
+        Action::Start { version, configuration } => {
+            let event = Event::Started { version: version.clone(), configuration: *configuration };
+            Ok((Outcome::Noted, Some(event)))
+        }
+        Action::Stop { reason } => Ok((Outcome::Noted, Some(Event::Stopped { reason: reason.clone() }))),
+        Action::LoadConfiguration { sha256, text } => {
+            let retry = view.configuration()? == Some(*sha256);
+            let event = (!retry).then(|| Event::ConfigurationLoaded { sha256: *sha256, text: text.clone() });
+            Ok((Outcome::Changed { retry }, event))
         }
         Action::AddIssuer(terms) => Ok(issuer::add(view, now, terms)),
         Action::ListDevices(list) => order::list_devices(view, list),

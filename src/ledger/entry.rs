@@ -1,24 +1,29 @@
 //! The entries of the journal and their protobuf encoding (`proto/birthmark/v1/journal.proto`).
 
-use std::str::FromStr;
+mod codes;
+mod convert;
+mod invalid;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use prost::Message;
 
+use self::convert::{decode_proof_reserved, encode_proof_reserved, hash};
+pub use self::invalid::InvalidEntry;
 use super::{
     actor::Actor,
-    device_list::{DeviceList, DevicesListed, InvalidList},
-    export::{ExportId, ParseExportIdError},
+    crl_issued::CrlIssued,
+    device_list::{DeviceList, DevicesListed},
+    export::ExportId,
     issuer::IssuerTerms,
     order::OrderTerms,
-    peer::{Enrolment, InvalidEnrolment},
-    proof::{ProofId, ProofTerms},
+    peer::Enrolment,
+    proof::ProofTerms,
     record::Holder,
-    revocation::{ParseReasonError, RevocationReason},
-    revoked::CaId,
-    vending::{Cost, CreatedCodes, HashedCode, VendingTerms},
-    wire::{self, ImpossibleTime, from_micros, from_optional_micros, to_micros},
+    recovery::Recovery,
+    revocation::RevocationReason,
+    vending::CreatedCodes,
+    wire::{self, from_micros, from_optional_micros, to_micros},
 };
 use crate::{pattern::Pattern, serial::SerialNumber};
 
@@ -31,27 +36,6 @@ pub struct Entry {
     pub actor: Actor,
     /// What happened.
     pub event: Event,
-}
-
-/// A certificate revocation list, as it is recorded before it is published.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CrlIssued {
-    /// The issuer's name in the configuration.
-    pub issuer: String,
-    /// The CA.
-    pub ca: CaId,
-    /// Which of its shards, counted from 0, and how many there are.
-    pub shard: (u16, u16),
-    /// CRLNumber (RFC 5280 section 5.2.3): greater than that of every list of the CA before.
-    pub number: u64,
-    /// When it was made.
-    pub this_update: Timestamp,
-    /// Until when there is a newer one.
-    pub next_update: Timestamp,
-    /// How many certificates are on it.
-    pub entries: u64,
-    /// SHA-256 of its DER.
-    pub sha256: [u8; 32],
 }
 
 /// What can happen to a ledger.
@@ -191,6 +175,27 @@ pub enum Event {
         /// Why it was accepted, for people.
         reason: String,
     },
+    /// The daemon was started.
+    Started {
+        /// Of birthmark.
+        version: String,
+        /// SHA-256 of the configuration file.
+        configuration: [u8; 32],
+    },
+    /// The daemon shut down in order.
+    Stopped {
+        /// The signal that it was told to stop with.
+        reason: String,
+    },
+    /// A configuration came into force that is not the one before.
+    ConfigurationLoaded {
+        /// SHA-256 of the file.
+        sha256: [u8; 32],
+        /// The whole file.
+        text: String,
+    },
+    /// A certificate that the journal had lost was found again.
+    Recovered(Recovery),
     /// An operator said that the clock is right although it contradicts the newest entry's time; later entries may have
     /// earlier times than those before.
     ClockAccepted {
@@ -304,6 +309,14 @@ impl Entry {
             Event::VendingCodeCancelled { device } => {
                 Wire::VendingCodeCancelled(wire::VendingCodeCancelled { device_id: device.clone() })
             }
+            Event::Started { version, configuration } => {
+                Wire::Started(wire::Started { version: version.clone(), configuration_sha256: configuration.to_vec() })
+            }
+            Event::Stopped { reason } => Wire::Stopped(wire::Stopped { reason: reason.clone() }),
+            Event::ConfigurationLoaded { sha256, text } => {
+                Wire::ConfigurationLoaded(wire::ConfigurationLoaded { sha256: sha256.to_vec(), text: text.clone() })
+            }
+            Event::Recovered(recovery) => Wire::Recovered(recovery.into()),
         };
         let entry =
             wire::Entry { time: to_micros(self.time), actor: self.actor.0.as_ref().to_owned(), event: Some(event) };
@@ -353,7 +366,10 @@ impl Entry {
                 serial_number: SerialNumber::try_from(&*revoked.serial_number)?,
                 reason: RevocationReason::try_from(revoked.reason)?,
             },
-            Wire::ProofReserved(reserved) => decode_proof_reserved(reserved)?,
+            Wire::ProofReserved(reserved) => {
+                let (serial_number, terms) = decode_proof_reserved(reserved)?;
+                Event::ProofReserved { serial_number, terms }
+            }
             Wire::ProofIssued(issued) => Event::ProofIssued {
                 serial_number: SerialNumber::try_from(&*issued.serial_number)?,
                 certificate: issued.certificate,
@@ -406,147 +422,15 @@ impl Entry {
             Wire::ClockAccepted(clock) => Event::ClockAccepted { reason: clock.reason },
             Wire::VendingCodesCreated(created) => Event::VendingCodesCreated(Box::new(created.try_into()?)),
             Wire::VendingCodeCancelled(cancelled) => Event::VendingCodeCancelled { device: cancelled.device_id },
+            Wire::Started(started) => {
+                Event::Started { version: started.version, configuration: hash(&started.configuration_sha256)? }
+            }
+            Wire::Stopped(stopped) => Event::Stopped { reason: stopped.reason },
+            Wire::ConfigurationLoaded(loaded) => {
+                Event::ConfigurationLoaded { sha256: hash(&loaded.sha256)?, text: loaded.text }
+            }
+            Wire::Recovered(recovered) => Event::Recovered(recovered.try_into()?),
         };
         Ok(Entry { time: from_micros(entry.time)?, actor: Actor(entry.actor.into()), event })
-    }
-}
-
-fn encode_proof_reserved(serial_number: &SerialNumber, terms: &ProofTerms) -> wire::ProofReserved {
-    wire::ProofReserved {
-        serial_number: serial_number.as_bytes().to_vec(),
-        code: terms.id.code.clone(),
-        issuer_id: terms.id.issuer_id,
-        key_sha256: terms.key_hash.to_vec(),
-        not_after: to_micros(terms.not_after),
-    }
-}
-
-fn decode_proof_reserved(reserved: wire::ProofReserved) -> Result<Event, InvalidEntry> {
-    let terms = ProofTerms {
-        id: ProofId { issuer_id: reserved.issuer_id, code: reserved.code },
-        key_hash: reserved.key_sha256.as_slice().try_into().map_err(|_| InvalidEntry::KeyHash)?,
-        not_after: from_micros(reserved.not_after)?,
-    };
-    Ok(Event::ProofReserved { serial_number: SerialNumber::try_from(&*reserved.serial_number)?, terms })
-}
-
-/// Why the payload of a whole frame is no entry.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum InvalidEntry {
-    /// Its event is none that is known here, so a newer daemon wrote it.
-    #[error("an event that this daemon does not know")]
-    NewerEvent,
-    /// It is no protobuf message of this type.
-    #[error(transparent)]
-    Encoding(#[from] prost::DecodeError),
-    /// Not a serial number.
-    #[error(transparent)]
-    SerialNumber(#[from] <SerialNumber as FromStr>::Err),
-    /// Not a SHA-256.
-    #[error("a key hash that is not 32 octets")]
-    KeyHash,
-    /// Not a reason for which certificates are revoked.
-    #[error(transparent)]
-    RevocationReason(#[from] ParseReasonError),
-    /// Not an export's id.
-    #[error(transparent)]
-    ExportId(#[from] ParseExportIdError),
-    /// Not a vending code's hash.
-    #[error("a vending code whose {0} cannot be")]
-    VendingCode(&'static str),
-    /// Not a revocation list.
-    #[error("a revocation list whose {0} cannot be")]
-    Crl(&'static str),
-    /// An export whose id is not made of its order and number.
-    #[error("an export {0} that says that it is another")]
-    ExportMismatch(ExportId),
-    /// Not the hash of a list.
-    #[error("a list's hash that is not 32 octets")]
-    ListHash,
-    /// Not a part of a list.
-    #[error(transparent)]
-    List(#[from] InvalidList),
-    /// Not an enrolment.
-    #[error(transparent)]
-    Enrolment(#[from] InvalidEnrolment),
-    /// Not a time, in microseconds since 1970.
-    #[error(transparent)]
-    Time(#[from] ImpossibleTime),
-}
-
-impl From<&CrlIssued> for wire::CrlIssued {
-    fn from(list: &CrlIssued) -> wire::CrlIssued {
-        wire::CrlIssued {
-            issuer: list.issuer.clone(),
-            ca: list.ca.0.to_vec(),
-            shard: list.shard.0.into(),
-            shards: list.shard.1.into(),
-            number: list.number,
-            this_update: to_micros(list.this_update),
-            next_update: to_micros(list.next_update),
-            entries: list.entries,
-            sha256: list.sha256.to_vec(),
-        }
-    }
-}
-
-impl TryFrom<wire::CrlIssued> for CrlIssued {
-    type Error = InvalidEntry;
-
-    fn try_from(list: wire::CrlIssued) -> Result<CrlIssued, InvalidEntry> {
-        let small = |number: u32| u16::try_from(number).map_err(|_| InvalidEntry::Crl("shard"));
-        Ok(CrlIssued {
-            issuer: list.issuer,
-            ca: CaId(list.ca.as_slice().try_into().map_err(|_| InvalidEntry::Crl("CA"))?),
-            shard: (small(list.shard)?, small(list.shards)?),
-            number: list.number,
-            this_update: from_micros(list.this_update)?,
-            next_update: from_micros(list.next_update)?,
-            entries: list.entries,
-            sha256: list.sha256.as_slice().try_into().map_err(|_| InvalidEntry::Crl("hash"))?,
-        })
-    }
-}
-
-impl From<&CreatedCodes> for wire::VendingCodesCreated {
-    fn from(created: &CreatedCodes) -> wire::VendingCodesCreated {
-        let CreatedCodes { batch, terms: VendingTerms { order, expires, cost, codes }, replaces } = created;
-        let codes = codes.iter().zip(replaces).map(|(code, replaces)| wire::VendingCode {
-            device_id: code.device.clone(),
-            salt: code.salt.to_vec(),
-            hash: code.hash.to_vec(),
-            replaces: replaces.map_or(Vec::new(), |replaced| replaced.as_bytes().to_vec()),
-        });
-        wire::VendingCodesCreated {
-            batch: *batch,
-            order: order.clone(),
-            expires: to_micros(*expires),
-            memory_kib: cost.memory_kib,
-            passes: cost.passes,
-            codes: codes.collect(),
-        }
-    }
-}
-
-impl TryFrom<wire::VendingCodesCreated> for CreatedCodes {
-    type Error = InvalidEntry;
-
-    fn try_from(created: wire::VendingCodesCreated) -> Result<CreatedCodes, InvalidEntry> {
-        let (mut codes, mut replaces) = (Vec::with_capacity(created.codes.len()), Vec::new());
-        for code in created.codes {
-            replaces.push(match code.replaces.as_slice() {
-                [] => None,
-                octets => Some(SerialNumber::try_from(octets)?),
-            });
-            codes.push(HashedCode {
-                device: code.device_id,
-                salt: code.salt.as_slice().try_into().map_err(|_| InvalidEntry::VendingCode("salt"))?,
-                hash: code.hash.as_slice().try_into().map_err(|_| InvalidEntry::VendingCode("hash"))?,
-            });
-        }
-        let cost = Cost { memory_kib: created.memory_kib, passes: created.passes };
-        let terms = VendingTerms { order: created.order, expires: from_micros(created.expires)?, cost, codes };
-        Ok(CreatedCodes { batch: created.batch, terms, replaces })
     }
 }

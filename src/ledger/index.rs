@@ -6,6 +6,7 @@
 //! DATA/index/NUMBER.states     sorted runs: states that came after the issue
 //! DATA/index/NUMBER.revoked    sorted runs: what may stand on a revocation list
 //! DATA/index/NUMBER.samples    sorted runs: where one serial number in every [`SAMPLE`] bytes of journal was reserved
+//! DATA/index/NUMBER.recovered  sorted runs: where certificates are that were lost and found again
 //! DATA/index/database/         sled: orders, exports, issuers, stations, proofs of possession, vending codes, numbers of
 //!                              lists, and the manifest; see [`database`]
 //! ```
@@ -392,6 +393,22 @@ impl Index {
         })
     }
 
+    /// Where a certificate is that was lost and found again.
+    pub(super) fn recovered(&self, runs: &Runs, serial: &SerialNumber) -> Result<Option<Position>, IndexError> {
+        self.answer(|| {
+            let found = newest(runs, Kind::Recovered, serial.as_bytes())?;
+            Ok(found.map(|value| run::position(&value)))
+        })
+    }
+
+    /// SHA-256 of the newest configuration.
+    pub(super) fn configuration(&self) -> Result<Option<[u8; 32]>, IndexError> {
+        self.answer(|| {
+            let Some(value) = self.database.get(&values::configuration_key())? else { return Ok(None) };
+            value.try_into().map(Some).map_err(|_| self.malformed("the hash of the configuration"))
+        })
+    }
+
     /// All issuers, in the order of their ids.
     pub(super) fn issuers(&self) -> Result<Vec<RecordedIssuer>, IndexError> {
         self.answer(|| {
@@ -434,6 +451,7 @@ impl Index {
                 (Kind::States, entries::states(settled)),
                 (Kind::Samples, entries::samples(settled)),
                 (Kind::Revoked, entries::revoked(settled)),
+                (Kind::Recovered, entries::recovered(settled)),
             ] {
                 if !entries.is_empty() {
                     let run = self.write_run(kind, &entries, &runs)?;
@@ -449,9 +467,10 @@ impl Index {
                 settled.issuers.iter().map(|(id, issuer)| (values::issuer_key(*id), values::encode_issuer(issuer)));
             let proofs = settled.proofs.iter().map(|(id, proof)| (values::proof_key(id), values::encode_proof(proof)));
             let peers = settled.peers.values().map(|peer| (peers::key(peer.number), peers::encode(peer)));
+            let configuration = settled.configuration.map(|sha256| (values::configuration_key(), sha256.to_vec()));
             let codes = vending::pairs(&settled.vending_codes, &settled.vending_batches);
-            let small = numbers.chain(proofs).chain(codes);
-            let pairs = orders.chain(exports).chain(issuers).chain(peers).chain(small).collect();
+            let pairs = orders.chain(exports).chain(issuers).chain(peers).chain(numbers).chain(proofs);
+            let pairs = pairs.chain(configuration).chain(codes).collect();
             self.database.write(pairs, |total| Manifest::new(applied, total, &runs).encode())?;
             self.applied().clone_from(applied);
             // Without it the index says no more than before, which is true as well.
@@ -560,6 +579,11 @@ fn next_number(runs: &Runs) -> u32 {
 }
 
 /// Whether an index in `folder` knows a journal, usable or not.
+pub(super) fn exists(folder: &Path) -> bool {
+    folder.is_dir()
+}
+
+/// Whether there is an index that knows a journal.
 pub(super) fn is_known(folder: &Path) -> bool {
     Mark::read(folder).is_some()
 }

@@ -50,10 +50,13 @@
 //! written again and synced before anything is answered from it.
 
 mod check;
+mod copy;
 mod damage;
 mod error;
 mod file;
 mod frame;
+mod mirror;
+mod place;
 mod position;
 mod read;
 mod scan;
@@ -64,10 +67,19 @@ use std::{
     io,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+pub use self::{
+    copy::Copied,
+    error::JournalError,
+    scan::{Scan, ScannedFrame, TornEnd},
+};
 pub(crate) use self::{
+    copy::{copy, is_empty},
     error::AppendError,
+    mirror::MirrorState,
+    place::{Whereabouts, forget as forget_place},
     position::Position,
     read::{Frames, ReadFrame, Reader},
 };
@@ -75,11 +87,9 @@ use self::{
     error::BROKEN_CHAIN,
     file::read_whole,
     frame::{Frame, FrameError},
+    mirror::{JournalEnd, Mirror},
+    place::{Found, Place},
     segment::Header,
-};
-pub use self::{
-    error::JournalError,
-    scan::{Scan, ScannedFrame, TornEnd},
 };
 use super::{
     entry::Entry,
@@ -107,6 +117,10 @@ pub(crate) struct Journal {
     /// Whether the newest file is locked against other processes.
     locked: bool,
     staged: Staged,
+    /// Kept while the journal is where a daemon left it.
+    place: Option<Place>,
+    /// The second journal.
+    mirror: Option<Mirror>,
     /// What [`Journal::open`] found at the end and [`Journal::settle`] has yet to deal with.
     unsettled: Option<Unsettled>,
 }
@@ -169,6 +183,8 @@ impl Journal {
             segment_size,
             locked: false,
             staged: Staged::default(),
+            place: None,
+            mirror: None,
             unsettled: None,
         };
         journal.find_end(&path, headless)?;
@@ -213,6 +229,8 @@ impl Journal {
             segment_size,
             locked: false,
             staged: Staged::default(),
+            place: None,
+            mirror: None,
             unsettled: None,
         })
     }
@@ -325,6 +343,59 @@ impl Journal {
         )))
     }
 
+    /// Whether the journal is where a daemon left it.
+    ///
+    /// # Errors
+    /// An I/O error.
+    pub(crate) fn whereabouts(&self) -> Result<Whereabouts, JournalError> {
+        let folder = self.reader.folder();
+        let found = place::check(folder, &self.found()).map_err(|error| JournalError::io(folder, error))?;
+        // A journal without entries lacks none.
+        Ok(if self.sequence == 1 && found == Whereabouts::NoPlace { Whereabouts::Own } else { found })
+    }
+
+    /// From now on the journal is where it is: a later start does not take it for a copy.
+    ///
+    /// # Errors
+    /// An I/O error.
+    pub(crate) fn take_place(&mut self) -> Result<(), JournalError> {
+        let folder = self.reader.folder();
+        let place = Place::take(folder, &self.found()).map_err(|error| JournalError::io(folder, error))?;
+        self.place = Some(place);
+        Ok(())
+    }
+
+    fn found(&self) -> Found<'_> {
+        let is_empty = self.end <= Header::LENGTH;
+        let (journal, segment, file, entries) = (self.id, self.segment, &self.file, self.sequence - 1);
+        Found { journal, segment, file, is_empty, entries }
+    }
+
+    /// The place is told how many entries there are; otherwise it is once a second.
+    pub(crate) fn note_place(&mut self) {
+        if let Some(place) = &mut self.place {
+            place.note(self.sequence - 1, true);
+        }
+    }
+
+    /// From now on every write goes to the journal in `folder` as well.
+    ///
+    /// # Errors
+    /// If there is no thread to be had; what else fails is the mirror's state.
+    pub(crate) fn start_mirror(&mut self, folder: &Path) -> io::Result<()> {
+        self.mirror = Some(Mirror::start(self.reader.folder(), folder, self.journal_end())?);
+        Ok(())
+    }
+
+    /// The state of the mirror, if there is one.
+    pub(crate) fn mirror_state(&self) -> Option<MirrorState> {
+        self.mirror.as_ref().map(Mirror::state)
+    }
+
+    fn journal_end(&self) -> JournalEnd {
+        JournalEnd { id: self.id, segment: self.segment, length: self.end, entries: self.sequence - 1 }
+    }
+
     fn lost(&self, what: String) -> JournalError {
         JournalError::Lost { folder: self.reader.folder().display().to_string(), what }
     }
@@ -427,7 +498,16 @@ impl Journal {
     fn write_staged(&mut self) -> Result<(), AppendError> {
         let staged = std::mem::take(&mut self.staged);
         let Some(chain) = staged.chain else { return Ok(()) };
-        if let Err(error) = self.file.write_all_at(&staged.bytes, u64::from(self.end)) {
+        let (bytes, sequence, end) = (Arc::new(staged.bytes), self.sequence + staged.frames, self.journal_end());
+        if let Some(mirror) = &mut self.mirror {
+            mirror.join_if_caught_up(end);
+            mirror.write(Arc::clone(&bytes), self.end, sequence - 1);
+        }
+        if let Err(error) = self.file.write_all_at(&bytes, u64::from(self.end)) {
+            if let Some(mirror) = &mut self.mirror {
+                mirror.wait();
+                mirror.cut(self.end);
+            }
             // What a failed write left behind must not be taken for frames later.
             return match self.file.set_len(u64::from(self.end)) {
                 Ok(()) => Err(AppendError::NotWritten(error)),
@@ -437,12 +517,19 @@ impl Journal {
         let started = std::time::Instant::now();
         // What a failed sync left on the disk is not known: the process must end (invariants 1 and 10).
         self.file.sync_data().map_err(AppendError::Unknown)?;
+        if let Some(mirror) = &mut self.mirror {
+            // Nothing is answered before it is on both disks, unless one has failed.
+            mirror.wait();
+        }
         crate::metrics::fsync(started.elapsed());
-        self.end += staged.bytes.len() as u32;
-        self.sequence += staged.frames;
+        self.end += bytes.len() as u32;
+        self.sequence = sequence;
         self.chain = chain;
+        if let Some(place) = &mut self.place {
+            place.note(self.sequence - 1, false);
+        }
         // The buffer's memory serves the next batch.
-        self.staged.bytes = staged.bytes;
+        self.staged.bytes = Arc::try_unwrap(bytes).unwrap_or_default();
         self.staged.bytes.clear();
         Ok(())
     }
@@ -466,6 +553,15 @@ impl Journal {
             return Err(AppendError::Taken { path, what: "another process has it locked".into() });
         }
         segment::sync_new(&file, self.reader.folder()).map_err(AppendError::Unknown)?;
+        if self.place.is_some() {
+            // Before anything is in the file: what is not in the place is taken for a copy.
+            let (journal, entries) = (self.id, self.sequence - 1);
+            let found = Found { journal, segment: next, file: &file, is_empty: true, entries };
+            self.place = Some(Place::take(self.reader.folder(), &found).map_err(AppendError::NotWritten)?);
+        }
+        if let Some(mirror) = &mut self.mirror {
+            mirror.begin(next, header.encode(), self.sequence - 1);
+        }
         self.file = file;
         self.reader.add(next);
         self.segment = next;

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::{
     actor::Actor,
+    crl_issued::CrlIssued,
     device_list::DevicesListed,
-    entry::CrlIssued,
     error::LedgerError,
     export::{Export, ExportId},
     issuer::{IssuerTerms, RecordedIssuer},
@@ -15,6 +15,7 @@ use super::{
     peer::{EnrolledPeer, Enrolment},
     proof::{FoundProof, ProofTerms},
     record::Holder,
+    recovery::Recovery,
     refusal::Refusal,
     revocation::RevocationReason,
     vending::VendingTerms,
@@ -143,6 +144,27 @@ pub enum Action {
     IssueCrl(CrlIssued),
     /// Record an issuer, unless the same chain has its name already.
     AddIssuer(IssuerTerms),
+    /// Record a certificate that the ledger has lost and that was found again.
+    Recover(Recovery),
+    /// Record that the daemon was started.
+    Start {
+        /// Of birthmark.
+        version: String,
+        /// SHA-256 of its configuration file.
+        configuration: [u8; 32],
+    },
+    /// Record that the daemon shut down in order.
+    Stop {
+        /// Why.
+        reason: String,
+    },
+    /// Record the configuration that is in force, unless it is the one before.
+    LoadConfiguration {
+        /// SHA-256 of the file.
+        sha256: [u8; 32],
+        /// The whole file.
+        text: String,
+    },
     /// Record what the audit key signed about the ledger.
     Checkpoint {
         /// The signed text; see [`super::checkpoint`].
@@ -176,7 +198,7 @@ pub enum Outcome {
     Recorded,
     /// The reservation is gone; its serial number will not be used again.
     Abandoned,
-    /// The certificate is confirmed, scrapped or revoked, as was asked for.
+    /// The certificate is confirmed, scrapped, revoked or recovered, or the configuration recorded, as was asked for.
     Changed {
         /// It was so before.
         retry: bool,
@@ -200,6 +222,8 @@ pub enum Outcome {
     },
     /// The checkpoint is part of the ledger.
     Checkpointed,
+    /// The start or the end of a run is part of the ledger.
+    Noted,
     /// It may not be; nothing changed.
     Refused(Refusal),
     /// What is known could not be read (a record that it concerns is damaged, say); nothing changed.

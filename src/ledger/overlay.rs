@@ -42,6 +42,14 @@ pub(super) struct RecordLocation {
     pub(super) pending: Option<Arc<Pending>>,
 }
 
+impl RecordLocation {
+    /// Of a certificate that was lost and found again: one entry has all of it.
+    pub(super) fn recovered(position: Position) -> RecordLocation {
+        let (state, issued) = (RecordState::Issued, Some(position));
+        RecordLocation { state, reserved: position, issued, changed: None, pending: None }
+    }
+}
+
 /// What a reservation still needs.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Pending {
@@ -78,6 +86,10 @@ pub(super) struct Overlay {
     pub(super) crl_numbers: BTreeMap<CaId, u64>,
     /// By their ids.
     pub(super) issuers: BTreeMap<u32, Arc<RecordedIssuer>>,
+    /// Where certificates are that were lost and found again: their serial numbers do not rise along the journal.
+    pub(super) recovered: BTreeMap<SerialNumber, Position>,
+    /// SHA-256 of the newest configuration.
+    pub(super) configuration: Option<[u8; 32]>,
     /// Stations, operators and auditors by their names.
     pub(super) peers: BTreeMap<Arc<str>, Arc<EnrolledPeer>>,
     /// The newest proof of possession of each CA and code.
@@ -158,6 +170,8 @@ impl Overlay {
         self.proofs.extend(upper.proofs);
         self.vending_codes.extend(upper.vending_codes);
         self.vending_batches.extend(upper.vending_batches);
+        self.recovered.extend(upper.recovered);
+        self.configuration = upper.configuration.or(self.configuration);
     }
 
     /// The reservation of a proof of possession among these changes.

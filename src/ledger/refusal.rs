@@ -293,6 +293,17 @@ pub enum Refusal {
         /// Bytes.
         min_free: u64,
     },
+    /// The journal may lack its newest entries, and nobody has said that they are not missed.
+    #[error("nothing is issued, because the ledger may lack its newest entries: {0}")]
+    MayLackEntries(String),
+    /// A certificate that was found contradicts what is recorded.
+    #[error("the certificate {serial_number} cannot be taken back into the ledger: {what}")]
+    RecoveryConflict {
+        /// The certificate's serial number.
+        serial_number: SerialNumber,
+        /// What is recorded.
+        what: String,
+    },
     /// Not a reservation that waits for its certificate.
     #[error("the serial number {0} is not reserved")]
     NotReserved(SerialNumber),

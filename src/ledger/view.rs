@@ -25,6 +25,7 @@ use super::{
     peer::EnrolledPeer,
     proof::ProofId,
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
+    recovery::Recovery,
     revoked::{CaId, RevokedKey, RevokedValue},
     vending::{VendingBatch, VendingCode},
 };
@@ -84,6 +85,7 @@ impl View<'_> {
         let Some(position) = self.index().by_lookup_key(&self.memory.runs, key)? else { return Ok(None) };
         match self.journal.entry(position)?.event {
             Event::Reserved { serial_number, holder, .. }
+            | Event::Recovered(Recovery { serial_number, holder, .. })
                 if [LookupKey::from_key(&holder.key_hash), LookupKey::from_device(&device_hash(&holder.device))]
                     .contains(key) =>
             {
@@ -108,7 +110,10 @@ impl View<'_> {
     pub(super) fn location(&self, serial: &SerialNumber) -> Result<Option<RecordLocation>, LedgerError> {
         let location = match self.overlays().find_map(|overlay| overlay.records.get(serial)) {
             Some(location) => Some(location.clone()),
-            None => self.location_in_journal(serial)?,
+            None => match self.index().recovered(&self.memory.runs, serial)? {
+                Some(position) => Some(RecordLocation::recovered(position)),
+                None => self.location_in_journal(serial)?,
+            },
         };
         match location {
             Some(location) if location.state == RecordState::Issued => Ok(Some(match self.state_change(serial)? {
@@ -283,6 +288,14 @@ impl View<'_> {
         }
     }
 
+    /// SHA-256 of the newest configuration; none if none is recorded.
+    pub(super) fn configuration(&self) -> Result<Option<[u8; 32]>, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.configuration) {
+            Some(sha256) => Ok(Some(sha256)),
+            None => Ok(self.index().configuration()?),
+        }
+    }
+
     /// What the batch changes.
     pub(super) fn into_draft(self) -> Overlay {
         self.draft
@@ -337,6 +350,9 @@ impl View<'_> {
             Event::Confirmed { serial_number, .. } => (serial_number, String::new(), None),
             Event::Scrapped { serial_number, reason } => (serial_number, reason, None),
             Event::Revoked { serial_number, reason } => (serial_number, String::new(), Some(reason)),
+            Event::Recovered(Recovery { replaces: Some(replaced), serial_number, .. }) => {
+                (replaced, format!("its device has the newer certificate {serial_number}, which was recovered"), None)
+            }
             _ => return Err(self.contradicted(format!("no certificate changed at {changed:?}"))),
         };
         if of != *serial {
@@ -357,7 +373,9 @@ pub(super) struct ReservedEntry {
 fn reserved_at(journal: &Reader, location: &RecordLocation) -> Result<ReservedEntry, JournalError> {
     let Entry { time, actor, event } = journal.entry(location.reserved)?;
     match event {
-        Event::Reserved { holder, replaces, .. } => Ok(ReservedEntry { time, actor, holder, replaces }),
+        Event::Reserved { holder, replaces, .. } | Event::Recovered(Recovery { holder, replaces, .. }) => {
+            Ok(ReservedEntry { time, actor, holder, replaces })
+        }
         _ => Err(journal.contradiction(location.reserved, "the index says that a reservation is here")),
     }
 }
@@ -366,7 +384,9 @@ fn reserved_at(journal: &Reader, location: &RecordLocation) -> Result<ReservedEn
 pub(super) fn certificate_at(journal: &Reader, position: Position) -> Result<IssuedCertificate, JournalError> {
     let Entry { time, event, .. } = journal.entry(position)?;
     match event {
-        Event::Issued { certificate, .. } => Ok(IssuedCertificate { at: time, certificate }),
+        Event::Issued { certificate, .. } | Event::Recovered(Recovery { certificate, .. }) => {
+            Ok(IssuedCertificate { at: time, certificate })
+        }
         _ => Err(journal.contradiction(position, "the index says that a certificate is here")),
     }
 }

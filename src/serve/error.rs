@@ -43,6 +43,9 @@ pub enum ServeError {
         /// Why.
         source: CommitError,
     },
+    /// The start could not be recorded.
+    #[error("cannot record the start in the ledger")]
+    History(#[source] CommitError),
     /// The committer's thread stopped without having been closed.
     #[error("the committer stopped by itself")]
     CommitterStopped,

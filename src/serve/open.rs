@@ -2,61 +2,44 @@
 //! certificates, the ledger. What the HSM and the files say is known before the ledger is changed by as much as its
 //! lock.
 
-use std::{collections::BTreeMap, sync::Arc, thread::JoinHandle};
+use std::{collections::BTreeMap, path::Path, sync::Arc, thread::JoinHandle};
 
 use jiff::Timestamp;
 
 use super::{
     certificates::{clock_bounds, watched},
     error::ServeError,
+    history,
     keys::{AUDIT, AuditKey, Pools, audit_keys, open_audit, open_issuers},
     lists::Lists,
+    reload::{self, Replaceable},
+    tls::open_tls,
 };
 use crate::{
     checkpoint::Checkpoints,
     committer::{CommitError, Committer},
-    config::{self, Config, ConfigError},
+    config::{Config, ConfigError},
     configure::{self, Issuers},
     crl_publisher::Publisher,
-    expiry::MonitoredCertificate,
-    grpc::{
-        Access, Signers,
-        tls::{self, TlsError},
-    },
+    grpc::{Access, Signers},
     issuer::Issuance,
     ledger::{
         LedgerError, Records,
         embedded::{self, EmbeddedLedger, EmbeddedRecords, Guards, Settings},
         scrub::Scrub,
     },
-    profile::Profiles,
+    live::Live,
     proof::Prover,
     registration,
     signer::Recoverable,
 };
 
-/// Reads the TLS settings.
-pub(super) fn open_tls(config: &Config, access: &Arc<Access>) -> Result<Arc<rustls::ServerConfig>, ConfigError> {
-    let config::Server { certificate, key, client_ca, .. } = &config.server;
-    let [certificate_file, key_file, client_ca_file] =
-        [certificate, key, client_ca].map(|path| config.resolve(path.get_ref()));
-    let tls =
-        tls::configure([&certificate_file, &key_file, &client_ca_file], access).map_err(|error| match &error {
-            TlsError::Certificate { .. } | TlsError::Setup(_) => {
-                config.error_at(certificate.span(), "server.certificate", error)
-            }
-            TlsError::Key { .. } => config.error_at(key.span(), "server.key", error),
-            TlsError::ClientCa { .. } => config.error_at(client_ca.span(), "server.client_ca", error),
-        })?;
-    Ok(tls)
-}
-
 /// What the daemon works with, opened and checked.
 pub(super) struct Opened {
     pub(super) pools: Pools,
-    pub(super) watched: Vec<MonitoredCertificate>,
+    pub(super) replaceable: Replaceable,
+    pub(super) issuers: Issuers,
     pub(super) issuer: Arc<Issuance>,
-    pub(super) profiles: Arc<Profiles>,
     pub(super) signers: Signers,
     pub(super) prover: Arc<Prover>,
     pub(super) records: EmbeddedRecords,
@@ -68,18 +51,30 @@ pub(super) struct Opened {
 }
 
 /// Opens the keys, then what is said about certificates, then the ledger.
-pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
+pub(super) async fn open(
+    config: &Config,
+    access: &Arc<Access>,
+    expected_checkpoint: Option<&Path>,
+) -> Result<Opened, ServeError> {
     let (pools, issuers) = open_issuers(config)?;
-    let profiles = configure::profiles(config, &issuers, Timestamp::now())?;
-    let refused_keys = configure::refused_keys(config, &issuers)?;
+    let tls = Live::new(open_tls(config, access)?);
+    let policy = Live::new(Arc::new(reload::policy(config, &issuers)?));
     configure::check_client_ca(config, &issuers)?;
-    let watched = watched(config, &issuers)?;
+    let watched = Live::new(Arc::new(watched(config, &issuers)?));
     let audit = open_audit(config, &issuers)?;
     let lists = Lists::read(config, &issuers)?;
 
     let data = config.resolve(config.ledger.path.get_ref());
-    let settings = Settings { min_free: u64::from(config.ledger.min_free_mib) << 20, ..Settings::default() };
-    let guards = Guards { audit_keys: audit_keys(config, audit.as_ref())?, clock: clock_bounds(config, &issuers) };
+    let settings = Settings {
+        min_free: u64::from(config.ledger.min_free_mib) << 20,
+        mirror: config.ledger.mirror.as_ref().map(|mirror| config.resolve(mirror.get_ref())),
+        ..Settings::default()
+    };
+    let guards = Guards {
+        audit_keys: audit_keys(config, audit.as_ref())?,
+        expected_checkpoint: expected_checkpoint.map(Path::to_owned),
+        clock: clock_bounds(config, &issuers),
+    };
     let opened = EmbeddedLedger::open_guarded(&data, Timestamp::now(), &settings, &guards);
     let (ledger, records) = opened.map_err(|error| config.error_at(config.ledger.path.span(), "ledger.path", error))?;
     let earlier_checkpoints_lost = records.head().sequence > 0 && !embedded::checkpoint_file(&data).exists();
@@ -87,6 +82,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
     let scrub = scrub.map_err(ServeError::system("start the scrub"))?;
     let (committer, committer_thread) = Committer::start(ledger).map_err(ServeError::system("start the committer"))?;
     record_issuers(config, &committer, &issuers).await?;
+    history::record_start(&committer, config).await?;
     let mut signers: BTreeMap<String, Arc<dyn Recoverable>> =
         pools.iter().map(|(name, pool)| (name.clone(), Arc::clone(pool) as Arc<dyn Recoverable>)).collect();
     let checkpoints = audit.map(|AuditKey { signer, public_key, interval }| {
@@ -103,17 +99,16 @@ pub(super) async fn open(config: &Config) -> Result<Opened, ServeError> {
     });
     let open_lists = |lists: Lists<'_>| lists.open(config, &data, Arc::new(records.clone()), committer.clone());
     let publisher = lists.map(open_lists).transpose()?;
-    let profiles = profiles.into_iter().map(|profile| (profile.name().to_owned(), profile));
-    let profiles = Arc::new(profiles.collect::<Profiles>());
-    let issuer = Issuance::new(Arc::clone(&profiles), refused_keys, committer.clone(), Arc::new(records.clone()));
+    let issuer = Issuance::new(Arc::clone(&policy), &issuers, committer.clone(), Arc::new(records.clone()));
     let issuer = Arc::new(issuer);
-    let prover = Arc::new(Prover::new(issuers, committer.clone()));
+    let prover = Arc::new(Prover::new(issuers.clone(), committer.clone()));
+    let replaceable = Replaceable { policy, tls, watched };
     let signers = Arc::new(signers);
     Ok(Opened {
         pools,
-        watched,
+        replaceable,
+        issuers,
         issuer,
-        profiles,
         signers,
         prover,
         records,

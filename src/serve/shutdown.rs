@@ -7,7 +7,7 @@ use tokio::{
     task,
 };
 
-use super::{error::ServeError, keys::Pools};
+use super::{error::ServeError, history, keys::Pools};
 use crate::{
     checkpoint::Checkpoints,
     committer::Committer,
@@ -47,7 +47,7 @@ impl Running {
     ///    that does not wait for its stream, so a station that does not read holds nothing up for longer than
     ///    [`DRAIN`]; its certificates are recorded and it gets them when it asks again.
     /// 3. The socket's file is removed, while the ledger's lock keeps any other daemon from having made its own there.
-    /// 4. The last checkpoint is made, after the calls, so that it covers what they recorded, and before the committer
+    /// 4. The end of the run is recorded, and the last checkpoint is made, after the calls, so that it covers what they recorded, and before the committer
     ///    closes, since it is an entry of the journal, and before the pools close, since the HSM signs it.
     /// 5. The committer closes: it waits for the requests that have a permit, so that what is reserved is signed and
     ///    recorded (invariants 1 and 2), and then closes the ledger, which puts the index on stable storage. A failure
@@ -59,7 +59,7 @@ impl Running {
     ///
     /// # Errors
     /// If the ledger failed.
-    pub(super) async fn shutdown(self) -> Result<(), ServeError> {
+    pub(super) async fn shutdown(self, signal: &str) -> Result<(), ServeError> {
         let Running { server, committer, committer_result, checkpoints, publishing, est, pools, scrub, socket } = self;
         drop(scrub);
         // What is revoked from now on is on the first lists of the next start.
@@ -75,10 +75,11 @@ impl Running {
             // What cannot be removed is replaced at the next start.
             let _ = fs::remove_file(path);
         }
+        history::record_stop(&committer, signal).await;
         if let Some((checkpoints, periodic)) = checkpoints {
             periodic.abort();
             match tokio::time::timeout(LAST_CHECKPOINT, checkpoints.make_last()).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "no last checkpoint; one is made at the next start"),
                 Err(_) => tracing::warn!("no last checkpoint in time; one is made at the next start"),
             }

@@ -252,7 +252,7 @@ async fn data_folder_read_only_or_newer_refuses_the_start() {
 }
 
 /// Small, so that files are begun and the index is written often.
-const SETTINGS: Settings = Settings { segment_size: 3000, flush_at: 40, min_free: 0, boot_id: None };
+const SETTINGS: Settings = Settings { segment_size: 3000, flush_at: 40, min_free: 0, mirror: None, boot_id: None };
 const FOLDER: &str = "BIRTHMARK_DISK_FOLDER";
 /// Set if no file may grow beyond [`LIMIT`], from soon after the start until that has failed some times.
 const LIMITED: &str = "BIRTHMARK_DISK_LIMITED";

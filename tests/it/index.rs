@@ -16,7 +16,7 @@ use crate::support::ledger::{holder, operation, terms};
 
 /// Small enough that runs are written and merged many times.
 fn settings() -> Settings {
-    Settings { segment_size: 64 << 10, flush_at: 40, min_free: 0, boot_id: None }
+    Settings { segment_size: 64 << 10, flush_at: 40, min_free: 0, mirror: None, boot_id: None }
 }
 
 fn open(folder: &Path) -> (EmbeddedLedger, EmbeddedRecords) {
@@ -301,6 +301,13 @@ fn journal_alone_is_a_full_backup() {
     let expected = answers(&records, 500);
     // While the ledger is open: what is durable is in the journal.
     copy(&folder.path().join("journal"), &backup.path().join("journal"));
+    let (restored, records) = open(backup.path());
+    assert_eq!(answers(&records, 500), expected);
+    assert!(records.healthy().unwrap_err().contains("accept-loss"));
+    drop((restored, records));
+    // It may lack what came after it, so somebody must say that it does not.
+    let (actor, reason) = (Actor("operator:anna".into()), "nothing was issued since".to_owned());
+    EmbeddedLedger::accept_loss(backup.path(), Timestamp::now(), &settings(), actor, reason).unwrap();
     let (mut restored, records) = open(backup.path());
     assert_eq!(answers(&records, 500), expected);
     rules_hold(&mut restored, 500);

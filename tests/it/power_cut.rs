@@ -41,12 +41,15 @@ use self::{disk::Disk, trace::Event};
 use crate::support::ledger::{self, operation, terms};
 
 /// Small, so that files are begun and the index is written often.
-const SETTINGS: Settings = Settings { segment_size: 3000, flush_at: 10, min_free: 0, boot_id: None };
+const SETTINGS: Settings = Settings { segment_size: 3000, flush_at: 10, min_free: 0, mirror: None, boot_id: None };
 const FOLDER: &str = "BIRTHMARK_POWER_FOLDER";
 /// Below the folder; nothing of it exists at first.
 const DATA: &str = "site/data";
 
 fn open(folder: &Path) -> Result<(EmbeddedLedger, EmbeddedRecords), birthmark::ledger::LedgerError> {
+    // The disks of the model are copies; where there is an index, that is not asked about.
+    fs::create_dir_all(folder.join("index"))
+        .map_err(|cause| birthmark::ledger::LedgerError::Folder { folder: String::new(), cause })?;
     EmbeddedLedger::open(folder, Timestamp::now(), &SETTINGS)
 }
 

@@ -39,7 +39,7 @@ const BOOT: &str = "BIRTHMARK_EXT4_BOOT";
 const IMAGE_BYTES: u64 = 64 << 20;
 
 fn settings(boot: &str) -> Settings {
-    Settings { segment_size: 64 << 10, flush_at: 12, min_free: 0, boot_id: Some(boot.to_owned()) }
+    Settings { segment_size: 64 << 10, flush_at: 12, min_free: 0, mirror: None, boot_id: Some(boot.to_owned()) }
 }
 
 fn open(folder: &Path, boot: &str) -> Result<(EmbeddedLedger, EmbeddedRecords), LedgerError> {

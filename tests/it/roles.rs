@@ -8,10 +8,10 @@ use birthmark::{
         ConfirmRequest, CreateCodesRequest, CreateExportRequest, CreateOrderRequest, EnrollRequest, GetExportRequest,
         GetIssuerRequest, GetOrderRequest, GetRecordRequest, ImportRequest, IssueRequest, ListCodesRequest,
         ListExportsRequest, ListIssuersRequest, ListOrderDevicesRequest, ListOrdersRequest, ListRecordsRequest,
-        ListStationsRequest, PauseOrderRequest, ProvePossessionRequest, RenewRequest, ResumeOrderRequest,
-        RetryHsmRequest, RevokeCertificateRequest, RevokeStationRequest, ScrapCertificateRequest,
-        admin_client::AdminClient, issuance_client::IssuanceClient, stations_client::StationsClient,
-        vending_client::VendingClient,
+        ListStationsRequest, MakeCheckpointRequest, PauseOrderRequest, ProvePossessionRequest, ReloadRequest,
+        RenewRequest, ResumeOrderRequest, RetryHsmRequest, RevokeCertificateRequest, RevokeStationRequest,
+        ScrapCertificateRequest, admin_client::AdminClient, issuance_client::IssuanceClient,
+        stations_client::StationsClient, vending_client::VendingClient,
     },
     roles::{Call, TABLE},
 };
@@ -57,6 +57,8 @@ async fn make(call: Call, channel: Channel) -> Result<(), Status> {
             let request = RetryHsmRequest { signer: "none".into(), ..RetryHsmRequest::default() };
             admin.retry_hsm(request).await.map(drop)
         }
+        Call::MakeCheckpoint => admin.make_checkpoint(MakeCheckpointRequest {}).await.map(drop),
+        Call::Reload => admin.reload(ReloadRequest {}).await.map(drop),
         Call::ProvePossession => admin.prove_possession(ProvePossessionRequest::default()).await.map(drop),
         Call::Enroll => stations.enroll(EnrollRequest::default()).await.map(drop),
         Call::Import => stations.import(ImportRequest::default()).await.map(drop),

@@ -29,7 +29,7 @@ use crate::support::{
 };
 
 /// Small, so that there are several files soon.
-const SETTINGS: Settings = Settings { segment_size: 3000, flush_at: 40, min_free: 0, boot_id: None };
+const SETTINGS: Settings = Settings { segment_size: 3000, flush_at: 40, min_free: 0, mirror: None, boot_id: None };
 
 fn open(folder: &Path) -> (EmbeddedLedger, EmbeddedRecords) {
     EmbeddedLedger::open(folder, Timestamp::now(), &SETTINGS).unwrap()
@@ -144,6 +144,7 @@ fn index_that_knows_more_than_the_journal_refuses_the_start() {
         ("an older copy that went on", |folder, older| {
             let elsewhere = tempfile::tempdir().unwrap();
             copy(older, &elsewhere.path().join("journal"));
+            accept_loss(elsewhere.path()).unwrap();
             let (mut ledger, _) = open(elsewhere.path());
             issue(&mut ledger, 50..90);
             drop(ledger);
@@ -276,8 +277,16 @@ async fn daemon_whose_journal_is_taken_away_ends() {
     stream.send(request("d2", "o1", csr("d2"))).await;
     assert!(!daemon.wait().success());
     assert!(site.log().contains("was changed by another process: another file has its name"), "{}", site.log());
-    // Nothing was written, and the next start goes on.
     assert_eq!(fs::read(&journal).unwrap(), content);
+    // Nothing was written, and the next start goes on when somebody has said that nothing is missing.
+    let daemon = site.start();
+    site.stream(&daemon, "line1/t1")
+        .await
+        .ask(request("d2", "o1", csr("d2")))
+        .await
+        .must_be(Code::Unavailable, "LEDGER_RESTORED");
+    daemon.end();
+    succeeded(&site.token.birthmark(&["journal", "accept-loss", "data", "--reason", "it is the same file"]));
     let daemon = site.start();
     site.stream(&daemon, "line1/t1").await.ask(request("d2", "o1", csr("d2"))).await.issued();
     daemon.end();

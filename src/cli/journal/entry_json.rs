@@ -2,7 +2,8 @@
 
 use birthmark::{
     ledger::{
-        CrlIssued, DevicesListed, Enrolment, ListedDevice, OrderTerms, ProofTerms, entry::Event, journal::ScannedFrame,
+        CrlIssued, DevicesListed, Enrolment, ListedDevice, OrderTerms, ProofTerms, Recovery, entry::Event,
+        journal::ScannedFrame,
     },
     pem::certificate_pem,
     serial::SerialNumber,
@@ -85,6 +86,14 @@ pub(super) fn entry_to_json(frame: &ScannedFrame) -> Value {
             }),
         ),
         Event::VendingCodeCancelled { device } => ("vending_code_cancelled", json!({ "device_id": device })),
+        Event::Started { version, configuration } => {
+            ("started", json!({ "version": version, "configuration_sha256": hex::encode(configuration) }))
+        }
+        Event::Stopped { reason } => ("stopped", json!({ "reason": reason })),
+        Event::ConfigurationLoaded { sha256, text } => {
+            ("configuration_loaded", json!({ "configuration_sha256": hex::encode(sha256), "text": text }))
+        }
+        Event::Recovered(recovery) => ("recovered", recovery_to_json(recovery)),
     };
     let mut entry = json!({
         "sequence": frame.sequence,
@@ -168,4 +177,19 @@ fn list_to_json(list: &CrlIssued) -> Value {
 /// RFC 3339 with six decimals always, so that times sort as text.
 pub(super) fn time(time: jiff::Timestamp) -> String {
     format!("{time:.6}")
+}
+
+fn recovery_to_json(Recovery { serial_number, certificate, holder, replaces, source }: &Recovery) -> Value {
+    json!({
+        "serial_number": serial_number.to_string(),
+        "device_id": holder.device,
+        "key_sha256": hex::encode(holder.key_hash),
+        "order": holder.order,
+        "profile": holder.profile,
+        "issuer": holder.issuer,
+        "issuer_id": holder.issuer_id,
+        "replaces": replaces.map(|replaced| replaced.to_string()),
+        "source": source,
+        "certificate_pem": certificate_pem(certificate),
+    })
 }

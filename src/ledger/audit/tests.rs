@@ -90,6 +90,7 @@ fn lifecycle_by_the_rules_passes() {
     ]);
     let expected = Counts {
         issued: 3,
+        recovered: 0,
         abandoned: 1,
         reserved: 0,
         confirmed: 0,

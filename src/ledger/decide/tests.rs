@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Small, so that everything sinks into the index and is read from there.
-const SETTINGS: Settings = Settings { segment_size: 4096, flush_at: 4, min_free: 0, boot_id: None };
+const SETTINGS: Settings = Settings { segment_size: 4096, flush_at: 4, min_free: 0, mirror: None, boot_id: None };
 
 fn open(folder: &Path) -> (EmbeddedLedger, EmbeddedRecords) {
     EmbeddedLedger::open(folder, Timestamp::now(), &SETTINGS).unwrap()

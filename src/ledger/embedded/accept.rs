@@ -37,6 +37,7 @@ impl EmbeddedLedger {
         reason: String,
     ) -> Result<String, LedgerError> {
         let what = match EmbeddedLedger::recover(folder, settings, &Guards::default(), false) {
+            Ok(ledger) if ledger.writer.shared.may_lack.is_some() => return ledger.accept_place(now, actor, reason),
             Ok(ledger) => {
                 ledger.close()?;
                 return Err(LedgerError::NothingToAccept("the journal has all that index and checkpoint know".into()));
@@ -52,6 +53,7 @@ impl EmbeddedLedger {
         let event = Event::LossAccepted { what: what.clone(), reason };
         journal.stage(&Entry { time: to_microseconds(now).max(newest), actor, event })?;
         journal.commit()?;
+        journal.take_place()?;
         let unusable = |cause: io::Error| LedgerError::Folder { folder: folder.display().to_string(), cause };
         let checkpoint = checkpoint_file(folder);
         if check_against_checkpoint(&journal, &checkpoint, &[]).is_err() {
@@ -84,16 +86,34 @@ impl EmbeddedLedger {
             let what = format!("the clock ({now}) and the newest entry ({newest}) do not contradict each other");
             return Err(LedgerError::NothingToAccept(what));
         }
-        let entry = Entry { time: to_microseconds(now), actor, event: Event::ClockAccepted { reason } };
-        let position = ledger.writer.journal.stage(&entry)?;
-        ledger.writer.journal.commit()?;
-        let mut follower = ledger.writer.shared.follower();
-        follower.applied.note(&entry);
-        follower.applied.last = Some((position, *ledger.writer.journal.chain()));
-        follower.applied.next = ledger.writer.journal.end();
-        drop(follower);
+        ledger.append(&Entry { time: to_microseconds(now), actor, event: Event::ClockAccepted { reason } })?;
         ledger.close()?;
         Ok(newest)
+    }
+
+    /// The journal is taken for what it is here, whatever it may lack: gives what that is.
+    fn accept_place(mut self, now: Timestamp, actor: Actor, reason: String) -> Result<String, LedgerError> {
+        let entries = self.writer.journal.next_sequence() - 1;
+        let what = format!(
+            "the journal was restored, copied or moved: what was recorded after its entry {entries}, if anything was"
+        );
+        let newest = self.writer.shared.follower().applied.newest_time;
+        let event = Event::LossAccepted { what: what.clone(), reason };
+        self.append(&Entry { time: to_microseconds(now).max(newest), actor, event })?;
+        self.writer.journal.take_place()?;
+        self.close()?;
+        Ok(what)
+    }
+
+    /// Writes an entry that changes nothing of what is known.
+    fn append(&mut self, entry: &Entry) -> Result<(), LedgerError> {
+        let position = self.writer.journal.stage(entry)?;
+        self.writer.journal.commit()?;
+        let mut follower = self.writer.shared.follower();
+        follower.applied.note(entry);
+        follower.applied.last = Some((position, *self.writer.journal.chain()));
+        follower.applied.next = self.writer.journal.end();
+        Ok(())
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
         error::LedgerError,
         index::{Applied, Index, IndexError},
         journal::{AppendError, Journal},
-        operation::{Operation, Outcome},
+        operation::{Action, Operation, Outcome},
         overlay::Overlay,
         refusal::Refusal,
     },
@@ -97,6 +97,10 @@ impl BatchWriter {
                 outcomes.push(Outcome::Failed(Arc::clone(error)));
                 continue;
             }
+            if let Some(refusal) = self.shared.may_lack.as_ref().filter(|_| gives(&operation.action)) {
+                outcomes.push(Outcome::Refused(refusal.clone()));
+                continue;
+            }
             let decided = guarded(|| decide(&view, time, &mut self.serial_numbers, operation));
             let (outcome, event) = match decided {
                 Ok(decision) => decision,
@@ -144,11 +148,21 @@ fn not_now<'r>(event: &Event, clock: Option<&'r Refusal>, space: Option<&'r Refu
         Event::Reserved { .. } | Event::ProofReserved { .. } | Event::OrderDevicesListed(_) => clock.or(space),
         Event::OrderCreated(_) | Event::ExportCreated { .. } | Event::StationEnrolled(_) => clock,
         // At a time before the newest entry they do no harm: a checkpoint is evidence of what there is.
-        Event::Checkpoint { .. } | Event::IssuerAdded { .. } => {
+        Event::Checkpoint { .. }
+        | Event::IssuerAdded { .. }
+        | Event::Started { .. }
+        | Event::Stopped { .. }
+        | Event::ConfigurationLoaded { .. } => {
             clock.filter(|refusal| matches!(refusal, Refusal::ClockImplausible { .. }))
         }
         _ => None,
     }
+}
+
+/// Whether somebody asks for a certificate or an export: what a ledger that may lack its newest entries gave, or refused,
+/// might contradict them.
+fn gives(action: &Action) -> bool {
+    matches!(action, Action::Reserve(_) | Action::Reissue(_) | Action::ReserveProof(_) | Action::CreateExport { .. })
 }
 
 /// Lets a panic, which is a bug, fail the one operation that met it.

@@ -1,6 +1,9 @@
 //! The certificates of an order or an export, read from the part of the journal in which they were issued.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::shared::Shared;
 use crate::{
@@ -8,8 +11,9 @@ use crate::{
         entry::{Entry, Event},
         error::LedgerError,
         journal::{Frames, Position},
-        overlay::ExportLocation,
+        overlay::{ExportLocation, StateChange},
         record::{IssuedCertificate, Record, RecordState},
+        recovery::Recovery,
     },
     serial::SerialNumber,
 };
@@ -38,6 +42,14 @@ impl Certificates {
                 let record =
                     Record { serial_number, state, holder, actor, reserved_at, issued: None, replaces, changed: None };
                 self.reserved.insert(serial_number, ours.then_some(record));
+            }
+            Event::Recovered(Recovery { serial_number, certificate, holder, replaces, .. }) => {
+                let (state, reserved_at) = (RecordState::Issued, time);
+                let ours = holder.order == self.order;
+                let issued = Some(IssuedCertificate { at: time, certificate });
+                let record =
+                    Record { serial_number, state, holder, actor, reserved_at, issued, replaces, changed: None };
+                return Ok(ours.then_some(record));
             }
             Event::Issued { serial_number, certificate } => {
                 let record = match self.reserved.remove(&serial_number) {
@@ -75,18 +87,46 @@ pub(super) struct Exported {
     certificates: Certificates,
     export: ExportLocation,
     seen: u64,
+    start: Position,
+    /// What was scrapped before the export; read when it is first asked for.
+    scrapped: Option<HashSet<SerialNumber>>,
 }
 
 impl Exported {
-    pub(super) fn new(certificates: Certificates, export: ExportLocation) -> Self {
-        Exported { certificates, export, seen: 0 }
+    /// `start` is where its certificates begin.
+    pub(super) fn new(certificates: Certificates, start: Position, export: ExportLocation) -> Self {
+        Exported { certificates, export, seen: 0, start, scrapped: None }
     }
 
     /// Whether it was live when the export was created.
-    fn was_live(&self, record: &Record) -> Result<bool, LedgerError> {
-        let state_change = self.certificates.shared.view().state_change(&record.serial_number)?;
-        Ok(state_change
-            .is_none_or(|state_change| state_change.state.is_live() || state_change.changed > self.export.position))
+    fn was_live(&mut self, record: &Record) -> Result<bool, LedgerError> {
+        let found = self.certificates.shared.view().state_change(&record.serial_number)?;
+        match found {
+            Some(StateChange { state, changed }) if !state.is_live() => match changed > self.export.position {
+                // It may have been scrapped before it was revoked.
+                true if state == RecordState::Revoked => Ok(!self.scrapped()?.contains(&record.serial_number)),
+                after => Ok(after),
+            },
+            _ => Ok(true),
+        }
+    }
+
+    /// What was scrapped before the export, of all that may be in it.
+    fn scrapped(&mut self) -> Result<&HashSet<SerialNumber>, LedgerError> {
+        if self.scrapped.is_none() {
+            let mut scrapped = HashSet::new();
+            for frame in self.certificates.shared.journal.frames(self.start, self.export.position) {
+                match frame?.entry.event {
+                    Event::Scrapped { serial_number, .. }
+                    | Event::Recovered(Recovery { replaces: Some(serial_number), .. }) => {
+                        scrapped.insert(serial_number)
+                    }
+                    _ => false,
+                };
+            }
+            self.scrapped = Some(scrapped);
+        }
+        Ok(self.scrapped.get_or_insert_default())
     }
 }
 

@@ -26,6 +26,9 @@ pub(super) enum CheckpointFault {
          keeps that file"
     )]
     Differs { path: String, what: String },
+    /// The journal is not the one that an operator expects.
+    #[error("the journal does not fit the checkpoint that is expected, {path}: {what}")]
+    Expected { path: String, what: String },
     /// It is not one that the audit key signed.
     #[error(
         "the checkpoint {path} is not to be trusted: {cause}. Put a copy in its place that was kept elsewhere, or name \
@@ -41,9 +44,21 @@ impl From<CheckpointFault> for LedgerError {
             CheckpointFault::Differs { path, what } => {
                 LedgerError::Lost { what: format!("the checkpoint {path}: {what}"), cause: Box::new(fault) }
             }
-            CheckpointFault::NotTrusted { .. } => LedgerError::Untrusted(Box::new(fault)),
+            CheckpointFault::NotTrusted { .. } | CheckpointFault::Expected { .. } => {
+                LedgerError::Untrusted(Box::new(fault))
+            }
         }
     }
+}
+
+/// Checks that the journal continues a checkpoint that was kept elsewhere, and must be there.
+pub(super) fn check_against_expected(journal: &Journal, path: &Path, keys: &[PublicKey]) -> Result<(), LedgerError> {
+    if !path.exists() {
+        let cause = InvalidCheckpoint::Malformed("there is no such file");
+        return Err(CheckpointFault::Expected { path: path.display().to_string(), what: cause.to_string() }.into());
+    }
+    check_against_checkpoint(journal, path, keys)
+        .map_err(|error| CheckpointFault::Expected { path: path.display().to_string(), what: error.to_string() }.into())
 }
 
 /// Checks that the journal continues the newest checkpoint, which one of the keys must have signed.

@@ -14,8 +14,9 @@ use parking_lot::{Mutex, RwLock};
 use super::{
     batch::BatchWriter,
     catalog::{Catalog, Setup},
-    checkpoint_file::{CheckpointFault, check_against_checkpoint, checkpoint_file},
+    checkpoint_file::{CheckpointFault, check_against_checkpoint, check_against_expected, checkpoint_file},
     disk_space::DiskSpace,
+    mirror::bring_together,
     rebuild::Rebuilder,
     records::EmbeddedRecords,
     settings::{Guards, Settings},
@@ -29,8 +30,9 @@ use crate::{
         error::LedgerError,
         folder_lock::{FolderLock, tighten},
         index::{self, IndexError},
-        journal::{Journal, JournalError},
+        journal::{Journal, JournalError, Whereabouts, forget_place},
         operation::{Action, Operation, Outcome},
+        refusal::Refusal,
     },
     serial::{SerialNumber, SerialNumbers},
 };
@@ -41,7 +43,7 @@ pub struct EmbeddedLedger {
     pub(super) writer: BatchWriter,
     /// Ends before the lock does.
     _rebuilder: Rebuilder,
-    _lock: FolderLock,
+    _locks: Vec<FolderLock>,
 }
 
 impl EmbeddedLedger {
@@ -102,6 +104,7 @@ impl EmbeddedLedger {
     ) -> Result<EmbeddedLedger, LedgerError> {
         let unusable = |cause: io::Error| LedgerError::Folder { folder: folder.display().to_string(), cause };
         let lock = FolderLock::take(folder)?;
+        let mirror = bring_together(folder, settings)?;
         let checkpoint = checkpoint_file(folder);
         if checkpoint.exists() && !Journal::exists(&folder.join("journal"))? {
             // A new one would take its place as if nothing had been issued.
@@ -113,12 +116,26 @@ impl EmbeddedLedger {
         }
         let mut journal = open_journal(folder, settings)?;
         check_against_checkpoint(&journal, &checkpoint, &guards.audit_keys)?;
+        if let Some(expected) = &guards.expected_checkpoint {
+            check_against_expected(&journal, expected, &guards.audit_keys)?;
+        }
+        let may_lack = match mirror.completed() {
+            true => None,
+            false => may_lack(&journal, index::exists(&folder.join("index")))?,
+        };
         let (alarm, alarms) = mpsc::sync_channel(1);
         let boot = settings.boot_id.clone().unwrap_or_else(boot_id);
         let site = index::Site { folder: folder.join("index"), journal: journal.id(), boot, alarm };
         let space = Arc::new(DiskSpace { folder: folder.to_owned(), min_free: settings.min_free });
         let setup = Setup { site, space: Arc::clone(&space), flush_at: settings.flush_at };
         let catalog = Arc::new(Catalog::open(&setup, &mut journal, rebuild)?);
+        if may_lack.is_none() {
+            journal.take_place()?;
+            if let Some(mirror) = &settings.mirror {
+                journal.start_mirror(&mirror.join("journal")).map_err(unusable)?;
+            }
+        }
+        let mirror_state = journal.mirror_state();
         tighten(folder);
         let (newest_serial, newest_time) = {
             let follower = catalog.follower();
@@ -129,10 +146,13 @@ impl EmbeddedLedger {
         let newest_time = (journal.next_sequence() > 1).then_some(newest_time);
         let clock = Mutex::new(Clock::new(guards.clock.clone(), newest_time));
         let last_error = Mutex::default();
-        let shared = Arc::new(Shared { catalog, journal: journal.reader().clone(), head, space, last_error, clock });
+        let reader = journal.reader().clone();
+        let shared = Shared { catalog, journal: reader, head, space, last_error, clock, may_lack, mirror_state };
+        let shared = Arc::new(shared);
         let serial_numbers = SerialNumbers::resume(journal.id(), newest_serial);
         let writer = BatchWriter { journal, serial_numbers, shared };
-        Ok(EmbeddedLedger { writer, _rebuilder: rebuilder, _lock: lock })
+        let locks = std::iter::once(lock).chain(mirror.into_lock()).collect();
+        Ok(EmbeddedLedger { writer, _rebuilder: rebuilder, _locks: locks })
     }
 
     /// After a start nobody is working on a reservation any more: each becomes abandoned (invariant 2).
@@ -170,7 +190,8 @@ impl Ledger for EmbeddedLedger {
         committed
     }
 
-    fn close(self) -> Result<(), LedgerError> {
+    fn close(mut self) -> Result<(), LedgerError> {
+        self.writer.journal.note_place();
         let shared = &self.writer.shared;
         if let Err(error) = shared.follower().close(&shared.catalog) {
             tracing::warn!(%error, "the index is not up to date; the next start reads more of the journal");
@@ -194,6 +215,30 @@ pub(super) fn open_journal(folder: &Path, settings: &Settings) -> Result<Journal
         Err(JournalError::InUse { pid, .. }) => Err(LedgerError::Locked { folder: folder.display().to_string(), pid }),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Why the journal may lack its newest entries, if it may: it is not where a daemon left it. What birthmark wrote before
+/// there were places has an index beside it (`indexed`), which copies of the journal have not.
+fn may_lack(journal: &Journal, indexed: bool) -> Result<Option<Refusal>, LedgerError> {
+    let what = match journal.whereabouts()? {
+        Whereabouts::Own => return Ok(None),
+        Whereabouts::NoPlace if indexed => return Ok(None),
+        Whereabouts::NoPlace | Whereabouts::Unknown => {
+            // There will be an index from now on.
+            let folder = journal.reader().folder();
+            let unusable = |cause| LedgerError::Folder { folder: folder.display().to_string(), cause };
+            forget_place(folder).map_err(unusable)?;
+            "nothing shows that a daemon of this place wrote it last".to_owned()
+        }
+        Whereabouts::Elsewhere(what) => what,
+    };
+    let refusal = Refusal::MayLackEntries(format!(
+        "the journal was restored, copied or moved ({what}), so that certificates which were issued since may be missing; \
+         stop the daemon, take them back with \"birthmark journal reconcile\", and say that nothing is missing any more \
+         with \"birthmark journal accept-loss\" (docs/restore.md)"
+    ));
+    tracing::error!(folder = %journal.reader().folder().display(), "{refusal}");
+    Ok(Some(refusal))
 }
 
 /// The kernel's id of this boot.

@@ -12,6 +12,7 @@ use crate::{
     ledger::{
         actor::Actor,
         api::Records,
+        clock::ClockBounds,
         device_list::ListPage,
         entry::Event,
         error::LedgerError,
@@ -20,7 +21,7 @@ use crate::{
         index::IndexError,
         issued_records::IssuedRecords,
         issuer::RecordedIssuer,
-        journal::{Position, Reader},
+        journal::{MirrorState, Position, Reader},
         order::Order,
         overlay::StateChange,
         peer::EnrolledPeer,
@@ -121,7 +122,7 @@ impl Records for EmbeddedRecords {
         let before = view.export(&ExportId { number: id.number - 1, ..id.clone() })?;
         let start = before.map_or(order.created, |before| before.position);
         let certificates = Certificates::new(&self.shared, &id.order, start, export.position);
-        Ok(IssuedRecords::new(Exported::new(certificates, export)))
+        Ok(IssuedRecords::new(Exported::new(certificates, start, export)))
     }
 
     fn revoked(&self, ca: &CaId, hashes: RangeInclusive<u32>) -> Result<Vec<RevokedCertificate>, LedgerError> {
@@ -191,6 +192,9 @@ impl EmbeddedRecords {
         if let Some((_, why)) = last_error.filter(|(when, _)| when.elapsed() < LAST_ERROR_STANDS) {
             return Err(why);
         }
+        if let Some(refusal) = &self.shared.may_lack {
+            return Err(refusal.to_string());
+        }
         if let Some(refusal) = self.shared.clock().refusal(Timestamp::now()) {
             return Err(refusal.to_string());
         }
@@ -206,6 +210,19 @@ impl EmbeddedRecords {
     /// The damage that the scrub or a read has found, with file and byte.
     pub fn intact(&self) -> Result<(), String> {
         self.shared.journal.known_damage().map_or(Ok(()), Err)
+    }
+
+    /// From now on the clock is judged by these bounds.
+    pub(crate) fn set_clock_bounds(&self, bounds: ClockBounds) {
+        self.shared.clock().set_bounds(bounds);
+    }
+
+    /// Whether the mirror, if there is one, has all entries.
+    ///
+    /// # Errors
+    /// Why it has not.
+    pub fn mirrored(&self) -> Result<(), String> {
+        self.shared.mirror_state.as_ref().and_then(MirrorState::failure).map_or(Ok(()), Err)
     }
 
     pub(crate) fn journal(&self) -> &Reader {

@@ -1,5 +1,7 @@
 //! What an operator or a test chooses.
 
+use std::path::PathBuf;
+
 use crate::ledger::clock::ClockBounds;
 use crate::signer::PublicKey;
 
@@ -14,6 +16,8 @@ pub struct Settings {
     /// Nothing is reserved while the file system has less free space than this, in bytes; what is reserved is still
     /// recorded.
     pub min_free: u64,
+    /// A folder on another disk for a second journal, which has every entry before it is answered; none if absent.
+    pub mirror: Option<PathBuf>,
     /// The id of this boot of the machine, by which an index that was open when it went down is known; none: the
     /// kernel's. Tests set it.
     pub boot_id: Option<String>,
@@ -21,7 +25,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { segment_size: 64 << 20, flush_at: 65_536, min_free: 256 << 20, boot_id: None }
+        Settings { segment_size: 64 << 20, flush_at: 65_536, min_free: 256 << 20, mirror: None, boot_id: None }
     }
 }
 
@@ -31,6 +35,8 @@ pub struct Guards {
     /// The audit key and those before it: one of them must have signed the checkpoint file. With none, the file is
     /// compared with the journal, but its signature is not verified.
     pub audit_keys: Vec<PublicKey>,
+    /// A checkpoint that was kept elsewhere, which the journal must continue as well.
+    pub expected_checkpoint: Option<PathBuf>,
     /// When the clock cannot be right.
     pub clock: ClockBounds,
 }

@@ -11,9 +11,10 @@ use super::{
 use crate::ledger::{
     clock::Clock,
     head::Head,
-    journal::{Journal, Position, Reader},
+    journal::{Journal, MirrorState, Position, Reader},
     memtable::MemTable,
     overlay::Overlay,
+    refusal::Refusal,
     view::View,
 };
 
@@ -27,6 +28,10 @@ pub(super) struct Shared {
     /// When and why the last batch could not be written, until one can.
     pub(super) last_error: Mutex<Option<(Instant, String)>>,
     pub(super) clock: Mutex<Clock>,
+    /// Why the journal may lack its newest entries; nothing is issued then.
+    pub(super) may_lack: Option<Refusal>,
+    /// Of the journal's mirror, if there is one.
+    pub(super) mirror_state: Option<MirrorState>,
 }
 
 impl Shared {

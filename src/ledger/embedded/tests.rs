@@ -27,7 +27,7 @@ use crate::{
 };
 
 fn settings() -> Settings {
-    Settings { segment_size: 64 << 10, flush_at: 20, min_free: 0, boot_id: Some("this boot".into()) }
+    Settings { segment_size: 64 << 10, flush_at: 20, min_free: 0, mirror: None, boot_id: Some("this boot".into()) }
 }
 
 fn open(folder: &Path) -> (EmbeddedLedger, EmbeddedRecords) {

@@ -7,6 +7,7 @@ use crate::{
         entry::{Entry, Event},
         head::ChainHash,
         journal::Position,
+        recovery::Recovery,
     },
     serial::SerialNumber,
 };
@@ -46,7 +47,10 @@ impl Applied {
     pub(crate) fn note(&mut self, entry: &Entry) {
         // Times do not decrease, but when an operator has set them right.
         self.newest_time = entry.time;
-        if let Event::Reserved { serial_number, .. } | Event::ProofReserved { serial_number, .. } = &entry.event {
+        if let Event::Reserved { serial_number, .. }
+        | Event::ProofReserved { serial_number, .. }
+        | Event::Recovered(Recovery { serial_number, .. }) = &entry.event
+        {
             self.newest_serial = self.newest_serial.max(Some(*serial_number));
         }
     }

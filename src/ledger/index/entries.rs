@@ -40,10 +40,19 @@ pub(super) fn revoked(settled: &Overlay) -> Vec<u8> {
     settled.revoked.iter().flat_map(|(key, value)| key.as_bytes().iter().copied().chain(*value)).collect()
 }
 
+/// Where certificates are that were found again, as entries of a run.
+pub(super) fn recovered(settled: &Overlay) -> Vec<u8> {
+    let entry = |(serial, position): (&SerialNumber, &Position)| {
+        serial.as_bytes().iter().copied().chain(position.to_bytes()).collect::<Vec<_>>()
+    };
+    settled.recovered.iter().flat_map(entry).collect()
+}
+
 /// Where some of the settled records were reserved, as entries of a run: each record has one of them before it, and
 /// near.
 pub(super) fn samples(settled: &Overlay) -> Vec<u8> {
-    let mut records: Vec<_> = settled.records.iter().collect();
+    let in_order = |(serial, _): &(&SerialNumber, &RecordLocation)| !settled.recovered.contains_key(serial);
+    let mut records: Vec<_> = settled.records.iter().filter(in_order).collect();
     records.sort_unstable_by_key(|(serial, _)| **serial);
     let mut samples = Vec::new();
     let mut sampled: Option<Position> = None;

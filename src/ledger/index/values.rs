@@ -38,6 +38,11 @@ pub(super) fn crl_number_key(ca: &CaId) -> Vec<u8> {
     [b"c", &ca.0[..]].concat()
 }
 
+/// The key of the hash of the newest configuration.
+pub(super) fn configuration_key() -> Vec<u8> {
+    b"s".to_vec()
+}
+
 /// The key of an issuer.
 pub(super) fn issuer_key(id: u32) -> Vec<u8> {
     [&b"i"[..], &id.to_be_bytes()].concat()

@@ -41,7 +41,7 @@ impl Header {
         if self.length_before.is_some() { Self::LENGTH } else { Self::FIRST_LENGTH }
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.length() as usize];
         let version = if self.length_before.is_some() { VERSION } else { WITHOUT_LENGTH };
         bytes[0..8].copy_from_slice(MAGIC);
@@ -267,6 +267,11 @@ fn locate(path: &Path, file: &File, header: &Header, next_path: &Path, next: &He
 /// An attempt that failed (no space) or a crash may have left the name, with a part of a header: that is overwritten. A
 /// file that is longer than a header is never touched.
 pub(super) fn create(folder: &Path, segment: u32, header: &Header) -> Result<File, JournalError> {
+    create_with(folder, segment, &header.encode())
+}
+
+/// As [`create`], with the bytes of the header.
+pub(super) fn create_with(folder: &Path, segment: u32, header: &[u8]) -> Result<File, JournalError> {
     let path = path(folder, segment);
     let begin = || -> io::Result<File> {
         let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
@@ -274,7 +279,7 @@ pub(super) fn create(folder: &Path, segment: u32, header: &Header) -> Result<Fil
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, IN_THE_WAY));
         }
         file.set_len(0)?;
-        file.write_all_at(&header.encode(), 0)?;
+        file.write_all_at(header, 0)?;
         Ok(file)
     };
     begin().map_err(|error| JournalError::io(&path, error))

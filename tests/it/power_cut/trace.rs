@@ -75,6 +75,8 @@ fn event(line: &str, folder: &Path) -> Option<Event> {
         path.starts_with(folder.join("site"))
             && !path.starts_with(folder.join("site/data/index"))
             && !path.ends_with("lock")
+            // Whether it is torn or gone decides nothing but whether an operator is asked.
+            && !path.file_name().is_some_and(|name| name.to_string_lossy().trim_start_matches('.').starts_with("place"))
     };
     let ours = |at: usize| Some(path(arguments[at])).filter(|path| ours(path));
     match call {

@@ -18,10 +18,12 @@ pub(crate) enum Kind {
     Samples,
     /// What may stand on a revocation list.
     Revoked,
+    /// Where certificates are that were lost and found again: their serial numbers do not rise along the journal.
+    Recovered,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 4] = [Kind::Names, Kind::States, Kind::Samples, Kind::Revoked];
+    pub(crate) const ALL: [Kind; 5] = [Kind::Names, Kind::States, Kind::Samples, Kind::Revoked, Kind::Recovered];
 
     pub(super) fn code(self) -> u8 {
         match self {
@@ -29,6 +31,7 @@ impl Kind {
             Kind::States => 2,
             Kind::Samples => 3,
             Kind::Revoked => 4,
+            Kind::Recovered => 5,
         }
     }
 
@@ -38,6 +41,7 @@ impl Kind {
             Kind::States => "states",
             Kind::Samples => "samples",
             Kind::Revoked => "revoked",
+            Kind::Recovered => "recovered",
         }
     }
 
@@ -45,7 +49,7 @@ impl Kind {
     pub(super) fn key(self) -> usize {
         match self {
             Kind::Names => LookupKey::LENGTH,
-            Kind::States | Kind::Samples => SerialNumber::LENGTH,
+            Kind::States | Kind::Samples | Kind::Recovered => SerialNumber::LENGTH,
             Kind::Revoked => RevokedKey::LENGTH,
         }
     }
@@ -53,7 +57,7 @@ impl Kind {
     /// Bytes of a key and its value.
     pub(crate) fn entry(self) -> usize {
         match self {
-            Kind::Names | Kind::Samples => self.key() + 8,
+            Kind::Names | Kind::Samples | Kind::Recovered => self.key() + 8,
             Kind::States | Kind::Revoked => self.key() + 9,
         }
     }

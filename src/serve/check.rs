@@ -1,0 +1,110 @@
+//! A configuration tried out without a start: all that is wrong with it, and what will be soon. The HSM is not asked.
+
+use std::{collections::BTreeSet, path::Path, sync::Arc};
+
+use jiff::Timestamp;
+
+use super::{
+    certificates::watched,
+    lists::Lists,
+    peers::{ClientCrl, socket_role},
+    tls::open_tls,
+};
+use crate::{
+    ca::IssuingCa,
+    config::{self, Config, ConfigError},
+    configure::{self, Issuers},
+    grpc::Access,
+    hsm::KeyUri,
+    lint::{self, Severity},
+    profile::Profile,
+    signer::UnavailableSigner,
+};
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// Each keeps the daemon from starting.
+    pub problems: Vec<String>,
+    /// None of these does, yet.
+    pub warnings: Vec<String>,
+}
+
+impl Checked {
+    fn note<T>(&mut self, result: Result<T, ConfigError>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let error = error.to_string();
+                // One file may be read for several reasons.
+                if !self.problems.contains(&error) {
+                    self.problems.push(error);
+                }
+                None
+            }
+        }
+    }
+}
+
+/// Reads a configuration and all files that it names.
+pub fn check(file: &Path) -> Checked {
+    let (config, problems) = Config::load_with_all_problems(file);
+    let problems = problems.iter().map(ToString::to_string).collect();
+    let mut checked = Checked { problems, warnings: Vec::new() };
+    let Some(config) = config else { return checked };
+    let now = Timestamp::now();
+    let mut issuers = Issuers::new();
+    for (name, settings) in &config.issuers {
+        if let Some((chain, algorithm)) = checked.note(configure::chain(&config, name, settings, now)) {
+            let issuer = IssuingCa::new(name, chain, Arc::new(UnavailableSigner(algorithm)));
+            issuers.insert(name.clone(), Arc::new(issuer.with_crl_shards(settings.crl_shards())));
+        }
+        for uri in settings.key_uri.get_ref().uris() {
+            let key = format!("issuers.{name}.key_uri");
+            checked.note(KeyUri::parse(uri).map_err(|error| config.error_at(settings.key_uri.span(), &key, error)));
+        }
+    }
+    if let Some(audit) = &config.audit {
+        let uri = KeyUri::parse(audit.key_uri.get_ref());
+        checked.note(uri.map_err(|error| config.error_at(audit.key_uri.span(), "audit.key_uri", error)));
+    }
+    let whole = issuers.len() == config.issuers.len();
+    for (name, settings) in &config.profiles {
+        // What is wrong with its issuer is said already.
+        if whole || issuers_of(settings).iter().all(|issuer| issuers.contains_key(*issuer)) {
+            check_profile(&config, name, settings, &issuers, &mut checked);
+        }
+    }
+    checked.note(configure::refused_keys(&config, &issuers));
+    checked.note(open_tls(&config, &Access::new()));
+    checked.note(socket_role(&config));
+    checked.note(ClientCrl::open(&config, &Access::new()));
+    checked.note(configure::check_client_ca(&config, &issuers));
+    if whole {
+        checked.note(Lists::read(&config, &issuers));
+    }
+    if let Some(watched) = checked.note(watched(&config, &issuers)) {
+        checked.warnings.extend(watched.iter().filter_map(|certificate| certificate.notice_at(now)));
+    }
+    if let Some(mirror) = config.ledger.mirror.as_ref().filter(|mirror| !config.resolve(mirror.get_ref()).is_dir()) {
+        let message = "there is no such folder; make it by hand on the disk that it is to be on";
+        checked.warnings.push(config.error_at(mirror.span(), "ledger.mirror", message).to_string());
+    }
+    checked
+}
+
+fn issuers_of(settings: &config::Profile) -> BTreeSet<&str> {
+    let lines = settings.issuers.iter().map(|line| line.get_ref().name.get_ref().as_str());
+    settings.issuer.iter().map(|issuer| issuer.get_ref().as_str()).chain(lines).collect()
+}
+
+fn check_profile(config: &Config, name: &str, settings: &config::Profile, issuers: &Issuers, checked: &mut Checked) {
+    let Some(profile) = checked.note(Profile::new(config, name, settings, issuers)) else { return };
+    for finding in lint::profile(&profile, settings, Timestamp::now()) {
+        let error = config.profile_error(name, finding.key, &finding).to_string();
+        match finding.severity {
+            Severity::Error => checked.problems.push(error),
+            Severity::Warning => checked.warnings.push(error),
+        }
+    }
+}

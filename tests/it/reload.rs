@@ -1,0 +1,203 @@
+//! The configuration read anew while the daemon runs.
+
+use std::fs;
+
+use rustix::process::Signal;
+use tonic::Code;
+
+use crate::support::{
+    faults::Load,
+    site::{Site, csr, request, wait_until},
+    token::{refused, succeeded, text},
+};
+
+fn configuration(site: &Site) -> String {
+    fs::read_to_string(site.path("birthmark.toml")).unwrap()
+}
+
+fn change(site: &Site, from: &str, to: &str) {
+    let text = configuration(site);
+    assert!(text.contains(from), "{text}");
+    site.token.write("birthmark.toml", &text.replacen(from, to, 1));
+}
+
+fn reload(site: &Site) -> serde_json::Value {
+    serde_json::from_str(&succeeded(&site.operator(&["reload", "--json"]))).unwrap()
+}
+
+/// What changed is in force for the next request of an open stream; what is wrong changes nothing at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn reload_is_taken_whole_or_not_at_all() {
+    let site = Site::new();
+    // The first start gives the configuration its port.
+    site.start().end();
+    let daemon = site.start();
+    site.create_order("lot", 100);
+    let mut stream = site.stream(&daemon, "line1/t1").await;
+    stream.ask(request("a", "lot", csr("a"))).await.issued();
+    let with_profile = |device: &str, profile: &str| {
+        let mut request = request(device, "lot", csr(device));
+        request.profile = profile.to_owned();
+        request
+    };
+    stream.ask(with_profile("b", "later")).await.must_be(Code::NotFound, "PROFILE_UNKNOWN");
+
+    // A new profile and other days, with a fault beside them.
+    let good = configuration(&site);
+    let profile = "[profiles.later]\nissuer = \"main\"\norder_requirement = \"optional\"\n";
+    let wanted = good.replace("validity_days = 7300", "validity_days = 100") + profile;
+    for (fault, says) in [
+        ("validity_days = 0\n", "profiles.later.validity_days"),
+        ("key_types = [\"p257\"]\n", "p257"),
+        ("nonsense = 1\n", "unknown field"),
+    ] {
+        site.token.write("birthmark.toml", &format!("{wanted}{fault}"));
+        refused(&site.operator(&["reload"]), &["birthmark.toml:", says, "CONFIGURATION_REFUSED"]);
+        daemon.signal(Signal::HUP);
+        wait_until("the log tells of the signal", || site.log().contains("the one before stays in force"));
+        stream.ask(with_profile("b", "later")).await.must_be(Code::NotFound, "PROFILE_UNKNOWN");
+    }
+    site.token.write("birthmark.toml", &wanted);
+    let told = reload(&site);
+    assert_eq!(told["changed"], serde_json::json!(["profiles.device", "profiles.later"]));
+    assert_eq!(told["needs_restart"], serde_json::json!([]));
+    let mut request = with_profile("b", "later");
+    request.order = String::new();
+    stream.ask(request).await.issued();
+
+    // What cannot change is named, and the rest taken.
+    change(&site, "path = \"data\"", "path = \"data\"\nmin_free_mib = 1");
+    change(&site, "validity_days = 100", "validity_days = 50");
+    let told = reload(&site);
+    assert_eq!(told["changed"], serde_json::json!(["profiles.device"]));
+    assert_eq!(told["needs_restart"], serde_json::json!(["ledger.min_free_mib"]));
+    let before = site.log().matches("the configuration was reloaded").count();
+    daemon.signal(Signal::HUP);
+    wait_until("it is reloaded", || site.log().matches("the configuration was reloaded").count() > before);
+
+    // The log's level.
+    assert!(!site.log().contains(" DEBUG "));
+    site.token.write("birthmark.toml", &(configuration(&site) + "\n[log]\nlevel = \"debug\"\n"));
+    reload(&site);
+    drop(site.stream(&daemon, "line1/t2").await);
+    wait_until("the log is at debug", || site.log().contains("DEBUG"));
+    change(&site, "level = \"debug\"", "level = \"debgu\"");
+    refused(&site.operator(&["reload"]), &["debgu"]);
+    change(&site, "level = \"debgu\"", "level = \"info\"");
+    reload(&site);
+    stream.ask(crate::support::site::request("c", "lot", csr("c"))).await.issued();
+    daemon.end();
+
+    // The journal has each configuration once, with who loaded it.
+    let dumped = succeeded(&site.token.birthmark(&["journal", "dump", "data"]));
+    let loaded: Vec<serde_json::Value> = dumped.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let loaded: Vec<_> = loaded.iter().filter(|entry| entry["event"] == "configuration_loaded").collect();
+    assert!(loaded[..2].iter().all(|entry| entry["actor"] == "daemon"), "{loaded:?}");
+    assert!(loaded[2]["actor"].as_str().unwrap().starts_with("operator:"), "{loaded:?}");
+    assert!(loaded[2]["text"].as_str().unwrap().contains("[profiles.later]"));
+    assert!(loaded.windows(2).all(|pair| pair[0]["configuration_sha256"] != pair[1]["configuration_sha256"]));
+}
+
+fn replace_server_certificate(site: &Site) {
+    succeeded(&site.token.birthmark(&[
+        "station",
+        "enroll",
+        "birthmark",
+        "--config",
+        "birthmark.toml",
+        "--role",
+        "server",
+        "--dns",
+        "localhost",
+        "--ip",
+        "127.0.0.1",
+        "--out",
+        "renewed",
+    ]));
+}
+
+/// The certificate that the daemon presents.
+fn presented(daemon: &crate::support::site::Daemon) -> String {
+    let address = format!("localhost:{}", daemon.grpc.port());
+    let output = std::process::Command::new("openssl")
+        .args(["s_client", "-connect", &address, "-alpn", "h2"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    let said = text(&output.stdout);
+    let begin = said.find("-----BEGIN CERTIFICATE-----").unwrap_or_else(|| panic!("{said} {}", text(&output.stderr)));
+    let end = said.find("-----END CERTIFICATE-----").unwrap();
+    said[begin..end].to_owned()
+}
+
+/// Files that were replaced are taken without a word from anybody, when both halves fit; streams go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn renewed_server_certificate_is_taken_when_both_halves_fit() {
+    let site = Site::new();
+    let daemon = site.start();
+    site.create_order("lot", 100);
+    let mut stream = site.stream(&daemon, "line1/t1").await;
+    stream.ask(request("a", "lot", csr("a"))).await.issued();
+    let before = presented(&daemon);
+    replace_server_certificate(&site);
+    fs::rename(site.path("renewed/cert.pem"), site.path("tls/cert.pem")).unwrap();
+    wait_until("the half is noticed", || site.log().contains("do not fit yet"));
+    assert_eq!(presented(&daemon), before);
+    fs::rename(site.path("renewed/key.pem"), site.path("tls/key.pem")).unwrap();
+    wait_until("both are taken", || site.log().contains("certificate files were replaced, and are in use"));
+    assert_ne!(presented(&daemon), before);
+    stream.ask(request("b", "lot", csr("b"))).await.issued();
+    site.stream(&daemon, "line1/t2").await.ask(request("c", "lot", csr("c"))).await.issued();
+    daemon.end();
+}
+
+/// Reloads one after the other under full load lose no reply, and drop no stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn reload_under_load_loses_no_reply() {
+    let site = Site::new();
+    site.start().end();
+    let daemon = site.start();
+    site.create_order("lot", 1_000_000);
+    let load = Load::start(&site, &daemon, "lot").await;
+    load.more(50);
+    for round in 0..20 {
+        let (from, to) = (7300 - round, 7300 - round - 1);
+        change(&site, &format!("validity_days = {from}"), &format!("validity_days = {to}"));
+        assert_eq!(reload(&site)["changed"], serde_json::json!(["profiles.device"]));
+        load.more(5);
+    }
+    assert_eq!(load.refused(), 0);
+    let issued = load.finish(&site, "lot").await;
+    println!("{issued} certificates, 20 reloads, none lost");
+    daemon.end();
+}
+
+/// `serve --check` tells all faults at once, with file and line.
+#[test]
+fn configuration_check_tells_all_that_is_wrong() {
+    let site = Site::new();
+    let serve = ["serve", "--check", "--config", "birthmark.toml"];
+    succeeded(&site.token.birthmark(&serve));
+    let good = configuration(&site);
+    let bad = good
+        .replace("certificate = \"tls/cert.pem\"", "certificate = \"tls/none.pem\"\nwindow = 0\nnonsense = 1")
+        .replace("validity_days = 7300", "validity_days = 0\nkees = []")
+        + "[profiles.other]\nissuer = \"unknown\"\n[refused_keys]\nblock_list = \"none.txt\"\n[issuers.second]\nchain = [\"none.pem\"]\nkey_uri = \"no uri\"\n";
+    site.token.write("birthmark.toml", &bad);
+    let run = site.token.birthmark(&serve);
+    assert_eq!(run.status.code(), Some(1));
+    let said = text(&run.stderr);
+    for says in [
+        "tls/none.pem",
+        "server.window",
+        "nonsense",
+        "kees",
+        "validity_days",
+        "block_list",
+        "issuers.second.chain",
+        "issuers.second.key_uri",
+    ] {
+        assert!(said.contains(says), "{says}: {said}");
+    }
+    assert!(!site.path("data").exists());
+}
