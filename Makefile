@@ -86,7 +86,7 @@ lint: target/go-judge ## format, clippy, docs, dependencies; the shell, Go and P
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps
 	@cargo deny --version >/dev/null 2>&1 || { echo "make: installing cargo-deny $(CARGO_DENY_VERSION), some minutes"; \
 		cargo install --locked cargo-deny --version $(CARGO_DENY_VERSION); }
-	cargo deny --locked check bans licenses sources
+	cargo deny --locked --workspace check bans licenses sources
 	git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
 	cd tests/judges/go && go vet .
 	cd tests/fixtures/makers/go && go vet .
@@ -104,7 +104,7 @@ fuzz: ## a minute of random octets against the CSR parser; what makes it fail is
 
 audit: ## known vulnerabilities in what we link; fetches the RustSec database
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny --version $(CARGO_DENY_VERSION)
-	cargo deny --locked check advisories
+	cargo deny --locked --workspace check advisories
 
 fixtures: ## makes the CSRs of tests/fixtures again, with the programs of others
 	tests/fixtures/make.sh

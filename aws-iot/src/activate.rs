@@ -26,7 +26,6 @@ use self::{
     inbox::Inbox,
 };
 use crate::{
-    list::ListError,
     lists::Lists,
     metrics,
     platform::{ConnectError, Platform, Settings, sdk_config},
@@ -39,9 +38,6 @@ pub enum ActivateError {
     /// AWS cannot be asked.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The allow-lists cannot be used.
-    #[error(transparent)]
-    List(#[from] ListError),
     /// A folder cannot be used.
     #[error("{0}: {1}")]
     Folder(PathBuf, std::io::Error),
@@ -64,10 +60,9 @@ pub async fn run(settings: &Settings, options: Options, stop: impl Future<Output
     folder(&options.state)?;
     std::fs::read_dir(&options.bundles).map_err(|error| ActivateError::Folder(options.bundles.clone(), error))?;
     let config = sdk_config(settings).await?;
-    let lists = Lists::open(&options.state)?;
     let activator = Arc::new(Activator {
         platform: Platform::new(&config, settings),
-        lists: Mutex::new(Arc::new(lists)),
+        lists: Mutex::default(),
         health: Mutex::default(),
         alarmed: Mutex::default(),
         failing: Mutex::default(),
@@ -102,6 +97,15 @@ impl Activator {
         let mut tick = tokio::time::interval(self.options.interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut inbox = Inbox::new();
+        // What is damaged is made anew from a bundle that is here. Without any of the lists nothing is done: a withdrawal might
+        // be forgotten.
+        self.look_for_bundles(&mut inbox).await;
+        while let Err(error) = Lists::open(&self.options.state).map(|lists| *locked(&self.lists) = Arc::new(lists)) {
+            tracing::error!("nothing is activated: {error}");
+            locked(&self.health).error = Some(error.to_string());
+            tokio::time::sleep(self.options.interval).await;
+            self.look_for_bundles(&mut inbox).await;
+        }
         let mut next_full = tokio::time::Instant::now();
         loop {
             tick.tick().await;

@@ -260,7 +260,7 @@ async fn permissions(platform: &Platform, place: Option<Place>) -> Vec<Check> {
     // No thing can have this name, so none is made.
     let impossible = Thing { name: " ".to_owned(), ..Thing::default() };
     let new = NewAuthority { pem: "none", verification: Some("none"), auto_registration: false, provisioning: None };
-    let settle = vec![
+    let settle = [
         (Api::DescribeCertificate, platform.describe_certificate(&nowhere).await.err()),
         (Api::UpdateCertificate, platform.revoke_certificate(&nowhere).await.err()),
         (Api::CreateThing, platform.put_thing(&impossible).await.err()),
@@ -269,16 +269,16 @@ async fn permissions(platform: &Platform, place: Option<Place>) -> Vec<Check> {
         (Api::AttachPolicy, platform.attach_policy(&arn, nothing).await.err()),
         (Api::ListPrincipalThings, platform.detach_from_things(&arn).await.err()),
     ];
-    let register_ca = vec![
+    let register_ca = [
         (Api::GetRegistrationCode, platform.registration_code().await.err()),
         (Api::RegisterCACertificate, platform.register_authority(&new).await.err()),
         (Api::UpdateCACertificate, platform.update_authority(&nowhere, false, None).await.err()),
     ];
-    let register = vec![
+    let register = [
         (Api::RegisterCertificate, platform.register_certificate("none", "none").await.err()),
         (Api::RegisterCertificateWithoutCA, platform.register_certificate_without_ca("none").await.err()),
     ];
-    let list = vec![(Api::ListCertificatesByCA, platform.list_certificates(Some(&nowhere), None).await.err())];
+    let list = [(Api::ListCertificatesByCA, platform.list_certificates(Some(&nowhere), None).await.err())];
     let of = |command: &str, calls: Vec<&(Api, Option<CallError>)>| {
         let denied: Vec<_> = calls
             .iter()

@@ -14,7 +14,8 @@
 //! 1. A certificate that the factory withdrew is never made active, and is revoked where it is.
 //! 2. A certificate that no bundle names is never made active.
 //! 3. What somebody switched off (INACTIVE, REVOKED) is never switched on here.
-//! 4. Everything may be killed anywhere and done again; nothing on this machine's disk decides what a device may do.
+//! 4. Everything may be killed anywhere and done again. What earlier runs have done is on disk to save calls, and is not
+//!    believed; only what bundles said is, once their signature was verified.
 
 pub mod activate;
 pub mod arn;

@@ -85,7 +85,7 @@ pub enum ListError {
         cause: io::Error,
     },
     /// The file is not what was written.
-    #[error("the allow-list {path} is damaged; delete it, and it is made from the bundle again")]
+    #[error("the allow-list {path} is damaged; give its bundle again, which makes it anew")]
     Damaged {
         /// The file.
         path: PathBuf,

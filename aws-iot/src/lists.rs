@@ -93,11 +93,11 @@ pub fn compile(folder: &Path, bundle: &Bundle) -> Result<List, CompileError> {
 }
 
 impl Lists {
-    /// Opens all lists of a folder, which may not be there. One that is damaged is left out, and said so: its bundle
-    /// makes it again.
+    /// Opens all lists of a folder, which may not be there. One that is damaged is an error: what it withdraws would be
+    /// forgotten without it.
     ///
     /// # Errors
-    /// The file system's.
+    /// The file system's, or a list is damaged.
     pub fn open(folder: &Path) -> Result<Lists, ListError> {
         let io = |cause| ListError::Io { path: folder.to_owned(), cause };
         let mut lists = Lists::default();
@@ -114,11 +114,10 @@ impl Lists {
             }
             let issuers = fs::read(path.with_extension(ISSUERS)).ok();
             let issuers = issuers.and_then(|text| serde_json::from_slice::<Vec<Issuer>>(&text).ok());
-            match (List::open(&path), issuers) {
-                (Ok(Some(list)), Some(issuers)) => lists.add(batch, Arc::new(list), &issuers),
-                (Ok(Some(_)), None) => tracing::warn!("{}", ListError::Damaged { path }),
-                (Ok(None), _) => {}
-                (Err(error), _) => tracing::warn!("{error}"),
+            match (List::open(&path)?, issuers) {
+                (Some(list), Some(issuers)) => lists.add(batch, Arc::new(list), &issuers),
+                (Some(_), None) => return Err(ListError::Damaged { path }),
+                (None, _) => {}
             }
         }
         Ok(lists)
@@ -174,5 +173,27 @@ impl Lists {
             }
         }
         Ok(standing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// Without a list that is damaged nothing is said of any certificate: it might be one that it withdraws.
+    #[test]
+    fn folder_with_a_damaged_list_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Lists::open(&folder.path().join("absent")).unwrap().is_empty());
+        let path = file_of(folder.path(), "aws.0001", &[7; 32], EXTENSION);
+        let write = |content: &[u8]| fs::File::create(&path).unwrap().write_all(content).unwrap();
+        write(b"BMAWSAL1 and then it was cut off");
+        assert!(matches!(Lists::open(folder.path()), Err(ListError::Damaged { .. })));
+        fs::remove_file(&path).unwrap();
+        Writer::create(&path, &[7; 32], 0).unwrap().finish().unwrap();
+        // Whose certificates it lists is not known.
+        assert!(matches!(Lists::open(folder.path()), Err(ListError::Damaged { .. })));
     }
 }

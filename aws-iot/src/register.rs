@@ -112,17 +112,16 @@ pub async fn register(
         std::fs::create_dir_all(folder).map_err(|error| RegisterError::Folder(folder.clone(), error))?;
     }
     check(platform, bundles, options).await?;
-    // Of bundles that were registered before, too: what they withdrew stays withdrawn.
-    let mut run = Run { platform, lists: Lists::open(&options.state)?, options };
     let mut jobs = Vec::new();
     for bundle in &*bundles {
         let list = Arc::new(lists::compile(&options.state, bundle)?);
-        run.lists.add(bundle.name(), list.clone(), bundle.issuers());
         let path = lists::file_of(&options.state, bundle.name(), bundle.manifest_sha256(), "state.jsonl");
         let state = State::open(&path, &list)?;
         state.forget_failed();
         jobs.push(Job { bundle, list, state });
     }
+    // Of bundles that were registered before, too: what they withdrew stays withdrawn.
+    let run = Run { platform, lists: Lists::open(&options.state)?, options };
     for job in &jobs {
         run.confirm(job).await?;
     }

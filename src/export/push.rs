@@ -130,7 +130,7 @@ impl Push {
     ///
     /// # Errors
     /// [`PushError`]; the same bundle is tried again next time.
-    pub fn next(&mut self) -> Result<Option<String>, PushError> {
+    pub fn hand_over(&mut self) -> Result<Option<String>, PushError> {
         let PushSettings { destination, folder, state, command, keys } = &self.settings;
         let Some((number, path)) = next_bundle(destination, folder, self.done)? else { return Ok(None) };
         let batch = batch_id(destination, number);

@@ -48,7 +48,10 @@ impl Activator {
                 metrics::event();
                 let settled = match message.body().and_then(certificate) {
                     Some(id) => self.settle_event(&id).await.map_err(|error| error.to_string()),
-                    None => Ok(tracing::warn!("an event of the queue names no certificate; it is dropped")),
+                    None => {
+                        tracing::warn!("an event of the queue names no certificate; it is dropped");
+                        Ok(())
+                    }
                 };
                 match (settled, message.receipt_handle()) {
                     (Ok(()), Some(handle)) => {

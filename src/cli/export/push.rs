@@ -55,7 +55,7 @@ pub(in crate::cli) fn run(args: Args) -> anyhow::Result<()> {
     let mut push = Push::open(PushSettings { destination, folder, state, command, keys })?;
     let mut pause = FIRST_PAUSE;
     loop {
-        match push.next() {
+        match push.hand_over() {
             Ok(Some(batch)) => {
                 print(&format!("{batch} was handed over\n"))?;
                 pause = FIRST_PAUSE;

@@ -31,18 +31,18 @@ fn push_hands_each_bundle_over_until_it_is_taken() -> Result<(), Box<dyn Error>>
     let mut push = Push::open(settings(path, &command))?;
     assert!(matches!(Push::open(settings(path, "true")), Err(PushError::Busy(_))));
     for batch in ["cloud.0001", "cloud.0002"] {
-        let error = push.next().unwrap_err().to_string();
+        let error = push.hand_over().unwrap_err().to_string();
         assert!(error.contains(batch) && error.contains('3'), "{error}");
         // After a crash as well.
         drop(push);
         push = Push::open(settings(path, &command))?;
-        assert_eq!(push.next()?.as_deref(), Some(batch));
+        assert_eq!(push.hand_over()?.as_deref(), Some(batch));
     }
-    let error = push.next().unwrap_err().to_string();
+    let error = push.hand_over().unwrap_err().to_string();
     assert!(error.contains("cloud.0003 is not in") && error.contains("cloud.10000 is"), "{error}");
     fs::create_dir(path.join("cloud.0003"))?;
-    assert!(push.next().is_err());
-    assert_eq!(push.next()?.as_deref(), Some("cloud.0003"));
+    assert!(push.hand_over().is_err());
+    assert_eq!(push.hand_over()?.as_deref(), Some("cloud.0003"));
     assert_eq!(fs::read_to_string(taken)?, "cloud.0001\ncloud.0002\ncloud.0003\n");
     Ok(())
 }
@@ -55,7 +55,7 @@ fn push_with_keys_refuses_what_is_not_whole() -> Result<(), Box<dyn Error>> {
     let key = rcgen::KeyPair::generate()?;
     let key = PublicKey::from_spki(&rcgen::PublicKeyData::subject_public_key_info(&key))?;
     let mut push = Push::open(PushSettings { keys: vec![key], ..settings(folder.path(), "touch $1/taken") })?;
-    let error = push.next().unwrap_err().to_string();
+    let error = push.hand_over().unwrap_err().to_string();
     assert!(error.contains("cloud.0001 is not to be used: manifest.jws: it is missing"), "{error}");
     assert!(!folder.path().join("cloud.0001/taken").exists());
     Ok(())

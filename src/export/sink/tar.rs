@@ -128,7 +128,10 @@ fn split(path: &str) -> Option<(&str, &str)> {
 fn header(path: &str, size: u64) -> Option<[u8; BLOCK]> {
     let (prefix, name) = split(path)?;
     let mut header = [0; BLOCK];
-    let mut put = |at: usize, octets: &[u8]| Some(header.get_mut(at..at + octets.len())?.copy_from_slice(octets));
+    let mut put = |at: usize, octets: &[u8]| -> Option<()> {
+        header.get_mut(at..at + octets.len())?.copy_from_slice(octets);
+        Some(())
+    };
     put(0, name.as_bytes())?;
     put(100, b"0000644\0")?;
     put(108, b"0000000\0")?;

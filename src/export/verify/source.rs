@@ -130,7 +130,7 @@ fn list_tar(file: &File, length: u64) -> Result<BTreeMap<String, (u64, u64)>, Fa
         }
         at = end;
     }
-    if length % BLOCK as u64 != 0 || length < at + 2 * BLOCK as u64 {
+    if !length.is_multiple_of(BLOCK as u64) || length < at + 2 * BLOCK as u64 {
         return Err(malformed("it was cut off"));
     }
     check_zeros(file, at, length)?;
