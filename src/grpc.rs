@@ -31,6 +31,7 @@ mod text;
 pub(crate) mod tls;
 mod transport;
 mod vending;
+mod watch;
 
 pub(crate) use self::{
     access::{Access, Listed},

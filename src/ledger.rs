@@ -20,6 +20,7 @@ mod decide;
 mod device_list;
 pub mod embedded;
 pub mod entry;
+mod entry_tail;
 mod error;
 mod export;
 mod file_lock;
@@ -54,6 +55,7 @@ pub use self::{
     api::{Ledger, Records},
     crl_issued::CrlIssued,
     device_list::{DeviceList, DevicesListed, ListPage, ListedDevice, PIECE},
+    entry_tail::EntryTail,
     error::{Cause, LedgerError},
     export::{Export, ExportId, ParseExportIdError},
     head::{ChainHash, Head},

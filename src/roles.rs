@@ -119,6 +119,7 @@ calls! {
     ListIssuers "Admin.ListIssuers" false ANY true "issuer list";
     RetryHsm "Admin.RetryHsm" false SECURITY false "hsm retry";
     MakeCheckpoint "Admin.MakeCheckpoint" false SECURITY false "journal checkpoint";
+    Watch "Admin.Watch" false ANY true "journal watch";
     Reload "Admin.Reload" false SECURITY false "reload";
     ProvePossession "Admin.ProvePossession" false SECURITY false "ca prove";
     CreateVendingCodes "Vending.CreateCodes" false PLANNER false "vend create";

@@ -5,9 +5,11 @@ mod checkpoint;
 mod dump;
 mod entry_json;
 mod folder;
+mod follow;
 mod reconcile;
 mod torn;
 mod verify;
+mod watch;
 
 use std::{
     io::IsTerminal,
@@ -27,8 +29,10 @@ use self::{
     checkpoint::CheckpointArgs,
     dump::DumpArgs,
     folder::{Place, data_folder},
+    follow::FollowArgs,
     reconcile::ReconcileArgs,
     verify::VerifyArgs,
+    watch::WatchArgs,
 };
 use super::print;
 
@@ -45,6 +49,10 @@ enum Command {
     Verify(VerifyArgs),
     /// Print the journal's entries as JSON, one per line
     Dump(DumpArgs),
+    /// Print entries as JSON as they are written, one per line
+    Follow(FollowArgs),
+    /// Print what happens to certificates and orders, as the daemon tells it over the network
+    Watch(WatchArgs),
     /// Have the daemon's audit key sign now what the journal is, and print that
     Checkpoint(CheckpointArgs),
     /// Delete the index and rebuild it from the journal, while no daemon runs
@@ -68,6 +76,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Verify(args) => verify::run(&args),
         Command::Dump(args) => dump::run(&args),
+        Command::Follow(args) => follow::run(&args),
+        Command::Watch(args) => watch::run(args),
         Command::Checkpoint(args) => checkpoint::run(&args),
         Command::Reindex(args) => reindex(&args),
         Command::Reconcile(args) => reconcile::run(args),

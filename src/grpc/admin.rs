@@ -21,6 +21,7 @@ use super::{
     services::Services,
     status,
     text::{check_optional_text, check_text},
+    watch,
 };
 use crate::{
     ca::{NoIssuer, issuer_of},
@@ -53,6 +54,7 @@ pub(super) struct Service {
     committer: Committer,
     policy: Arc<Live<Policy>>,
     reload: Reload,
+    draining: tokio::sync::watch::Receiver<bool>,
     reader: Reader,
     signers: Signers,
     prover: Arc<Prover>,
@@ -61,8 +63,8 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(services: &Services, reader: Reader) -> Self {
-        let Services { committer, policy, signers, prover, checkpoints, reload, .. } = services.clone();
-        Service { committer, policy, reload, reader, signers, prover, checkpoints }
+        let Services { committer, policy, signers, prover, checkpoints, reload, draining, .. } = services.clone();
+        Service { committer, policy, reload, draining, reader, signers, prover, checkpoints }
     }
 
     async fn order(&self, peer: &PeerLimits, id: &str) -> Result<ledger::Order, Status> {
@@ -370,6 +372,18 @@ impl proto::admin_server::Admin for Service {
         let limits = reader(&request, Call::ListIssuers)?;
         let listed = limits.record_stream()?;
         Ok(held(issuers::list(&self.reader.issuers(), &self.policy.get().profiles), listed))
+    }
+
+    type WatchStream = watch::Watching;
+
+    async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<watch::Watching>, Status> {
+        let limits = reader(&request, Call::Watch)?;
+        let mut draining = self.draining.clone();
+        let drained = async move {
+            // An error means that the daemon itself is gone.
+            let _ = draining.wait_for(|draining| *draining).await;
+        };
+        watch::watch(&self.reader, &limits, request.into_inner().after, drained).map(Response::new)
     }
 
     async fn reload(&self, request: Request<proto::ReloadRequest>) -> Result<Response<proto::ReloadReply>, Status> {

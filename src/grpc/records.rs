@@ -61,6 +61,11 @@ impl Reader {
         self.in_turn(peer.name(), move || read(&*records)).await
     }
 
+    /// How long a peer may take no reply.
+    pub(super) fn stall_limit(&self) -> Duration {
+        self.stall_limit
+    }
+
     /// All issuers of the ledger, which are in memory.
     pub(super) fn issuers(&self) -> Vec<Arc<RecordedIssuer>> {
         self.records.issuers()

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::{
     actor::Actor,
     device_list::ListPage,
+    entry_tail::EntryTail,
     error::LedgerError,
     export::{Export, ExportId},
     head::Head,
@@ -134,6 +135,12 @@ pub trait Records: Send + Sync + 'static {
 
     /// All of them, sorted by their names.
     fn peers(&self) -> Vec<Arc<EnrolledPeer>>;
+
+    /// The entries after the one with this sequence number, and those to come; all of them durable.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn entries_after(&self, sequence: u64) -> Result<EntryTail, LedgerError>;
 
     /// What the ledger has come to.
     fn head(&self) -> Head;

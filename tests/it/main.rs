@@ -53,3 +53,4 @@ mod stations;
 mod storage;
 mod support;
 mod tls;
+mod watch;

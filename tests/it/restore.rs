@@ -199,7 +199,7 @@ fn recovered_certificates_are_those_of_before_in_every_view() {
     let scrap = Action::Scrap { serial_number: first.serial_number, reason: "cracked".into() };
     assert!(matches!(one(&mut ledger, scrap), Outcome::Changed { retry: false }));
     let mut again = device(7);
-    again.key_hash[8] = 1;
+    again.key_hash[5] = 1;
     let second = issue_to(&mut ledger, Action::Reissue(again.clone()), again);
     lost.push(second.clone());
     drop((ledger, records));

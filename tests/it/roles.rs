@@ -10,7 +10,7 @@ use birthmark::{
         ListExportsRequest, ListIssuersRequest, ListOrderDevicesRequest, ListOrdersRequest, ListRecordsRequest,
         ListStationsRequest, MakeCheckpointRequest, PauseOrderRequest, ProvePossessionRequest, ReloadRequest,
         RenewRequest, ResumeOrderRequest, RetryHsmRequest, RevokeCertificateRequest, RevokeStationRequest,
-        ScrapCertificateRequest, admin_client::AdminClient, issuance_client::IssuanceClient,
+        ScrapCertificateRequest, WatchRequest, admin_client::AdminClient, issuance_client::IssuanceClient,
         stations_client::StationsClient, vending_client::VendingClient,
     },
     roles::{Call, TABLE},
@@ -58,6 +58,7 @@ async fn make(call: Call, channel: Channel) -> Result<(), Status> {
             admin.retry_hsm(request).await.map(drop)
         }
         Call::MakeCheckpoint => admin.make_checkpoint(MakeCheckpointRequest {}).await.map(drop),
+        Call::Watch => admin.watch(WatchRequest { after: 0 }).await.map(drop),
         Call::Reload => admin.reload(ReloadRequest {}).await.map(drop),
         Call::ProvePossession => admin.prove_possession(ProvePossessionRequest::default()).await.map(drop),
         Call::Enroll => stations.enroll(EnrollRequest::default()).await.map(drop),

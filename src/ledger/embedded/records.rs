@@ -15,6 +15,7 @@ use crate::{
         clock::ClockBounds,
         device_list::ListPage,
         entry::Event,
+        entry_tail::EntryTail,
         error::LedgerError,
         export::{Export, ExportId},
         head::Head,
@@ -175,6 +176,25 @@ impl Records for EmbeddedRecords {
 
     fn peers(&self) -> Vec<Arc<EnrolledPeer>> {
         self.shared.memory().peers.values().cloned().collect()
+    }
+
+    fn entries_after(&self, sequence: u64) -> Result<EntryTail, LedgerError> {
+        let (mut position, mut next) = self.shared.journal.file_of(sequence.saturating_add(1))?;
+        let shared = Arc::clone(&self.shared);
+        Ok(EntryTail::new(move |most| {
+            let mut entries = Vec::new();
+            for frame in shared.journal.frames(position, shared.end()) {
+                let frame = frame?;
+                if next > sequence {
+                    entries.push((next, frame.entry));
+                }
+                (position, next) = (frame.next, next + 1);
+                if entries.len() >= most {
+                    break;
+                }
+            }
+            Ok(entries)
+        }))
     }
 
     fn head(&self) -> Head {

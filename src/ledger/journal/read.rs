@@ -124,6 +124,23 @@ impl Reader {
         Frame::parse(&bytes).ok().map(|frame| frame.chain)
     }
 
+    /// Where the file that holds the frame with this sequence number begins, or will, and the number of its first frame.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(crate) fn file_of(&self, sequence: u64) -> Result<(Position, u64), JournalError> {
+        let segments: Vec<_> = self.shared.files.read().iter().map(|(segment, _)| *segment).collect();
+        let mut found = (Position::start(), 1);
+        for segment in segments {
+            let header = Header::read(&*self.file(segment)?, &segment::path(self.folder(), segment))?;
+            if header.first_sequence > sequence {
+                break;
+            }
+            found = (Position::new(segment, header.length()), header.first_sequence);
+        }
+        Ok(found)
+    }
+
     /// All frames from `from` up to `end`, in order; [`Position::start`] is the first. The hash chain is checked
     /// from frame to frame.
     pub(crate) fn frames(&self, from: Position, end: Position) -> Frames {

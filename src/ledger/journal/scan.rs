@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::{
     error::{BROKEN_CHAIN, JournalError},
-    file::read_whole,
+    file::{read_up_to, read_whole},
     frame::{self, Frame, HEAD},
     segment::{self, Header},
 };
@@ -32,7 +32,9 @@ pub struct Scan {
     /// The files, ascending and without gaps from 1; `files[current]` is being read.
     files: Vec<u32>,
     current: usize,
+    /// Of the file: from `base` on, which is 0 unless it is followed.
     content: Bytes,
+    base: u64,
     offset: usize,
     id: [u8; 16],
     /// The next frame's.
@@ -111,6 +113,7 @@ impl Scan {
             files,
             current: 0,
             content,
+            base: 0,
             offset: header.length() as usize,
             id: header.id,
             sequence: 1,
@@ -145,7 +148,7 @@ impl Scan {
         }
         if self.content.is_empty() {
             let (header, content) = load(&self.folder, self.files[self.current])?;
-            (self.content, self.offset) = (content, header.length() as usize);
+            (self.content, self.base, self.offset) = (content, 0, header.length() as usize);
         }
         Ok(())
     }
@@ -220,7 +223,7 @@ impl Scan {
             }
             let file = self.files[self.current];
             let path = segment::path(&self.folder, file);
-            let offset = self.offset as u64;
+            let offset = self.base + self.offset as u64;
             let damaged = |what: &dyn ToString| JournalError::damaged(&path, offset, what.to_string());
             match Frame::parse(&self.content[self.offset..]) {
                 Ok(frame) if !frame.follows(&self.chain) => return Err(damaged(&BROKEN_CHAIN)),
@@ -250,6 +253,31 @@ impl Scan {
         }
     }
 
+    /// Looks for what was written since the end was reached. Whether there may be more to read.
+    ///
+    /// # Errors
+    /// As for [`Scan::open`].
+    pub fn follow(&mut self) -> Result<bool, JournalError> {
+        let Some(newest) = self.files.last().copied() else { return Ok(false) };
+        let (path, file) = open(&self.folder, self.files[self.current])?;
+        let read = self.base + self.offset as u64;
+        let length = file.metadata().map_err(|error| JournalError::io(&path, error))?.len();
+        if length > read {
+            let mut rest = vec![0; usize::try_from(length - read).unwrap_or(usize::MAX)];
+            let filled = read_up_to(&file, &mut rest, read).map_err(|error| JournalError::io(&path, error))?;
+            rest.truncate(filled);
+            (self.content, self.base, self.offset, self.torn) = (rest.into(), read, 0, None);
+            return Ok(true);
+        }
+        // One that was begun has its header at once, or is looked at later.
+        let next = newest + 1;
+        let begun = open(&self.folder, next).is_ok_and(|(path, file)| Header::read(&file, &path).is_ok());
+        if begun {
+            self.files.push(next);
+        }
+        Ok(begun)
+    }
+
     /// Whether what could not be read in the newest file can be read now, because a daemon has written it meanwhile.
     fn reread_end(&mut self) -> Result<bool, JournalError> {
         if self.current + 1 < self.files.len() {
@@ -264,6 +292,7 @@ impl Scan {
                 }
             }
             let content = load(&self.folder, self.files[self.current])?.1;
+            let content = content.slice((self.base as usize).min(content.len())..);
             let readable = content.get(self.offset..).is_some_and(|rest| rest.is_empty() || Frame::parse(rest).is_ok());
             if readable {
                 self.content = content;
@@ -279,9 +308,9 @@ impl Scan {
     fn next_file(&mut self) -> Result<(), JournalError> {
         self.current += 1;
         let file = self.files[self.current];
-        let length = self.content.len() as u64;
+        let length = self.base + self.content.len() as u64;
         // The file before need not be in memory beside this one.
-        (self.content, self.offset) = (Bytes::new(), 0);
+        (self.content, self.base, self.offset) = (Bytes::new(), 0, 0);
         let (header, content) = load(&self.folder, file)?;
         let gap = |what: String| {
             let path = segment::path(&self.folder, file).display().to_string();

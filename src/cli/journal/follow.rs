@@ -1,0 +1,58 @@
+//! `birthmark journal follow`
+
+use std::{
+    io::{ErrorKind, Write},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
+
+use birthmark::ledger::journal::Scan;
+
+use super::{entry_json::entry_to_json, folder::Place};
+
+/// How often new entries are looked for.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The form is that of \"birthmark journal dump\", and every entry comes once, without a gap: whoever keeps the \
+    sequence number of the last one goes on after it with --after, also when the daemon or this command was started again. It \
+    needs no lock. Checksums and hash chain are verified on the way. Ends when its reader does."
+)]
+pub(super) struct FollowArgs {
+    #[command(flatten)]
+    place: Place,
+
+    /// The sequence number of the last entry that is known already [default: the newest]
+    #[arg(long, value_name = "SEQUENCE")]
+    after: Option<u64>,
+
+    /// Print JSON, one object per line; there is no other form
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the entries after one, and those to come.
+pub(super) fn run(args: &FollowArgs) -> anyhow::Result<ExitCode> {
+    let mut scan = Scan::open(&args.place.folder()?)?;
+    scan.skip_to(args.after.map_or(u64::MAX, |after| after + 1))?;
+    let mut out = std::io::stdout().lock();
+    let mut after = args.after;
+    loop {
+        while let Some(frame) = scan.read()? {
+            // Without a number, what is there when it begins is known.
+            if after.is_none_or(|after| frame.sequence <= after) {
+                continue;
+            }
+            match writeln!(out, "{}", entry_to_json(&frame)).and_then(|()| out.flush()) {
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
+                written => written?,
+            }
+        }
+        after = after.or(Some(scan.next_sequence() - 1));
+        while !scan.follow()? {
+            thread::sleep(INTERVAL);
+        }
+    }
+}
