@@ -7,6 +7,7 @@
 
 use std::io::{ErrorKind, Write};
 
+pub(crate) mod approval;
 pub(crate) mod backup;
 pub(crate) mod ca;
 pub(crate) mod ceremony;

@@ -7,6 +7,7 @@
 //! certificate is recorded or the reservation abandoned, and has at most one operation in the queue. So a record never
 //! waits for a permit, however many requests want to reserve.
 
+mod administration;
 mod error;
 mod operation;
 mod queue;
@@ -31,8 +32,8 @@ use self::{
 use crate::{
     cert::Signed,
     ledger::{
-        self, Action, Actor, CrlIssued, DevicesListed, EnrolledPeer, Enrolment, Export, ExportId, Holder, IssuerTerms,
-        Ledger, LedgerError, Operation, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, RevocationReason,
+        self, Action, Actor, CrlIssued, Export, ExportId, Holder, IssuerTerms, Ledger, LedgerError, Operation, Outcome,
+        ProofTerms, RecordedIssuer, RevocationReason,
     },
     metrics,
     serial::{ReservedSerial, SerialNumber},
@@ -296,81 +297,6 @@ impl Committer {
     /// As for [`Committer::reserve`].
     pub async fn acknowledge_export(&self, actor: Actor, id: ExportId) -> Result<Export, CommitError> {
         self.change(actor, operation::acknowledge_export(id)).await
-    }
-
-    /// Creates an order, or finds the one with the same terms.
-    ///
-    /// # Errors
-    /// As for [`Committer::reserve`].
-    pub async fn create_order(&self, actor: Actor, terms: OrderTerms) -> Result<Order, CommitError> {
-        self.change(actor, operation::create_order(terms)).await
-    }
-
-    /// Closes an order.
-    ///
-    /// # Errors
-    /// As for [`Committer::reserve`].
-    pub async fn close_order(&self, actor: Actor, id: String) -> Result<Order, CommitError> {
-        self.change(actor, operation::close_order(id)).await
-    }
-
-    /// Raises or lowers the quantity of an order.
-    ///
-    /// # Errors
-    /// As for [`Committer::reserve`].
-    pub async fn change_quantity(
-        &self,
-        actor: Actor,
-        id: String,
-        quantity: u64,
-        reason: String,
-    ) -> Result<Order, CommitError> {
-        self.change(actor, operation::change_quantity(id, quantity, reason)).await
-    }
-
-    /// Lets nothing be issued under an order until it is resumed.
-    ///
-    /// # Errors
-    /// As for [`Committer::reserve`].
-    pub async fn pause_order(&self, actor: Actor, id: String, reason: String) -> Result<Order, CommitError> {
-        self.change(actor, operation::pause_order(id, reason)).await
-    }
-
-    /// Lets an order that was paused go on.
-    ///
-    /// # Errors
-    /// As for [`Committer::reserve`].
-    pub async fn resume_order(&self, actor: Actor, id: String) -> Result<Order, CommitError> {
-        self.change(actor, operation::resume_order(id)).await
-    }
-
-    /// Takes in the next devices of an order's list.
-    ///
-    /// # Errors
-    /// As for [`Committer::reserve`].
-    pub async fn list_devices(&self, actor: Actor, list: DevicesListed) -> Result<Order, CommitError> {
-        self.change(actor, operation::list_devices(list)).await
-    }
-
-    /// Records a certificate of the station CA. Gives its holder.
-    ///
-    /// # Errors
-    /// As for [`Committer::reserve`].
-    pub async fn enroll(&self, actor: Actor, enrolment: Enrolment) -> Result<Arc<EnrolledPeer>, CommitError> {
-        self.change(actor, operation::enroll(enrolment)).await
-    }
-
-    /// Lets a station, an operator or an auditor connect no more with what it has.
-    ///
-    /// # Errors
-    /// As for [`Committer::reserve`].
-    pub async fn revoke_peer(
-        &self,
-        actor: Actor,
-        peer: Actor,
-        reason: String,
-    ) -> Result<Arc<EnrolledPeer>, CommitError> {
-        self.change(actor, operation::revoke_peer(peer, reason)).await
     }
 
     /// Records an issuer, or finds the one with the same name and chain. Gives it and whether it is new. It takes a permit

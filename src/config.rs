@@ -47,6 +47,9 @@ pub struct Config {
     pub crl: Option<Crl>,
     /// The CA of stations, operators and the daemon's own TLS certificate; used when somebody is enrolled.
     pub station_ca: Option<StationCa>,
+    /// What needs a second operator.
+    #[serde(default)]
+    pub approval: Approval,
     /// The daemon's log.
     pub log: Option<Log>,
     /// Which public keys are refused.
@@ -142,6 +145,17 @@ fn default_min_free() -> u32 {
 
 /// A year, in hours.
 const LONGEST_SCRUB_INTERVAL: u32 = 8760;
+
+/// `[approval]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approval {
+    /// Orders with a greater quantity need a second operator; none if absent.
+    pub orders_above: Option<u64>,
+    /// Whether changes of an order's quantity do.
+    #[serde(default)]
+    pub quantity_changes: bool,
+}
 
 /// `[refused_keys]`
 #[derive(Debug, Default, Deserialize)]

@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+mod approvals;
 mod calls;
 mod checkpoints;
 mod checks;
@@ -40,6 +41,6 @@ pub(crate) use self::{
     reload::{Reload, Reloaded},
     request_error::RequestError,
     server::serve,
-    services::{Services, StationCertifier},
+    services::{ApprovalRules, Services, StationCertifier},
     status::{RefusedRequest, refused_request},
 };

@@ -11,6 +11,8 @@
 mod actor;
 mod api;
 mod apply;
+mod approval;
+mod approval_audit;
 mod audit;
 pub mod backup;
 pub mod checkpoint;
@@ -53,6 +55,7 @@ mod wire;
 pub use self::{
     actor::Actor,
     api::{Ledger, Records},
+    approval::Approval,
     crl_issued::CrlIssued,
     device_list::{DeviceList, DevicesListed, ListPage, ListedDevice, PIECE},
     entry_tail::EntryTail,

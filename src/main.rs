@@ -34,6 +34,8 @@ enum Command {
     Station(cli::station::Args),
     /// Print who may make which call
     Roles(cli::roles::Args),
+    /// See and grant what needs a second operator
+    Approval(cli::approval::Args),
     /// Manage production orders
     Order(cli::order::Args),
     /// Look up what was issued, and change its state
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
         Command::Station(args) => cli::station::run(args),
         Command::Issuer(args) => cli::issuer::run(args),
         Command::Roles(args) => cli::roles::run(args),
+        Command::Approval(args) => cli::approval::run(args),
         Command::Order(args) => cli::order::run(args),
         Command::Record(args) => cli::record::run(args),
         Command::Vend(args) => cli::vend::run(args),

@@ -125,6 +125,8 @@ calls! {
     CreateVendingCodes "Vending.CreateCodes" false PLANNER false "vend create";
     ListVendingCodes "Vending.ListCodes" false ANY true "vend list";
     CancelVendingCode "Vending.CancelCode" false PLANNER false "vend cancel";
+    ListApprovals "Approvals.List" false ANY true "approval list";
+    GrantApproval "Approvals.Grant" false SECURITY false "approval grant";
     Enroll "Stations.Enroll" false SECURITY false "station enroll";
     Import "Stations.Import" false SECURITY false "station import";
     Renew "Stations.Renew" true ANY true "station renew, station sign";

@@ -44,7 +44,7 @@ use crate::{
     config::Config,
     expiry,
     grpc::{
-        self, Access, Reload, Services, StationCertifier,
+        self, Access, ApprovalRules, Reload, Services, StationCertifier,
         listener::{self, SocketRole},
     },
     http,
@@ -185,6 +185,10 @@ fn start(
         checkpoints: checkpoints.clone(),
         access,
         certifier,
+        approval: ApprovalRules {
+            orders_above: config.approval.orders_above,
+            quantity_changes: config.approval.quantity_changes,
+        },
         readiness,
         window: *config.server.window.get_ref(),
         stall_limit: Duration::from_secs(*config.server.stall_seconds.get_ref()),

@@ -63,10 +63,11 @@ impl Daemon {
     /// Opens a new connection.
     ///
     /// # Errors
-    /// [`ClientError::Connect`], and [`ClientError::Settings`] if the identity cannot be read any more.
+    /// [`ClientError::Connect`] and [`ClientError::NotTls`].
     pub async fn connect(&self) -> Result<Channel, ClientError> {
         let endpoint = match &self.server {
-            Some((uri, identity)) => secured(uri, identity)?,
+            // What was read before serves as well while the folder, perhaps on a share, cannot be read.
+            Some((uri, identity)) => secured(uri, identity).unwrap_or_else(|_| self.endpoint.clone()),
             None => self.endpoint.clone(),
         };
         let cause = match tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await {

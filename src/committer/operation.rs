@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use crate::{
     ledger::{
-        self, Action, Actor, CrlIssued, DevicesListed, EnrolledPeer, Enrolment, Export, ExportId, Holder, IssuerTerms,
-        Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, RevocationReason, VendingTerms,
+        self, Action, Actor, Approval, CrlIssued, DevicesListed, EnrolledPeer, Enrolment, Export, ExportId, Holder,
+        IssuerTerms, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, RevocationReason, VendingTerms,
     },
     serial::SerialNumber,
 };
@@ -124,6 +124,21 @@ pub(super) fn resume_order(id: String) -> Typed<Order> {
 
 pub(super) fn list_devices(list: DevicesListed) -> Typed<Order> {
     Typed { action: Action::ListDevices(list), read: order }
+}
+
+pub(super) fn ask_approval(what: String) -> Typed<Arc<Approval>> {
+    Typed { action: Action::AskApproval { what }, read: approval }
+}
+
+pub(super) fn grant_approval(number: u64) -> Typed<Arc<Approval>> {
+    Typed { action: Action::GrantApproval { number }, read: approval }
+}
+
+fn approval(outcome: Outcome) -> Result<Arc<Approval>, Outcome> {
+    match outcome {
+        Outcome::Approval(approval) => Ok(approval),
+        other => Err(other),
+    }
 }
 
 pub(super) fn enroll(enrolment: Enrolment) -> Typed<Arc<EnrolledPeer>> {

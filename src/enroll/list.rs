@@ -109,7 +109,9 @@ impl Listed {
         if !issued || !names(certificate.parsed(), &identity) {
             return Err(ListError::Identity(identity.to_string()));
         }
-        let listed = Some((enrolled_at, Actor(enrolled_by.into())));
+        // As the journal has times: to the microsecond.
+        let enrolled_at = Timestamp::from_microsecond(enrolled_at.as_microsecond()).map_err(|_| ListError::Form)?;
+        let listed = Some((enrolled_at, Actor(enrolled_by.into()))).filter(|(_, by)| !by.0.is_empty());
         Ok(Enrolment { listed, ..enrolment(&certificate, &identity, method) })
     }
 }

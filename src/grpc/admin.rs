@@ -7,6 +7,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
+    approvals,
     calls::Held,
     checkpoints, device_lists,
     hsm::{self, Signers},
@@ -18,7 +19,7 @@ use super::{
     records::{Pages, Reader},
     reload::{self, Reload},
     request_error::RequestError,
-    services::Services,
+    services::{ApprovalRules, Services},
     status,
     text::{check_optional_text, check_text},
     watch,
@@ -58,19 +59,27 @@ pub(super) struct Service {
     reader: Reader,
     signers: Signers,
     prover: Arc<Prover>,
+    approval: ApprovalRules,
     checkpoints: Option<Arc<Checkpoints>>,
 }
 
 impl Service {
     pub(super) fn new(services: &Services, reader: Reader) -> Self {
-        let Services { committer, policy, signers, prover, checkpoints, reload, draining, .. } = services.clone();
-        Service { committer, policy, reload, draining, reader, signers, prover, checkpoints }
+        let Services { committer, policy, signers, prover, checkpoints, reload, draining, approval, .. } =
+            services.clone();
+        Service { committer, policy, reload, draining, reader, signers, prover, approval, checkpoints }
     }
 
     async fn order(&self, peer: &PeerLimits, id: &str) -> Result<ledger::Order, Status> {
         let wanted = id.to_owned();
         let found = self.reader.read(peer, move |records| records.order(&wanted)).await?;
         found.ok_or_else(|| status::failed_call(&Refusal::OrderUnknown(id.to_owned()).into()))
+    }
+
+    /// Whether there is such an order: creating it again changes nothing, or is refused.
+    async fn is_known(&self, peer: &PeerLimits, id: &str) -> Result<bool, Status> {
+        let wanted = id.to_owned();
+        Ok(self.reader.read(peer, move |records| records.order(&wanted)).await?.is_some())
     }
 
     /// Gives the id back if there is such an order.
@@ -181,9 +190,13 @@ impl proto::admin_server::Admin for Service {
         &self,
         request: Request<proto::CreateOrderRequest>,
     ) -> Result<Response<proto::Order>, Status> {
+        let limits = Arc::clone(Peer::from_request(&request)?.limits()?);
         let actor = Peer::from_request(&request)?.actor(Call::CreateOrder)?;
         let terms = self.terms(request.into_inner().terms.unwrap_or_default());
         let terms = terms.map_err(|error| status::failed_call(&error))?;
+        if self.approval.concern_order(&terms) && !self.is_known(&limits, &terms.id).await? {
+            approvals::require(&self.committer, &actor, approvals::creation_of(&terms)).await?;
+        }
         let created = self.committer.create_order(actor, terms).await;
         created.map(|created| Response::new(order(created))).map_err(|error| status::failed_call(&error.into()))
     }
@@ -238,12 +251,20 @@ impl proto::admin_server::Admin for Service {
         &self,
         request: Request<proto::ChangeOrderRequest>,
     ) -> Result<Response<proto::Order>, Status> {
+        let limits = Arc::clone(Peer::from_request(&request)?.limits()?);
         let actor = Peer::from_request(&request)?.actor(Call::ChangeOrder)?;
         let proto::ChangeOrderRequest { id, quantity, reason } = request.into_inner();
         check_optional_text("reason", &reason, ORDER_REASON).map_err(|error| status::failed_call(&error))?;
         if quantity == 0 {
             let message = "quantity must be at least 1; close the order instead".to_owned();
             return Err(status::failed_call(&RequestError::Invalid(message)));
+        }
+        if self.approval.quantity_changes {
+            let order = self.order(&limits, &id).await?;
+            if order.terms.quantity != quantity {
+                let what = format!("change the quantity of the order {id} from {} to {quantity}", order.terms.quantity);
+                approvals::require(&self.committer, &actor, what).await?;
+            }
         }
         changed_order(self.committer.change_quantity(actor, id, quantity, reason).await)
     }

@@ -6,7 +6,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{service::Routes, transport::Server};
 
 use super::{
-    admin,
+    admin, approvals,
     calls::Limited,
     connection::Connection,
     issuance,
@@ -19,8 +19,8 @@ use super::{
 use crate::{
     limits,
     proto::{
-        self, admin_server::AdminServer, issuance_server::IssuanceServer, stations_server::StationsServer,
-        vending_server::VendingServer,
+        self, admin_server::AdminServer, approvals_server::ApprovalsServer, issuance_server::IssuanceServer,
+        stations_server::StationsServer, vending_server::VendingServer,
     },
 };
 
@@ -35,6 +35,7 @@ pub(crate) async fn serve(
     let limits = Arc::new(Limits::new(services.window));
     tokio::spawn(Roster::watch(Arc::downgrade(limits.roster())));
     let issuance_service = issuance::Service::new(&services);
+    let approvals_service = approvals::Service::new(&services);
     let stations_service = stations::Service::new(&services, Arc::clone(&limits));
     let Services { records, stall_limit, mut draining, .. } = services.clone();
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -42,6 +43,7 @@ pub(crate) async fn serve(
     health.set_serving::<AdminServer<admin::Service>>().await;
     health.set_serving::<VendingServer<vending::Service>>().await;
     health.set_serving::<StationsServer<stations::Service>>().await;
+    health.set_serving::<ApprovalsServer<approvals::Service>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
@@ -58,7 +60,8 @@ pub(crate) async fn serve(
         .add_service(VendingServer::new(vending_service).max_decoding_message_size(limits::MESSAGE))
         .add_service(IssuanceServer::new(issuance_service).max_decoding_message_size(limits::MESSAGE))
         .add_service(AdminServer::new(admin_service).max_decoding_message_size(limits::MESSAGE))
-        .add_service(StationsServer::new(stations_service).max_decoding_message_size(limits::MESSAGE));
+        .add_service(StationsServer::new(stations_service).max_decoding_message_size(limits::MESSAGE))
+        .add_service(ApprovalsServer::new(approvals_service));
     let incoming = incoming.map(|connection| {
         connection.map(|mut connection: Connection| {
             let peer = connection.peer_mut();

@@ -10,7 +10,7 @@ use crate::{
     committer::Committer,
     enroll::StationCaPlace,
     issuer::{Issuance, Policy},
-    ledger::Records,
+    ledger::{OrderTerms, Records},
     live::Live,
     proof::Prover,
     readiness::Readiness,
@@ -39,6 +39,8 @@ pub(crate) struct Services {
     pub(crate) access: Arc<Access>,
     /// Certifies stations, operators and auditors.
     pub(crate) certifier: Arc<StationCertifier>,
+    /// What needs a second operator.
+    pub(crate) approval: ApprovalRules,
     /// What keeps the daemon from issuing.
     pub(crate) readiness: Arc<Readiness>,
     /// How many unanswered requests one stream, and one station over all of its streams, may have.
@@ -58,4 +60,20 @@ pub(crate) struct StationCertifier {
     pub(crate) client_cas: Vec<Vec<u8>>,
     /// Whoever uses the CA's key holds it.
     pub(crate) one_at_a_time: parking_lot::Mutex<()>,
+}
+
+/// What needs a second operator.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ApprovalRules {
+    /// Orders with a greater quantity.
+    pub(crate) orders_above: Option<u64>,
+    /// Changes of an order's quantity.
+    pub(crate) quantity_changes: bool,
+}
+
+impl ApprovalRules {
+    /// Whether an order is one that needs a second operator.
+    pub(super) fn concern_order(&self, terms: &OrderTerms) -> bool {
+        self.orders_above.is_some_and(|most| terms.quantity > most)
+    }
 }

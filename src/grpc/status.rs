@@ -135,6 +135,9 @@ impl Cause {
             Refusal::OrderClosed(_) => (Code::FailedPrecondition, "ORDER_CLOSED"),
             Refusal::OrderPaused { .. } => (Code::FailedPrecondition, "ORDER_PAUSED"),
             Refusal::QuantityBelowUsed { .. } => (Code::FailedPrecondition, "QUANTITY_BELOW_USED"),
+            Refusal::ApprovalUnknown(_) => (Code::NotFound, "APPROVAL_UNKNOWN"),
+            Refusal::ApprovalOver { .. } => (Code::FailedPrecondition, "APPROVAL_OVER"),
+            Refusal::ApprovalOwn { .. } => (Code::PermissionDenied, "APPROVAL_OWN"),
             Refusal::DeviceNotOnOrder { .. } => (Code::PermissionDenied, "DEVICE_NOT_ON_ORDER"),
             Refusal::ListIncomplete { .. } => (Code::FailedPrecondition, "ORDER_LIST_INCOMPLETE"),
             Refusal::ListOutOfOrder { .. } => (Code::FailedPrecondition, "ORDER_LIST_OUT_OF_ORDER"),
@@ -381,6 +384,15 @@ pub(super) fn signer_unknown(message: String) -> Status {
     Cause { code: Code::NotFound, reason: "SIGNER_UNKNOWN", retry_after: None }.status(message)
 }
 
+/// The status of a call that needs the agreement of a second operator.
+pub(super) fn approval_required(number: u64, what: &str) -> Status {
+    let message = format!(
+        "this needs a second operator: {what}; another one grants it with \"birthmark approval grant {number}\", then make \
+         this call again"
+    );
+    Cause { code: Code::FailedPrecondition, reason: "APPROVAL_REQUIRED", retry_after: None }.status(message)
+}
+
 /// The status for a configuration that is not taken.
 pub(super) fn configuration_refused(message: String) -> Status {
     Cause { code: Code::FailedPrecondition, reason: "CONFIGURATION_REFUSED", retry_after: None }.status(message)
@@ -428,6 +440,7 @@ mod tests {
             include_str!("../../proto/birthmark/v1/issuance.proto"),
             include_str!("../../proto/birthmark/v1/admin.proto"),
             include_str!("../../proto/birthmark/v1/stations.proto"),
+            include_str!("../../proto/birthmark/v1/approvals.proto"),
             include_str!("../../proto/birthmark/v1/vending.proto")
         );
         let code = include_str!("status.rs").split("mod tests").next().unwrap();

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     actor::Actor,
+    approval::Approval,
     device_list::ListPage,
     entry_tail::EntryTail,
     error::LedgerError,
@@ -135,6 +136,9 @@ pub trait Records: Send + Sync + 'static {
 
     /// All of them, sorted by their names.
     fn peers(&self) -> Vec<Arc<EnrolledPeer>>;
+
+    /// All requests for the agreement of a second operator, in their order.
+    fn approvals(&self) -> Vec<Arc<Approval>>;
 
     /// The entries after the one with this sequence number, and those to come; all of them durable.
     ///

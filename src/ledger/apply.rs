@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
+    approval::Approval,
     device_list::listed_hash,
     entry::{Entry, Event},
     error::LedgerError,
@@ -123,6 +124,19 @@ impl View<'_> {
                     location.listed = position;
                 })?;
             }
+            Event::ApprovalRequested { number, what } => {
+                let requested = (entry.time, entry.actor.clone());
+                let asked = Approval { number: *number, what: what.clone(), requested, granted: None, used: None };
+                self.draft.approvals.insert(*number, Arc::new(asked));
+            }
+            Event::ApprovalGranted { number } => {
+                let by = (entry.time, entry.actor.clone());
+                self.change_approval(*number, |approval| approval.granted = Some(by))?;
+            }
+            Event::ApprovalUsed { number } => {
+                let by = (entry.time, entry.actor.clone());
+                self.change_approval(*number, |approval| approval.used = Some(by))?;
+            }
             Event::StationEnrolled(enrolment) => {
                 let peer = self.peer_or_new(&enrolment.peer).enrolled(enrolment, entry.time, &entry.actor);
                 self.draft.peers.insert(peer.name.0.clone(), Arc::new(peer));
@@ -200,6 +214,15 @@ impl View<'_> {
             devices: terms.codes.iter().map(|code| code.device.clone()).collect(),
         };
         self.draft.vending_batches.insert(*number, batch);
+        Ok(())
+    }
+
+    fn change_approval(&mut self, number: u64, change: impl FnOnce(&mut Approval)) -> Result<(), ApplyError> {
+        let found = self.approvals().find(|approval| approval.number == number).map(|found| Approval::clone(found));
+        let unknown = || ApplyError::Contradiction(format!("there is no request {number} for an approval"));
+        let mut approval = found.ok_or_else(unknown)?;
+        change(&mut approval);
+        self.draft.approvals.insert(number, Arc::new(approval));
         Ok(())
     }
 

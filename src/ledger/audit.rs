@@ -14,6 +14,7 @@ use jiff::Timestamp;
 
 pub(crate) use self::broken_rule::BrokenRule;
 use super::{
+    approval_audit::Approvals,
     crl_issued::CrlIssued,
     device_list::DevicesListed,
     entry::{Entry, Event},
@@ -54,6 +55,7 @@ pub(crate) struct Audit {
     proofs: Proofs,
     codes: Codes,
     peers: Peers,
+    approvals: Approvals,
     counts: Counts,
 }
 
@@ -168,6 +170,9 @@ impl Audit {
             Event::OrderDevicesListed(list) => self.list_devices(list),
             Event::OrderPaused { id, .. } => self.pause(id, true),
             Event::OrderResumed { id } => self.pause(id, false),
+            Event::ApprovalRequested { number, .. } => Ok(self.approvals.request(*number, &entry.actor)?),
+            Event::ApprovalGranted { number } => Ok(self.approvals.grant(*number, &entry.actor)?),
+            Event::ApprovalUsed { number } => Ok(self.approvals.use_up(*number)?),
             Event::StationEnrolled(enrolment) => Ok(self.peers.enroll(enrolment)?),
             Event::StationRevoked { peer, .. } => {
                 self.peers.revoke(peer);

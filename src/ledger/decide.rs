@@ -4,6 +4,7 @@
 //! the order in which a person would want to hear of what is wrong: who asks, then whether it is a retry, then key
 //! and device, then what is left of the order. What may happen to a certificate after its issue is in [`lifecycle`].
 
+mod approval;
 mod decision;
 mod device;
 mod export;
@@ -104,6 +105,8 @@ pub(super) fn decide(
         }
         Action::AddIssuer(terms) => Ok(issuer::add(view, now, terms)),
         Action::ListDevices(list) => order::list_devices(view, list),
+        Action::AskApproval { what } => Ok(approval::ask(view, now, &operation.actor, what)),
+        Action::GrantApproval { number } => approval::grant(view, now, &operation.actor, *number),
         Action::Enroll(enrolment) => peer::enroll(view, now, &operation.actor, enrolment),
         Action::RevokePeer { peer, reason } => Ok(peer::revoke(view, now, &operation.actor, peer, reason)),
         Action::CreateOrder(terms) => order::create_order(view, now, &operation.actor, terms),

@@ -138,6 +138,23 @@ pub enum Event {
         /// Why, for people.
         reason: String,
     },
+    /// An operator wants to do what needs a second operator.
+    ApprovalRequested {
+        /// Counts the ledger's requests from 1.
+        number: u64,
+        /// What is to be done.
+        what: String,
+    },
+    /// Another operator agrees.
+    ApprovalGranted {
+        /// Which request.
+        number: u64,
+    },
+    /// It is being done.
+    ApprovalUsed {
+        /// Which request.
+        number: u64,
+    },
     /// A batch of an order's certificates was cut: see [`super::Export`].
     ExportCreated {
         /// Its id.
@@ -274,6 +291,11 @@ impl Entry {
             }
             Event::OrderResumed { id } => Wire::OrderResumed(wire::OrderResumed { id: id.clone() }),
             Event::OrderDevicesListed(listed) => Wire::OrderDevicesListed(listed.into()),
+            Event::ApprovalRequested { number, what } => {
+                Wire::ApprovalRequested(wire::ApprovalRequested { number: *number, what: what.clone() })
+            }
+            Event::ApprovalGranted { number } => Wire::ApprovalGranted(wire::ApprovalGranted { number: *number }),
+            Event::ApprovalUsed { number } => Wire::ApprovalUsed(wire::ApprovalUsed { number: *number }),
             Event::StationEnrolled(enrolment) => Wire::StationEnrolled(enrolment.into()),
             Event::StationRevoked { peer, reason } => {
                 Wire::StationRevoked(wire::StationRevoked { peer: peer.to_string(), reason: reason.clone() })
@@ -398,6 +420,11 @@ impl Entry {
             Wire::OrderPaused(wire::OrderPaused { id, reason }) => Event::OrderPaused { id, reason },
             Wire::OrderResumed(resumed) => Event::OrderResumed { id: resumed.id },
             Wire::OrderDevicesListed(listed) => Event::OrderDevicesListed(listed.try_into()?),
+            Wire::ApprovalRequested(wire::ApprovalRequested { number, what }) => {
+                Event::ApprovalRequested { number, what }
+            }
+            Wire::ApprovalGranted(granted) => Event::ApprovalGranted { number: granted.number },
+            Wire::ApprovalUsed(used) => Event::ApprovalUsed { number: used.number },
             Wire::StationEnrolled(enrolled) => Event::StationEnrolled(enrolled.try_into()?),
             Wire::StationRevoked(wire::StationRevoked { peer, reason }) => {
                 Event::StationRevoked { peer: Actor(peer.into()), reason }

@@ -58,6 +58,7 @@ use self::{
     run::{Kind, Run, Writer},
 };
 use super::{
+    approval::Approval,
     error::LedgerError,
     export::ExportId,
     issuer::RecordedIssuer,
@@ -435,6 +436,20 @@ impl Index {
         })
     }
 
+    /// All requests for an approval, in their order.
+    pub(super) fn approvals(&self) -> Result<Vec<Approval>, IndexError> {
+        self.answer(|| {
+            let mut found = Vec::new();
+            // Numbers are without gaps.
+            for number in 1.. {
+                let Some(value) = self.database.get(&peers::approval_key(number))? else { break };
+                let approval = peers::decode_approval(number, &value);
+                found.push(approval.ok_or_else(|| self.malformed("a request for an approval"))?);
+            }
+            Ok(found)
+        })
+    }
+
     fn malformed(&self, what: &str) -> IndexError {
         IndexError::Damaged { path: self.folder.display().to_string(), what: format!("{what} in it cannot be read") }
     }
@@ -467,10 +482,12 @@ impl Index {
                 settled.issuers.iter().map(|(id, issuer)| (values::issuer_key(*id), values::encode_issuer(issuer)));
             let proofs = settled.proofs.iter().map(|(id, proof)| (values::proof_key(id), values::encode_proof(proof)));
             let peers = settled.peers.values().map(|peer| (peers::key(peer.number), peers::encode(peer)));
+            let approvals = settled.approvals.iter();
+            let approvals = approvals.map(|(number, one)| (peers::approval_key(*number), peers::encode_approval(one)));
             let configuration = settled.configuration.map(|sha256| (values::configuration_key(), sha256.to_vec()));
             let codes = vending::pairs(&settled.vending_codes, &settled.vending_batches);
             let pairs = orders.chain(exports).chain(issuers).chain(peers).chain(numbers).chain(proofs);
-            let pairs = pairs.chain(configuration).chain(codes).collect();
+            let pairs = pairs.chain(approvals).chain(configuration).chain(codes).collect();
             self.database.write(pairs, |total| Manifest::new(applied, total, &runs).encode())?;
             self.applied().clone_from(applied);
             // Without it the index says no more than before, which is true as well.

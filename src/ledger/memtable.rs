@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    approval::Approval,
     index::{Index, Runs},
     issuer::RecordedIssuer,
     journal::Position,
@@ -33,6 +34,8 @@ pub(super) struct MemTable {
     pub(super) issuers: BTreeMap<u32, Arc<RecordedIssuer>>,
     /// All stations, operators and auditors by their names: they are few, and stay when the index has them.
     pub(super) peers: BTreeMap<Arc<str>, Arc<EnrolledPeer>>,
+    /// All requests for the agreement of a second operator, likewise.
+    pub(super) approvals: BTreeMap<u64, Arc<Approval>>,
     /// The one below, while it is written into the index.
     pub(super) flushing: Option<Arc<Overlay>>,
     /// The index, below both, and its runs.
@@ -54,6 +57,7 @@ impl MemTable {
             pending_proofs,
             issuers: BTreeMap::new(),
             peers: BTreeMap::new(),
+            approvals: BTreeMap::new(),
             flushing: None,
             index,
             runs,
@@ -82,6 +86,7 @@ impl MemTable {
         }
         self.issuers.extend(draft.issuers.iter().map(|(id, issuer)| (*id, Arc::clone(issuer))));
         self.peers.extend(draft.peers.iter().map(|(name, peer)| (Arc::clone(name), Arc::clone(peer))));
+        self.approvals.extend(draft.approvals.iter().map(|(number, approval)| (*number, Arc::clone(approval))));
         self.recent.absorb(draft);
     }
 
@@ -106,6 +111,7 @@ impl MemTable {
             exports,
             issuers,
             peers,
+            approvals,
             proofs,
             revoked,
             crl_numbers,
@@ -113,8 +119,8 @@ impl MemTable {
         } = &self.recent;
         let codes = self.recent.vending_codes.len() + self.recent.vending_batches.len();
         let reserved = self.pending.len() + self.pending_proofs.len();
-        let small =
-            orders.len() + exports.len() + issuers.len() + peers.len() + proofs.len() + crl_numbers.len() + codes;
+        let people = peers.len() + approvals.len();
+        let small = orders.len() + exports.len() + issuers.len() + people + proofs.len() + crl_numbers.len() + codes;
         records.len() + state_changes.len() + listed.len() + revoked.len() + small - reserved
     }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{
     actor::Actor,
+    approval::Approval,
     crl_issued::CrlIssued,
     device_list::DevicesListed,
     error::LedgerError,
@@ -121,6 +122,16 @@ pub enum Action {
     },
     /// Take in the next devices of an order's list.
     ListDevices(DevicesListed),
+    /// Use the agreement of a second operator, or ask for it.
+    AskApproval {
+        /// What is to be done.
+        what: String,
+    },
+    /// Agree to what another operator asks for.
+    GrantApproval {
+        /// Which request.
+        number: u64,
+    },
     /// Record a certificate of the station CA.
     Enroll(Enrolment),
     /// Let a station, an operator or an auditor connect no more.
@@ -211,6 +222,8 @@ pub enum Outcome {
     Export(Export),
     /// The station, operator or auditor as it is now.
     Peer(Arc<EnrolledPeer>),
+    /// The request for an approval as it is now; what it is about may be done if it is used.
+    Approval(Arc<Approval>),
     /// The revocation list is part of the ledger, and may be published.
     CrlIssued,
     /// The issuer as it is recorded.

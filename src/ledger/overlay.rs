@@ -8,6 +8,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
+    approval::Approval,
     export::{Export, ExportId},
     issuer::RecordedIssuer,
     journal::Position,
@@ -92,6 +93,8 @@ pub(super) struct Overlay {
     pub(super) configuration: Option<[u8; 32]>,
     /// Stations, operators and auditors by their names.
     pub(super) peers: BTreeMap<Arc<str>, Arc<EnrolledPeer>>,
+    /// Requests for the agreement of a second operator, by their numbers.
+    pub(super) approvals: BTreeMap<u64, Arc<Approval>>,
     /// The newest proof of possession of each CA and code.
     pub(super) proofs: BTreeMap<ProofId, ProofLocation>,
     /// The newest vending code of each device.
@@ -167,6 +170,7 @@ impl Overlay {
         self.crl_numbers.extend(upper.crl_numbers);
         self.issuers.extend(upper.issuers);
         self.peers.extend(upper.peers);
+        self.approvals.extend(upper.approvals);
         self.proofs.extend(upper.proofs);
         self.vending_codes.extend(upper.vending_codes);
         self.vending_batches.extend(upper.vending_batches);

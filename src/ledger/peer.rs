@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::{
     actor::Actor,
     record::KeyHash,
-    wire::{self, ImpossibleTime, from_micros, from_optional_micros, to_micros},
+    wire::{self, ImpossibleTime, from_micros, to_micros},
 };
 use crate::hash::sha256;
 
@@ -216,7 +216,10 @@ impl TryFrom<wire::StationEnrolled> for Enrolment {
 
     fn try_from(entry: wire::StationEnrolled) -> Result<Self, InvalidEnrolment> {
         let method = EnrolmentMethod::ALL.into_iter().find(|method| method.code() == entry.method);
-        let listed_at = from_optional_micros(entry.listed_at)?;
+        let listed = match entry.listed_by.as_str() {
+            "" => None,
+            by => Some((from_micros(entry.listed_at)?, Actor(by.into()))),
+        };
         Ok(Enrolment {
             peer: Actor(Arc::from(entry.peer)),
             certificate: entry.certificate.into(),
@@ -225,7 +228,7 @@ impl TryFrom<wire::StationEnrolled> for Enrolment {
             not_before: from_micros(entry.not_before)?,
             not_after: from_micros(entry.not_after)?,
             method: method.ok_or(InvalidEnrolment::Method(entry.method))?,
-            listed: listed_at.map(|at| (at, Actor(entry.listed_by.into()))),
+            listed,
         })
     }
 }

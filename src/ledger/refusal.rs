@@ -34,6 +34,25 @@ pub enum Refusal {
         /// Why; may be empty.
         reason: String,
     },
+    /// No such request for an approval.
+    #[error("there is no request {0} for an approval")]
+    ApprovalUnknown(u64),
+    /// The request cannot be agreed to any more.
+    #[error("the request {number} {}", if *.used { "was granted, and used" } else { "is older than a week; ask again" })]
+    ApprovalOver {
+        /// Which request.
+        number: u64,
+        /// It was used.
+        used: bool,
+    },
+    /// Nobody agrees to what he asked for himself.
+    #[error("{actor} has made the request {number}; another operator must grant it")]
+    ApprovalOwn {
+        /// Which request.
+        number: u64,
+        /// Who asked, and would agree.
+        actor: Actor,
+    },
     /// The device is not on the order's list, or has another key.
     #[error("the device \"{device}\" {what} of the order \"{order}\"")]
     DeviceNotOnOrder {

@@ -12,6 +12,7 @@ use parking_lot::RwLockReadGuard;
 
 use super::{
     actor::Actor,
+    approval::Approval,
     device_list::{ListedDevice, listed_hash},
     entry::{Entry, Event},
     error::LedgerError,
@@ -196,6 +197,12 @@ impl View<'_> {
     pub(super) fn issuers(&self) -> impl DoubleEndedIterator<Item = &Arc<RecordedIssuer>> + Clone {
         // Ids rise: what this batch adds comes after what was there.
         self.memory.issuers.values().chain(self.draft.issuers.values())
+    }
+
+    /// All requests for the agreement of a second operator, in their order.
+    pub(super) fn approvals(&self) -> impl Iterator<Item = &Arc<Approval>> + Clone {
+        let before = self.memory.approvals.iter().filter(|(number, _)| !self.draft.approvals.contains_key(number));
+        before.chain(&self.draft.approvals).map(|(_, approval)| approval)
     }
 
     /// A station, operator or auditor that was enrolled or revoked.

@@ -7,6 +7,7 @@
     reason = "a test ends by panicking"
 )]
 
+mod approvals;
 mod bundle;
 mod ceremony;
 mod checkpoints;

@@ -12,10 +12,11 @@ use prost_types::{
 };
 
 /// The services' definitions; those of the journal are the daemon's own.
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "birthmark/v1/issuance.proto",
     "birthmark/v1/admin.proto",
     "birthmark/v1/stations.proto",
+    "birthmark/v1/approvals.proto",
     "birthmark/v1/vending.proto",
 ];
 

@@ -6,11 +6,12 @@ use birthmark::{
     proto::{
         AcknowledgeExportRequest, CancelCodeRequest, ChangeOrderRequest, CheckRequest, CloseOrderRequest,
         ConfirmRequest, CreateCodesRequest, CreateExportRequest, CreateOrderRequest, EnrollRequest, GetExportRequest,
-        GetIssuerRequest, GetOrderRequest, GetRecordRequest, ImportRequest, IssueRequest, ListCodesRequest,
-        ListExportsRequest, ListIssuersRequest, ListOrderDevicesRequest, ListOrdersRequest, ListRecordsRequest,
-        ListStationsRequest, MakeCheckpointRequest, PauseOrderRequest, ProvePossessionRequest, ReloadRequest,
-        RenewRequest, ResumeOrderRequest, RetryHsmRequest, RevokeCertificateRequest, RevokeStationRequest,
-        ScrapCertificateRequest, WatchRequest, admin_client::AdminClient, issuance_client::IssuanceClient,
+        GetIssuerRequest, GetOrderRequest, GetRecordRequest, GrantApprovalRequest, ImportRequest, IssueRequest,
+        ListApprovalsRequest, ListCodesRequest, ListExportsRequest, ListIssuersRequest, ListOrderDevicesRequest,
+        ListOrdersRequest, ListRecordsRequest, ListStationsRequest, MakeCheckpointRequest, PauseOrderRequest,
+        ProvePossessionRequest, ReloadRequest, RenewRequest, ResumeOrderRequest, RetryHsmRequest,
+        RevokeCertificateRequest, RevokeStationRequest, ScrapCertificateRequest, WatchRequest,
+        admin_client::AdminClient, approvals_client::ApprovalsClient, issuance_client::IssuanceClient,
         stations_client::StationsClient, vending_client::VendingClient,
     },
     roles::{Call, TABLE},
@@ -27,6 +28,7 @@ use crate::support::{
 async fn make(call: Call, channel: Channel) -> Result<(), Status> {
     let mut issuance = IssuanceClient::new(channel.clone());
     let mut admin = AdminClient::new(channel.clone());
+    let mut approvals = ApprovalsClient::new(channel.clone());
     let mut stations = StationsClient::new(channel.clone());
     let mut vending = VendingClient::new(channel);
     match call {
@@ -61,6 +63,8 @@ async fn make(call: Call, channel: Channel) -> Result<(), Status> {
         Call::Watch => admin.watch(WatchRequest { after: 0 }).await.map(drop),
         Call::Reload => admin.reload(ReloadRequest {}).await.map(drop),
         Call::ProvePossession => admin.prove_possession(ProvePossessionRequest::default()).await.map(drop),
+        Call::ListApprovals => approvals.list(ListApprovalsRequest {}).await.map(drop),
+        Call::GrantApproval => approvals.grant(GrantApprovalRequest::default()).await.map(drop),
         Call::Enroll => stations.enroll(EnrollRequest::default()).await.map(drop),
         Call::Import => stations.import(ImportRequest::default()).await.map(drop),
         Call::Renew => stations.renew(RenewRequest::default()).await.map(drop),

@@ -97,6 +97,9 @@ impl Filter<'_> {
             | Event::OrderResumed { .. }
             | Event::OrderDevicesListed(_)
             | Event::StationEnrolled(_)
+            | Event::ApprovalRequested { .. }
+            | Event::ApprovalGranted { .. }
+            | Event::ApprovalUsed { .. }
             | Event::StationRevoked { .. }
             | Event::ProofReserved { .. }
             | Event::ProofIssued { .. }

@@ -51,6 +51,9 @@ pub(super) fn entry_to_json(frame: &ScannedFrame) -> Value {
         Event::OrderPaused { id, reason } => ("order_paused", json!({ "order": id, "reason": reason })),
         Event::OrderResumed { id } => ("order_resumed", json!({ "order": id })),
         Event::OrderDevicesListed(list) => ("order_devices_listed", devices_to_json(list)),
+        Event::ApprovalRequested { number, what } => ("approval_requested", json!({ "number": number, "what": what })),
+        Event::ApprovalGranted { number } => ("approval_granted", json!({ "number": number })),
+        Event::ApprovalUsed { number } => ("approval_used", json!({ "number": number })),
         Event::StationEnrolled(enrolment) => ("station_enrolled", enrolment_to_json(enrolment)),
         Event::StationRevoked { peer, reason } => {
             ("station_revoked", json!({ "peer": peer.to_string(), "reason": reason }))

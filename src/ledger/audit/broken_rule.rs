@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use crate::{
     ledger::{
+        approval_audit::BrokenApproval,
         export::ExportId,
         peer_audit::BrokenEnrolment,
         proof_audit::BrokenProof,
@@ -54,6 +55,8 @@ pub(crate) enum BrokenRule {
     OrderNotPaused(String),
     #[error("the quantity of the order \"{order}\" becomes {quantity}, and {used} of it are used")]
     QuantityBelowUsed { order: String, quantity: u64, used: u64 },
+    #[error(transparent)]
+    Approval(#[from] BrokenApproval),
     #[error(transparent)]
     Enrolment(#[from] BrokenEnrolment),
     #[error("the order \"{order}\" is exceeded: its quantity is {quantity}")]

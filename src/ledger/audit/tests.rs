@@ -149,6 +149,16 @@ fn enrolment_and_order_change_that_break_a_rule_are_named() {
         (vec![pause(), reserved(1, "a", None)], "is paused"),
         (vec![pause(), pause()], "is paused"),
         (vec![resume()], "is not paused"),
+        (vec![Event::ApprovalRequested { number: 2, what: "x".into() }], "the next one is number 1"),
+        (vec![Event::ApprovalGranted { number: 1 }], "could not be"),
+        (
+            vec![
+                Event::ApprovalRequested { number: 1, what: "x".into() },
+                // By the same actor.
+                Event::ApprovalGranted { number: 1 },
+            ],
+            "which is its own",
+        ),
     ] {
         let told = say(events).unwrap_err().to_string();
         assert!(told.contains(says), "{told}");

@@ -153,7 +153,9 @@ impl Catalog {
             self.collect_pending(&mut pending, frame?, journal);
         }
         let (issuers, peers) = (self.memory().index.issuers()?, self.memory().index.peers()?);
+        let approvals = self.memory().index.approvals()?;
         let mut memory = self.memory_mut();
+        memory.approvals.extend(approvals.into_iter().map(|approval| (approval.number, Arc::new(approval))));
         memory.peers.extend(peers.into_iter().map(|peer| (Arc::clone(&peer.name.0), Arc::new(peer))));
         memory.issuers.extend(issuers.into_iter().map(|issuer| (issuer.id, Arc::new(issuer))));
         memory.absorb(pending);

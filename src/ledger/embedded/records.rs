@@ -12,6 +12,7 @@ use crate::{
     ledger::{
         actor::Actor,
         api::Records,
+        approval::Approval,
         clock::ClockBounds,
         device_list::ListPage,
         entry::Event,
@@ -176,6 +177,10 @@ impl Records for EmbeddedRecords {
 
     fn peers(&self) -> Vec<Arc<EnrolledPeer>> {
         self.shared.memory().peers.values().cloned().collect()
+    }
+
+    fn approvals(&self) -> Vec<Arc<Approval>> {
+        self.shared.memory().approvals.values().cloned().collect()
     }
 
     fn entries_after(&self, sequence: u64) -> Result<EntryTail, LedgerError> {

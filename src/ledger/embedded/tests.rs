@@ -147,13 +147,15 @@ fn issuers_keep_their_ids_whatever_becomes_of_the_index() {
 
 fn enrolment(peer: &str, certificate: &str, key: u8) -> Enrolment {
     let hour = SignedDuration::from_hours(1);
+    // Certificates know whole seconds.
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
     Enrolment {
         peer: Actor(peer.into()),
         certificate: certificate.to_owned().into(),
         serial_number: vec![key],
         key_hash: [key; 32],
-        not_before: Timestamp::now() - hour,
-        not_after: Timestamp::now() + hour,
+        not_before: now - hour,
+        not_after: now + hour,
         method: EnrolmentMethod::Csr,
         listed: None,
     }

@@ -1,9 +1,10 @@
-//! How stations, operators and auditors are stored.
+//! How stations, operators and auditors are stored, and requests for an approval.
 
 use jiff::Timestamp;
 
 use crate::ledger::{
     actor::Actor,
+    approval::Approval,
     peer::{EnrolledPeer, EnrolmentMethod, PeerCertificate, PeerRevocation},
 };
 
@@ -74,4 +75,28 @@ pub(super) fn decode(number: u32, value: &[u8]) -> Option<EnrolledPeer> {
         certificates: certificates.into_iter().map(certificate).collect::<Option<_>>()?,
         revoked: revoked.map(|(at, by, reason)| PeerRevocation { at, by: Actor(by.into()), reason }),
     })
+}
+
+/// The key of a request for an approval.
+pub(super) fn approval_key(number: u64) -> Vec<u8> {
+    [&b"a"[..], &number.to_be_bytes()].concat()
+}
+
+type Who = (Timestamp, String);
+
+/// What was asked for, by whom, who agreed, and who has done it.
+type ApprovalValue = (String, Who, Option<Who>, Option<Who>);
+
+pub(super) fn encode_approval(approval: &Approval) -> Vec<u8> {
+    let who = |(at, by): &(Timestamp, Actor)| (*at, by.to_string());
+    let Approval { number: _, what, requested, granted, used } = approval;
+    let value: ApprovalValue = (what.clone(), who(requested), granted.as_ref().map(who), used.as_ref().map(who));
+    // Plain data: JSON takes it always.
+    serde_json::to_vec(&value).unwrap_or_default()
+}
+
+pub(super) fn decode_approval(number: u64, value: &[u8]) -> Option<Approval> {
+    let (what, requested, granted, used): ApprovalValue = serde_json::from_slice(value).ok()?;
+    let who = |(at, by): Who| (at, Actor(by.into()));
+    Some(Approval { number, what, requested: who(requested), granted: granted.map(who), used: used.map(who) })
 }
