@@ -31,8 +31,8 @@ use self::{
 use crate::{
     cert::Signed,
     ledger::{
-        self, Action, Actor, CrlIssued, Export, ExportId, Holder, IssuerTerms, Ledger, LedgerError, Operation, Outcome,
-        ProofTerms, RecordedIssuer, RevocationReason,
+        self, Action, Actor, Batch, BatchId, BatchTerms, CrlIssued, Holder, IssuerTerms, Ledger, LedgerError,
+        Operation, Outcome, ProofTerms, RecordedIssuer, Results, RevocationReason, Seal,
     },
     metrics,
     serial::{ReservedSerial, SerialNumber},
@@ -278,20 +278,33 @@ impl Committer {
             .map(|changed| changed.count(metrics::revoked))
     }
 
-    /// Cuts the next batch of an order's certificates.
+    /// Cuts the next batch of a destination.
     ///
     /// # Errors
     /// As for [`Committer::reserve`].
-    pub async fn create_export(&self, actor: Actor, order: String) -> Result<Export, CommitError> {
-        self.change(actor, operation::create_export(order)).await
+    pub async fn create_batch(&self, actor: Actor, terms: Arc<BatchTerms>) -> Result<Batch, CommitError> {
+        self.change(actor, operation::create_batch(terms)).await
     }
 
-    /// Records that the platform which an export is for has it.
+    /// Records what the audit key signed about a batch's files. Gives what is recorded: the first of all.
     ///
     /// # Errors
     /// As for [`Committer::reserve`].
-    pub async fn acknowledge_export(&self, actor: Actor, id: ExportId) -> Result<Export, CommitError> {
-        self.change(actor, operation::acknowledge_export(id)).await
+    pub async fn seal_batch(&self, id: BatchId, seal: Seal) -> Result<Seal, CommitError> {
+        self.change(Actor::daemon(), operation::seal_batch(id, seal)).await
+    }
+
+    /// Records that the platform which a batch is for has it.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn acknowledge_batch(
+        &self,
+        actor: Actor,
+        id: BatchId,
+        results: Option<Arc<Results>>,
+    ) -> Result<Batch, CommitError> {
+        self.change(actor, operation::acknowledge_batch(id, results)).await
     }
 
     /// Records an issuer, or finds the one with the same name and chain. Gives it and whether it is new. It takes a permit

@@ -2,6 +2,7 @@
 //!
 //! `hsm-config/birthmark.toml` is the example with every key commented.
 
+mod destination;
 mod profile;
 mod source;
 
@@ -18,6 +19,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use toml::Spanned;
 
+pub use self::destination::{Destination, DestinationTerms, Unattended, WrongKey};
 pub use self::profile::{
     CsrSubject, CustomExtension, IssuerFrom, KeyType, KeyUsage, OrderRequirement, Preset, Profile, WhenOutlivingIssuer,
 };
@@ -55,6 +57,9 @@ pub struct Config {
     pub issuers: BTreeMap<String, Issuer>,
     /// The certificate profiles by name.
     pub profiles: BTreeMap<String, Profile>,
+    /// The platforms that are to know the devices, by name.
+    #[serde(default)]
+    pub destinations: BTreeMap<String, Destination>,
 
     #[serde(skip)]
     source: Source,
@@ -431,6 +436,32 @@ impl Config {
         self.error_at(place.unwrap_or_default(), &format!("profiles.{profile}.{key}"), message)
     }
 
+    /// An error about a key of a destination, at its value or, where it has none, at the destination.
+    pub fn destination_error(&self, destination: &str, wrong: &WrongKey) -> ConfigError {
+        let header = || {
+            let start = self.source.text().find(&format!("[destinations.{destination}]"))?;
+            Some(start..start)
+        };
+        let place = wrong.place.clone().or_else(header).unwrap_or_default();
+        self.error_at(place, &format!("destinations.{destination}.{}", wrong.key), &wrong.message)
+    }
+
+    fn check_destinations(&self, problems: &mut Vec<ConfigError>) {
+        for (name, destination) in &self.destinations {
+            let part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+            let fits = (1..=63).contains(&name.len()) && name.bytes().all(|byte| part(byte) || byte == b'-');
+            let start = self.source.text().find(&format!("[destinations.{name}]")).unwrap_or_default();
+            if !fits || name.starts_with('-') {
+                problems.push(self.error_at(start..start, "destinations", destination::unfit_name(name)));
+            }
+            if self.audit.is_none() {
+                let message = "needs an [audit] key, which signs the manifest of each batch";
+                problems.push(self.error_at(start..start, &format!("destinations.{name}"), message));
+            }
+            problems.extend(destination.terms().err().map(|wrong| self.destination_error(name, &wrong)));
+        }
+    }
+
     /// All that is wrong with the values, as far as the file alone tells.
     fn problems(&self) -> Vec<ConfigError> {
         let mut problems = Vec::new();
@@ -464,6 +495,7 @@ impl Config {
             let wrong = crl.times().map_err(|(span, key, message)| self.error_at(span, &format!("crl.{key}"), message));
             problems.extend(wrong.err());
         }
+        self.check_destinations(&mut problems);
         for (name, issuer) in &self.issuers {
             let key = format!("issuers.{name}");
             if issuer.chain.is_empty() {

@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod approvals;
+mod batches;
 mod calls;
 mod checkpoints;
 mod checks;

@@ -15,6 +15,9 @@ mod approval;
 mod approval_audit;
 mod audit;
 pub mod backup;
+mod batch;
+mod batch_audit;
+mod batch_content;
 pub mod checkpoint;
 pub(crate) mod clock;
 mod crl_issued;
@@ -54,6 +57,11 @@ pub use self::{
     actor::Actor,
     api::{Ledger, Records},
     approval::Approval,
+    batch::{
+        Acknowledged, Batch, BatchId, BatchTerms, Destination, FailedCertificate, Filter, Moment, ParseBatchIdError,
+        Place, ResultCounts, Results, Seal, UnfitDevice, is_destination,
+    },
+    batch_content::{Backlog, BatchContent, BatchEnd, FoundBatch, Member, NextBatch, Withdrawal},
     crl_issued::CrlIssued,
     device_list::{DeviceList, DevicesListed, ListPage, ListedDevice, PIECE},
     entry_tail::EntryTail,

@@ -37,6 +37,7 @@ pub mod crl;
 pub mod crl_publisher;
 pub mod csr;
 pub mod describe_certificate;
+mod destinations;
 pub mod durable;
 pub mod enroll;
 mod expiry;

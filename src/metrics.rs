@@ -10,6 +10,7 @@
 //! | `birthmark_hsm_errors_total` | `issuer`, `token`, `code` |
 //! | the other `birthmark_hsm_…` but `_retries_total` | `issuer` (or `audit`), `token`: the token's label |
 //! | `birthmark_issuer_not_after_timestamp_seconds`, `birthmark_crl_…` | `issuer` |
+//! | `birthmark_destination_…` | `destination` |
 //! | all others | – |
 //!
 //! Names follow <https://prometheus.io/docs/practices/naming/>: base units, `_total` for counters, a moment as
@@ -84,6 +85,18 @@ metrics! {
     Gauge CRL_ENTRIES "crl_entries" "Certificates on an issuer's newest revocation lists";
     Gauge CRL_BYTES "crl_bytes" "Size of an issuer's newest revocation lists";
     Counter CRL_FAILURES "crl_failures_total" "Revocation lists that could not be made or published, by issuer";
+    Gauge DESTINATION_BACKLOG "destination_backlog" "Certificates that wait for a destination's next batch";
+    Gauge DESTINATION_BACKLOG_AGE "destination_backlog_age_seconds"
+        "How long the oldest of them has waited, 0 if there is none";
+    Gauge DESTINATION_WITHDRAWALS "destination_withdrawals" "Withdrawals that wait for a destination's next batch";
+    Gauge DESTINATION_UNFIT "destination_unfit"
+        "Live certificates that a destination's batches have left out, or its platform refused";
+    Gauge DESTINATION_UNACKNOWLEDGED "destination_unacknowledged_batches"
+        "Batches of a destination that are not acknowledged";
+    Gauge DESTINATION_UNACKNOWLEDGED_AGE "destination_unacknowledged_age_seconds"
+        "How long ago the oldest of them was cut, 0 if there is none";
+    Gauge DESTINATION_HELD "destination_held"
+        "1 while a destination's batches should be cut or written by the daemon, and cannot be";
     Gauge JOURNAL_MIRROR "journal_mirror_up" "Whether the mirror of the journal has all entries; absent without a mirror";
     Gauge JOURNAL_DAMAGE "journal_damage" "Places of the journal that are known to be damaged";
     Counter SCRUB_BYTES "scrub_bytes_total" "Bytes of the journal that the scrub has read and checked";
@@ -249,6 +262,31 @@ pub(crate) fn crls(issuer: &str, crls: &Crls) {
 
 pub(crate) fn crl_failed(issuer: &str) {
     counter!(CRL_FAILURES, "issuer" => issuer.to_owned()).increment(1);
+}
+
+/// What waits for a destination; ages in seconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DestinationGauges {
+    pub(crate) backlog: u64,
+    pub(crate) backlog_age: f64,
+    pub(crate) withdrawals: u64,
+    pub(crate) unfit: usize,
+    pub(crate) unacknowledged: u32,
+    pub(crate) unacknowledged_age: f64,
+}
+
+pub(crate) fn destination(name: &str, gauges: &DestinationGauges) {
+    let set = |metric: &'static str, value: f64| gauge!(metric, "destination" => name.to_owned()).set(value);
+    set(DESTINATION_BACKLOG, gauges.backlog as f64);
+    set(DESTINATION_BACKLOG_AGE, gauges.backlog_age);
+    set(DESTINATION_WITHDRAWALS, gauges.withdrawals as f64);
+    set(DESTINATION_UNFIT, gauges.unfit as f64);
+    set(DESTINATION_UNACKNOWLEDGED, f64::from(gauges.unacknowledged));
+    set(DESTINATION_UNACKNOWLEDGED_AGE, gauges.unacknowledged_age);
+}
+
+pub(crate) fn destination_held(name: &str, held: bool) {
+    gauge!(DESTINATION_HELD, "destination" => name.to_owned()).set(f64::from(held));
 }
 
 pub(crate) fn journal_mirror(up: bool) {

@@ -112,10 +112,13 @@ calls! {
     ListRecords "Admin.ListRecords" false ANY true "record list";
     ScrapCertificate "Admin.ScrapCertificate" false QUALITY false "record scrap";
     RevokeCertificate "Admin.RevokeCertificate" false SECURITY false "record revoke";
-    CreateExport "Admin.CreateExport" false EXPORT false "export create";
+    PlanBatch "Admin.PlanBatch" false ANY true "export plan";
+    CreateBatch "Admin.CreateBatch" false EXPORT false "export create";
+    ListBatches "Admin.ListBatches" false ANY true "export list";
+    GetBundle "Admin.GetBundle" false ANY true "export get, export create";
+    AcknowledgeBatch "Admin.AcknowledgeBatch" false EXPORT false "export acknowledge";
     ListExports "Admin.ListExports" false ANY true "export list";
     GetExport "Admin.GetExport" false ANY true "export get";
-    AcknowledgeExport "Admin.AcknowledgeExport" false EXPORT false "export acknowledge";
     ListIssuers "Admin.ListIssuers" false ANY true "issuer list";
     RetryHsm "Admin.RetryHsm" false SECURITY false "hsm retry";
     MakeCheckpoint "Admin.MakeCheckpoint" false SECURITY false "journal checkpoint";

@@ -7,6 +7,7 @@
 mod certificates;
 mod check;
 mod components;
+mod destinations;
 mod error;
 mod history;
 mod keys;
@@ -41,7 +42,7 @@ use self::{
 };
 use crate::{
     config::Config,
-    expiry,
+    destinations as batches, expiry,
     grpc::{
         self, Access, ApprovalRules, Reload, Services, StationCertifier,
         listener::{self, SocketRole},
@@ -105,7 +106,7 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
     let reload = reloader.handle();
     tokio::spawn(hangups.each(Arc::clone(&reload)));
     tokio::spawn(reloader.watch_files());
-    let mut running = start(&config, opened, listening, (reload, who), draining, (Arc::clone(&readiness), prometheus));
+    let mut running = start(&config, opened, listening, (reload, who), draining, (Arc::clone(&readiness), prometheus))?;
     // Before anybody knows that there is a daemon to shut down.
     let shutdown = shutdown_signal().map_err(ServeError::system("listen for signals"))?;
     tracing::info!(
@@ -148,8 +149,9 @@ fn start(
     (reload, who): (Reload, Who),
     draining: watch::Receiver<bool>,
     (readiness, prometheus): (Arc<Readiness>, PrometheusHandle),
-) -> Running {
+) -> Result<Running, ServeError> {
     let Opened { pools, issuer, prover, signers, replaceable: Replaceable { policy, tls, watched }, .. } = opened;
+    let Opened { destinations, .. } = opened;
     let Opened { records, scrub, committer, committer_thread, checkpoints, publisher, .. } = opened;
     let limits = connection_limits();
     let directory = publisher.as_ref().map(|publisher| Arc::clone(&publisher.directory));
@@ -172,6 +174,7 @@ fn start(
         reload,
         signers,
         prover,
+        destinations: destinations.clone(),
         checkpoints: checkpoints.clone(),
         access,
         certifier,
@@ -184,7 +187,8 @@ fn start(
         stall_limit: Duration::from_secs(*config.server.stall_seconds.get_ref()),
         draining,
     };
-    Running {
+    let backlog = (!destinations.all.is_empty()).then(|| batches::watch(destinations.clone())).transpose();
+    Ok(Running {
         server: tokio::spawn(grpc::serve(services, incoming)),
         committer,
         committer_result: watch_committer(committer_thread),
@@ -193,8 +197,10 @@ fn start(
             (checkpoints, periodic)
         }),
         publishing: publisher.map(|publisher| publisher.spawn()).unwrap_or_default(),
+        unattended: batches::spawn_unattended(&destinations),
+        backlog: backlog.map_err(ServeError::system("start the thread that counts what waits for destinations"))?,
         pools,
         scrub,
         socket,
-    }
+    })
 }

@@ -35,6 +35,7 @@ const PLAN: Plan = Plan {
     issuing_key: "p256",
     other_key: "p256",
     profile: "device_id = \"aws-thing-name\"\njitp = [\"CommonName\"]\n",
+    sections: "",
 };
 
 const DESTINATION: &str = "\n[destinations.aws]\nformat = \"aws-bulk\"\npolicy = \"device\"\n";

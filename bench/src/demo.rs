@@ -79,7 +79,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let verified = demo.verify(&devices)?;
     let order = demo.site.json(&["order", "show", ORDER, "--json"])?;
     let export = demo.site.folder.join("export");
-    demo.site.birthmark(&["export", "create", "--order", ORDER, "--format", "aws-bulk", "--out", &text(&export)?])?;
+    demo.site.birthmark(&["export", "create", "aws", "--out", &text(&export)?])?;
+    let bundle = text(&export.join("aws.0001"))?;
+    demo.site.birthmark(&["export", "verify", &bundle, "--trusted-key", "ca/audit.pem"])?;
 
     step("Stopping the daemon, and verifying its journal up to the last checkpoint of the HSM");
     let exit = daemon.stop()?;
@@ -312,7 +314,7 @@ fn account(
     )?;
     let (issued, left) = (count("issued"), count("left"));
     writeln!(out, "  order      {ORDER}: quantity {}, issued {issued}, left {left}", args.devices)?;
-    writeln!(out, "  exported   for AWS IoT bulk registration")?;
+    writeln!(out, "  exported   for AWS IoT bulk registration, and verified by the audit key")?;
     writeln!(out, "  in all     {:.1} s\n", demo.started.elapsed().as_secs_f64())?;
     match &args.keep {
         Some(folder) => out.push_str(&what_is_kept(folder)),
@@ -331,7 +333,7 @@ fn what_is_kept(folder: &Path) -> String {
         "In {folder}:\n\
          \n  ca/                root.pem, issuer.pem, station-ca.pem and the ceremony's record\
          \n  csrs/ certs/       <device-id>.pem\
-         \n  export/            the order for AWS IoT bulk registration\
+         \n  export/aws.0001/   a batch for AWS IoT bulk registration, with its signed manifest\
          \n  birthmark.toml     the daemon's configuration\
          \n  data/              the ledger: the journal is the truth\
          \n  stations/ tls/     identities: key, certificate, CA\n\

@@ -2,6 +2,7 @@
 //! own.
 
 mod baseline;
+mod beside_export;
 mod devices;
 mod fill;
 mod floor;
@@ -91,9 +92,10 @@ fn bench(options: &Options) -> anyhow::Result<ExitCode> {
     (1..=IDENTITIES.min(options.stations)).try_for_each(|station| trial::enroll(&site, station))?;
     let key = configure(&site, options, fault_module.as_deref())?;
     let fdatasync_us = fdatasync_us(&folder.path().join("probe"))?;
+    let certificate = options.beside_export.then(|| beside_export::certificate(&site)).transpose()?;
     if options.records > 0 {
         step(&format!("Filling the ledger with {} certificates", options.records));
-        fill::fill(&folder.path().join("data"), options.records)?;
+        fill::fill(&folder.path().join("data"), options.records, certificate)?;
     }
 
     step("Measuring the floor: C_Sign, and the two verifications");
@@ -107,13 +109,15 @@ fn bench(options: &Options) -> anyhow::Result<ExitCode> {
     let devices = devices(options, &before, processors);
     let stations = measure_stations(&site, options, &daemon, devices)
         .map_err(|error| error.context(format!("the daemon's log:\n{}", site.log())))?;
+    let again = || measure_stations(&site, options, &daemon, devices);
+    let beside_export = options.beside_export.then(|| beside_export::measure(&site, &stations, again)).transpose()?;
     let exit = daemon.stop()?;
     ensure!(exit.success(), "the daemon failed with {exit}:\n{}", site.log());
 
     step("Measuring the raw rate of C_Sign with the daemon's sessions, and the floor once more");
     let sessions = sessions(&stations);
     let after = measure_floor(&site, &key, options, sessions)?;
-    let report = Report::new(options, &stations, &[before, after], sessions, fdatasync_us);
+    let report = Report::new(options, &stations, &[before, after], sessions, fdatasync_us).beside(beside_export);
     let figures = serde_json::to_value(&report)?;
     let compared = baseline.map(|baseline| baseline.compare(&figures));
     match (options.json, compared) {

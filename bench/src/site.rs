@@ -62,6 +62,8 @@ pub struct Plan {
     pub other_key: &'static str,
     /// Further lines of `[profiles.device]`.
     pub profile: &'static str,
+    /// Further sections.
+    pub sections: &'static str,
 }
 
 /// A folder, and the program in other processes.
@@ -236,7 +238,7 @@ public_key = "ca/audit.pem"
 
     /// The daemon's configuration, with these addresses for gRPC and HTTP.
     pub fn configuration(&self, [grpc, http]: [&str; 2]) -> String {
-        let Plan { organisation, issuer, profile, .. } = self.plan;
+        let Plan { organisation, issuer, profile, sections, .. } = self.plan;
         format!(
             r#"# hsm-config/birthmark.toml explains the keys.
 
@@ -271,7 +273,7 @@ key_uri = "{issuing_key}"
 issuer = "{issuer}"
 {profile}subject = ["O={organisation}", "CN={{device_id}}"]
 validity_days = 7300
-"#,
+{sections}"#,
             environment = self.token.environment(),
             audit_key = self.token.key_uri("audit"),
             station_key = self.token.key_uri("station-ca"),

@@ -34,6 +34,7 @@ pub(crate) fn set_up(folder: PathBuf, issuing_key: &'static str) -> anyhow::Resu
         issuing_key,
         other_key: "p256",
         profile: "",
+        sections: "\n[destinations.aws]\nformat = \"aws-bulk\"\npolicy = \"device\"\n",
     };
     Site::set_up(folder, program, token, plan)
 }

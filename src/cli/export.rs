@@ -1,23 +1,36 @@
 //! `birthmark export`
 
+mod per_order;
 mod push;
+mod shown;
 mod verify;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{IsTerminal, Read},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use anyhow::{anyhow, bail, ensure};
+use anyhow::{Context, anyhow, bail};
 use birthmark::{
     client::Failure,
-    export::{self, Batch, ExportError, Format},
-    ledger::ExportId,
-    proto::{AcknowledgeExportRequest, Export, rfc3339},
+    export::download::download,
+    ledger::{BatchId, ExportId},
+    proto::{
+        AcknowledgeBatchRequest, AcknowledgeStart, Batch, CreateBatchRequest, ListBatchesRequest, PlanBatchRequest,
+        Progress, acknowledge_batch_request::Request as Acknowledge, create_batch_reply::Reply as CreateReply,
+        plan_batch_reply::Reply as PlanReply,
+    },
 };
-use clap::{Subcommand, ValueEnum};
-use serde_json::{Value, json};
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use tonic::transport::Channel;
 
-use super::{block_on, command_line, daemon::DaemonArgs, print, print_json, table};
+use self::per_order::Shape;
+use super::{block_on, command_line, daemon::DaemonArgs, print, print_json};
 
-/// Export issued certificates for pre-registration in a cloud
+/// Cut batches for the destinations of the configuration, write them, and record what their platforms said
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -26,17 +39,22 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create the next batch of an order and write it to files that a platform imports
+    /// Show what the next batch of a destination would have, and change nothing
+    Plan(PlanArgs),
+    /// Cut the next batch of a destination, and write its bundle
     ///
-    /// A batch has the order's live certificates that were issued since the batch before. The files are there whole or
-    /// not at all, and existing ones are never replaced. A colon in the order's id is a _ in the files' names.
+    /// A batch has the live certificates that were issued (or confirmed) since the batch before, those that it left out or
+    /// its platform refused, and what is to be withdrawn. The bundle is there whole or not at all, and none is replaced.
     #[command(after_long_help = CREATE_AFTER)]
     Create(CreateArgs),
-    /// List the exports of an order
+    /// List the batches of a destination, or of all
     List(ListArgs),
-    /// Write the files of an export again; its content never changes
+    /// Write the bundle of a batch again: the same bytes each time
     Get(GetArgs),
-    /// Record that the platform has an export
+    /// Record that the platform has a batch, and what it said
+    ///
+    /// Results are JSON lines: {"certificate_id", "state": "registered" | "already" | "failed" | "withdrawn", "code",
+    /// "message", "at"}. What failed comes again in the next batch.
     Acknowledge(AcknowledgeArgs),
     /// Verify a bundle offline: the manifest's signature, every file, and each certificate's issuer
     Verify(verify::Args),
@@ -45,52 +63,48 @@ enum Command {
 }
 
 const CREATE_AFTER: &str = "\
-A batch that was created just before the command or the machine went down has no files. Until such an export is acknowledged, \
-it is named here with the command that writes its files.
-
 Exit codes:
-  0  a batch was written, or there was nothing new to export
-  1  it failed
-  2  wrong usage
-  3  nothing new, but exports that are not acknowledged have no files in DIR";
-
-/// Nothing new, and files may be missing.
-const FILES_MISSING: u8 = 3;
+  0  a batch was cut (and written, with --out), or there was nothing new
+  1  it failed; if the message names a batch, that is cut, and \"birthmark export get\" writes its bundle
+  2  wrong usage";
 
 #[derive(Debug, clap::Args)]
-struct CreateArgs {
-    /// The production order
-    #[arg(long, value_name = "ID")]
-    order: String,
-
-    #[command(flatten)]
-    files: Files,
+struct PlanArgs {
+    /// The destination, as the daemon's configuration names it
+    #[arg(value_name = "NAME")]
+    destination: String,
 
     #[command(flatten)]
     daemon: DaemonArgs,
 }
 
-/// What is written, and where.
 #[derive(Debug, clap::Args)]
-struct Files {
-    /// The shape of the files
-    #[arg(long, value_enum)]
-    format: Shape,
+struct CreateArgs {
+    /// The destination, as the daemon's configuration names it
+    #[arg(value_name = "NAME")]
+    destination: String,
 
-    /// The folder for the files; created if it does not exist
+    /// Write the bundle into this folder, as DIR/NAME.0001; the folder is created if it does not exist
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    out: Option<PathBuf>,
 
-    /// The AWS IoT policy that devices get, with --format aws-bulk [default: device]
-    #[arg(long, value_name = "NAME")]
-    policy: Option<String>,
+    /// Write one file, DIR/NAME.0001.tar, in place of a folder
+    #[arg(long, requires = "out")]
+    tar: bool,
+
+    #[command(flatten)]
+    daemon: DaemonArgs,
 }
 
 #[derive(Debug, clap::Args)]
 struct ListArgs {
-    /// The production order
-    #[arg(long, value_name = "ID")]
-    order: String,
+    /// The destination; all if absent
+    #[arg(value_name = "NAME")]
+    destination: Option<String>,
+
+    /// The exports of this order, which versions before 0.2 have cut
+    #[arg(long, value_name = "ID", conflicts_with = "destination")]
+    order: Option<String>,
 
     #[command(flatten)]
     daemon: DaemonArgs,
@@ -98,16 +112,29 @@ struct ListArgs {
 
 #[derive(Debug, clap::Args)]
 struct GetArgs {
-    /// The export's id, such as lot-42.0001
-    #[arg(value_name = "EXPORT", required_unless_present = "order", conflicts_with = "order")]
-    id: Option<ExportId>,
+    /// The batch's id, such as aws.0001
+    #[arg(value_name = "BATCH", required_unless_present = "order", conflicts_with = "order")]
+    id: Option<String>,
 
-    /// All exports of this production order
-    #[arg(long, value_name = "ID")]
+    /// The folder for the bundle, or the files; created if it does not exist
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// Write one file, DIR/BATCH.tar, in place of a folder
+    #[arg(long, conflicts_with = "format")]
+    tar: bool,
+
+    /// It is an export of an order, which a version before 0.2 has cut; the shape of its files
+    #[arg(long, value_enum)]
+    format: Option<Shape>,
+
+    /// All exports of this order, with --format
+    #[arg(long, value_name = "ID", requires = "format")]
     order: Option<String>,
 
-    #[command(flatten)]
-    files: Files,
+    /// The AWS IoT policy that devices get, with --format aws-bulk [default: device]
+    #[arg(long, value_name = "NAME", requires = "format")]
+    policy: Option<String>,
 
     #[command(flatten)]
     daemon: DaemonArgs,
@@ -115,28 +142,25 @@ struct GetArgs {
 
 #[derive(Debug, clap::Args)]
 struct AcknowledgeArgs {
-    /// The export's id, such as lot-42.0001
-    #[arg(value_name = "EXPORT")]
-    id: ExportId,
+    /// The batch's id, such as aws.0001
+    #[arg(value_name = "BATCH")]
+    id: BatchId,
+
+    /// What the platform said, as JSON lines; - is standard input
+    #[arg(long, value_name = "FILE")]
+    results: Option<PathBuf>,
 
     #[command(flatten)]
     daemon: DaemonArgs,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Shape {
-    /// EXPORT.jsonl: a JSON object for each certificate
-    Jsonl,
-    /// EXPORT.aws-bulk.jsonl and EXPORT.provisioning-template.json: AWS IoT bulk registration
-    AwsBulk,
-}
-
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     block_on(async {
         match args.command {
-            Command::Create(args) => return create(args).await,
-            Command::List(args) => list(args).await?,
-            Command::Get(args) => get(args).await?,
+            Command::Plan(args) => plan(&args).await?,
+            Command::Create(args) => create(&args).await?,
+            Command::List(args) => list(&args).await?,
+            Command::Get(args) => get(&args).await?,
             Command::Acknowledge(args) => acknowledge(args).await?,
             Command::Verify(args) => verify::run(&args)?,
             Command::Push(args) => push::run(args)?,
@@ -145,179 +169,205 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
-    let format = args.files.format()?;
-    let channel = args.daemon.channel().await?;
-    let out = &args.files.out;
-    let made = match export::create(channel.clone(), &args.order, &format, out).await {
-        Err(ExportError::Created { id, cause }) => {
-            let hint = get_command(&id, &args);
-            return Err(anyhow!("{}; write them with: {hint}", ExportError::Created { id, cause }));
+/// Shown on a terminal only.
+fn progress_bar(template: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::no_length().with_style(style)
+}
+
+const ENTRIES: &str = "  {bar:40} {pos}/{len} entries  {eta}";
+const OCTETS: &str = "  {spinner} {bytes}  {bytes_per_sec}";
+
+fn show(bar: &ProgressBar, progress: Progress) {
+    bar.set_length(progress.of);
+    bar.set_position(progress.done);
+}
+
+async fn plan(args: &PlanArgs) -> anyhow::Result<()> {
+    let request = PlanBatchRequest { destination: args.destination.clone() };
+    let mut replies = args.daemon.admin().await?.plan_batch(request).await.map_err(Failure::from)?.into_inner();
+    let bar = progress_bar(ENTRIES);
+    let mut planned = None;
+    while let Some(message) = replies.message().await.map_err(Failure::from)? {
+        match message.reply {
+            Some(PlanReply::Progress(progress)) => show(&bar, progress),
+            Some(PlanReply::Plan(plan)) => planned = Some(plan),
+            None => {}
         }
-        made => made?,
+    }
+    bar.finish_and_clear();
+    let plan = planned.context("the daemon gave no plan")?;
+    if args.daemon.json { print_json(&shown::plan_to_json(&plan)) } else { print(&shown::plan_summary(&plan)) }
+}
+
+/// Cuts the next batch; none if there is nothing new.
+async fn cut(channel: Channel, destination: &str) -> anyhow::Result<Result<Batch, Failure>> {
+    let request = CreateBatchRequest { destination: destination.to_owned() };
+    let mut admin = birthmark::proto::admin_client::AdminClient::new(channel);
+    let mut replies = admin.create_batch(request).await.map_err(Failure::from)?.into_inner();
+    let bar = progress_bar(ENTRIES);
+    loop {
+        match replies.message().await.map_err(Failure::from) {
+            Ok(Some(message)) => match message.reply {
+                Some(CreateReply::Progress(progress)) => show(&bar, progress),
+                Some(CreateReply::Batch(batch)) => {
+                    bar.finish_and_clear();
+                    return Ok(Ok(batch));
+                }
+                None => {}
+            },
+            Ok(None) => bail!("the daemon gave no batch"),
+            Err(failure) if failure.reason.as_deref() == Some("NOTHING_TO_EXPORT") => return Ok(Err(failure)),
+            Err(failure) => return Err(failure.into()),
+        }
+    }
+}
+
+async fn create(args: &CreateArgs) -> anyhow::Result<()> {
+    let channel = args.daemon.channel().await?;
+    let batch = match cut(channel.clone(), &args.destination).await? {
+        Ok(batch) => batch,
+        Err(nothing) if args.daemon.json => {
+            return print_json(&json!({ "id": null, "destination": args.destination, "message": nothing.message }));
+        }
+        Err(nothing) => return print(&format!("{}\n", nothing.message)),
     };
-    let mut without_files = export::without_files(channel, &args.order, &format, out).await?;
-    // The files of this one are in place, and may have been moved on already.
-    without_files.retain(|export| made.as_ref().is_none_or(|(made, _)| made.id != export.id));
-    let missing: Vec<_> = without_files.iter().map(|export| &export.id).collect();
-    match &made {
-        Some((export, batch)) if args.daemon.json => {
-            let mut printed = batch_to_json(export, batch);
-            printed["files_missing"] = json!(missing);
-            print_json(&printed)?;
-        }
-        Some((export, batch)) => print(&(summary(export, batch) + &next_steps(&format, batch)))?,
-        None if args.daemon.json => print_json(
-            &json!({ "id": null, "order": args.order, "certificates": 0, "files": [], "files_missing": missing }),
-        )?,
-        None => print(&format!("nothing new to export of order {}\n", args.order))?,
-    }
-    for id in &missing {
-        eprintln!(
-            "birthmark: the export {id} is not acknowledged and has no files in {}; if they are nowhere else, write them \
-             with: {}",
-            out.display(),
-            get_command(id, &args)
-        );
-    }
-    Ok(if made.is_none() && !missing.is_empty() { ExitCode::from(FILES_MISSING) } else { ExitCode::SUCCESS })
-}
-
-/// The command that writes an export's files as this one would have.
-fn get_command(id: &str, args: &CreateArgs) -> String {
-    let format = args.files.format.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
-    let mut words = ["birthmark", "export", "get", id, "--format", &format, "--out"].map(str::to_owned).to_vec();
-    words.push(args.files.out.display().to_string());
-    if let Some(policy) = &args.files.policy {
-        words.extend(["--policy".to_owned(), policy.clone()]);
-    }
-    words.extend(args.daemon.connection.connection().arguments());
-    command_line(&words)
-}
-
-async fn list(args: ListArgs) -> anyhow::Result<()> {
-    let channel = args.daemon.channel().await?;
-    let exports = export::list(channel, &args.order).await?;
+    let get = |out: &Path| {
+        let mut words = ["birthmark", "export", "get", &batch.id, "--out"].map(str::to_owned).to_vec();
+        words.push(out.display().to_string());
+        words.extend(args.tar.then(|| "--tar".to_owned()));
+        words.extend(args.daemon.connection.connection().arguments());
+        command_line(&words)
+    };
+    let path = match &args.out {
+        Some(out) => Some(write(channel, &batch.id, out, args.tar).await.with_context(|| {
+            format!("the batch {} is cut, but its bundle is not written; write it with: {}", batch.id, get(out))
+        })?),
+        None => None,
+    };
     if args.daemon.json {
-        return print_json(&exports.iter().map(export_to_json).collect());
+        let mut shown = shown::batch_to_json(&batch);
+        shown["path"] = json!(path.map(|path| path.display().to_string()));
+        return print_json(&shown);
     }
-    if exports.is_empty() {
-        return print(&format!("order {} has no exports; \"birthmark export create\" makes one\n", args.order));
-    }
-    let time = |time: &Option<prost_types::Timestamp>| time.as_ref().and_then(rfc3339).unwrap_or_default();
-    let rows: Vec<_> = exports
-        .iter()
-        .map(|export| {
-            let mut row = vec![export.id.clone(), export.certificates.to_string()];
-            row.extend([time(&export.created_at), export.created_by.clone()]);
-            row.extend([time(&export.acknowledged_at), export.acknowledged_by.clone()]);
-            row
-        })
-        .collect();
-    print(&table::columns(&["EXPORT", ">CERTIFICATES", "CREATED", "BY", "ACKNOWLEDGED", "BY"], &rows))
+    let written = match path {
+        Some(path) => format!("written to {}\n", path.display()),
+        None => format!("write its bundle with: {}\n", get(Path::new("DIR"))),
+    };
+    print(&(shown::summary(&batch) + &written))
 }
 
-async fn get(args: GetArgs) -> anyhow::Result<()> {
-    let format = args.files.format()?;
-    let order = match (&args.id, &args.order) {
-        (Some(id), _) => id.order.clone(),
-        (None, order) => order.clone().unwrap_or_default(),
-    };
-    let channel = args.daemon.channel().await?;
-    let mut exports = export::list(channel.clone(), &order).await?;
-    if let Some(id) = args.id {
-        exports.retain(|export| export.number == id.number);
-        ensure!(
-            !exports.is_empty(),
-            "there is no export \"{id}\"; \"birthmark export list --order {order}\" lists them"
-        );
+async fn write(channel: Channel, id: &str, out: &Path, as_tar: bool) -> anyhow::Result<PathBuf> {
+    let bar = progress_bar(OCTETS);
+    let written = download(channel, id, out, as_tar, &|octets| bar.inc(octets)).await;
+    bar.finish_and_clear();
+    Ok(written?)
+}
+
+async fn list(args: &ListArgs) -> anyhow::Result<()> {
+    if let Some(order) = &args.order {
+        return per_order::list(&args.daemon, order).await;
     }
+    let request = ListBatchesRequest { destination: args.destination.clone().unwrap_or_default() };
+    let mut replies = args.daemon.admin().await?.list_batches(request).await.map_err(Failure::from)?.into_inner();
     let mut batches = Vec::new();
-    for export in exports {
-        let batch = export::get(channel.clone(), &export, &format, &args.files.out).await?;
-        batches.push((export, batch));
+    while let Some(batch) = replies.message().await.map_err(Failure::from)? {
+        batches.push(batch);
     }
     if args.daemon.json {
-        return print_json(&batches.iter().map(|(export, batch)| batch_to_json(export, batch)).collect());
+        return print_json(&batches.iter().map(shown::batch_to_json).collect());
     }
     if batches.is_empty() {
-        return print(&format!("order {order} has no exports\n"));
+        return print("there are no batches; \"birthmark export create NAME\" cuts one\n");
     }
-    let summaries: Vec<_> = batches.iter().map(|(export, batch)| summary(export, batch)).collect();
-    print(&summaries.join("\n"))
+    print(&shown::batches(&batches))
 }
+
+async fn get(args: &GetArgs) -> anyhow::Result<()> {
+    if let Some(shape) = args.format {
+        let id = args.id.as_deref().map(str::parse::<ExportId>).transpose()?;
+        let order = args.order.clone().or(id.as_ref().map(|id| id.order.clone())).unwrap_or_default();
+        return per_order::get(&args.daemon, id, &order, (shape, args.policy.as_deref()), &args.out).await;
+    }
+    let id: BatchId = args.id.as_deref().ok_or_else(|| anyhow!("name a batch"))?.parse()?;
+    let path = write(args.daemon.channel().await?, &id.to_string(), &args.out, args.tar).await?;
+    if args.daemon.json {
+        return print_json(&json!({ "id": id.to_string(), "path": path.display().to_string() }));
+    }
+    print(&format!("batch {id} is written to {}\n", path.display()))
+}
+
+/// Octets of a message of results.
+const PIECE: usize = 64 << 10;
 
 async fn acknowledge(args: AcknowledgeArgs) -> anyhow::Result<()> {
-    let mut admin = args.daemon.admin().await?;
-    let request = AcknowledgeExportRequest { id: args.id.to_string() };
-    let export = admin.acknowledge_export(request).await.map_err(Failure::from)?.into_inner();
+    let start = AcknowledgeStart { id: args.id.to_string(), has_results: args.results.is_some() };
+    let (sender, receiver) = tokio::sync::mpsc::channel(4);
+    let message = |request| AcknowledgeBatchRequest { request: Some(request) };
+    sender.send(message(Acknowledge::Start(start))).await?;
+    let reading = async {
+        let Some(path) = args.results else { return Ok(drop(sender)) };
+        let read = tokio::task::spawn_blocking(move || (read_results(&path, &sender), sender));
+        // A stream that ended would say that these are all: what cannot be read cancels the call first.
+        let (read, sender) = read.await?;
+        read.map(|()| drop(sender))
+    };
+    let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let replied = async {
+        let mut replies =
+            args.daemon.admin().await?.acknowledge_batch(requests).await.map_err(Failure::from)?.into_inner();
+        let batch = replies.message().await.map_err(Failure::from)?;
+        batch.context("the daemon said nothing")
+    };
+    let batch = acknowledged(reading, replied).await?;
     if args.daemon.json {
-        return print_json(&export_to_json(&export));
+        return print_json(&shown::batch_to_json(&batch));
     }
-    let at = export.acknowledged_at.as_ref().and_then(rfc3339).unwrap_or_default();
-    print(&format!("export {} was acknowledged on {at} by {}\n", export.id, export.acknowledged_by))
+    let at = batch.acknowledged_at.as_ref().and_then(birthmark::proto::rfc3339).unwrap_or_default();
+    let mut text = format!("batch {} was acknowledged on {at} by {}\n", batch.id, batch.acknowledged_by);
+    if let Some(results) = &batch.results {
+        let birthmark::proto::BatchResults { registered, already, withdrawn, failed, .. } = results;
+        text.push_str(&format!(
+            "{registered} registered, {already} already there, {withdrawn} withdrawn, {failed} failed{}\n",
+            if *failed > 0 { ": these come again in the next batch" } else { "" }
+        ));
+    }
+    print(&text)
 }
 
-impl Files {
-    fn format(&self) -> anyhow::Result<Format> {
-        match (self.format, &self.policy) {
-            (Shape::Jsonl, None) => Ok(Format::Jsonl),
-            (Shape::Jsonl, Some(_)) => bail!("--policy is only for --format aws-bulk"),
-            (Shape::AwsBulk, policy) => {
-                Ok(Format::AwsBulk { policy: policy.clone().unwrap_or_else(|| "device".to_owned()) })
-            }
+/// What the daemon says, unless the results cannot be read.
+async fn acknowledged(
+    reading: impl Future<Output = anyhow::Result<()>>,
+    replied: impl Future<Output = anyhow::Result<Batch>>,
+) -> anyhow::Result<Batch> {
+    let (mut reading, mut replied) = (std::pin::pin!(reading), std::pin::pin!(replied));
+    tokio::select! {
+        // A daemon that refuses reads no further.
+        batch = &mut replied => batch,
+        read = &mut reading => {
+            read?;
+            replied.await
         }
     }
 }
 
-/// What was written, for people.
-fn summary(export: &Export, batch: &Batch) -> String {
-    let rows: Vec<_> = batch
-        .files
-        .iter()
-        .map(|file| vec![file.path.display().to_string(), file.size.to_string(), hex::encode(file.sha256)])
-        .collect();
-    let files = table::columns(&["FILE", ">BYTES", "SHA-256"], &rows);
-    format!("export {}: {} certificates of order {}\n\n{files}", export.id, batch.certificates, export.order)
-}
-
-fn next_steps(format: &Format, batch: &Batch) -> String {
-    let (Format::AwsBulk { policy }, [parameters, template]) = (format, &batch.files[..]) else {
-        return String::new();
+/// Sends what a file has, piece by piece.
+fn read_results(path: &Path, sender: &tokio::sync::mpsc::Sender<AcknowledgeBatchRequest>) -> anyhow::Result<()> {
+    let unreadable = || format!("cannot read {}", path.display());
+    let mut file: Box<dyn Read> = match path.to_str() {
+        Some("-") => Box::new(std::io::stdin()),
+        _ => Box::new(std::fs::File::open(path).with_context(unreadable)?),
     };
-    let word = |text: String| command_line(&[text]);
-    let key = parameters.path.file_name().unwrap_or_default().display().to_string();
-    format!(
-        "\nNext, in an account where the issuing CA is registered and the policy \"{policy}\" exists:\n  \
-         aws s3 cp {} s3://BUCKET/{key}\n  \
-         aws iot start-thing-registration-task --template-body {} \\\n    \
-         --input-file-bucket BUCKET --input-file-key {key} --role-arn ROLE_ARN\n",
-        word(parameters.path.display().to_string()),
-        word(format!("file://{}", template.path.display())),
-    )
-}
-
-fn batch_to_json(export: &Export, batch: &Batch) -> Value {
-    let files = batch.files.iter().map(|file| {
-        json!({ "path": file.path.display().to_string(), "size": file.size, "sha256": hex::encode(file.sha256) })
-    });
-    json!({
-        "id": export.id,
-        "order": export.order,
-        "certificates": batch.certificates,
-        "files": files.collect::<Vec<_>>(),
-    })
-}
-
-fn export_to_json(export: &Export) -> Value {
-    json!({
-        "id": export.id,
-        "order": export.order,
-        "number": export.number,
-        "certificates": export.certificates,
-        "created_at": export.created_at.as_ref().and_then(rfc3339),
-        "created_by": export.created_by,
-        "acknowledged_at": export.acknowledged_at.as_ref().and_then(rfc3339),
-        "acknowledged_by": export.acknowledged_at.map(|_| &export.acknowledged_by),
-    })
+    loop {
+        let mut piece = vec![0; PIECE];
+        let read = file.read(&mut piece).with_context(unreadable)?;
+        piece.truncate(read);
+        let request = AcknowledgeBatchRequest { request: Some(Acknowledge::Results(piece.into())) };
+        if read == 0 || sender.blocking_send(request).is_err() {
+            return Ok(());
+        }
+    }
 }

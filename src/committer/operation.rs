@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use crate::{
     ledger::{
-        self, Action, Actor, Approval, CrlIssued, DevicesListed, EnrolledPeer, Enrolment, Export, ExportId, Holder,
-        IssuerTerms, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, RevocationReason,
+        self, Action, Actor, Approval, Batch, BatchId, BatchTerms, CrlIssued, DevicesListed, EnrolledPeer, Enrolment,
+        Holder, IssuerTerms, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, Results, RevocationReason, Seal,
     },
     serial::SerialNumber,
 };
@@ -131,12 +131,22 @@ pub(super) fn revoke_peer(name: Actor, reason: String) -> Typed<Arc<EnrolledPeer
     Typed { action: Action::RevokePeer { peer: name, reason }, read: peer }
 }
 
-pub(super) fn create_export(order: String) -> Typed<Export> {
-    Typed { action: Action::CreateExport { order }, read: export }
+pub(super) fn create_batch(terms: Arc<BatchTerms>) -> Typed<Batch> {
+    Typed { action: Action::CreateBatch(terms), read: batch }
 }
 
-pub(super) fn acknowledge_export(id: ExportId) -> Typed<Export> {
-    Typed { action: Action::AcknowledgeExport { id }, read: export }
+pub(super) fn seal_batch(id: BatchId, seal: Seal) -> Typed<Seal> {
+    Typed {
+        action: Action::SealBatch { id, seal },
+        read: |outcome| match outcome {
+            Outcome::Sealed(seal) => Ok(seal),
+            other => Err(other),
+        },
+    }
+}
+
+pub(super) fn acknowledge_batch(id: BatchId, results: Option<Arc<Results>>) -> Typed<Batch> {
+    Typed { action: Action::AcknowledgeBatch { id, results }, read: batch }
 }
 
 pub(super) fn add_issuer(terms: IssuerTerms) -> Typed<(Arc<RecordedIssuer>, Changed)> {
@@ -216,9 +226,9 @@ fn peer(outcome: Outcome) -> Result<Arc<EnrolledPeer>, Outcome> {
     }
 }
 
-fn export(outcome: Outcome) -> Result<Export, Outcome> {
+fn batch(outcome: Outcome) -> Result<Batch, Outcome> {
     match outcome {
-        Outcome::Export(export) => Ok(export),
+        Outcome::Batch(batch) => Ok(batch),
         other => Err(other),
     }
 }

@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     approvals,
+    batches::{self, Messages},
     calls::Held,
     checkpoints, device_lists,
     hsm::{self, Signers},
@@ -28,6 +29,7 @@ use crate::{
     ca::{NoIssuer, issuer_of},
     checkpoint::Checkpoints,
     committer::{CommitError, Committer},
+    destinations::Destinations,
     hash::sha256,
     id::OrderId,
     identity::Role,
@@ -60,14 +62,16 @@ pub(super) struct Service {
     signers: Signers,
     prover: Arc<Prover>,
     approval: ApprovalRules,
+    destinations: Destinations,
     checkpoints: Option<Arc<Checkpoints>>,
 }
 
 impl Service {
     pub(super) fn new(services: &Services, reader: Reader) -> Self {
-        let Services { committer, policy, signers, prover, checkpoints, reload, draining, approval, .. } =
-            services.clone();
-        Service { committer, policy, reload, draining, reader, signers, prover, approval, checkpoints }
+        let Services {
+            committer, policy, signers, prover, destinations, checkpoints, reload, draining, approval, ..
+        } = services.clone();
+        Service { committer, policy, reload, draining, reader, signers, prover, approval, destinations, checkpoints }
     }
 
     async fn order(&self, peer: &PeerLimits, id: &str) -> Result<ledger::Order, Status> {
@@ -352,13 +356,58 @@ impl proto::admin_server::Admin for Service {
         self.changed(&limits, serial_number).await
     }
 
-    async fn create_export(
+    type PlanBatchStream = Messages<proto::PlanBatchReply>;
+
+    async fn plan_batch(
         &self,
-        request: Request<proto::CreateExportRequest>,
-    ) -> Result<Response<proto::Export>, Status> {
-        let actor = Peer::from_request(&request)?.actor(Call::CreateExport)?;
-        let created = self.committer.create_export(actor, request.into_inner().order).await;
-        created.map(|created| Response::new(export(created))).map_err(|error| status::failed_call(&error.into()))
+        request: Request<proto::PlanBatchRequest>,
+    ) -> Result<Response<Self::PlanBatchStream>, Status> {
+        let limits = reader(&request, Call::PlanBatch)?;
+        batches::plan(&self.destinations, &limits, &request.into_inner().destination).map(Response::new)
+    }
+
+    type CreateBatchStream = Messages<proto::CreateBatchReply>;
+
+    async fn create_batch(
+        &self,
+        request: Request<proto::CreateBatchRequest>,
+    ) -> Result<Response<Self::CreateBatchStream>, Status> {
+        let limits = Arc::clone(Peer::from_request(&request)?.limits()?);
+        let actor = Peer::from_request(&request)?.actor(Call::CreateBatch)?;
+        let destination = request.into_inner().destination;
+        batches::create(&self.destinations, &limits, actor, &destination).map(Response::new)
+    }
+
+    type ListBatchesStream = Messages<proto::Batch>;
+
+    async fn list_batches(
+        &self,
+        request: Request<proto::ListBatchesRequest>,
+    ) -> Result<Response<Self::ListBatchesStream>, Status> {
+        let limits = reader(&request, Call::ListBatches)?;
+        batches::list(&self.destinations, &limits, request.into_inner().destination).map(Response::new)
+    }
+
+    type GetBundleStream = Messages<proto::BundleChunk>;
+
+    async fn get_bundle(
+        &self,
+        request: Request<proto::GetBundleRequest>,
+    ) -> Result<Response<Self::GetBundleStream>, Status> {
+        let limits = reader(&request, Call::GetBundle)?;
+        let id = batches::batch_id(&request.into_inner().id)?;
+        batches::bundle(&self.destinations, &limits, id, self.reader.stall_limit()).map(Response::new)
+    }
+
+    type AcknowledgeBatchStream = Messages<proto::Batch>;
+
+    async fn acknowledge_batch(
+        &self,
+        request: Request<Streaming<proto::AcknowledgeBatchRequest>>,
+    ) -> Result<Response<Self::AcknowledgeBatchStream>, Status> {
+        let limits = Arc::clone(Peer::from_request(&request)?.limits()?);
+        let actor = Peer::from_request(&request)?.actor(Call::AcknowledgeBatch)?;
+        batches::acknowledge(&self.destinations, &limits, actor, request.into_inner()).await.map(Response::new)
     }
 
     async fn list_exports(
@@ -379,7 +428,7 @@ impl proto::admin_server::Admin for Service {
         let id = export_id(&request.into_inner().id)?;
         let wanted = id.clone();
         if self.reader.read(&limits, move |records| records.export(&wanted)).await?.is_none() {
-            return Err(status::failed_call(&Refusal::ExportUnknown(id).into()));
+            return Err(status::failed_call(&RequestError::ExportUnknown(id)));
         }
         let exported = self.reader.stream(&limits, move |records| records.exported(&id))?;
         let issuers = self.reader.issuers();
@@ -434,18 +483,6 @@ impl proto::admin_server::Admin for Service {
     ) -> Result<Response<proto::ProvePossessionReply>, Status> {
         let actor = Peer::from_request(&request)?.actor(Call::ProvePossession)?;
         possession::prove(&self.prover, actor, request.into_inner()).await.map(Response::new)
-    }
-
-    async fn acknowledge_export(
-        &self,
-        request: Request<proto::AcknowledgeExportRequest>,
-    ) -> Result<Response<proto::Export>, Status> {
-        let actor = Peer::from_request(&request)?.actor(Call::AcknowledgeExport)?;
-        let id = export_id(&request.into_inner().id)?;
-        let acknowledged = self.committer.acknowledge_export(actor, id).await;
-        acknowledged
-            .map(|acknowledged| Response::new(export(acknowledged)))
-            .map_err(|error| status::failed_call(&error.into()))
     }
 }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use crate::{
     ca::NoIssuer,
     committer::CommitError,
+    destinations::BatchError,
     enroll::EnrollError,
     id::InvalidId,
     issuer::IssueError,
-    ledger::{LedgerError, Refusal},
+    ledger::{ExportId, LedgerError, Refusal},
     profile::OrderTermsError,
     proof::ProofError,
 };
@@ -36,6 +37,12 @@ pub(crate) enum RequestError {
     /// There is no proof of possession.
     #[error(transparent)]
     Proof(#[from] ProofError),
+    /// There is no batch, or no bundle.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// No such export.
+    #[error("there is no export {}", crate::quote::quoted(&.0.to_string()))]
+    ExportUnknown(ExportId),
     /// Nobody was enrolled.
     #[error(transparent)]
     Enroll(Arc<EnrollError>),

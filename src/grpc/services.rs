@@ -8,6 +8,7 @@ use super::{access::Access, hsm::Signers, reload::Reload};
 use crate::{
     checkpoint::Checkpoints,
     committer::Committer,
+    destinations::Destinations,
     enroll::StationCaPlace,
     issuer::{Issuance, Policy},
     ledger::{OrderTerms, Records},
@@ -33,6 +34,8 @@ pub(crate) struct Services {
     pub(crate) signers: Signers,
     /// Proves possession of the issuers' keys.
     pub(crate) prover: Arc<Prover>,
+    /// The platforms that are to know the devices.
+    pub(crate) destinations: Destinations,
     /// Signs what the journal is; none without an audit key.
     pub(crate) checkpoints: Option<Arc<Checkpoints>>,
     /// Who may not connect.

@@ -12,6 +12,7 @@ use crate::{
     committer::CommitError,
     connections::Full,
     csr::CsrError,
+    destinations::BatchError,
     enroll::EnrollError,
     issuer::IssueError,
     ledger::{LedgerError, Refusal},
@@ -47,6 +48,8 @@ impl Cause {
             }
             RequestError::Issue(error) => Cause::for_issue(error),
             RequestError::Proof(error) => Cause::for_proof(error),
+            RequestError::Batch(error) => Cause::for_batch(error),
+            RequestError::ExportUnknown(_) => Cause::lasting(Code::NotFound, "EXPORT_UNKNOWN"),
             RequestError::Enroll(error) => Cause::for_enrolment(error),
             RequestError::Commit(error) => Cause::for_commit(error),
             RequestError::Storage(error) => Cause::for_storage(error),
@@ -117,6 +120,36 @@ impl Cause {
         }
     }
 
+    fn for_batch(error: &BatchError) -> Cause {
+        let (code, reason) = match error {
+            BatchError::DestinationUnknown { .. } => (Code::NotFound, "DESTINATION_UNKNOWN"),
+            BatchError::BatchUnknown(_) => (Code::NotFound, "BATCH_UNKNOWN"),
+            BatchError::Nothing { .. } => (Code::FailedPrecondition, "NOTHING_TO_EXPORT"),
+            BatchError::TooManyUnfit { .. } => (Code::FailedPrecondition, "TOO_MANY_UNFIT"),
+            BatchError::TooManyFailed { .. } => (Code::FailedPrecondition, "TOO_MANY_FAILED"),
+            BatchError::Results(_) => (Code::InvalidArgument, "RESULTS_INVALID"),
+            BatchError::Changed { .. } | BatchError::Settings(_) | BatchError::Bundle(_) => {
+                (Code::DataLoss, "BUNDLE_CHANGED")
+            }
+            BatchError::Issuer(_) | BatchError::Chain(_) => (Code::DataLoss, "ISSUER_MISMATCH"),
+            BatchError::Commit(error) => return Cause::for_commit(error),
+            BatchError::Storage(error) => return Cause::for_storage(error),
+            BatchError::HsmUnavailable { retry_after } => {
+                let retry_after = Some(*retry_after);
+                return Cause { code: Code::Unavailable, reason: "HSM_UNAVAILABLE", retry_after };
+            }
+            BatchError::NoAuditKey(_) | BatchError::Jws(_) => {
+                return Cause { code: Code::Unavailable, reason: "HSM_UNAVAILABLE", retry_after: None };
+            }
+            BatchError::Overtaken(_) => {
+                let retry_after = Some(RETRY_AFTER);
+                return Cause { code: Code::Aborted, reason: "BATCH_OVERTAKEN", retry_after };
+            }
+            BatchError::Sink(_) | BatchError::Internal => (Code::Internal, "INTERNAL"),
+        };
+        Cause::lasting(code, reason)
+    }
+
     fn for_commit(error: &CommitError) -> Cause {
         match error {
             CommitError::Refused(refusal) => Cause::for_refusal(refusal),
@@ -156,17 +189,18 @@ impl Cause {
             Refusal::ReissueRefused { .. } => (Code::FailedPrecondition, "REISSUE_REFUSED"),
             Refusal::RecordUnknown(_) => (Code::NotFound, "RECORD_UNKNOWN"),
             Refusal::StateRefused { .. } => (Code::FailedPrecondition, "STATE_REFUSED"),
-            Refusal::ExportUnknown(_) => (Code::NotFound, "EXPORT_UNKNOWN"),
-            Refusal::NothingToExport(_) => (Code::FailedPrecondition, "NOTHING_TO_EXPORT"),
+            Refusal::BatchUnknown(_) => (Code::NotFound, "BATCH_UNKNOWN"),
+            Refusal::BatchAcknowledged { .. } => (Code::AlreadyExists, "BATCH_ACKNOWLEDGED"),
             Refusal::ClockBackwards { .. } => (Code::Unavailable, "CLOCK_BACKWARDS"),
             Refusal::ClockImplausible { .. } => (Code::Unavailable, "CLOCK_IMPLAUSIBLE"),
             Refusal::TooLarge { .. } => (Code::InvalidArgument, "REQUEST_INVALID"),
             Refusal::StorageLow { .. } => (Code::Unavailable, "STORAGE_LOW"),
             Refusal::MayLackEntries(_) => (Code::Unavailable, "LEDGER_RESTORED"),
             // What no peer asks for.
-            Refusal::NotReserved(_) | Refusal::CrlNumberUsed { .. } | Refusal::RecoveryConflict { .. } => {
-                (Code::Internal, "INTERNAL")
-            }
+            Refusal::NotReserved(_)
+            | Refusal::CrlNumberUsed { .. }
+            | Refusal::BatchOvertaken(_)
+            | Refusal::RecoveryConflict { .. } => (Code::Internal, "INTERNAL"),
         };
         Cause::lasting(code, reason)
     }
@@ -244,13 +278,16 @@ fn message(error: &RequestError) -> String {
     match error {
         RequestError::Commit(error)
         | RequestError::Issue(IssueError::Commit(error))
-        | RequestError::Proof(ProofError::Commit(error)) => match error {
+        | RequestError::Proof(ProofError::Commit(error))
+        | RequestError::Batch(BatchError::Commit(error)) => match error {
             CommitError::Refused(refusal) => refusal.to_string(),
             CommitError::Storage(error) => Storage::from_error(error).message(),
             CommitError::Closed => RequestError::Draining.to_string(),
             CommitError::Unexpected | CommitError::OtherSerialNumber { .. } => RequestError::Internal.to_string(),
         },
-        RequestError::Storage(error) => Storage::from_error(error).message(),
+        RequestError::Storage(error) | RequestError::Batch(BatchError::Storage(error)) => {
+            Storage::from_error(error).message()
+        }
         RequestError::Enroll(error) => match &**error {
             EnrollError::Hsm(_) | EnrollError::Certificate(_) => {
                 "the station CA cannot be used now; the daemon's log says why".into()

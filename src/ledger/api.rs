@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use super::{
     actor::Actor,
     approval::Approval,
+    batch::{Batch, BatchId, BatchTerms, Destination, Filter},
+    batch_content::{FoundBatch, NextBatch},
     device_list::ListPage,
     entry_tail::EntryTail,
     error::LedgerError,
@@ -71,6 +73,33 @@ pub trait Records: Send + Sync + 'static {
     /// # Errors
     /// Those of the storage.
     fn issued_under(&self, order: &str) -> Result<IssuedRecords, LedgerError>;
+
+    /// The destinations that have a batch, sorted by name.
+    fn destinations(&self) -> Vec<Arc<Destination>>;
+
+    /// A batch.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn batch(&self, id: &BatchId) -> Result<Option<Batch>, LedgerError>;
+
+    /// What was decided when a batch was cut.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn batch_terms(&self, id: &BatchId) -> Result<Option<Arc<BatchTerms>>, LedgerError>;
+
+    /// A batch with what its files are made of.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn batch_content(&self, id: &BatchId) -> Result<Option<FoundBatch>, LedgerError>;
+
+    /// What a destination's next batch is to be made of: all that is durable now.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn next_batch(&self, destination: &str, filter: &Filter) -> Result<NextBatch, LedgerError>;
 
     /// Some hundred devices of an order's list, from its beginning or from where the page before said.
     ///

@@ -1,6 +1,8 @@
 //! What an entry of the journal changes. The same code serves the entries of a batch and those that are read at a
 //! start.
 
+mod batch;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -164,6 +166,11 @@ impl View<'_> {
                 let mut location = self.export(id)?.ok_or_else(unknown)?;
                 location.export.acknowledged = Some((entry.time, entry.actor.clone()));
                 self.draft.exports.insert(id.clone(), location);
+            }
+            Event::BatchCreated(terms) => self.create_batch(terms, position, (entry.time, &entry.actor))?,
+            Event::BatchSealed { id, seal } => self.seal_batch(id, seal)?,
+            Event::BatchAcknowledged { id, results } => {
+                self.acknowledge_batch(id, results.as_deref(), (entry.time, &entry.actor))?;
             }
             Event::CrlIssued(list) => {
                 self.draft.crl_numbers.insert(list.ca, list.number);
@@ -331,6 +338,7 @@ impl View<'_> {
         if location.state == RecordState::Scrapped {
             return Ok(());
         }
+        self.note_end(serial_number, &location, changed);
         let (holder, _) = self.holder(&location)?;
         self.change_order(&holder.order, |order| {
             if location.state == RecordState::Confirmed {

@@ -15,6 +15,8 @@ use jiff::Timestamp;
 pub(crate) use self::broken_rule::BrokenRule;
 use super::{
     approval_audit::Approvals,
+    batch::{BatchTerms, Results},
+    batch_audit::Batches,
     crl_issued::CrlIssued,
     device_list::DevicesListed,
     entry::{Entry, Event},
@@ -52,6 +54,9 @@ pub(crate) struct Audit {
     /// The chains of all issuers with their names, in the order of their ids, each chain by its hash.
     issuers: Vec<(String, [u8; 32])>,
     proofs: Proofs,
+    batches: Batches,
+    /// How many entries there were.
+    entries: u64,
     peers: Peers,
     approvals: Approvals,
     counts: Counts,
@@ -97,8 +102,10 @@ pub struct Counts {
     pub proofs: u64,
     /// Orders created.
     pub orders: u64,
-    /// Exports created.
+    /// Exports of orders created.
     pub exports: u64,
+    /// Batches of destinations cut.
+    pub batches: u64,
     /// Revocation lists signed.
     pub crls: u64,
     /// Checkpoints.
@@ -139,7 +146,8 @@ impl Audit {
         let reserved = (self.reserved.len() + self.proofs.reserved()) as u64;
         let (orders, issuers, proofs) = (self.orders.len() as u64, self.issuers.len() as u64, self.proofs.issued());
         let (enrolments, stations_revoked) = self.peers.counts();
-        Counts { reserved, orders, issuers, proofs, enrolments, stations_revoked, ..self.counts }
+        let batches = self.batches.created();
+        Counts { reserved, orders, issuers, proofs, enrolments, stations_revoked, batches, ..self.counts }
     }
 
     /// Takes the next entry.
@@ -151,6 +159,7 @@ impl Audit {
             return Err(BrokenRule::TimeBackwards { time: entry.time, before: self.newest_time });
         }
         self.newest_time = entry.time;
+        self.entries += 1;
         match &entry.event {
             Event::Reserved { serial_number, holder, replaces } => {
                 self.reserve(*serial_number, holder, replaces.as_ref(), entry.time)
@@ -178,6 +187,12 @@ impl Audit {
             }
             Event::ExportCreated { id, certificates } => self.create_export(id, *certificates),
             Event::ExportAcknowledged { id } => self.acknowledge_export(id),
+            Event::BatchCreated(terms) => self.create_batch(terms),
+            Event::BatchSealed { id, .. } => Ok(self.batches.seal(id)?),
+            Event::BatchAcknowledged { id, results } => {
+                self.batches.acknowledge(id)?;
+                results.as_deref().map_or(Ok(()), |results| self.check_failed(results))
+            }
             Event::CrlIssued(list) => self.issue_crl(list),
             Event::IssuerAdded { id, generation, terms } => self.add_issuer(*id, *generation, terms),
             // `verify` compares it with the chain.
@@ -201,6 +216,28 @@ impl Audit {
         }
         self.counts.issued += 1;
         Ok(())
+    }
+
+    fn create_batch(&mut self, terms: &BatchTerms) -> Result<(), BrokenRule> {
+        let issued = (self.given.len() + self.recovered.len()) as u64;
+        self.batches.create(terms, self.entries - 1, issued)?;
+        let mut unfit = terms.unfit.iter().map(|unfit| &unfit.serial_number);
+        unfit.try_for_each(|serial| self.must_be_issued("a batch leaves out", serial))?;
+        terms.again.iter().try_for_each(|serial| self.must_be_issued("a batch has again", serial))
+    }
+
+    fn check_failed(&self, results: &Results) -> Result<(), BrokenRule> {
+        let mut failed = results.failed.iter().map(|failed| &failed.serial_number);
+        failed.try_for_each(|serial| self.must_be_issued("a platform refused", serial))
+    }
+
+    fn must_be_issued(&self, what: &'static str, serial: &SerialNumber) -> Result<(), BrokenRule> {
+        match self.state(short(serial)).map(|given| given.state) {
+            None | Some(RecordState::Reserved | RecordState::Abandoned) => {
+                Err(BrokenRule::NeverIssued { what, serial_number: *serial })
+            }
+            Some(_) => Ok(()),
+        }
     }
 
     fn reserve_proof(&mut self, serial: SerialNumber, terms: &ProofTerms, time: Timestamp) -> Result<(), BrokenRule> {

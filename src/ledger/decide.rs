@@ -5,8 +5,8 @@
 //! and device, then what is left of the order. What may happen to a certificate after its issue is in [`lifecycle`].
 
 mod approval;
+mod batch;
 mod decision;
-mod export;
 mod issuer;
 mod lifecycle;
 mod order;
@@ -70,8 +70,11 @@ pub(super) fn decide(
         }
         Action::Scrap { serial_number, reason } => lifecycle::scrap(view, serial_number, reason),
         Action::Revoke { serial_number, reason } => lifecycle::revoke(view, serial_number, *reason),
-        Action::CreateExport { order } => export::create(view, now, &operation.actor, order),
-        Action::AcknowledgeExport { id } => export::acknowledge(view, now, &operation.actor, id),
+        Action::CreateBatch(terms) => batch::create(view, now, &operation.actor, terms),
+        Action::SealBatch { id, seal } => batch::seal(view, id, seal),
+        Action::AcknowledgeBatch { id, results } => {
+            batch::acknowledge(view, now, &operation.actor, id, results.as_ref())
+        }
         Action::IssueCrl(list) => match view.crl_number(&list.ca)? {
             newest if newest >= list.number => {
                 refuse(Refusal::CrlNumberUsed { issuer: list.issuer.clone(), number: list.number, newest })

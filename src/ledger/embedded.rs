@@ -22,6 +22,9 @@
 
 mod accept;
 mod batch;
+mod batch_history;
+mod batch_scan;
+mod batches;
 mod catalog;
 mod certificates;
 mod checkpoint_file;

@@ -1,7 +1,10 @@
 //! The entries of the journal and their protobuf encoding (`proto/birthmark/v1/journal.proto`).
 
+mod batch;
 mod convert;
 mod invalid;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -11,6 +14,7 @@ use self::convert::{decode_proof_reserved, encode_proof_reserved, hash};
 pub use self::invalid::InvalidEntry;
 use super::{
     actor::Actor,
+    batch::{BatchId, BatchTerms, Results, Seal},
     crl_issued::CrlIssued,
     device_list::{DeviceList, DevicesListed},
     export::ExportId,
@@ -160,10 +164,26 @@ pub enum Event {
         /// How many certificates it has.
         certificates: u64,
     },
-    /// The platform that an export was for has it.
+    /// The platform that an export of an order was for has it.
     ExportAcknowledged {
         /// The export's id.
         id: ExportId,
+    },
+    /// A batch of a destination was cut.
+    BatchCreated(Arc<BatchTerms>),
+    /// The files of a batch were written for the first time.
+    BatchSealed {
+        /// The batch.
+        id: BatchId,
+        /// What was signed.
+        seal: Seal,
+    },
+    /// The platform that a batch was for has it.
+    BatchAcknowledged {
+        /// The batch.
+        id: BatchId,
+        /// What the platform said, if that came back.
+        results: Option<Arc<Results>>,
     },
     /// A certificate revocation list was signed.
     CrlIssued(CrlIssued),
@@ -300,6 +320,9 @@ impl Entry {
             Event::ExportAcknowledged { id } => {
                 Wire::ExportAcknowledged(wire::ExportAcknowledged { id: id.to_string() })
             }
+            Event::BatchCreated(terms) => Wire::BatchCreated(terms.as_ref().into()),
+            Event::BatchSealed { id, seal } => Wire::BatchSealed((id, seal).into()),
+            Event::BatchAcknowledged { id, results } => Wire::BatchAcknowledged((id, results.as_deref()).into()),
             Event::CrlIssued(list) => Wire::CrlIssued(list.into()),
             Event::IssuerAdded { id, generation, terms: IssuerTerms { name, chain, crl_shards } } => {
                 Wire::IssuerAdded(wire::IssuerAdded {
@@ -424,6 +447,15 @@ impl Entry {
                 Event::ExportCreated { id, certificates: created.certificates }
             }
             Wire::ExportAcknowledged(acknowledged) => Event::ExportAcknowledged { id: acknowledged.id.parse()? },
+            Wire::BatchCreated(created) => Event::BatchCreated(Arc::new(created.try_into()?)),
+            Wire::BatchSealed(sealed) => {
+                let (id, seal) = sealed.try_into()?;
+                Event::BatchSealed { id, seal }
+            }
+            Wire::BatchAcknowledged(said) => {
+                let (id, results): (BatchId, Option<Results>) = said.try_into()?;
+                Event::BatchAcknowledged { id, results: results.map(Arc::new) }
+            }
             Wire::CrlIssued(list) => Event::CrlIssued(list.try_into()?),
             Wire::IssuerAdded(wire::IssuerAdded { id, name, generation, chain, crl_shards }) => {
                 Event::IssuerAdded { id, generation, terms: IssuerTerms { name, chain, crl_shards } }

@@ -5,9 +5,11 @@
 //! DATA/index/NUMBER.names      sorted runs: where the newest reservation of a key or a device is; see [`run`]
 //! DATA/index/NUMBER.states     sorted runs: states that came after the issue
 //! DATA/index/NUMBER.revoked    sorted runs: what may stand on a revocation list
+//! DATA/index/NUMBER.ended      sorted runs: of what was scrapped or revoked, where it was so first and confirmed before
 //! DATA/index/NUMBER.samples    sorted runs: where one serial number in every [`SAMPLE`] bytes of journal was reserved
 //! DATA/index/NUMBER.recovered  sorted runs: where certificates are that were lost and found again
-//! DATA/index/database/         sled: orders, exports, issuers, stations, proofs of possession, numbers of lists, and the manifest; see [`database`]
+//! DATA/index/database/         sled: orders, exports, destinations and their batches, issuers, stations, proofs of
+//!                              possession, numbers of lists, and the manifest; see [`database`]
 //! ```
 //!
 //! Serial numbers rise along the journal, so a sample and a short read of the journal find any of them.
@@ -24,6 +26,8 @@
 //! ([`IndexError::Rebuilding`]) until another index has been built: it never answers by what it is not sure of.
 
 mod applied;
+mod batch_values;
+mod batches;
 mod database;
 mod entries;
 mod error;
@@ -440,6 +444,7 @@ impl Index {
                 (Kind::States, entries::states(settled)),
                 (Kind::Samples, entries::samples(settled)),
                 (Kind::Revoked, entries::revoked(settled)),
+                (Kind::Ended, entries::ended(settled)),
                 (Kind::Recovered, entries::recovered(settled)),
             ] {
                 if !entries.is_empty() {
@@ -460,7 +465,7 @@ impl Index {
             let approvals = approvals.map(|(number, one)| (peers::approval_key(*number), peers::encode_approval(one)));
             let configuration = settled.configuration.map(|sha256| (values::configuration_key(), sha256.to_vec()));
             let pairs = orders.chain(exports).chain(issuers).chain(peers).chain(numbers).chain(proofs);
-            let pairs = pairs.chain(approvals).chain(configuration).collect();
+            let pairs = pairs.chain(approvals).chain(configuration).chain(batch_values::pairs(settled)).collect();
             self.database.write(pairs, |total| Manifest::new(applied, total, &runs).encode())?;
             self.applied().clone_from(applied);
             // Without it the index says no more than before, which is true as well.
@@ -525,12 +530,9 @@ impl Index {
 
 /// About how much disk an overlay takes in the index.
 pub(super) fn bytes_of(settled: &Overlay) -> u64 {
-    (settled.keys.len()
-        + settled.devices.len()
-        + settled.listed.len()
-        + settled.state_changes.len()
-        + 2 * settled.revoked.len()) as u64
-        * BYTES_AN_ENTRY
+    let ended = 2 * settled.revoked.len() + settled.ended.len();
+    let named = settled.keys.len() + settled.devices.len() + settled.listed.len();
+    (named + settled.state_changes.len() + ended) as u64 * BYTES_AN_ENTRY
 }
 
 /// About how much disk the next merged run takes; none if there is nothing to merge.

@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     approval::Approval,
+    batch::Destination,
     index::{Index, Runs},
     issuer::RecordedIssuer,
     journal::Position,
@@ -32,6 +33,8 @@ pub(super) struct MemTable {
     pub(super) pending_proofs: BTreeMap<SerialNumber, (Position, ProofId)>,
     /// All issuers by their ids: they are few, and stay when the index has them.
     pub(super) issuers: BTreeMap<u32, Arc<RecordedIssuer>>,
+    /// All destinations by their names, likewise.
+    pub(super) destinations: BTreeMap<String, Arc<Destination>>,
     /// All stations, operators and auditors by their names: they are few, and stay when the index has them.
     pub(super) peers: BTreeMap<Arc<str>, Arc<EnrolledPeer>>,
     /// All requests for the agreement of a second operator, likewise.
@@ -56,6 +59,7 @@ impl MemTable {
             pending,
             pending_proofs,
             issuers: BTreeMap::new(),
+            destinations: BTreeMap::new(),
             peers: BTreeMap::new(),
             approvals: BTreeMap::new(),
             flushing: None,
@@ -85,6 +89,7 @@ impl MemTable {
             self.revocations.insert((ca, (hash >> 20) as u16));
         }
         self.issuers.extend(draft.issuers.iter().map(|(id, issuer)| (*id, Arc::clone(issuer))));
+        self.destinations.extend(draft.destinations.iter().map(|(name, found)| (name.clone(), Arc::clone(found))));
         self.peers.extend(draft.peers.iter().map(|(name, peer)| (Arc::clone(name), Arc::clone(peer))));
         self.approvals.extend(draft.approvals.iter().map(|(number, approval)| (*number, Arc::clone(approval))));
         self.recent.absorb(draft);
@@ -103,24 +108,14 @@ impl MemTable {
 
     /// How much that is settled waits to be flushed: records, changes of their states, orders, exports and so on.
     pub(super) fn settled(&self) -> usize {
-        let Overlay {
-            records,
-            state_changes,
-            listed,
-            orders,
-            exports,
-            issuers,
-            peers,
-            approvals,
-            proofs,
-            revoked,
-            crl_numbers,
-            ..
-        } = &self.recent;
+        let Overlay { records, state_changes, orders, exports, issuers, peers, proofs, revoked, crl_numbers, .. } =
+            &self.recent;
+        let Overlay { listed, approvals, destinations, batches, detours, ended, .. } = &self.recent;
         let reserved = self.pending.len() + self.pending_proofs.len();
-        let people = peers.len() + approvals.len();
-        let small = orders.len() + exports.len() + issuers.len() + people + proofs.len() + crl_numbers.len();
-        records.len() + state_changes.len() + listed.len() + revoked.len() + small - reserved
+        let small = orders.len() + exports.len() + issuers.len() + peers.len() + proofs.len() + crl_numbers.len();
+        let batches = approvals.len() + destinations.len() + batches.len() + detours.len();
+        let ended = revoked.len() + ended.len();
+        records.len() + state_changes.len() + listed.len() + ended + small + batches - reserved
     }
 
     /// Begins to flush all that is settled: reservations, and what they hold, stay.

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use super::{
     actor::Actor,
     approval::Approval,
+    batch::{Batch, BatchId, BatchTerms, Results, Seal},
     crl_issued::CrlIssued,
     device_list::DevicesListed,
     error::LedgerError,
-    export::{Export, ExportId},
     issuer::{IssuerTerms, RecordedIssuer},
     order::{Order, OrderTerms},
     peer::{EnrolledPeer, Enrolment},
@@ -131,15 +131,21 @@ pub enum Action {
         /// Why, for people.
         reason: String,
     },
-    /// Cut the next batch of an order's certificates.
-    CreateExport {
-        /// The order's id.
-        order: String,
+    /// Cut the next batch of a destination.
+    CreateBatch(Arc<BatchTerms>),
+    /// Record what the audit key signed about a batch's files, unless they have a signature already.
+    SealBatch {
+        /// The batch.
+        id: BatchId,
+        /// What was signed.
+        seal: Seal,
     },
-    /// The platform that an export was for has it.
-    AcknowledgeExport {
-        /// The export's id.
-        id: ExportId,
+    /// The platform that a batch was for has it.
+    AcknowledgeBatch {
+        /// The batch.
+        id: BatchId,
+        /// What the platform said, if that came back.
+        results: Option<Arc<Results>>,
     },
     /// Record a certificate revocation list, before it is published.
     IssueCrl(CrlIssued),
@@ -206,8 +212,10 @@ pub enum Outcome {
     },
     /// The order as it is now.
     Order(Order),
-    /// The export as it is now.
-    Export(Export),
+    /// The batch as it is now.
+    Batch(Batch),
+    /// The seal that the batch's files have.
+    Sealed(Seal),
     /// The station, operator or auditor as it is now.
     Peer(Arc<EnrolledPeer>),
     /// The request for an approval as it is now; what it is about may be done if it is used.

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::{
     approval::Approval,
+    batch::{Batch, Destination},
     export::{Export, ExportId},
     issuer::RecordedIssuer,
     journal::Position,
@@ -80,6 +81,14 @@ pub(super) struct Overlay {
     pub(super) listed: HashMap<DeviceHash, Position>,
     pub(super) orders: HashMap<String, OrderLocation>,
     pub(super) exports: BTreeMap<ExportId, ExportLocation>,
+    /// By their names.
+    pub(super) destinations: BTreeMap<String, Arc<Destination>>,
+    /// By the destination's number and their own.
+    pub(super) batches: BTreeMap<(u32, u32), BatchLocation>,
+    /// By the destination's number: certificates that did not simply go out with the batch of their time.
+    pub(super) detours: BTreeMap<(u32, SerialNumber), Detour>,
+    /// Where a certificate, before it was scrapped or revoked, was confirmed, and where it was scrapped or revoked first.
+    pub(super) ended: BTreeMap<EndedKey, Position>,
     /// What may stand on a revocation list.
     pub(super) revoked: BTreeMap<RevokedKey, RevokedValue>,
     /// The number of each CA's newest revocation list.
@@ -119,6 +128,54 @@ pub(super) struct OrderLocation {
 pub(super) struct ExportLocation {
     pub(super) export: Export,
     pub(super) position: Position,
+}
+
+/// A batch, and where its entry is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BatchLocation {
+    pub(super) batch: Batch,
+    pub(super) position: Position,
+    /// Where the entries end that it has looked at.
+    pub(super) end_place: Position,
+}
+
+/// How a certificate reached a destination that did not simply go out with the batch of its time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+pub(super) struct Detour {
+    /// The first batch that left it out.
+    pub(super) left_out: Option<u32>,
+    /// The later batches that have it again; ascending.
+    pub(super) again: Vec<u32>,
+}
+
+/// A certificate that was scrapped or revoked, and which of its entries is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct EndedKey(pub(super) [u8; EndedKey::LENGTH]);
+
+impl EndedKey {
+    pub(super) const LENGTH: usize = SerialNumber::LENGTH + 1;
+
+    /// Where it was confirmed before.
+    pub(super) fn confirmed(serial: &SerialNumber) -> Self {
+        EndedKey::new(serial, 1)
+    }
+
+    /// Where it was scrapped or revoked first.
+    pub(super) fn first_end(serial: &SerialNumber) -> Self {
+        EndedKey::new(serial, 2)
+    }
+
+    fn new(serial: &SerialNumber, code: u8) -> Self {
+        let mut key = [code; Self::LENGTH];
+        key[..SerialNumber::LENGTH].copy_from_slice(serial.as_bytes());
+        EndedKey(key)
+    }
+
+    /// The certificate, if the key is about its first end.
+    pub(super) fn of_first_end(&self) -> Option<SerialNumber> {
+        let [serial @ .., 2] = &self.0 else { return None };
+        SerialNumber::try_from(serial.as_slice()).ok()
+    }
 }
 
 /// Where a proof lies in the journal.
@@ -161,6 +218,10 @@ impl Overlay {
         self.listed.extend(upper.listed);
         self.orders.extend(upper.orders);
         self.exports.extend(upper.exports);
+        self.destinations.extend(upper.destinations);
+        self.batches.extend(upper.batches);
+        self.detours.extend(upper.detours);
+        self.ended.extend(upper.ended);
         self.revoked.extend(upper.revoked);
         self.crl_numbers.extend(upper.crl_numbers);
         self.issuers.extend(upper.issuers);

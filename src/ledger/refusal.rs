@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{
     actor::Actor,
-    export::ExportId,
+    batch::BatchId,
     record::{KeyHash, RecordState},
 };
 use crate::serial::SerialNumber;
@@ -240,12 +240,23 @@ pub enum Refusal {
         /// The state that was asked for.
         wanted: RecordState,
     },
-    /// No such export.
-    #[error("there is no export {}", crate::quote::quoted(&.0.to_string()))]
-    ExportUnknown(ExportId),
-    /// No live certificate was issued under the order since its last export.
-    #[error("there is nothing new to export: every live certificate of the order \"{0}\" is in an export already")]
-    NothingToExport(String),
+    /// No such batch.
+    #[error("there is no batch {}", crate::quote::quoted(&.0.to_string()))]
+    BatchUnknown(BatchId),
+    /// Another batch of the destination was cut meanwhile.
+    #[error("another batch was cut before {0} could be")]
+    BatchOvertaken(BatchId),
+    /// The batch is acknowledged, and not with these results.
+    #[error(
+        "the batch {id} is acknowledged already, {}; what its platform said is recorded once",
+        if *.with_results { "with other results" } else { "without results" }
+    )]
+    BatchAcknowledged {
+        /// The batch.
+        id: BatchId,
+        /// It was acknowledged with results, other ones.
+        with_results: bool,
+    },
     /// The device has a live certificate.
     #[error(
         "the device \"{device}\" has the live certificate {serial_number} (order \"{order}\", profile \"{profile}\"), \

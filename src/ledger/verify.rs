@@ -228,6 +228,12 @@ impl<'a> Verifier<'a> {
         if let Event::Checkpoint { note, .. } = &frame.entry.event {
             self.checkpoint(scan, frame, note)?;
         }
+        if let Event::BatchCreated(terms) = &frame.entry.event
+            && (terms.end >= frame.sequence || self.chain_after(scan, frame, terms.end)? != terms.chain)
+        {
+            let what = format!("its batch {} was cut from other entries up to number {}", terms.id, terms.end);
+            return Err(scan.contradiction(frame, what).into());
+        }
         if !self.options.chain_only {
             self.audit.apply(&frame.entry).map_err(|what| scan.contradiction(frame, what))?;
         }

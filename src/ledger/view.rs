@@ -13,6 +13,7 @@ use parking_lot::RwLockReadGuard;
 use super::{
     actor::Actor,
     approval::Approval,
+    batch::Destination,
     device_list::{ListedDevice, listed_hash},
     entry::{Entry, Event},
     error::LedgerError,
@@ -22,7 +23,10 @@ use super::{
     journal::{JournalError, Position, ReadFrame, Reader},
     memtable::MemTable,
     order::Order,
-    overlay::{ExportLocation, OrderLocation, Overlay, ProofLocation, RecordLocation, StateChange, device_hash},
+    overlay::{
+        BatchLocation, Detour, EndedKey, ExportLocation, OrderLocation, Overlay, ProofLocation, RecordLocation,
+        StateChange, device_hash,
+    },
     peer::EnrolledPeer,
     proof::ProofId,
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
@@ -202,6 +206,35 @@ impl View<'_> {
     pub(super) fn approvals(&self) -> impl Iterator<Item = &Arc<Approval>> + Clone {
         let before = self.memory.approvals.iter().filter(|(number, _)| !self.draft.approvals.contains_key(number));
         before.chain(&self.draft.approvals).map(|(_, approval)| approval)
+    }
+
+    /// A destination that has a batch.
+    pub(super) fn destination(&self, name: &str) -> Option<&Arc<Destination>> {
+        self.draft.destinations.get(name).or_else(|| self.memory.destinations.get(name))
+    }
+
+    /// A batch, by its destination's number and its own.
+    pub(super) fn batch(&self, of: (u32, u32)) -> Result<Option<BatchLocation>, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.batches.get(&of)) {
+            Some(batch) => Ok(Some(batch.clone())),
+            None => Ok(self.index().batch(of)?),
+        }
+    }
+
+    /// How a certificate reached a destination, if it did not simply go out with the batch of its time.
+    pub(super) fn detour(&self, of: &(u32, SerialNumber)) -> Result<Option<Detour>, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.detours.get(of)) {
+            Some(detour) => Ok(Some(detour.clone())),
+            None => Ok(self.index().detour(of)?),
+        }
+    }
+
+    /// Where a certificate that was scrapped or revoked was so first, or was confirmed before.
+    pub(super) fn ended(&self, key: &EndedKey) -> Result<Option<Position>, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.ended.get(key)) {
+            Some(position) => Ok(Some(*position)),
+            None => Ok(self.index().ended(&self.memory.runs, key)?),
+        }
     }
 
     /// A station, operator or auditor that was enrolled or revoked.

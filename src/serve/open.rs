@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::{
     certificates::{clock_bounds, watched},
+    destinations,
     error::ServeError,
     history,
     keys::{AUDIT, AuditKey, Pools, audit_keys, open_audit, open_issuers},
@@ -21,6 +22,7 @@ use crate::{
     config::{Config, ConfigError},
     configure::{self, Issuers},
     crl_publisher::Publisher,
+    destinations::{Destinations, ManifestSigner},
     grpc::{Access, Signers},
     issuer::Issuance,
     ledger::{
@@ -31,7 +33,7 @@ use crate::{
     live::Live,
     proof::Prover,
     registration,
-    signer::Recoverable,
+    signer::{Recoverable, Signer},
 };
 
 /// What the daemon works with, opened and checked.
@@ -42,6 +44,7 @@ pub(super) struct Opened {
     pub(super) issuer: Arc<Issuance>,
     pub(super) signers: Signers,
     pub(super) prover: Arc<Prover>,
+    pub(super) destinations: Destinations,
     pub(super) records: EmbeddedRecords,
     pub(super) scrub: Option<Scrub>,
     pub(super) committer: Committer,
@@ -63,6 +66,11 @@ pub(super) async fn open(
     let watched = Live::new(Arc::new(watched(config, &issuers)?));
     let audit = open_audit(config, &issuers)?;
     let lists = Lists::read(config, &issuers)?;
+    let all = destinations::read(config, audit.as_ref().map(|audit| &audit.public_key))?;
+    let signer = audit.as_ref().map(|audit| ManifestSigner {
+        signer: Arc::clone(&audit.signer) as Arc<dyn Signer>,
+        key: audit.public_key.clone(),
+    });
 
     let data = config.resolve(config.ledger.path.get_ref());
     let settings = Settings {
@@ -104,6 +112,7 @@ pub(super) async fn open(
     let prover = Arc::new(Prover::new(issuers.clone(), committer.clone()));
     let replaceable = Replaceable { policy, tls, watched };
     let signers = Arc::new(signers);
+    let destinations = Destinations { all, records: Arc::new(records.clone()), committer: committer.clone(), signer };
     Ok(Opened {
         pools,
         replaceable,
@@ -111,6 +120,7 @@ pub(super) async fn open(
         issuer,
         signers,
         prover,
+        destinations,
         records,
         scrub,
         committer,

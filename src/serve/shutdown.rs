@@ -11,6 +11,7 @@ use super::{error::ServeError, history, keys::Pools};
 use crate::{
     checkpoint::Checkpoints,
     committer::Committer,
+    destinations::Watch,
     ledger::{LedgerError, scrub::Scrub},
 };
 
@@ -32,6 +33,9 @@ pub(super) struct Running {
     pub(super) checkpoints: Option<(Arc<Checkpoints>, task::JoinHandle<()>)>,
     /// The tasks that make revocation lists.
     pub(super) publishing: Vec<task::JoinHandle<()>>,
+    /// The tasks that cut batches without being asked.
+    pub(super) unattended: Vec<task::JoinHandle<()>>,
+    pub(super) backlog: Option<Watch>,
     pub(super) pools: Pools,
     pub(super) scrub: Option<Scrub>,
     pub(super) socket: Option<PathBuf>,
@@ -58,10 +62,11 @@ impl Running {
     /// # Errors
     /// If the ledger failed.
     pub(super) async fn shutdown(self, signal: &str) -> Result<(), ServeError> {
-        let Running { server, committer, committer_result, checkpoints, publishing, pools, scrub, socket } = self;
-        drop(scrub);
-        // What is revoked from now on is on the first lists of the next start.
-        publishing.iter().for_each(task::JoinHandle::abort);
+        let Running { server, committer, committer_result, checkpoints, publishing, unattended, .. } = self;
+        let Running { backlog, pools, scrub, socket, .. } = self;
+        drop((scrub, backlog));
+        // What is revoked, or to be exported, from now on is on the first lists and in the first batches of the next start.
+        publishing.iter().chain(&unattended).for_each(task::JoinHandle::abort);
         if tokio::time::timeout(DRAIN, server).await.is_err() {
             tracing::warn!("some stations did not read their replies in time; they get them when they ask again");
         }

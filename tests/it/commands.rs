@@ -136,91 +136,6 @@ fn record_is_found_by_serial_number_and_by_device() {
     daemon.end();
 }
 
-/// An order is exported as JSON lines.
-#[test]
-fn order_is_exported_as_json_lines() {
-    let (site, daemon) = site(3);
-    let export = ["export", "create", "--order", "o1", "--format", "jsonl", "--out", "exports", "--json"];
-    let told = parsed(&site.operator(&export));
-    assert_eq!([&told["id"], &told["order"], &told["certificates"]], [&json!("o1.0001"), &json!("o1"), &json!(3)]);
-    let text = fs::read_to_string(site.path("exports/o1.0001.jsonl")).unwrap();
-    let file = &told["files"][0];
-    assert_eq!(file["size"], text.len());
-    let sum = site.token.openssl(&["dgst", "-sha256", "-r", "exports/o1.0001.jsonl"]);
-    assert_eq!(file["sha256"], sum.split(' ').next().unwrap());
-
-    let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    lines.sort_by_key(|line| line["device_id"].to_string());
-    let expected: Vec<_> = (1..=3)
-        .map(|number| {
-            let record = parsed(&site.operator(&["record", "show", &format!("d{number}"), "--json"]));
-            json!({
-                "certificate_id": record["certificate_id"], "serial_number": record["serial_number"],
-                "device_id": format!("d{number}"), "order": "o1", "profile": "device", "issuer": "main",
-                "station": "line1/t1", "issued_at": record["issued_at"], "certificate_pem": record["certificate_pem"],
-            })
-        })
-        .collect();
-    assert_eq!(lines, expected);
-
-    let nothing = json!({ "id": null, "order": "o1", "certificates": 0, "files": [], "files_missing": [] });
-    assert_eq!(parsed(&site.operator(&export)), nothing);
-    assert_eq!(succeeded(&site.operator(&export[..8])), "nothing new to export of order o1\n");
-    let get = ["export", "get", "o1.0001", "--format", "jsonl", "--out", "exports"];
-    refused(&site.operator(&get), &["exports/o1.0001.jsonl exists", "--out"]);
-    assert_eq!(fs::read_to_string(site.path("exports/o1.0001.jsonl")).unwrap(), text);
-    let export_of =
-        |order: &str| site.operator(&["export", "create", "--order", order, "--format", "jsonl", "--out", "more"]);
-    refused(&export_of("none"), &["no order \"none\""]);
-    site.create_order("o2", 1);
-    assert_eq!(succeeded(&export_of("o2")), "nothing new to export of order o2\n");
-    assert!(!site.path("more").exists() || fs::read_dir(site.path("more")).unwrap().count() == 0);
-    daemon.end();
-}
-
-#[test]
-fn export_whose_files_were_lost_is_named_with_its_command() {
-    let (site, daemon) = site(3);
-    let export =
-        ["export", "create", "--order", "o1", "--format", "aws-bulk", "--out", "my exports", "--policy", "sensors"];
-    succeeded(&site.operator(&export));
-    succeeded(&site.operator(&export));
-    // As after a kill between the batch and its files.
-    let lost = site.path("my exports/o1.0001.aws-bulk.jsonl");
-    let content = fs::read(&lost).unwrap();
-    fs::remove_dir_all(site.path("my exports")).unwrap();
-    let run = site.operator(&export);
-    let said = crate::support::token::text(&run.stderr);
-    assert_eq!(run.status.code(), Some(3), "{said}");
-    let command = said.split("write them with: birthmark ").nth(1).unwrap().trim();
-    assert_eq!(command, "export get o1.0001 --format aws-bulk --out 'my exports' --policy sensors");
-    let words: Vec<_> = command.split(' ').map(|word| word.trim_matches('\'')).collect();
-    let joined = [&words[..6], &["my exports"], &words[8..]].concat();
-    succeeded(&site.operator(&joined));
-    assert_eq!(fs::read(&lost).unwrap(), content);
-    succeeded(&site.operator(&export));
-    // What the platform has is not missing.
-    fs::remove_file(&lost).unwrap();
-    assert_eq!(site.operator(&export).status.code(), Some(3));
-    assert!(succeeded(&site.operator(&["export", "acknowledge", "o1.0001"])).contains("was acknowledged on"));
-    succeeded(&site.operator(&export));
-    daemon.end();
-}
-
-#[test]
-fn export_of_an_order_with_a_colon_has_portable_names() {
-    let (site, daemon) = site(1);
-    site.create_order("lot:7", 1);
-    site.token.write("more.jsonl", &json_line("c1", &csr("c1")));
-    succeeded(&site.sign("line1/t1", "lot:7", "more.jsonl", "certs").output().unwrap());
-    let export = ["export", "create", "--order", "lot:7", "--format", "aws-bulk", "--out", "aws"];
-    let printed = succeeded(&site.operator(&export));
-    assert!(printed.contains("--input-file-key lot_7.0001.aws-bulk.jsonl "), "{printed}");
-    assert!(site.path("aws/lot_7.0001.provisioning-template.json").exists());
-    daemon.end();
-    assert!(!site.path("ready.json").exists(), "nobody is ready any more");
-}
-
 #[test]
 fn dump_has_order_attributes_and_one_form_of_hashes_and_times() {
     let site = Site::new();
@@ -250,62 +165,14 @@ fn dump_has_order_attributes_and_one_form_of_hashes_and_times() {
     assert_eq!(verified["newest_time"], entries.last().unwrap()["time"]);
 }
 
-/// Puts a line's parameters in place of the template's references, as AWS IoT does.
-fn expand(template: &Value, parameters: &Value) -> Value {
-    match template {
-        Value::Object(fields) => match fields.get("Ref").and_then(Value::as_str) {
-            Some(name) => parameters.get(name).unwrap_or_else(|| panic!("no parameter {name}")).clone(),
-            None => fields.iter().map(|(name, value)| (name.clone(), expand(value, parameters))).collect(),
-        },
-        other => other.clone(),
-    }
-}
-
-/// An order is exported for AWS IoT bulk registration.
-#[test]
-fn order_is_exported_for_aws_iot_bulk_registration() {
-    let (site, daemon) = site(3);
-    let export = ["export", "create", "--order", "o1", "--format", "aws-bulk", "--out", "aws", "--policy", "sensors"];
-    let printed = succeeded(&site.operator(&export));
-    assert!(printed.contains("3 certificates") && printed.contains("start-thing-registration-task"), "{printed}");
-    let template: Value =
-        serde_json::from_slice(&fs::read(site.path("aws/o1.0001.provisioning-template.json")).unwrap()).unwrap();
-    let declared: Vec<_> = template["Parameters"].as_object().unwrap().keys().cloned().collect();
-    let issuer = fs::read_to_string(site.path("ca/issuer.pem")).unwrap();
-    let mut devices = Vec::new();
-    for line in fs::read_to_string(site.path("aws/o1.0001.aws-bulk.jsonl")).unwrap().lines() {
-        assert!(line.len() <= 256 << 10);
-        let parameters: Value = serde_json::from_str(line).unwrap();
-        let given: Vec<_> = parameters.as_object().unwrap().keys().cloned().collect();
-        assert_eq!(given, declared);
-        let device = parameters["ThingName"].as_str().unwrap().to_owned();
-        let record = parsed(&site.operator(&["record", "show", &device, "--json"]));
-        let expected = json!({
-            "thing": { "Type": "AWS::IoT::Thing", "Properties": {
-                "ThingName": device, "AttributePayload": { "serialNumber": record["serial_number"] } } },
-            "certificate": { "Type": "AWS::IoT::Certificate", "Properties": {
-                "CertificatePem": record["certificate_pem"], "CACertificatePem": issuer, "Status": "ACTIVE" } },
-            "policy": { "Type": "AWS::IoT::Policy", "Properties": { "PolicyName": "sensors" } },
-        });
-        assert_eq!(expand(&template["Resources"], &parameters), expected);
-        devices.push(device);
-    }
-    devices.sort();
-    assert_eq!(devices, ["d1", "d2", "d3"]);
-    // What is wrong here is found before a batch is cut, what is found later says how to go on.
-    refused(&site.operator(&[&export[..9], &["a policy"]].concat()), &["cannot be an AWS IoT policy"]);
-    site.token.write("more.jsonl", &json_line("dev.4", &csr("dev.4")));
-    succeeded(&site.sign("line1/t1", "o1", "more.jsonl", "certs").output().unwrap());
-    refused(&site.operator(&export), &["o1.0002 is created", "dev.4: ", "birthmark export get o1.0002"]);
-    succeeded(&site.operator(&["export", "get", "o1.0002", "--format", "jsonl", "--out", "aws"]));
-    assert_eq!(fs::read_to_string(site.path("aws/o1.0002.jsonl")).unwrap().lines().count(), 1);
-    daemon.end();
-}
-
 #[test]
 fn operators_work_over_the_network_and_auditors_only_read() {
     let (site, daemon) = site(1);
-    succeeded(&site.operator(&["export", "create", "--order", "o1", "--format", "jsonl", "--out", "exports"]));
+    daemon.end();
+    assert!(!site.path("ready.json").exists(), "nobody is ready any more");
+    site.configure(|usual| usual + "\n[destinations.cloud]\nformat = \"jsonl\"\n");
+    let daemon = site.start();
+    succeeded(&site.operator(&["export", "create", "cloud"]));
     let local = [
         parsed(&site.operator(&["order", "show", "o1", "--json"])),
         parsed(&site.operator(&["order", "list", "--json"])),
@@ -319,20 +186,21 @@ fn operators_work_over_the_network_and_auditors_only_read() {
             parsed(&run(&["record", "show", "d1", "--json"])),
         ];
         assert_eq!(seen, local, "{role}");
-        assert_eq!(parsed(&run(&["export", "list", "--order", "o1", "--json"]))[0]["id"], "o1.0001");
-        for format in ["jsonl", "aws-bulk"] {
-            succeeded(&run(&["export", "get", "--order", "o1", "--format", format, "--out", role]));
-        }
+        assert_eq!(parsed(&run(&["export", "list", "cloud", "--json"]))[0]["id"], "cloud.0001");
+        assert_eq!(parsed(&run(&["export", "list", "--order", "o1", "--json"])), json!([]));
+        assert_eq!(parsed(&run(&["export", "plan", "cloud", "--json"]))["number"], 2);
+        succeeded(&run(&["export", "get", "cloud.0001", "--out", role]));
         let create = run(&["order", "create", "o2", "--profile", "device", "--quantity", "1"]);
         let close = run(&["order", "close", "o2"]);
-        let acknowledge = run(&["export", "acknowledge", "o1.0001"]);
+        let cut = run(&["export", "create", "cloud"]);
+        let acknowledge = run(&["export", "acknowledge", "cloud.0001"]);
         let scrap = run(&["record", "scrap", "d1", "--reason", "broken"]);
         if role == "operator" {
-            for run in [create, close, acknowledge, scrap] {
+            for run in [create, close, cut, acknowledge, scrap] {
                 succeeded(&run);
             }
         } else {
-            for run in [create, close, acknowledge, scrap] {
+            for run in [create, close, cut, acknowledge, scrap] {
                 refused(&run, &["role", "operator", "auditor:otto", "ROLE_REQUIRED"]);
             }
         }

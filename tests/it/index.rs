@@ -3,8 +3,7 @@
 use std::{fs, path::Path};
 
 use birthmark::ledger::{
-    Action, Actor, Export, Holder, Ledger, LedgerError, Outcome, Record, RecordState, Records, Refusal,
-    RevocationReason,
+    Action, Actor, Holder, Ledger, LedgerError, Outcome, Record, RecordState, Records, Refusal, RevocationReason,
     embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
     journal::Scan,
     verify::{VerifyOptions, verify},
@@ -12,7 +11,7 @@ use birthmark::ledger::{
 use jiff::Timestamp;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use crate::support::ledger::{holder, operation, terms};
+use crate::support::ledger::{Content, batches, cut, holder, operation, terms};
 
 /// Small enough that runs are written and merged many times.
 fn settings() -> Settings {
@@ -92,7 +91,8 @@ fn live(ledger: &mut EmbeddedLedger, records: &EmbeddedRecords, numbers: std::op
             assert!(matches!(one(ledger, action), Outcome::Changed { retry: false }));
         }
         if number.is_multiple_of(150) {
-            assert!(matches!(one(ledger, Action::CreateExport { order: "o".into() }), Outcome::Export(_)));
+            let terms = cut(records, if number.is_multiple_of(300) { "a" } else { "b" });
+            assert!(matches!(one(ledger, Action::CreateBatch(terms)), Outcome::Batch(_)));
         }
     }
 }
@@ -103,8 +103,7 @@ struct Answers {
     records: Vec<Record>,
     orders: Vec<birthmark::ledger::Order>,
     issued: Vec<Record>,
-    exports: Vec<Export>,
-    exported: Vec<Vec<Record>>,
+    batches: Vec<Content>,
 }
 
 fn answers(records: &EmbeddedRecords, devices: u32) -> Answers {
@@ -114,12 +113,8 @@ fn answers(records: &EmbeddedRecords, devices: u32) -> Answers {
     }
     assert_eq!(records.by_device("nobody").unwrap(), None);
     let issued = records.issued_under("o").unwrap().collect::<Result<_, _>>().unwrap();
-    let exports = records.exports("o").unwrap();
-    let exported = exports.iter().map(|export| {
-        assert_eq!(records.export(&export.id).unwrap().as_ref(), Some(export));
-        records.exported(&export.id).unwrap().collect::<Result<_, _>>().unwrap()
-    });
-    Answers { records: found, orders: records.orders().unwrap(), issued, exported: exported.collect(), exports }
+    let batches = batches(records).unwrap();
+    Answers { records: found, orders: records.orders().unwrap(), issued, batches }
 }
 
 /// The rules hold as well: retries are answered, keys and devices are bound.
@@ -246,9 +241,8 @@ fn index_lost_old_or_broken_changes_no_answer() {
     assert_eq!(order.confirmed, fates(RecordState::Confirmed));
     assert_eq!(expected.issued.len(), DEVICES as usize);
     assert_eq!(expected.issued, expected.records);
-    let counts: Vec<_> = expected.exports.iter().map(|export| export.certificates as usize).collect();
-    assert_eq!(expected.exported.iter().map(Vec::len).collect::<Vec<_>>(), counts);
-    assert_eq!(counts.len(), 10);
+    assert_eq!(expected.batches.len(), 10);
+    assert!(expected.batches.iter().any(|(_, _, withdrawn)| !withdrawn.is_empty()));
     drop(records);
     ledger.close().unwrap();
     let good = tempfile::tempdir().unwrap();
@@ -441,10 +435,9 @@ fn answers_patiently(ledger: &mut EmbeddedLedger, records: &EmbeddedRecords, dev
     let all = |what: &dyn Fn() -> Result<birthmark::ledger::IssuedRecords, LedgerError>| {
         patiently(|| what()?.collect::<Result<Vec<_>, _>>())
     };
-    let exports = patiently(|| records.exports("o"));
-    let exported = exports.iter().map(|export| all(&|| records.exported(&export.id))).collect();
     let issued = all(&|| records.issued_under("o"));
-    Answers { records: found, orders: patiently(|| records.orders()), issued, exports, exported }
+    let batches = patiently(|| batches(records));
+    Answers { records: found, orders: patiently(|| records.orders()), issued, batches }
 }
 
 /// Damages a file at random. Gives what was done.

@@ -22,6 +22,7 @@ use rcgen::{
 };
 
 use crate::support::{
+    batch::bundle_files,
     site::{Site, certificate, csr, json_line, judge_under, key_of},
     token::{succeeded, text},
 };
@@ -47,15 +48,19 @@ fn certificates(text: &str) -> Vec<Vec<u8>> {
     pem::parse_many(text).unwrap().into_iter().map(pem::Pem::into_contents).collect()
 }
 
-/// The files of an export, by name.
+/// The files of two batches, by name.
 #[track_caller]
 fn exported(site: &Site, out: &str) -> BTreeMap<String, Vec<u8>> {
-    for format in ["aws-bulk", "jsonl"] {
-        succeeded(&site.operator(&["export", "get", "lot.0001", "--format", format, "--out", out]));
+    let mut files = BTreeMap::new();
+    for batch in ["cloud.0001", "aws.0001"] {
+        succeeded(&site.operator(&["export", "get", batch, "--out", out]));
+        files.extend(bundle_files(&site.path(out).join(batch)));
     }
-    let files = fs::read_dir(site.path(out)).unwrap().map(|entry| entry.unwrap());
-    files.map(|file| (file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap())).collect()
+    files
 }
+
+const DESTINATIONS: &str = "\n[destinations.cloud]\nformat = \"jsonl\"\n\n\
+                            [destinations.aws]\nformat = \"aws-bulk\"\npolicy = \"device\"\n";
 
 fn json(site: &Site, arguments: &[&str]) -> serde_json::Value {
     serde_json::from_str(&succeeded(&site.operator(&[arguments, &["--json"]].concat()))).unwrap()
@@ -106,11 +111,14 @@ fn certify_again(site: &Site, folder: &str, subject: DistinguishedName) {
 #[test]
 fn issuer_renewed_renamed_and_removed_keeps_its_chain() {
     let site = Site::new();
+    site.configure(|usual| usual + DESTINATIONS);
     devices(&site, "old", &["old-1", "old-2"]);
     let daemon = site.start();
     site.create_order("lot", 100);
     sign(&site, "old", "first");
-    succeeded(&site.operator(&["export", "create", "--order", "lot", "--format", "jsonl", "--out", "made"]));
+    for name in ["cloud", "aws"] {
+        succeeded(&site.operator(&["export", "create", name]));
+    }
     let (files, chain) = (exported(&site, "export-0"), chain_file(&site, "first", "old-1"));
     assert_eq!(certificates(&chain)[1], certificate(&site.path("ca/issuer.pem")));
     assert_eq!(listed(&site), [("main".into(), 1, true)]);
@@ -220,7 +228,7 @@ fn journal_without_issuers_gets_them_at_the_first_start() {
     let stray_key = KeyPair::generate().unwrap();
     let stray = CertificateParams::default().self_signed(&stray_key).unwrap().der().to_vec();
     journal_without_issuers(&site.path("earlier"), &[("old-1", known), ("stray", stray)]);
-    let usual = fs::read_to_string(site.path("birthmark.toml")).unwrap();
+    let usual = fs::read_to_string(site.path("birthmark.toml")).unwrap() + DESTINATIONS;
     site.token.write("birthmark.toml", &usual.replace("path = \"data\"", "path = \"earlier\""));
     for milliseconds in [40, 80, 120, 160, 200, 300] {
         site.start_and_kill(Duration::from_millis(milliseconds));
@@ -241,10 +249,10 @@ fn journal_without_issuers_gets_them_at_the_first_start() {
     let says = "is of the issuer \"main\", and none of the 2 recorded generations of that name fits it";
     let refused = site.operator(&["record", "show", "stray"]);
     assert!(text(&refused.stderr).contains(says), "{refused:?}");
-    let refused = site.operator(&["export", "create", "--order", "lot", "--format", "jsonl", "--out", "no"]);
-    assert!(refused.status.code() == Some(1) && text(&refused.stderr).contains(says), "{refused:?}");
-    let refused = site.operator(&["export", "get", "lot.0001", "--format", "aws-bulk", "--out", "no"]);
-    assert!(text(&refused.stderr).contains(says), "{refused:?}");
+    for command in ["plan", "create"] {
+        let refused = site.operator(&["export", command, "cloud"]);
+        assert!(refused.status.code() == Some(1) && text(&refused.stderr).contains(says), "{refused:?}");
+    }
     let csr = {
         let params = CertificateParams::default();
         params.serialize_request(&stray_key).unwrap().der().to_vec()

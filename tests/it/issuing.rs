@@ -156,10 +156,10 @@ async fn role_of_another_kind_may_not_call() {
         Answer::of_call(&refused).must_be(Code::PermissionDenied, "ROLE_REQUIRED");
     }
     use birthmark::proto::{
-        AcknowledgeExportRequest, CloseOrderRequest, ConfirmRequest, CreateExportRequest, CreateOrderRequest,
-        GetExportRequest, GetIssuerRequest, GetOrderRequest, GetRecordRequest, ListExportsRequest, ListIssuersRequest,
-        ListOrdersRequest, ListRecordsRequest, RevokeCertificateRequest, ScrapCertificateRequest,
-        admin_client::AdminClient, issuance_client::IssuanceClient,
+        AcknowledgeBatchRequest, CloseOrderRequest, ConfirmRequest, CreateBatchRequest, CreateOrderRequest,
+        GetBundleRequest, GetExportRequest, GetIssuerRequest, GetOrderRequest, GetRecordRequest, ListBatchesRequest,
+        ListExportsRequest, ListIssuersRequest, ListOrdersRequest, ListRecordsRequest, PlanBatchRequest,
+        RevokeCertificateRequest, ScrapCertificateRequest, admin_client::AdminClient, issuance_client::IssuanceClient,
     };
     let order = GetOrderRequest { id: "o1".into() };
     let close = CloseOrderRequest { id: "o1".into() };
@@ -171,8 +171,8 @@ async fn role_of_another_kind_may_not_call() {
         auditor.create_order(CreateOrderRequest::default()).await.unwrap_err(),
         auditor.scrap_certificate(ScrapCertificateRequest::default()).await.unwrap_err(),
         auditor.revoke_certificate(RevokeCertificateRequest::default()).await.unwrap_err(),
-        auditor.create_export(CreateExportRequest::default()).await.unwrap_err(),
-        auditor.acknowledge_export(AcknowledgeExportRequest::default()).await.unwrap_err(),
+        auditor.create_batch(CreateBatchRequest::default()).await.unwrap_err(),
+        auditor.acknowledge_batch(tokio_stream::iter([AcknowledgeBatchRequest::default()])).await.unwrap_err(),
         IssuanceClient::new(site.connect(&daemon, "auditor", "bob").await)
             .confirm(ConfirmRequest::default())
             .await
@@ -191,11 +191,14 @@ async fn role_of_another_kind_may_not_call() {
         station.list_records(ListRecordsRequest { order: "o1".into() }).await.unwrap_err(),
         station.scrap_certificate(ScrapCertificateRequest::default()).await.unwrap_err(),
         station.revoke_certificate(RevokeCertificateRequest::default()).await.unwrap_err(),
-        station.create_export(CreateExportRequest { order: "o1".into() }).await.unwrap_err(),
+        station.create_batch(CreateBatchRequest::default()).await.unwrap_err(),
+        station.plan_batch(PlanBatchRequest::default()).await.unwrap_err(),
+        station.list_batches(ListBatchesRequest::default()).await.unwrap_err(),
+        station.get_bundle(GetBundleRequest { id: "cloud.0001".into() }).await.unwrap_err(),
         station.list_exports(ListExportsRequest { order: "o1".into() }).await.unwrap_err(),
         station.get_export(GetExportRequest { id: "o1.0001".into() }).await.unwrap_err(),
         station.list_issuers(ListIssuersRequest {}).await.unwrap_err(),
-        station.acknowledge_export(AcknowledgeExportRequest { id: "o1.0001".into() }).await.unwrap_err(),
+        station.acknowledge_batch(tokio_stream::iter([AcknowledgeBatchRequest::default()])).await.unwrap_err(),
     ];
     for status in denied.iter().chain(&all) {
         Answer::of_call(status).must_be(Code::PermissionDenied, "ROLE_REQUIRED");

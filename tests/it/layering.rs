@@ -20,7 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["cli"],
     &["serve"],
     &["grpc", "http"],
-    &["checkpoint", "configure", "crl_publisher", "issuer", "proof"],
+    &["checkpoint", "configure", "crl_publisher", "destinations", "issuer", "proof"],
     &["lint", "registration", "station"],
     &["committer"],
     &["cert", "client", "describe_certificate", "enroll", "export"],

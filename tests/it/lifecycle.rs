@@ -1,4 +1,4 @@
-//! What becomes of certificates after their issue: confirmed, scrapped, revoked, reissued, exported.
+//! What becomes of certificates after their issue: confirmed, scrapped, revoked, reissued.
 
 use std::{
     collections::BTreeMap,
@@ -258,64 +258,6 @@ async fn station_confirms_what_it_may_use() {
     Answer::of_call(&status).must_be(Code::InvalidArgument, "REQUEST_INVALID");
     daemon.end();
     verify(&site);
-}
-
-/// An export never changes.
-#[test]
-fn export_never_changes() {
-    let (site, daemon) = site(100, 4);
-    succeeded(&site.operator(&["record", "scrap", "d4", "--reason", "before the export"]));
-    let create = ["export", "create", "--order", "o1", "--format", "jsonl", "--out", "first", "--json"];
-    assert_eq!(parsed(&site.operator(&create))["certificates"], 3);
-    let written = fs::read_to_string(site.path("first/o1.0001.jsonl")).unwrap();
-
-    succeeded(&site.operator(&["record", "scrap", "d1", "--reason", "after the export"]));
-    succeeded(&site.operator(&["record", "revoke", "d2"]));
-    succeeded(&confirm(&site, &daemon, "line1/t1", &[&serial(&site, "d3")]));
-    succeeded(&try_to_sign(&site, &["d1"], &["--reissue"]));
-    sign(&site, &["d5", "d6"]);
-    assert_eq!(parsed(&site.operator(&create))["certificates"], 3);
-    let second = fs::read_to_string(site.path("first/o1.0002.jsonl")).unwrap();
-    let devices = |text: &str| {
-        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let mut devices: Vec<_> = lines.map(|line| line["device_id"].as_str().unwrap().to_owned()).collect();
-        devices.sort();
-        devices
-    };
-    assert_eq!(devices(&written), ["d1", "d2", "d3"]);
-    assert_eq!(devices(&second), ["d1", "d5", "d6"]);
-    assert_eq!(parsed(&site.operator(&create))["id"], Value::Null);
-
-    let acknowledge = ["export", "acknowledge", "o1.0001", "--json"];
-    let acknowledged = parsed(&site.operator(&acknowledge));
-    assert_eq!(parsed(&site.operator(&acknowledge)), acknowledged);
-    let list = ["export", "list", "--order", "o1", "--json"];
-    let listed = parsed(&site.operator(&list));
-    assert_eq!(listed[0], acknowledged);
-    assert_eq!([&listed[1]["id"], &listed[1]["acknowledged_at"]], [&json!("o1.0002"), &Value::Null]);
-    assert_eq!(succeeded(&site.operator(&list[..4])).lines().count(), 3);
-    refused(&site.operator(&["export", "acknowledge", "o1.0003"]), &["no export \"o1.0003\"", "EXPORT_UNKNOWN"]);
-    let get = ["export", "get", "o1.0003", "--format", "jsonl", "--out", "none"];
-    refused(&site.operator(&get), &["no export \"o1.0003\""]);
-
-    let same = |folder: &str| {
-        let get = ["export", "get", "--order", "o1", "--format", "jsonl", "--out", folder, "--json"];
-        assert_eq!(parsed(&site.operator(&get)).as_array().unwrap().len(), 2);
-        assert_eq!(fs::read_to_string(site.path(&format!("{folder}/o1.0001.jsonl"))).unwrap(), written, "{folder}");
-        assert_eq!(fs::read_to_string(site.path(&format!("{folder}/o1.0002.jsonl"))).unwrap(), second, "{folder}");
-        assert_eq!(parsed(&site.operator(&list)), listed, "{folder}");
-        counts(&site, [5, 1, 2, 1, 95]);
-    };
-    same("later");
-    daemon.end();
-    let daemon = site.start();
-    same("restarted");
-    daemon.end();
-    fs::remove_dir_all(site.path("data/index")).unwrap();
-    let daemon = site.start();
-    same("indexed");
-    daemon.end();
-    assert_eq!(verify(&site)["counts"]["exports"], 2);
 }
 
 /// One of two reissues wins.

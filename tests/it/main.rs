@@ -8,6 +8,7 @@
 )]
 
 mod approvals;
+mod batches;
 mod bundle;
 mod ceremony;
 mod checkpoints;

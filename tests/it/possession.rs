@@ -106,6 +106,7 @@ fn proof_is_what_platforms_demand_and_no_more() {
 #[test]
 fn proof_leaves_no_key_and_no_record_of_a_device() {
     let site = Site::new();
+    site.configure(|usual| usual + "\n[destinations.cloud]\nformat = \"jsonl\"\n");
     let daemon = site.start();
     site.create_order("o1", 5);
     let before = files(&site.path(""));
@@ -126,9 +127,8 @@ fn proof_leaves_no_key_and_no_record_of_a_device() {
     }
     refused(&site.operator(&["record", "show", HUAWEI, "--device"]), &["no record of the device"]);
     assert!(!succeeded(&site.operator(&["record", "list", "--order", "o1"])).contains(serial));
-    let export = ["export", "create", "--order", "o1", "--format", "jsonl", "--out", "out"];
-    let said = succeeded(&site.operator(&export));
-    assert!(said.contains("nothing new to export"), "{said}");
+    let said = succeeded(&site.operator(&["export", "create", "cloud"]));
+    assert!(said.contains("nothing new for cloud"), "{said}");
     daemon.end();
     let verified = verify_journal(&site);
     assert_eq!((&verified["counts"]["proofs"], &verified["counts"]["issued"]), (&1.into(), &0.into()), "{verified}");

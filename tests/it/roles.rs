@@ -4,13 +4,14 @@ use birthmark::{
     client::Connection,
     identity::{Duties, Duty, Role},
     proto::{
-        AcknowledgeExportRequest, ChangeOrderRequest, CheckRequest, CloseOrderRequest, ConfirmRequest,
-        CreateExportRequest, CreateOrderRequest, EnrollRequest, GetExportRequest, GetIssuerRequest, GetOrderRequest,
-        GetRecordRequest, GrantApprovalRequest, ImportRequest, IssueRequest, ListApprovalsRequest, ListExportsRequest,
-        ListIssuersRequest, ListOrderDevicesRequest, ListOrdersRequest, ListRecordsRequest, ListStationsRequest,
-        MakeCheckpointRequest, PauseOrderRequest, ProvePossessionRequest, ReloadRequest, RenewRequest,
-        ResumeOrderRequest, RetryHsmRequest, RevokeCertificateRequest, RevokeStationRequest, ScrapCertificateRequest,
-        WatchRequest, admin_client::AdminClient, approvals_client::ApprovalsClient, issuance_client::IssuanceClient,
+        AcknowledgeBatchRequest, ChangeOrderRequest, CheckRequest, CloseOrderRequest, ConfirmRequest,
+        CreateBatchRequest, CreateOrderRequest, EnrollRequest, GetBundleRequest, GetExportRequest, GetIssuerRequest,
+        GetOrderRequest, GetRecordRequest, GrantApprovalRequest, ImportRequest, IssueRequest, ListApprovalsRequest,
+        ListBatchesRequest, ListExportsRequest, ListIssuersRequest, ListOrderDevicesRequest, ListOrdersRequest,
+        ListRecordsRequest, ListStationsRequest, MakeCheckpointRequest, PauseOrderRequest, PlanBatchRequest,
+        ProvePossessionRequest, ReloadRequest, RenewRequest, ResumeOrderRequest, RetryHsmRequest,
+        RevokeCertificateRequest, RevokeStationRequest, ScrapCertificateRequest, WatchRequest,
+        admin_client::AdminClient, approvals_client::ApprovalsClient, issuance_client::IssuanceClient,
         stations_client::StationsClient,
     },
     roles::{Call, TABLE},
@@ -47,10 +48,16 @@ async fn make(call: Call, channel: Channel) -> Result<(), Status> {
         Call::ListRecords => admin.list_records(ListRecordsRequest::default()).await.map(drop),
         Call::ScrapCertificate => admin.scrap_certificate(ScrapCertificateRequest::default()).await.map(drop),
         Call::RevokeCertificate => admin.revoke_certificate(RevokeCertificateRequest::default()).await.map(drop),
-        Call::CreateExport => admin.create_export(CreateExportRequest::default()).await.map(drop),
+        Call::PlanBatch => admin.plan_batch(PlanBatchRequest::default()).await.map(drop),
+        Call::CreateBatch => admin.create_batch(CreateBatchRequest::default()).await.map(drop),
+        Call::ListBatches => admin.list_batches(ListBatchesRequest::default()).await.map(drop),
+        Call::GetBundle => admin.get_bundle(GetBundleRequest::default()).await.map(drop),
+        Call::AcknowledgeBatch => {
+            let requests = tokio_stream::iter([AcknowledgeBatchRequest::default()]);
+            admin.acknowledge_batch(requests).await.map(drop)
+        }
         Call::ListExports => admin.list_exports(ListExportsRequest::default()).await.map(drop),
         Call::GetExport => admin.get_export(GetExportRequest::default()).await.map(drop),
-        Call::AcknowledgeExport => admin.acknowledge_export(AcknowledgeExportRequest::default()).await.map(drop),
         Call::ListIssuers => admin.list_issuers(ListIssuersRequest::default()).await.map(drop),
         // A signer that does not exist.
         Call::RetryHsm => {

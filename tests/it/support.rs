@@ -1,6 +1,7 @@
 //! What tests stand on: the token and the site, streams of requests, faults, fixtures, and operations on
 //! a ledger.
 
+pub(crate) mod batch;
 pub(crate) mod bundle;
 pub(crate) mod faults;
 pub(crate) mod fixtures;

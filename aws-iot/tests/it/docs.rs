@@ -30,6 +30,7 @@ const PLAN: Plan = Plan {
     issuing_key: "p256",
     other_key: "p256",
     profile: "device_id = \"aws-thing-name\"\njitp = [\"CommonName\"]\n",
+    sections: "",
 };
 
 /// The blocks of this kind.

@@ -44,7 +44,8 @@ pub(super) fn make(number: usize) -> anyhow::Result<Vec<Bytes>> {
 }
 
 fn request(number: usize) -> anyhow::Result<Bytes> {
-    let device_id = format!("bench-{number:07}");
+    // Each process has devices of its own.
+    let device_id = format!("bench-{}-{number:07}", std::process::id());
     let request = IssueRequest {
         request_id: number.to_string(),
         csr: csr(&device_id)?.into(),

@@ -18,15 +18,18 @@ const ORDER: &str = "earlier-order";
 /// The most operations that share a sync; the daemon's committer has the same number.
 const BATCH: u64 = 512;
 
-/// Records this number of certificates, each of the usual size and for a device that does not exist.
-pub(super) fn fill(folder: &Path, records: u64) -> anyhow::Result<()> {
+/// Records this number of certificates for devices that do not exist: each is `certificate`, of the ledger's first issuer, or
+/// something of the usual size.
+pub(super) fn fill(folder: &Path, records: u64, certificate: Option<Vec<u8>>) -> anyhow::Result<()> {
     let (mut ledger, _) = EmbeddedLedger::open(folder, Timestamp::now(), &Settings::default())?;
     let terms = OrderTerms::new(ORDER, "device", records);
     ledger.commit(Timestamp::now(), &[operation(Action::CreateOrder(terms))])?;
-    let certificate = Bytes::from(vec![0x30; 520]);
+    let issuer_id = u32::from(certificate.is_some());
+    let certificate = Bytes::from(certificate.unwrap_or_else(|| vec![0x30; 520]));
     let bar = progress(records, "certificates");
     for first in (0..records).step_by(BATCH as usize) {
-        let batch: Vec<_> = (first..records.min(first + BATCH)).map(|number| operation(reserve(number))).collect();
+        let batch: Vec<_> =
+            (first..records.min(first + BATCH)).map(|number| operation(reserve(number, issuer_id))).collect();
         let reserved = ledger.commit(Timestamp::now(), &batch)?;
         let record = |outcome| match outcome {
             Outcome::Reserved(serial_number) => {
@@ -46,13 +49,13 @@ fn operation(action: Action) -> Operation {
     Operation { actor: Actor("station:line1/1".into()), action }
 }
 
-fn reserve(number: u64) -> Action {
+fn reserve(number: u64, issuer_id: u32) -> Action {
     Action::Reserve(Holder {
         device: format!("earlier-{number:010}"),
         key_hash: rand::random(),
         order: ORDER.into(),
         profile: "device".into(),
         issuer: ISSUER.into(),
-        issuer_id: 0,
+        issuer_id,
     })
 }

@@ -24,6 +24,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(super) records: u64,
 
+    /// Measure once more while a batch with all of the records is exported again and again
+    #[arg(long)]
+    pub(super) beside_export: bool,
+
     /// The time that each C_Sign takes at least, such as 5ms; needs the fault-injecting module
     #[arg(long, value_name = "TIME", value_parser = latency)]
     pub(super) hsm_latency: Option<Duration>,

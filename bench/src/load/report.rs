@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{
+    beside_export::BesideExport,
     floor::{self, Floor},
     options::Options,
     stations::{self, Latency},
@@ -50,6 +51,8 @@ pub(super) struct Report {
     latency_floor_ms: f64,
     peak_rss_mib: f64,
     threads: Vec<Threads>,
+    /// The same beside exports, if that was asked for.
+    beside_export: Option<BesideExport>,
 }
 
 /// The threads of one name, per certificate.
@@ -119,7 +122,13 @@ impl Report {
             latency_floor_ms: (2.0 * fdatasync_us + floor.sum()) / 1e3,
             peak_rss_mib: measured.peak_rss_mib,
             threads,
+            beside_export: None,
         }
+    }
+
+    /// With what was measured beside exports.
+    pub(super) fn beside(self, beside_export: Option<BesideExport>) -> Report {
+        Report { beside_export, ..self }
     }
 }
 
@@ -142,6 +151,9 @@ impl fmt::Display for Report {
         }
         for (name, line) in self.lines() {
             writeln!(f, "  {name:<10} {line}")?;
+        }
+        if let Some(beside) = &self.beside_export {
+            writeln!(f, "  {:<10} {beside}", "export")?;
         }
         self.write_threads(f)
     }

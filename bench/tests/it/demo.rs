@@ -45,7 +45,7 @@ fn demo_that_is_kept_goes_on_where_it_stopped() {
     for judge in ["openssl", "gnutls", "go"] {
         judge_under(&folder, judge, "ca/issuer.pem", &certificates);
     }
-    let exported = fs::read_to_string(folder.join("export/demo-order.0001.aws-bulk.jsonl")).unwrap();
+    let exported = fs::read_to_string(folder.join("export/aws.0001/data-00001.jsonl")).unwrap();
     assert_eq!(exported.lines().count(), 60);
     // Nothing secret is open to others.
     for name in ["hsm/pin", "tls/key.pem", "stations/line1-1/key.pem"] {

@@ -105,6 +105,9 @@ impl Filter<'_> {
             | Event::ProofIssued { .. }
             | Event::ExportCreated { .. }
             | Event::ExportAcknowledged { .. }
+            | Event::BatchCreated(_)
+            | Event::BatchSealed { .. }
+            | Event::BatchAcknowledged { .. }
             | Event::CrlIssued(_)
             | Event::IssuerAdded { .. }
             | Event::Checkpoint { .. }

@@ -2,9 +2,10 @@
 
 use birthmark::{
     ledger::{
-        CrlIssued, DevicesListed, Enrolment, ListedDevice, OrderTerms, ProofTerms, Recovery, entry::Event,
-        journal::ScannedFrame,
+        BatchId, BatchTerms, CrlIssued, DevicesListed, Enrolment, ListedDevice, OrderTerms, ProofTerms, Recovery,
+        Results, entry::Event, journal::ScannedFrame,
     },
+    pattern::Pattern,
     pem::certificate_pem,
     serial::SerialNumber,
 };
@@ -62,6 +63,18 @@ pub(super) fn entry_to_json(frame: &ScannedFrame) -> Value {
             ("export_created", json!({ "export": id.to_string(), "order": id.order, "certificates": certificates }))
         }
         Event::ExportAcknowledged { id } => ("export_acknowledged", json!({ "export": id.to_string() })),
+        Event::BatchCreated(terms) => ("batch_created", batch_to_json(terms)),
+        Event::BatchSealed { id, seal } => (
+            "batch_sealed",
+            json!({
+                "batch": id.to_string(),
+                "manifest_sha256": hex::encode(seal.manifest_sha256),
+                "jws": seal.jws,
+            }),
+        ),
+        Event::BatchAcknowledged { id, results } => {
+            ("batch_acknowledged", acknowledgement_to_json(id, results.as_deref()))
+        }
         Event::CrlIssued(list) => ("crl_issued", list_to_json(list)),
         Event::IssuerAdded { id, generation, terms } => (
             "issuer_added",
@@ -104,6 +117,44 @@ pub(super) fn entry_to_json(frame: &ScannedFrame) -> Value {
 
 fn issued_to_json(serial_number: &SerialNumber, certificate: &[u8]) -> Value {
     json!({ "serial_number": serial_number.to_string(), "certificate_pem": certificate_pem(certificate) })
+}
+
+fn batch_to_json(terms: &BatchTerms) -> Value {
+    let texts = |patterns: &[Pattern]| patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect::<Vec<_>>();
+    json!({
+        "batch": terms.id.to_string(),
+        "first": terms.first,
+        "end": terms.end,
+        "profiles": texts(&terms.filter.profiles),
+        "orders": texts(&terms.filter.orders),
+        "only": terms.filter.moment,
+        "settings": serde_json::from_str(&terms.settings).unwrap_or_else(|_| json!(terms.settings)),
+        "unfit": terms.unfit.iter().map(|unfit| json!({
+            "serial_number": unfit.serial_number.to_string(),
+            "device_id": unfit.device,
+            "reason": unfit.reason,
+        })).collect::<Vec<_>>(),
+        "again": terms.again.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "certificates": terms.certificates,
+        "withdrawn": terms.withdrawn,
+        "end_chain_hash": hex::encode(terms.chain),
+    })
+}
+
+fn acknowledgement_to_json(id: &BatchId, results: Option<&Results>) -> Value {
+    let Some(results) = results else { return json!({ "batch": id.to_string(), "results_sha256": null }) };
+    json!({
+        "batch": id.to_string(),
+        "results_sha256": hex::encode(results.sha256),
+        "registered": results.registered,
+        "already": results.already,
+        "withdrawn": results.withdrawn,
+        "failed": results.failed.iter().map(|failed| json!({
+            "serial_number": failed.serial_number.to_string(),
+            "code": failed.code,
+            "message": failed.message,
+        })).collect::<Vec<_>>(),
+    })
 }
 
 fn order_to_json(terms: &OrderTerms) -> Value {

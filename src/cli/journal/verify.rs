@@ -115,7 +115,8 @@ fn summary(verified: &Verified, trust: &VerifyOptions, elapsed: Duration) -> Str
             rows.push(("proofs of possession", Some(counts.proofs.to_string())));
         }
         rows.push(("orders", Some(counts.orders.to_string())));
-        rows.push(("exports", Some(counts.exports.to_string())));
+        rows.push(("exports of orders", Some(counts.exports.to_string())));
+        rows.push(("batches", Some(counts.batches.to_string())));
         rows.push(("revocation lists", Some(counts.crls.to_string())));
         rows.push(("issuers", Some(counts.issuers.to_string())));
     }

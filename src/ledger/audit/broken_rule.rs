@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use crate::{
     ledger::{
         approval_audit::BrokenApproval,
+        batch_audit::BrokenBatch,
         export::ExportId,
         peer_audit::BrokenEnrolment,
         proof_audit::BrokenProof,
@@ -72,6 +73,10 @@ pub(crate) enum BrokenRule {
     ExportCount { id: ExportId, certificates: u64, left: u64 },
     #[error(transparent)]
     Proof(#[from] BrokenProof),
+    #[error(transparent)]
+    Batch(#[from] BrokenBatch),
+    #[error("{what} {serial_number}, which was never issued")]
+    NeverIssued { what: &'static str, serial_number: SerialNumber },
     #[error("the revocation list {number} of the issuer \"{issuer}\" is not newer than {newest}, which was before it")]
     CrlNumber { issuer: String, number: u64, newest: u64 },
     #[error("the export {0} is acknowledged twice")]

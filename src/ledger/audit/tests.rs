@@ -1,7 +1,9 @@
 //! The audit against lifecycles that keep the rules and such that break one.
 
 use super::*;
-use crate::ledger::{Actor, Enrolment, EnrolmentMethod, RevocationReason};
+use std::sync::Arc;
+
+use crate::ledger::{Actor, BatchId, Enrolment, EnrolmentMethod, Filter, Moment, Place, RevocationReason, Seal};
 
 fn serial(number: u8) -> SerialNumber {
     let mut octets = [1; SerialNumber::LENGTH];
@@ -44,6 +46,37 @@ fn export(number: u32, certificates: u64) -> Event {
 
 fn acknowledged(number: u32) -> Event {
     Event::ExportAcknowledged { id: ExportId { order: "o".into(), number } }
+}
+
+fn batch(number: u32, first: u64, end: u64, certificates: u64) -> Event {
+    let terms = BatchTerms {
+        id: BatchId { destination: "cloud".into(), number },
+        first,
+        end,
+        end_place: Place::from_number(0),
+        filter: Filter { profiles: Vec::new(), orders: Vec::new(), moment: Moment::Issued },
+        settings: "{}".into(),
+        unfit: Vec::new(),
+        again: Vec::new(),
+        certificates,
+        withdrawn: 0,
+        chain: [0; 32],
+    };
+    Event::BatchCreated(Arc::new(terms))
+}
+
+fn again(number: u8) -> Event {
+    let Event::BatchCreated(terms) = batch(1, 0, 3, 1) else { unreachable!() };
+    Event::BatchCreated(Arc::new(BatchTerms { again: vec![serial(number)], ..BatchTerms::clone(&terms) }))
+}
+
+fn sealed(number: u32) -> Event {
+    let id = BatchId { destination: "cloud".into(), number };
+    Event::BatchSealed { id, seal: Seal { manifest_sha256: [0; 32], jws: "a..b".into() } }
+}
+
+fn taken(number: u32) -> Event {
+    Event::BatchAcknowledged { id: BatchId { destination: "cloud".into(), number }, results: None }
 }
 
 fn issuer(id: u32, name: &str, generation: u32, chain: &'static [u8]) -> Event {
@@ -99,6 +132,7 @@ fn lifecycle_by_the_rules_passes() {
         proofs: 0,
         orders: 1,
         exports: 2,
+        batches: 0,
         crls: 0,
         checkpoints: 0,
         issuers: 0,
@@ -188,6 +222,15 @@ fn entry_that_breaks_a_rule_is_named() {
         (then(vec![scrapped(1), export(1, 1)]), "counts 1 certificates; 0 were to be exported"),
         (then(vec![export(1, 1), export(2, 1)]), "counts 1 certificates; 0 were to be exported"),
         (then(vec![acknowledged(1)]), "there is no export o.0001"),
+        (then(vec![batch(2, 0, 3, 1)]), "the batch cloud.0002 is cut, and the next one is number 1"),
+        (then(vec![batch(1, 1, 3, 1)]), "begins after entry 1, and the one before it ended after 0"),
+        (then(vec![batch(1, 0, 4, 1)]), "ends after entry 4, and there are 3 before it"),
+        (then(vec![batch(1, 0, 3, 2)]), "has 2 certificates, and 1 were issued"),
+        (then(vec![batch(1, 0, 3, 1), batch(2, 2, 3, 1)]), "begins after entry 2"),
+        (then(vec![again(9)]), "a batch has again"),
+        (then(vec![sealed(1)]), "there is no batch cloud.0001"),
+        (then(vec![batch(1, 0, 3, 1), sealed(1), sealed(1)]), "is sealed twice"),
+        (then(vec![batch(1, 0, 3, 1), taken(1), taken(1)]), "is acknowledged twice"),
         (then(vec![export(1, 1), acknowledged(1), acknowledged(1)]), "acknowledged twice"),
     ] {
         let error = say(events).unwrap_err().to_string();

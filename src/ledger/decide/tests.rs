@@ -7,8 +7,7 @@ use proptest::prelude::*;
 
 use crate::{
     ledger::{
-        Action, Actor, ExportId, Holder, Ledger, Operation, OrderTerms, Outcome, RecordState, Records, Refusal,
-        RevocationReason,
+        Action, Actor, Holder, Ledger, Operation, OrderTerms, Outcome, RecordState, Records, Refusal, RevocationReason,
         embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
         journal::Scan,
         verify::{VerifyOptions, verify},
@@ -62,7 +61,7 @@ fn word(outcome: &Outcome) -> String {
     text.split([' ', '(']).next().unwrap_or_default().to_owned()
 }
 
-/// What somebody does. Numbers of certificates and exports are taken modulo how many there are.
+/// What somebody does. Numbers of certificates are taken modulo how many there are.
 #[derive(Clone, Debug)]
 enum Step {
     Reserve { device: u8, key: u8, order: usize, station: usize, reissue: bool },
@@ -70,8 +69,6 @@ enum Step {
     Confirm { certificate: usize, actor: usize },
     Scrap { certificate: usize },
     Revoke { certificate: usize },
-    CreateExport { order: usize },
-    Acknowledge { export: usize },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -84,8 +81,6 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (some(), 0..3_usize).prop_map(|(certificate, actor)| Step::Confirm { certificate, actor }),
         2 => some().prop_map(|certificate| Step::Scrap { certificate }),
         1 => some().prop_map(|certificate| Step::Revoke { certificate }),
-        1 => (0..2_usize).prop_map(|order| Step::CreateExport { order }),
-        1 => some().prop_map(|export| Step::Acknowledge { export }),
     ]
 }
 
@@ -118,18 +113,10 @@ struct Known {
     station: usize,
     state: RecordState,
     replaces: Option<SerialNumber>,
-    exported: bool,
     /// Scrapped, and perhaps revoked afterwards.
     scrapped: bool,
     /// Its certificate came in the batch that is decided now.
     fresh: bool,
-}
-
-#[derive(Debug)]
-struct KnownExport {
-    id: ExportId,
-    certificates: Vec<SerialNumber>,
-    acknowledged: bool,
 }
 
 /// All that happened, in the order of the certificates' serial numbers.
@@ -138,7 +125,6 @@ struct Model {
     known: Vec<Known>,
     /// Certificates in the order of issue.
     issued: Vec<usize>,
-    exports: Vec<KnownExport>,
 }
 
 impl Model {
@@ -204,24 +190,6 @@ impl Model {
         }
     }
 
-    fn export(&mut self, order: usize) -> &'static str {
-        let mut certificates = Vec::new();
-        for number in &self.issued {
-            let known = &mut self.known[*number];
-            if known.order == order && !known.exported && known.state.is_live() {
-                certificates.push(known.serial_number);
-            }
-            known.exported |= known.order == order && known.state != RecordState::Reserved;
-        }
-        if certificates.is_empty() {
-            return "NothingToExport";
-        }
-        let before = self.exports.iter().filter(|export| export.id.order == ORDERS[order]).count();
-        let id = ExportId { order: ORDERS[order].into(), number: before as u32 + 1 };
-        self.exports.push(KnownExport { id, certificates, acknowledged: false });
-        "Export"
-    }
-
     /// The operation of a step, and the word that must come of it. None if there is nothing that it could be done to.
     fn plan(&mut self, step: &Step, known_before: usize) -> Option<(Operation, &'static str)> {
         let of = |number: &usize| (known_before > 0).then(|| number % known_before);
@@ -240,7 +208,6 @@ impl Model {
                         station: *station,
                         state: RecordState::Reserved,
                         replaces: self.known.iter().rev().find(last).map(|known| known.serial_number),
-                        exported: false,
                         scrapped: false,
                         fresh: false,
                     });
@@ -288,20 +255,6 @@ impl Model {
                 let revoke = Action::Revoke { serial_number, reason };
                 (operation(OPERATOR, revoke), self.change(number, RecordState::Revoked))
             }
-            Step::CreateExport { order } => {
-                let action = Action::CreateExport { order: ORDERS[*order].into() };
-                (operation(OPERATOR, action), self.export(*order))
-            }
-            Step::Acknowledge { export } if self.exports.is_empty() => {
-                let id = ExportId { order: "wide".into(), number: *export as u32 };
-                (operation(OPERATOR, Action::AcknowledgeExport { id }), "ExportUnknown")
-            }
-            Step::Acknowledge { export } => {
-                let number = export % self.exports.len();
-                let export = &mut self.exports[number];
-                export.acknowledged = true;
-                (operation(OPERATOR, Action::AcknowledgeExport { id: export.id.clone() }), "Export")
-            }
         })
     }
 
@@ -343,19 +296,6 @@ impl Model {
             let expected: Vec<_> = of_order.map(|known| (known.serial_number, known.state)).collect();
             let found = records.issued_under(id).unwrap().map(Result::unwrap);
             assert_eq!(found.map(|record| (record.serial_number, record.state)).collect::<Vec<_>>(), expected);
-
-            let exports: Vec<_> = self.exports.iter().filter(|export| export.id.order == *id).collect();
-            let found = records.exports(id).unwrap();
-            assert_eq!(found.len(), exports.len());
-            for (found, export) in found.iter().zip(exports) {
-                assert_eq!(records.export(&export.id).unwrap().as_ref(), Some(found));
-                assert_eq!((&found.id, found.acknowledged.is_some()), (&export.id, export.acknowledged));
-                assert_eq!(found.certificates, export.certificates.len() as u64);
-                let content = records.exported(&export.id).unwrap().map(Result::unwrap);
-                let content: Vec<_> = content.map(|record| (record.serial_number, record.state)).collect();
-                let expected = export.certificates.iter().map(|serial| (*serial, RecordState::Issued));
-                assert_eq!(content, expected.collect::<Vec<_>>());
-            }
         }
     }
 }
@@ -393,13 +333,13 @@ fn run(batches: &[Batch]) {
     drop(records);
     ledger.close().unwrap();
     let verified = verify(Scan::open(folder.path()).unwrap(), &VerifyOptions::default(), &mut |_| {}).unwrap();
-    assert_eq!(verified.counts.exports, model.exports.len() as u64);
+    assert_eq!(verified.counts.issued, model.issued.len() as u64);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Every outcome, every record, every count and every export is what the model says, also after crashes and without
+    /// Every outcome, every record and every count is what the model says, also after crashes and without
     /// the index; and the second opinion of the audit finds nothing wrong with the journal.
     #[test]
     fn ledger_does_what_a_simple_model_does(batches in prop::collection::vec(batch(), 1..40)) {

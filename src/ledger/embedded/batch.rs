@@ -146,7 +146,7 @@ struct Decided {
 fn not_now<'r>(event: &Event, clock: Option<&'r Refusal>, space: Option<&'r Refusal>) -> Option<&'r Refusal> {
     match event {
         Event::Reserved { .. } | Event::ProofReserved { .. } | Event::OrderDevicesListed(_) => clock.or(space),
-        Event::OrderCreated(_) | Event::ExportCreated { .. } | Event::StationEnrolled(_) => clock,
+        Event::OrderCreated(_) | Event::BatchCreated(_) | Event::StationEnrolled(_) => clock,
         // At a time before the newest entry they do no harm: a checkpoint is evidence of what there is.
         Event::Checkpoint { .. }
         | Event::IssuerAdded { .. }
@@ -162,7 +162,7 @@ fn not_now<'r>(event: &Event, clock: Option<&'r Refusal>, space: Option<&'r Refu
 /// Whether somebody asks for a certificate or an export: what a ledger that may lack its newest entries gave, or refused,
 /// might contradict them.
 fn gives(action: &Action) -> bool {
-    matches!(action, Action::Reserve(_) | Action::Reissue(_) | Action::ReserveProof(_) | Action::CreateExport { .. })
+    matches!(action, Action::Reserve(_) | Action::Reissue(_) | Action::ReserveProof(_) | Action::CreateBatch(_))
 }
 
 /// Lets a panic, which is a bug, fail the one operation that met it.

@@ -154,10 +154,12 @@ impl Catalog {
         }
         let (issuers, peers) = (self.memory().index.issuers()?, self.memory().index.peers()?);
         let approvals = self.memory().index.approvals()?;
+        let destinations = self.memory().index.destinations()?;
         let mut memory = self.memory_mut();
         memory.approvals.extend(approvals.into_iter().map(|approval| (approval.number, Arc::new(approval))));
         memory.peers.extend(peers.into_iter().map(|peer| (Arc::clone(&peer.name.0), Arc::new(peer))));
         memory.issuers.extend(issuers.into_iter().map(|issuer| (issuer.id, Arc::new(issuer))));
+        memory.destinations.extend(destinations.into_iter().map(|found| (found.name.clone(), Arc::new(found))));
         memory.absorb(pending);
         drop(memory);
         let replayed = self.apply(journal, end, stop)?;

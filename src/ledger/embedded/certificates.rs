@@ -1,9 +1,6 @@
 //! The certificates of an order or an export, read from the part of the journal in which they were issued.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use super::shared::Shared;
 use crate::{
@@ -11,7 +8,7 @@ use crate::{
         entry::{Entry, Event},
         error::LedgerError,
         journal::{Frames, Position},
-        overlay::{ExportLocation, StateChange},
+        overlay::{EndedKey, ExportLocation},
         record::{IssuedCertificate, Record, RecordState},
         recovery::Recovery,
     },
@@ -87,46 +84,17 @@ pub(super) struct Exported {
     certificates: Certificates,
     export: ExportLocation,
     seen: u64,
-    start: Position,
-    /// What was scrapped before the export; read when it is first asked for.
-    scrapped: Option<HashSet<SerialNumber>>,
 }
 
 impl Exported {
-    /// `start` is where its certificates begin.
-    pub(super) fn new(certificates: Certificates, start: Position, export: ExportLocation) -> Self {
-        Exported { certificates, export, seen: 0, start, scrapped: None }
+    pub(super) fn new(certificates: Certificates, export: ExportLocation) -> Self {
+        Exported { certificates, export, seen: 0 }
     }
 
     /// Whether it was live when the export was created.
-    fn was_live(&mut self, record: &Record) -> Result<bool, LedgerError> {
-        let found = self.certificates.shared.view().state_change(&record.serial_number)?;
-        match found {
-            Some(StateChange { state, changed }) if !state.is_live() => match changed > self.export.position {
-                // It may have been scrapped before it was revoked.
-                true if state == RecordState::Revoked => Ok(!self.scrapped()?.contains(&record.serial_number)),
-                after => Ok(after),
-            },
-            _ => Ok(true),
-        }
-    }
-
-    /// What was scrapped before the export, of all that may be in it.
-    fn scrapped(&mut self) -> Result<&HashSet<SerialNumber>, LedgerError> {
-        if self.scrapped.is_none() {
-            let mut scrapped = HashSet::new();
-            for frame in self.certificates.shared.journal.frames(self.start, self.export.position) {
-                match frame?.entry.event {
-                    Event::Scrapped { serial_number, .. }
-                    | Event::Recovered(Recovery { replaces: Some(serial_number), .. }) => {
-                        scrapped.insert(serial_number)
-                    }
-                    _ => false,
-                };
-            }
-            self.scrapped = Some(scrapped);
-        }
-        Ok(self.scrapped.get_or_insert_default())
+    fn was_live(&self, record: &Record) -> Result<bool, LedgerError> {
+        let ended = self.certificates.shared.view().ended(&EndedKey::first_end(&record.serial_number))?;
+        Ok(ended.is_none_or(|ended| ended > self.export.position))
     }
 }
 

@@ -13,6 +13,8 @@ use crate::{
         actor::Actor,
         api::Records,
         approval::Approval,
+        batch::{Batch, BatchId, BatchTerms, Destination, Filter},
+        batch_content::{FoundBatch, NextBatch},
         clock::ClockBounds,
         device_list::ListPage,
         entry::Event,
@@ -123,7 +125,27 @@ impl Records for EmbeddedRecords {
         let before = view.export(&ExportId { number: id.number - 1, ..id.clone() })?;
         let start = before.map_or(order.created, |before| before.position);
         let certificates = Certificates::new(&self.shared, &id.order, start, export.position);
-        Ok(IssuedRecords::new(Exported::new(certificates, start, export)))
+        Ok(IssuedRecords::new(Exported::new(certificates, export)))
+    }
+
+    fn destinations(&self) -> Vec<Arc<Destination>> {
+        self.known_destinations()
+    }
+
+    fn batch(&self, id: &BatchId) -> Result<Option<Batch>, LedgerError> {
+        self.find_batch(id)
+    }
+
+    fn batch_terms(&self, id: &BatchId) -> Result<Option<Arc<BatchTerms>>, LedgerError> {
+        self.find_terms(id)
+    }
+
+    fn batch_content(&self, id: &BatchId) -> Result<Option<FoundBatch>, LedgerError> {
+        self.open_batch(id)
+    }
+
+    fn next_batch(&self, destination: &str, filter: &Filter) -> Result<NextBatch, LedgerError> {
+        self.open_next_batch(destination, filter)
     }
 
     fn revoked(&self, ca: &CaId, hashes: RangeInclusive<u32>) -> Result<Vec<RevokedCertificate>, LedgerError> {

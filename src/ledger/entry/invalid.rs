@@ -41,6 +41,9 @@ pub enum InvalidEntry {
     /// Not a revocation list.
     #[error("a revocation list whose {0} cannot be")]
     Crl(&'static str),
+    /// Not a batch.
+    #[error("a batch whose {0} cannot be")]
+    Batch(&'static str),
     /// An export whose id is not made of its order and number.
     #[error("an export {0} that says that it is another")]
     ExportMismatch(ExportId),

@@ -40,6 +40,11 @@ pub(super) fn revoked(settled: &Overlay) -> Vec<u8> {
     settled.revoked.iter().flat_map(|(key, value)| key.as_bytes().iter().copied().chain(*value)).collect()
 }
 
+/// Where what was scrapped or revoked was so first, and was confirmed before, as entries of a run.
+pub(super) fn ended(settled: &Overlay) -> Vec<u8> {
+    settled.ended.iter().flat_map(|(key, position)| key.0.iter().copied().chain(position.to_bytes())).collect()
+}
+
 /// Where certificates are that were found again, as entries of a run.
 pub(super) fn recovered(settled: &Overlay) -> Vec<u8> {
     let entry = |(serial, position): (&SerialNumber, &Position)| {

@@ -35,6 +35,16 @@ impl Position {
         self.segment() == other.segment() && self.offset().abs_diff(other.offset()) < bytes
     }
 
+    /// As entries have it: it rises along the journal.
+    pub(crate) fn to_number(self) -> u64 {
+        self.0
+    }
+
+    /// As entries have it.
+    pub(crate) fn from_number(number: u64) -> Self {
+        Position(number)
+    }
+
     /// As the index stores it.
     pub(crate) fn to_bytes(self) -> [u8; 8] {
         self.0.to_be_bytes()

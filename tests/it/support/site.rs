@@ -42,6 +42,7 @@ impl Site {
             issuing_key: key,
             other_key: key,
             profile: "key_types = [\"p256\", \"p384\", \"p521\", \"ed25519\", \"rsa2048\", \"rsa3072\", \"rsa4096\"]\n",
+            sections: "",
         };
         let program = env!("CARGO_BIN_EXE_birthmark").into();
         let site = site::Site::set_up(token.path(""), program, token.as_site_token(), plan).unwrap();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    ledger::{index::lookup_key::LookupKey, revoked::RevokedKey},
+    ledger::{index::lookup_key::LookupKey, overlay::EndedKey, revoked::RevokedKey},
     serial::SerialNumber,
 };
 
@@ -18,12 +18,15 @@ pub(crate) enum Kind {
     Samples,
     /// What may stand on a revocation list.
     Revoked,
+    /// Of what was scrapped or revoked: where that happened first, and where it was confirmed before.
+    Ended,
     /// Where certificates are that were lost and found again: their serial numbers do not rise along the journal.
     Recovered,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 5] = [Kind::Names, Kind::States, Kind::Samples, Kind::Revoked, Kind::Recovered];
+    pub(crate) const ALL: [Kind; 6] =
+        [Kind::Names, Kind::States, Kind::Samples, Kind::Revoked, Kind::Recovered, Kind::Ended];
 
     pub(super) fn code(self) -> u8 {
         match self {
@@ -32,6 +35,7 @@ impl Kind {
             Kind::Samples => 3,
             Kind::Revoked => 4,
             Kind::Recovered => 5,
+            Kind::Ended => 6,
         }
     }
 
@@ -41,6 +45,7 @@ impl Kind {
             Kind::States => "states",
             Kind::Samples => "samples",
             Kind::Revoked => "revoked",
+            Kind::Ended => "ended",
             Kind::Recovered => "recovered",
         }
     }
@@ -51,13 +56,14 @@ impl Kind {
             Kind::Names => LookupKey::LENGTH,
             Kind::States | Kind::Samples | Kind::Recovered => SerialNumber::LENGTH,
             Kind::Revoked => RevokedKey::LENGTH,
+            Kind::Ended => EndedKey::LENGTH,
         }
     }
 
     /// Bytes of a key and its value.
     pub(crate) fn entry(self) -> usize {
         match self {
-            Kind::Names | Kind::Samples | Kind::Recovered => self.key() + 8,
+            Kind::Names | Kind::Samples | Kind::Recovered | Kind::Ended => self.key() + 8,
             Kind::States | Kind::Revoked => self.key() + 9,
         }
     }

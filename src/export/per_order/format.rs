@@ -1,7 +1,5 @@
 //! The shapes of a batch.
 
-use super::{aws_bulk, error::ExportError};
-
 /// The shape of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -15,14 +13,6 @@ pub enum Format {
 }
 
 impl Format {
-    /// Whether files of this shape can be written.
-    pub(super) fn check(&self) -> Result<(), ExportError> {
-        match self {
-            Format::Jsonl => Ok(()),
-            Format::AwsBulk { policy } => aws_bulk::template(policy).map(drop),
-        }
-    }
-
     /// The names of an export's files, the one with the certificates first. A colon, which an id may have, is not among
     /// the characters of AWS' object keys and of Windows' file names.
     pub(super) fn names(&self, id: &str) -> Vec<String> {

@@ -24,14 +24,6 @@ pub enum ExportError {
     /// The file is there already.
     #[error("{} exists; remove it, or choose another folder with --out", .0.display())]
     Exists(PathBuf),
-    /// The daemon has created the export, and its files could not be written.
-    #[error("the export {id} is created, but its files are not: {cause}")]
-    Created {
-        /// The export's id.
-        id: String,
-        /// Why not.
-        cause: Box<ExportError>,
-    },
     /// The platform would refuse some devices.
     #[error("{0}")]
     Unfit(Unfit),
