@@ -31,7 +31,8 @@ demo-aws: $(AWS_TOOLS)/ready ## the same on to AWS IoT, on an emulator: CA, regi
 
 test: $(VENV)/ready target/go-judge target/grpcurl ## every test, against a real SoftHSM and judged by OpenSSL, GnuTLS, Go and Python
 	@$(INSTALL) softhsm2-util=softhsm2 openssl=openssl certtool=gnutls-bin strace=strace pkcs11-tool=opensc \
-		mkfs.ext4=e2fsprogs python3=python3 faketime=faketime promtool=prometheus \
+		mkfs.ext4=e2fsprogs python3=python3 faketime=faketime promtool=prometheus curl=curl \
+		pki=strongswan-pki /usr/lib/ipsec/plugins/libstrongswan-openssl.so=libstrongswan-standard-plugins \
 		/usr/sbin/mosquitto=mosquitto mosquitto_pub=mosquitto-clients tar=tar \
 		/usr/lib/postgresql/15/bin/initdb=postgresql psql=postgresql-client ip=iproute2 unshare=util-linux
 	tests/judges/selftest.sh target/go-judge

@@ -11,20 +11,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let built = env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or_else(now);
     println!("cargo:rustc-env=BIRTHMARK_BUILT={built}");
-    let protocol = protox::compile(
-        [
-            "birthmark/v1/issuance.proto",
-            "birthmark/v1/admin.proto",
-            "birthmark/v1/stations.proto",
-            "birthmark/v1/approvals.proto",
-        ],
-        ["proto"],
-    )?;
+    let services = ["issuance", "admin", "stations", "approvals", "vending"];
+    let services = services.map(|name| format!("birthmark/v1/{name}.proto"));
+    let protocol = protox::compile(&services, ["proto"])?;
     let journal = protox::compile(["birthmark/v1/journal.proto"], ["proto"])?;
 
     // Served by gRPC reflection; nothing imports the details of errors, and clients print them by their definitions.
-    let services = ["birthmark/v1/issuance.proto", "birthmark/v1/admin.proto", "google/rpc/error_details.proto"];
-    let reflected = protox::compile(services, ["proto"])?;
+    let reflected =
+        protox::compile(services.into_iter().chain(["google/rpc/error_details.proto".to_owned()]), ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("protocol.binpb"), reflected.encode_to_vec())?;
 

@@ -27,6 +27,7 @@ pub(crate) mod reload;
 pub(crate) mod roles;
 pub(crate) mod serve;
 pub(crate) mod station;
+pub(crate) mod vend;
 
 mod device_list;
 mod station_check;

@@ -11,6 +11,7 @@ mod administration;
 mod error;
 mod operation;
 mod queue;
+mod vending;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -152,10 +153,14 @@ impl Committer {
     ///
     /// # Errors
     /// The rules of the ledger, the storage, or a closed ledger.
-    #[expect(clippy::disallowed_methods, reason = "the reservation is durable, and its serial number is new")]
     pub async fn reserve(&self, holder: &Holder, actor: &Actor, reissue: bool) -> Result<Reserved, CommitError> {
+        self.reserve_by(operation::reserve(holder.clone(), reissue), holder, actor).await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the reservation is durable, and its serial number is new")]
+    async fn reserve_by(&self, wanted: Typed<Found>, holder: &Holder, actor: &Actor) -> Result<Reserved, CommitError> {
         let permit = self.permit().await?;
-        match self.submit(actor.clone(), operation::reserve(holder.clone(), reissue)).await? {
+        match self.submit(actor.clone(), wanted).await? {
             Found::Reserved(serial_number) => {
                 let reservation = Reservation {
                     serial_number,

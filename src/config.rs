@@ -3,6 +3,7 @@
 //! `hsm-config/birthmark.toml` is the example with every key commented.
 
 mod destination;
+mod est;
 mod profile;
 mod source;
 
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub use self::destination::{Destination, DestinationTerms, Unattended, WrongKey};
+pub use self::est::Est;
 pub use self::profile::{
     CsrSubject, CustomExtension, IssuerFrom, KeyType, KeyUsage, OrderRequirement, Preset, Profile, WhenOutlivingIssuer,
 };
@@ -37,6 +39,8 @@ pub struct Config {
     pub server: Server,
     /// The HTTP port for metrics and health; none if absent.
     pub http: Option<Http>,
+    /// Enrollment over Secure Transport; none if absent.
+    pub est: Option<Est>,
     /// The ledger.
     pub ledger: Ledger,
     /// The audit key, which signs checkpoints of the ledger; none are made if absent.

@@ -31,7 +31,7 @@ use crate::{
 pub const MAX_LENGTH: usize = 16 * 1024;
 
 /// A CSR whose sender has the private key, and whose key is good.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct VerifiedCsr {
     public_key: PublicKey,
     /// The DER Name, unchecked: a profile that does not compare it must not refuse it.

@@ -32,12 +32,16 @@ mod status;
 mod text;
 pub(crate) mod tls;
 mod transport;
+mod vending;
 mod watch;
 
 pub(crate) use self::{
     access::{Access, Listed},
     hsm::Signers,
+    peer::Credentials,
     reload::{Reload, Reloaded},
+    request_error::RequestError,
     server::serve,
     services::{ApprovalRules, Services, StationCertifier},
+    status::{RefusedRequest, refused_request},
 };

@@ -46,6 +46,8 @@ pub(crate) struct IssueRequest {
     pub csr: Bytes,
     /// The device's certificate was scrapped or revoked, and it is to have a new one.
     pub reissue: bool,
+    /// The device has shown its vending code, which says by itself whether that is so.
+    pub by_code: bool,
 }
 
 /// A certificate, and the issuer that stands beside it.
@@ -132,6 +134,14 @@ impl Issuance {
         Issuance { policy, committer, records, shares }
     }
 
+    /// Verifies a CSR as [`Issuance::issue`] will, for those who must know before what it says.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub(crate) fn verify(&self, csr: &[u8]) -> Result<csr::VerifiedCsr, IssueError> {
+        Ok(csr::verify(csr, &self.policy.get().refused_keys)?)
+    }
+
     /// Issues one certificate. From the reservation on it must run to completion, whether the station is still
     /// connected or not; a caller that can be cancelled runs it in a task of its own.
     ///
@@ -175,7 +185,10 @@ impl Issuance {
         if !signer.can_sign() && !self.has_certificate(&request.device).await? {
             signer.ready().await?;
         }
-        let reserved = self.committer.reserve(approved.holder(), &request.actor, request.reissue).await?;
+        let reserved = match request.by_code {
+            true => self.committer.redeem(approved.holder(), &request.actor).await?,
+            false => self.committer.reserve(approved.holder(), &request.actor, request.reissue).await?,
+        };
         let (reservation, serial_number) = match reserved {
             Reserved::New(reservation, serial_number) => (reservation, serial_number),
             Reserved::Existing(issued) => {

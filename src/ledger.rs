@@ -49,6 +49,8 @@ mod refusal;
 mod revocation;
 mod revoked;
 pub mod scrub;
+mod vending;
+mod vending_audit;
 pub mod verify;
 mod view;
 mod wire;
@@ -79,4 +81,5 @@ pub use self::{
     refusal::Refusal,
     revocation::{ParseReasonError, RevocationReason},
     revoked::{CaId, RevokedCause, RevokedCertificate},
+    vending::{Cost, CreatedCodes, HashedCode, VendingBatch, VendingCode, VendingTerms},
 };

@@ -40,6 +40,7 @@ pub mod describe_certificate;
 mod destinations;
 pub mod durable;
 pub mod enroll;
+mod est;
 mod expiry;
 pub mod export;
 mod failure;
@@ -77,6 +78,7 @@ pub mod signer;
 pub mod station;
 mod temporary;
 pub mod text_file;
+pub mod vending;
 mod x509;
 mod x509_time;
 

@@ -12,6 +12,9 @@ pub(crate) const REQUEST_ID: usize = 64;
 /// `ConfirmRequest`: how many certificates.
 pub(crate) const CONFIRM_SERIAL_NUMBERS: usize = 1000;
 
+/// `CreateCodesRequest.codes`: how many.
+pub(crate) const VENDING_CODES: usize = 500;
+
 /// `OrderTerms.stations`: how many patterns.
 pub(crate) const ORDER_STATIONS: usize = 1024;
 

@@ -42,6 +42,8 @@ enum Command {
     Record(cli::record::Args),
     /// Look up the issuers that the ledger has recorded
     Issuer(cli::issuer::Args),
+    /// Give devices one-time codes by which they get their certificates over EST
+    Vend(cli::vend::Args),
     /// Inspect profiles
     Profile(cli::profile::Args),
     /// Export issued certificates for pre-registration in a cloud
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         Command::Approval(args) => cli::approval::run(args),
         Command::Order(args) => cli::order::run(args),
         Command::Record(args) => cli::record::run(args),
+        Command::Vend(args) => cli::vend::run(args),
         Command::Profile(args) => cli::profile::run(args),
         Command::Export(args) => cli::export::run(args),
         Command::Crl(args) => cli::crl::run(args),

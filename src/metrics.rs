@@ -5,7 +5,9 @@
 //! | `birthmark_certificates_total` | `profile`, `replay` |
 //! | `birthmark_possession_proofs_total` | `issuer`, `replay` |
 //! | `birthmark_refusals_total` | `reason` as in the protocol's ErrorInfo, and `TOO_MANY_CONNECTIONS` |
-//! | `birthmark_connections_refused_total` | `port` (`grpc`, `socket`, `http`), `reason`: `handshake` (failed), `silent` (nothing in time), `crowded` (idle, made room for another), `limit`, `revoked` (or expired certificate), `accept` (by the system) |
+//! | `birthmark_connections_refused_total` | `port` (`grpc`, `socket`, `http`, `est`), `reason`: `handshake` (failed), `silent` (nothing in time), `crowded` (idle, made room for another), `limit`, `revoked` (or expired certificate), `accept` (by the system) |
+//! | `birthmark_est_requests_total` | `operation` (`cacerts`, `csrattrs`, `simpleenroll`, `simplereenroll`, `other`), `status` |
+//! | `birthmark_vending_guesses_total` | `result`: `right`, `wrong`, `malformed` (a typing error), `limited` (not looked at) |
 //! | `birthmark_hsm_queue_depth` | `issuer` |
 //! | `birthmark_hsm_errors_total` | `issuer`, `token`, `code` |
 //! | the other `birthmark_hsm_…` but `_retries_total` | `issuer` (or `audit`), `token`: the token's label |
@@ -57,6 +59,9 @@ metrics! {
     Gauge STREAMS "streams" "Open Issue streams";
     Counter CONNECTIONS_REFUSED "connections_refused_total"
         "Connections refused, or ended before they had done anything, by port and reason";
+    Counter EST_REQUESTS "est_requests_total" "Requests over EST, by operation and HTTP status";
+    Counter VENDING_GUESSES "vending_guesses_total"
+        "Vending codes that were shown over EST, by result; wrong and limited ones are guesses";
     Histogram HSM_SIGN_DURATION "hsm_sign_duration_seconds" "One signature by the HSM, without waiting";
     Gauge HSM_QUEUE_DEPTH "hsm_queue_depth" "Messages that wait for an HSM session";
     Gauge HSM_SESSIONS "hsm_sessions" "HSM sessions that sign";
@@ -157,6 +162,14 @@ pub(crate) fn refusal(reason: &'static str) {
 
 pub(crate) fn connection_refused(port: &'static str, reason: &'static str) {
     counter!(CONNECTIONS_REFUSED, "port" => port, "reason" => reason).increment(1);
+}
+
+pub(crate) fn est_request(operation: &'static str, status: u16) {
+    counter!(EST_REQUESTS, "operation" => operation, "status" => status.to_string()).increment(1);
+}
+
+pub(crate) fn vending_guess(result: &'static str) {
+    counter!(VENDING_GUESSES, "result" => result).increment(1);
 }
 
 pub(crate) fn commit_batch(operations: usize) {

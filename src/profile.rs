@@ -74,6 +74,7 @@ pub struct Profile {
     csr_subject: CsrSubject,
     device_ids: Option<DeviceIds>,
     allow_code_like_ids: bool,
+    renewal: bool,
     order: OrderRequirement,
     validity: Validity,
     subject_key_identifier: bool,
@@ -153,6 +154,7 @@ impl Profile {
             alt_names,
             csr_subject: settings.csr_subject,
             allow_code_like_ids: settings.allow_code_like_ids,
+            renewal: settings.renewal,
             device_ids: device_ids.transpose().map_err(|message| reader.error("device_id", message))?,
             order: settings.order_requirement,
             validity: read_validity(&reader, &defaults)?,
@@ -316,6 +318,11 @@ impl Profile {
             taken.then(|| self.subject.code_shape(&values)).flatten()
         };
         CodeShape::samples().filter_map(|sample| sample.parse().ok()).filter_map(|device| fits(&device)).collect()
+    }
+
+    /// Whether a device may have a new certificate, for a new key, in place of its live one.
+    pub(crate) fn allows_renewal(&self) -> bool {
+        self.renewal
     }
 
     /// Whether every device id that it takes can be the name of an AWS IoT thing.

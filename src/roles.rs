@@ -125,6 +125,9 @@ calls! {
     Watch "Admin.Watch" false ANY true "journal watch";
     Reload "Admin.Reload" false SECURITY false "reload";
     ProvePossession "Admin.ProvePossession" false SECURITY false "ca prove";
+    CreateVendingCodes "Vending.CreateCodes" false PLANNER false "vend create";
+    ListVendingCodes "Vending.ListCodes" false ANY true "vend list";
+    CancelVendingCode "Vending.CancelCode" false PLANNER false "vend cancel";
     ListApprovals "Approvals.List" false ANY true "approval list";
     GrantApproval "Approvals.Grant" false SECURITY false "approval grant";
     Enroll "Stations.Enroll" false SECURITY false "station enroll";

@@ -9,6 +9,7 @@ mod check;
 mod components;
 mod destinations;
 mod error;
+mod est;
 mod history;
 mod keys;
 mod listen;
@@ -47,7 +48,9 @@ use crate::{
         self, Access, ApprovalRules, Reload, Services, StationCertifier,
         listener::{self, SocketRole},
     },
-    http, metrics,
+    http,
+    ledger::Records,
+    metrics,
     readiness::Readiness,
 };
 
@@ -91,6 +94,7 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
 
     // 3. The addresses.
     let listening = listen(&config).await?;
+    let est_setup = est::Setup::read(&config, &opened, &access)?;
     let addresses = listening.addresses().map_err(ServeError::system("read the addresses that are listened on"))?;
 
     // 4. The daemon serves, and says what it can do.
@@ -106,13 +110,15 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
     let reload = reloader.handle();
     tokio::spawn(hangups.each(Arc::clone(&reload)));
     tokio::spawn(reloader.watch_files());
-    let mut running = start(&config, opened, listening, (reload, who), draining, (Arc::clone(&readiness), prometheus))?;
+    let mut running =
+        start(&config, opened, listening, (reload, est_setup, who), draining, (Arc::clone(&readiness), prometheus))?;
     // Before anybody knows that there is a daemon to shut down.
     let shutdown = shutdown_signal().map_err(ServeError::system("listen for signals"))?;
     tracing::info!(
         grpc = %addresses.grpc,
         socket = addresses.socket.as_ref().map(|path| tracing::field::display(path.display())),
         http = addresses.http.map(tracing::field::display),
+        est = addresses.est.map(tracing::field::display),
         "listening"
     );
     tokio::spawn(readiness.watch());
@@ -146,7 +152,7 @@ fn start(
     config: &Config,
     opened: Opened,
     listening: Listening,
-    (reload, who): (Reload, Who),
+    (reload, est_setup, who): (Reload, Option<est::Setup>, Who),
     draining: watch::Receiver<bool>,
     (readiness, prometheus): (Arc<Readiness>, PrometheusHandle),
 ) -> Result<Running, ServeError> {
@@ -159,6 +165,10 @@ fn start(
         tokio::spawn(http::serve(http, limits.http, Arc::clone(&readiness), prometheus, directory));
     }
     tokio::spawn(expiry::watch(watched));
+    let est = listening.est.zip(est_setup).map(|(listener, setup)| {
+        let issuing = (Arc::clone(&issuer), committer.clone(), Arc::new(records.clone()) as Arc<dyn Records>);
+        setup.start(listener, limits.est, issuing, Arc::clone(&policy), draining.clone())
+    });
     let (socket, unix) = listening.socket.unzip();
     let Who { access, socket_role, certifier, client_crl } = who;
     if let Some(list) = client_crl {
@@ -199,6 +209,7 @@ fn start(
         publishing: publisher.map(|publisher| publisher.spawn()).unwrap_or_default(),
         unattended: batches::spawn_unattended(&destinations),
         backlog: backlog.map_err(ServeError::system("start the thread that counts what waits for destinations"))?,
+        est,
         pools,
         scrub,
         socket,

@@ -8,6 +8,7 @@ use crate::{
     ledger::{
         self, Action, Actor, Approval, Batch, BatchId, BatchTerms, CrlIssued, DevicesListed, EnrolledPeer, Enrolment,
         Holder, IssuerTerms, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, Results, RevocationReason, Seal,
+        VendingTerms,
     },
     serial::SerialNumber,
 };
@@ -32,17 +33,35 @@ pub(super) enum Found {
 pub(super) struct Changed(pub(super) bool);
 
 pub(super) fn reserve(holder: Holder, reissue: bool) -> Typed<Found> {
-    let action = if reissue { Action::Reissue(holder) } else { Action::Reserve(holder) };
+    Typed { action: if reissue { Action::Reissue(holder) } else { Action::Reserve(holder) }, read: found }
+}
+
+fn found(outcome: Outcome) -> Result<Found, Outcome> {
+    match outcome {
+        Outcome::Reserved(serial_number) => Ok(Found::Reserved(serial_number)),
+        Outcome::Replay { serial_number, certificate, issuer, issuer_id } => {
+            Ok(Found::Replay { serial_number, certificate, issuer, issuer_id })
+        }
+        other => Err(other),
+    }
+}
+
+pub(super) fn redeem(holder: Holder) -> Typed<Found> {
+    Typed { action: Action::Redeem(holder), read: found }
+}
+
+pub(super) fn create_vending_codes(terms: VendingTerms) -> Typed<u32> {
     Typed {
-        action,
+        action: Action::CreateVendingCodes(terms),
         read: |outcome| match outcome {
-            Outcome::Reserved(serial_number) => Ok(Found::Reserved(serial_number)),
-            Outcome::Replay { serial_number, certificate, issuer, issuer_id } => {
-                Ok(Found::Replay { serial_number, certificate, issuer, issuer_id })
-            }
+            Outcome::VendingBatch(number) => Ok(number),
             other => Err(other),
         },
     }
+}
+
+pub(super) fn cancel_vending_code(device: String) -> Typed<Changed> {
+    Typed { action: Action::CancelVendingCode { device }, read: changed }
 }
 
 /// What a request for a proof of possession finds.

@@ -35,6 +35,9 @@ pub struct Profile {
     /// Whether it takes device ids that look like the code of a platform's proof of possession.
     #[serde(default)]
     pub allow_code_like_ids: bool,
+    /// Whether a device may enrol again for a new key while its certificate is live, which is superseded then.
+    #[serde(default)]
+    pub renewal: bool,
     /// The JITP parameters that the provisioning template of the CA in AWS IoT declares.
     #[serde(default)]
     pub jitp: Vec<Spanned<String>>,

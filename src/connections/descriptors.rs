@@ -15,6 +15,8 @@ pub(crate) struct Limits {
     pub(crate) socket: usize,
     /// Connections to the HTTP port.
     pub(crate) http: usize,
+    /// Connections to the EST port.
+    pub(crate) est: usize,
 }
 
 impl Limits {
@@ -28,8 +30,8 @@ impl Limits {
     pub(crate) fn new(free: usize) -> Limits {
         let reserve = (free / 4).min(512);
         let small = (free / 16).clamp(4, 256);
-        let half = (free.saturating_sub(reserve + 2 * small) / 2).clamp(4, Limits::MOST);
-        Limits { handshakes: half, tls: half, socket: small, http: small }
+        let half = (free.saturating_sub(reserve + 3 * small) / 2).clamp(4, Limits::MOST);
+        Limits { handshakes: half, tls: half, socket: small, http: small, est: small }
     }
 }
 
@@ -55,10 +57,10 @@ mod tests {
     #[test]
     fn descriptors_are_never_all_for_connections() {
         for free in [64, 200, 900, 4096, 20_000, 1 << 20] {
-            let Limits { handshakes, tls, socket, http } = Limits::new(free);
-            let all = handshakes + tls + socket + http;
+            let Limits { handshakes, tls, socket, http, est } = Limits::new(free);
+            let all = handshakes + tls + socket + http + est;
             assert!(all + (free / 4).min(512) <= free, "{free}: {all}");
-            assert!([handshakes, tls, socket, http].into_iter().all(|limit| limit >= 4), "{free}");
+            assert!([handshakes, tls, socket, http, est].into_iter().all(|limit| limit >= 4), "{free}");
         }
     }
 }

@@ -342,7 +342,7 @@ async fn issue(
     let device = device_id.try_into().map_err(RequestError::id("device_id"))?;
     let order = Some(order).filter(|order| !order.is_empty()).map(OrderId::try_from);
     let order = order.transpose().map_err(RequestError::id("order"))?;
-    Ok(issuer.issue(IssueRequest { station, actor, device, order, profile, csr, reissue }).await?)
+    Ok(issuer.issue(IssueRequest { station, actor, device, order, profile, csr, reissue, by_code: false }).await?)
 }
 
 fn order_requirement(requirement: OrderRequirement) -> proto::OrderRequirement {

@@ -198,6 +198,31 @@ impl fmt::Display for Peer {
     }
 }
 
+/// The holder of a client certificate, as other ports than gRPC's know it.
+#[derive(Debug)]
+pub(crate) struct Credentials(Peer);
+
+impl Credentials {
+    /// Of a client certificate of the station CA that the TLS handshake has verified.
+    pub(crate) fn of(der: &[u8], access: &Arc<Access>) -> Credentials {
+        Credentials(Peer::from_certificate(der, access))
+    }
+
+    /// The station that it is, if it may issue now.
+    ///
+    /// # Errors
+    /// Why not, as one sentence.
+    pub(crate) fn station(&self) -> Result<&Identity, String> {
+        self.0.require(Call::IssueOne).map_err(|status| status.message().to_owned())
+    }
+}
+
+impl fmt::Display for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,13 +14,13 @@ use super::{
     records::Reader,
     roster::Roster,
     services::Services,
-    stations,
+    stations, vending,
 };
 use crate::{
     limits,
     proto::{
         self, admin_server::AdminServer, approvals_server::ApprovalsServer, issuance_server::IssuanceServer,
-        stations_server::StationsServer,
+        stations_server::StationsServer, vending_server::VendingServer,
     },
 };
 
@@ -41,6 +41,7 @@ pub(crate) async fn serve(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<IssuanceServer<issuance::Service>>().await;
     health.set_serving::<AdminServer<admin::Service>>().await;
+    health.set_serving::<VendingServer<vending::Service>>().await;
     health.set_serving::<StationsServer<stations::Service>>().await;
     health.set_serving::<ApprovalsServer<approvals::Service>>().await;
     let reflection = || {
@@ -49,11 +50,14 @@ pub(crate) async fn serve(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
 
+    let reader = Reader::new(Arc::clone(&records), stall_limit);
+    let vending_service = vending::Service::new(&services, reader);
     let admin_service = admin::Service::new(&services, Reader::new(records, stall_limit));
     let routes = Routes::new(health_service)
         // Clients know one of the two versions: grpcurl the first, Python's the second.
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
+        .add_service(VendingServer::new(vending_service).max_decoding_message_size(limits::MESSAGE))
         .add_service(IssuanceServer::new(issuance_service).max_decoding_message_size(limits::MESSAGE))
         .add_service(AdminServer::new(admin_service).max_decoding_message_size(limits::MESSAGE))
         .add_service(StationsServer::new(stations_service).max_decoding_message_size(limits::MESSAGE))

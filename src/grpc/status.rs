@@ -191,6 +191,8 @@ impl Cause {
             Refusal::StateRefused { .. } => (Code::FailedPrecondition, "STATE_REFUSED"),
             Refusal::BatchUnknown(_) => (Code::NotFound, "BATCH_UNKNOWN"),
             Refusal::BatchAcknowledged { .. } => (Code::AlreadyExists, "BATCH_ACKNOWLEDGED"),
+            Refusal::CodeUnknown(_) => (Code::NotFound, "CODE_UNKNOWN"),
+            Refusal::CodeRefused { .. } => (Code::FailedPrecondition, "CODE_REFUSED"),
             Refusal::ClockBackwards { .. } => (Code::Unavailable, "CLOCK_BACKWARDS"),
             Refusal::ClockImplausible { .. } => (Code::Unavailable, "CLOCK_IMPLAUSIBLE"),
             Refusal::TooLarge { .. } => (Code::InvalidArgument, "REQUEST_INVALID"),
@@ -296,6 +298,21 @@ fn message(error: &RequestError) -> String {
         },
         error => error.to_string(),
     }
+}
+
+/// A refusal for ports that speak something else than gRPC.
+pub(crate) struct RefusedRequest {
+    pub(crate) code: Code,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// What such a port says of a request that is not fulfilled. Counts it.
+pub(crate) fn refused_request(error: &RequestError) -> RefusedRequest {
+    let Cause { code, reason, retry_after } = Cause::for_request(error);
+    metrics::refusal(reason);
+    RefusedRequest { code, reason, message: shortened(message(error)), retry_after }
 }
 
 /// A refused item, as its reply carries it: the status, and beside it what is in the status' details.
@@ -460,7 +477,8 @@ mod tests {
             include_str!("../../proto/birthmark/v1/issuance.proto"),
             include_str!("../../proto/birthmark/v1/admin.proto"),
             include_str!("../../proto/birthmark/v1/stations.proto"),
-            include_str!("../../proto/birthmark/v1/approvals.proto")
+            include_str!("../../proto/birthmark/v1/approvals.proto"),
+            include_str!("../../proto/birthmark/v1/vending.proto")
         );
         let code = include_str!("status.rs").split("mod tests").next().unwrap();
         let words = code.split('"').skip(1).step_by(2);

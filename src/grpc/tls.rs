@@ -8,11 +8,12 @@ use std::{
 
 use rustls::{
     RootCertStore, ServerConfig,
+    crypto::CryptoProvider,
     pki_types::{
         CertificateDer, PrivateKeyDer,
         pem::{Error as PemError, PemObject},
     },
-    server::{VerifierBuilderError, WebPkiClientVerifier},
+    server::{VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use zeroize::Zeroizing;
 
@@ -74,16 +75,9 @@ pub(crate) fn configure(
     [certificate, key, client_ca]: [&Path; 3],
     access: &Arc<Access>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    let of_client_ca = |error| TlsError::ClientCa { path: client_ca.to_owned(), error };
     let of_key = |error| TlsError::Key { path: key.to_owned(), error };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut roots = RootCertStore::empty();
-    for root in pem::read_certificates(client_ca).map_err(|error| of_client_ca(ClientCaError::Unreadable(error)))? {
-        roots.add(CertificateDer::from(root)).map_err(|error| of_client_ca(ClientCaError::NotACa(error)))?;
-    }
-    let path = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .build()
-        .map_err(|error| of_client_ca(ClientCaError::Unusable(error)))?;
+    let verifier = client_verifier(client_ca, access, &provider)?;
     let chain = pem::read_certificates(certificate)
         .map_err(|error| TlsError::Certificate { path: certificate.to_owned(), error })?;
     let chain = chain.into_iter().map(CertificateDer::from).collect();
@@ -91,11 +85,31 @@ pub(crate) fn configure(
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Setup)?
-        .with_client_cert_verifier(Arc::new(Verifier { path, access: Arc::clone(access) }))
+        .with_client_cert_verifier(verifier)
         .with_single_cert(chain, private_key)
         .map_err(|error| of_key(KeyError::NotOfCertificate { certificate: certificate.to_owned(), error }))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// Verifies that a client certificate comes from `client_ca`, and that `access` lets its holder in.
+///
+/// # Errors
+/// What is wrong with the file.
+pub(crate) fn client_verifier(
+    client_ca: &Path,
+    access: &Arc<Access>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let of_client_ca = |error| TlsError::ClientCa { path: client_ca.to_owned(), error };
+    let mut roots = RootCertStore::empty();
+    for root in pem::read_certificates(client_ca).map_err(|error| of_client_ca(ClientCaError::Unreadable(error)))? {
+        roots.add(CertificateDer::from(root)).map_err(|error| of_client_ca(ClientCaError::NotACa(error)))?;
+    }
+    let path = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .build()
+        .map_err(|error| of_client_ca(ClientCaError::Unusable(error)))?;
+    Ok(Arc::new(Verifier { path, access: Arc::clone(access) }))
 }
 
 /// The longest PEM file with a private key, in bytes.

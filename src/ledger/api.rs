@@ -21,6 +21,7 @@ use super::{
     peer::EnrolledPeer,
     record::Record,
     revoked::{CaId, RevokedCertificate},
+    vending::{VendingBatch, VendingCode},
 };
 use crate::serial::SerialNumber;
 
@@ -140,6 +141,18 @@ pub trait Records: Send + Sync + 'static {
     /// # Errors
     /// Those of the storage.
     fn crl_number(&self, ca: &CaId) -> Result<u64, LedgerError>;
+
+    /// A device's newest vending code.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn vending_code(&self, device: &str) -> Result<Option<VendingCode>, LedgerError>;
+
+    /// A batch of vending codes by its number, from 1 on.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn vending_batch(&self, number: u32) -> Result<Option<VendingBatch>, LedgerError>;
 
     /// The issuer with this id.
     fn issuer(&self, id: u32) -> Option<Arc<RecordedIssuer>>;

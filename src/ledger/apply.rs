@@ -23,6 +23,7 @@ use super::{
     record::RecordState,
     recovery::Recovery,
     revoked::{self, CaId, RevokedCause, RevokedKey},
+    vending::{CreatedCodes, VendingBatch, VendingCode},
     view::{View, certificate_at},
 };
 use crate::{serial::SerialNumber, x509_time::Time};
@@ -176,6 +177,12 @@ impl View<'_> {
                 self.draft.crl_numbers.insert(list.ca, list.number);
             }
             Event::IssuerAdded { id, generation, terms } => self.add_issuer(*id, *generation, terms, entry.time)?,
+            Event::VendingCodesCreated(created) => self.add_codes(created, entry)?,
+            Event::VendingCodeCancelled { device } => {
+                let unknown = || ApplyError::Contradiction(format!("the device \"{device}\" has no vending code"));
+                let code = self.vending_code(device)?.ok_or_else(unknown)?;
+                self.draft.vending_codes.insert(device.clone(), VendingCode { cancelled: true, ..code });
+            }
             Event::ConfigurationLoaded { sha256, .. } => self.draft.configuration = Some(*sha256),
             Event::Recovered(recovery) => self.recover(recovery, entry.time, position)?,
             Event::Checkpoint { .. }
@@ -184,6 +191,36 @@ impl View<'_> {
             | Event::Started { .. }
             | Event::Stopped { .. } => {}
         }
+        Ok(())
+    }
+
+    fn add_codes(&mut self, created: &CreatedCodes, entry: &Entry) -> Result<(), ApplyError> {
+        let CreatedCodes { batch: number, terms, replaces } = created;
+        let next = self.vending_batches()? + 1;
+        if *number != next {
+            let what = format!("the batch {number} of vending codes is created, and the next is {next}");
+            return Err(ApplyError::Contradiction(what));
+        }
+        for (code, replaces) in terms.codes.iter().zip(replaces) {
+            let known = VendingCode {
+                code: code.clone(),
+                cost: terms.cost,
+                batch: *number,
+                order: terms.order.clone(),
+                expires: terms.expires,
+                replaces: *replaces,
+                cancelled: false,
+            };
+            self.draft.vending_codes.insert(code.device.clone(), known);
+        }
+        let batch = VendingBatch {
+            number: *number,
+            order: terms.order.clone(),
+            created_at: entry.time,
+            created_by: entry.actor.clone(),
+            devices: terms.codes.iter().map(|code| code.device.clone()).collect(),
+        };
+        self.draft.vending_batches.insert(*number, batch);
         Ok(())
     }
 

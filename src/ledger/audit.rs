@@ -29,6 +29,7 @@ use super::{
     record::{Holder, RecordState},
     recovery::Recovery,
     revoked::CaId,
+    vending_audit::Codes,
 };
 use crate::serial::SerialNumber;
 
@@ -57,6 +58,7 @@ pub(crate) struct Audit {
     batches: Batches,
     /// How many entries there were.
     entries: u64,
+    codes: Codes,
     peers: Peers,
     approvals: Approvals,
     counts: Counts,
@@ -200,6 +202,14 @@ impl Audit {
                 self.counts.checkpoints += 1;
                 Ok(())
             }
+            Event::VendingCodesCreated(created) => {
+                let order = &created.terms.order;
+                if !self.order_numbers.contains_key(order) {
+                    return Err(BrokenRule::OrderUnknown(order.clone()));
+                }
+                Ok(self.codes.create(created, entry.time)?)
+            }
+            Event::VendingCodeCancelled { device } => Ok(self.codes.cancel(device)?),
             Event::Recovered(recovery) => self.recover(recovery),
             Event::LossAccepted { .. }
             | Event::ClockAccepted { .. }

@@ -7,6 +7,7 @@
 mod approval;
 mod batch;
 mod decision;
+mod device;
 mod issuer;
 mod lifecycle;
 mod order;
@@ -16,12 +17,13 @@ mod recovery;
 mod reserve;
 #[cfg(test)]
 mod tests;
+mod vending;
 
 use jiff::Timestamp;
 
 use self::{
     decision::{Decision, refuse},
-    reserve::ReserveKind,
+    device::ReserveKind,
 };
 use super::{
     entry::Event,
@@ -47,6 +49,11 @@ pub(super) fn decide(
         Action::Reissue(holder) => {
             reserve::reserve(view, now, serial_numbers, &operation.actor, holder, ReserveKind::Reissue)
         }
+        Action::Redeem(holder) => {
+            reserve::reserve(view, now, serial_numbers, &operation.actor, holder, ReserveKind::ByCode)
+        }
+        Action::CreateVendingCodes(terms) => vending::create(view, now, terms),
+        Action::CancelVendingCode { device } => vending::cancel(view, device),
         Action::Record { serial_number, certificate } => match view.location(serial_number)? {
             Some(location) if location.state == RecordState::Reserved => {
                 let event = Event::Issued { serial_number: *serial_number, certificate: certificate.clone() };

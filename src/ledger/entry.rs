@@ -1,6 +1,7 @@
 //! The entries of the journal and their protobuf encoding (`proto/birthmark/v1/journal.proto`).
 
 mod batch;
+mod codes;
 mod convert;
 mod invalid;
 
@@ -25,6 +26,7 @@ use super::{
     record::Holder,
     recovery::Recovery,
     revocation::RevocationReason,
+    vending::CreatedCodes,
     wire::{self, from_micros, from_optional_micros, to_micros},
 };
 use crate::{pattern::Pattern, serial::SerialNumber};
@@ -237,6 +239,13 @@ pub enum Event {
         /// Why, for people.
         reason: String,
     },
+    /// Vending codes were created.
+    VendingCodesCreated(Box<CreatedCodes>),
+    /// A device's vending code can no longer be used.
+    VendingCodeCancelled {
+        /// The device.
+        device: String,
+    },
 }
 
 impl Entry {
@@ -341,6 +350,10 @@ impl Entry {
                 Wire::LossAccepted(wire::LossAccepted { what: what.clone(), reason: reason.clone() })
             }
             Event::ClockAccepted { reason } => Wire::ClockAccepted(wire::ClockAccepted { reason: reason.clone() }),
+            Event::VendingCodesCreated(created) => Wire::VendingCodesCreated((&**created).into()),
+            Event::VendingCodeCancelled { device } => {
+                Wire::VendingCodeCancelled(wire::VendingCodeCancelled { device_id: device.clone() })
+            }
             Event::Started { version, configuration } => {
                 Wire::Started(wire::Started { version: version.clone(), configuration_sha256: configuration.to_vec() })
             }
@@ -466,6 +479,8 @@ impl Entry {
             },
             Wire::LossAccepted(loss) => Event::LossAccepted { what: loss.what, reason: loss.reason },
             Wire::ClockAccepted(clock) => Event::ClockAccepted { reason: clock.reason },
+            Wire::VendingCodesCreated(created) => Event::VendingCodesCreated(Box::new(created.try_into()?)),
+            Wire::VendingCodeCancelled(cancelled) => Event::VendingCodeCancelled { device: cancelled.device_id },
             Wire::Started(started) => {
                 Event::Started { version: started.version, configuration: hash(&started.configuration_sha256)? }
             }

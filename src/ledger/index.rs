@@ -9,7 +9,7 @@
 //! DATA/index/NUMBER.samples    sorted runs: where one serial number in every [`SAMPLE`] bytes of journal was reserved
 //! DATA/index/NUMBER.recovered  sorted runs: where certificates are that were lost and found again
 //! DATA/index/database/         sled: orders, exports, destinations and their batches, issuers, stations, proofs of
-//!                              possession, numbers of lists, and the manifest; see [`database`]
+//!                              possession, vending codes, numbers of lists, and the manifest; see [`database`]
 //! ```
 //!
 //! Serial numbers rise along the journal, so a sample and a short read of the journal find any of them.
@@ -40,6 +40,7 @@ mod run;
 #[cfg(test)]
 pub(super) mod tests;
 mod values;
+mod vending;
 
 use std::{
     collections::BTreeMap,
@@ -69,6 +70,7 @@ use super::{
     peer::EnrolledPeer,
     proof::ProofId,
     revoked::{CaId, RevokedKey, RevokedValue},
+    vending::{VendingBatch, VendingCode},
 };
 use crate::{durable, serial::SerialNumber};
 
@@ -372,6 +374,29 @@ impl Index {
         })
     }
 
+    pub(super) fn vending_code(&self, device: &str) -> Result<Option<VendingCode>, IndexError> {
+        self.answer(|| {
+            let Some(value) = self.database.get(&vending::code_key(device))? else { return Ok(None) };
+            vending::decode_code(device, &value).map(Some).ok_or_else(|| self.malformed("a vending code"))
+        })
+    }
+
+    pub(super) fn vending_batch(&self, number: u32) -> Result<Option<VendingBatch>, IndexError> {
+        self.answer(|| {
+            let Some(value) = self.database.get(&vending::batch_key(number))? else { return Ok(None) };
+            vending::decode_batch(number, &value).map(Some).ok_or_else(|| self.malformed("a batch of vending codes"))
+        })
+    }
+
+    /// How many batches of vending codes there are.
+    pub(super) fn vending_batches(&self) -> Result<u32, IndexError> {
+        self.answer(|| {
+            let Some(value) = self.database.get(vending::BATCHES)? else { return Ok(0) };
+            let octets = value.try_into().map_err(|_| self.malformed("the number of batches of vending codes"))?;
+            Ok(u32::from_be_bytes(octets))
+        })
+    }
+
     /// Where a certificate is that was lost and found again.
     pub(super) fn recovered(&self, runs: &Runs, serial: &SerialNumber) -> Result<Option<Position>, IndexError> {
         self.answer(|| {
@@ -464,8 +489,10 @@ impl Index {
             let approvals = settled.approvals.iter();
             let approvals = approvals.map(|(number, one)| (peers::approval_key(*number), peers::encode_approval(one)));
             let configuration = settled.configuration.map(|sha256| (values::configuration_key(), sha256.to_vec()));
+            let codes = vending::pairs(&settled.vending_codes, &settled.vending_batches);
             let pairs = orders.chain(exports).chain(issuers).chain(peers).chain(numbers).chain(proofs);
-            let pairs = pairs.chain(approvals).chain(configuration).chain(batch_values::pairs(settled)).collect();
+            let pairs = pairs.chain(approvals).chain(configuration).chain(codes);
+            let pairs = pairs.chain(batch_values::pairs(settled)).collect();
             self.database.write(pairs, |total| Manifest::new(applied, total, &runs).encode())?;
             self.applied().clone_from(applied);
             // Without it the index says no more than before, which is true as well.

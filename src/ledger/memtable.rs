@@ -111,9 +111,10 @@ impl MemTable {
         let Overlay { records, state_changes, orders, exports, issuers, peers, proofs, revoked, crl_numbers, .. } =
             &self.recent;
         let Overlay { listed, approvals, destinations, batches, detours, ended, .. } = &self.recent;
+        let codes = self.recent.vending_codes.len() + self.recent.vending_batches.len();
         let reserved = self.pending.len() + self.pending_proofs.len();
         let small = orders.len() + exports.len() + issuers.len() + peers.len() + proofs.len() + crl_numbers.len();
-        let batches = approvals.len() + destinations.len() + batches.len() + detours.len();
+        let batches = codes + approvals.len() + destinations.len() + batches.len() + detours.len();
         let ended = revoked.len() + ended.len();
         records.len() + state_changes.len() + listed.len() + ended + small + batches - reserved
     }

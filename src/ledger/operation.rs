@@ -19,6 +19,7 @@ use super::{
     recovery::Recovery,
     refusal::Refusal,
     revocation::RevocationReason,
+    vending::VendingTerms,
 };
 use crate::serial::SerialNumber;
 
@@ -38,6 +39,15 @@ pub enum Action {
     Reserve(Holder),
     /// Give a serial number to a device whose certificate was scrapped or revoked.
     Reissue(Holder),
+    /// Give a serial number to a device whose vending code was shown.
+    Redeem(Holder),
+    /// Create vending codes.
+    CreateVendingCodes(VendingTerms),
+    /// Let a device's vending code be used no more.
+    CancelVendingCode {
+        /// The device.
+        device: String,
+    },
     /// Record the certificate of a reservation.
     Record {
         /// The reservation's serial number.
@@ -210,6 +220,8 @@ pub enum Outcome {
         /// It was so before.
         retry: bool,
     },
+    /// The vending codes are recorded, in the batch of this number.
+    VendingBatch(u32),
     /// The order as it is now.
     Order(Order),
     /// The batch as it is now.

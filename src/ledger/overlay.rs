@@ -18,6 +18,7 @@ use super::{
     proof::ProofId,
     record::{Holder, KeyHash, RecordState},
     revoked::{CaId, RevokedKey, RevokedValue},
+    vending::{VendingBatch, VendingCode},
 };
 use crate::serial::SerialNumber;
 
@@ -105,6 +106,10 @@ pub(super) struct Overlay {
     pub(super) approvals: BTreeMap<u64, Arc<Approval>>,
     /// The newest proof of possession of each CA and code.
     pub(super) proofs: BTreeMap<ProofId, ProofLocation>,
+    /// The newest vending code of each device.
+    pub(super) vending_codes: HashMap<String, VendingCode>,
+    /// Batches of vending codes by their numbers.
+    pub(super) vending_batches: BTreeMap<u32, VendingBatch>,
 }
 
 /// An order, where in the journal it begins, and how far it is exported.
@@ -228,6 +233,8 @@ impl Overlay {
         self.peers.extend(upper.peers);
         self.approvals.extend(upper.approvals);
         self.proofs.extend(upper.proofs);
+        self.vending_codes.extend(upper.vending_codes);
+        self.vending_batches.extend(upper.vending_batches);
         self.recovered.extend(upper.recovered);
         self.configuration = upper.configuration.or(self.configuration);
     }

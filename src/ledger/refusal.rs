@@ -205,6 +205,17 @@ pub enum Refusal {
         /// The device.
         device: String,
     },
+    /// The device has no vending code.
+    #[error("the device {} has no vending code", crate::quote::quoted(.0))]
+    CodeUnknown(String),
+    /// The device's vending code cannot be created, or gives no certificate.
+    #[error("the vending code of the device {} is refused: {why}", crate::quote::quoted(.device))]
+    CodeRefused {
+        /// The device.
+        device: String,
+        /// Why.
+        why: String,
+    },
     /// A revocation list's number is not greater than those before.
     #[error("the revocation list {number} of the issuer \"{issuer}\" is not newer than {newest}, which was before it")]
     CrlNumberUsed {

@@ -32,6 +32,7 @@ use super::{
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
     recovery::Recovery,
     revoked::{CaId, RevokedKey, RevokedValue},
+    vending::{VendingBatch, VendingCode},
 };
 use crate::serial::SerialNumber;
 
@@ -300,6 +301,30 @@ impl View<'_> {
         match self.overlays().find_map(|overlay| overlay.crl_numbers.get(ca)) {
             Some(number) => Ok(*number),
             None => Ok(self.index().crl_number(ca)?.unwrap_or(0)),
+        }
+    }
+
+    /// A device's newest vending code.
+    pub(super) fn vending_code(&self, device: &str) -> Result<Option<VendingCode>, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.vending_codes.get(device)) {
+            Some(code) => Ok(Some(code.clone())),
+            None => Ok(self.index().vending_code(device)?),
+        }
+    }
+
+    /// A batch of vending codes.
+    pub(super) fn vending_batch(&self, number: u32) -> Result<Option<VendingBatch>, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.vending_batches.get(&number)) {
+            Some(batch) => Ok(Some(batch.clone())),
+            None => Ok(self.index().vending_batch(number)?),
+        }
+    }
+
+    /// How many batches of vending codes there are.
+    pub(super) fn vending_batches(&self) -> Result<u32, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.vending_batches.last_key_value()) {
+            Some((number, _)) => Ok(*number),
+            None => Ok(self.index().vending_batches()?),
         }
     }
 

@@ -26,12 +26,15 @@ pub struct Addresses {
     pub socket: Option<PathBuf>,
     /// Metrics and health.
     pub http: Option<SocketAddr>,
+    /// EST.
+    pub est: Option<SocketAddr>,
 }
 
 /// Where the daemon listens.
 pub(super) struct Listening {
     pub(super) tcp: TcpListener,
     pub(super) http: Option<TcpListener>,
+    pub(super) est: Option<TcpListener>,
     pub(super) socket: Option<(PathBuf, UnixListener)>,
 }
 
@@ -48,6 +51,10 @@ pub(super) async fn listen(config: &Config) -> Result<Listening, ConfigError> {
         Some(http) => Some(bind(&http.listen, "http.listen").await?),
         None => None,
     };
+    let est = match &config.est {
+        Some(est) => Some(bind(&est.listen, "est.listen").await?),
+        None => None,
+    };
     // The last that can fail: the socket's file would be left over.
     let mut socket = None;
     if let Some(setting) = &config.server.socket {
@@ -58,7 +65,7 @@ pub(super) async fn listen(config: &Config) -> Result<Listening, ConfigError> {
         })?;
         socket = Some((path, bound));
     }
-    Ok(Listening { tcp, http, socket })
+    Ok(Listening { tcp, http, est, socket })
 }
 
 impl Listening {
@@ -67,6 +74,7 @@ impl Listening {
             grpc: self.tcp.local_addr()?,
             socket: self.socket.as_ref().map(|(path, _)| path.clone()),
             http: self.http.as_ref().map(TcpListener::local_addr).transpose()?,
+            est: self.est.as_ref().map(TcpListener::local_addr).transpose()?,
         })
     }
 }

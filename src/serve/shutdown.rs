@@ -36,6 +36,8 @@ pub(super) struct Running {
     /// The tasks that cut batches without being asked.
     pub(super) unattended: Vec<task::JoinHandle<()>>,
     pub(super) backlog: Option<Watch>,
+    /// EST, if it is served.
+    pub(super) est: Option<task::JoinHandle<()>>,
     pub(super) pools: Pools,
     pub(super) scrub: Option<Scrub>,
     pub(super) socket: Option<PathBuf>,
@@ -62,13 +64,17 @@ impl Running {
     /// # Errors
     /// If the ledger failed.
     pub(super) async fn shutdown(self, signal: &str) -> Result<(), ServeError> {
-        let Running { server, committer, committer_result, checkpoints, publishing, unattended, .. } = self;
+        let Running { server, committer, committer_result, checkpoints, publishing, unattended, est, .. } = self;
         let Running { backlog, pools, scrub, socket, .. } = self;
         drop((scrub, backlog));
         // What is revoked, or to be exported, from now on is on the first lists and in the first batches of the next start.
         publishing.iter().chain(&unattended).for_each(task::JoinHandle::abort);
         if tokio::time::timeout(DRAIN, server).await.is_err() {
             tracing::warn!("some stations did not read their replies in time; they get them when they ask again");
+        }
+        if let Some(est) = est {
+            // It has been finishing since the calls have, and knows its own time.
+            let _ = est.await;
         }
         if let Some(path) = socket {
             // What cannot be removed is replaced at the next start.

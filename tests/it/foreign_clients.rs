@@ -126,7 +126,7 @@ fn grpcurl_gets_a_certificate_or_prints_the_reason() {
         let reply = issue(device, &csr);
         assert_eq!([&reply["reason"], &reply["error"]["details"][0]["reason"]], [reason, reason], "{reply}");
     }
-    let refused = grpcurl(&site, &daemon, "birthmark.v1.Admin/GetOrder", &json!({ "id": "o1" }));
+    let refused = grpcurl(&site, &daemon, "birthmark.v1.Admin/CloseOrder", &json!({ "id": "o1" }));
     let said = text(&refused.stderr);
     assert!(!refused.status.success() && said.contains("ROLE_REQUIRED"), "{said}");
     assert!(!said.contains("not recognized"), "{said}");

@@ -4,15 +4,15 @@ use birthmark::{
     client::Connection,
     identity::{Duties, Duty, Role},
     proto::{
-        AcknowledgeBatchRequest, ChangeOrderRequest, CheckRequest, CloseOrderRequest, ConfirmRequest,
-        CreateBatchRequest, CreateOrderRequest, EnrollRequest, GetBundleRequest, GetExportRequest, GetIssuerRequest,
-        GetOrderRequest, GetRecordRequest, GrantApprovalRequest, ImportRequest, IssueRequest, ListApprovalsRequest,
-        ListBatchesRequest, ListExportsRequest, ListIssuersRequest, ListOrderDevicesRequest, ListOrdersRequest,
-        ListRecordsRequest, ListStationsRequest, MakeCheckpointRequest, PauseOrderRequest, PlanBatchRequest,
-        ProvePossessionRequest, ReloadRequest, RenewRequest, ResumeOrderRequest, RetryHsmRequest,
-        RevokeCertificateRequest, RevokeStationRequest, ScrapCertificateRequest, WatchRequest,
-        admin_client::AdminClient, approvals_client::ApprovalsClient, issuance_client::IssuanceClient,
-        stations_client::StationsClient,
+        AcknowledgeBatchRequest, CancelCodeRequest, ChangeOrderRequest, CheckRequest, CloseOrderRequest,
+        ConfirmRequest, CreateBatchRequest, CreateCodesRequest, CreateOrderRequest, EnrollRequest, GetBundleRequest,
+        GetExportRequest, GetIssuerRequest, GetOrderRequest, GetRecordRequest, GrantApprovalRequest, ImportRequest,
+        IssueRequest, ListApprovalsRequest, ListBatchesRequest, ListCodesRequest, ListExportsRequest,
+        ListIssuersRequest, ListOrderDevicesRequest, ListOrdersRequest, ListRecordsRequest, ListStationsRequest,
+        MakeCheckpointRequest, PauseOrderRequest, PlanBatchRequest, ProvePossessionRequest, ReloadRequest,
+        RenewRequest, ResumeOrderRequest, RetryHsmRequest, RevokeCertificateRequest, RevokeStationRequest,
+        ScrapCertificateRequest, WatchRequest, admin_client::AdminClient, approvals_client::ApprovalsClient,
+        issuance_client::IssuanceClient, stations_client::StationsClient, vending_client::VendingClient,
     },
     roles::{Call, TABLE},
 };
@@ -29,7 +29,8 @@ async fn make(call: Call, channel: Channel) -> Result<(), Status> {
     let mut issuance = IssuanceClient::new(channel.clone());
     let mut admin = AdminClient::new(channel.clone());
     let mut approvals = ApprovalsClient::new(channel.clone());
-    let mut stations = StationsClient::new(channel);
+    let mut stations = StationsClient::new(channel.clone());
+    let mut vending = VendingClient::new(channel);
     match call {
         Call::Issue => issuance.issue(tokio_stream::empty()).await.map(drop),
         Call::IssueOne => issuance.issue_one(IssueRequest::default()).await.map(drop),
@@ -76,6 +77,9 @@ async fn make(call: Call, channel: Channel) -> Result<(), Status> {
         Call::Check => stations.check(CheckRequest::default()).await.map(drop),
         Call::ListStations => stations.list(ListStationsRequest::default()).await.map(drop),
         Call::RevokeStation => stations.revoke(RevokeStationRequest::default()).await.map(drop),
+        Call::CreateVendingCodes => vending.create_codes(CreateCodesRequest::default()).await.map(drop),
+        Call::ListVendingCodes => vending.list_codes(ListCodesRequest::default()).await.map(drop),
+        Call::CancelVendingCode => vending.cancel_code(CancelCodeRequest::default()).await.map(drop),
     }
 }
 

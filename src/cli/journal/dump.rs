@@ -116,6 +116,8 @@ impl Filter<'_> {
             | Event::Started { .. }
             | Event::Stopped { .. }
             | Event::ConfigurationLoaded { .. } => false,
+            Event::VendingCodesCreated(created) => created.terms.codes.iter().any(|code| code.device == wanted),
+            Event::VendingCodeCancelled { device } => device == wanted,
         }
     }
 }

@@ -91,6 +91,17 @@ pub(super) fn entry_to_json(frame: &ScannedFrame) -> Value {
         }
         Event::LossAccepted { what, reason } => ("loss_accepted", json!({ "lost": what, "reason": reason })),
         Event::ClockAccepted { reason } => ("clock_accepted", json!({ "reason": reason })),
+        // Without the hashes, which are of no use to people.
+        Event::VendingCodesCreated(created) => (
+            "vending_codes_created",
+            json!({
+                "batch": created.batch,
+                "order": created.terms.order,
+                "expires": time(created.terms.expires),
+                "devices": created.terms.codes.iter().map(|code| &code.device).collect::<Vec<_>>(),
+            }),
+        ),
+        Event::VendingCodeCancelled { device } => ("vending_code_cancelled", json!({ "device_id": device })),
         Event::Started { version, configuration } => {
             ("started", json!({ "version": version, "configuration_sha256": hex::encode(configuration) }))
         }

@@ -10,6 +10,7 @@ use crate::{
         peer_audit::BrokenEnrolment,
         proof_audit::BrokenProof,
         record::{KeyHash, RecordState},
+        vending_audit::BrokenCode,
     },
     serial::SerialNumber,
 };
@@ -77,6 +78,8 @@ pub(crate) enum BrokenRule {
     Batch(#[from] BrokenBatch),
     #[error("{what} {serial_number}, which was never issued")]
     NeverIssued { what: &'static str, serial_number: SerialNumber },
+    #[error(transparent)]
+    Code(#[from] BrokenCode),
     #[error("the revocation list {number} of the issuer \"{issuer}\" is not newer than {newest}, which was before it")]
     CrlNumber { issuer: String, number: u64, newest: u64 },
     #[error("the export {0} is acknowledged twice")]

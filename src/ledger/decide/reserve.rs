@@ -4,7 +4,9 @@ use jiff::Timestamp;
 
 use super::{
     decision::{Decision, refuse},
+    device::{ReserveKind, decide_by_device, device_has_certificate},
     order::{refuse_by_list, refuse_by_order, refuse_station},
+    vending,
 };
 use crate::{
     ledger::{
@@ -17,17 +19,8 @@ use crate::{
         refusal::Refusal,
         view::{View, certificate_at},
     },
-    serial::{SerialNumber, SerialNumbers},
+    serial::SerialNumbers,
 };
-
-/// Which certificate of the device is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ReserveKind {
-    /// Its first.
-    First,
-    /// A new one, in place of one that was scrapped or revoked.
-    Reissue,
-}
 
 pub(super) fn reserve(
     view: &View<'_>,
@@ -45,13 +38,19 @@ pub(super) fn reserve(
             None => return refuse(Refusal::OrderUnknown(id.to_owned())),
         },
     };
-    if let Some(refusal) = order.as_ref().and_then(|order| refuse_station(order, actor)) {
+    // Whoever created a code for the device has let it come by itself.
+    let asks_at_a_station = kind != ReserveKind::ByCode;
+    if let Some(refusal) = order.as_ref().filter(|_| asks_at_a_station).and_then(|order| refuse_station(order, actor)) {
         return refuse(refusal);
     }
     if let Some(decision) = decide_by_key(view, holder, kind)? {
         return Ok(decision);
     }
-    let replaces = match decide_by_device(view, holder, kind)? {
+    let replaces = match kind {
+        ReserveKind::ByCode => vending::redeem(view, now, holder)?,
+        ReserveKind::First | ReserveKind::Reissue => decide_by_device(view, holder, kind)?,
+    };
+    let replaces = match replaces {
         Ok(replaces) => replaces,
         Err(refusal) => return refuse(refusal),
     };
@@ -98,42 +97,4 @@ fn decide_by_key(view: &View<'_>, holder: &Holder, kind: ReserveKind) -> Result<
         }
         _ => (Outcome::InProgress(serial_number), None),
     }))
-}
-
-/// A device has one live certificate at most (invariant 3). The certificate that a new one replaces, if the device
-/// had one; or why it gets none.
-fn decide_by_device(
-    view: &View<'_>,
-    holder: &Holder,
-    kind: ReserveKind,
-) -> Result<Result<Option<SerialNumber>, Refusal>, LedgerError> {
-    let newest = match view.by_device(&holder.device)? {
-        Some(serial_number) => view.location(&serial_number)?.map(|location| (serial_number, location)),
-        None => None,
-    };
-    let device = || holder.device.clone();
-    Ok(match newest {
-        Some((serial_number, location)) => match (location.state, kind) {
-            (RecordState::Reserved | RecordState::Issued | RecordState::Confirmed, _) => {
-                Err(device_has_certificate(view.holder(&location)?.0, serial_number))
-            }
-            (RecordState::Scrapped | RecordState::Revoked, ReserveKind::Reissue) => Ok(Some(serial_number)),
-            (state @ (RecordState::Scrapped | RecordState::Revoked), ReserveKind::First) => {
-                Err(Refusal::ReissueRequired { device: device(), serial_number, state })
-            }
-            (RecordState::Abandoned, _) => without_certificate(device(), kind),
-        },
-        None => without_certificate(device(), kind),
-    })
-}
-
-fn without_certificate(device: String, kind: ReserveKind) -> Result<Option<SerialNumber>, Refusal> {
-    match kind {
-        ReserveKind::First => Ok(None),
-        ReserveKind::Reissue => Err(Refusal::ReissueRefused { device }),
-    }
-}
-
-fn device_has_certificate(found: Holder, serial_number: SerialNumber) -> Refusal {
-    Refusal::DeviceHasCertificate { device: found.device, serial_number, order: found.order, profile: found.profile }
 }

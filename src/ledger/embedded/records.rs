@@ -31,6 +31,7 @@ use crate::{
         peer::EnrolledPeer,
         record::Record,
         revoked::{self, CaId, RevokedCertificate, RevokedKey},
+        vending::{VendingBatch, VendingCode},
         view::View,
     },
     serial::SerialNumber,
@@ -174,6 +175,14 @@ impl Records for EmbeddedRecords {
 
     fn crl_number(&self, ca: &CaId) -> Result<u64, LedgerError> {
         self.view().crl_number(ca)
+    }
+
+    fn vending_code(&self, device: &str) -> Result<Option<VendingCode>, LedgerError> {
+        self.view().vending_code(device)
+    }
+
+    fn vending_batch(&self, number: u32) -> Result<Option<VendingBatch>, LedgerError> {
+        self.view().vending_batch(number)
     }
 
     fn issuer(&self, id: u32) -> Option<Arc<RecordedIssuer>> {

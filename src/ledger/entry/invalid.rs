@@ -38,6 +38,9 @@ pub enum InvalidEntry {
     /// Not an export's id.
     #[error(transparent)]
     ExportId(#[from] ParseExportIdError),
+    /// Not a vending code's hash.
+    #[error("a vending code whose {0} cannot be")]
+    VendingCode(&'static str),
     /// Not a revocation list.
     #[error("a revocation list whose {0} cannot be")]
     Crl(&'static str),
