@@ -7,12 +7,14 @@
 //! probability of 1 in 180,000; then a journal without fault is called contradictory.
 
 mod broken_rule;
+mod counts;
 
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 
 pub(crate) use self::broken_rule::BrokenRule;
+pub use self::counts::Counts;
 use super::{
     approval_audit::Approvals,
     batch::{BatchTerms, Results},
@@ -81,43 +83,6 @@ struct SerialState {
     /// The export that it is part of, or will be.
     export: u32,
     state: RecordState,
-}
-
-/// Counts of what the entries record.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Counts {
-    /// Certificates recorded.
-    pub issued: u64,
-    /// Of these: those that were lost and found again.
-    pub recovered: u64,
-    /// Reservations abandoned.
-    pub abandoned: u64,
-    /// Reservations without a certificate yet.
-    pub reserved: u64,
-    /// Certificates that are confirmed at the end.
-    pub confirmed: u64,
-    /// Certificates scrapped.
-    pub scrapped: u64,
-    /// Certificates revoked.
-    pub revoked: u64,
-    /// Proofs of possession recorded.
-    pub proofs: u64,
-    /// Orders created.
-    pub orders: u64,
-    /// Exports of orders created.
-    pub exports: u64,
-    /// Batches of destinations cut.
-    pub batches: u64,
-    /// Revocation lists signed.
-    pub crls: u64,
-    /// Checkpoints.
-    pub checkpoints: u64,
-    /// Issuers recorded, each generation of a name.
-    pub issuers: u64,
-    /// Certificates of stations, operators and auditors.
-    pub enrolments: u64,
-    /// Stations, operators and auditors revoked, each time.
-    pub stations_revoked: u64,
 }
 
 #[derive(Debug)]

@@ -307,11 +307,21 @@ impl Index {
         })
     }
 
-    pub(super) fn order(&self, id: &str) -> Result<Option<OrderLocation>, IndexError> {
+    /// A value of the database, which `decode` reads; none if there is none.
+    fn value<T>(
+        &self,
+        key: &[u8],
+        what: &str,
+        decode: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, IndexError> {
         self.answer(|| {
-            let Some(value) = self.database.get(&values::order_key(id))? else { return Ok(None) };
-            values::decode_order(id, &value).map(Some).ok_or_else(|| self.malformed("an order"))
+            let Some(value) = self.database.get(key)? else { return Ok(None) };
+            decode(&value).map(Some).ok_or_else(|| self.malformed(what))
         })
+    }
+
+    pub(super) fn order(&self, id: &str) -> Result<Option<OrderLocation>, IndexError> {
+        self.value(&values::order_key(id), "an order", |value| values::decode_order(id, value))
     }
 
     pub(super) fn orders(&self) -> Result<Vec<OrderLocation>, IndexError> {
@@ -326,17 +336,11 @@ impl Index {
     }
 
     pub(super) fn export(&self, id: &ExportId) -> Result<Option<ExportLocation>, IndexError> {
-        self.answer(|| {
-            let Some(value) = self.database.get(&values::export_key(id))? else { return Ok(None) };
-            values::decode_export(id, &value).map(Some).ok_or_else(|| self.malformed("an export"))
-        })
+        self.value(&values::export_key(id), "an export", |value| values::decode_export(id, value))
     }
 
     pub(super) fn proof(&self, id: &ProofId) -> Result<Option<ProofLocation>, IndexError> {
-        self.answer(|| {
-            let Some(value) = self.database.get(&values::proof_key(id))? else { return Ok(None) };
-            values::decode_proof(&value).map(Some).ok_or_else(|| self.malformed("a proof of possession"))
-        })
+        self.value(&values::proof_key(id), "a proof of possession", values::decode_proof)
     }
 
     /// What is known of a certificate that may stand on a revocation list.
@@ -367,34 +371,23 @@ impl Index {
 
     /// The number of a CA's newest revocation list.
     pub(super) fn crl_number(&self, ca: &CaId) -> Result<Option<u64>, IndexError> {
-        self.answer(|| {
-            let Some(value) = self.database.get(&values::crl_number_key(ca))? else { return Ok(None) };
-            let octets = value.try_into().map_err(|_| self.malformed("the number of a revocation list"))?;
-            Ok(Some(u64::from_be_bytes(octets)))
-        })
+        let decode = |value: &[u8]| value.try_into().ok().map(u64::from_be_bytes);
+        self.value(&values::crl_number_key(ca), "the number of a revocation list", decode)
     }
 
     pub(super) fn vending_code(&self, device: &str) -> Result<Option<VendingCode>, IndexError> {
-        self.answer(|| {
-            let Some(value) = self.database.get(&vending::code_key(device))? else { return Ok(None) };
-            vending::decode_code(device, &value).map(Some).ok_or_else(|| self.malformed("a vending code"))
-        })
+        self.value(&vending::code_key(device), "a vending code", |value| vending::decode_code(device, value))
     }
 
     pub(super) fn vending_batch(&self, number: u32) -> Result<Option<VendingBatch>, IndexError> {
-        self.answer(|| {
-            let Some(value) = self.database.get(&vending::batch_key(number))? else { return Ok(None) };
-            vending::decode_batch(number, &value).map(Some).ok_or_else(|| self.malformed("a batch of vending codes"))
-        })
+        let what = "a batch of vending codes";
+        self.value(&vending::batch_key(number), what, |value| vending::decode_batch(number, value))
     }
 
     /// How many batches of vending codes there are.
     pub(super) fn vending_batches(&self) -> Result<u32, IndexError> {
-        self.answer(|| {
-            let Some(value) = self.database.get(vending::BATCHES)? else { return Ok(0) };
-            let octets = value.try_into().map_err(|_| self.malformed("the number of batches of vending codes"))?;
-            Ok(u32::from_be_bytes(octets))
-        })
+        let decode = |value: &[u8]| value.try_into().ok().map(u32::from_be_bytes);
+        Ok(self.value(vending::BATCHES, "the number of batches of vending codes", decode)?.unwrap_or(0))
     }
 
     /// Where a certificate is that was lost and found again.
@@ -407,10 +400,8 @@ impl Index {
 
     /// SHA-256 of the newest configuration.
     pub(super) fn configuration(&self) -> Result<Option<[u8; 32]>, IndexError> {
-        self.answer(|| {
-            let Some(value) = self.database.get(&values::configuration_key())? else { return Ok(None) };
-            value.try_into().map(Some).map_err(|_| self.malformed("the hash of the configuration"))
-        })
+        let decode = |value: &[u8]| value.try_into().ok();
+        self.value(&values::configuration_key(), "the hash of the configuration", decode)
     }
 
     /// All issuers, in the order of their ids.
