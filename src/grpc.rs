@@ -19,6 +19,7 @@ mod issuers;
 mod limits;
 pub(crate) mod listener;
 mod order_message;
+mod order_terms;
 mod peer;
 mod possession;
 mod records;

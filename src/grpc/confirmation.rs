@@ -124,7 +124,7 @@ impl Confirmations {
 
 fn check_read_back(record: &Record, certificate: &Bytes, device_id: &str) -> Result<(), RequestError> {
     let (serial, device) = (&record.serial_number, quoted(&record.holder.device));
-    if !record.issued.as_ref().is_some_and(|issued| issued.certificate == *certificate) {
+    if record.issued.as_ref().is_none_or(|issued| issued.certificate != *certificate) {
         let message = format!(
             "what was read back has the serial number {serial} of the device {device}, and is not the certificate that was \
              issued: some of its octets differ"
