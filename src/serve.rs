@@ -110,8 +110,8 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
     let reload = reloader.handle();
     tokio::spawn(hangups.each(Arc::clone(&reload)));
     tokio::spawn(reloader.watch_files());
-    let mut running =
-        start(&config, opened, listening, (reload, est_setup, who), draining, (Arc::clone(&readiness), prometheus))?;
+    let who = (reload, est_setup, who);
+    let mut running = start(&config, opened, listening, who, draining, (Arc::clone(&readiness), prometheus))?;
     // Before anybody knows that there is a daemon to shut down.
     let shutdown = shutdown_signal().map_err(ServeError::system("listen for signals"))?;
     tracing::info!(

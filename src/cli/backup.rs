@@ -1,6 +1,9 @@
 //! `birthmark backup` and `birthmark restore`
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use birthmark::{
     config::Config,
@@ -55,7 +58,7 @@ pub(crate) struct RestoreArgs {
     data: Option<PathBuf>,
 }
 
-fn data_folder(data: Option<PathBuf>, config: &PathBuf) -> anyhow::Result<PathBuf> {
+fn data_folder(data: Option<PathBuf>, config: &Path) -> anyhow::Result<PathBuf> {
     match data {
         Some(folder) => Ok(folder),
         None => {

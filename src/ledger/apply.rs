@@ -47,7 +47,7 @@ impl View<'_> {
     ///
     /// # Errors
     /// Those of the storage, or a sentence if the entry does not fit what is known.
-    #[expect(clippy::too_many_lines, reason = "some lines for each event")]
+    #[expect(clippy::too_many_lines, reason = "one arm for each event")]
     pub(super) fn apply(&mut self, entry: &Entry, position: Position) -> Result<(), ApplyError> {
         match &entry.event {
             Event::Reserved { serial_number, holder, replaces } => {

@@ -250,7 +250,7 @@ pub enum Event {
 
 impl Entry {
     /// Appends the encoded entry to `out`.
-    #[expect(clippy::too_many_lines, reason = "some lines for each event")]
+    #[expect(clippy::too_many_lines, reason = "one arm for each event")]
     pub fn encode(&self, out: &mut Vec<u8>) {
         use wire::entry::Event as Wire;
         let event = match &self.event {
@@ -373,7 +373,7 @@ impl Entry {
     ///
     /// # Errors
     /// What is wrong with it, for an error that also names the place in the journal.
-    #[expect(clippy::too_many_lines, reason = "some lines for each event")]
+    #[expect(clippy::too_many_lines, reason = "one arm for each event")]
     pub fn decode(encoded: Bytes) -> Result<Entry, InvalidEntry> {
         use wire::entry::Event as Wire;
         let entry = wire::Entry::decode(encoded)?;

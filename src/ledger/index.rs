@@ -449,8 +449,8 @@ impl Index {
             let configuration = settled.configuration.map(|sha256| (values::configuration_key(), sha256.to_vec()));
             let codes = vending::pairs(&settled.vending_codes, &settled.vending_batches);
             let pairs = orders.chain(exports).chain(issuers).chain(peers).chain(numbers).chain(proofs);
-            let pairs = pairs.chain(approvals).chain(configuration).chain(codes);
-            let pairs = pairs.chain(batch_values::pairs(settled)).collect();
+            let pairs = pairs.chain(approvals).chain(configuration).chain(codes).chain(batch_values::pairs(settled));
+            let pairs = pairs.collect();
             self.database.write(pairs, |total| Manifest::new(applied, total, &runs).encode())?;
             self.applied().clone_from(applied);
             // Without it the index says no more than before, which is true as well.

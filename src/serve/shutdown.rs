@@ -64,8 +64,8 @@ impl Running {
     /// # Errors
     /// If the ledger failed.
     pub(super) async fn shutdown(self, signal: &str) -> Result<(), ServeError> {
-        let Running { server, committer, committer_result, checkpoints, publishing, unattended, est, .. } = self;
-        let Running { backlog, pools, scrub, socket, .. } = self;
+        let Running { server, committer, committer_result, checkpoints, publishing, unattended, .. } = self;
+        let Running { backlog, est, pools, scrub, socket, .. } = self;
         drop((scrub, backlog));
         // What is revoked, or to be exported, from now on is on the first lists and in the first batches of the next start.
         publishing.iter().chain(&unattended).for_each(task::JoinHandle::abort);

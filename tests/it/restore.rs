@@ -176,6 +176,7 @@ fn ledger_of_before_there_were_places_goes_on() {
 
 /// What was lost is there again, in its order and for retries, however it is read afterwards.
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story")]
 fn recovered_certificates_are_those_of_before_in_every_view() {
     let folder = tempfile::tempdir().unwrap();
     let (data, older) = (folder.path().join("data"), folder.path().join("older"));

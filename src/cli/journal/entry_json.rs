@@ -12,6 +12,7 @@ use birthmark::{
 use serde_json::{Value, json};
 
 /// All that an entry states, and where it is.
+#[expect(clippy::too_many_lines, reason = "one arm for each event")]
 pub(super) fn entry_to_json(frame: &ScannedFrame) -> Value {
     let (kind, fields) = match &frame.entry.event {
         Event::Reserved { serial_number, holder, replaces } => (
