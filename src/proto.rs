@@ -11,6 +11,7 @@ pub use self::generated::*;
     missing_docs,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
+    clippy::large_enum_variant,
     clippy::too_many_lines,
     reason = "generated"
 )]

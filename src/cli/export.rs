@@ -309,7 +309,10 @@ async fn acknowledge(args: AcknowledgeArgs) -> anyhow::Result<()> {
     let message = |request| AcknowledgeBatchRequest { request: Some(request) };
     sender.send(message(Acknowledge::Start(start))).await?;
     let reading = async {
-        let Some(path) = args.results else { return Ok(drop(sender)) };
+        let Some(path) = args.results else {
+            drop(sender);
+            return Ok(());
+        };
         let read = tokio::task::spawn_blocking(move || (read_results(&path, &sender), sender));
         // A stream that ended would say that these are all: what cannot be read cancels the call first.
         let (read, sender) = read.await?;

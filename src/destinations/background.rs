@@ -20,12 +20,9 @@ pub(super) fn be_nice() {
 ///
 /// # Errors
 /// Those of the work; or it panicked, or there was no thread.
-pub(crate) async fn in_background<T: Send + 'static, E: Into<BatchError>>(
+pub(crate) async fn in_background<T: Send + 'static, E: Into<BatchError> + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, BatchError>
-where
-    E: Send + 'static,
-{
+) -> Result<T, BatchError> {
     let (sender, receiver) = oneshot::channel();
     let runtime = Handle::current();
     let run = move || {

@@ -32,6 +32,7 @@ mod database;
 mod entries;
 mod error;
 mod files;
+mod kept;
 mod lookup_key;
 mod manifest;
 mod mark;
@@ -61,13 +62,10 @@ use self::{
     run::{Kind, Run, Writer},
 };
 use super::{
-    approval::Approval,
     error::LedgerError,
     export::ExportId,
-    issuer::RecordedIssuer,
     journal::{Journal, Position},
     overlay::{ExportLocation, OrderLocation, Overlay, ProofLocation, StateChange},
-    peer::EnrolledPeer,
     proof::ProofId,
     revoked::{CaId, RevokedKey, RevokedValue},
     vending::{VendingBatch, VendingCode},
@@ -402,46 +400,6 @@ impl Index {
     pub(super) fn configuration(&self) -> Result<Option<[u8; 32]>, IndexError> {
         let decode = |value: &[u8]| value.try_into().ok();
         self.value(&values::configuration_key(), "the hash of the configuration", decode)
-    }
-
-    /// All issuers, in the order of their ids.
-    pub(super) fn issuers(&self) -> Result<Vec<RecordedIssuer>, IndexError> {
-        self.answer(|| {
-            let mut issuers = Vec::new();
-            // Ids are without gaps.
-            for id in 1.. {
-                let Some(value) = self.database.get(&values::issuer_key(id))? else { break };
-                issuers.push(values::decode_issuer(id, &value).ok_or_else(|| self.malformed("an issuer"))?);
-            }
-            Ok(issuers)
-        })
-    }
-
-    /// All stations, operators and auditors, in the order of their numbers.
-    pub(super) fn peers(&self) -> Result<Vec<EnrolledPeer>, IndexError> {
-        self.answer(|| {
-            let mut found = Vec::new();
-            // Numbers are without gaps.
-            for number in 1.. {
-                let Some(value) = self.database.get(&peers::key(number))? else { break };
-                found.push(peers::decode(number, &value).ok_or_else(|| self.malformed("a station"))?);
-            }
-            Ok(found)
-        })
-    }
-
-    /// All requests for an approval, in their order.
-    pub(super) fn approvals(&self) -> Result<Vec<Approval>, IndexError> {
-        self.answer(|| {
-            let mut found = Vec::new();
-            // Numbers are without gaps.
-            for number in 1.. {
-                let Some(value) = self.database.get(&peers::approval_key(number))? else { break };
-                let approval = peers::decode_approval(number, &value);
-                found.push(approval.ok_or_else(|| self.malformed("a request for an approval"))?);
-            }
-            Ok(found)
-        })
     }
 
     fn malformed(&self, what: &str) -> IndexError {

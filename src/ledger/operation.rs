@@ -192,7 +192,6 @@ pub enum Action {
 }
 
 /// What became of an operation.
-#[expect(clippy::large_enum_variant, reason = "there are few at a time, and boxes would cost the common ones")]
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// The serial number is the device's; the HSM may sign.

@@ -88,6 +88,7 @@ impl fmt::Display for Comparison {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test ends before its files matter")]
 mod tests {
     use serde_json::json;
 
