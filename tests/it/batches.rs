@@ -201,7 +201,9 @@ fn results_are_recorded_and_what_failed_comes_again() {
         parsed(&acknowledge(&id, "results.jsonl"));
     }
     assert_eq!(parsed(&site.operator(&["export", "create", "cloud", "--json"]))["id"], Value::Null);
-    assert_eq!(daemon.metric("birthmark_destination_unacknowledged_batches", &["cloud"]), 0.0);
+    wait_until("the metric follows", || {
+        daemon.metric("birthmark_destination_unacknowledged_batches", &["cloud"]) == 0.0
+    });
     daemon.end();
 }
 
