@@ -137,7 +137,9 @@ fn device_is_confirmed_scrapped_revoked_and_reissued() {
     counts(&site, [4, 2, 1, 1, 0]);
     assert!(!try_to_sign(&site, &["d3"], &["--reissue"]).status.success());
     assert_eq!(error("d3"), "ORDER_EXHAUSTED");
-    for (reason, says) in [("cACompromise", "is for CA certificates"), ("certificateHold", "for ever"), ("x", "RFC")] {
+    for (reason, says) in
+        [("cACompromise", "is for CA certificates"), ("certificateHold", "a revocation is final"), ("x", "RFC")]
+    {
         let run = site.operator(&["record", "revoke", "d4", "--reason", reason]);
         assert!(run.status.code() == Some(2) && text(&run.stderr).contains(says), "{}", text(&run.stderr));
     }
