@@ -26,7 +26,7 @@ use tonic::Code;
 
 use crate::support::{
     ledger::{self, operation, terms},
-    site::{Answer, IssueStream, Site, csr, request},
+    site::{Answer, Daemon, IssueStream, Site, csr, request, wait_until},
     token::{refused, succeeded, text},
 };
 
@@ -67,6 +67,16 @@ async fn site_with_certificate() -> (Site, IssueRequest, IssuedCertificate) {
     (site, request, issued)
 }
 
+/// Starts a daemon under these faults. It has then written its configuration, whose ports are others than before, its start
+/// and the checkpoint after it: three writes and three syncs of the committer's.
+fn start_failing(site: &Site, injects: &[&str]) -> Daemon {
+    let checkpoints = || site.log().matches(" checkpoint entries=").count();
+    let before = checkpoints();
+    let daemon = site.start_as(|command| failing(&command, &journal(site), injects));
+    wait_until("the checkpoint of the start", || checkpoints() > before);
+    daemon
+}
+
 fn journal(site: &Site) -> PathBuf {
     site.path("data/journal/00000001.journal")
 }
@@ -101,20 +111,18 @@ async fn insist(stream: &mut IssueStream, request: &IssueRequest) -> (IssuedCert
 
 /// A disk that refuses writes for a while costs time and nothing else.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the entries that a start writes changed the place of the fault; it has to be found anew"]
 async fn disk_that_refuses_writes_for_a_while_costs_time_only() {
     for (error, says, first_failing) in [
         // The record of d1 is refused: its reservation is durable, its signature made.
-        ("ENOSPC", "No space left on device", 5),
-        ("EIO", "Input/output error", 5),
+        ("ENOSPC", "No space left on device", 7),
+        ("EIO", "Input/output error", 7),
         // Already its reservation.
-        ("EROFS", "Read-only file system", 4),
+        ("EROFS", "Read-only file system", 6),
     ] {
         let (site, first_request, first) = site_with_certificate().await;
-        let file = journal(&site);
-        // The committer's writes: one for the start, two each for d0's twin and d1; then, until it lasts, what it tries again.
+        // The committer's writes: three at the start, two each for d0's twin and d1; then, until it lasts, what it tries again.
         let inject = format!("pwrite64:error={error}:when={first_failing}..{}", first_failing + 25);
-        let daemon = site.start_as(|command| failing(&command, &file, &[&inject]));
+        let daemon = start_failing(&site, &[&inject]);
         let mut stream = site.stream(&daemon, "line1/t1").await;
         stream.ask(request("twin", "o1", csr("twin"))).await.issued();
         let hit = request("d1", "o1", csr("d1"));
@@ -160,10 +168,9 @@ async fn disk_that_refuses_writes_for_a_while_costs_time_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn request_after_a_failed_record_gets_its_certificate() {
     let (site, ..) = site_with_certificate().await;
-    let file = journal(&site);
     // Every sync takes a tenth of a second, so that the second request comes between reservation and record.
-    let injects = ["pwrite64:error=ENOSPC:when=3..13", "fdatasync:delay_exit=100000"];
-    let daemon = site.start_as(|command| failing(&command, &file, &injects));
+    let injects = ["pwrite64:error=ENOSPC:when=5..15", "fdatasync:delay_exit=100000"];
+    let daemon = start_failing(&site, &injects);
     let hit = request("d1", "o1", csr("d1"));
     let mut both = Vec::new();
     for station in 1..=2 {
@@ -182,14 +189,12 @@ async fn request_after_a_failed_record_gets_its_certificate() {
 
 /// A sync that fails ends the daemon, and nothing is answered from it.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the entries that a start writes changed the place of the fault; it has to be found anew"]
 async fn sync_that_fails_ends_the_daemon_without_an_answer() {
     // The sync of d1's reservation, and that of its record.
-    for failing_sync in [4, 5] {
+    for failing_sync in [6, 7] {
         let (site, first_request, first) = site_with_certificate().await;
-        let file = journal(&site);
         let inject = format!("fdatasync:error=EIO:when={failing_sync}");
-        let mut daemon = site.start_as(|command| failing(&command, &file, &[&inject]));
+        let mut daemon = start_failing(&site, &[&inject]);
         let mut stream = site.stream(&daemon, "line1/t1").await;
         let twin_request = request("twin", "o1", csr("twin"));
         let twin = stream.ask(twin_request.clone()).await.issued();
