@@ -5,8 +5,6 @@
 //! incomplete last entry;
 //! 130 and 143 `station sign` was stopped by SIGINT or SIGTERM.
 
-use std::io::{ErrorKind, Write};
-
 pub(crate) mod approval;
 pub(crate) mod backup;
 pub(crate) mod ca;
@@ -43,16 +41,9 @@ fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resu
     result
 }
 
-/// An error and its causes as one sentence, without those that the one before has repeated already.
+/// An error and its causes as one sentence.
 pub(crate) fn sentence(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-    }
-    text
+    birthmark::console::sentence(error.as_ref())
 }
 
 /// Words as a command that a shell reads as it is printed.
@@ -70,15 +61,12 @@ fn command_line(words: &[String]) -> String {
 
 /// Prints a value for programs.
 fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
-    print(&format!("{value:#}\n"))
+    Ok(birthmark::console::print_json(value)?)
 }
 
-/// Prints on standard output, where `print!` would panic when a reader such as `head` has seen enough.
+/// Prints on standard output.
 fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    Ok(birthmark::console::print(text)?)
 }
 
 #[cfg(test)]

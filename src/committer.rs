@@ -318,8 +318,7 @@ impl Committer {
     /// # Errors
     /// As for [`Committer::reserve`].
     pub(crate) async fn add_issuer(&self, terms: IssuerTerms) -> Result<(Arc<RecordedIssuer>, bool), CommitError> {
-        let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
-        let (issuer, Changed(new)) = self.submit(Actor::daemon(), operation::add_issuer(terms)).await?;
+        let (issuer, Changed(new)) = self.uncounted(Actor::daemon(), operation::add_issuer(terms)).await?;
         Ok((issuer, new))
     }
 
@@ -333,9 +332,8 @@ impl Committer {
         sha256: [u8; 32],
         text: String,
     ) -> Result<bool, CommitError> {
-        let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
         let operation = operation::load_configuration(sha256, text);
-        let Changed(new) = self.submit(actor.unwrap_or_else(Actor::daemon), operation).await?;
+        let Changed(new) = self.uncounted(actor.unwrap_or_else(Actor::daemon), operation).await?;
         Ok(new)
     }
 
@@ -344,8 +342,7 @@ impl Committer {
     /// # Errors
     /// As for [`Committer::reserve`].
     pub(crate) async fn record_start(&self, version: String, configuration: [u8; 32]) -> Result<(), CommitError> {
-        let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
-        self.submit(Actor::daemon(), operation::start(version, configuration)).await
+        self.uncounted(Actor::daemon(), operation::start(version, configuration)).await
     }
 
     /// Records that the daemon ends in order.
@@ -353,8 +350,7 @@ impl Committer {
     /// # Errors
     /// As for [`Committer::reserve`].
     pub(crate) async fn record_stop(&self, reason: String) -> Result<(), CommitError> {
-        let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
-        self.submit(Actor::daemon(), operation::stop(reason)).await
+        self.uncounted(Actor::daemon(), operation::stop(reason)).await
     }
 
     /// Records a checkpoint. It takes a permit like any request, but counts as none in flight.
@@ -362,8 +358,7 @@ impl Committer {
     /// # Errors
     /// As for [`Committer::reserve`].
     pub async fn checkpoint(&self, note: String, earlier_checkpoints_lost: bool) -> Result<(), CommitError> {
-        let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
-        self.submit(Actor::daemon(), operation::checkpoint(note, earlier_checkpoints_lost)).await
+        self.uncounted(Actor::daemon(), operation::checkpoint(note, earlier_checkpoints_lost)).await
     }
 
     /// Records a revocation list, which may be published then. It takes a permit like any request, but counts as none
@@ -372,8 +367,7 @@ impl Committer {
     /// # Errors
     /// As for [`Committer::reserve`].
     pub async fn issue_crl(&self, list: CrlIssued) -> Result<(), CommitError> {
-        let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
-        self.submit(Actor::daemon(), operation::issue_crl(list)).await
+        self.uncounted(Actor::daemon(), operation::issue_crl(list)).await
     }
 
     /// Lets nothing new begin, waits until what is reserved is recorded or abandoned, and closes the ledger.
@@ -389,6 +383,12 @@ impl Committer {
     /// An operation that is a request by itself.
     async fn change<T>(&self, actor: Actor, operation: Typed<T>) -> Result<T, CommitError> {
         let _permit = self.permit().await?;
+        self.submit(actor, operation).await
+    }
+
+    /// An operation of the daemon's own: it takes a permit like any request, but counts as none in flight.
+    async fn uncounted<T>(&self, actor: Actor, operation: Typed<T>) -> Result<T, CommitError> {
+        let _permit = self.permits.acquire().await.map_err(|_| CommitError::Closed)?;
         self.submit(actor, operation).await
     }
 

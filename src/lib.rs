@@ -33,6 +33,7 @@ mod committer;
 pub mod config;
 pub mod configure;
 mod connections;
+pub mod console;
 pub mod crl;
 pub mod crl_publisher;
 pub mod csr;

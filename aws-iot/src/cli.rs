@@ -3,12 +3,7 @@
 //! Exit codes: 0 all was done; 1 nothing was, the message says why; 2 wrong usage; 3 not all: some certificates failed, or
 //! there is something to do.
 
-use std::{
-    io::{ErrorKind, IsTerminal, Write},
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::bail;
 use birthmark_aws::{
@@ -25,8 +20,6 @@ pub(crate) mod documents;
 pub(crate) mod register;
 pub(crate) mod register_ca;
 pub(crate) mod status;
-
-mod table;
 
 /// Not all.
 pub(crate) const SOME: u8 = 3;
@@ -143,29 +136,19 @@ pub(crate) fn log(format: LogFormat) {
     }
 }
 
-/// An error and its causes as one sentence, without those that the one before has repeated already.
+/// An error and its causes as one sentence.
 pub(crate) fn sentence(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-    }
-    text
+    birthmark::console::sentence(error.as_ref())
 }
 
 /// Prints a value for programs.
 pub(crate) fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
-    print(&format!("{value:#}\n"))
+    Ok(birthmark::console::print_json(value)?)
 }
 
-/// Prints on standard output, where `print!` would panic when a reader such as `head` has seen enough.
+/// Prints on standard output.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    Ok(birthmark::console::print(text)?)
 }
 
 /// 0 if all was done, 1 if nothing, 3 otherwise.

@@ -1,6 +1,6 @@
 //! What is said on the terminal.
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -20,13 +20,10 @@ pub(crate) fn progress(length: u64, what: &str) -> ProgressBar {
 
 /// Prints a value for programs.
 pub(crate) fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
-    print(&format!("{value:#}\n"))
+    Ok(birthmark::console::print_json(value)?)
 }
 
-/// Prints on standard output, where `print!` would panic when a reader such as `head` has seen enough.
+/// Prints on standard output.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    Ok(birthmark::console::print(text)?)
 }

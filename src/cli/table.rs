@@ -1,27 +1,6 @@
 //! Aligned columns for people, and lines of values for spreadsheets and label software.
 
-/// Renders rows under their headings; columns whose heading starts with `>` are aligned to the right.
-pub(crate) fn columns(headings: &[&str], rows: &[Vec<String>]) -> String {
-    let titles = headings.iter().map(|heading| heading.trim_start_matches('>').to_owned()).collect();
-    let lines: Vec<&Vec<String>> = std::iter::once(&titles).chain(rows).collect();
-    let widths: Vec<usize> = (0..headings.len())
-        .map(|column| lines.iter().filter_map(|line| line.get(column)).map(|cell| width(cell)).max().unwrap_or(0))
-        .collect();
-    let mut text = String::new();
-    for line in lines {
-        let cells: Vec<String> = line
-            .iter()
-            .zip(headings.iter().zip(&widths))
-            .map(|(cell, (heading, width))| match heading.starts_with('>') {
-                true => format!("{cell:>width$}"),
-                false => format!("{cell:<width$}"),
-            })
-            .collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
-}
+pub(crate) use birthmark::console::columns;
 
 /// Renders rows under their headings as comma-separated values.
 pub(crate) fn csv_table(headings: &[&str], rows: &[Vec<String>]) -> String {
@@ -59,9 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn table_columns_fit_their_widest_cell() {
-        let rows = [vec!["a".to_owned(), "5".to_owned()], vec!["long".to_owned(), "1000".to_owned()]];
-        assert_eq!(columns(&["ID", ">LEFT"], &rows), "ID    LEFT\na        5\nlong  1000\n");
+    fn table_as_values_or_fields_has_every_cell() {
         let odd = [vec!["a,b".to_owned(), "say \"x\"".to_owned()], vec!["=1+1".to_owned(), "-5".to_owned()]];
         assert_eq!(csv_table(&["ID", ">LEFT"], &odd), "id,left\r\n\"a,b\",\"say \"\"x\"\"\"\r\n=1+1,-5\r\n");
         assert_eq!(

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use prost::Message;
 
-use self::convert::{decode_proof_reserved, encode_proof_reserved, hash};
+use self::convert::{decode_proof_reserved, encode_proof_reserved, hash, replaced};
 pub use self::invalid::InvalidEntry;
 use super::{
     actor::Actor,
@@ -388,10 +388,7 @@ impl Entry {
                     issuer: reserved.issuer,
                     issuer_id: reserved.issuer_id,
                 },
-                replaces: match reserved.replaces.as_slice() {
-                    [] => None,
-                    octets => Some(SerialNumber::try_from(octets)?),
-                },
+                replaces: replaced(&reserved.replaces)?,
             },
             Wire::Issued(issued) => Event::Issued {
                 serial_number: SerialNumber::try_from(&*issued.serial_number)?,

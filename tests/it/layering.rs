@@ -32,6 +32,7 @@ const FLOORS: &[&[&str]] = &[
     &["config", "connections", "durable", "name", "pem", "readiness", "roles", "signer", "x509_time"],
     &[
         "asn1",
+        "console",
         "failure",
         "fairness",
         "hash",

@@ -10,7 +10,8 @@ use birthmark_aws::{
 };
 use serde_json::json;
 
-use super::{AwsArgs, LogFormat, SOME, block_on, log, print, print_json, table};
+use super::{AwsArgs, LogFormat, SOME, block_on, log, print, print_json};
+use birthmark::console::columns;
 
 /// Look whether all is there that registration and activation need, and say what to do where it is not
 #[derive(Debug, clap::Args)]
@@ -118,5 +119,5 @@ fn to_text(checks: &[Check]) -> String {
             vec![check.what.clone(), verdict.to_owned(), check.found.clone(), check.to_do.clone()]
         })
         .collect();
-    table::columns(&["WHAT", "VERDICT", "FOUND", "TO DO"], &rows)
+    columns(&["WHAT", "VERDICT", "FOUND", "TO DO"], &rows)
 }

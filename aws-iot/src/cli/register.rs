@@ -8,7 +8,8 @@ use birthmark_aws::{
     register::{self, Options, Summary},
 };
 
-use super::{AwsArgs, LogFormat, TrustArgs, block_on, exit, log, print, print_json, state_folder, table};
+use super::{AwsArgs, LogFormat, TrustArgs, block_on, exit, log, print, print_json, state_folder};
+use birthmark::console::columns;
 
 /// Register the certificates of bundles before their devices first connect
 #[derive(Debug, clap::Args)]
@@ -91,7 +92,7 @@ fn to_text(summaries: &[Summary]) -> String {
             row
         })
         .collect();
-    let mut text = table::columns(&["BUNDLE", ">REGISTERED", ">ALREADY", ">WITHDRAWN", ">FAILED", "RESULTS"], &rows);
+    let mut text = columns(&["BUNDLE", ">REGISTERED", ">ALREADY", ">WITHDRAWN", ">FAILED", "RESULTS"], &rows);
     for failure in summaries.iter().flat_map(|summary| &summary.failures) {
         text.push_str(&format!("\nfailed: {failure}"));
     }

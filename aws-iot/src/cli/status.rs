@@ -9,7 +9,8 @@ use birthmark_aws::{
     status::{self, Report},
 };
 
-use super::{AwsArgs, LogFormat, SOME, block_on, log, print, print_json, state_folder, table};
+use super::{AwsArgs, LogFormat, SOME, block_on, log, print, print_json, state_folder};
+use birthmark::console::columns;
 
 /// Hold what AWS IoT has against what bundles say
 #[derive(Debug, clap::Args)]
@@ -100,7 +101,7 @@ fn to_text(report: &Report) -> String {
         ">UNKNOWN PENDING",
         ">UNKNOWN ACTIVE",
     ];
-    let mut text = table::columns(&headings, &rows);
+    let mut text = columns(&headings, &rows);
     let rows: Vec<_> = report
         .bundles
         .iter()
@@ -125,7 +126,7 @@ fn to_text(report: &Report) -> String {
         ">NOT REVOKED",
     ];
     text.push('\n');
-    text.push_str(&table::columns(&headings, &rows));
+    text.push_str(&columns(&headings, &rows));
     for notable in &report.notable {
         text.push_str(&format!("\n{}: {}", notable.certificate_id, notable.why));
     }

@@ -2,8 +2,8 @@
 
 use birthmark::{
     ledger::{
-        BatchId, BatchTerms, CrlIssued, DevicesListed, Enrolment, ListedDevice, OrderTerms, ProofTerms, Recovery,
-        Results, entry::Event, journal::ScannedFrame,
+        BatchId, BatchTerms, CrlIssued, DevicesListed, Enrolment, Holder, ListedDevice, OrderTerms, ProofTerms,
+        Recovery, Results, entry::Event, journal::ScannedFrame,
     },
     pattern::Pattern,
     pem::certificate_pem,
@@ -15,19 +15,9 @@ use serde_json::{Value, json};
 #[expect(clippy::too_many_lines, reason = "one arm for each event")]
 pub(super) fn entry_to_json(frame: &ScannedFrame) -> Value {
     let (kind, fields) = match &frame.entry.event {
-        Event::Reserved { serial_number, holder, replaces } => (
-            "reserved",
-            json!({
-                "serial_number": serial_number.to_string(),
-                "device_id": holder.device,
-                "key_sha256": hex::encode(holder.key_hash),
-                "order": holder.order,
-                "profile": holder.profile,
-                "issuer": holder.issuer,
-                "issuer_id": holder.issuer_id,
-                "replaces": replaces.map(|replaced| replaced.to_string()),
-            }),
-        ),
+        Event::Reserved { serial_number, holder, replaces } => {
+            ("reserved", holder_to_json(serial_number, holder, replaces.as_ref()))
+        }
         Event::Issued { serial_number, certificate } => ("issued", issued_to_json(serial_number, certificate)),
         Event::Abandoned { serial_number, reason } => {
             ("abandoned", json!({ "serial_number": serial_number.to_string(), "reason": reason }))
@@ -234,7 +224,8 @@ pub(super) fn time(time: jiff::Timestamp) -> String {
     format!("{time:.6}")
 }
 
-fn recovery_to_json(Recovery { serial_number, certificate, holder, replaces, source }: &Recovery) -> Value {
+/// A serial number, and whom and what it is for.
+fn holder_to_json(serial_number: &SerialNumber, holder: &Holder, replaces: Option<&SerialNumber>) -> Value {
     json!({
         "serial_number": serial_number.to_string(),
         "device_id": holder.device,
@@ -243,8 +234,13 @@ fn recovery_to_json(Recovery { serial_number, certificate, holder, replaces, sou
         "profile": holder.profile,
         "issuer": holder.issuer,
         "issuer_id": holder.issuer_id,
-        "replaces": replaces.map(|replaced| replaced.to_string()),
-        "source": source,
-        "certificate_pem": certificate_pem(certificate),
+        "replaces": replaces.map(ToString::to_string),
     })
+}
+
+fn recovery_to_json(Recovery { serial_number, certificate, holder, replaces, source }: &Recovery) -> Value {
+    let mut fields = holder_to_json(serial_number, holder, replaces.as_ref());
+    fields["source"] = json!(source);
+    fields["certificate_pem"] = json!(certificate_pem(certificate));
+    fields
 }

@@ -1,6 +1,6 @@
 //! Vending codes as the journal has them.
 
-use super::invalid::InvalidEntry;
+use super::{convert::replaced, invalid::InvalidEntry};
 use crate::{
     ledger::{
         vending::{Cost, CreatedCodes, HashedCode, VendingTerms},
@@ -35,10 +35,7 @@ impl TryFrom<wire::VendingCodesCreated> for CreatedCodes {
     fn try_from(created: wire::VendingCodesCreated) -> Result<CreatedCodes, InvalidEntry> {
         let (mut codes, mut replaces) = (Vec::with_capacity(created.codes.len()), Vec::new());
         for code in created.codes {
-            replaces.push(match code.replaces.as_slice() {
-                [] => None,
-                octets => Some(SerialNumber::try_from(octets)?),
-            });
+            replaces.push(replaced(&code.replaces)?);
             codes.push(HashedCode {
                 device: code.device_id,
                 salt: code.salt.as_slice().try_into().map_err(|_| InvalidEntry::VendingCode("salt"))?,

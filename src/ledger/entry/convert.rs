@@ -70,10 +70,7 @@ impl TryFrom<wire::Recovered> for Recovery {
                 issuer: recovered.issuer,
                 issuer_id: recovered.issuer_id,
             },
-            replaces: match recovered.replaces.as_slice() {
-                [] => None,
-                octets => Some(SerialNumber::try_from(octets)?),
-            },
+            replaces: replaced(&recovered.replaces)?,
             source: recovered.source,
         })
     }
@@ -110,5 +107,13 @@ impl TryFrom<wire::CrlIssued> for CrlIssued {
             entries: list.entries,
             sha256: list.sha256.as_slice().try_into().map_err(|_| InvalidEntry::Crl("hash"))?,
         })
+    }
+}
+
+/// The serial number of the certificate in whose place one comes; empty: none.
+pub(super) fn replaced(octets: &[u8]) -> Result<Option<SerialNumber>, InvalidEntry> {
+    match octets {
+        [] => Ok(None),
+        octets => Ok(Some(SerialNumber::try_from(octets)?)),
     }
 }
