@@ -27,7 +27,7 @@ pub fn print_json(value: &serde_json::Value) -> io::Result<()> {
 /// An error and its causes as one sentence, without those that the one before has repeated already.
 pub fn sentence(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
     for cause in causes.map(ToString::to_string) {
         if !text.contains(&cause) {
             text.push_str(": ");

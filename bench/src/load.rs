@@ -107,9 +107,9 @@ fn bench(options: &Options) -> anyhow::Result<ExitCode> {
     let quantity = (1_u64 << 40).to_string();
     site.birthmark(&["order", "create", ORDER, "--profile", "device", "--quantity", &quantity])?;
     let devices = devices(options, &before, processors);
-    let stations = measure_stations(&site, options, &daemon, devices)
+    let stations = measure_stations(&site, options, &daemon, devices, "bench", options.csrs_out.as_deref())
         .map_err(|error| error.context(format!("the daemon's log:\n{}", site.log())))?;
-    let again = || measure_stations(&site, options, &daemon, devices);
+    let again = || measure_stations(&site, options, &daemon, devices, "bench-again", None);
     let beside_export = options.beside_export.then(|| beside_export::measure(&site, &stations, again)).transpose()?;
     let exit = daemon.stop()?;
     ensure!(exit.success(), "the daemon failed with {exit}:\n{}", site.log());
@@ -263,6 +263,8 @@ fn measure_stations(
     options: &Options,
     daemon: &Daemon,
     devices: usize,
+    device_prefix: &str,
+    csrs_out: Option<&Path>,
 ) -> anyhow::Result<stations::Measured> {
     let mut arguments = vec![
         "stations".to_owned(),
@@ -274,9 +276,10 @@ fn measure_stations(
         format!("--warm-up={}", options.warm_up()),
         format!("--seconds={}", options.seconds),
         format!("--devices={devices}"),
+        format!("--device-prefix={device_prefix}"),
     ];
     arguments.extend(options.rate.map(|rate| format!("--rate={rate}")));
-    if let Some(folder) = &options.csrs_out {
+    if let Some(folder) = csrs_out {
         arguments.push(format!("--csrs-out={}", text(&std::path::absolute(folder)?)?));
     }
     part(site, &arguments, &[])

@@ -15,8 +15,9 @@ use crate::console::progress;
 /// How many CSRs are written for other programs: enough for them to go round.
 const WRITTEN: usize = 10_000;
 
-/// Makes this number of devices on all processors. The request of each is encoded, with its number as `request_id`.
-pub(super) fn make(number: usize) -> anyhow::Result<Vec<Bytes>> {
+/// Makes this number of devices on all processors, named by this prefix and their numbers. The request of each is
+/// encoded, with its number as `request_id`.
+pub(super) fn make(prefix: &str, number: usize) -> anyhow::Result<Vec<Bytes>> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let share = number.div_ceil(threads).max(1);
     let bar = progress(number as u64, "P-256 keys and CSRs");
@@ -28,7 +29,7 @@ pub(super) fn make(number: usize) -> anyhow::Result<Vec<Bytes>> {
                 scope.spawn(move || {
                     let requests = numbers.map(|number| {
                         bar.inc(1);
-                        request(number)
+                        request(prefix, number)
                     });
                     requests.collect::<anyhow::Result<Vec<_>>>()
                 })
@@ -43,9 +44,8 @@ pub(super) fn make(number: usize) -> anyhow::Result<Vec<Bytes>> {
     Ok(made.concat())
 }
 
-fn request(number: usize) -> anyhow::Result<Bytes> {
-    // Each process has devices of its own.
-    let device_id = format!("bench-{}-{number:07}", std::process::id());
+fn request(prefix: &str, number: usize) -> anyhow::Result<Bytes> {
+    let device_id = format!("{prefix}-{number:07}");
     let request = IssueRequest {
         request_id: number.to_string(),
         csr: csr(&device_id)?.into(),

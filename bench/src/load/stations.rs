@@ -87,6 +87,10 @@ pub(crate) struct Args {
     #[arg(long)]
     devices: usize,
 
+    /// What their names begin with
+    #[arg(long)]
+    device_prefix: String,
+
     /// Requests a second, for an open loop
     #[arg(long)]
     rate: Option<f64>,
@@ -139,7 +143,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     step(&format!("Making {} P-256 keys and CSRs, as devices would", args.devices));
-    let devices = devices::make(args.devices)?;
+    let devices = devices::make(&args.device_prefix, args.devices)?;
     if let Some(folder) = &args.csrs_out {
         devices::write(&devices, folder)?;
     }

@@ -1,12 +1,9 @@
 //! Vending codes as the journal has them.
 
 use super::{convert::replaced, invalid::InvalidEntry};
-use crate::{
-    ledger::{
-        vending::{Cost, CreatedCodes, HashedCode, VendingTerms},
-        wire::{self, from_micros, to_micros},
-    },
-    serial::SerialNumber,
+use crate::ledger::{
+    vending::{Cost, CreatedCodes, HashedCode, VendingTerms},
+    wire::{self, from_micros, to_micros},
 };
 
 impl From<&CreatedCodes> for wire::VendingCodesCreated {
