@@ -14,6 +14,7 @@ mod order;
 mod peer;
 mod proof;
 mod recovery;
+mod refused;
 mod reserve;
 #[cfg(test)]
 mod tests;
@@ -96,6 +97,7 @@ pub(super) fn decide(
             serial_numbers.pass(&recovery.serial_number);
             recovery::recover(view, recovery)
         }
+        Action::NoteRefused(noted) => refused::note(view, noted),
         Action::Start { version, configuration } => {
             let event = Event::Started { version: version.clone(), configuration: *configuration };
             Ok((Outcome::Noted, Some(event)))
