@@ -478,6 +478,9 @@ mod tests {
         let look_up = began.elapsed() / (COUNT / 100);
         let octets = std::fs::metadata(&path).unwrap().len();
         let more = (peak_kib() - before) / 1024;
-        println!("{COUNT} certificates: {} MiB on disk, written in {written:.1?}, a look-up {look_up:.1?}, {more} MiB more memory", octets >> 20);
+        println!(
+            "{COUNT} certificates: {} MiB on disk, written in {written:.1?}, a look-up {look_up:.1?}, {more} MiB more memory",
+            octets >> 20
+        );
     }
 }

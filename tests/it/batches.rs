@@ -467,7 +467,8 @@ fn pushed_bundles_come_in_order_whatever_is_killed() {
         create(&site, "cloud");
     }
     let command = "sleep 0.03; cp -r \"$1\" arrived/ && echo $BIRTHMARK_BATCH >> arrived/log; sleep 0.03";
-    let arguments = ["export", "push", "cloud", "--from", "out", "--trusted-key", "ca/audit.pem", "--once", "--command"];
+    let arguments =
+        ["export", "push", "cloud", "--from", "out", "--trusted-key", "ca/audit.pem", "--once", "--command"];
     fs::create_dir(site.path("arrived")).unwrap();
     let mut kills = 0;
     loop {

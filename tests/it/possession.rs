@@ -230,7 +230,9 @@ async fn proof_killed_while_it_is_signed_is_made_anew() {
     let reserved = || {
         let journals = fs::read_dir(site.path("data")).unwrap().map(|entry| entry.unwrap().path());
         let journals = journals.filter(|path| path.to_string_lossy().ends_with(".journal"));
-        journals.map(|path| fs::read(path).unwrap()).any(|octets| octets.windows(AWS.len()).any(|part| part == AWS.as_bytes()))
+        journals
+            .map(|path| fs::read(path).unwrap())
+            .any(|octets| octets.windows(AWS.len()).any(|part| part == AWS.as_bytes()))
     };
     wait_until("the serial number is reserved", reserved);
     assert!(!asked.is_finished());
