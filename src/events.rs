@@ -10,6 +10,7 @@
 //! `publish` is the loop.
 
 mod address;
+mod attempts;
 mod cfx;
 mod cursor;
 mod error;

@@ -159,7 +159,8 @@ impl Issuance {
         let started = Instant::now();
         // What is asked for is decided by the policy of this moment, whatever comes after it.
         let policy = self.policy.get();
-        let profile = policy.profiles.get(&request.profile).ok_or_else(|| IssueError::ProfileUnknown(request.profile.clone()))?;
+        let profile =
+            policy.profiles.get(&request.profile).ok_or_else(|| IssueError::ProfileUnknown(request.profile.clone()))?;
         csr::check_size(&request.csr)?;
         // What follows costs processor and HSM time, of which each station has its share, for each issuer.
         let _turn = match self.shares.get(profile.issuer_at(Timestamp::now()).name()) {

@@ -206,7 +206,10 @@ impl Waiting {
             if self.peers.len() >= PEERS {
                 self.dropped += 1;
                 if self.dropped.is_power_of_two() {
-                    tracing::warn!(dropped = self.dropped, "refusals of too many peers at once; some are recorded nowhere");
+                    tracing::warn!(
+                        dropped = self.dropped,
+                        "refusals of too many peers at once; some are recorded nowhere"
+                    );
                 }
                 return false;
             }
@@ -221,8 +224,8 @@ impl Waiting {
         let pieces = peer.kinds.entry(kind).or_default();
         // An outage is not the devices' own.
         let device = refused.device.filter(|_| refused.scope != RefusalScope::Daemon && peer.names.is_any(now));
-        let told = |device: &&str| (&*refused.actor.0, refused.order, refused.reason, *device);
-        let named = device.filter(|device| self.recent.is_new(told(device), now) && peer.names.take(now));
+        let told = |device| (&*refused.actor.0, refused.order, refused.reason, device);
+        let named = device.filter(|&device| self.recent.is_new(told(device), now) && peer.names.take(now));
         let full = |gathered: &Gathered| gathered.devices.len() >= NAMED_DEVICES;
         if pieces.last().is_none_or(|last| named.is_some() && full(last)) {
             pieces.push(new());

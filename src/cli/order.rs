@@ -7,8 +7,8 @@ use birthmark::{
     client::Failure,
     pattern::{self, Pattern},
     proto::{
-        ChangeOrderRequest, CloseOrderRequest, CreateOrderRequest, FirstPass, GetOrderRequest, ListOrdersRequest, Order,
-        OrderTerms, PauseOrderRequest, ResumeOrderRequest, StationFirstPass, rfc3339, timestamp,
+        ChangeOrderRequest, CloseOrderRequest, CreateOrderRequest, FirstPass, GetOrderRequest, ListOrdersRequest,
+        Order, OrderTerms, PauseOrderRequest, ResumeOrderRequest, StationFirstPass, rfc3339, timestamp,
     },
 };
 use clap::{Subcommand, value_parser};

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use crate::{
     ledger::{
         self, Action, Actor, Approval, Batch, BatchId, BatchTerms, CrlIssued, DevicesListed, EnrolledPeer, Enrolment,
-        Holder, IssuerTerms, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, RequestsRefused, Results, RevocationReason, Seal,
-        VendingTerms,
+        Holder, IssuerTerms, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, RequestsRefused, Results,
+        RevocationReason, Seal, VendingTerms,
     },
     serial::SerialNumber,
 };

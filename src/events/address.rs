@@ -54,7 +54,9 @@ mod tests {
         assert_eq!(read("mqtts://[::1]:8884").unwrap(), ("::1".into(), 8884, true));
         assert_eq!(read("mqtt://localhost").unwrap(), ("localhost".into(), 1883, false));
         assert!(matches!(read("mqtt://mes.example"), Err(EventsError::Plain(_))));
-        for bad in ["mes.example", "https://mes.example", "mqtts://", "mqtts://u:p@mes", "mqtts://mes/topic", "mqtts://mes:x"] {
+        for bad in
+            ["mes.example", "https://mes.example", "mqtts://", "mqtts://u:p@mes", "mqtts://mes/topic", "mqtts://mes:x"]
+        {
             assert!(matches!(read(bad), Err(EventsError::Address(_))), "{bad}");
         }
     }

@@ -35,14 +35,17 @@ pub(super) fn messages(handle: &str, event: &WatchReply) -> Vec<CfxMessage> {
     let bodies = match event.event.as_str() {
         "reserved" => vec![of.started(&transaction(), device)],
         "issued" => vec![of.completed(&transaction(), device, "Completed", "Pass")],
-        "recovered" => vec![of.started(&transaction(), device), of.completed(&transaction(), device, "Completed", "Pass")],
+        "recovered" => {
+            vec![of.started(&transaction(), device), of.completed(&transaction(), device, "Completed", "Pass")]
+        }
         "abandoned" => vec![of.completed(&transaction(), device, "Aborted", "Fail")],
         "scrapped" => vec![of.disqualified("DefectiveRepairNotPossible", &event.reason)],
         "revoked" => vec![of.disqualified("DefectiveRepairNotFeasible", &format!("revoked: {}", event.reason))],
         "refused" => {
             let failed = event.device_ids.iter().filter(|_| event.scope == "device").flat_map(|device| {
                 let sequence = event.sequence.to_be_bytes();
-                let transaction = uuid(&[handle.as_bytes(), b"refused", &sequence, of.time.as_bytes(), device.as_bytes()]);
+                let transaction =
+                    uuid(&[handle.as_bytes(), b"refused", &sequence, of.time.as_bytes(), device.as_bytes()]);
                 [of.started(&transaction, device), of.completed(&transaction, device, "Failed", "Fail")]
             });
             failed.chain([of.fault()]).collect()

@@ -38,8 +38,7 @@ impl Cursor {
         let file = |source| EventsError::NotWritten { path: path.to_owned(), source };
         let lock = PathBuf::from(format!("{}.lock", path.display()));
         let locked = File::options().create(true).append(true).open(&lock).map_err(file)?;
-        flock(&locked, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| EventsError::InUse(path.to_owned()))?;
+        flock(&locked, FlockOperation::NonBlockingLockExclusive).map_err(|_| EventsError::InUse(path.to_owned()))?;
         let written = match fs::metadata(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => after,
             Ok(metadata) if metadata.len() > LONGEST => return Err(EventsError::Cursor(path.to_owned())),
@@ -67,8 +66,8 @@ impl Cursor {
 }
 
 fn read(path: &Path) -> Result<u64, EventsError> {
-    let octets = fs::read(path)
-        .map_err(|error| EventsError::File { path: path.to_owned(), cause: error.to_string() })?;
+    let octets =
+        fs::read(path).map_err(|error| EventsError::File { path: path.to_owned(), cause: error.to_string() })?;
     match serde_json::from_slice(&octets) {
         Ok(Content { form: FORM, after }) => Ok(after),
         _ => Err(EventsError::Cursor(path.to_owned())),

@@ -1,5 +1,6 @@
 //! As much of MQTT 3.1.1 (OASIS, 29 October 2014) as publishing with quality of service 1 needs.
 
+mod error;
 mod packet;
 
 use std::{io, sync::Arc, time::Duration};
@@ -13,7 +14,10 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-pub(super) use self::packet::{Connect, Incoming, Will};
+pub(super) use self::{
+    error::MqttError,
+    packet::{Connect, Incoming, Will},
+};
 use super::{address::Broker, outbox::Message};
 
 /// How long connecting, the broker's CONNACK, and a write may take.
@@ -21,25 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The longest packet that a broker sends to who only publishes.
 const LONGEST: usize = 256;
-
-/// Why a connection ended, or did not begin.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum MqttError {
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error("the broker did not answer within {0:?}")]
-    Late(Duration),
-    #[error("the broker's answer is no MQTT: {0}")]
-    Malformed(&'static str),
-    #[error("{} is no name that a certificate can have", crate::quote::quoted(.0))]
-    Name(String),
-    #[error("the broker refuses the connection: {reason}")]
-    Refused {
-        reason: &'static str,
-        /// Trying again does not help.
-        lasting: bool,
-    },
-}
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 

@@ -20,7 +20,10 @@ pub(super) struct Sent {
 
 #[derive(Debug)]
 enum Entry {
-    Message { sent: Sent, acknowledged: bool },
+    Message {
+        sent: Sent,
+        acknowledged: bool,
+    },
     /// All messages of the event of this sequence number are before it.
     End(u64),
 }

@@ -12,13 +12,13 @@ use tokio::{
 
 use super::{
     address::Broker,
+    attempts::{Backoff, Report},
     cfx,
     cursor::Cursor,
     error::EventsError,
     mqtt::{self, Connect, Incoming, MqttError, Reader, Will, Writer},
     outbox::{Message, Outbox},
-    plain,
-    source,
+    plain, source,
     tls::Credentials,
     topic::{Topic, Values},
 };
@@ -79,9 +79,6 @@ pub struct Settings {
     /// End when all that there is, is published.
     pub once: bool,
 }
-
-/// Tells people what goes on.
-pub(super) type Report = dyn Fn(&str) + Send + Sync;
 
 /// Publishes until `stop`, or until all is published if that is asked for. What is not acknowledged then is published by the
 /// next run.
@@ -347,24 +344,5 @@ impl Publisher {
             false => self.cfx_message(&cfx::shutting_down(&self.settings.handle, now), &event),
         };
         Will { message, retain: false }
-    }
-}
-
-/// Growing pauses between attempts.
-pub(super) struct Backoff(Duration);
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(250);
-    const LONGEST: Duration = Duration::from_secs(30);
-
-    pub(super) fn new() -> Self {
-        Backoff(Self::FIRST)
-    }
-
-    /// Waits, half of it by chance, so that not all come back at the same moment.
-    pub(super) async fn pause(&mut self) {
-        let pause = self.0.mul_f64(0.5 + rand::random::<f64>() / 2.0);
-        self.0 = (self.0 * 2).min(Self::LONGEST);
-        sleep(pause).await;
     }
 }

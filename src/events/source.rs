@@ -9,8 +9,8 @@ use tokio::{
 use tonic::{Code, Status};
 
 use super::{
+    attempts::{Backoff, Report},
     error::EventsError,
-    publish::{Backoff, Report},
 };
 use crate::{
     client::{ClientError, Daemon},
@@ -70,7 +70,9 @@ async fn stream(
 ) -> End {
     let channel = match daemon.connect().await {
         Ok(channel) => channel,
-        Err(error @ (ClientError::Settings(_) | ClientError::NotTls(_) | ClientError::Connect { lasting: true, .. })) => {
+        Err(
+            error @ (ClientError::Settings(_) | ClientError::NotTls(_) | ClientError::Connect { lasting: true, .. }),
+        ) => {
             return End::Never(error.into());
         }
         Err(error) => return End::Again(error.to_string()),
@@ -96,7 +98,10 @@ async fn stream(
 }
 
 fn refuses(status: &Status) -> bool {
-    matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented | Code::InvalidArgument)
+    matches!(
+        status.code(),
+        Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented | Code::InvalidArgument
+    )
 }
 
 fn said(status: Status) -> String {

@@ -19,7 +19,9 @@ pub enum InvalidTopic {
     #[error("a topic has 1 to {LONGEST} bytes")]
     Length,
     /// What MQTT reserves.
-    #[error("a topic that is published to has no + and #, no control character, and does not begin with $ (MQTT 3.1.1, section 4.7)")]
+    #[error(
+        "a topic that is published to has no + and #, no control character, and does not begin with $ (MQTT 3.1.1, section 4.7)"
+    )]
     Character,
     /// No placeholder.
     #[error("{{{0}}} is none of {{handle}}, {{message}}, {{event}}, {{order}} and {{station}}")]

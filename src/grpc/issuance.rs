@@ -346,8 +346,7 @@ async fn issue(
         Ok((device, order.transpose().map_err(RequestError::id("order"))?))
     };
     let (device, order) = ids().inspect_err(|error| refused::note_nameless(issuer, actor, error))?;
-    let request =
-        IssueRequest { station, actor: actor.clone(), device, order, profile, csr, reissue, by_code: false };
+    let request = IssueRequest { station, actor: actor.clone(), device, order, profile, csr, reissue, by_code: false };
     refused::issue(issuer, &request).await
 }
 

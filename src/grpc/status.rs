@@ -15,7 +15,7 @@ use crate::{
     destinations::BatchError,
     enroll::EnrollError,
     issuer::IssueError,
-    ledger::{LedgerError, RefusalScope, Refusal},
+    ledger::{LedgerError, Refusal, RefusalScope},
     metrics,
     profile::ProfileError,
     proof::ProofError,

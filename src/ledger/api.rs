@@ -1,7 +1,10 @@
 //! The two sides of a ledger, which are all that the rest of the daemon knows of it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet}, ops::RangeInclusive, sync::Arc};
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{actor::Actor, overlay::DeviceHash};
+use super::actor::Actor;
 
 /// How devices of an order fared that a station tried first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
@@ -43,8 +43,8 @@ pub(super) const ALL_ORDERS: &str = "*";
 /// How many refused devices of one order are told apart; what comes after is in no yield.
 pub(super) const REFUSED_DEVICES: u64 = 65_536;
 
-/// How the index knows a device that was refused: as one of an order's list.
-pub(super) type RefusedKey = DeviceHash;
+/// How the index knows a device that was refused under an order: as one of its list.
+pub(super) type RefusedKey = [u8; 16];
 
 /// A device that was refused under an order before it had a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,3 +62,6 @@ pub(super) fn station_of(actor: &Actor) -> Arc<str> {
         None => Arc::from(""),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,7 +115,8 @@ impl MemTable {
         let refused = self.recent.refused.len() + self.recent.passes.len();
         let reserved = self.pending.len() + self.pending_proofs.len();
         let people = peers.len() + approvals.len();
-        let small = orders.len() + exports.len() + issuers.len() + people + proofs.len() + crl_numbers.len() + codes + refused;
+        let small =
+            orders.len() + exports.len() + issuers.len() + people + proofs.len() + crl_numbers.len() + codes + refused;
         let batches = destinations.len() + batches.len() + detours.len();
         let ended = revoked.len() + ended.len();
         records.len() + state_changes.len() + listed.len() + ended + small + batches - reserved

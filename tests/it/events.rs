@@ -74,7 +74,21 @@ impl<'s> Broker<'s> {
     fn subscribe(&self, out: &Path) -> Process {
         let identity = self.site.identity("auditor", "seer");
         let mut command = Command::new("mosquitto_sub");
-        command.args(["-h", "localhost", "-p", &self.port.to_string(), "-t", "#", "-q", "1", "-F", "%t %p", "-c", "-i", "seer"]);
+        command.args([
+            "-h",
+            "localhost",
+            "-p",
+            &self.port.to_string(),
+            "-t",
+            "#",
+            "-q",
+            "1",
+            "-F",
+            "%t %p",
+            "-c",
+            "-i",
+            "seer",
+        ]);
         command.arg("--cafile").arg(self.site.path("ca/station-ca.pem"));
         command.arg("--cert").arg(identity.join("cert.pem")).arg("--key").arg(identity.join("key.pem"));
         command.stdout(fs::File::create(out).unwrap()).stderr(Stdio::null());
@@ -182,13 +196,17 @@ async fn events_are_published_as_json_and_cfx() {
     assert!(count_of("CFX.Heartbeat") >= 1, "{counts:?}");
     let of = |name: &str, device: &str| {
         let found = seen_now.iter().map(|(_, message)| message).find(|message| {
-            message["MessageName"] == format!("CFX.Production.{name}") && message["MessageBody"]["PrimaryIdentifier"] == device
+            message["MessageName"] == format!("CFX.Production.{name}")
+                && message["MessageBody"]["PrimaryIdentifier"] == device
         });
         found.unwrap()["MessageBody"].clone()
     };
     let (started, completed) = (of("WorkStarted", "a"), of("WorkCompleted", "a"));
     assert_eq!(started["TransactionID"], completed["TransactionID"]);
-    assert_eq!((&started["WorkOrderIdentifier"]["WorkOrderId"], &started["RecipeName"]), (&"lot".into(), &"device".into()));
+    assert_eq!(
+        (&started["WorkOrderIdentifier"]["WorkOrderId"], &started["RecipeName"]),
+        (&"lot".into(), &"device".into())
+    );
     assert_eq!((&completed["Result"], &of("WorkCompleted", "b")["Result"]), (&"Completed".into(), &"Failed".into()));
 
     // Nothing twice without need; one process a cursor; one form alone.
@@ -224,10 +242,9 @@ async fn events_come_at_least_once_and_in_order_over_kills() {
     let (mut issued, mut round) = (0, 0);
     while issued < DEVICES {
         let mut stream = site.stream(&daemon, "line1/t1").await;
-        let mut running = Process::spawn(
-            broker.events(&daemon, &["--in-flight", "7", "--heartbeat", "1"]).stderr(Stdio::null()),
-        )
-        .unwrap();
+        let mut running =
+            Process::spawn(broker.events(&daemon, &["--in-flight", "7", "--heartbeat", "1"]).stderr(Stdio::null()))
+                .unwrap();
         for _ in 0..12 {
             let device = format!("d{issued}");
             stream.ask(request(&device, "lot", csr(&device))).await.issued();
@@ -271,7 +288,9 @@ async fn broker_that_is_killed_is_waited_for() {
     site.create_order("lot", 100);
     let log = fs::File::create(site.path("events.log")).unwrap();
     let mut running = Process::spawn(broker.events(&daemon, &["--once"]).stderr(log)).unwrap();
-    wait_until("it tries again", || fs::read_to_string(site.path("events.log")).unwrap().matches("trying again").count() >= 2);
+    wait_until("it tries again", || {
+        fs::read_to_string(site.path("events.log")).unwrap().matches("trying again").count() >= 2
+    });
     assert!(running.is_running().unwrap() && !site.path("mes.cursor").exists());
     broker.begin();
     assert!(running.wait().unwrap().success());
@@ -291,10 +310,12 @@ async fn events_that_can_never_be_published_are_refused() {
     let usage = site.token.birthmark(&["events", "--cursor", "c", "--mqtt", "mqtt://mes.example"]);
     assert_eq!(usage.status.code(), Some(2));
     assert!(text(&usage.stderr).contains("mqtts://"), "{}", text(&usage.stderr));
-    let mut bare = site.token.command(&["events", "--cursor", "c", "--mqtt", &broker.url(), "--socket", "run/admin.sock"]);
+    let mut bare =
+        site.token.command(&["events", "--cursor", "c", "--mqtt", &broker.url(), "--socket", "run/admin.sock"]);
     refused(&bare.output().unwrap(), &["--cert FILE"]);
     let identity = site.identity("station", "line1/t1");
-    let mut station = site.token.command(&["events", "--cursor", "c", "--mqtt", &broker.url(), "--server", &daemon.url()]);
+    let mut station =
+        site.token.command(&["events", "--cursor", "c", "--mqtt", &broker.url(), "--server", &daemon.url()]);
     station.arg("--identity").arg(&identity).arg("--ca").arg(site.path("ca/station-ca.pem"));
     station.arg("--cert").arg(identity.join("cert.pem")).arg("--key").arg(identity.join("key.pem"));
     refused(&station.output().unwrap(), &["ROLE_REQUIRED"]);

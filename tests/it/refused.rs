@@ -115,7 +115,10 @@ async fn watch_and_dump_tell_the_same_events() {
         (all.iter().map(|event| event.count).sum::<u64>(), all[0].clone(), devices)
     };
     let (count, pop, devices) = refused("POP_INVALID");
-    assert_eq!((count, pop.scope.as_str(), pop.actor.as_str(), pop.order.as_str()), (2, "device", "station:line1/t1", "lot"));
+    assert_eq!(
+        (count, pop.scope.as_str(), pop.actor.as_str(), pop.order.as_str()),
+        (2, "device", "station:line1/t1", "lot")
+    );
     assert_eq!(devices, ["again", "bad"]);
     assert!(pop.since.is_some());
     // What peers make up is not recorded.
@@ -156,7 +159,8 @@ async fn flood_of_refusals_leaves_few_entries() {
     let dumped = succeeded(&site.token.birthmark(&["journal", "dump", "data"]));
     let entries = dumped.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let refused: Vec<_> = entries.filter(|entry| entry["event"] == "refused").collect();
-    let sum: u64 = refused.iter().map(|entry| entry["count"].as_u64().unwrap() + entry["dropped"].as_u64().unwrap()).sum();
+    let sum: u64 =
+        refused.iter().map(|entry| entry["count"].as_u64().unwrap() + entry["dropped"].as_u64().unwrap()).sum();
     assert_eq!(sum, REQUESTS);
     assert!(refused.len() < 150, "{} entries", refused.len());
     assert!(refused.iter().all(|entry| entry["device_ids"].as_array().unwrap().len() <= 64));

@@ -5,11 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use birthmark::{
-    client::Failure,
-    events::to_json,
-    proto::WatchRequest,
-};
+use birthmark::{client::Failure, events::to_json, proto::WatchRequest};
 
 use crate::cli::{block_on, daemon::DaemonArgs};
 

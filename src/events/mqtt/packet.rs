@@ -2,7 +2,8 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::{super::outbox::Message, MqttError};
+use super::error::MqttError;
+use crate::events::outbox::Message;
 
 pub(super) const PINGREQ: [u8; 2] = [0xc0, 0];
 pub(super) const DISCONNECT: [u8; 2] = [0xe0, 0];

@@ -110,11 +110,7 @@ pub(super) fn event(records: &dyn Records, sequence: u64, entry: Entry) -> Resul
 }
 
 /// With what is recorded of a certificate.
-fn with_record(
-    records: &dyn Records,
-    serial: SerialNumber,
-    reply: WatchReply,
-) -> Result<WatchReply, LedgerError> {
+fn with_record(records: &dyn Records, serial: SerialNumber, reply: WatchReply) -> Result<WatchReply, LedgerError> {
     let holder = records.by_serial_number(&serial)?.map(|record| record.holder);
     let (device_id, order, profile) =
         holder.map(|holder| (holder.device, holder.order, holder.profile)).unwrap_or_default();

@@ -1,9 +1,7 @@
 //! What is recorded of refused requests.
 
 use super::decision::Decision;
-use crate::ledger::{
-    entry::Event, error::LedgerError, operation::Outcome, refused::RequestsRefused, view::View,
-};
+use crate::ledger::{entry::Event, error::LedgerError, operation::Outcome, refused::RequestsRefused, view::View};
 
 /// Only an order that there is is named: what peers make up fills neither journal nor index.
 pub(super) fn note(view: &View<'_>, refused: &RequestsRefused) -> Result<Decision, LedgerError> {

@@ -1,7 +1,11 @@
 //! The side that reads.
 
 use std::{
-    collections::{BTreeMap, BTreeSet}, ops::RangeInclusive, sync::Arc, time::Duration};
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 

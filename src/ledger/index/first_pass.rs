@@ -1,14 +1,10 @@
 //! How first-pass yields and refused devices are stored.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use super::{
-    Index,
-    database::Pair,
-    error::IndexError,
-};
+use super::{Index, database::Pair, error::IndexError};
 use crate::ledger::{
-    first_pass::{ByStation, RefusedDevice, RefusedKey},
+    first_pass::{ByStation, FirstPass, RefusedDevice, RefusedKey},
     overlay::Overlay,
 };
 
@@ -36,7 +32,10 @@ fn decode_refused(value: &[u8]) -> Option<RefusedDevice> {
 impl Index {
     /// The yields of an order by stations.
     pub(in crate::ledger) fn passes(&self, order: &str) -> Result<ByStation, IndexError> {
-        let decode = |value: &[u8]| serde_json::from_slice(value).ok();
+        let decode = |value: &[u8]| {
+            let stations: BTreeMap<String, FirstPass> = serde_json::from_slice(value).ok()?;
+            Some(stations.into_iter().map(|(station, passes)| (Arc::from(station), passes)).collect())
+        };
         Ok(self.value(&passes_key(order), "a first-pass yield", decode)?.unwrap_or_default())
     }
 
@@ -51,6 +50,7 @@ impl Index {
         for (order, stations) in &settled.passes {
             let mut all = self.passes(order)?;
             all.extend(stations.iter().map(|(station, passes)| (Arc::clone(station), *passes)));
+            let all: BTreeMap<&str, FirstPass> = all.iter().map(|(station, passes)| (&**station, *passes)).collect();
             // Plain data with string keys: JSON takes it always.
             pairs.push((passes_key(order), serde_json::to_vec(&all).unwrap_or_default()));
         }
