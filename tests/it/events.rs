@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -323,7 +323,9 @@ async fn events_that_can_never_be_published_are_refused() {
     let key = site.identity("auditor", "mes").join("key.pem");
     fs::copy(&key, site.path("open.key")).unwrap();
     fs::set_permissions(site.path("open.key"), fs::Permissions::from_mode(0o644)).unwrap();
-    refused(&broker.events(&daemon, &["--key", "open.key"]).output().unwrap(), &["chmod 600"]);
+    let mut open = site.token.command(&["events", "--cursor", "c", "--mqtt", &broker.url(), "--key", "open.key"]);
+    open.arg("--ca").arg(site.path("ca/station-ca.pem")).arg("--cert").arg(key.with_file_name("cert.pem"));
+    refused(&open.arg("--socket").arg(&daemon.socket).output().unwrap(), &["chmod 600"]);
     fs::write(site.path("mes.cursor"), "7").unwrap();
     refused(&broker.events(&daemon, &[]).output().unwrap(), &["mes.cursor", "no cursor"]);
     daemon.end();

@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 /// Why a connection ended, or did not begin.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::events) enum MqttError {
+pub(crate) enum MqttError {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error("the broker did not answer within {0:?}")]

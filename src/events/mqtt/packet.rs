@@ -10,22 +10,22 @@ pub(super) const DISCONNECT: [u8; 2] = [0xe0, 0];
 
 /// What the broker publishes when the connection is lost.
 #[derive(Clone, Debug)]
-pub(in crate::events) struct Will {
-    pub(in crate::events) message: Message,
-    pub(in crate::events) retain: bool,
+pub(crate) struct Will {
+    pub(crate) message: Message,
+    pub(crate) retain: bool,
 }
 
 /// The beginning of a session.
-pub(in crate::events) struct Connect<'a> {
-    pub(in crate::events) client_id: &'a str,
-    pub(in crate::events) keep_alive: u16,
-    pub(in crate::events) will: &'a Will,
-    pub(in crate::events) login: Option<&'a (String, Vec<u8>)>,
+pub(crate) struct Connect<'a> {
+    pub(crate) client_id: &'a str,
+    pub(crate) keep_alive: u16,
+    pub(crate) will: &'a Will,
+    pub(crate) login: Option<&'a (String, Vec<u8>)>,
 }
 
 /// What a broker sends to who only publishes.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::events) enum Incoming {
+pub(crate) enum Incoming {
     /// CONNACK with its return code.
     Connected(u8),
     /// PUBACK.
