@@ -16,3 +16,5 @@ pub mod settings;
 pub mod sink;
 mod template;
 pub mod verify;
+
+pub(crate) use self::formats::csv::read_row;

@@ -33,6 +33,7 @@ mod issuing;
 mod layering;
 mod lifecycle;
 mod mirror;
+mod mirror_faults;
 mod monitoring;
 mod old_journal;
 mod order_lists;

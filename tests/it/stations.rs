@@ -31,7 +31,7 @@ fn enroll(site: &Site, arguments: &[&str]) -> serde_json::Value {
 }
 
 /// A new connection of this identity is refused, whatever it calls.
-async fn must_be_refused(daemon: &Daemon, identity: &std::path::Path) {
+pub(crate) async fn must_be_refused(daemon: &Daemon, identity: &std::path::Path) {
     let connection =
         birthmark::client::Connection { server: Some(daemon.url()), identity: Some(identity.into()), socket: None };
     if let Ok(channel) = connection.daemon().unwrap().connect().await {
