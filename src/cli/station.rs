@@ -48,7 +48,7 @@ enum Command {
     Enroll(Box<super::enroll::Args>),
     /// Make a station's key where it is used, and the request to certify it
     Request(stations::RequestArgs),
-    /// Renew the certificate of an identity, with its key, over the connection that it makes
+    /// Renew the certificate of an identity, with its key or a new one, over the connection that it makes
     Renew(stations::RenewArgs),
     /// Check all that a shift needs: clock, certificate, daemon, order, profile, round trip to the HSM
     #[command(after_long_help = station_check::AFTER)]

@@ -11,6 +11,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use super::error::{ClientError, SettingsError};
 use crate::{
+    durable,
     failure::cause::{certificate_refusal, innermost, speaks_no_tls},
     pem,
     text_file::{self, EncodingError, TextError},
@@ -103,6 +104,8 @@ impl Daemon {
 fn secured(uri: &Uri, identity: &Path) -> Result<Endpoint, SettingsError> {
     // Only the first call has an effect; another provider that is already there serves as well.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    // What a renewal with a new key was at when it was killed; in a folder that cannot be written there is none.
+    let _ = durable::take_staged(identity, &["key.pem", "cert.pem"]);
     let ca = read(&identity.join("ca.pem"))?;
     let blocks = pem::blocks(&ca).unwrap_or_default();
     let ca: String =

@@ -141,6 +141,33 @@ impl proto::stations_server::Stations for Service {
         Ok(Response::new(reply(&certified)))
     }
 
+    async fn supersede(&self, request: Request<proto::SupersedeRequest>) -> Result<Response<proto::Station>, Status> {
+        let peer = Peer::from_request(&request)?;
+        let actor = peer.actor(Call::Supersede)?;
+        let known = self.records.peers().into_iter().find(|known| known.name == actor);
+        let recorded = known.zip(peer.certificate()).and_then(|(known, own)| {
+            known
+                .admitted()
+                .find(|certificate| certificate.sha256 == own.sha256)
+                .map(|certificate| certificate.key_hash)
+        });
+        let keep = recorded.ok_or_else(|| {
+            let message = "the certificate of this connection is not recorded, so that nothing can take its place";
+            status::failed_call(&RequestError::Invalid(message.to_owned()))
+        })?;
+        let (committer, access) = (self.committer.clone(), Arc::clone(&self.access));
+        // Whether the peer is still connected or not.
+        let superseded = tokio::spawn(async move {
+            let peer = committer.supersede_peer(actor.clone(), actor, keep).await?;
+            access.note(&peer);
+            tracing::info!(peer = %peer.name, "has a new key: its certificates with another one are taken no more");
+            Ok::<_, RequestError>(peer)
+        });
+        let superseded = superseded.await.map_err(|_| RequestError::Internal).flatten();
+        let peer = superseded.map_err(|error| status::failed_call(&error))?;
+        Ok(Response::new(self.shown(&peer, &self.limits.seen())))
+    }
+
     async fn import(&self, request: Request<proto::ImportRequest>) -> Result<Response<proto::ImportReply>, Status> {
         let actor = Peer::from_request(&request)?.actor(Call::Import)?;
         let lines = request.into_inner().lines;
