@@ -48,7 +48,7 @@ fn tally(site: &Site, arguments: &[&str]) -> (u64, u64, usize) {
 }
 
 #[test]
-fn bundle_of_any_format_gives_a_restored_ledger_its_certificates() {
+fn bundle_of_any_format_gives_back_what_a_ledger_lacks() {
     let site = Site::new();
     site.configure(|usual| usual + FORMATS);
     let mut daemon = site.start();
