@@ -4,7 +4,7 @@
 pub mod bundle;
 pub mod certificate;
 pub mod download;
-mod formats;
+pub(crate) mod formats;
 pub mod jws;
 mod keys;
 pub mod manifest;
@@ -16,5 +16,3 @@ pub mod settings;
 pub mod sink;
 mod template;
 pub mod verify;
-
-pub(crate) use self::formats::csv::read_row;

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::found::{Charge, Found};
-use crate::{export::read_row, pem, x509::Certificate};
+use crate::{export::formats::csv::read_row, pem, x509::Certificate};
 
 /// Where a file has no certificate although it should.
 #[derive(Debug)]

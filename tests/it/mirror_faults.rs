@@ -180,6 +180,9 @@ fn open_alone_without(folder: &Path, other: &Path) -> String {
 /// An operator says that the other one is lost. What he finds is what the folder has alone.
 fn accept(folder: &Path) {
     let noted = fs::read_to_string(folder.join("mirrored")).unwrap();
+    if !noted.contains("both /") {
+        return; // It was alone, and the other one brought up, but not written yet.
+    }
     fs::write(folder.join("mirrored"), noted.replace("both /", "both /gone/")).unwrap();
     let settings = Settings { segment_size: 4000, flush_at: 40, min_free: 0, mirror: None, boot_id: None };
     let (actor, reason) = (Actor("operator:test".into()), "the other disk is lost".to_owned());

@@ -392,6 +392,8 @@ async fn certificates_without_an_order_are_listed() {
     }
     assert_eq!(devices, ["d1", "d3"]);
     let printed = succeeded(&site.operator(&["record", "list", "--without-order"]));
-    assert!(printed.contains("d1") && printed.contains("d3") && !printed.contains("d2"), "{printed}");
+    // Serial numbers have digits of all kinds.
+    let printed: Vec<_> = printed.lines().skip(1).filter_map(|line| line.split_whitespace().last()).collect();
+    assert_eq!(printed, ["d1", "d3"]);
     daemon.end();
 }
