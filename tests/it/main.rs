@@ -53,6 +53,7 @@ mod startup;
 mod station;
 mod stations;
 mod storage;
+mod supervision;
 mod support;
 mod tls;
 mod watch;
