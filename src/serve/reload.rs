@@ -159,9 +159,8 @@ impl Reloader {
             })?;
         }
         let (changed, mut needs_restart) = differences(&state.config, &config);
-        needs_restart.extend(state.fixed.iter().filter_map(|(key, path, then)| {
-            (Look::at(path) != *then).then(|| format!("{key} ({} was replaced)", path.display()))
-        }));
+        let replaced = state.fixed.iter().filter(|(_, path, then)| Look::at(path) != *then);
+        needs_restart.extend(replaced.map(|(key, path, _)| format!("{key} ({} was replaced)", path.display())));
         let sha256 = sha256(config.text().as_bytes());
         history::record_reload(&self.committer, actor, sha256, config.text()).await.map_err(|error| refused(&error))?;
         // From here on nothing fails.

@@ -116,8 +116,11 @@ pub(super) fn bring_together(data: &Path, settings: &Settings) -> Result<Found, 
     })
 }
 
-/// How many entries and files a journal has, if there is one, and whether it is where a daemon left it.
-fn extent(folder: &Path, settings: &Settings) -> Result<Option<((u64, u32), bool)>, LedgerError> {
+/// How many entries and files a journal has.
+type Extent = (u64, u32);
+
+/// How far a journal goes, if there is one, and whether it is where a daemon left it.
+fn extent(folder: &Path, settings: &Settings) -> Result<Option<(Extent, bool)>, LedgerError> {
     if journal::is_empty(folder)? {
         return Ok(None);
     }

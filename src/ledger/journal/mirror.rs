@@ -345,9 +345,10 @@ impl Writer {
     /// The folder may have been removed; where the disk itself is not there, nothing is made in its place.
     fn make_folder(&self) -> Result<(), Fault> {
         let is_home = self.folder.parent().is_some_and(|home| home.join("lock").exists());
-        Ok(if is_home && !self.folder.is_dir() {
-            durable::create_folder(&self.folder)?
-        })
+        if is_home && !self.folder.is_dir() {
+            durable::create_folder(&self.folder)?;
+        }
+        Ok(())
     }
 
     fn work(&mut self, job: Job) -> Result<(), Fault> {
