@@ -94,12 +94,10 @@ impl Portable {
     }
 
     fn check(&mut self, path: &str) {
-        let named = |unix: &&str| {
-            path == **unix
-                || path.starts_with(&format!("{unix}::"))
-                || (unix.ends_with("Unix") && path.starts_with(**unix))
+        let named = |unix: &str| {
+            path == unix || path.starts_with(&format!("{unix}::")) || (unix.ends_with("Unix") && path.starts_with(unix))
         };
-        if UNIX.iter().any(|unix| named(&unix)) && !self.gates.iter().any(|gate| *gate != Gate::Others) {
+        if UNIX.iter().any(|unix| named(unix)) && !self.gates.iter().any(|gate| *gate != Gate::Others) {
             self.breaches.push(path.to_owned());
         }
     }
