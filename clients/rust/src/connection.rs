@@ -83,6 +83,6 @@ enum Target {
     Socket { path: PathBuf, hint: &'static str },
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 #[expect(clippy::disallowed_methods, reason = "a test ends before its files matter")]
 mod tests;

@@ -12,10 +12,7 @@ pub enum Error {
     #[error(transparent)]
     Connect(#[from] ClientError),
     /// The daemon lets this peer not do that at all.
-    #[error(
-        "the daemon does not let this peer sign: {0}; signing needs the identity of a station (see \"birthmark station \
-         enroll\")"
-    )]
+    #[error("the daemon does not let this peer do that: {0}")]
     NotAllowed(Failure),
     /// Something else listens there.
     #[error("this is not a Birthmark daemon: {0}")]
@@ -28,7 +25,7 @@ pub enum Error {
     Refused(Failure),
     /// The daemon was away, or could not sign, or did not answer, for as long as the caller wanted to wait. What is
     /// unanswered may be asked for again: a retry is free.
-    #[error("gave up: the daemon could not sign for {after:?}")]
+    #[error("{}", gave_up(*after, cause.as_deref()))]
     GaveUp {
         /// The caller's bound.
         after: Duration,
@@ -38,4 +35,13 @@ pub enum Error {
     /// The connection broke, and the session was to make no other one.
     #[error("the connection to the daemon was lost")]
     Disconnected,
+}
+
+fn gave_up(after: Duration, cause: Option<&str>) -> String {
+    match cause {
+        // It was tried once.
+        Some(cause) if after.is_zero() => cause.to_owned(),
+        Some(cause) => format!("gave up after {after:?}: {cause}"),
+        None => format!("gave up: the daemon has answered nothing for {after:?}"),
+    }
 }

@@ -12,9 +12,9 @@ pub use self::generated::*;
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     clippy::large_enum_variant,
-    clippy::too_many_lines,
     reason = "generated"
 )]
+#[cfg_attr(feature = "server", expect(clippy::too_many_lines, reason = "generated"))]
 mod generated {
     tonic::include_proto!("birthmark.v1");
 }

@@ -269,6 +269,7 @@ mod tests {
         }
     }
 
+    #[cfg(unix)]
     #[test]
     fn pipe_in_place_of_a_certificate_is_not_read() -> io::Result<()> {
         let folder = tempfile::tempdir()?;

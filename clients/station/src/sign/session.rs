@@ -191,6 +191,9 @@ fn concerns_all(failure: &Failure) -> bool {
 fn ended(error: Error) -> End {
     End::Failed(match &error {
         Error::GaveUp { .. } => format!("{error}; run it again to go on"),
+        Error::NotAllowed(_) => {
+            format!("{error}; signing needs the identity of a station (see \"birthmark station enroll\")")
+        }
         error => error.to_string(),
     })
 }
