@@ -19,6 +19,7 @@ mod peers;
 mod reload;
 mod shutdown;
 mod signals;
+mod supervisor;
 mod tls;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -121,10 +122,12 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
         est = addresses.est.map(tracing::field::display),
         "listening"
     );
+    tokio::spawn(supervisor::watch(Arc::clone(&readiness)));
     tokio::spawn(readiness.watch());
     if let Some(file) = &ready_file {
         file.write(&addresses)?;
     }
+    supervisor::ready();
 
     // 5. Until it is told to shut down, or cannot go on.
     let signal = tokio::select! {
@@ -134,6 +137,7 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
     tracing::info!(signal, "shutting down: finishing what is reserved");
 
     // 6. It shuts down, in order.
+    supervisor::stopping();
     drop(ready_file);
     drain.send_replace(true);
     running.shutdown(signal).await

@@ -56,6 +56,7 @@ mod startup;
 mod station;
 mod stations;
 mod storage;
+mod supervision;
 mod support;
 mod tls;
 mod watch;
