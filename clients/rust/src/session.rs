@@ -132,9 +132,10 @@ impl<T> Session<T> {
         }
     }
 
-    /// How many requests are unanswered.
+    /// How many requests have no answer yet that [`Session::next`] has given.
     pub fn unanswered(&self) -> usize {
-        self.unanswered.len()
+        let ready = self.events.iter().filter(|event| matches!(event, Event::Answer(..))).count();
+        self.unanswered.len() + ready
     }
 
     /// Whether another request may be given.
