@@ -34,7 +34,7 @@ test: $(VENV)/ready target/go-judge target/grpcurl ## every test, against a real
 		mkfs.ext4=e2fsprogs python3=python3 faketime=faketime promtool=prometheus curl=curl \
 		pki=strongswan-pki /usr/lib/ipsec/plugins/libstrongswan-openssl.so=libstrongswan-standard-plugins \
 		/usr/sbin/mosquitto=mosquitto mosquitto_pub=mosquitto-clients tar=tar \
-		/usr/lib/postgresql/15/bin/initdb=postgresql psql=postgresql-client ip=iproute2 unshare=util-linux
+		/usr/lib/postgresql/15/bin/initdb=postgresql psql=postgresql-client ip=iproute2 unshare=util-linux systemd-analyze=systemd
 	tests/judges/selftest.sh target/go-judge
 	cargo test --release --locked -- --skip hsm::fault_of_every_kind --skip hsm::faults_in_any_mix --skip hsm_codes::
 	# What an HSM does to time is tried with the processors to itself.
@@ -83,6 +83,8 @@ lint: target/go-judge ## format, clippy, docs, dependencies; the shell, Go and P
 	cargo fmt --check -p birthmark-aws
 	cargo clippy --release --locked --all-targets -- -D warnings
 	cargo clippy --release --locked --all-targets -p birthmark-aws -- -D warnings
+	# By itself it has no server's code to lean on.
+	cargo clippy --release --locked -p birthmark-station -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps
 	@cargo deny --version >/dev/null 2>&1 || { echo "make: installing cargo-deny $(CARGO_DENY_VERSION), some minutes"; \
 		cargo install --locked cargo-deny --version $(CARGO_DENY_VERSION); }

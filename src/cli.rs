@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 failed (nothing, or not all, was done: the message says which); 2 wrong usage;
 //! 3 `station sign` and `station confirm` finished with some devices refused, `journal verify` and `dump` found an
 //! incomplete last entry;
+//! 77 `serve` ended because a token refused the PIN;
 //! 130 and 143 `station sign` was stopped by SIGINT or SIGTERM.
 
 pub(crate) mod approval;
@@ -11,7 +12,6 @@ pub(crate) mod ca;
 pub(crate) mod ceremony;
 pub(crate) mod companion;
 pub(crate) mod crl;
-pub(crate) mod daemon;
 pub(crate) mod enroll;
 pub(crate) mod environment;
 pub(crate) mod events;
@@ -29,18 +29,10 @@ pub(crate) mod station;
 pub(crate) mod vend;
 
 mod device_list;
-mod station_check;
 mod stations;
 mod table;
 
-/// Runs a command that speaks with the daemon.
-fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = runtime.block_on(command);
-    // A name that is still being looked up would hold the process up.
-    runtime.shutdown_background();
-    result
-}
+pub(crate) use birthmark_station::cli::{block_on, connection as daemon};
 
 /// An error and its causes as one sentence.
 pub(crate) fn sentence(error: &anyhow::Error) -> String {

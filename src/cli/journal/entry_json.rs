@@ -47,8 +47,9 @@ pub(super) fn entry_to_json(frame: &ScannedFrame) -> Value {
         Event::ApprovalGranted { number } => ("approval_granted", json!({ "number": number })),
         Event::ApprovalUsed { number } => ("approval_used", json!({ "number": number })),
         Event::StationEnrolled(enrolment) => ("station_enrolled", enrolment_to_json(enrolment)),
-        Event::StationRevoked { peer, reason } => {
-            ("station_revoked", json!({ "peer": peer.to_string(), "reason": reason }))
+        Event::StationRevoked { peer, reason, keep } => {
+            let keep = keep.map(hex::encode);
+            ("station_revoked", json!({ "peer": peer.to_string(), "reason": reason, "keep_key_sha256": keep }))
         }
         Event::ExportCreated { id, certificates } => {
             ("export_created", json!({ "export": id.to_string(), "order": id.order, "certificates": certificates }))

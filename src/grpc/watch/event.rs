@@ -86,7 +86,7 @@ pub(super) fn event(records: &dyn Records, sequence: u64, entry: Entry) -> Resul
         Event::StationEnrolled(enrolment) => {
             WatchReply { peer: enrolment.peer.to_string(), ..kind("station_enrolled") }
         }
-        Event::StationRevoked { peer, reason } => {
+        Event::StationRevoked { peer, reason, .. } => {
             WatchReply { peer: peer.to_string(), ..because("station_revoked", reason) }
         }
         Event::IssuerAdded { generation, terms, .. } => {
