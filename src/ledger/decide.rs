@@ -37,6 +37,7 @@ use super::{
 use crate::serial::SerialNumbers;
 
 /// Decides an operation.
+#[expect(clippy::too_many_lines, reason = "one arm for each action")]
 pub(super) fn decide(
     view: &View<'_>,
     now: Timestamp,
