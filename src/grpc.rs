@@ -23,6 +23,7 @@ mod order_terms;
 mod peer;
 mod possession;
 mod records;
+pub(crate) mod refused;
 mod reload;
 mod request_error;
 mod roster;

@@ -29,6 +29,7 @@ mod entry_tail;
 mod error;
 mod export;
 mod file_lock;
+mod first_pass;
 mod folder_lock;
 mod head;
 mod index;
@@ -46,6 +47,7 @@ mod proof_audit;
 mod record;
 mod recovery;
 mod refusal;
+mod refused;
 mod revocation;
 mod revoked;
 pub mod scrub;
@@ -69,6 +71,7 @@ pub use self::{
     entry_tail::EntryTail,
     error::{Cause, LedgerError},
     export::{Export, ExportId, ParseExportIdError},
+    first_pass::FirstPass,
     head::{ChainHash, Head},
     issued_records::IssuedRecords,
     issuer::{IssuerTerms, RecordedIssuer},
@@ -79,6 +82,7 @@ pub use self::{
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
     recovery::Recovery,
     refusal::Refusal,
+    refused::{NAMED_DEVICES, RefusalScope, RequestsRefused},
     revocation::{ParseReasonError, RevocationReason},
     revoked::{CaId, RevokedCause, RevokedCertificate},
     vending::{Cost, CreatedCodes, HashedCode, VendingBatch, VendingCode, VendingTerms},

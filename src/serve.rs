@@ -22,6 +22,7 @@ mod shutdown;
 mod signals;
 mod supervisor;
 mod tls;
+mod yields;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -191,10 +192,14 @@ fn start(
         stall_limit: Duration::from_secs(*config.server.stall_seconds.get_ref()),
         draining,
     };
+    let refusals = Arc::clone(services.issuer.refusals());
+    tokio::spawn(Arc::clone(&refusals).run());
+    tokio::spawn(yields::watch(Arc::clone(&services.records)));
     let backlog = (!destinations.all.is_empty()).then(|| batches::watch(destinations.clone())).transpose();
     Ok(Running {
         server: tokio::spawn(grpc::serve(services, incoming)),
         committer,
+        refusals,
         committer_result: watch_committer(committer_thread),
         checkpoints: checkpoints.map(|checkpoints| {
             let periodic = Arc::clone(&checkpoints).spawn();

@@ -118,6 +118,7 @@ impl Filter<'_> {
             | Event::ConfigurationLoaded { .. } => false,
             Event::VendingCodesCreated(created) => created.terms.codes.iter().any(|code| code.device == wanted),
             Event::VendingCodeCancelled { device } => device == wanted,
+            Event::RequestsRefused(refused) => refused.devices.iter().any(|device| device == wanted),
         }
     }
 }

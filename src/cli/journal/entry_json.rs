@@ -3,7 +3,7 @@
 use birthmark::{
     ledger::{
         BatchId, BatchTerms, CrlIssued, DevicesListed, Enrolment, Holder, ListedDevice, OrderTerms, ProofTerms,
-        Recovery, Results, entry::Event, journal::ScannedFrame,
+        Recovery, RequestsRefused, Results, entry::Event, journal::ScannedFrame,
     },
     pattern::Pattern,
     pem::certificate_pem,
@@ -93,6 +93,7 @@ pub(super) fn entry_to_json(frame: &ScannedFrame) -> Value {
                 "devices": created.terms.codes.iter().map(|code| &code.device).collect::<Vec<_>>(),
             }),
         ),
+        Event::RequestsRefused(refused) => ("refused", refused_to_json(refused)),
         Event::VendingCodeCancelled { device } => ("vending_code_cancelled", json!({ "device_id": device })),
         Event::Started { version, configuration } => {
             ("started", json!({ "version": version, "configuration_sha256": hex::encode(configuration) }))
@@ -116,6 +117,18 @@ pub(super) fn entry_to_json(frame: &ScannedFrame) -> Value {
         entry.insert("offset".into(), frame.offset.into());
     }
     entry
+}
+
+fn refused_to_json(refused: &RequestsRefused) -> Value {
+    json!({
+        "order": refused.order,
+        "reason": refused.reason,
+        "scope": refused.scope.as_str(),
+        "count": refused.count,
+        "device_ids": refused.devices,
+        "since": time(refused.since),
+        "dropped": refused.dropped,
+    })
 }
 
 fn issued_to_json(serial_number: &SerialNumber, certificate: &[u8]) -> Value {
