@@ -103,7 +103,7 @@ async fn watch_and_dump_tell_the_same_events() {
         .must_be(tonic::Code::FailedPrecondition, "ORDER_PAUSED");
     let mut missing = std::collections::BTreeSet::from(["again", "bad", "late"]);
     let told = |event: &WatchReply| {
-        event.device_ids.iter().for_each(|device| drop(missing.remove(device.as_str())));
+        missing.retain(|device| !event.device_ids.iter().any(|told| told == device));
         missing.is_empty()
     };
     let seen = events_until(&site, &daemon, told).await;

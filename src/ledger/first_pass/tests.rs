@@ -92,7 +92,9 @@ fn run(steps: &[Step]) {
                 let operation = Operation { actor: actor(*station), action: Action::NoteRefused(refused) };
                 assert!(matches!(ledger.commit(Timestamp::now(), &[operation]).unwrap()[..], [Outcome::Noted]));
                 if *named && *scope == RefusalScope::Device {
-                    devices.iter().for_each(|device| drop(known.entry(*device).or_insert(Known::Refused(*station))));
+                    for device in devices {
+                        known.entry(*device).or_insert(Known::Refused(*station));
+                    }
                 }
             }
             Step::Issue { device, station } => {
