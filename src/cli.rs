@@ -6,6 +6,7 @@
 //! 130 and 143 `station sign` was stopped by SIGINT or SIGTERM.
 
 pub(crate) mod approval;
+pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod ca;
 pub(crate) mod ceremony;
@@ -28,9 +29,12 @@ pub(crate) mod station;
 pub(crate) mod vend;
 
 mod device_list;
+mod moment;
+mod revoke;
 mod station_check;
 mod stations;
 mod table;
+mod which;
 
 /// Runs a command that speaks with the daemon.
 fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

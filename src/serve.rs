@@ -10,6 +10,7 @@ mod components;
 mod destinations;
 mod error;
 mod est;
+mod expiring_peers;
 mod history;
 mod keys;
 mod listen;
@@ -17,8 +18,10 @@ mod lists;
 mod open;
 mod peers;
 mod reload;
+mod security;
 mod shutdown;
 mod signals;
+mod takeover;
 mod tls;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -31,6 +34,7 @@ pub use self::{
     error::ServeError,
     listen::Addresses,
     reload::SetLogLevel,
+    security::security_log,
 };
 use self::{
     components::readiness,
@@ -45,13 +49,15 @@ use crate::{
     config::Config,
     destinations as batches, expiry,
     grpc::{
-        self, Access, ApprovalRules, Reload, Services, StationCertifier,
+        self, Access, ApprovalRules, Reload, RevocationLimit, Services, StationCertifier,
         listener::{self, SocketRole},
     },
+    hash::sha256,
     http,
     ledger::Records,
     metrics,
     readiness::Readiness,
+    security as events,
 };
 
 /// What the command line says besides the configuration.
@@ -90,6 +96,16 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
     let client_crl = ClientCrl::open(&config, &access)?;
     let opened = open(&config, &access, options.expect_checkpoint).await?;
     peers::note_revoked(&access, &opened.records);
+    let head = opened.records.head();
+    tracing::info!(
+        target: events::TARGET,
+        version = env!("CARGO_PKG_VERSION"),
+        configuration = %config.path().display(),
+        configuration_sha256 = hex::encode(sha256(config.text().as_bytes())),
+        journal_entries = head.sequence,
+        journal_chain_hash = hex::encode(head.chain),
+        "started"
+    );
     let who = Who { access: Arc::clone(&access), socket_role, certifier, client_crl };
 
     // 3. The addresses.
@@ -165,6 +181,8 @@ fn start(
         tokio::spawn(http::serve(http, limits.http, Arc::clone(&readiness), prometheus, directory));
     }
     tokio::spawn(expiry::watch(watched));
+    tokio::spawn(takeover::watch(Arc::clone(&policy)));
+    tokio::spawn(expiring_peers::watch(Arc::new(records.clone())));
     let est = listening.est.zip(est_setup).map(|(listener, setup)| {
         let issuing = (Arc::clone(&issuer), committer.clone(), Arc::new(records.clone()) as Arc<dyn Records>);
         setup.start(listener, limits.est, issuing, Arc::clone(&policy), draining.clone())
@@ -191,6 +209,10 @@ fn start(
         approval: ApprovalRules {
             orders_above: config.approval.orders_above,
             quantity_changes: config.approval.quantity_changes,
+            revocations: config.approval.revocations_above.map(|most| RevocationLimit {
+                most,
+                window: Duration::from_secs(3600 * u64::from(config.approval.revocation_window_hours)),
+            }),
         },
         readiness,
         window: *config.server.window.get_ref(),

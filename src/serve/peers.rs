@@ -22,6 +22,7 @@ use crate::{
     identity::{Duties, Role},
     ledger::Records,
     pem::{self, ReadError},
+    security,
     text_file::{self, TextError},
     x509::Certificate,
 };
@@ -119,7 +120,7 @@ impl ClientCrl {
         self.state = state(&self.path);
         let listed = read(&self.path, &self.cas)?;
         let certificates: usize = listed.values().map(std::collections::HashSet::len).sum();
-        tracing::info!(path = %self.path.display(), certificates, "read the revocation list of the station CA");
+        tracing::info!(target: security::TARGET, path = %self.path.display(), certificates, "read the revocation list of the station CA");
         access.set_listed(listed);
         Ok(())
     }

@@ -30,13 +30,15 @@ use crate::{
     ledger::{Actor, embedded::EmbeddedRecords},
     live::Live,
     profile::Profiles,
+    security,
 };
 
 /// How often the certificate files are looked at.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// What cannot change while the daemon runs: tables of the configuration, and keys of `[server]`.
-const FIXED_TABLES: [&str; 7] = ["http", "ledger", "audit", "crl", "issuers", "station_ca", "environment"];
+const FIXED_TABLES: [&str; 8] =
+    ["http", "ledger", "audit", "crl", "issuers", "station_ca", "environment", "security_log"];
 const FIXED_OF_SERVER: [&str; 6] = ["listen", "socket", "socket_role", "client_crl", "window", "stall_seconds"];
 
 /// Sets the log's level; a level that cannot be read is an error.
@@ -120,7 +122,7 @@ impl Reloader {
         let mut state = self.state.lock().await;
         let by = actor.as_ref().map_or("SIGHUP".to_owned(), ToString::to_string);
         let refused = |error: &dyn std::fmt::Display| {
-            tracing::error!(by, %error, "the configuration was not reloaded; the one before stays in force");
+            tracing::error!(target: security::TARGET, by, %error, "the configuration was not reloaded; the one before stays in force");
             error.to_string()
         };
         let Fresh { config, policy, tls, watched, files } =
@@ -140,13 +142,14 @@ impl Reloader {
         self.replaceable.watched.set(Arc::new(watched));
         self.records.set_clock_bounds(clock_bounds(&config, &self.issuers));
         tracing::info!(
+            target: security::TARGET,
             by,
             configuration = hex::encode(sha256),
             changed = changed.join(", "),
             "the configuration was reloaded"
         );
         if !needs_restart.is_empty() {
-            tracing::warn!(needs_restart = needs_restart.join(", "), "these settings changed, and need a restart");
+            tracing::warn!(target: security::TARGET, needs_restart = needs_restart.join(", "), "these settings changed, and need a restart");
         }
         *state = State { config: Arc::new(config), files };
         Ok(Reloaded { changed, needs_restart, sha256 })
@@ -176,7 +179,7 @@ impl Reloader {
                     self.records.set_clock_bounds(clock_bounds(&config, &self.issuers));
                     state.files = files;
                     refused = None;
-                    tracing::info!("the server's certificate files were replaced, and are in use");
+                    tracing::info!(target: security::TARGET, "the server's certificate files were replaced, and are in use");
                 }
                 // A half that was replaced waits for the other.
                 Err(error) => {

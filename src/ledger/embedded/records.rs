@@ -22,6 +22,7 @@ use crate::{
         error::LedgerError,
         export::{Export, ExportId},
         head::Head,
+        history::HistoryEntry,
         index::IndexError,
         issued_records::IssuedRecords,
         issuer::RecordedIssuer,
@@ -222,6 +223,14 @@ impl Records for EmbeddedRecords {
             }
             Ok(entries)
         }))
+    }
+
+    fn sequence_before(&self, moment: Timestamp) -> Result<u64, LedgerError> {
+        Ok(self.shared.journal.sequence_before(moment)?)
+    }
+
+    fn history(&self, serial_number: &SerialNumber) -> Result<Vec<HistoryEntry>, LedgerError> {
+        self.history_of(serial_number)
     }
 
     fn head(&self) -> Head {
