@@ -6,6 +6,7 @@
 
 mod file;
 mod record;
+mod sink;
 mod syslog;
 
 use std::{
@@ -24,7 +25,7 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
 pub use self::syslog::{Address, AddressError};
-use self::{file::LogFile, record::Record, syslog::Syslog};
+use self::{file::LogFile, record::Record, sink::Sink, syslog::Syslog};
 use crate::{metrics, security};
 
 /// How many records wait for a sink.
@@ -32,15 +33,6 @@ const QUEUE: usize = 4096;
 
 /// How long a sink that failed is left alone, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-
-/// Writes records; what it cannot write is tried again, or given up.
-trait Sink: Send + 'static {
-    /// Writes a record.
-    ///
-    /// # Errors
-    /// It was not written. It is tried again.
-    fn write(&mut self, record: &Record) -> io::Result<()>;
-}
 
 /// Where the records go.
 #[derive(Clone, Debug)]

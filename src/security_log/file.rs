@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Sink, record::Record};
+use super::{record::Record, sink::Sink};
 
 /// How often it is looked whether the file was moved away, as logrotate does.
 const LOOK: Duration = Duration::from_secs(1);

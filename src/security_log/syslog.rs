@@ -13,7 +13,7 @@ use std::{
 use serde_json::Value;
 use tracing::Level;
 
-use super::{Sink, record::Record};
+use super::{record::Record, sink::Sink};
 
 /// How long a receiver may take for one message, or to be connected to.
 const LIMIT: Duration = Duration::from_secs(2);
