@@ -456,4 +456,31 @@ mod tests {
         assert!(!path.exists());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
+
+    /// The memory and times of a list of a million: `cargo test --release -p birthmark-aws --lib -- --ignored --nocapture
+    /// list::tests::figures`.
+    #[test]
+    #[ignore = "figures, not a law"]
+    fn figures_of_a_list_of_a_million() {
+        const COUNT: u32 = 1_000_000;
+        let folder = tempfile::tempdir().unwrap();
+        let peak_kib = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+            line.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+        };
+        let (before, began) = (peak_kib(), std::time::Instant::now());
+        let path = list(folder.path(), COUNT);
+        let written = began.elapsed();
+        let list = List::open(&path).unwrap().unwrap();
+        let began = std::time::Instant::now();
+        (0..COUNT).step_by(100).for_each(|number| assert!(list.find(&id(number)).unwrap().is_some()));
+        let look_up = began.elapsed() / (COUNT / 100);
+        let octets = std::fs::metadata(&path).unwrap().len();
+        let more = (peak_kib() - before) / 1024;
+        println!(
+            "{COUNT} certificates: {} MiB on disk, written in {written:.1?}, a look-up {look_up:.1?}, {more} MiB more memory",
+            octets >> 20
+        );
+    }
 }

@@ -91,7 +91,7 @@ fn bench(options: &Options) -> anyhow::Result<ExitCode> {
     let site = trial::set_up(folder.path().to_owned(), options.key.as_str())?;
     (1..=IDENTITIES.min(options.stations)).try_for_each(|station| trial::enroll(&site, station))?;
     let key = configure(&site, options, fault_module.as_deref())?;
-    let fdatasync_us = fdatasync_us(&folder.path().join("probe"))?;
+    let fdatasync_us = fdatasync_us(&folder.path().join("fdatasync"))?;
     let certificate = options.beside_export.then(|| beside_export::certificate(&site)).transpose()?;
     if options.records > 0 {
         step(&format!("Filling the ledger with {} certificates", options.records));

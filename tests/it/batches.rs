@@ -452,3 +452,45 @@ fn each_certificate_goes_out_once_whatever_is_killed() {
     let verified = site.token.birthmark(&["journal", "verify", "data", "--trusted-key", "ca/audit.pem"]);
     assert!(verified.status.success(), "{}", text(&verified.stderr));
 }
+
+/// `export push` is killed at random moments, its command with it: the site's program gets every bundle, in order, and after a
+/// kill at most the one that it had last once more.
+#[test]
+fn pushed_bundles_come_in_order_whatever_is_killed() {
+    use rand::RngExt;
+    use std::os::unix::process::CommandExt;
+    const BATCHES: u32 = 12;
+    let mut random = random();
+    let (site, daemon) = site(CLOUD);
+    for number in 0..BATCHES {
+        sign(&site, &[format!("d{number}")], &[]);
+        create(&site, "cloud");
+    }
+    let command = "sleep 0.03; cp -r \"$1\" arrived/ && echo $BIRTHMARK_BATCH >> arrived/log; sleep 0.03";
+    let arguments =
+        ["export", "push", "cloud", "--from", "out", "--trusted-key", "ca/audit.pem", "--once", "--command"];
+    fs::create_dir(site.path("arrived")).unwrap();
+    let mut kills = 0;
+    loop {
+        let mut push = site.token.command(&[&arguments[..], &[command]].concat());
+        let mut push = push.process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        thread::sleep(Duration::from_millis(random.random_range(10..400)));
+        if let Some(status) = push.try_wait().unwrap() {
+            assert!(status.success(), "{status}");
+            break;
+        }
+        let group = rustix::process::Pid::from_child(&push);
+        rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
+        push.wait().unwrap();
+        kills += 1;
+    }
+    daemon.end();
+    let log = fs::read_to_string(site.path("arrived/log")).unwrap();
+    let mut came: Vec<&str> = log.lines().collect();
+    println!("{kills} kills, {} hand-overs", came.len());
+    assert!(came.len() <= BATCHES as usize + kills, "{came:?}");
+    came.dedup();
+    let all: Vec<String> = (1..=BATCHES).map(|number| format!("cloud.{number:04}")).collect();
+    assert_eq!(came, all);
+    assert_eq!(fs::read_to_string(site.path("out/.cloud.pushed")).unwrap(), format!("cloud.{BATCHES:04}\n"));
+}

@@ -16,7 +16,8 @@ use tonic::{Code, transport::Channel};
 use x509_cert::{Certificate, der::Decode};
 
 use crate::support::{
-    site::{Answer, Site, csr, request},
+    faults::Faults,
+    site::{Answer, Site, csr, request, wait_until},
     token::{Token, refused, succeeded, text},
 };
 
@@ -214,6 +215,39 @@ async fn proof_asked_again_is_the_same_after_a_kill() {
     assert!(!other.replay && other.serial_number != first.serial_number);
     daemon.end();
     assert_eq!(verify_journal(&site)["counts"]["proofs"], 2);
+}
+
+/// A daemon that is killed while the HSM signs leaves a reservation and no proof: its serial number is abandoned, and whoever
+/// asks again gets one proof, the only one.
+#[tokio::test(flavor = "multi_thread")]
+async fn proof_killed_while_it_is_signed_is_made_anew() {
+    let site = Site::new();
+    let faults = Faults::between(&site, "");
+    let mut daemon = site.start();
+    faults.set("hang C_Sign 600s");
+    let mut admin = daemon.admin().await;
+    let asked = tokio::spawn(async move { admin.prove_possession(ask(AWS, "main")).await });
+    let reserved = || {
+        let journals = fs::read_dir(site.path("data")).unwrap().map(|entry| entry.unwrap().path());
+        let journals = journals.filter(|path| path.to_string_lossy().ends_with(".journal"));
+        journals
+            .map(|path| fs::read(path).unwrap())
+            .any(|octets| octets.windows(AWS.len()).any(|part| part == AWS.as_bytes()))
+    };
+    wait_until("the serial number is reserved", reserved);
+    assert!(!asked.is_finished());
+    daemon.kill();
+    daemon.wait();
+    assert!(asked.await.unwrap().is_err());
+    faults.set_before_start("");
+    let daemon = site.start();
+    let mut admin = daemon.admin().await;
+    let proof = prove(&mut admin, AWS).await;
+    assert!(!proof.replay);
+    assert_eq!(prove(&mut admin, AWS).await.certificate, proof.certificate);
+    daemon.end();
+    let verified = verify_journal(&site);
+    assert_eq!((&verified["counts"]["proofs"], &verified["counts"]["reserved"]), (&1.into(), &0.into()), "{verified}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

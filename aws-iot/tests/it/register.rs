@@ -71,6 +71,15 @@ fn device_that_is_registered_connects_at_once() {
         assert!(!maker.works("dev-0003"), "scrapped");
         assert!(maker.publish("dev-0002-again", "chain.pem", "dev-0002", "devices/dev-0002/up").success());
 
+        // A thing that has another certificate, which no bundle withdraws: that one is told, and left alone.
+        let second = maker.device_in("dev-0001", "dev-0001-again");
+        maker.bundle(("aws", 3), &[&second], &[]);
+        let said = site.run(&site.register(&["aws.0003"]));
+        assert!(said.status.success(), "{}", text(&said.stderr));
+        let warned = format!("dev-0001 also has the certificate {id}, which no bundle withdraws");
+        assert!(text(&said.stderr).contains(&warned), "{}", text(&said.stderr));
+        assert_eq!(emulator.status(id).as_deref(), Some("ACTIVE"));
+
         // A bundle of somebody else, or one that was changed, registers nothing.
         let data = maker.folder.join("aws.0002/data-00001.jsonl");
         let mut changed = std::fs::read(&data).unwrap();

@@ -73,6 +73,19 @@ fn bench_of_open_loop_over_slow_hsm_counts_its_time() {
     assert!(report["raw_sign_per_second"].as_f64().unwrap() <= 150.0, "{report:#}");
 }
 
+/// What stations lose beside exports is measured in the same run, with all that was issued in the bundle.
+#[test]
+fn bench_beside_export_measures_both() {
+    let temporary = tempfile::tempdir().unwrap();
+    let options = ["--seconds", "1", "--stations", "2", "--records", "2000", "--beside-export", "--json"];
+    let report = measured(temporary.path(), &options);
+    let beside = |name: &str| report["beside_export"][name].as_f64().unwrap_or_else(|| panic!("{name}: {report:#}"));
+    assert!(beside("exported_certificates") > 2000.0 && beside("written_again") >= 1.0, "{report:#}");
+    for figure in ["certificates_per_second", "cut_seconds", "write_seconds", "verify_seconds", "bundle_mib"] {
+        assert!(beside(figure) > 0.0, "{figure}: {report:#}");
+    }
+}
+
 /// One station is enough, and a run is held against an earlier one, which may be of other terms.
 #[test]
 fn bench_with_one_station_is_compared_with_its_baseline() {
