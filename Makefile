@@ -34,7 +34,7 @@ test: $(VENV)/ready target/go-judge target/grpcurl ## every test, against a real
 		mkfs.ext4=e2fsprogs python3=python3 faketime=faketime promtool=prometheus curl=curl \
 		pki=strongswan-pki /usr/lib/ipsec/plugins/libstrongswan-openssl.so=libstrongswan-standard-plugins \
 		/usr/sbin/mosquitto=mosquitto mosquitto_pub=mosquitto-clients tar=tar \
-		/usr/lib/postgresql/15/bin/initdb=postgresql psql=postgresql-client ip=iproute2 unshare=util-linux
+		/usr/lib/postgresql/15/bin/initdb=postgresql psql=postgresql-client ip=iproute2 unshare=util-linux systemd-analyze=systemd
 	tests/judges/selftest.sh target/go-judge
 	cargo test --release --locked -- --skip hsm::fault_of_every_kind --skip hsm::faults_in_any_mix --skip hsm_codes::
 	# What an HSM does to time is tried with the processors to itself.

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 failed (nothing, or not all, was done: the message says which); 2 wrong usage;
 //! 3 `station sign` and `station confirm` finished with some devices refused, `journal verify` and `dump` found an
 //! incomplete last entry;
+//! 77 `serve` ended because a token refused the PIN;
 //! 130 and 143 `station sign` was stopped by SIGINT or SIGTERM.
 
 pub(crate) mod approval;

@@ -21,6 +21,7 @@ mod reload;
 mod security;
 mod shutdown;
 mod signals;
+mod supervisor;
 mod takeover;
 mod tls;
 
@@ -137,10 +138,12 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
         est = addresses.est.map(tracing::field::display),
         "listening"
     );
+    tokio::spawn(supervisor::watch(Arc::clone(&readiness)));
     tokio::spawn(readiness.watch());
     if let Some(file) = &ready_file {
         file.write(&addresses)?;
     }
+    supervisor::ready();
 
     // 5. Until it is told to shut down, or cannot go on.
     let signal = tokio::select! {
@@ -150,6 +153,7 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
     tracing::info!(signal, "shutting down: finishing what is reserved");
 
     // 6. It shuts down, in order.
+    supervisor::stopping();
     drop(ready_file);
     drain.send_replace(true);
     running.shutdown(signal).await

@@ -28,7 +28,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "SIGTERM, SIGINT and SIGQUIT shut the daemon down in order: nothing new is accepted, what is reserved \
-    is signed and recorded, exit 0. SIGHUP reads the configuration anew, as \"birthmark reload\" does; others are only logged. The level of the log is set with BIRTHMARK_LOG \
+    is signed and recorded, exit 0. Exit 77: a token refused the PIN, and each further start would be another try. SIGHUP reads the configuration anew, as \"birthmark reload\" does; others are only logged. The level of the log is set with BIRTHMARK_LOG \
     (off, error, warn, info, debug or trace; the default is info). Libraries log warnings at most, unless they are named: \
     BIRTHMARK_LOG=debug,h2=debug"
 )]
@@ -54,6 +54,10 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
 }
+
+/// The exit code (`EX_NOPERM` of sysexits.h) when a token refused the PIN: a supervisor that starts the daemon again and again
+/// would lock the token.
+const PIN_REFUSED: u8 = 77;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogFormat {
@@ -93,8 +97,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match result {
         Ok(()) => hsm::end_process(0),
         Err(error) => {
+            let code = if matches!(error, serve::ServeError::PinRefused(_)) { PIN_REFUSED } else { 1 };
             eprintln!("birthmark: {}", super::sentence(&error.into()));
-            hsm::end_process(1)
+            hsm::end_process(code)
         }
     }
 }

@@ -13,6 +13,9 @@ pub enum ServeError {
     /// The configuration, or what it names, cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A token refused the PIN; each further try may lock it.
+    #[error(transparent)]
+    PinRefused(ConfigError),
     /// The system refused something that the daemon needs.
     #[error("cannot {action}")]
     System {

@@ -5,6 +5,7 @@ use std::{fmt::Display, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use toml::Spanned;
 
+use super::error::ServeError;
 use crate::{
     ca::IssuingCa,
     config::{self, Config, ConfigError},
@@ -18,7 +19,7 @@ use crate::{
 pub(super) type Pools = Vec<(String, Arc<Pool>)>;
 
 /// Opens every issuer's key.
-pub(super) fn open_issuers(config: &Config) -> Result<(Pools, Issuers), ConfigError> {
+pub(super) fn open_issuers(config: &Config) -> Result<(Pools, Issuers), ServeError> {
     let mut pools = Vec::new();
     let mut issuers = Issuers::new();
     for (name, settings) in &config.issuers {
@@ -40,12 +41,20 @@ pub(super) fn open_issuers(config: &Config) -> Result<(Pools, Issuers), ConfigEr
             wait: Duration::from_secs(*settings.wait_seconds.get_ref()),
         };
         let pool = Pool::open(name, &uris, &pool_settings, chain.public_key(), config.folder());
-        let pool = Arc::new(pool.map_err(|error| wrong_key(&error))?);
+        let pool = Arc::new(pool.map_err(|error| unusable(&error, &wrong_key))?);
         pools.push((name.clone(), Arc::clone(&pool)));
         issuers
             .insert(name.clone(), Arc::new(IssuingCa::new(name, chain, pool).with_crl_shards(settings.crl_shards())));
     }
     Ok((pools, issuers))
+}
+
+/// Why the HSM's key cannot be used, as the daemon's exit tells it.
+fn unusable(error: &hsm::Error, wrong_key: &dyn Fn(&dyn Display) -> ConfigError) -> ServeError {
+    match error {
+        hsm::Error::PinIncorrect { .. } | hsm::Error::PinLocked { .. } => ServeError::PinRefused(wrong_key(error)),
+        _ => wrong_key(error).into(),
+    }
 }
 
 /// What checkpoints are signed with, and how often.
@@ -63,7 +72,7 @@ const AUDIT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Opens the audit key, if there is one. It must issue nothing: who can make the daemon sign certificates must not be
 /// able to vouch for the journal.
-pub(super) fn open_audit(config: &Config, issuers: &Issuers) -> Result<Option<AuditKey>, ConfigError> {
+pub(super) fn open_audit(config: &Config, issuers: &Issuers) -> Result<Option<AuditKey>, ServeError> {
     let Some(audit) = &config.audit else {
         tracing::warn!("there is no [audit] key: nothing will show that the journal was cut short or rewritten");
         return Ok(None);
@@ -75,14 +84,14 @@ pub(super) fn open_audit(config: &Config, issuers: &Issuers) -> Result<Option<Au
         let token = Token::open(&named.token, &folder)?;
         Ok(Key::open(&token, &named.key)?.public_key().clone())
     });
-    let key = key.map_err(|error| wrong_key(&error))?;
+    let key = key.map_err(|error| unusable(&error, &wrong_key))?;
     if let Some((name, _)) = issuers.iter().find(|(_, issuer)| *issuer.public_key() == key) {
         let message = format!("this is the key of the issuer \"{name}\"; checkpoints need a key that issues nothing");
-        return Err(wrong_key(&message));
+        return Err(wrong_key(&message).into());
     }
     let pool_settings = PoolSettings { sessions: Sessions::Number(1), call_limit: AUDIT_LIMIT, wait: AUDIT_LIMIT };
     let pool = Pool::open(AUDIT, &[uri], &pool_settings, &key, config.folder());
-    let pool = pool.map_err(|error| wrong_key(&error))?;
+    let pool = pool.map_err(|error| unusable(&error, &wrong_key))?;
     let interval = audit.interval().unwrap_or_default();
     Ok(Some(AuditKey { signer: Arc::new(pool), public_key: key, interval }))
 }

@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 use super::{
     certificates::{clock_bounds, watched},
-    history,
+    history, supervisor,
     tls::open_tls,
 };
 use crate::{
@@ -117,8 +117,15 @@ impl Reloader {
         Ok(Fresh { config, policy, tls, watched, files })
     }
 
-    /// Reads the configuration anew, for an operator or, at a signal, nobody.
+    /// Reads the configuration anew, for an operator or, at a signal, nobody; the supervisor is told meanwhile.
     async fn run(&self, actor: Option<Actor>) -> Result<Reloaded, String> {
+        supervisor::reloading();
+        let reloaded = self.reload(actor).await;
+        supervisor::ready();
+        reloaded
+    }
+
+    async fn reload(&self, actor: Option<Actor>) -> Result<Reloaded, String> {
         let mut state = self.state.lock().await;
         let by = actor.as_ref().map_or("SIGHUP".to_owned(), ToString::to_string);
         let refused = |error: &dyn std::fmt::Display| {

@@ -55,6 +55,7 @@ mod startup;
 mod station;
 mod stations;
 mod storage;
+mod supervision;
 mod support;
 mod tls;
 mod watch;
