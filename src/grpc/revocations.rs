@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     pin::Pin,
-    sync::Arc,
 };
 
 use futures_util::StreamExt as _;
@@ -35,18 +34,20 @@ const TOLD: usize = 1000;
 
 pub(super) type Replies = Pin<Box<dyn Stream<Item = Result<RevokeCertificatesReply, Status>> + Send>>;
 
+/// How many certificates an operator has revoked alone, and when.
+type Alone = VecDeque<(Instant, u64)>;
+
 /// Revokes, and counts who has revoked how many since the daemon was started.
 #[derive(Debug)]
 pub(super) struct Revocations {
     committer: Committer,
     limit: Option<RevocationLimit>,
-    /// What each operator has revoked alone, and when.
-    alone: Arc<Mutex<HashMap<Actor, VecDeque<(Instant, u64)>>>>,
+    alone: Mutex<HashMap<Actor, Alone>>,
 }
 
 impl Revocations {
     pub(super) fn new(committer: &Committer, limit: Option<RevocationLimit>) -> Self {
-        Revocations { committer: committer.clone(), limit, alone: Arc::default() }
+        Revocations { committer: committer.clone(), limit, alone: Mutex::default() }
     }
 
     /// Lets an operator revoke this many now, alone or with the agreement of a second one to `what`.
@@ -160,7 +161,7 @@ async fn revoke_all(
                 return;
             }
         }
-        if told.done % STEP == 0 && told.done < told.of {
+        if told.done.is_multiple_of(STEP) && told.done < told.of {
             // Nobody has to listen.
             let progress = RevokeCertificatesReply { refusals: Vec::new(), ..told.clone() };
             let _ = sender.try_send(Ok(progress));

@@ -30,7 +30,6 @@ pub fn entry_to_json(sequence: u64, entry: &Entry) -> Value {
     object
 }
 
-#[expect(clippy::too_many_lines, reason = "one arm for each event")]
 fn fields(event: &Event) -> Value {
     match event {
         Event::Reserved { serial_number, holder, replaces } => holder_to_json(serial_number, holder, replaces.as_ref()),

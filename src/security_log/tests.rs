@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "a test ends before its files matter")]
+
 use std::{
     fs,
     io::Read,
