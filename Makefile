@@ -83,6 +83,8 @@ lint: target/go-judge ## format, clippy, docs, dependencies; the shell, Go and P
 	cargo fmt --check -p birthmark-aws
 	cargo clippy --release --locked --all-targets -- -D warnings
 	cargo clippy --release --locked --all-targets -p birthmark-aws -- -D warnings
+	# By itself it has no server's code to lean on.
+	cargo clippy --release --locked -p birthmark-station -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps
 	@cargo deny --version >/dev/null 2>&1 || { echo "make: installing cargo-deny $(CARGO_DENY_VERSION), some minutes"; \
 		cargo install --locked cargo-deny --version $(CARGO_DENY_VERSION); }

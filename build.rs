@@ -1,4 +1,5 @@
-//! Compiles the protocol definitions, without a system `protoc`.
+//! Compiles the journal's definitions, and those of the protocol for reflection, without a system `protoc`. The protocol's
+//! types are made by the client's crate.
 
 use prost::Message;
 use std::{env, error::Error, fs, path::PathBuf, time::SystemTime};
@@ -13,7 +14,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rustc-env=BIRTHMARK_BUILT={built}");
     let services = ["issuance", "admin", "stations", "approvals", "audit", "vending"];
     let services = services.map(|name| format!("birthmark/v1/{name}.proto"));
-    let protocol = protox::compile(&services, ["proto"])?;
     let journal = protox::compile(["birthmark/v1/journal.proto"], ["proto"])?;
 
     // Served by gRPC reflection; nothing imports the details of errors, and clients print them by their definitions.
@@ -22,11 +22,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("protocol.binpb"), reflected.encode_to_vec())?;
 
-    tonic_prost_build::configure()
-        .btree_map(".birthmark")
-        .bytes(".birthmark")
-        .extern_path(".google.rpc", "::tonic_types::pb")
-        .compile_fds(protocol)?;
     tonic_prost_build::configure()
         // Sorted, so that an entry has one encoding.
         .btree_map(".birthmark.journal.v1")

@@ -1,6 +1,5 @@
 //! The issuing CA: its checked chain, and its signer.
 
-mod fits;
 mod recorded;
 
 use std::{
@@ -19,10 +18,7 @@ use crate::{
     x509_time::Time,
 };
 
-pub(crate) use self::{
-    fits::fits_der,
-    recorded::{NoIssuer, issuer_of},
-};
+pub(crate) use self::recorded::{NoIssuer, issuer_of};
 
 /// A CA that issues: its chain and its key in the HSM.
 pub struct IssuingCa {
@@ -191,8 +187,8 @@ impl CaChain {
     pub(crate) fn from_certificates(certificates: Vec<Certificate>) -> Result<CaChain, ChainError> {
         let issuing = certificates.first().ok_or(ChainError::Empty)?.clone();
         path::check(&certificates)?;
-        let public_keys = certificates.iter().map(Certificate::public_key).collect::<Result<Vec<_>, _>>()?;
-        let public_key = issuing.public_key()?;
+        let public_keys = certificates.iter().map(PublicKey::of).collect::<Result<Vec<_>, _>>()?;
+        let public_key = PublicKey::of(&issuing)?;
         // Path validation demands it.
         let key_identifier = issuing.subject_key_identifier().ok().flatten().unwrap_or_default().to_vec();
         let constrains_names = certificates.iter().any(|ca| ca.extension(ID_CE_NAME_CONSTRAINTS).is_some());

@@ -13,7 +13,6 @@ pub(crate) mod ca;
 pub(crate) mod ceremony;
 pub(crate) mod companion;
 pub(crate) mod crl;
-pub(crate) mod daemon;
 pub(crate) mod enroll;
 pub(crate) mod environment;
 pub(crate) mod export;
@@ -32,19 +31,11 @@ pub(crate) mod vend;
 mod device_list;
 mod moment;
 mod revoke;
-mod station_check;
 mod stations;
 mod table;
 mod which;
 
-/// Runs a command that speaks with the daemon.
-fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = runtime.block_on(command);
-    // A name that is still being looked up would hold the process up.
-    runtime.shutdown_background();
-    result
-}
+pub(crate) use birthmark_station::cli::{block_on, connection as daemon};
 
 /// An error and its causes as one sentence.
 pub(crate) fn sentence(error: &anyhow::Error) -> String {

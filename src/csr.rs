@@ -19,16 +19,16 @@ pub use self::{
     error::{CsrError, NoText},
     refused_keys::{BlockListError, RefusedKeys},
 };
+pub use birthmark_base::csr::MAX_LENGTH;
+
+use birthmark_base::csr::from_pem;
+
 use crate::{
     asn1::{DerError, INTEGER, OBJECT_IDENTIFIER, Reader, SEQUENCE, SET, Value, explicit},
-    pem::{self, is_der},
-    quote::shortened,
+    pem::is_der,
     signer::{self, PublicKey, SpkiError, VerifyError},
     x509::{Name, text_of},
 };
-
-/// The largest CSR, in bytes, DER or PEM.
-pub const MAX_LENGTH: usize = 16 * 1024;
 
 /// A CSR whose sender has the private key, and whose key is good.
 #[derive(Clone, Debug)]
@@ -123,49 +123,6 @@ fn prove_possession(key: &PublicKey, algorithm: &[u8], message: &[u8], signature
         VerifyError::Encoding(what) => CsrError::SignatureEncoding(what),
         VerifyError::Wrong => CsrError::ProofOfPossession,
     })
-}
-
-/// The DER of the CSR in what is not DER as a whole: a PEM block, or the reason why it is neither.
-///
-/// # Errors
-/// What is wrong, and what would be right.
-pub fn from_pem(octets: &[u8]) -> Result<Vec<u8>, CsrError> {
-    let malformed = |what: String| Err(CsrError::Malformed(what));
-    if octets.is_empty() {
-        return malformed("it is empty".into());
-    }
-    let blocks = match pem::blocks(octets) {
-        Ok(blocks) => blocks,
-        Err(error) => return malformed(format!("it is neither DER nor whole PEM: {error}")),
-    };
-    // openssl ecparam -genkey, and many scripts after it, write the curve beside what they were asked for.
-    let blocks: Vec<_> = blocks.into_iter().filter(|block| !block.label.ends_with(" PARAMETERS")).collect();
-    match blocks.as_slice() {
-        [] => malformed(neither(octets)),
-        [block] if is_request(block) => Ok(block.der.clone()),
-        [block] => {
-            malformed(format!("it is a PEM block of \"{}\", not of \"CERTIFICATE REQUEST\"", shortened(&block.label)))
-        }
-        several if several.iter().any(|block| block.label.ends_with("PRIVATE KEY")) => malformed(
-            "it holds a private key, which must stay where it is; send the CSR alone, and make a new key".into(),
-        ),
-        several => malformed(format!("it holds {} PEM blocks; send one CSR a request", several.len())),
-    }
-}
-
-fn is_request(block: &pem::Block) -> bool {
-    matches!(block.label.as_str(), "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST")
-}
-
-/// What octets without a PEM block are.
-fn neither(octets: &[u8]) -> String {
-    let text = octets.iter().all(|octet| !octet.is_ascii_control() || octet.is_ascii_whitespace());
-    match Value::only(octets) {
-        _ if text => "it is neither DER nor PEM: it is text without -----BEGIN CERTIFICATE REQUEST-----".into(),
-        Ok(value) => format!("it is not a PKCS#10 CSR: it begins with the tag 0x{:02x}, not with 0x30", value.tag),
-        Err(error) if octets.first() == Some(&SEQUENCE) => format!("it is not whole DER: {error}"),
-        Err(_) => "it is neither DER (which begins with the byte 0x30) nor PEM".into(),
-    }
 }
 
 /// The parts of a CertificationRequest (RFC 2986 section 4), as they stand in the DER.

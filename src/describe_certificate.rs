@@ -16,7 +16,7 @@ use crate::{
     },
     name::type_name,
     profile::HARDWARE_MODULE_NAME,
-    signer::SpkiError,
+    signer::{PublicKey, SpkiError},
     x509::{Certificate, Extension, Name},
     x509_time::Time,
 };
@@ -50,7 +50,7 @@ pub fn fields(certificate: &[u8]) -> Result<Vec<(String, String)>, DescribeError
     field("not before", time(parsed.not_before, not_before_type));
     field("not after", time(parsed.not_after, not_after_type));
     name(&parsed.subject, "subject", &mut field);
-    let key = parsed.public_key()?;
+    let key = PublicKey::of(&parsed)?;
     field("public key", format!("{}, {}", key.kind, hex::encode(&key.spki)));
     for extension in &parsed.extensions {
         let critical = if extension.critical { " (critical)" } else { "" };

@@ -6,16 +6,12 @@
 
 mod ca;
 mod error;
-mod files;
 mod list;
-mod pkcs12;
 mod subject;
 
 pub use self::{
     ca::{Certified, StationCa, StationCaPlace},
     error::EnrollError,
-    files::{Files, NewKey, check_free, write_secret},
     list::{ListError, Listed},
-    pkcs12::{Pkcs12Error, pkcs12},
     subject::{Request, Subject},
 };

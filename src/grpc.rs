@@ -41,6 +41,7 @@ mod watch;
 
 pub(crate) use self::{
     access::{Access, Listed},
+    client_verifier::{Judge, Judged},
     hsm::Signers,
     peer::Credentials,
     reload::{Reload, Reloaded},

@@ -23,68 +23,56 @@
 //! `src/issuer.rs` holds the path of one CSR, whole, in one function. [`serve`] wires the daemon together. The command
 //! line is in `src/main.rs` and `src/cli/`. `ARCHITECTURE.md` has the map on one page.
 
-mod asn1;
 pub mod ca;
 pub mod ceremony;
 mod cert;
 mod checkpoint;
-pub mod client;
 mod committer;
 pub mod config;
 pub mod configure;
 mod connections;
-pub mod console;
 pub mod crl;
 pub mod crl_publisher;
 pub mod csr;
 pub mod describe_certificate;
 mod destinations;
-pub mod durable;
 pub mod enroll;
 mod est;
 mod expiry;
 pub mod export;
-mod failure;
 mod fairness;
 mod grpc;
-pub mod hash;
 pub mod hsm;
 mod http;
-pub mod id;
-pub mod identity;
 mod issuer;
 pub mod ledger;
-mod limits;
 pub mod lint;
 mod live;
 pub mod local_user;
 pub mod log_filter;
 mod metrics;
-mod name;
 mod path;
 pub mod pattern;
-pub mod pem;
 pub mod possession;
 pub mod profile;
 pub mod proof;
-pub mod proto;
-pub mod quote;
 mod readiness;
 pub mod reconcile;
 mod registration;
 pub mod roles;
-pub mod secrecy;
 pub mod security;
 pub mod security_log;
 pub mod serial;
 pub mod serve;
 pub mod signer;
-pub mod station;
-mod temporary;
-pub mod text_file;
 pub mod vending;
-mod x509;
-mod x509_time;
+
+// What the daemon has in common with its clients, and the protocol, under the names that everything here knows.
+pub use birthmark_base::{console, durable, hash, id, identity, pem, quote, secrecy, text_file};
+pub use birthmark_client::{self as client, proto};
+
+use birthmark_base::{asn1, name, temporary, x509, x509_time};
+use birthmark_client::{failure, limits};
 
 /// What benches, fuzz targets and integration tests need of the inside; no interface.
 #[doc(hidden)]

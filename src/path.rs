@@ -24,7 +24,7 @@ pub(crate) use self::fault::{Fault, PathError};
 use self::policies::Policies;
 use crate::{
     asn1::{DerError, Oid},
-    signer::{self, VerifyError},
+    signer::{self, PublicKey, VerifyError},
     x509::{AuthorityKeyIdentifier, Certificate, GeneralName, KEY_CERT_SIGN, Name},
     x509_time::Time,
 };
@@ -218,7 +218,7 @@ fn check_key_identifier(certificate: &Certificate, issuer: &Certificate) -> Resu
 }
 
 fn verify(certificate: &Certificate, issuer: &Certificate) -> Result<(), Fault> {
-    let key = issuer.public_key().map_err(Fault::Key)?;
+    let key = PublicKey::of(issuer).map_err(Fault::Key)?;
     let [_, algorithm] = &certificate.algorithms;
     signer::verify(&key, algorithm, certificate.tbs(), &certificate.signature).map_err(|error| match error {
         VerifyError::Wrong => Fault::OwnSignature,

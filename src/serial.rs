@@ -1,49 +1,9 @@
-//! Serial numbers: 20 octets, positive, unpredictable, in order, and never the same from two daemons.
-//!
-//! | octets | content |
-//! |---|---|
-//! | 0–5 | milliseconds since 1970, so that index inserts stay in order |
-//! | 6–7 | a counter within the millisecond |
-//! | 8–11 | the ledger's own random number, so that two ledgers cannot collide |
-//! | 12–19 | 64 bits from the CSPRNG (CA/Browser Forum BR 7.1, RFC 5280 section 4.1.2.2) |
-//!
-//! The first octet is 0x01 to 0x7f (from 2004 until the year 6429), so the DER INTEGER needs no padding and is
-//! positive, and every serial number has the same length.
-
-use std::{fmt, str::FromStr};
+//! Serial numbers: unpredictable, in order, and never the same from two daemons. Their octets are in the crate that the
+//! clients share.
 
 use jiff::Timestamp;
 
-/// A certificate's serial number: the content octets of its INTEGER, big-endian.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SerialNumber([u8; SerialNumber::LENGTH]);
-
-impl SerialNumber {
-    /// Its length in octets.
-    pub const LENGTH: usize = 20;
-
-    /// One that no ledger gives, for sample certificates.
-    pub fn sample() -> Self {
-        SerialNumber([0x7f; Self::LENGTH])
-    }
-
-    /// Whether the ledger with this random id gives such serial numbers.
-    pub(crate) fn is_of(&self, ledger: &[u8; 16]) -> bool {
-        self.0[8..12] == ledger[..4]
-    }
-
-    /// About when it was given: its first octets, in milliseconds since 1970.
-    pub fn given_at(&self) -> Timestamp {
-        let [a, b, c, d, e, f, ..] = self.0;
-        let milliseconds = i64::from_be_bytes([0, 0, a, b, c, d, e, f]);
-        Timestamp::from_millisecond(milliseconds).unwrap_or(Timestamp::MAX)
-    }
-
-    /// The octets, big-endian.
-    pub fn as_bytes(&self) -> &[u8; Self::LENGTH] {
-        &self.0
-    }
-}
+pub use birthmark_base::serial::{InvalidSerialNumber, SerialNumber};
 
 /// The right to make one certificate with a serial number that is durably reserved (invariant 2). It cannot be cloned,
 /// and `cert::Tbs::new` consumes it: two certificates with one serial number do not compile.
@@ -62,47 +22,6 @@ impl ReservedSerial {
     }
 }
 
-impl TryFrom<&[u8]> for SerialNumber {
-    type Error = InvalidSerialNumber;
-
-    fn try_from(octets: &[u8]) -> Result<Self, InvalidSerialNumber> {
-        let octets: [u8; Self::LENGTH] = octets.try_into().map_err(|_| InvalidSerialNumber)?;
-        if (0x01..=0x7f).contains(&octets[0]) { Ok(SerialNumber(octets)) } else { Err(InvalidSerialNumber) }
-    }
-}
-
-impl FromStr for SerialNumber {
-    type Err = InvalidSerialNumber;
-
-    /// Reads hex of either case, with or without colons between the octets.
-    fn from_str(text: &str) -> Result<Self, InvalidSerialNumber> {
-        let octets = hex::decode(text.replace(':', "")).map_err(|_| InvalidSerialNumber)?;
-        SerialNumber::try_from(octets.as_slice())
-    }
-}
-
-impl fmt::Display for SerialNumber {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for SerialNumber {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// The octets or the text are not a serial number that a ledger gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a serial number of this ledger, which has 20 octets (40 hex digits) and is positive")]
-pub struct InvalidSerialNumber;
-
-/// Milliseconds and counter, as one number.
-fn leading(SerialNumber(octets): &SerialNumber) -> u64 {
-    octets[..8].iter().fold(0, |number, octet| number << 8 | u64::from(*octet))
-}
-
 /// Makes serial numbers, each greater than the one before.
 #[derive(Debug)]
 pub(crate) struct SerialNumbers {
@@ -114,12 +33,12 @@ pub(crate) struct SerialNumbers {
 impl SerialNumbers {
     /// Goes on after `newest`, the greatest serial number of the ledger with this random id.
     pub(crate) fn resume([a, b, c, d, ..]: [u8; 16], newest: Option<SerialNumber>) -> Self {
-        SerialNumbers { ledger: [a, b, c, d], newest: newest.as_ref().map_or(0, leading) }
+        SerialNumbers { ledger: [a, b, c, d], newest: newest.map_or(0, |newest| newest.leading()) }
     }
 
     /// Those to come are greater than this one as well.
     pub(crate) fn pass(&mut self, serial: &SerialNumber) {
-        self.newest = self.newest.max(leading(serial));
+        self.newest = self.newest.max(serial.leading());
     }
 
     /// The next serial number.
@@ -127,11 +46,7 @@ impl SerialNumbers {
         // 2^40 ms (November 2004) keeps the first octet above zero whatever the clock says.
         let milliseconds = u64::try_from(now.as_millisecond()).unwrap_or(0).max(1 << 40);
         self.newest = (milliseconds << 16).max(self.newest + 1);
-        let mut octets = [0; SerialNumber::LENGTH];
-        octets[..8].copy_from_slice(&self.newest.to_be_bytes());
-        octets[8..12].copy_from_slice(&self.ledger);
-        octets[12..].copy_from_slice(&rand::random::<[u8; 8]>());
-        SerialNumber(octets)
+        SerialNumber::assembled(self.newest, self.ledger, rand::random())
     }
 }
 
@@ -151,19 +66,5 @@ mod tests {
         }
         let mut resumed = SerialNumbers::resume([7; 16], Some(newest));
         assert!(resumed.next(Timestamp::UNIX_EPOCH) > newest);
-    }
-
-    /// A serial number is read with colons and without.
-    #[test]
-    fn serial_number_with_and_without_colons_is_read() {
-        let mut numbers = SerialNumbers::resume([7; 16], None);
-        let number = numbers.next(Timestamp::UNIX_EPOCH);
-        let text = number.to_string();
-        let colons: Vec<_> =
-            text.as_bytes().chunks(2).map(|pair| String::from_utf8_lossy(pair).to_uppercase()).collect();
-        assert_eq!(text.parse(), Ok(number));
-        assert_eq!(colons.join(":").parse(), Ok(number));
-        assert_eq!("00".repeat(20).parse::<SerialNumber>(), Err(InvalidSerialNumber));
-        assert_eq!("01".repeat(19).parse::<SerialNumber>(), Err(InvalidSerialNumber));
     }
 }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use super::fits::{Misfit, fits_der};
-use crate::{ledger::RecordedIssuer, x509::Certificate};
+use crate::{
+    ledger::RecordedIssuer,
+    x509::{Certificate, Misfit, fits_der},
+};
 
 /// Why no chain can stand beside a recorded certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -138,7 +138,7 @@ impl Certificate {
     pub(crate) fn from_der(der: &[u8]) -> Result<Self, CertificateError> {
         let parsed = x509::Certificate::from_der(der)?;
         Ok(Certificate {
-            key: parsed.public_key()?,
+            key: PublicKey::of(&parsed)?,
             not_before: parsed.not_before.into(),
             not_after: parsed.not_after.into(),
             parsed,

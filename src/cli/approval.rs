@@ -32,6 +32,10 @@ struct ListArgs {
     #[arg(long)]
     pending: bool,
 
+    /// Print CSV, with all times in UTC
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
+
     #[command(flatten)]
     daemon: DaemonArgs,
 }
@@ -70,11 +74,11 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
     if args.daemon.json {
         return print_json(&listed.iter().map(to_json).collect());
     }
-    if listed.is_empty() {
+    if listed.is_empty() && !args.csv {
         return print("nothing waits for a second operator\n");
     }
     let rows: Vec<_> = listed.iter().map(row).collect();
-    print(&table::columns(&[">NUMBER", "ASKED", "BY", "GRANTED BY", "DONE BY", "WHAT"], &rows))
+    print(&table::rendered(args.csv, &[">NUMBER", "ASKED", "BY", "GRANTED BY", "DONE BY", "WHAT"], &rows))
 }
 
 fn row(approval: &Approval) -> Vec<String> {

@@ -16,7 +16,7 @@ use birthmark::{
 use serde_json::json;
 use tonic::transport::Channel;
 
-use super::{daemon::DaemonArgs, print, print_json};
+use super::{daemon::DaemonArgs, print, print_json, table};
 
 /// How many devices a message has.
 const MESSAGE: usize = 4096;
@@ -89,7 +89,10 @@ pub(crate) async fn send(
 }
 
 /// Prints the list of an order.
-pub(crate) async fn show(daemon: DaemonArgs, id: String, missing: bool) -> anyhow::Result<()> {
+pub(crate) async fn show(daemon: DaemonArgs, id: String, (missing, csv): (bool, bool)) -> anyhow::Result<()> {
+    if csv {
+        print(&table::csv(["device_id", "key_sha256", "has_certificate"]))?;
+    }
     let mut admin = daemon.admin().await?;
     let mut page = Vec::new();
     let mut shown = Vec::new();
@@ -103,12 +106,20 @@ pub(crate) async fn show(daemon: DaemonArgs, id: String, missing: bool) -> anyho
                 json!({ "device_id": device.id, "key_sha256": key, "has_certificate": device.has_certificate })
             }));
         } else {
-            // An id a line: what `order create --devices` reads.
-            let line = |device: OrderDevice| match &device.key_sha256[..] {
-                [] => format!("{}\n", device.id),
-                key => format!("{} {}\n", device.id, hex::encode(key)),
-            };
-            print(&devices.map(line).collect::<String>())?;
+            if csv {
+                let line = |device: OrderDevice| {
+                    let has_certificate = if device.has_certificate { "yes" } else { "no" };
+                    table::csv([&device.id, &hex::encode(&device.key_sha256), has_certificate])
+                };
+                print(&devices.map(line).collect::<String>())?;
+            } else {
+                // An id a line: what `order create --devices` reads.
+                let line = |device: OrderDevice| match &device.key_sha256[..] {
+                    [] => format!("{}\n", device.id),
+                    key => format!("{} {}\n", device.id, hex::encode(key)),
+                };
+                print(&devices.map(line).collect::<String>())?;
+            }
         }
         if reply.next_page.is_empty() {
             break;

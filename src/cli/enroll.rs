@@ -13,7 +13,7 @@ use anyhow::{Context, anyhow, bail};
 use birthmark::{
     client::{Daemon, Failure},
     config::Config,
-    enroll::{Files, Listed, NewKey, Request, StationCa, Subject, check_free},
+    enroll::{Listed, Request, StationCa, Subject},
     hsm::KeyUri,
     identity::{Duties, Identity, Role},
     ledger::{Actor, EnrolmentMethod},
@@ -21,6 +21,7 @@ use birthmark::{
     proto::{EnrollRequest, moment, stations_client::StationsClient},
     text_file,
 };
+use birthmark_station::identity::{Files, NewKey, check_free};
 use serde_json::json;
 
 use super::{block_on, daemon::ConnectionArgs, environment};

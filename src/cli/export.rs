@@ -106,6 +106,10 @@ struct ListArgs {
     #[arg(long, value_name = "ID", conflicts_with = "destination")]
     order: Option<String>,
 
+    /// Print CSV, with all times in UTC
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
+
     #[command(flatten)]
     daemon: DaemonArgs,
 }
@@ -269,7 +273,7 @@ async fn write(channel: Channel, id: &str, out: &Path, as_tar: bool) -> anyhow::
 
 async fn list(args: &ListArgs) -> anyhow::Result<()> {
     if let Some(order) = &args.order {
-        return per_order::list(&args.daemon, order).await;
+        return per_order::list(&args.daemon, order, args.csv).await;
     }
     let request = ListBatchesRequest { destination: args.destination.clone().unwrap_or_default() };
     let mut replies = args.daemon.admin().await?.list_batches(request).await.map_err(Failure::from)?.into_inner();
@@ -279,6 +283,9 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
     }
     if args.daemon.json {
         return print_json(&batches.iter().map(shown::batch_to_json).collect());
+    }
+    if args.csv {
+        return print(&shown::batches_as_csv(&batches));
     }
     if batches.is_empty() {
         return print("there are no batches; \"birthmark export create NAME\" cuts one\n");

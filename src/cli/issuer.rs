@@ -34,6 +34,10 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct ListArgs {
+    /// Print CSV, with all times in UTC
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
+
     #[command(flatten)]
     daemon: DaemonArgs,
 }
@@ -87,7 +91,8 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
             row
         })
         .collect();
-    print(&table::columns(&[">ID", "ISSUER", ">GENERATION", "IN USE", "RECORDED", "CA SERIAL NUMBER", "CA"], &rows))
+    let headings = [">ID", "ISSUER", ">GENERATION", "IN USE", "RECORDED", "CA SERIAL NUMBER", "CA"];
+    print(&table::rendered(args.csv, &headings, &rows))
 }
 
 async fn show(args: ShowArgs) -> anyhow::Result<()> {

@@ -95,6 +95,10 @@ struct DevicesArgs {
     #[arg(long)]
     missing: bool,
 
+    /// Print CSV
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
+
     #[command(flatten)]
     daemon: DaemonArgs,
 }
@@ -185,7 +189,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
                 let order = daemon.admin().await?.change_order(request).await.map_err(Failure::from)?;
                 print_one(&order.into_inner(), daemon.json)
             }
-            Command::Devices(DevicesArgs { id, missing, daemon }) => device_list::show(daemon, id, missing).await,
+            Command::Devices(DevicesArgs { id, missing, csv, daemon }) => {
+                device_list::show(daemon, id, (missing, csv)).await
+            }
             Command::Pause(PauseArgs { id, reason, daemon }) => {
                 let request = PauseOrderRequest { id, reason };
                 let order = daemon.admin().await?.pause_order(request).await.map_err(Failure::from)?;
@@ -326,20 +332,8 @@ fn print_one(order: &Order, json: bool) -> anyhow::Result<()> {
 }
 
 /// Its state at this moment.
-pub(crate) fn state(order: &Order) -> &'static str {
-    let now = jiff::Timestamp::now().as_second();
-    let terms = order.terms.as_ref();
-    let not_before = terms.and_then(|terms| terms.not_before.as_ref()).map_or(i64::MIN, |time| time.seconds);
-    let not_after = terms.and_then(|terms| terms.not_after.as_ref()).map_or(i64::MAX, |time| time.seconds);
-    match order.closed {
-        true => "closed",
-        false if now >= not_after => "expired",
-        false if order.devices_listed < terms.map_or(0, |terms| terms.devices) => "incomplete",
-        false if order.left == 0 => "complete",
-        false if order.paused_at.is_some() => "paused",
-        false if now < not_before => "scheduled",
-        false => "open",
-    }
+fn state(order: &Order) -> &'static str {
+    order.state(jiff::Timestamp::now())
 }
 
 fn to_json(order: &Order) -> serde_json::Value {

@@ -33,7 +33,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     headings.extend(Duty::ALL.map(Duty::as_str));
     headings.extend(["auditor", "COMMANDS"]);
     let rows: Vec<_> = TABLE.iter().map(row).collect();
-    print(&if args.csv { table::csv_table(&headings, &rows) } else { table::columns(&headings, &rows) })?;
+    print(&table::rendered(args.csv, &headings, &rows))?;
     Ok(ExitCode::SUCCESS)
 }
 

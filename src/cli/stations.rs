@@ -1,31 +1,20 @@
-//! `birthmark station list`, `show`, `revoke`, `import`, `request`, `renew` and `pkcs12`
+//! `birthmark station list`, `show`, `revoke` and `import`
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{fs, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use birthmark::{
     client::Failure,
-    enroll::{NewKey, pkcs12, write_secret},
-    identity::{Identity, Role},
     proto::{
         ImportRequest, ListStationsRequest, RevokeStationRequest, Station, StationCertificate, rfc3339,
         stations_client::StationsClient,
     },
-    station::renew,
     text_file,
 };
 use serde_json::json;
 use tonic::transport::Channel;
 
-use super::{
-    block_on,
-    daemon::{ConnectionArgs, DaemonArgs},
-    print, print_json, table,
-};
+use super::{block_on, daemon::DaemonArgs, print, print_json, table};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ListArgs {
@@ -68,37 +57,6 @@ pub(crate) struct ImportArgs {
     daemon: DaemonArgs,
 }
 
-#[derive(Debug, clap::Args)]
-pub(crate) struct RequestArgs {
-    /// The name: <line>/<station>, such as line1/tester3
-    name: String,
-
-    /// The folder for key.pem, which stays here, and request.csr [default: the name, with "-" for "/"]
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct RenewArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Pkcs12Args {
-    /// The folder with cert.pem, key.pem and ca.pem
-    #[arg(long, value_name = "DIR")]
-    identity: PathBuf,
-
-    /// The file to write, such as tester3.p12
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
-
-    /// A file whose first line is the password of the new file [default: BIRTHMARK_PKCS12_PASSWORD]
-    #[arg(long, value_name = "FILE")]
-    password_file: Option<PathBuf>,
-}
-
 /// The most lines that a daemon takes at once.
 const LINES: usize = 1000;
 
@@ -124,7 +82,7 @@ pub(crate) fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
         }
         let headings = ["NAME", "LINE", "STATE", "EXPIRES", "LAST SEEN", ">ISSUED", ">RATE", "ENROLLED BY", "METHOD"];
         let rows: Vec<_> = stations.iter().map(row).collect();
-        print(&if args.csv { table::csv_table(&headings, &rows) } else { table::columns(&headings, &rows) })
+        print(&table::rendered(args.csv, &headings, &rows))
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -267,56 +225,4 @@ pub(crate) fn import(args: ImportArgs) -> anyhow::Result<ExitCode> {
         print(&format!("{recorded} enrolments are recorded\n"))
     })?;
     Ok(ExitCode::SUCCESS)
-}
-
-pub(crate) fn request(args: RequestArgs) -> anyhow::Result<ExitCode> {
-    let identity = Identity::new(Role::Station, &args.name)?;
-    let folder = args.out.unwrap_or_else(|| args.name.replace('/', "-").into());
-    let (key, csr) = NewKey::generate(identity.name())?.write(&folder)?;
-    print(&format!(
-        "{} stays here; have {} certified where the daemon is:\n  birthmark station enroll {} --csr {}\nand copy cert.pem and \
-         ca.pem into {}\n",
-        key.display(),
-        csr.display(),
-        args.name,
-        csr.file_name().map(Path::new).unwrap_or(&csr).display(),
-        folder.display()
-    ))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-pub(crate) fn renew(args: RenewArgs) -> anyhow::Result<ExitCode> {
-    let daemon = args.connection.daemon()?;
-    let Some(folder) = daemon.identity().map(Path::to_owned) else {
-        bail!("say which daemon and which identity: --server https://HOST:PORT --identity DIR");
-    };
-    let renewed = block_on(async { Ok(renew::renew(&daemon, &folder).await?) })?;
-    print(&format!("{} is renewed; valid until {renewed}\n", folder.join("cert.pem").display()))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-pub(crate) fn write_pkcs12(args: Pkcs12Args) -> anyhow::Result<ExitCode> {
-    let read = |name: &str| {
-        let path = args.identity.join(name);
-        fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    let (key, certificate, ca) = (read("key.pem")?, read("cert.pem")?, read("ca.pem")?);
-    let password = password(args.password_file.as_deref())?;
-    let name = args.identity.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let file = pkcs12(&name, &key, &[&certificate, &ca], password.trim_end_matches(['\r', '\n']))
-        .with_context(|| args.identity.display().to_string())?;
-    write_secret(&args.out, &file)?;
-    print(&format!("{}\n", args.out.display()))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn password(file: Option<&Path>) -> anyhow::Result<String> {
-    if let Some(path) = file {
-        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        return Ok(text.lines().next().unwrap_or_default().to_owned());
-    }
-    if let Ok(password) = std::env::var("BIRTHMARK_PKCS12_PASSWORD") {
-        return Ok(password);
-    }
-    bail!("the new file needs a password: --password-file FILE, or BIRTHMARK_PKCS12_PASSWORD in the environment")
 }

@@ -8,6 +8,11 @@ pub(crate) fn csv_table(headings: &[&str], rows: &[Vec<String>]) -> String {
     rows.iter().fold(titles, |text, row| text + &csv(row))
 }
 
+/// Renders a list for spreadsheets or for people.
+pub(crate) fn rendered(as_csv: bool, headings: &[&str], rows: &[Vec<String>]) -> String {
+    if as_csv { csv_table(headings, rows) } else { columns(headings, rows) }
+}
+
 /// A line of comma-separated values (RFC 4180).
 pub(crate) fn csv<S: AsRef<str>>(cells: impl IntoIterator<Item = S>) -> String {
     let quoted = |cell: S| match cell.as_ref() {

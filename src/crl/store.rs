@@ -168,7 +168,7 @@ mod tests {
         let mut ca = CertificateParams::default();
         ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         ca.key_usages = vec![rcgen::KeyUsagePurpose::CrlSign];
-        let public = Certificate::from_der(ca.self_signed(&key).unwrap().der()).unwrap().public_key().unwrap();
+        let public = PublicKey::of(&Certificate::from_der(ca.self_signed(&key).unwrap().der()).unwrap()).unwrap();
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2026, 1, 2),
             next_update: date_time_ymd(2026, 1, 9),

@@ -1,5 +1,7 @@
 //! Why a CSR, or a subject, is refused.
 
+use birthmark_base::csr::MalformedCsr;
+
 use crate::asn1::DerError;
 
 /// Why a subject does not have the one text of an attribute. The messages go on from "it".
@@ -45,4 +47,10 @@ pub enum CsrError {
     /// Its key is of a kind that is not supported.
     #[error("the CSR's key is not supported: {0}")]
     KeyUnsupported(String),
+}
+
+impl From<MalformedCsr> for CsrError {
+    fn from(MalformedCsr(what): MalformedCsr) -> Self {
+        CsrError::Malformed(what)
+    }
 }

@@ -1,7 +1,5 @@
 //! Why nobody was enrolled.
 
-use std::{io, path::PathBuf};
-
 use crate::{ceremony::CertificateError, csr::CsrError, hsm, name::AttributeError};
 
 /// Why no certificate was made.
@@ -13,9 +11,6 @@ pub enum EnrollError {
     /// The station CA's certificate cannot be used.
     #[error("the station CA's certificate cannot be used: {0}")]
     Certificate(CertificateError),
-    /// A file of an earlier enrolment is in the way.
-    #[error("{} exists; remove it or name another folder with --out", .0.display())]
-    Exists(PathBuf),
     /// The certificate would outlive the station CA.
     #[error(
         "the certificate would expire on {not_after}, after its station CA, which expires on {ca_not_after}; ask for fewer \
@@ -63,12 +58,4 @@ pub enum EnrollError {
     /// The certificate cannot be issued.
     #[error("{0}")]
     Issue(String),
-    /// A file cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
 }

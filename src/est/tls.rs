@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme,
-    client::danger::HandshakeSignatureValid,
+    DistinguishedName, Error, RootCertStore, ServerConfig,
     pki_types::{CertificateDer, UnixTime},
     server::{
         WebPkiClientVerifier,
@@ -13,7 +12,7 @@ use rustls::{
     },
 };
 
-use crate::grpc::Access;
+use crate::grpc::{Access, Judge, Judged};
 
 /// The TLS settings, and what tells stations from devices.
 #[derive(Clone)]
@@ -53,7 +52,7 @@ pub(crate) fn configure(
     };
     let hints = devices.iter().flat_map(|devices| devices.root_hint_subjects());
     let hints = stations.root_hint_subjects().iter().chain(hints).cloned().collect();
-    let verifier = Either { stations: Arc::clone(&stations), devices, hints };
+    let verifier = Judged { path: Arc::clone(&stations), judge: Either { devices, hints } };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -62,55 +61,32 @@ pub(crate) fn configure(
     Ok(TlsSetup { config: Arc::new(config), stations, access: Arc::clone(access) })
 }
 
-/// Takes the certificates of both.
+/// Takes the certificates of stations, whose verifier is asked first, and those of devices.
 #[derive(Debug)]
 struct Either {
-    stations: Arc<dyn ClientCertVerifier>,
     devices: Option<Arc<dyn ClientCertVerifier>>,
     hints: Vec<DistinguishedName>,
 }
 
-impl ClientCertVerifier for Either {
-    fn client_auth_mandatory(&self) -> bool {
+impl Judge for Either {
+    fn demands_one(&self) -> bool {
         false
     }
 
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &self.hints
+    fn hints(&self) -> Option<&[DistinguishedName]> {
+        Some(&self.hints)
     }
 
-    fn verify_client_cert(
+    fn judge(
         &self,
-        end_entity: &CertificateDer<'_>,
+        path: Result<ClientCertVerified, Error>,
+        certificate: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let station = self.stations.verify_client_cert(end_entity, intermediates, now);
-        match (station, &self.devices) {
-            (Err(_), Some(devices)) => devices.verify_client_cert(end_entity, intermediates, now),
+        match (path, &self.devices) {
+            (Err(_), Some(devices)) => devices.verify_client_cert(certificate, intermediates, now),
             (verified, _) => verified,
         }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.stations.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.stations.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.stations.supported_verify_schemes()
     }
 }

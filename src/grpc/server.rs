@@ -19,10 +19,13 @@ use super::{
 use crate::{
     limits,
     proto::{
-        self, admin_server::AdminServer, approvals_server::ApprovalsServer, audit_server::AuditServer,
+        admin_server::AdminServer, approvals_server::ApprovalsServer, audit_server::AuditServer,
         issuance_server::IssuanceServer, stations_server::StationsServer, vending_server::VendingServer,
     },
 };
+
+/// The protocol's definitions in their binary form, as gRPC reflection serves them.
+const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/protocol.binpb"));
 
 /// Serves until `draining` becomes true and every open call is finished.
 ///
@@ -47,7 +50,7 @@ pub(crate) async fn serve(
     health.set_serving::<AuditServer<audit::Service>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
 

@@ -17,7 +17,7 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
-use super::{access::Access, client_verifier::Verifier};
+use super::{access::Access, client_verifier::Judged};
 use crate::{
     pem::{self, ReadError},
     text_file::{self, TextError},
@@ -109,7 +109,7 @@ pub(crate) fn client_verifier(
     let path = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
         .map_err(|error| of_client_ca(ClientCaError::Unusable(error)))?;
-    Ok(Arc::new(Verifier { path, access: Arc::clone(access) }))
+    Ok(Arc::new(Judged { path, judge: Arc::clone(access) }))
 }
 
 /// The longest PEM file with a private key, in bytes.

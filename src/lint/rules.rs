@@ -23,7 +23,7 @@ use crate::{
     possession::CodeShape,
     profile::{HARDWARE_MODULE_NAME, Profile},
     quote::shortened,
-    signer::{KeyKind, SignatureAlgorithm},
+    signer::{KeyKind, PublicKey, SignatureAlgorithm},
     x509::{
         AuthorityKeyIdentifier, CONTENT_COMMITMENT, CRL_SIGN, Certificate, DIGITAL_SIGNATURE, GeneralName,
         KEY_AGREEMENT, KEY_ENCIPHERMENT, Name,
@@ -312,7 +312,7 @@ impl Rules<'_> {
         let message =
             format!("a DAC is signed with ecdsa-sha256 by a P-256 key, not with {algorithm}: use another issuer");
         self.must(algorithm == SignatureAlgorithm::EcdsaP256Sha256, "issuer", RULE, message);
-        let p256 = self.certificate.public_key().is_ok_and(|key| key.kind == KeyKind::P256);
+        let p256 = PublicKey::of(&self.certificate).is_ok_and(|key| key.kind == KeyKind::P256);
         let only = self.settings.key_types.as_ref().is_none_or(|keys| keys.get_ref() == &[config::KeyType::P256]);
         self.must(p256 && only, "key_types", RULE, "a DAC has a P-256 key; say key_types = [\"p256\"] or leave it out");
         self.only_digital_signature(RULE);

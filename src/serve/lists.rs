@@ -12,6 +12,7 @@ use crate::{
     crl::{Directory, ListId, Shards, Store},
     crl_publisher::{ListIssuer, Publisher},
     ledger::{RecordedIssuer, Records},
+    signer::PublicKey,
     x509::{CRL_SIGN, Certificate},
 };
 
@@ -71,7 +72,7 @@ impl<'a> Lists<'a> {
 /// An issuer that was recorded at some time, by its name and generation, and by its name alone if no newer one has it.
 fn add_generation(directory: &mut Directory, store: &Store, recorded: &RecordedIssuer) {
     let Some(certificate) = recorded.chain.first().and_then(|der| Certificate::from_der(der).ok()) else { return };
-    let Ok(key) = certificate.public_key() else { return };
+    let Ok(key) = PublicKey::of(&certificate) else { return };
     let shards = u16::try_from(recorded.crl_shards).ok().and_then(Shards::new).unwrap_or(Shards::ONE);
     let list = |shard: u16| ListId::new(certificate.subject().as_der(), &key, shard);
     for shard in 0..shards.count() {

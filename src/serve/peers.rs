@@ -23,6 +23,7 @@ use crate::{
     ledger::Records,
     pem::{self, ReadError},
     security,
+    signer::PublicKey,
     text_file::{self, TextError},
     x509::Certificate,
 };
@@ -161,7 +162,7 @@ fn read(path: &Path, cas: &[Certificate]) -> Result<Listed, ClientCrlError> {
         let list = RevocationList::from_der(der).map_err(|error| form(error.to_string()))?;
         let issuer = list.issuer();
         let ca = cas.iter().find(|ca| {
-            ca.subject().to_string() == issuer && ca.public_key().is_ok_and(|key| list.verify(&key).is_ok())
+            ca.subject().to_string() == issuer && PublicKey::of(ca).is_ok_and(|key| list.verify(&key).is_ok())
         });
         let ca = ca.ok_or_else(|| ClientCrlError::Foreign { path: path.to_owned(), issuer: issuer.clone() })?;
         if list.next_update().is_some_and(|next| next.since(Timestamp::now()).is_negative()) {

@@ -10,6 +10,7 @@ use super::{algorithm::SignatureAlgorithm, key_kind::KeyKind, oid::name_of};
 use crate::{
     asn1::{BIT_STRING, DerError, OBJECT_IDENTIFIER, Reader, SEQUENCE, Value},
     hash::sha256,
+    x509::Certificate,
 };
 
 /// Why a `SubjectPublicKeyInfo` is not taken.
@@ -47,6 +48,14 @@ impl fmt::Debug for PublicKey {
 }
 
 impl PublicKey {
+    /// The key of a certificate.
+    ///
+    /// # Errors
+    /// If it is of a kind that nothing here can use.
+    pub(crate) fn of(certificate: &Certificate) -> Result<Self, SpkiError> {
+        PublicKey::from_spki(&certificate.spki)
+    }
+
     /// Reads a DER `SubjectPublicKeyInfo`. It says what the key is, not whether it is a good one.
     ///
     /// # Errors

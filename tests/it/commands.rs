@@ -30,6 +30,32 @@ fn remote(site: &Site, daemon: &Daemon, role: &str, name: &str, arguments: &[&st
     site.token.command(arguments).args(["--server", &daemon.url(), "--identity"]).arg(identity).output().unwrap()
 }
 
+/// Label software and spreadsheets read every list: a line of headings, then a line for each, as many cells in all of them.
+#[test]
+fn list_of_every_kind_is_printed_as_csv() {
+    let (site, daemon) = site(2);
+    for (list, lines) in [
+        (&["order", "list"][..], 1),
+        (&["order", "devices", "o1"], 0),
+        (&["record", "list", "--order", "o1"], 2),
+        (&["station", "list"], 1),
+        (&["export", "list"], 0),
+        (&["export", "list", "--order", "o1"], 0),
+        (&["issuer", "list"], 1),
+        (&["approval", "list"], 0),
+        (&["vend", "list"], 0),
+        (&["roles"], 20),
+    ] {
+        let printed = succeeded(&site.operator(&[list, &["--csv"]].concat()));
+        let rows: Vec<_> = printed.split_terminator("\r\n").collect();
+        assert!(rows.len() > lines, "{list:?}: {printed}");
+        let cells = |row: &str| row.split('"').step_by(2).map(|outside| outside.matches(',').count()).sum::<usize>();
+        assert!(cells(rows[0]) > 0 && rows.iter().all(|row| cells(row) == cells(rows[0])), "{list:?}: {printed}");
+        assert_eq!(rows[0], rows[0].to_lowercase(), "{list:?}");
+    }
+    daemon.end();
+}
+
 #[test]
 fn orders_are_created_listed_shown_and_closed() {
     let (site, daemon) = site(2);

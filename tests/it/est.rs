@@ -12,7 +12,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use rcgen::KeyPair;
 
 use crate::support::{
-    site::{Daemon, Site, certificate, csr, csr_of},
+    faults::Faults,
+    site::{Daemon, Site, certificate, csr, csr_of, wait_until},
     token::{succeeded, text},
 };
 
@@ -198,6 +199,34 @@ fn est_refusal_has_its_status_and_a_sentence() {
     let daemon = site.start();
     let away = super::est::enroll(&site, Some(&station), "device~o2/simpleenroll", &csr("d5"), &[]);
     away.must_be(503, "retry-after: ");
+    daemon.end();
+}
+
+/// While the HSM is away an enrolment is refused for now, and the same one gives the certificate when it is back: one.
+#[test]
+fn est_while_the_hsm_is_away_says_when_to_come_again() {
+    let site = Site::new();
+    let faults = Faults::between(&site, "sessions = 2\ncall_limit_seconds = 1\nwait_seconds = 1");
+    site.configure(|text| text.replace("[ledger]\n", "[est]\nlisten = \"127.0.0.1:0\"\n\n[ledger]\n"));
+    let daemon = site.start();
+    site.create_order("o1", 2);
+    let station = site.identity("station", "line1/t1");
+    let ask = |csr: &[u8]| enroll(&site, Some(&station), "device~o1/simpleenroll", csr, &[]);
+    ask(&csr("d1")).certificate(&site);
+    faults.set("dead");
+    let request = csr("d2");
+    let away = ask(&request);
+    away.must_be(503, "HSM_UNAVAILABLE");
+    let headers = away.headers.to_lowercase();
+    let after = headers.lines().find_map(|line| line.strip_prefix("retry-after: ")).unwrap();
+    assert!((1..=60).contains(&after.trim().parse::<u64>().unwrap()), "{after}");
+    // What needs no key is there all the same.
+    assert_eq!(curl(&site, None, "device/cacerts", &[]).status, 200);
+    faults.set("");
+    wait_until("the HSM is back", || ask(&request).status == 200);
+    let certificate = ask(&request).certificate(&site);
+    assert_eq!(ask(&request).certificate(&site), certificate);
+    assert_eq!(site.order("o1")["issued"], 2);
     daemon.end();
 }
 

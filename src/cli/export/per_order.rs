@@ -31,12 +31,12 @@ impl Shape {
     }
 }
 
-pub(super) async fn list(daemon: &DaemonArgs, order: &str) -> anyhow::Result<()> {
+pub(super) async fn list(daemon: &DaemonArgs, order: &str, csv: bool) -> anyhow::Result<()> {
     let exports = per_order::list(daemon.channel().await?, order).await?;
     if daemon.json {
         return print_json(&exports.iter().map(export_to_json).collect());
     }
-    if exports.is_empty() {
+    if exports.is_empty() && !csv {
         return print(&format!("no export was cut of the order {order} alone\n"));
     }
     let time = |time: &Option<prost_types::Timestamp>| time.as_ref().and_then(rfc3339).unwrap_or_default();
@@ -49,7 +49,8 @@ pub(super) async fn list(daemon: &DaemonArgs, order: &str) -> anyhow::Result<()>
             row
         })
         .collect();
-    print(&table::columns(&["EXPORT", ">CERTIFICATES", "CREATED", "BY", "ACKNOWLEDGED", "BY"], &rows))
+    let headings = ["EXPORT", ">CERTIFICATES", "CREATED", "BY", "ACKNOWLEDGED", "ACKNOWLEDGED BY"];
+    print(&table::rendered(csv, &headings, &rows))
 }
 
 /// Writes the files of one export of an order, or of all.

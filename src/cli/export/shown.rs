@@ -111,9 +111,16 @@ pub(super) fn plan_summary(plan: &BatchPlan) -> String {
     text + &unfit_lines(&plan.unfit)
 }
 
-/// All batches, for people.
-pub(super) fn batches(batches: &[Batch]) -> String {
-    let rows: Vec<_> = batches
+const BATCHES: [&str; 9] =
+    ["BATCH", "FORMAT", ">CERTIFICATES", ">WITHDRAWN", ">UNFIT", "CREATED", "BY", "ACKNOWLEDGED", ">FAILED"];
+
+/// All batches, for spreadsheets.
+pub(super) fn batches_as_csv(batches: &[Batch]) -> String {
+    table::csv_table(&BATCHES, &rows(batches))
+}
+
+fn rows(batches: &[Batch]) -> Vec<Vec<String>> {
+    batches
         .iter()
         .map(|batch| {
             let acknowledged = time(batch.acknowledged_at.as_ref()).unwrap_or_default();
@@ -130,10 +137,12 @@ pub(super) fn batches(batches: &[Batch]) -> String {
                 failed,
             ]
         })
-        .collect();
-    let headings =
-        ["BATCH", "FORMAT", ">CERTIFICATES", ">WITHDRAWN", ">UNFIT", "CREATED", "BY", "ACKNOWLEDGED", ">FAILED"];
-    let mut text = table::columns(&headings, &rows);
+        .collect()
+}
+
+/// All batches, for people.
+pub(super) fn batches(batches: &[Batch]) -> String {
+    let mut text = table::columns(&BATCHES, &rows(batches));
     for batch in batches.iter().filter(|batch| !batch.unfit.is_empty()) {
         text.push_str(&format!("\n{}", batch.id));
         text.push_str(&unfit_lines(&batch.unfit));

@@ -14,9 +14,9 @@ use super::{
     staged::{Staged, WrittenFile, publish},
 };
 use crate::{
-    ca::fits_der,
     failure::Failure,
     proto::{Export, Record},
+    x509::fits_der,
 };
 
 /// The number of unfit devices that an error names.

@@ -93,7 +93,7 @@ impl Issuer {
             return Err("its first certificate is another one than its name says".into());
         }
         for (lower, upper) in certificates.iter().zip(certificates.iter().skip(1)) {
-            let key = upper.public_key().map_err(|error| error.to_string())?;
+            let key = PublicKey::of(upper).map_err(|error| error.to_string())?;
             let [_, algorithm] = &lower.algorithms;
             if lower.issuer.as_der() != upper.subject.as_der()
                 || signer::verify(&key, algorithm, lower.tbs(), &lower.signature).is_err()
@@ -101,7 +101,7 @@ impl Issuer {
                 return Err(format!("it is no chain: {} was not issued by {}", lower.subject, upper.subject));
             }
         }
-        let key = issuing.public_key().map_err(|error| error.to_string())?;
+        let key = PublicKey::of(issuing).map_err(|error| error.to_string())?;
         let prepared = (many && key.kind == KeyKind::P256)
             .then(|| Verifier::new(&key, SignatureAlgorithm::EcdsaP256Sha256))
             .flatten();

@@ -1,7 +1,5 @@
 //! Why what is in the journal is no entry.
 
-use std::str::FromStr;
-
 use crate::{
     ledger::{
         device_list::InvalidList,
@@ -10,7 +8,7 @@ use crate::{
         revocation::ParseReasonError,
         wire::ImpossibleTime,
     },
-    serial::SerialNumber,
+    serial::InvalidSerialNumber,
 };
 
 /// Why the payload of a whole frame is no entry.
@@ -25,7 +23,7 @@ pub enum InvalidEntry {
     Encoding(#[from] prost::DecodeError),
     /// Not a serial number.
     #[error(transparent)]
-    SerialNumber(#[from] <SerialNumber as FromStr>::Err),
+    SerialNumber(#[from] InvalidSerialNumber),
     /// Not a SHA-256.
     #[error("a key hash that is not 32 octets")]
     KeyHash,

@@ -1,0 +1,102 @@
+//! A connection with a stream on it.
+
+use std::{collections::HashMap, time::Duration};
+
+use birthmark_base::quote::quoted;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Streaming, transport::Channel};
+
+use super::{
+    Options,
+    verdict::{Break, passing, stream_failure},
+};
+use crate::{
+    ClientError, Daemon, Error,
+    proto::{
+        GetIssuerRequest, IssueReply, IssueRequest, IssuedCertificate, Issuer, issuance_client::IssuanceClient,
+        issue_reply::Result as Answer,
+    },
+    request::Chain,
+};
+
+/// How long opening a stream may take.
+const OPENING: Duration = Duration::from_secs(10);
+
+/// A stream that is open.
+pub(super) struct Stream {
+    pub(super) chains: Chains,
+    pub(super) requests: mpsc::Sender<IssueRequest>,
+    pub(super) replies: Streaming<IssueReply>,
+}
+
+/// The chains of the issuers that certificates stand for, one for each generation of a name. Those that the daemon does
+/// not use any more are asked for when a certificate of them comes.
+pub(super) struct Chains {
+    client: IssuanceClient<Channel>,
+    known: HashMap<(String, u32), Chain>,
+}
+
+impl Chains {
+    fn add(&mut self, Issuer { name, generation, chain, .. }: Issuer) {
+        if let Some(chain) = Chain::of(&chain) {
+            self.known.insert((name, generation), chain);
+        }
+    }
+
+    /// The chain of a certificate's issuer, if the daemon has it.
+    pub(super) fn of(&self, issued: &IssuedCertificate) -> Option<&Chain> {
+        self.known.get(&(issued.issuer.clone(), issued.issuer_generation))
+    }
+
+    /// Asks for the chain of a reply's certificate, unless it is known.
+    pub(super) async fn learn(&mut self, reply: &IssueReply) -> Result<(), Break> {
+        let Some(Answer::Issued(issued)) = &reply.result else { return Ok(()) };
+        if self.of(issued).is_some() {
+            return Ok(());
+        }
+        let request = GetIssuerRequest { issuer: issued.issuer.clone(), generation: issued.issuer_generation };
+        let asked = timeout(OPENING, self.client.get_issuer(request)).await.map_err(silent)?;
+        match asked {
+            Ok(reply) => reply.into_inner().issuers.into_iter().for_each(|issuer| self.add(issuer)),
+            // The device is refused then.
+            Err(status) if matches!(status.code(), Code::NotFound | Code::InvalidArgument) => {}
+            Err(status) => return Err(stream_failure(status.into())),
+        }
+        Ok(())
+    }
+}
+
+fn silent<T>(_: T) -> Break {
+    passing("the daemon does not answer".to_owned())
+}
+
+/// Connects, learns the issuers' chains and opens a stream. `again`: the daemon has accepted this session before.
+pub(super) async fn open(daemon: &Daemon, options: &Options, again: bool) -> Result<Stream, Break> {
+    let channel = daemon.connect().await.map_err(|error| match error {
+        ClientError::Connect { lasting: false, .. } => passing(error.to_string()),
+        // Something stands in for a daemon that was there before.
+        ClientError::NotTls(_) if again => passing(error.to_string()),
+        error => Break::End(error.into()),
+    })?;
+    let mut client: IssuanceClient<Channel> = IssuanceClient::new(channel);
+    let known = timeout(OPENING, client.get_issuer(GetIssuerRequest::default())).await.map_err(silent)?;
+    let known = known.map_err(|status| stream_failure(status.into()))?.into_inner();
+    if let Some(profile) = &options.profile
+        && !known.profiles.iter().any(|known| known.name == *profile)
+    {
+        let names: Vec<_> = known.profiles.into_iter().map(|profile| profile.name).collect();
+        let message = match &names[..] {
+            [] => "this station may use no profile of the daemon".to_owned(),
+            names => format!("this station may use no profile {}; it may use: {}", quoted(profile), names.join(", ")),
+        };
+        // A changed configuration may be changed back; a hot folder that was served waits for that.
+        return Err(if again { passing(message) } else { Break::End(Error::Profile(message)) });
+    }
+    let mut chains = Chains { client: client.clone(), known: HashMap::new() };
+    known.issuers.into_iter().for_each(|issuer| chains.add(issuer));
+    let (requests, outgoing) = mpsc::channel(options.window());
+    let replies = timeout(OPENING, client.issue(ReceiverStream::new(outgoing))).await.map_err(silent)?;
+    let replies = replies.map_err(|status| stream_failure(status.into()))?.into_inner();
+    Ok(Stream { chains, requests, replies })
+}

@@ -1,0 +1,69 @@
+//! The commands of a station, for this package's program and for `birthmark station`: one file a command.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+mod check;
+mod confirm;
+pub mod connection;
+mod keys;
+mod sign;
+mod signals;
+
+/// What runs on a test stand.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a station's key where it is used, and the request to certify it
+    Request(keys::RequestArgs),
+    /// Renew the certificate of an identity, with its key, over the connection that it makes
+    Renew(keys::RenewArgs),
+    /// Check all that a shift needs: clock, certificate, daemon, order, profile, round trip to the HSM
+    #[command(after_long_help = check::AFTER)]
+    Check(check::Args),
+    /// Write an identity as a PKCS#12 file, for Windows, browsers and Java
+    Pkcs12(keys::Pkcs12Args),
+    /// Get a certificate for every CSR of a folder, a file or a pipe
+    #[command(long_about = sign::ABOUT, after_long_help = sign::AFTER)]
+    Sign(Box<sign::Args>),
+    /// Confirm that devices have installed their certificates
+    #[command(after_long_help = confirm::AFTER)]
+    Confirm(confirm::Args),
+}
+
+/// Runs a command; gives the program's exit code.
+///
+/// # Errors
+/// Why nothing was done, or not all of it.
+pub fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Request(args) => keys::request(args),
+        Command::Renew(args) => keys::renew(args),
+        Command::Check(args) => check::run(args),
+        Command::Pkcs12(args) => keys::write_pkcs12(args),
+        Command::Sign(args) => block_on(sign::run(args)),
+        Command::Confirm(args) => block_on(confirm::run(args)),
+    }
+}
+
+/// Runs a command that speaks with the daemon.
+///
+/// # Errors
+/// The command's own, or that there are no threads.
+pub fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(command);
+    // A name that is still being looked up would hold the process up.
+    runtime.shutdown_background();
+    result
+}
+
+/// Prints a value for programs.
+fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
+    Ok(birthmark_base::console::print_json(value)?)
+}
+
+/// Prints on standard output.
+fn print(text: &str) -> anyhow::Result<()> {
+    Ok(birthmark_base::console::print(text)?)
+}

@@ -1,0 +1,102 @@
+//! `birthmark station request`, `renew` and `pkcs12`: the station's own key and certificate.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use birthmark_base::identity::{Identity, Role};
+
+use super::{block_on, connection::ConnectionArgs, print};
+use crate::{
+    identity::{NewKey, pkcs12, write_secret},
+    renew,
+};
+
+#[doc(hidden)]
+#[derive(Debug, clap::Args)]
+pub struct RequestArgs {
+    /// The name: <line>/<station>, such as line1/tester3
+    name: String,
+
+    /// The folder for key.pem, which stays here, and request.csr [default: the name, with "-" for "/"]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+#[doc(hidden)]
+#[derive(Debug, clap::Args)]
+pub struct RenewArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+#[doc(hidden)]
+#[derive(Debug, clap::Args)]
+pub struct Pkcs12Args {
+    /// The folder with cert.pem, key.pem and ca.pem
+    #[arg(long, value_name = "DIR")]
+    identity: PathBuf,
+
+    /// The file to write, such as tester3.p12
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+
+    /// A file whose first line is the password of the new file [default: BIRTHMARK_PKCS12_PASSWORD]
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+pub(super) fn request(args: RequestArgs) -> anyhow::Result<ExitCode> {
+    let identity = Identity::new(Role::Station, &args.name)?;
+    let folder = args.out.unwrap_or_else(|| args.name.replace('/', "-").into());
+    let (key, csr) = NewKey::generate(identity.name())?.write(&folder)?;
+    print(&format!(
+        "{} stays here; have {} certified where the daemon is:\n  birthmark station enroll {} --csr {}\nand copy cert.pem and \
+         ca.pem into {}\n",
+        key.display(),
+        csr.display(),
+        args.name,
+        csr.file_name().map(Path::new).unwrap_or(&csr).display(),
+        folder.display()
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn renew(args: RenewArgs) -> anyhow::Result<ExitCode> {
+    let daemon = args.connection.daemon()?;
+    let Some(folder) = daemon.identity().map(Path::to_owned) else {
+        bail!("say which daemon and which identity: --server https://HOST:PORT --identity DIR");
+    };
+    let renewed = block_on(async { Ok(renew::renew(&daemon, &folder).await?) })?;
+    print(&format!("{} is renewed; valid until {renewed}\n", folder.join("cert.pem").display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn write_pkcs12(args: Pkcs12Args) -> anyhow::Result<ExitCode> {
+    let read = |name: &str| {
+        let path = args.identity.join(name);
+        fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let (key, certificate, ca) = (read("key.pem")?, read("cert.pem")?, read("ca.pem")?);
+    let password = password(args.password_file.as_deref())?;
+    let name = args.identity.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let file = pkcs12(&name, &key, &[&certificate, &ca], password.trim_end_matches(['\r', '\n']))
+        .with_context(|| args.identity.display().to_string())?;
+    write_secret(&args.out, &file)?;
+    print(&format!("{}\n", args.out.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn password(file: Option<&Path>) -> anyhow::Result<String> {
+    if let Some(path) = file {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        return Ok(text.lines().next().unwrap_or_default().to_owned());
+    }
+    if let Ok(password) = std::env::var("BIRTHMARK_PKCS12_PASSWORD") {
+        return Ok(password);
+    }
+    bail!("the new file needs a password: --password-file FILE, or BIRTHMARK_PKCS12_PASSWORD in the environment")
+}
