@@ -136,6 +136,7 @@ calls! {
     Enroll "Stations.Enroll" false SECURITY false "station enroll";
     Import "Stations.Import" false SECURITY false "station import";
     Renew "Stations.Renew" true ANY true "station renew, station sign";
+    Supersede "Stations.Supersede" true ANY true "station renew --new-key";
     Check "Stations.Check" true ANY true "station check";
     ListStations "Stations.List" false ANY true "station list, station show";
     RevokeStation "Stations.Revoke" false SECURITY false "station revoke";

@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     ledger::{
-        Actor, Approval, DevicesListed, EnrolledPeer, Enrolment, Order, OrderPause, OrderTerms, RevocationReason,
+        Actor, Approval, DevicesListed, EnrolledPeer, Enrolment, KeyHash, Order, OrderPause, OrderTerms,
+        RevocationReason,
     },
     metrics, security,
     serial::SerialNumber,
@@ -129,7 +130,21 @@ impl Committer {
         peer: Actor,
         reason: String,
     ) -> Result<Arc<EnrolledPeer>, CommitError> {
-        self.change(actor, operation::revoke_peer(peer, reason)).await
+        self.change(actor, operation::revoke_peer(peer, reason, None)).await
+    }
+
+    /// Lets a peer connect no more with what it has, but for the certificates of one key.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub async fn supersede_peer(
+        &self,
+        actor: Actor,
+        peer: Actor,
+        keep: KeyHash,
+    ) -> Result<Arc<EnrolledPeer>, CommitError> {
+        let reason = "superseded by a certificate with another key".to_owned();
+        self.change(actor, operation::revoke_peer(peer, reason, Some(keep))).await
     }
 
     /// Uses the agreement of a second operator to `what`, or asks for it. What is used may be done now.

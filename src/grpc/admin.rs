@@ -57,7 +57,7 @@ pub(super) struct Service {
     reader: Reader,
     signers: Signers,
     prover: Arc<Prover>,
-    approval: ApprovalRules,
+    approval: Arc<Live<ApprovalRules>>,
     revocations: Revocations,
     destinations: Destinations,
     checkpoints: Option<Arc<Checkpoints>>,
@@ -68,7 +68,7 @@ impl Service {
         let Services {
             committer, policy, signers, prover, destinations, checkpoints, reload, draining, approval, ..
         } = services.clone();
-        let revocations = Revocations::new(&committer, approval.revocations);
+        let revocations = Revocations::new(&committer, &approval);
         Service {
             committer,
             policy,
@@ -164,7 +164,7 @@ impl proto::admin_server::Admin for Service {
         let actor = Peer::from_request(&request)?.actor(Call::CreateOrder)?;
         let terms = self.terms(request.into_inner().terms.unwrap_or_default());
         let terms = terms.map_err(|error| status::failed_call(&error))?;
-        if self.approval.concern_order(&terms) && !self.is_known(&limits, &terms.id).await? {
+        if self.approval.get().concern_order(&terms) && !self.is_known(&limits, &terms.id).await? {
             approvals::require(&self.committer, &actor, approvals::creation_of(&terms)).await?;
         }
         let created = self.committer.create_order(actor, terms).await;
@@ -229,7 +229,7 @@ impl proto::admin_server::Admin for Service {
             let message = "quantity must be at least 1; close the order instead".to_owned();
             return Err(status::failed_call(&RequestError::Invalid(message)));
         }
-        if self.approval.quantity_changes {
+        if self.approval.get().quantity_changes {
             let order = self.order(&limits, &id).await?;
             if order.terms.quantity != quantity {
                 let what = format!("change the quantity of the order {id} from {} to {quantity}", order.terms.quantity);

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     pin::Pin,
+    sync::Arc,
 };
 
 use futures_util::StreamExt as _;
@@ -11,11 +12,17 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
-use super::{approvals, request_error::RequestError, services::RevocationLimit, status};
+use super::{
+    approvals,
+    request_error::RequestError,
+    services::{ApprovalRules, RevocationLimit},
+    status,
+};
 use crate::{
     committer::{CommitError, Committer},
     hash::sha256,
     ledger::{Actor, RevocationReason},
+    live::Live,
     proto::{self, RevokeCertificatesReply, RevokeCertificatesRequest},
     serial::SerialNumber,
 };
@@ -41,13 +48,13 @@ type Alone = VecDeque<(Instant, u64)>;
 #[derive(Debug)]
 pub(super) struct Revocations {
     committer: Committer,
-    limit: Option<RevocationLimit>,
+    approval: Arc<Live<ApprovalRules>>,
     alone: Mutex<HashMap<Actor, Alone>>,
 }
 
 impl Revocations {
-    pub(super) fn new(committer: &Committer, limit: Option<RevocationLimit>) -> Self {
-        Revocations { committer: committer.clone(), limit, alone: Mutex::default() }
+    pub(super) fn new(committer: &Committer, approval: &Arc<Live<ApprovalRules>>) -> Self {
+        Revocations { committer: committer.clone(), approval: Arc::clone(approval), alone: Mutex::default() }
     }
 
     /// Lets an operator revoke this many now, alone or with the agreement of a second one to `what`.
@@ -55,7 +62,7 @@ impl Revocations {
     /// # Errors
     /// `APPROVAL_REQUIRED`.
     async fn allow(&self, actor: &Actor, number: u64, what: impl FnOnce() -> String) -> Result<(), Status> {
-        match self.limit {
+        match self.approval.get().revocations {
             Some(limit) if !self.count(limit, actor, number, Instant::now()) => {
                 approvals::require(&self.committer, actor, what()).await
             }

@@ -125,7 +125,7 @@ fn event(records: &dyn Records, sequence: u64, entry: Entry) -> Result<WatchRepl
         Event::StationEnrolled(enrolment) => {
             WatchReply { event: "station_enrolled".into(), peer: enrolment.peer.to_string(), ..reply }
         }
-        Event::StationRevoked { peer, reason } => {
+        Event::StationRevoked { peer, reason, .. } => {
             WatchReply { event: "station_revoked".into(), peer: peer.to_string(), reason, ..reply }
         }
         Event::Started { version, .. } => WatchReply { event: "started".into(), reason: version, ..reply },

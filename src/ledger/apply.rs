@@ -144,8 +144,8 @@ impl View<'_> {
                 let peer = self.peer_or_new(&enrolment.peer).enrolled(enrolment, entry.time, &entry.actor);
                 self.draft.peers.insert(peer.name.0.clone(), Arc::new(peer));
             }
-            Event::StationRevoked { peer, reason } => {
-                let peer = self.peer_or_new(peer).revoke(entry.time, &entry.actor, reason);
+            Event::StationRevoked { peer, reason, keep } => {
+                let peer = self.peer_or_new(peer).revoke(entry.time, &entry.actor, reason, keep.as_ref());
                 self.draft.peers.insert(peer.name.0.clone(), Arc::new(peer));
             }
             Event::ExportCreated { id, certificates } => {

@@ -148,8 +148,8 @@ impl Audit {
             Event::ApprovalGranted { number } => Ok(self.approvals.grant(*number, &entry.actor)?),
             Event::ApprovalUsed { number } => Ok(self.approvals.use_up(*number)?),
             Event::StationEnrolled(enrolment) => Ok(self.peers.enroll(enrolment)?),
-            Event::StationRevoked { peer, .. } => {
-                self.peers.revoke(peer);
+            Event::StationRevoked { peer, keep, .. } => {
+                self.peers.revoke(peer, keep.as_ref());
                 Ok(())
             }
             Event::ExportCreated { id, certificates } => self.create_export(id, *certificates),

@@ -111,7 +111,9 @@ pub(super) fn decide(
         Action::AskApproval { what } => Ok(approval::ask(view, now, &operation.actor, what)),
         Action::GrantApproval { number } => approval::grant(view, now, &operation.actor, *number),
         Action::Enroll(enrolment) => peer::enroll(view, now, &operation.actor, enrolment),
-        Action::RevokePeer { peer, reason } => Ok(peer::revoke(view, now, &operation.actor, peer, reason)),
+        Action::RevokePeer { peer, reason, keep } => {
+            Ok(peer::revoke(view, now, &operation.actor, (peer, keep.as_ref()), reason))
+        }
         Action::CreateOrder(terms) => order::create_order(view, now, &operation.actor, terms),
         Action::ChangeQuantity { id, quantity, reason } => {
             order::change_quantity(view, now, &operation.actor, (id, *quantity, reason))

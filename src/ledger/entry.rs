@@ -23,7 +23,7 @@ use super::{
     order::OrderTerms,
     peer::Enrolment,
     proof::ProofTerms,
-    record::Holder,
+    record::{Holder, KeyHash},
     recovery::Recovery,
     revocation::RevocationReason,
     vending::CreatedCodes,
@@ -141,6 +141,8 @@ pub enum Event {
         peer: Actor,
         /// Why, for people.
         reason: String,
+        /// The key whose certificates stay; none: it has none any more.
+        keep: Option<KeyHash>,
     },
     /// An operator wants to do what needs a second operator.
     ApprovalRequested {
@@ -318,9 +320,11 @@ impl Entry {
             Event::ApprovalGranted { number } => Wire::ApprovalGranted(wire::ApprovalGranted { number: *number }),
             Event::ApprovalUsed { number } => Wire::ApprovalUsed(wire::ApprovalUsed { number: *number }),
             Event::StationEnrolled(enrolment) => Wire::StationEnrolled(enrolment.into()),
-            Event::StationRevoked { peer, reason } => {
-                Wire::StationRevoked(wire::StationRevoked { peer: peer.to_string(), reason: reason.clone() })
-            }
+            Event::StationRevoked { peer, reason, keep } => Wire::StationRevoked(wire::StationRevoked {
+                peer: peer.to_string(),
+                reason: reason.clone(),
+                keep_key_sha256: keep.map(Vec::from).unwrap_or_default(),
+            }),
             Event::ExportCreated { id, certificates } => Wire::ExportCreated(wire::ExportCreated {
                 id: id.to_string(),
                 order: id.order.clone(),
@@ -448,8 +452,8 @@ impl Entry {
             Wire::ApprovalGranted(granted) => Event::ApprovalGranted { number: granted.number },
             Wire::ApprovalUsed(used) => Event::ApprovalUsed { number: used.number },
             Wire::StationEnrolled(enrolled) => Event::StationEnrolled(enrolled.try_into()?),
-            Wire::StationRevoked(wire::StationRevoked { peer, reason }) => {
-                Event::StationRevoked { peer: Actor(peer.into()), reason }
+            Wire::StationRevoked(wire::StationRevoked { peer, reason, keep_key_sha256 }) => {
+                Event::StationRevoked { peer: Actor(peer.into()), reason, keep: keep_key_sha256.try_into().ok() }
             }
             Wire::ExportCreated(created) => {
                 let id: ExportId = created.id.parse()?;

@@ -60,8 +60,9 @@ fn fields(event: &Event) -> Value {
         Event::ApprovalGranted { number } => json!({ "number": number }),
         Event::ApprovalUsed { number } => json!({ "number": number }),
         Event::StationEnrolled(enrolment) => enrolment_to_json(enrolment),
-        Event::StationRevoked { peer, reason } => {
-            json!({ "peer": peer.to_string(), "reason": reason })
+        Event::StationRevoked { peer, reason, keep } => {
+            let keep = keep.map(hex::encode);
+            json!({ "peer": peer.to_string(), "reason": reason, "keep_key_sha256": keep })
         }
         Event::ExportCreated { id, certificates } => {
             json!({ "export": id.to_string(), "order": id.order, "certificates": certificates })

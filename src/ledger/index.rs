@@ -64,7 +64,7 @@ use self::{
 use super::{
     error::LedgerError,
     export::ExportId,
-    journal::{Journal, Position},
+    journal::{Journal, Position, Reader},
     overlay::{ExportLocation, OrderLocation, Overlay, ProofLocation, StateChange},
     proof::ProofId,
     revoked::{CaId, RevokedKey, RevokedValue},
@@ -233,6 +233,11 @@ impl Index {
     /// Why it cannot be used any more, if it cannot.
     pub(super) fn failure(&self) -> Option<&str> {
         self.failed.get().map(String::as_str)
+    }
+
+    /// Whether it lies beside the journal, as it does unless the journal's disk failed.
+    pub(super) fn is_beside(&self, journal: &Reader) -> bool {
+        self.folder == journal.home().join("index")
     }
 
     /// Stops the use of the index: what it holds is in doubt. The alarm wakes the thread that rebuilds it.

@@ -15,7 +15,7 @@ use super::{
     order::{Order, OrderTerms},
     peer::{EnrolledPeer, Enrolment},
     proof::{FoundProof, ProofTerms},
-    record::Holder,
+    record::{Holder, KeyHash},
     recovery::Recovery,
     refusal::Refusal,
     revocation::RevocationReason,
@@ -140,6 +140,8 @@ pub enum Action {
         peer: Actor,
         /// Why, for people.
         reason: String,
+        /// The key whose certificates stay.
+        keep: Option<KeyHash>,
     },
     /// Cut the next batch of a destination.
     CreateBatch(Arc<BatchTerms>),

@@ -80,7 +80,7 @@ pub fn check(file: &Path) -> Checked {
     checked.note(open_tls(&config, &Access::new()));
     checked.note(socket_role(&config));
     checked.note(security::receiver(&config));
-    checked.note(ClientCrl::open(&config, &Access::new()));
+    checked.note(ClientCrl::read(&config));
     checked.note(configure::check_client_ca(&config, &issuers));
     if whole {
         checked.note(Lists::read(&config, &issuers));

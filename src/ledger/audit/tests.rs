@@ -157,7 +157,7 @@ fn enrolled(certificate: &'static str, key: u8) -> Event {
 
 #[test]
 fn enrolment_and_order_change_that_break_a_rule_are_named() {
-    let revoke = || Event::StationRevoked { peer: Actor("station:l/1".into()), reason: "x".into() };
+    let revoke = || Event::StationRevoked { peer: Actor("station:l/1".into()), reason: "x".into(), keep: None };
     let quantity = |quantity| Event::OrderQuantityChanged { id: "o".into(), quantity, reason: String::new() };
     let pause = || Event::OrderPaused { id: "o".into(), reason: String::new() };
     let resume = || Event::OrderResumed { id: "o".into() };
