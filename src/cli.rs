@@ -15,6 +15,7 @@ pub(crate) mod companion;
 pub(crate) mod crl;
 pub(crate) mod enroll;
 pub(crate) mod environment;
+pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod hsm;
 pub(crate) mod issuer;

@@ -33,7 +33,7 @@ use crate::{
     cert::Signed,
     ledger::{
         self, Action, Actor, Batch, BatchId, BatchTerms, CrlIssued, Holder, IssuerTerms, Ledger, LedgerError,
-        Operation, Outcome, ProofTerms, RecordedIssuer, Results, Seal,
+        Operation, Outcome, ProofTerms, RecordedIssuer, RequestsRefused, Results, Seal,
     },
     metrics,
     serial::{ReservedSerial, SerialNumber},
@@ -328,6 +328,14 @@ impl Committer {
     /// As for [`Committer::reserve`].
     pub(crate) async fn record_stop(&self, reason: String) -> Result<(), CommitError> {
         self.uncounted(Actor::daemon(), operation::stop(reason)).await
+    }
+
+    /// Records that requests of an actor were refused.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub(crate) async fn note_refused(&self, actor: Actor, refused: RequestsRefused) -> Result<(), CommitError> {
+        self.uncounted(actor, operation::note_refused(refused)).await
     }
 
     /// Records a checkpoint. It takes a permit like any request, but counts as none in flight.

@@ -25,6 +25,7 @@ mod peer;
 mod possession;
 mod records;
 mod refusals;
+pub(crate) mod refused;
 mod reload;
 mod request_error;
 mod revocations;

@@ -31,6 +31,7 @@ mod error;
 mod event_kind;
 mod export;
 mod file_lock;
+mod first_pass;
 mod folder_lock;
 mod head;
 mod history;
@@ -49,6 +50,7 @@ mod proof_audit;
 mod record;
 mod recovery;
 mod refusal;
+mod refused;
 mod revocation;
 mod revoked;
 pub mod scrub;
@@ -74,6 +76,7 @@ pub use self::{
     error::{Cause, LedgerError},
     event_kind::{EVENTS, Subject},
     export::{Export, ExportId, ParseExportIdError},
+    first_pass::FirstPass,
     head::{ChainHash, Head},
     history::{Concern, HistoryEntry},
     issued_records::IssuedRecords,
@@ -85,6 +88,7 @@ pub use self::{
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
     recovery::Recovery,
     refusal::Refusal,
+    refused::{NAMED_DEVICES, RefusalScope, RequestsRefused},
     revocation::{ParseReasonError, RevocationReason},
     revoked::{CaId, RevokedCause, RevokedCertificate},
     vending::{Cost, CreatedCodes, HashedCode, VendingBatch, VendingCode, VendingTerms},

@@ -50,6 +50,8 @@ enum Command {
     Profile(cli::profile::Args),
     /// Export issued certificates for pre-registration in a cloud
     Export(cli::export::Args),
+    /// Publish what happens to an MQTT broker, as JSON and as IPC-CFX messages
+    Events(cli::events::Args),
     /// Show certificate revocation lists, and write them for relying parties that are offline
     Crl(cli::crl::Args),
     /// Verify, dump and reindex the journal, the authoritative record of every serial number
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
         Command::Vend(args) => cli::vend::run(args),
         Command::Profile(args) => cli::profile::run(args),
         Command::Export(args) => cli::export::run(args),
+        Command::Events(args) => cli::events::run(args),
         Command::Crl(args) => cli::crl::run(args),
         Command::Journal(args) => cli::journal::run(args),
         Command::Reload(args) => cli::reload::run(args),

@@ -25,6 +25,7 @@ mod signals;
 mod supervisor;
 mod takeover;
 mod tls;
+mod yields;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -209,10 +210,14 @@ fn start(
         stall_limit: Duration::from_secs(*config.server.stall_seconds.get_ref()),
         draining,
     };
+    let refusals = Arc::clone(services.issuer.refusals());
+    tokio::spawn(Arc::clone(&refusals).run());
+    tokio::spawn(yields::watch(Arc::clone(&services.records)));
     let backlog = (!destinations.all.is_empty()).then(|| batches::watch(destinations.clone())).transpose();
     Ok(Running {
         server: tokio::spawn(grpc::serve(services, incoming)),
         committer,
+        refusals,
         committer_result: watch_committer(committer_thread),
         checkpoints: checkpoints.map(|checkpoints| {
             let periodic = Arc::clone(&checkpoints).spawn();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     ledger::{
         self, Action, Actor, Approval, Batch, BatchId, BatchTerms, CrlIssued, DevicesListed, EnrolledPeer, Enrolment,
-        Holder, IssuerTerms, KeyHash, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, Results,
+        Holder, IssuerTerms, KeyHash, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, RequestsRefused, Results,
         RevocationReason, Seal, VendingTerms,
     },
     serial::SerialNumber,
@@ -194,6 +194,10 @@ pub(super) fn load_configuration(sha256: [u8; 32], text: String) -> Typed<Change
 
 pub(super) fn start(version: String, configuration: [u8; 32]) -> Typed<()> {
     Typed { action: Action::Start { version, configuration }, read: noted }
+}
+
+pub(super) fn note_refused(refused: RequestsRefused) -> Typed<()> {
+    Typed { action: Action::NoteRefused(refused), read: noted }
 }
 
 pub(super) fn stop(reason: String) -> Typed<()> {

@@ -14,7 +14,7 @@ use super::{
     hsm::{self, Signers},
     issuers,
     limits::PeerLimits,
-    order_message::{order, sees},
+    order_message::{first_pass, order, sees},
     order_terms::{check_attributes, check_stations, device_list},
     peer::Peer,
     possession,
@@ -175,10 +175,15 @@ impl proto::admin_server::Admin for Service {
         let (limits, station) = (reader(&request, Call::GetOrder)?, station(&request)?);
         let id = request.into_inner().id;
         let found = self.order(&limits, &id).await?;
-        match sees(station.as_ref(), &found) {
-            true => Ok(Response::new(order(found))),
-            false => Err(status::failed_call(&Refusal::OrderUnknown(id).into())),
+        if !sees(station.as_ref(), &found) {
+            return Err(status::failed_call(&Refusal::OrderUnknown(id).into()));
         }
+        // Other stations' yields are no station's business.
+        let passes = match station {
+            None => Some(self.reader.read(&limits, move |records| records.first_pass(Some(&id))).await?),
+            Some(_) => None,
+        };
+        Ok(Response::new(proto::Order { first_pass: passes.as_ref().map(first_pass), ..order(found) }))
     }
 
     async fn list_orders(

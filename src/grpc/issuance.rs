@@ -18,6 +18,7 @@ use super::{
     issuers::issuer_message,
     limits::{PeerLimits, Permit},
     peer::Peer,
+    refused,
     request_error::RequestError,
     services::Services,
     status::{self, RefusedItem},
@@ -310,7 +311,7 @@ async fn answer(
         request_id.truncate(request_id.floor_char_boundary(REQUEST_ID));
         Err(RequestError::Invalid(message))
     } else {
-        issue(issuer, station, actor, request).await
+        issue(issuer, station, &actor, request).await
     };
     match result {
         Ok(issued) => {
@@ -330,14 +331,18 @@ async fn answer(
 async fn issue(
     issuer: &Issuance,
     station: Arc<str>,
-    actor: Actor,
+    actor: &Actor,
     request: proto::IssueRequest,
 ) -> Result<IssuedBy, RequestError> {
     let proto::IssueRequest { device_id, order, profile, csr, reissue, .. } = request;
-    let device = device_id.try_into().map_err(RequestError::id("device_id"))?;
-    let order = Some(order).filter(|order| !order.is_empty()).map(OrderId::try_from);
-    let order = order.transpose().map_err(RequestError::id("order"))?;
-    Ok(issuer.issue(IssueRequest { station, actor, device, order, profile, csr, reissue, by_code: false }).await?)
+    let ids = || {
+        let device = device_id.try_into().map_err(RequestError::id("device_id"))?;
+        let order = Some(order).filter(|order| !order.is_empty()).map(OrderId::try_from);
+        Ok((device, order.transpose().map_err(RequestError::id("order"))?))
+    };
+    let (device, order) = ids().inspect_err(|error| refused::note_nameless(issuer, actor, error))?;
+    let request = IssueRequest { station, actor: actor.clone(), device, order, profile, csr, reissue, by_code: false };
+    refused::issue(issuer, &request).await
 }
 
 fn order_requirement(requirement: OrderRequirement) -> proto::OrderRequirement {

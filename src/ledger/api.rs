@@ -1,6 +1,10 @@
 //! The two sides of a ledger, which are all that the rest of the daemon knows of it.
 
-use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
@@ -13,6 +17,7 @@ use super::{
     entry_tail::EntryTail,
     error::LedgerError,
     export::{Export, ExportId},
+    first_pass::FirstPass,
     head::Head,
     history::HistoryEntry,
     issued_records::IssuedRecords,
@@ -68,6 +73,13 @@ pub trait Records: Send + Sync + 'static {
     /// # Errors
     /// Those of the storage.
     fn orders(&self) -> Result<Vec<Order>, LedgerError>;
+
+    /// How devices fared at their first try, by the stations that made it (`station:<line>/<station>`; empty: by themselves);
+    /// under all orders if `order` is none.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn first_pass(&self, order: Option<&str>) -> Result<BTreeMap<Arc<str>, FirstPass>, LedgerError>;
 
     /// The certificates of an order, or those without one if `order` is empty, in the order of issue, up to the moment of the call; each as it is when it is
     /// read.

@@ -2,6 +2,7 @@
 //! start.
 
 mod batch;
+mod refused;
 
 use std::sync::Arc;
 
@@ -59,17 +60,20 @@ impl View<'_> {
             }
             Event::Issued { serial_number, .. } => {
                 let (mut location, pending) = self.reservation(serial_number)?;
+                let mut refused = 0;
                 self.change_order(&pending.holder.order, |location| {
                     location.order.reserved -= 1;
                     location.order.issued += 1;
                     location.unexported += 1;
+                    refused = location.order.refused;
                 })?;
                 location.state = RecordState::Issued;
                 location.issued = Some(position);
                 location.pending = None;
                 self.draft.records.insert(*serial_number, location);
-                if let Some(replaced) = pending.replaces {
-                    self.replace_revoked(&replaced)?;
+                match pending.replaces {
+                    Some(replaced) => self.replace_revoked(&replaced)?,
+                    None => self.pass(&pending.holder, &entry.actor, refused)?,
                 }
             }
             Event::Abandoned { serial_number, .. } => self.abandon(serial_number)?,
@@ -179,6 +183,7 @@ impl View<'_> {
             }
             Event::IssuerAdded { id, generation, terms } => self.add_issuer(*id, *generation, terms, entry.time)?,
             Event::VendingCodesCreated(created) => self.add_codes(created, entry)?,
+            Event::RequestsRefused(refused) => self.refuse(refused, &entry.actor)?,
             Event::VendingCodeCancelled { device } => {
                 let unknown = || ApplyError::Contradiction(format!("the device \"{device}\" has no vending code"));
                 let code = self.vending_code(device)?.ok_or_else(unknown)?;

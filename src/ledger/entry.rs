@@ -4,6 +4,7 @@ mod batch;
 mod codes;
 mod convert;
 mod invalid;
+mod refused;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use super::{
     proof::ProofTerms,
     record::{Holder, KeyHash},
     recovery::Recovery,
+    refused::RequestsRefused,
     revocation::RevocationReason,
     vending::CreatedCodes,
     wire::{self, from_micros, from_optional_micros, to_micros},
@@ -243,6 +245,8 @@ pub enum Event {
     },
     /// Vending codes were created.
     VendingCodesCreated(Box<CreatedCodes>),
+    /// Requests for certificates were refused.
+    RequestsRefused(Box<RequestsRefused>),
     /// A device's vending code can no longer be used.
     VendingCodeCancelled {
         /// The device.
@@ -356,6 +360,7 @@ impl Entry {
             }
             Event::ClockAccepted { reason } => Wire::ClockAccepted(wire::ClockAccepted { reason: reason.clone() }),
             Event::VendingCodesCreated(created) => Wire::VendingCodesCreated((&**created).into()),
+            Event::RequestsRefused(refused) => Wire::RequestsRefused((&**refused).into()),
             Event::VendingCodeCancelled { device } => {
                 Wire::VendingCodeCancelled(wire::VendingCodeCancelled { device_id: device.clone() })
             }
@@ -483,6 +488,7 @@ impl Entry {
             Wire::LossAccepted(loss) => Event::LossAccepted { what: loss.what, reason: loss.reason },
             Wire::ClockAccepted(clock) => Event::ClockAccepted { reason: clock.reason },
             Wire::VendingCodesCreated(created) => Event::VendingCodesCreated(Box::new(created.try_into()?)),
+            Wire::RequestsRefused(refused) => Event::RequestsRefused(Box::new(refused.try_into()?)),
             Wire::VendingCodeCancelled(cancelled) => Event::VendingCodeCancelled { device: cancelled.device_id },
             Wire::Started(started) => {
                 Event::Started { version: started.version, configuration: hash(&started.configuration_sha256)? }

@@ -12,6 +12,7 @@ use super::{
     proof::ProofTerms,
     record::Holder,
     recovery::Recovery,
+    refused::RequestsRefused,
     vending::CreatedCodes,
 };
 use crate::{pattern::Pattern, pem::certificate_pem, serial::SerialNumber};
@@ -97,8 +98,21 @@ fn fields(event: &Event) -> Value {
         Event::ConfigurationLoaded { sha256, text } => {
             json!({ "configuration_sha256": hex::encode(sha256), "text": text })
         }
+        Event::RequestsRefused(refused) => refused_to_json(refused),
         Event::Recovered(recovery) => recovery_to_json(recovery),
     }
+}
+
+fn refused_to_json(refused: &RequestsRefused) -> Value {
+    json!({
+        "order": refused.order,
+        "reason": refused.reason,
+        "scope": refused.scope.as_str(),
+        "count": refused.count,
+        "device_ids": refused.devices,
+        "since": json_time(refused.since),
+        "dropped": refused.dropped,
+    })
 }
 
 fn issued_to_json(serial_number: &SerialNumber, certificate: &[u8]) -> Value {

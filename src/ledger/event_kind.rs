@@ -56,6 +56,7 @@ kinds! {
     Stopped "stopped";
     ConfigurationLoaded "configuration_loaded";
     Recovered "recovered";
+    RequestsRefused "refused";
 }
 
 /// Whom and what an entry concerns, as far as it says so itself.
@@ -103,6 +104,7 @@ impl Event {
                 Subject { order: Some(&id.order), ..none }
             }
             Event::VendingCodesCreated(created) => Subject { order: Some(&created.terms.order), ..none },
+            Event::RequestsRefused(refused) => Subject { order: Some(&refused.order), ..none },
             Event::VendingCodeCancelled { device } => Subject { device: Some(device), ..none },
             Event::StationEnrolled(enrolment) => Subject { peer: Some(&enrolment.peer), ..none },
             Event::StationRevoked { peer, .. } => Subject { peer: Some(peer), ..none },
@@ -130,6 +132,7 @@ impl Event {
         match self {
             Event::OrderDevicesListed(list) => list.devices.iter().any(|listed| listed.id == device),
             Event::VendingCodesCreated(created) => created.terms.codes.iter().any(|code| code.device == device),
+            Event::RequestsRefused(refused) => refused.devices.iter().any(|refused| refused == device),
             _ => false,
         }
     }

@@ -18,6 +18,7 @@ use super::{
     record::{Holder, KeyHash},
     recovery::Recovery,
     refusal::Refusal,
+    refused::RequestsRefused,
     revocation::RevocationReason,
     vending::VendingTerms,
 };
@@ -165,6 +166,8 @@ pub enum Action {
     AddIssuer(IssuerTerms),
     /// Record a certificate that the ledger has lost and that was found again.
     Recover(Recovery),
+    /// Record that requests were refused.
+    NoteRefused(RequestsRefused),
     /// Record that the daemon was started.
     Start {
         /// Of birthmark.
@@ -245,7 +248,7 @@ pub enum Outcome {
     },
     /// The checkpoint is part of the ledger.
     Checkpointed,
-    /// The start or the end of a run is part of the ledger.
+    /// The start or the end of a run, or what was refused, is part of the ledger.
     Noted,
     /// It may not be; nothing changed.
     Refused(Refusal),

@@ -140,7 +140,8 @@ async fn stations_beside_other_connections() {
         let (alone, beside) = (median(alone), median(beside));
         println!("{what}: {alone:.0}/s alone, {beside:.0}/s beside them, {:.1} %", 100.0 * beside / alone);
     }
-    println!("{} certificates, each station has its own", load.finish(&site, "lot").await);
+    // A hundred thousand certificates are not judged here.
+    load.abandon().await;
     daemon.end();
 }
 
@@ -168,7 +169,7 @@ async fn mirror_on_another_file_system() {
         load.more(200);
         let rate = rate(&load).await;
         if is_mirrored { &mut mirrored } else { &mut alone }.push(rate);
-        load.finish(&site, &order).await;
+        load.abandon().await;
         daemon.end();
     }
     let (alone, mirrored) = (median(alone), median(mirrored));

@@ -122,6 +122,7 @@ fn lifecycle_by_the_rules_passes() {
         scrapped(4),
     ]);
     let expected = Counts {
+        refused: 0,
         issued: 3,
         recovered: 0,
         abandoned: 1,

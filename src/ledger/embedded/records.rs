@@ -1,6 +1,11 @@
 //! The side that reads.
 
-use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
@@ -21,6 +26,7 @@ use crate::{
         entry_tail::EntryTail,
         error::LedgerError,
         export::{Export, ExportId},
+        first_pass::{ALL_ORDERS, FirstPass},
         head::Head,
         history::HistoryEntry,
         index::IndexError,
@@ -70,6 +76,10 @@ impl Records for EmbeddedRecords {
 
     fn orders(&self) -> Result<Vec<Order>, LedgerError> {
         self.view().orders()
+    }
+
+    fn first_pass(&self, order: Option<&str>) -> Result<BTreeMap<Arc<str>, FirstPass>, LedgerError> {
+        self.view().first_passes(order.unwrap_or(ALL_ORDERS))
     }
 
     fn issued_under(&self, order: &str) -> Result<IssuedRecords, LedgerError> {
