@@ -36,6 +36,8 @@ enum Command {
     Roles(cli::roles::Args),
     /// See and grant what needs a second operator
     Approval(cli::approval::Args),
+    /// See what has happened, by whom and when, out of the ledger
+    Audit(cli::audit::Args),
     /// Manage production orders
     Order(cli::order::Args),
     /// Look up what was issued, and change its state
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
         Command::Issuer(args) => cli::issuer::run(args),
         Command::Roles(args) => cli::roles::run(args),
         Command::Approval(args) => cli::approval::run(args),
+        Command::Audit(args) => cli::audit::run(args),
         Command::Order(args) => cli::order::run(args),
         Command::Record(args) => cli::record::run(args),
         Command::Vend(args) => cli::vend::run(args),

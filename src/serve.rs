@@ -11,6 +11,7 @@ mod destinations;
 mod edge;
 mod error;
 mod est;
+mod expiring_peers;
 mod history;
 mod keys;
 mod listen;
@@ -18,9 +19,11 @@ mod lists;
 mod open;
 mod peers;
 mod reload;
+mod security;
 mod shutdown;
 mod signals;
 mod supervisor;
+mod takeover;
 mod tls;
 mod yields;
 
@@ -34,6 +37,7 @@ pub use self::{
     error::ServeError,
     listen::Addresses,
     reload::SetLogLevel,
+    security::security_log,
 };
 use self::{
     components::readiness,
@@ -51,11 +55,13 @@ use crate::{
         self, Access, Reload, Services,
         listener::{self, SocketRole},
     },
+    hash::sha256,
     http,
     ledger::Records,
     live::Live,
     metrics,
     readiness::Readiness,
+    security as events,
 };
 
 /// What the command line says besides the configuration.
@@ -94,6 +100,16 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
     let mut edge = Edge::open(&config, &access)?;
     let opened = open(&config, &access, options.expect_checkpoint).await?;
     peers::note_revoked(&access, &opened.records);
+    let head = opened.records.head();
+    tracing::info!(
+        target: events::TARGET,
+        version = env!("CARGO_PKG_VERSION"),
+        configuration = %config.path().display(),
+        configuration_sha256 = hex::encode(sha256(config.text().as_bytes())),
+        journal_entries = head.sequence,
+        journal_chain_hash = hex::encode(head.chain),
+        "started"
+    );
 
     // 3. The addresses.
     let listening = listen(&config).await?;
@@ -165,6 +181,8 @@ fn start(
         tokio::spawn(http::serve(http, limits.http, Arc::clone(&readiness), prometheus, directory));
     }
     tokio::spawn(expiry::watch(watched));
+    tokio::spawn(takeover::watch(Arc::clone(&policy)));
+    tokio::spawn(expiring_peers::watch(Arc::new(records.clone())));
     let Edge { access, certifier, approval, client_crl, est: est_settings } = edge;
     let est = listening.est.zip(est_settings).map(|(listener, settings)| {
         let issuing = (Arc::clone(&issuer), committer.clone(), Arc::new(records.clone()) as Arc<dyn Records>);

@@ -14,7 +14,7 @@ use birthmark::{
 use clap::{Subcommand, value_parser};
 use serde_json::json;
 
-use super::{block_on, daemon::DaemonArgs, device_list, print, print_json, table};
+use super::{block_on, daemon::DaemonArgs, device_list, moment::moment, print, print_json, table};
 
 /// Manage production orders
 #[derive(Debug, clap::Args)]
@@ -413,9 +413,4 @@ fn attributes(attributes: &BTreeMap<String, String>) -> String {
 fn attribute(text: &str) -> anyhow::Result<(String, String)> {
     let (name, value) = text.split_once('=').context("an attribute is written as NAME=VALUE, such as batch=A7")?;
     Ok((name.to_owned(), value.to_owned()))
-}
-
-fn moment(text: &str) -> anyhow::Result<jiff::Timestamp> {
-    let parsed = text.parse().ok();
-    parsed.context("a time is written as RFC 3339, such as 2026-03-01T06:00:00Z or …T06:00:00+01:00")
 }

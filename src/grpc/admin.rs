@@ -21,6 +21,7 @@ use super::{
     records::{Pages, Reader},
     reload::{self, Reload},
     request_error::RequestError,
+    revocations::{self, Revocations},
     services::{ApprovalRules, Services},
     status,
     text::{check_optional_text, check_text},
@@ -35,9 +36,7 @@ use crate::{
     id::OrderId,
     identity::Role,
     issuer::{IssueError, Policy},
-    ledger::{
-        self, Change, ExportId, OrderTerms, ParseExportIdError, RecordState, RecordedIssuer, Refusal, RevocationReason,
-    },
+    ledger::{self, Change, ExportId, OrderTerms, ParseExportIdError, RecordState, RecordedIssuer, Refusal},
     limits::{ORDER_REASON, SCRAP_REASON},
     live::Live,
     pattern::Pattern,
@@ -59,6 +58,7 @@ pub(super) struct Service {
     signers: Signers,
     prover: Arc<Prover>,
     approval: Arc<Live<ApprovalRules>>,
+    revocations: Revocations,
     destinations: Destinations,
     checkpoints: Option<Arc<Checkpoints>>,
 }
@@ -68,7 +68,20 @@ impl Service {
         let Services {
             committer, policy, signers, prover, destinations, checkpoints, reload, draining, approval, ..
         } = services.clone();
-        Service { committer, policy, reload, draining, reader, signers, prover, approval, destinations, checkpoints }
+        let revocations = Revocations::new(&committer, &approval);
+        Service {
+            committer,
+            policy,
+            reload,
+            draining,
+            reader,
+            signers,
+            prover,
+            approval,
+            revocations,
+            destinations,
+            checkpoints,
+        }
     }
 
     async fn order(&self, peer: &PeerLimits, id: &str) -> Result<ledger::Order, Status> {
@@ -305,13 +318,18 @@ impl proto::admin_server::Admin for Service {
         let actor = Peer::from_request(&request)?.actor(Call::RevokeCertificate)?;
         let proto::RevokeCertificateRequest { serial_number, reason } = request.into_inner();
         let serial_number = serial(&serial_number)?;
-        // A number that the protocol does not know is kept as it came.
-        let reason = u32::try_from(reason).unwrap_or(u32::MAX);
-        let reason = RevocationReason::try_from(reason)
-            .map_err(|error| status::failed_call(&RequestError::Invalid(error.to_string())))?;
-        let revoked = self.committer.revoke(actor, serial_number, reason).await;
-        revoked.map_err(|error| status::failed_call(&error.into()))?;
+        self.revocations.one(actor, serial_number, reason).await?;
         self.changed(&limits, serial_number).await
+    }
+
+    type RevokeCertificatesStream = revocations::Replies;
+
+    async fn revoke_certificates(
+        &self,
+        request: Request<Streaming<proto::RevokeCertificatesRequest>>,
+    ) -> Result<Response<revocations::Replies>, Status> {
+        let actor = Peer::from_request(&request)?.actor(Call::RevokeCertificates)?;
+        self.revocations.many(actor, request.into_inner()).await.map(Response::new)
     }
 
     type PlanBatchStream = Messages<proto::PlanBatchReply>;

@@ -116,16 +116,12 @@ impl proto::issuance_server::Issuance for Service {
         let (actor, station) = (Actor(identity.actor().into()), Arc::clone(identity.name()));
         // Taken before the task begins: calls that were given up leave no more tasks behind than there are permits.
         let permit = peer.limits()?.request().await;
-        let seen = Arc::clone(peer.limits()?.seen());
+        let limits = Arc::clone(peer.limits()?);
         let issuer = Arc::clone(&self.issuer);
         // What was begun is finished, whatever becomes of the call.
         let answered = tokio::spawn(async move {
             let _permit = permit;
-            let reply = answer(&issuer, station, actor, request.into_inner()).await;
-            if matches!(reply.result, Some(proto::issue_reply::Result::Issued(_))) {
-                seen.issue();
-            }
-            reply
+            answer(&issuer, &limits, (station, actor), request.into_inner()).await
         });
         answered.await.map(Response::new).map_err(|_| status::failed_call(&RequestError::Internal))
     }
@@ -290,12 +286,9 @@ impl Stream {
             let shared_permit = self.limits.request().await;
             let (issuer, replies) = (Arc::clone(&self.issuer), Arc::clone(replies));
             let (station, actor) = (Arc::clone(&self.station), self.actor.clone());
-            let seen = Arc::clone(self.limits.seen());
+            let limits = Arc::clone(&self.limits);
             tokio::spawn(async move {
-                let reply = answer(&issuer, station, actor, request).await;
-                if matches!(reply.result, Some(proto::issue_reply::Result::Issued(_))) {
-                    seen.issue();
-                }
+                let reply = answer(&issuer, &limits, (station, actor), request).await;
                 // What other streams of the station may begin does not wait for this one's replies to be read.
                 drop(shared_permit);
                 replies.send(reply).await;
@@ -307,8 +300,8 @@ impl Stream {
 
 async fn answer(
     issuer: &Issuance,
-    station: Arc<str>,
-    actor: Actor,
+    limits: &PeerLimits,
+    (station, actor): (Arc<str>, Actor),
     mut request: proto::IssueRequest,
 ) -> proto::IssueReply {
     let mut request_id = std::mem::take(&mut request.request_id);
@@ -322,11 +315,13 @@ async fn answer(
     };
     match result {
         Ok(issued) => {
+            limits.seen().issue();
             let result = Some(proto::issue_reply::Result::Issued(certificate(&issued, with_chain)));
             proto::IssueReply { request_id, result, ..proto::IssueReply::default() }
         }
         Err(error) => {
             let RefusedItem { status, reason, retry_after } = status::refused_item(&error);
+            limits.refused(reason, &status.message);
             let result = Some(proto::issue_reply::Result::Error(status));
             proto::IssueReply { request_id, result, reason: reason.to_owned(), retry_after }
         }

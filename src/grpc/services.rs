@@ -63,6 +63,15 @@ pub(crate) struct StationCertifier {
     pub(crate) client_cas: Vec<Vec<u8>>,
 }
 
+/// How many certificates one operator may revoke in a time without a second one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RevocationLimit {
+    /// How many.
+    pub(crate) most: u64,
+    /// In which time.
+    pub(crate) window: Duration,
+}
+
 /// What needs a second operator.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ApprovalRules {
@@ -70,6 +79,8 @@ pub(crate) struct ApprovalRules {
     pub(crate) orders_above: Option<u64>,
     /// Changes of an order's quantity.
     pub(crate) quantity_changes: bool,
+    /// Revocations of more certificates.
+    pub(crate) revocations: Option<RevocationLimit>,
 }
 
 impl ApprovalRules {

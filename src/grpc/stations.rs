@@ -30,6 +30,7 @@ use crate::{
     live::Live,
     proto,
     roles::Call,
+    security,
 };
 
 /// The longest life of a certificate, in days.
@@ -79,7 +80,7 @@ impl Service {
         let peer = committer.enroll(actor, enrolment).await;
         let peer = peer.map_err(|error| status::failed_call(&error.into()))?;
         access.note(&peer);
-        tracing::info!(peer = %peer.name, %by, "enrolled");
+        tracing::info!(target: security::TARGET, peer = %peer.name, %by, "enrolled");
         Ok(peer)
     }
 
@@ -236,7 +237,7 @@ impl proto::stations_server::Stations for Service {
         let revoked = tokio::spawn(async move {
             let peer = committer.revoke_peer(actor.clone(), Actor(name.into()), reason).await?;
             access.note(&peer);
-            tracing::warn!(peer = %peer.name, by = %actor, "revoked: its connections are closed, and it gets no other");
+            tracing::warn!(target: security::TARGET, peer = %peer.name, by = %actor, "revoked: its connections are closed, and it gets no other");
             Ok::<_, RequestError>(peer)
         });
         let revoked = revoked.await.map_err(|_| RequestError::Internal).flatten();

@@ -19,6 +19,7 @@ use super::{
     export::{Export, ExportId},
     first_pass::FirstPass,
     head::Head,
+    history::HistoryEntry,
     issued_records::IssuedRecords,
     issuer::RecordedIssuer,
     operation::{Operation, Outcome},
@@ -186,6 +187,20 @@ pub trait Records: Send + Sync + 'static {
     /// # Errors
     /// Those of the storage.
     fn entries_after(&self, sequence: u64) -> Result<EntryTail, LedgerError>;
+
+    /// After which sequence number entries at or after this moment begin, going by the first entry of each file of the journal: what
+    /// a wrong clock had dated later, in a file before, is not counted.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn sequence_before(&self, moment: Timestamp) -> Result<u64, LedgerError>;
+
+    /// What has happened to a certificate, in the order of the entries, its batches and exports included; none if there is no such
+    /// serial number.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn history(&self, serial_number: &SerialNumber) -> Result<Vec<HistoryEntry>, LedgerError>;
 
     /// What the ledger has come to.
     fn head(&self) -> Head;

@@ -1,7 +1,7 @@
 //! What the daemon's edge works with and may be replaced while it runs: who is let in, who certifies them, what needs a
 //! second operator.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use rustls::ServerConfig;
@@ -17,7 +17,7 @@ use crate::{
     configure::{self, Issuers},
     est::Settings,
     expiry::MonitoredCertificate,
-    grpc::{Access, ApprovalRules, Listed, StationCertifier},
+    grpc::{Access, ApprovalRules, Listed, RevocationLimit, StationCertifier},
     issuer::Policy,
     ledger::Records,
     live::Live,
@@ -45,8 +45,11 @@ pub(super) struct Files {
 
 /// What needs a second operator.
 pub(super) fn approval(config: &Config) -> ApprovalRules {
-    let config::Approval { orders_above, quantity_changes } = config.approval;
-    ApprovalRules { orders_above, quantity_changes }
+    let config::Approval { orders_above, quantity_changes, revocations_above, revocation_window_hours } =
+        config.approval;
+    let window = Duration::from_secs(3600 * u64::from(revocation_window_hours));
+    let revocations = revocations_above.map(|most| RevocationLimit { most, window });
+    ApprovalRules { orders_above, quantity_changes, revocations }
 }
 
 impl Edge {

@@ -22,6 +22,7 @@ use crate::{
     identity::{Duties, Role},
     ledger::Records,
     pem::{self, ReadError},
+    security,
     signer::PublicKey,
     text_file::{self, TextError},
     x509::Certificate,
@@ -130,7 +131,11 @@ impl ClientCrl {
         }
         self.state = now;
         match read(path, &self.cas) {
-            Ok(listed) => access.set_listed(listed),
+            Ok(listed) => {
+                let certificates: usize = listed.values().map(std::collections::HashSet::len).sum();
+                tracing::info!(target: security::TARGET, path = %path.display(), certificates, "read the revocation list of the station CA");
+                access.set_listed(listed);
+            }
             Err(error) => {
                 tracing::error!(%error, "the revocation list of the station CA was not read again; the one before stands");
             }

@@ -30,13 +30,15 @@ use crate::{
     ledger::{Actor, embedded::EmbeddedRecords},
     live::Live,
     profile::Profiles,
+    security,
 };
 
 /// How often the certificate files are looked at.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// What cannot change while the daemon runs: tables of the configuration, and keys.
-const FIXED_TABLES: [&str; 7] = ["http", "ledger", "audit", "crl", "issuers", "environment", "destinations"];
+const FIXED_TABLES: [&str; 8] =
+    ["http", "ledger", "audit", "crl", "issuers", "environment", "destinations", "security_log"];
 const FIXED_KEYS: [&str; 7] = [
     "server.listen",
     "server.socket",
@@ -147,7 +149,7 @@ impl Reloader {
         let mut state = self.state.lock().await;
         let by = actor.as_ref().map_or("SIGHUP".to_owned(), ToString::to_string);
         let refused = |error: &dyn std::fmt::Display| {
-            tracing::error!(by, %error, "the configuration was not reloaded; the one before stays in force");
+            tracing::error!(target: security::TARGET, by, %error, "the configuration was not reloaded; the one before stays in force");
             error.to_string()
         };
         let Fresh { config, policy, files, looks } =
@@ -168,13 +170,14 @@ impl Reloader {
         self.edge.approval.set(Arc::new(approval(&config)));
         self.take_files(&config, files);
         tracing::info!(
+            target: security::TARGET,
             by,
             configuration = hex::encode(sha256),
             changed = changed.join(", "),
             "the configuration was reloaded"
         );
         if !needs_restart.is_empty() {
-            tracing::warn!(needs_restart = needs_restart.join(", "), "these settings changed, and need a restart");
+            tracing::warn!(target: security::TARGET, needs_restart = needs_restart.join(", "), "these settings changed, and need a restart");
         }
         (state.config, state.looks) = (Arc::new(config), looks);
         Ok(Reloaded { changed, needs_restart, sha256 })
@@ -197,7 +200,7 @@ impl Reloader {
                     self.take_files(&config, files);
                     state.looks = looks;
                     refused = None;
-                    tracing::info!("the server's certificate files were replaced, and are in use");
+                    tracing::info!(target: security::TARGET, "the server's certificate files were replaced, and are in use");
                 }
                 // A half that was replaced waits for the other.
                 Err(error) => {
@@ -293,6 +296,7 @@ mod tests {
             ("est.listen", true),
             ("est.default_label", false),
             ("destinations.cloud", true),
+            ("security_log.file", true),
         ] {
             assert_eq!(is_fixed(key), fixed, "{key}");
         }

@@ -29,8 +29,8 @@ const FLOORS: &[&[&str]] = &[
     &["ca", "crl", "expiry"],
     &["csr", "path", "vending"],
     &["hsm", "ledger"],
-    &["config", "connections", "readiness", "roles", "signer"],
-    &["fairness", "live", "local_user", "metrics", "pattern", "possession", "serial"],
+    &["config", "connections", "log_filter", "readiness", "roles", "security_log", "signer"],
+    &["fairness", "live", "local_user", "metrics", "pattern", "possession", "security", "serial"],
 ];
 
 /// A library, or the protocol's generated types, and the only modules that may name it.

@@ -8,6 +8,7 @@
 )]
 
 mod approvals;
+mod audit;
 mod batches;
 mod bundle;
 mod ceremony;
@@ -55,6 +56,7 @@ mod reload;
 mod restarts;
 mod restore;
 mod roles;
+mod security_log;
 mod slow_readers;
 mod startup;
 mod station;

@@ -28,6 +28,7 @@ use crate::{
         export::{Export, ExportId},
         first_pass::{ALL_ORDERS, FirstPass},
         head::Head,
+        history::HistoryEntry,
         index::IndexError,
         issued_records::IssuedRecords,
         issuer::RecordedIssuer,
@@ -232,6 +233,14 @@ impl Records for EmbeddedRecords {
             }
             Ok(entries)
         }))
+    }
+
+    fn sequence_before(&self, moment: Timestamp) -> Result<u64, LedgerError> {
+        Ok(self.shared.journal.sequence_before(moment)?)
+    }
+
+    fn history(&self, serial_number: &SerialNumber) -> Result<Vec<HistoryEntry>, LedgerError> {
+        self.history_of(serial_number)
     }
 
     fn head(&self) -> Head {

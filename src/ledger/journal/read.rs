@@ -171,6 +171,56 @@ impl Reader {
         Ok(found)
     }
 
+    /// The sequence number before the first file whose entries may be as late as `moment`, going by the first entry of each file.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(crate) fn sequence_before(&self, moment: jiff::Timestamp) -> Result<u64, JournalError> {
+        let segments: Vec<_> = self.shared.files.read().iter().map(|(segment, _)| *segment).collect();
+        let mut before = 0;
+        for segment in segments {
+            let header = Header::read(&*self.file(segment)?, &segment::path(&self.folder(), segment))?;
+            // The newest file may have none yet.
+            let Ok(first) = self.read_entry(Position::new(segment, header.length())) else { break };
+            if first.time >= moment {
+                break;
+            }
+            before = header.first_sequence.saturating_sub(1);
+        }
+        Ok(before)
+    }
+
+    /// The sequence numbers of the entries at these positions, which must ascend.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or a position without an entry.
+    pub(crate) fn sequences(&self, positions: &[Position]) -> Result<Vec<u64>, JournalError> {
+        let mut found = Vec::with_capacity(positions.len());
+        let mut walk: Option<Walk> = None;
+        for position in positions {
+            let mut at = match walk.take() {
+                Some(walk) if walk.segment == position.segment() => walk,
+                _ => self.walk(position.segment())?,
+            };
+            while at.offset < position.offset() {
+                at.step()?;
+            }
+            if at.offset != position.offset() {
+                return Err(self.contradiction(*position, "no entry begins here"));
+            }
+            found.push(at.sequence);
+            walk = Some(at);
+        }
+        Ok(found)
+    }
+
+    fn walk(&self, segment: u32) -> Result<Walk, JournalError> {
+        let (file, path) = (self.file(segment)?, segment::path(&self.folder(), segment));
+        let header = Header::read(&file, &path)?;
+        let file = OpenFile { path, file, ahead: Bytes::new() };
+        Ok(Walk { file, segment, offset: header.length(), sequence: header.first_sequence })
+    }
+
     /// All frames from `from` up to `end`, in order; [`Position::start`] is the first. The hash chain is checked
     /// from frame to frame.
     pub(crate) fn frames(&self, from: Position, end: Position) -> Frames {
@@ -205,6 +255,28 @@ impl Reader {
             }
             None => Err(JournalError::io(&path(), std::io::ErrorKind::NotFound.into())),
         }
+    }
+}
+
+/// Counts the frames of a file by their lengths alone.
+struct Walk {
+    file: OpenFile,
+    segment: u32,
+    /// Of the next frame.
+    offset: u32,
+    sequence: u64,
+}
+
+impl Walk {
+    fn step(&mut self) -> Result<(), JournalError> {
+        self.file.fill(self.offset, HEAD)?;
+        let length = self.file.ahead.first_chunk::<HEAD>().ok_or(FrameError::Short).and_then(frame::payload_length);
+        let length = HEAD + length.map_err(|error| self.file.damaged(self.offset, error))?;
+        // A frame that is longer than what was read ahead is left behind.
+        self.file.ahead = self.file.ahead.slice(length.min(self.file.ahead.len())..);
+        self.offset += length as u32;
+        self.sequence += 1;
+        Ok(())
     }
 }
 
