@@ -50,6 +50,7 @@ mod reload;
 mod restarts;
 mod restore;
 mod roles;
+mod rust_client;
 mod slow_readers;
 mod startup;
 mod station;
