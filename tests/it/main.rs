@@ -50,7 +50,6 @@ mod reload;
 mod restarts;
 mod restore;
 mod roles;
-mod rust_client;
 mod slow_readers;
 mod startup;
 mod station;
