@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let built = env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or_else(now);
     println!("cargo:rustc-env=BIRTHMARK_BUILT={built}");
-    let services = ["issuance", "admin", "stations", "approvals", "vending"];
+    let services = ["issuance", "admin", "stations", "approvals", "audit", "vending"];
     let services = services.map(|name| format!("birthmark/v1/{name}.proto"));
     let journal = protox::compile(["birthmark/v1/journal.proto"], ["proto"])?;
 

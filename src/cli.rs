@@ -7,6 +7,7 @@
 //! 130 and 143 `station sign` was stopped by SIGINT or SIGTERM.
 
 pub(crate) mod approval;
+pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod ca;
 pub(crate) mod ceremony;
@@ -14,6 +15,7 @@ pub(crate) mod companion;
 pub(crate) mod crl;
 pub(crate) mod enroll;
 pub(crate) mod environment;
+pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod hsm;
 pub(crate) mod issuer;
@@ -28,8 +30,11 @@ pub(crate) mod station;
 pub(crate) mod vend;
 
 mod device_list;
+mod moment;
+mod revoke;
 mod stations;
 mod table;
+mod which;
 
 pub(crate) use birthmark_station::cli::{block_on, connection as daemon};
 

@@ -33,7 +33,7 @@ use crate::{
     cert::Signed,
     ledger::{
         self, Action, Actor, Batch, BatchId, BatchTerms, CrlIssued, Holder, IssuerTerms, Ledger, LedgerError,
-        Operation, Outcome, ProofTerms, RecordedIssuer, Results, RevocationReason, Seal,
+        Operation, Outcome, ProofTerms, RecordedIssuer, RequestsRefused, Results, Seal,
     },
     metrics,
     serial::{ReservedSerial, SerialNumber},
@@ -253,34 +253,11 @@ impl Committer {
         serial_number: SerialNumber,
         profiles: Option<Arc<BTreeSet<String>>>,
     ) -> Result<(), CommitError> {
-        self.change(actor, operation::confirm(serial_number, profiles))
-            .await
-            .map(|changed| changed.count(metrics::confirmed))
-    }
-
-    /// Records that a device is scrap.
-    ///
-    /// # Errors
-    /// As for [`Committer::reserve`].
-    pub async fn scrap(&self, actor: Actor, serial_number: SerialNumber, reason: String) -> Result<(), CommitError> {
-        self.change(actor, operation::scrap(serial_number, reason))
-            .await
-            .map(|changed| changed.count(metrics::scrapped))
-    }
-
-    /// Records that a certificate is not to be trusted any more.
-    ///
-    /// # Errors
-    /// As for [`Committer::reserve`].
-    pub async fn revoke(
-        &self,
-        actor: Actor,
-        serial_number: SerialNumber,
-        reason: RevocationReason,
-    ) -> Result<(), CommitError> {
-        self.change(actor, operation::revoke(serial_number, reason))
-            .await
-            .map(|changed| changed.count(metrics::revoked))
+        let Changed(new) = self.change(actor, operation::confirm(serial_number, profiles)).await?;
+        if new {
+            metrics::confirmed();
+        }
+        Ok(())
     }
 
     /// Cuts the next batch of a destination.
@@ -353,6 +330,14 @@ impl Committer {
         self.uncounted(Actor::daemon(), operation::stop(reason)).await
     }
 
+    /// Records that requests of an actor were refused.
+    ///
+    /// # Errors
+    /// As for [`Committer::reserve`].
+    pub(crate) async fn note_refused(&self, actor: Actor, refused: RequestsRefused) -> Result<(), CommitError> {
+        self.uncounted(actor, operation::note_refused(refused)).await
+    }
+
     /// Records a checkpoint. It takes a permit like any request, but counts as none in flight.
     ///
     /// # Errors
@@ -411,15 +396,6 @@ impl Committer {
                 tracing::error!(?outcome, "the ledger gave an outcome that does not fit the operation");
                 CommitError::Unexpected
             }),
-        }
-    }
-}
-
-impl Changed {
-    /// Counts what is no retry.
-    fn count(self, count: fn()) {
-        if self.0 {
-            count();
         }
     }
 }

@@ -54,6 +54,8 @@ pub struct Config {
     pub approval: Approval,
     /// The daemon's log.
     pub log: Option<Log>,
+    /// The security log; none if absent.
+    pub security_log: Option<SecurityLog>,
     /// Which public keys are refused.
     #[serde(default)]
     pub refused_keys: RefusedKeys,
@@ -160,6 +162,15 @@ pub struct Approval {
     /// Whether changes of an order's quantity do.
     #[serde(default)]
     pub quantity_changes: bool,
+    /// Revocations of more certificates by one operator within the window do; none if absent.
+    pub revocations_above: Option<u64>,
+    /// The window, in hours.
+    #[serde(default = "default_revocation_window")]
+    pub revocation_window_hours: u32,
+}
+
+fn default_revocation_window() -> u32 {
+    24
 }
 
 /// `[refused_keys]`
@@ -176,6 +187,16 @@ pub struct RefusedKeys {
 pub struct Log {
     /// The level, as BIRTHMARK_LOG has it, which wins over this; `info` if absent.
     pub level: Option<Spanned<String>>,
+}
+
+/// `[security_log]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecurityLog {
+    /// A file that JSON lines are appended to; none if absent.
+    pub file: Option<Spanned<PathBuf>>,
+    /// A receiver of syslog, as `unix:/dev/log`, `udp://HOST:PORT` or `tcp://HOST:PORT`; none if absent.
+    pub syslog: Option<Spanned<String>>,
 }
 
 /// `[audit]`

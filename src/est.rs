@@ -30,6 +30,6 @@ mod tls;
 pub(crate) use self::{
     label::{InvalidLabel, Label},
     server::{Port, serve},
-    shared::Est,
-    tls::{TlsSetup, configure},
+    shared::{Est, Settings},
+    tls::configure,
 };

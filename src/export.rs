@@ -4,7 +4,7 @@
 pub mod bundle;
 pub mod certificate;
 pub mod download;
-mod formats;
+pub(crate) mod formats;
 pub mod jws;
 mod keys;
 pub mod manifest;

@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod approvals;
+mod audit;
 mod batches;
 mod calls;
 mod checkpoints;
@@ -23,8 +24,11 @@ mod order_terms;
 mod peer;
 mod possession;
 mod records;
+mod refusals;
+pub(crate) mod refused;
 mod reload;
 mod request_error;
+mod revocations;
 mod roster;
 mod server;
 mod services;
@@ -44,6 +48,6 @@ pub(crate) use self::{
     reload::{Reload, Reloaded},
     request_error::RequestError,
     server::serve,
-    services::{ApprovalRules, Services, StationCertifier},
+    services::{ApprovalRules, RevocationLimit, Services, StationCertifier},
     status::{RefusedRequest, refused_request},
 };

@@ -10,6 +10,7 @@ mod check;
 mod error;
 mod generate;
 mod key;
+mod locked;
 mod module;
 mod pin;
 mod pool;

@@ -25,6 +25,7 @@ use crate::{
     live::Live,
     metrics,
     profile::{Profile, ProfileError, Profiles, RequestContext, Values},
+    refusals::Refusals,
     registration::register,
     signer::SignError,
 };
@@ -93,6 +94,7 @@ pub(crate) struct Issuance {
     policy: Arc<Live<Policy>>,
     committer: Committer,
     records: Arc<dyn Records>,
+    refusals: Arc<Refusals>,
     /// For each issuer, how its capacity is shared among the stations.
     shares: BTreeMap<String, Arc<FairShare>>,
 }
@@ -131,7 +133,13 @@ impl Issuance {
             (issuer.name().to_owned(), FairShare::new(floor, committer::CAPACITY))
         });
         let shares = shares.collect();
-        Issuance { policy, committer, records, shares }
+        let refusals = Refusals::new(committer.clone());
+        Issuance { policy, committer, records, refusals, shares }
+    }
+
+    /// Where those who answer note what they refused.
+    pub(crate) fn refusals(&self) -> &Arc<Refusals> {
+        &self.refusals
     }
 
     /// Verifies a CSR as [`Issuance::issue`] will, for those who must know before what it says.
@@ -147,11 +155,12 @@ impl Issuance {
     ///
     /// # Errors
     /// The first rule that the request breaks, or what is not available.
-    pub(crate) async fn issue(&self, request: IssueRequest) -> Result<IssuedBy, IssueError> {
+    pub(crate) async fn issue(&self, request: &IssueRequest) -> Result<IssuedBy, IssueError> {
         let started = Instant::now();
         // What is asked for is decided by the policy of this moment, whatever comes after it.
         let policy = self.policy.get();
-        let profile = policy.profiles.get(&request.profile).ok_or(IssueError::ProfileUnknown(request.profile))?;
+        let profile =
+            policy.profiles.get(&request.profile).ok_or_else(|| IssueError::ProfileUnknown(request.profile.clone()))?;
         csr::check_size(&request.csr)?;
         // What follows costs processor and HSM time, of which each station has its share, for each issuer.
         let _turn = match self.shares.get(profile.issuer_at(Timestamp::now()).name()) {
@@ -185,6 +194,8 @@ impl Issuance {
         if !signer.can_sign() && !self.has_certificate(&request.device).await? {
             signer.ready().await?;
         }
+        // Before the certificate, so that the ledger knows which pass it is.
+        self.refusals.settle(request.device.as_str()).await;
         let reserved = match request.by_code {
             true => self.committer.redeem(approved.holder(), &request.actor).await?,
             false => self.committer.reserve(approved.holder(), &request.actor, request.reissue).await?,

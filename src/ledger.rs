@@ -25,12 +25,16 @@ mod decide;
 mod device_list;
 pub mod embedded;
 pub mod entry;
+mod entry_json;
 mod entry_tail;
 mod error;
+mod event_kind;
 mod export;
 mod file_lock;
+mod first_pass;
 mod folder_lock;
 mod head;
+mod history;
 mod index;
 mod issued_records;
 mod issuer;
@@ -46,6 +50,7 @@ mod proof_audit;
 mod record;
 mod recovery;
 mod refusal;
+mod refused;
 mod revocation;
 mod revoked;
 pub mod scrub;
@@ -66,10 +71,14 @@ pub use self::{
     batch_content::{Backlog, BatchContent, BatchEnd, FoundBatch, Member, NextBatch, Withdrawal},
     crl_issued::CrlIssued,
     device_list::{DeviceList, DevicesListed, ListPage, ListedDevice, PIECE},
+    entry_json::{entry_to_json, json_time},
     entry_tail::EntryTail,
     error::{Cause, LedgerError},
+    event_kind::{EVENTS, Subject},
     export::{Export, ExportId, ParseExportIdError},
+    first_pass::FirstPass,
     head::{ChainHash, Head},
+    history::{Concern, HistoryEntry},
     issued_records::IssuedRecords,
     issuer::{IssuerTerms, RecordedIssuer},
     operation::{Action, Operation, Outcome},
@@ -79,6 +88,7 @@ pub use self::{
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
     recovery::Recovery,
     refusal::Refusal,
+    refused::{NAMED_DEVICES, RefusalScope, RequestsRefused},
     revocation::{ParseReasonError, RevocationReason},
     revoked::{CaId, RevokedCause, RevokedCertificate},
     vending::{Cost, CreatedCodes, HashedCode, VendingBatch, VendingCode, VendingTerms},

@@ -36,6 +36,8 @@ enum Command {
     Roles(cli::roles::Args),
     /// See and grant what needs a second operator
     Approval(cli::approval::Args),
+    /// See what has happened, by whom and when, out of the ledger
+    Audit(cli::audit::Args),
     /// Manage production orders
     Order(cli::order::Args),
     /// Look up what was issued, and change its state
@@ -48,6 +50,8 @@ enum Command {
     Profile(cli::profile::Args),
     /// Export issued certificates for pre-registration in a cloud
     Export(cli::export::Args),
+    /// Publish what happens to an MQTT broker, as JSON and as IPC-CFX messages
+    Events(cli::events::Args),
     /// Show certificate revocation lists, and write them for relying parties that are offline
     Crl(cli::crl::Args),
     /// Verify, dump and reindex the journal, the authoritative record of every serial number
@@ -80,11 +84,13 @@ fn main() -> ExitCode {
         Command::Issuer(args) => cli::issuer::run(args),
         Command::Roles(args) => cli::roles::run(args),
         Command::Approval(args) => cli::approval::run(args),
+        Command::Audit(args) => cli::audit::run(args),
         Command::Order(args) => cli::order::run(args),
         Command::Record(args) => cli::record::run(args),
         Command::Vend(args) => cli::vend::run(args),
         Command::Profile(args) => cli::profile::run(args),
         Command::Export(args) => cli::export::run(args),
+        Command::Events(args) => cli::events::run(args),
         Command::Crl(args) => cli::crl::run(args),
         Command::Journal(args) => cli::journal::run(args),
         Command::Reload(args) => cli::reload::run(args),

@@ -5,13 +5,17 @@
 //! | `birthmark_certificates_total` | `profile`, `replay` |
 //! | `birthmark_possession_proofs_total` | `issuer`, `replay` |
 //! | `birthmark_refusals_total` | `reason` as in the protocol's ErrorInfo, and `TOO_MANY_CONNECTIONS` |
+//! | `birthmark_refused_requests_total` | `station` (`<line>/<station>` of the first 256 that are refused; `other`; `none`: no station asked), `reason` |
+//! | `birthmark_devices_tried`, `birthmark_devices_first_pass` | `station`, as above, but `none` for devices that ask by themselves |
 //! | `birthmark_connections_refused_total` | `port` (`grpc`, `socket`, `http`, `est`), `reason`: `handshake` (failed), `silent` (nothing in time), `crowded` (idle, made room for another), `limit`, `revoked` (or expired certificate), `accept` (by the system) |
 //! | `birthmark_est_requests_total` | `operation` (`cacerts`, `csrattrs`, `simpleenroll`, `simplereenroll`, `other`), `status` |
 //! | `birthmark_vending_guesses_total` | `result`: `right`, `wrong`, `malformed` (a typing error), `limited` (not looked at) |
+//! | `birthmark_security_records_lost_total` | `sink`: `file`, `syslog` |
 //! | `birthmark_hsm_queue_depth` | `issuer` |
 //! | `birthmark_hsm_errors_total` | `issuer`, `token`, `code` |
 //! | the other `birthmark_hsm_…` but `_retries_total` | `issuer` (or `audit`), `token`: the token's label |
 //! | `birthmark_issuer_not_after_timestamp_seconds`, `birthmark_crl_…` | `issuer` |
+//! | `birthmark_peer_certificates_expiring` | `days`: within so many, 7 or 30 |
 //! | `birthmark_destination_…` | `destination` |
 //! | all others | – |
 //!
@@ -55,6 +59,14 @@ metrics! {
     Counter POSSESSION_PROOFS "possession_proofs_total"
         "Proofs of possession of an issuer's key given to operators; replay=true for retries";
     Counter REFUSALS "refusals_total" "Requests refused, by reason";
+    Counter REFUSED_REQUESTS "refused_requests_total"
+        "Requests for certificates refused, by station and reason";
+    Gauge DEVICES_TRIED "devices_tried"
+        "Devices that a station was the first to try under an order, since the ledger began";
+    Gauge DEVICES_FIRST_PASS "devices_first_pass"
+        "Those of them that got their certificate without having been refused before";
+    Counter SECURITY_RECORDS_LOST "security_records_lost_total"
+        "Records that the security log's file or receiver did not take in time, by sink";
     Histogram ISSUE_DURATION "issue_duration_seconds" "From a request's arrival to its durable certificate";
     Gauge STREAMS "streams" "Open Issue streams";
     Counter CONNECTIONS_REFUSED "connections_refused_total"
@@ -75,6 +87,8 @@ metrics! {
     Gauge REQUESTS_IN_FLIGHT "requests_in_flight" "Requests between reservation and record";
     Histogram COMMIT_BATCH_OPERATIONS "commit_batch_operations" "Operations that share one sync of the journal";
     Histogram JOURNAL_FSYNC_DURATION "journal_fsync_duration_seconds" "One sync of the journal";
+    Gauge PEER_CERTIFICATES_EXPIRING "peer_certificates_expiring"
+        "Stations, operators and auditors whose newest certificate expires within so many days";
     Gauge ISSUER_NOT_AFTER "issuer_not_after_timestamp_seconds" "When an issuer's certificate expires, Unix time";
     Gauge STATION_CA_NOT_AFTER "station_ca_not_after_timestamp_seconds"
         "When the first certificate of the station CA expires, Unix time";
@@ -156,8 +170,25 @@ pub(crate) fn revoked() {
     counter!(CERTIFICATES_REVOKED).increment(1);
 }
 
+pub(crate) fn peer_certificates_expiring(days: &'static str, number: usize) {
+    gauge!(PEER_CERTIFICATES_EXPIRING, "days" => days).set(number as f64);
+}
+
+pub(crate) fn security_records_lost(sink: &'static str) {
+    counter!(SECURITY_RECORDS_LOST, "sink" => sink).increment(1);
+}
+
 pub(crate) fn refusal(reason: &'static str) {
     counter!(REFUSALS, "reason" => reason).increment(1);
+}
+
+pub(crate) fn refused_request(station: String, reason: &'static str) {
+    counter!(REFUSED_REQUESTS, "station" => station, "reason" => reason).increment(1);
+}
+
+pub(crate) fn first_pass(station: &str, tried: u64, first: u64) {
+    gauge!(DEVICES_TRIED, "station" => station.to_owned()).set(tried as f64);
+    gauge!(DEVICES_FIRST_PASS, "station" => station.to_owned()).set(first as f64);
 }
 
 pub(crate) fn connection_refused(port: &'static str, reason: &'static str) {

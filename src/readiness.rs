@@ -18,7 +18,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use crate::metrics;
+use crate::{metrics, security};
 
 /// How often the log and the gauge follow what has changed.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -99,8 +99,12 @@ impl Log {
     fn follow(&mut self, readiness: &Readiness) {
         for change in self.changes(readiness) {
             match change {
-                Change::Obstacle { component, cause } => tracing::error!(component, cause, "not ready"),
-                Change::ObstacleGone { component } => tracing::info!(component, "no longer in the way of issuing"),
+                Change::Obstacle { component, cause } => {
+                    tracing::error!(target: security::TARGET, component, cause, "not ready");
+                }
+                Change::ObstacleGone { component } => {
+                    tracing::info!(target: security::TARGET, component, "no longer in the way of issuing");
+                }
                 Change::Warning { component, cause } => tracing::warn!(component, cause, "degraded"),
                 Change::WarningGone { component } => tracing::info!(component, "no longer degraded"),
                 Change::Ready => tracing::info!("ready"),

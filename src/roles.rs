@@ -112,6 +112,7 @@ calls! {
     ListRecords "Admin.ListRecords" false ANY true "record list";
     ScrapCertificate "Admin.ScrapCertificate" false QUALITY false "record scrap";
     RevokeCertificate "Admin.RevokeCertificate" false SECURITY false "record revoke";
+    RevokeCertificates "Admin.RevokeCertificates" false SECURITY false "record revoke";
     PlanBatch "Admin.PlanBatch" false ANY true "export plan";
     CreateBatch "Admin.CreateBatch" false EXPORT false "export create";
     ListBatches "Admin.ListBatches" false ANY true "export list";
@@ -128,11 +129,14 @@ calls! {
     CreateVendingCodes "Vending.CreateCodes" false PLANNER false "vend create";
     ListVendingCodes "Vending.ListCodes" false ANY true "vend list";
     CancelVendingCode "Vending.CancelCode" false PLANNER false "vend cancel";
+    ListAudit "Audit.List" false ANY true "audit list";
+    History "Audit.History" false ANY true "record history";
     ListApprovals "Approvals.List" false ANY true "approval list";
     GrantApproval "Approvals.Grant" false SECURITY false "approval grant";
     Enroll "Stations.Enroll" false SECURITY false "station enroll";
     Import "Stations.Import" false SECURITY false "station import";
     Renew "Stations.Renew" true ANY true "station renew, station sign";
+    Supersede "Stations.Supersede" true ANY true "station renew --new-key";
     Check "Stations.Check" true ANY true "station check";
     ListStations "Stations.List" false ANY true "station list, station show";
     RevokeStation "Stations.Revoke" false SECURITY false "station revoke";

@@ -8,8 +8,10 @@ mod certificates;
 mod check;
 mod components;
 mod destinations;
+mod edge;
 mod error;
 mod est;
+mod expiring_peers;
 mod history;
 mod keys;
 mod listen;
@@ -17,10 +19,13 @@ mod lists;
 mod open;
 mod peers;
 mod reload;
+mod security;
 mod shutdown;
 mod signals;
 mod supervisor;
+mod takeover;
 mod tls;
+mod yields;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -32,12 +37,13 @@ pub use self::{
     error::ServeError,
     listen::Addresses,
     reload::SetLogLevel,
+    security::security_log,
 };
 use self::{
     components::readiness,
+    edge::Edge,
     listen::{Listening, ReadyFile, connection_limits, listen},
     open::{Opened, open},
-    peers::ClientCrl,
     reload::{Reloader, Replaceable},
     shutdown::{Running, committer_failure, watch_committer},
     signals::{hangups, log_other_signals, shutdown_signal},
@@ -46,13 +52,16 @@ use crate::{
     config::Config,
     destinations as batches, expiry,
     grpc::{
-        self, Access, ApprovalRules, Reload, Services, StationCertifier,
+        self, Access, Reload, Services,
         listener::{self, SocketRole},
     },
+    hash::sha256,
     http,
     ledger::Records,
+    live::Live,
     metrics,
     readiness::Readiness,
+    security as events,
 };
 
 /// What the command line says besides the configuration.
@@ -87,15 +96,26 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
 
     // 2. Everything that the configuration names.
     let access = Access::new();
-    let (socket_role, certifier) = (peers::socket_role(&config)?, Arc::new(peers::certifier(&config)?));
-    let client_crl = ClientCrl::open(&config, &access)?;
+    let socket_role = peers::socket_role(&config)?;
+    let mut edge = Edge::open(&config, &access)?;
     let opened = open(&config, &access, options.expect_checkpoint).await?;
     peers::note_revoked(&access, &opened.records);
-    let who = Who { access: Arc::clone(&access), socket_role, certifier, client_crl };
+    let head = opened.records.head();
+    tracing::info!(
+        target: events::TARGET,
+        version = env!("CARGO_PKG_VERSION"),
+        configuration = %config.path().display(),
+        configuration_sha256 = hex::encode(sha256(config.text().as_bytes())),
+        journal_entries = head.sequence,
+        journal_chain_hash = hex::encode(head.chain),
+        "started"
+    );
 
     // 3. The addresses.
     let listening = listen(&config).await?;
-    let est_setup = est::Setup::read(&config, &opened, &access)?;
+    let (policy, tls) = (opened.replaceable.policy.get(), opened.replaceable.tls.get());
+    let est = est::read(&config, (&policy, &tls), &opened.records, &access)?;
+    edge.est = est.map(|settings| Live::new(Arc::new(settings)));
     let addresses = listening.addresses().map_err(ServeError::system("read the addresses that are listened on"))?;
 
     // 4. The daemon serves, and says what it can do.
@@ -103,7 +123,7 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
     let readiness = Arc::new(readiness(&draining, &opened));
     let reloader = Reloader::new(
         Arc::clone(&config),
-        (opened.replaceable.clone(), access),
+        (opened.replaceable.clone(), edge.clone()),
         opened.issuers.clone(),
         (opened.records.clone(), opened.committer.clone()),
         options.set_log_level,
@@ -111,7 +131,7 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
     let reload = reloader.handle();
     tokio::spawn(hangups.each(Arc::clone(&reload)));
     tokio::spawn(reloader.watch_files());
-    let who = (reload, est_setup, who);
+    let who = (reload, edge, socket_role);
     let mut running = start(&config, opened, listening, who, draining, (Arc::clone(&readiness), prometheus))?;
     // Before anybody knows that there is a daemon to shut down.
     let shutdown = shutdown_signal().map_err(ServeError::system("listen for signals"))?;
@@ -143,20 +163,12 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
     running.shutdown(signal).await
 }
 
-/// Who may connect, and as what.
-struct Who {
-    access: Arc<Access>,
-    socket_role: SocketRole,
-    certifier: Arc<StationCertifier>,
-    client_crl: Option<ClientCrl>,
-}
-
 /// Starts all that runs beside: metrics and health first, so that they can be asked when nothing else can.
 fn start(
     config: &Config,
     opened: Opened,
     listening: Listening,
-    (reload, est_setup, who): (Reload, Option<est::Setup>, Who),
+    (reload, edge, socket_role): (Reload, Edge, SocketRole),
     draining: watch::Receiver<bool>,
     (readiness, prometheus): (Arc<Readiness>, PrometheusHandle),
 ) -> Result<Running, ServeError> {
@@ -169,15 +181,15 @@ fn start(
         tokio::spawn(http::serve(http, limits.http, Arc::clone(&readiness), prometheus, directory));
     }
     tokio::spawn(expiry::watch(watched));
-    let est = listening.est.zip(est_setup).map(|(listener, setup)| {
+    tokio::spawn(takeover::watch(Arc::clone(&policy)));
+    tokio::spawn(expiring_peers::watch(Arc::new(records.clone())));
+    let Edge { access, certifier, approval, client_crl, est: est_settings } = edge;
+    let est = listening.est.zip(est_settings).map(|(listener, settings)| {
         let issuing = (Arc::clone(&issuer), committer.clone(), Arc::new(records.clone()) as Arc<dyn Records>);
-        setup.start(listener, limits.est, issuing, Arc::clone(&policy), draining.clone())
+        est::start(settings, listener, limits.est, issuing, Arc::clone(&policy), draining.clone())
     });
     let (socket, unix) = listening.socket.unzip();
-    let Who { access, socket_role, certifier, client_crl } = who;
-    if let Some(list) = client_crl {
-        tokio::spawn(list.watch(Arc::clone(&access)));
-    }
+    tokio::spawn(peers::watch(client_crl, Arc::clone(&access)));
     let unix = unix.map(|socket| (socket, socket_role));
     let incoming = listener::incoming(listening.tcp, tls, unix, Arc::clone(&access), limits);
     let services = Services {
@@ -192,19 +204,20 @@ fn start(
         checkpoints: checkpoints.clone(),
         access,
         certifier,
-        approval: ApprovalRules {
-            orders_above: config.approval.orders_above,
-            quantity_changes: config.approval.quantity_changes,
-        },
+        approval,
         readiness,
         window: *config.server.window.get_ref(),
         stall_limit: Duration::from_secs(*config.server.stall_seconds.get_ref()),
         draining,
     };
+    let refusals = Arc::clone(services.issuer.refusals());
+    tokio::spawn(Arc::clone(&refusals).run());
+    tokio::spawn(yields::watch(Arc::clone(&services.records)));
     let backlog = (!destinations.all.is_empty()).then(|| batches::watch(destinations.clone())).transpose();
     Ok(Running {
         server: tokio::spawn(grpc::serve(services, incoming)),
         committer,
+        refusals,
         committer_result: watch_committer(committer_thread),
         checkpoints: checkpoints.map(|checkpoints| {
             let periodic = Arc::clone(&checkpoints).spawn();

@@ -5,13 +5,15 @@
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
+use birthmark::log_filter::LogFilter;
 use birthmark_aws::{
     bundle::{Bundle, TrustedKeys},
     limits::Limit,
     platform::Settings,
 };
 use jiff::SignedDuration;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 pub(crate) mod activate;
@@ -123,10 +125,15 @@ pub(crate) enum LogFormat {
 }
 
 /// Begins the log.
-pub(crate) fn log(format: LogFormat) {
-    let filter = std::env::var("BIRTHMARK_LOG").ok().filter(|filter| !filter.is_empty());
-    let filter = filter.unwrap_or_else(|| "error,birthmark_aws=info".to_owned());
-    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new("info"));
+///
+/// # Errors
+/// `BIRTHMARK_LOG` cannot be read.
+pub(crate) fn log(format: LogFormat) -> anyhow::Result<()> {
+    let wanted = std::env::var_os("BIRTHMARK_LOG").unwrap_or_default();
+    let wanted = wanted.to_str().context("BIRTHMARK_LOG is not UTF-8 text")?;
+    let filter = LogFilter::read("BIRTHMARK_LOG", wanted)?;
+    // What the SDK tries again is no news.
+    let filter = EnvFilter::try_new(filter.directives(&["birthmark", "birthmark_aws"], "", LevelFilter::ERROR))?;
     let ansi = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr);
     match format {
@@ -134,6 +141,7 @@ pub(crate) fn log(format: LogFormat) {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
     }
+    Ok(())
 }
 
 /// An error and its causes as one sentence.

@@ -163,6 +163,37 @@ pub fn rename_new(temporary: &Path, path: &Path) -> io::Result<()> {
     sync_folder_of(path)
 }
 
+/// What is added to the name of a file that is to take the place of another one.
+const STAGED: &str = "new";
+
+/// Where the next file of this name is put, until [`take_staged`].
+pub fn staged(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(STAGED);
+    name.into()
+}
+
+/// Puts staged files in the place of those of a folder, one after the other, if the last of them is there: that is staged when
+/// all are, so whoever finds it after a crash goes on. Whether it did.
+///
+/// # Errors
+/// Any I/O error.
+#[expect(clippy::disallowed_methods, reason = "the content is synced before, the folder after each")]
+pub fn take_staged(folder: &Path, names: &[&str]) -> io::Result<bool> {
+    let paths: Vec<_> = names.iter().map(|name| folder.join(name)).collect();
+    if !paths.last().is_some_and(|last| staged(last).exists()) {
+        return Ok(false);
+    }
+    for path in &paths {
+        match fs::rename(staged(path), path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => sync_folder(folder)?,
+        }
+    }
+    Ok(true)
+}
+
 /// Makes the folder's entries (files created, renamed or removed in it) durable.
 ///
 /// # Errors

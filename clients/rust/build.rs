@@ -5,7 +5,7 @@ use std::{env, error::Error};
 fn main() -> Result<(), Box<dyn Error>> {
     let proto = "../../proto";
     println!("cargo:rerun-if-changed={proto}");
-    let services = ["issuance", "admin", "stations", "approvals", "vending"];
+    let services = ["issuance", "admin", "stations", "approvals", "audit", "vending"];
     let protocol = protox::compile(services.map(|name| format!("birthmark/v1/{name}.proto")), [proto])?;
     tonic_prost_build::configure()
         .btree_map(".birthmark")

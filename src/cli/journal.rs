@@ -3,9 +3,9 @@
 mod accept;
 mod checkpoint;
 mod dump;
-mod entry_json;
 mod folder;
 mod follow;
+mod frame_json;
 mod reconcile;
 mod torn;
 mod verify;

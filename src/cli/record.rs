@@ -2,14 +2,15 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use birthmark::{
     client::Failure,
     ledger::RevocationReason,
     pem::certificate_pem,
     proto::{
-        GetRecordRequest, ListRecordsRequest, Record, RecordState, RevokeCertificateRequest, ScrapCertificateRequest,
-        admin_client::AdminClient, get_record_request::By, rfc3339,
+        GetRecordRequest, HistoryRequest, ListRecordsRequest, Record, RecordState, RevokeCertificateRequest,
+        ScrapCertificateRequest, admin_client::AdminClient, audit_client::AuditClient, get_record_request::By,
+        history_request, rfc3339,
     },
 };
 use bytes::Bytes;
@@ -18,9 +19,11 @@ use serde_json::json;
 use tonic::transport::Channel;
 
 use super::{
-    block_on,
+    audit, block_on,
     daemon::{ConnectionArgs, DaemonArgs},
-    print, print_json, table,
+    print, print_json,
+    revoke::{self, RevokeArgs},
+    table, which,
 };
 
 /// Look up what was issued, and change its state
@@ -36,9 +39,12 @@ enum Command {
     Show(ShowArgs),
     /// List every certificate of an order with its state
     List(ListArgs),
+    /// Show all that has happened to a certificate, or to each certificate of a device, and in which batches it went out
+    History(HistoryArgs),
     /// Record that a device is scrap: its order may make another one, and the device may be given a new certificate
     Scrap(ScrapArgs),
-    /// Record that a certificate is no longer to be trusted, also one that was scrapped; the device may be given a new one
+    /// Record that a certificate is no longer to be trusted, also one that was scrapped, or of many; devices may be
+    /// given new ones
     Revoke(RevokeArgs),
 }
 
@@ -56,6 +62,15 @@ struct Which {
     /// Take it as a device id, even if it looks like a serial number
     #[arg(long)]
     device: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct HistoryArgs {
+    #[command(flatten)]
+    which: Which,
+
+    #[command(flatten)]
+    daemon: DaemonArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -94,19 +109,6 @@ struct ScrapArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct RevokeArgs {
-    #[command(flatten)]
-    which: Which,
-
-    /// Why: unspecified, keyCompromise, affiliationChanged, superseded, cessationOfOperation or privilegeWithdrawn
-    #[arg(long, value_name = "REASON", default_value_t = RevocationReason::Unspecified)]
-    reason: RevocationReason,
-
-    #[command(flatten)]
-    daemon: DaemonArgs,
-}
-
-#[derive(Debug, clap::Args)]
 struct ShowArgs {
     #[command(flatten)]
     which: Which,
@@ -123,6 +125,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     block_on(async {
         match args.command {
             Command::Show(args) => show(args).await,
+            Command::History(args) => history(args).await,
             Command::List(args) => list(args).await,
             Command::Scrap(args) => scrap(args).await,
             Command::Revoke(args) => revoke(args).await,
@@ -142,6 +145,28 @@ async fn show(args: ShowArgs) -> anyhow::Result<()> {
         return print(&certificate_pem(&record.certificate));
     }
     print_one(&record, args.daemon.json)
+}
+
+async fn history(args: HistoryArgs) -> anyhow::Result<()> {
+    let by = match by(&args.which)? {
+        By::SerialNumber(serial_number) => history_request::By::SerialNumber(serial_number),
+        By::DeviceId(device_id) => history_request::By::DeviceId(device_id),
+    };
+    let mut audit = AuditClient::new(args.daemon.channel().await?);
+    let found = audit.history(HistoryRequest { by: Some(by) }).await.map_err(Failure::from)?;
+    let mut entries = found.into_inner();
+    let mut begun = false;
+    while let Some(entry) = entries.message().await.map_err(Failure::from)? {
+        if args.daemon.json {
+            print(&format!("{}\n", entry.json))?;
+            continue;
+        }
+        if !std::mem::replace(&mut begun, true) {
+            print(&audit::heading())?;
+        }
+        print(&audit::row(&entry))?;
+    }
+    Ok(())
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
@@ -207,8 +232,10 @@ async fn scrap(args: ScrapArgs) -> anyhow::Result<()> {
 }
 
 async fn revoke(args: RevokeArgs) -> anyhow::Result<()> {
+    let RevokeArgs { of: Some(of), serial, device, .. } = &args else { return revoke::many(args).await };
+    let which = Which { of: of.clone(), serial: *serial, device: *device };
     let mut admin = args.daemon.admin().await?;
-    let serial_number = serial_number(&mut admin, &args.which).await?;
+    let serial_number = serial_number(&mut admin, &which).await?;
     // The protocol has the RFC's numbers.
     let request = RevokeCertificateRequest { serial_number, reason: args.reason.code() as i32 };
     let record = admin.revoke_certificate(request).await.map_err(Failure::from)?.into_inner();
@@ -252,13 +279,7 @@ fn print_one(record: &Record, json: bool) -> anyhow::Result<()> {
 }
 
 fn by(which: &Which) -> anyhow::Result<By> {
-    let digits = which.of.replace(':', "");
-    let looks_like_serial = digits.len() == 40 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    if which.serial || (looks_like_serial && !which.device) {
-        let serial = hex::decode(&digits).with_context(|| format!("\"{}\" is not a serial number in hex", which.of))?;
-        return Ok(By::SerialNumber(serial.into()));
-    }
-    Ok(By::DeviceId(which.of.clone()))
+    which::by(&which.of, which.serial, which.device)
 }
 
 /// The issuer's name, and which of that name it was.
@@ -301,26 +322,4 @@ fn to_json(record: &Record) -> serde_json::Value {
         "certificate_id": present(&record.certificate_id),
         "certificate_pem": (!record.certificate.is_empty()).then(|| certificate_pem(&record.certificate)),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn by_of(of: &str, serial: bool, device: bool) -> Option<By> {
-        by(&Which { of: of.to_owned(), serial, device }).ok()
-    }
-
-    #[test]
-    fn forty_hex_digits_are_a_serial_number_by_default() {
-        let digits = "0A".repeat(20);
-        let colons = vec!["0a"; 20].join(":");
-        let serial = Some(By::SerialNumber(vec![10; 20].into()));
-        assert_eq!(by_of(&digits, false, false), serial);
-        assert_eq!(by_of(&colons, false, false), serial);
-        assert_eq!(by_of(&digits, false, true), Some(By::DeviceId(digits.clone())));
-        assert_eq!(by_of("dev-1", false, false), Some(By::DeviceId("dev-1".into())));
-        assert_eq!(by_of("0a0b", true, false), Some(By::SerialNumber(vec![10, 11].into())));
-        assert_eq!(by_of("dev-1", true, false), None);
-    }
 }

@@ -10,8 +10,8 @@ use super::{block_on, daemon::DaemonArgs, print, print_json};
 /// Have the daemon read its configuration anew, without a stop
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Profiles, refused keys, the server's certificate and key, the station CA and the log's level come into force at \
-    once, for what begins from then on; no stream is dropped. What needs a restart is named. A configuration with a fault is refused \
+    after_help = "Profiles, refused keys, the server's certificate and key (also EST's), the station CA, its revocation list, the CA that \
+    enrols, what needs a second operator, EST's default label and the log's level come into force at once, for what begins from then on; no stream is dropped. What needs a restart is named. A configuration with a fault is refused \
     as a whole, and the one before stays: exit code 1. SIGHUP does the same, and tells the log. \"birthmark serve --check\" tries a \
     configuration out."
 )]

@@ -5,15 +5,24 @@ use std::{
     io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
-use anyhow::{Context, bail};
-use birthmark::{config::Config, hsm, quote::quoted, serve};
+use anyhow::Context;
+use birthmark::{config::Config, hsm, log_filter::LogFilter, security, security_log::SecurityLog, serve};
 use clap::ValueEnum;
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Subscriber, level_filters::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{Filtered, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use super::environment;
+
+/// How long the last records of the security log may take.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// Run the daemon
 #[derive(Debug, clap::Args)]
@@ -65,7 +74,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
     environment::apply(&config.module_environment())?;
     let level = config.log.as_ref().and_then(|log| log.level.as_ref()).map(|level| level.get_ref().clone());
-    let set_log_level = log(args.log_format, level.as_deref())?;
+    let security = serve::security_log(&config)?;
+    let set_log_level = log(args.log_format, level.as_deref(), security.clone())?;
     let remove_ready_file = || {
         if let Some(file) = &args.ready_file {
             // Most often there is none.
@@ -81,6 +91,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let result = serve::run(config, options);
     remove_ready_file();
+    if let Some(log) = security {
+        log.flush(FLUSH);
+    }
     match result {
         Ok(()) => hsm::end_process(0),
         Err(error) => {
@@ -115,19 +128,24 @@ fn filter(level: Option<&str>) -> anyhow::Result<EnvFilter> {
         Some(level) => ("log.level", level),
         None => ("BIRTHMARK_LOG", wanted),
     };
-    EnvFilter::try_new(directives(name, wanted)?).context(name)
+    let filter = LogFilter::read(name, wanted)?;
+    EnvFilter::try_new(filter.directives(&["birthmark", security::TARGET], hsm::LOG_FILTER, LevelFilter::WARN))
+        .context(name)
 }
 
-/// Begins the log, and gives what sets its level later.
-fn log(format: LogFormat, level: Option<&str>) -> anyhow::Result<serve::SetLogLevel> {
+/// Begins the log, and gives what sets its level later. The security log has its events whatever that level is.
+fn log(format: LogFormat, level: Option<&str>, security: Option<SecurityLog>) -> anyhow::Result<serve::SetLogLevel> {
     let (filter_layer, handle) = tracing_subscriber::reload::Layer::new(filter(level)?);
-    let registry = tracing_subscriber::registry().with(filter_layer);
+    let registry = tracing_subscriber::registry();
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match format {
         LogFormat::Text => {
-            registry.with(layer.with_ansi(std::io::stderr().is_terminal()).with_target(false)).init();
+            let layer = layer.with_ansi(std::io::stderr().is_terminal()).with_target(false);
+            registry.with(layer.with_filter(filter_layer)).with(of_security(security)).init();
         }
-        LogFormat::Json => registry.with(layer.json()).init(),
+        LogFormat::Json => {
+            registry.with(layer.json().with_filter(filter_layer)).with(of_security(security)).init();
+        }
     }
     Ok(Box::new(move |level| {
         let filter = filter(level).map_err(|error| super::sentence(&error))?;
@@ -135,71 +153,7 @@ fn log(format: LogFormat, level: Option<&str>) -> anyhow::Result<serve::SetLogLe
     }))
 }
 
-/// Libraries whose own log is of no use to whoever runs the daemon.
-const LIBRARIES: [&str; 9] = ["axum", "h2", "hyper", "hyper_util", "mio", "rustls", "sled", "tonic", "tower"];
-
-/// The log's filter for what BIRTHMARK_LOG, or the setting of this name, says: a level for the daemon, others for what is named. An explicit
-/// directive wins over what quiets the libraries, since it comes later.
-fn directives(name: &str, wanted: &str) -> anyhow::Result<String> {
-    let mut level = LevelFilter::INFO;
-    let mut named = Vec::new();
-    for directive in wanted.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
-        let text = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
-        // A number is a level as well, elsewhere.
-        let parsed = text
-            .parse::<LevelFilter>()
-            .ok()
-            .filter(|_| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphabetic()));
-        let Some(parsed) = parsed else {
-            bail!(
-                "{name}: {} is not a level of the log; it is one of off, error, warn, info, debug and trace, \
-                 alone or after the name of a module, as in info,birthmark::grpc=debug",
-                quoted(text)
-            );
-        };
-        match directive.contains('=') {
-            true => named.push(directive),
-            false => level = parsed,
-        }
-    }
-    let libraries = level.min(LevelFilter::WARN);
-    let quiet = LIBRARIES.map(|library| format!("{library}={libraries}"));
-    let mut all = vec![level.to_string(), hsm::LOG_FILTER.to_owned(), quiet.join(",")];
-    all.extend(named.into_iter().map(str::to_owned));
-    Ok(all.join(","))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A level in `BIRTHMARK_LOG` is that of birthmark; libraries stay quiet.
-    #[test]
-    fn log_level_keeps_libraries_quiet() {
-        for (wanted, level, library) in [
-            ("", "info", "warn"),
-            ("info", "info", "warn"),
-            ("DEBUG", "debug", "warn"),
-            ("error", "error", "error"),
-            ("off", "off", "off"),
-        ] {
-            let all = directives("BIRTHMARK_LOG", wanted).unwrap();
-            assert!(all.starts_with(&format!("{level},{},", hsm::LOG_FILTER)), "{all}");
-            assert!(all.contains(&format!(",h2={library},")) && all.ends_with(&format!(",tower={library}")), "{all}");
-            assert!(EnvFilter::try_new(all).is_ok());
-        }
-        let all = directives("BIRTHMARK_LOG", "debug, h2=trace,hyper=error").unwrap();
-        assert!(all.ends_with(",h2=trace,hyper=error"), "{all}");
-        // What is named comes beside the usual level.
-        assert!(directives("BIRTHMARK_LOG", "birthmark::grpc=debug").unwrap().starts_with("info,"));
-    }
-
-    /// A typo in the log level is an error.
-    #[test]
-    fn log_level_with_a_typo_is_an_error() {
-        for wanted in ["debgu", "info,h2=loud", "birthmark", "h2=", "3", "info;debug"] {
-            let error = directives("BIRTHMARK_LOG", wanted).unwrap_err().to_string();
-            assert!(error.contains("off, error, warn, info, debug and trace"), "{wanted}: {error}");
-        }
-    }
+/// The security log has its events whatever the log's level is.
+fn of_security<S: Subscriber>(log: Option<SecurityLog>) -> Option<Filtered<SecurityLog, Targets, S>> {
+    log.map(|log| log.with_filter(Targets::new().with_target(security::TARGET, LevelFilter::INFO)))
 }

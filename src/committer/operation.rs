@@ -7,8 +7,8 @@ use bytes::Bytes;
 use crate::{
     ledger::{
         self, Action, Actor, Approval, Batch, BatchId, BatchTerms, CrlIssued, DevicesListed, EnrolledPeer, Enrolment,
-        Holder, IssuerTerms, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, Results, RevocationReason, Seal,
-        VendingTerms,
+        Holder, IssuerTerms, KeyHash, Order, OrderTerms, Outcome, ProofTerms, RecordedIssuer, RequestsRefused, Results,
+        RevocationReason, Seal, VendingTerms,
     },
     serial::SerialNumber,
 };
@@ -146,8 +146,8 @@ pub(super) fn enroll(enrolment: Enrolment) -> Typed<Arc<EnrolledPeer>> {
     Typed { action: Action::Enroll(enrolment), read: peer }
 }
 
-pub(super) fn revoke_peer(name: Actor, reason: String) -> Typed<Arc<EnrolledPeer>> {
-    Typed { action: Action::RevokePeer { peer: name, reason }, read: peer }
+pub(super) fn revoke_peer(name: Actor, reason: String, keep: Option<KeyHash>) -> Typed<Arc<EnrolledPeer>> {
+    Typed { action: Action::RevokePeer { peer: name, reason, keep }, read: peer }
 }
 
 pub(super) fn create_batch(terms: Arc<BatchTerms>) -> Typed<Batch> {
@@ -194,6 +194,10 @@ pub(super) fn load_configuration(sha256: [u8; 32], text: String) -> Typed<Change
 
 pub(super) fn start(version: String, configuration: [u8; 32]) -> Typed<()> {
     Typed { action: Action::Start { version, configuration }, read: noted }
+}
+
+pub(super) fn note_refused(refused: RequestsRefused) -> Typed<()> {
+    Typed { action: Action::NoteRefused(refused), read: noted }
 }
 
 pub(super) fn stop(reason: String) -> Typed<()> {

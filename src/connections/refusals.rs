@@ -5,6 +5,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::security;
+
 /// Why a connection was not taken, or taken from its peer, before it had done anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
@@ -55,12 +57,7 @@ impl Refusals {
         *last = Some(Instant::now());
         let more = std::mem::take(skipped);
         drop(state);
-        tracing::warn!(
-            port,
-            reason = reason.as_str(),
-            detail = detail(),
-            more_since_last = more,
-            "refused a connection"
-        );
+        let (reason, detail) = (reason.as_str(), detail());
+        tracing::warn!(target: security::TARGET, port, reason, detail, more_since_last = more, "refused a connection");
     }
 }

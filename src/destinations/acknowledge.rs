@@ -46,9 +46,12 @@ pub(crate) async fn acknowledge(
             Some(Arc::new(in_background(move || read(&context, &of, upload)).await?))
         }
     };
+    let by = actor.clone();
     let batch = destinations.committer.acknowledge_batch(actor, id, results).await?;
     let counts = batch.acknowledged.as_ref().and_then(|acknowledged| acknowledged.results);
-    tracing::info!(batch = %batch.id, results = ?counts, "batch acknowledged");
+    let counts = counts.map(|counts| (counts.registered, counts.already, counts.withdrawn, counts.failed));
+    let (registered, already, withdrawn, failed) = counts.unwrap_or_default();
+    tracing::info!(batch = %batch.id, registered, already, withdrawn, failed, %by, "acknowledged a batch");
     Ok(batch)
 }
 

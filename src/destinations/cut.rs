@@ -84,7 +84,7 @@ pub(crate) async fn cut(
                     withdrawn = batch.withdrawn,
                     unfit = batch.unfit,
                     by = %batch.created_by,
-                    "batch"
+                    "cut a batch"
                 );
                 return Ok(batch);
             }

@@ -24,7 +24,7 @@ use crate::{
     hash::sha256,
     issuer::IssueError,
     ledger::{Cost, HashedCode, Records, VendingCode},
-    metrics,
+    metrics, security,
     vending::{self, Code},
 };
 
@@ -133,7 +133,7 @@ impl Codes {
         })?;
         let Some(known) = known.filter(|_| fits) else {
             metrics::vending_guess("wrong");
-            tracing::warn!(%address, device = crate::quote::shortened(&device), "a wrong vending code");
+            tracing::warn!(target: security::TARGET, %address, device = crate::quote::shortened(&device), "a wrong vending code");
             return Err(EstError::Unauthenticated("the device has no such code".into()));
         };
         self.give_back(&guessers);
@@ -187,7 +187,7 @@ impl Codes {
         let mut logged = self.logged.lock();
         if logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
             *logged = Some(Instant::now());
-            tracing::error!(%address, "vending codes are being guessed; more guesses are refused for now");
+            tracing::error!(target: security::TARGET, %address, "vending codes are being guessed; more guesses are refused for now");
         }
     }
 }

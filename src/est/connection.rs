@@ -16,7 +16,11 @@ use hyper_util::{
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{enroll::Caller, request, shared::Shared};
+use super::{
+    enroll::Caller,
+    request,
+    shared::{Settings, Shared},
+};
 use crate::connections::{Activity, Reason, Seat};
 
 /// A client that takes longer for the TLS handshake, or for the head of a request, is none.
@@ -31,11 +35,12 @@ const STREAMS: u32 = 32;
 /// Serves a connection until it ends, has been idle for too long, or has to make room for another one.
 pub(super) async fn serve(
     shared: Arc<Shared>,
-    acceptor: TlsAcceptor,
+    settings: Arc<Settings>,
     (stream, address): (TcpStream, SocketAddr),
     mut seat: Seat<IpAddr>,
     activity: Arc<Activity>,
 ) {
+    let acceptor = TlsAcceptor::from(Arc::clone(&settings.tls.config));
     // Answers are small and wanted at once. Without it they are only later.
     let _ = stream.set_nodelay(true);
     let handshake = tokio::select! {
@@ -47,20 +52,20 @@ pub(super) async fn serve(
         },
     };
     match handshake {
-        Ok(stream) => answer_requests(shared, stream, address, seat, activity).await,
+        Ok(stream) => answer_requests(shared, settings, (stream, address), seat, activity).await,
         Err((reason, what)) => seat.refused(reason, || what),
     }
 }
 
 async fn answer_requests(
     shared: Arc<Shared>,
-    stream: TlsStream<TcpStream>,
-    address: SocketAddr,
+    settings: Arc<Settings>,
+    (stream, address): (TlsStream<TcpStream>, SocketAddr),
     mut seat: Seat<IpAddr>,
     activity: Arc<Activity>,
 ) {
     activity.hear();
-    let caller = Arc::new(Caller::of(&shared.tls, stream.get_ref().1.peer_certificates().unwrap_or_default()));
+    let caller = Arc::new(Caller::of(&settings.tls, stream.get_ref().1.peer_certificates().unwrap_or_default()));
     tracing::debug!(%address, %caller, "connected to EST");
     let mut draining = shared.draining.clone();
     let service = {

@@ -18,7 +18,7 @@ use crate::{
     committer::CommitError,
     config::CsrSubject,
     csr::VerifiedCsr,
-    grpc::{Credentials, RequestError},
+    grpc::{Credentials, RequestError, refused},
     id::{DeviceId, OrderId},
     issuer::{IssueError, IssueRequest},
     ledger::{Actor, LedgerError, Order, Record, RecordState, Records, Refusal, RevocationReason, VendingCode},
@@ -135,7 +135,8 @@ pub(super) async fn enroll(
         (Caller::Peer(peer), _) => {
             let identity = peer.station().map_err(EstError::Forbidden)?;
             let (station, actor) = (Arc::clone(identity.name()), Actor(identity.actor().into()));
-            let verified = est.issuer.verify(&csr)?;
+            let nameless = |error: &RequestError| refused::note_nameless(&est.issuer, &actor, error);
+            let verified = est.issuer.verify(&csr).map_err(RequestError::from).inspect_err(nameless)?;
             let device = named_device(profile, &verified)?;
             let request = IssueRequest {
                 station,
@@ -217,7 +218,7 @@ async fn issue(shared: &Arc<Shared>, permit: OwnedSemaphorePermit, request: Issu
     let shared = Arc::clone(shared);
     let issued = tokio::spawn(async move {
         let _permit = permit;
-        shared.est.issuer.issue(request).await
+        refused::issue(&shared.est.issuer, &request).await
     });
     let issued = issued.await.map_err(|_| EstError::from(IssueError::Internal))??;
     Ok(issued.issued.certificate().clone())

@@ -101,7 +101,7 @@ async fn fulfil(
     if method != operation.method() {
         return Err(EstError::Method(operation.method()));
     }
-    let label = asked.clone().or_else(|| shared.est.default_label.clone());
+    let label = asked.clone().or_else(|| shared.est.settings.get().default_label.clone());
     match operation {
         Operation::CaCertificates => {
             let chains = enroll::ca_certificates(&shared.est.policy.get().profiles, label.as_ref())?;

@@ -2,19 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rustls::ServerConfig;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
     task::JoinSet,
 };
-use tokio_rustls::TlsAcceptor;
 
 use super::{
     codes::Codes,
     connection,
     shared::{Est, Shared},
-    tls::TlsSetup,
 };
 use crate::connections::{Activity, Seats, source};
 
@@ -28,18 +25,15 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub(crate) struct Port {
     /// Where.
     pub(crate) listener: TcpListener,
-    /// Its TLS settings.
-    pub(crate) tls: TlsSetup,
     /// How many connections it may have.
     pub(crate) connections: usize,
 }
 
 /// Serves until `draining` becomes true and the connections have finished.
 pub(crate) async fn serve(est: Est, port: Port, mut draining: watch::Receiver<bool>) {
-    let Port { listener, tls, connections: limit } = port;
-    let acceptor = TlsAcceptor::from(Arc::<ServerConfig>::clone(&tls.config));
+    let Port { listener, connections: limit } = port;
     let in_progress = Arc::new(Semaphore::new(AT_ONCE));
-    let shared = Arc::new(Shared { est, tls, codes: Codes::new(), in_progress, draining: draining.clone() });
+    let shared = Arc::new(Shared { est, codes: Codes::new(), in_progress, draining: draining.clone() });
     let seats = Seats::new("est", limit, limit.div_ceil(2));
     let mut open = JoinSet::new();
     loop {
@@ -56,8 +50,8 @@ pub(crate) async fn serve(est: Est, port: Port, mut draining: watch::Receiver<bo
                 let activity = Activity::new();
                 // When every connection has an open request, the new one is closed: its client tries again.
                 let Ok(seat) = seats.take(source(address.ip()), Arc::clone(&activity)) else { continue };
-                let (shared, acceptor) = (Arc::clone(&shared), acceptor.clone());
-                open.spawn(connection::serve(shared, acceptor, (stream, address), seat, activity));
+                let (shared, settings) = (Arc::clone(&shared), shared.est.settings.get());
+                open.spawn(connection::serve(shared, settings, (stream, address), seat, activity));
             }
             Err(error) => seats.cannot_accept(&error).await,
         }

@@ -22,6 +22,14 @@ pub(crate) struct Est {
     pub(crate) records: Arc<dyn Records>,
     /// What labels name.
     pub(crate) policy: Arc<Live<Policy>>,
+    /// What may be replaced.
+    pub(crate) settings: Arc<Live<Settings>>,
+}
+
+/// What may be replaced while connections last: each keeps what it began with.
+pub(crate) struct Settings {
+    /// TLS, and what tells stations from devices.
+    pub(crate) tls: TlsSetup,
     /// What a request without a label means.
     pub(crate) default_label: Option<Label>,
 }
@@ -29,7 +37,6 @@ pub(crate) struct Est {
 /// What all connections share.
 pub(super) struct Shared {
     pub(super) est: Est,
-    pub(super) tls: TlsSetup,
     pub(super) codes: Codes,
     /// Permits of enrolments under way.
     pub(super) in_progress: Arc<Semaphore>,

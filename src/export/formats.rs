@@ -2,7 +2,7 @@
 
 pub(super) mod aws_bulk;
 pub(super) mod azure_dps;
-pub(super) mod csv;
+pub(crate) mod csv;
 pub(super) mod jsonl;
 pub(super) mod lines;
 pub(super) mod matter;

@@ -16,7 +16,8 @@ use std::{
     thread,
 };
 
-use self::{content::Content, issuers::Issuers, source::Source};
+pub(crate) use self::source::Source;
+use self::{content::Content, issuers::Issuers};
 use super::{
     jws,
     manifest::{

@@ -14,13 +14,14 @@ use super::{
     hsm::{self, Signers},
     issuers,
     limits::PeerLimits,
-    order_message::{order, sees},
+    order_message::{first_pass, order, sees},
     order_terms::{check_attributes, check_stations, device_list},
     peer::Peer,
     possession,
     records::{Pages, Reader},
     reload::{self, Reload},
     request_error::RequestError,
+    revocations::{self, Revocations},
     services::{ApprovalRules, Services},
     status,
     text::{check_optional_text, check_text},
@@ -35,9 +36,7 @@ use crate::{
     id::OrderId,
     identity::Role,
     issuer::{IssueError, Policy},
-    ledger::{
-        self, Change, ExportId, OrderTerms, ParseExportIdError, RecordState, RecordedIssuer, Refusal, RevocationReason,
-    },
+    ledger::{self, Change, ExportId, OrderTerms, ParseExportIdError, RecordState, RecordedIssuer, Refusal},
     limits::{ORDER_REASON, SCRAP_REASON},
     live::Live,
     pattern::Pattern,
@@ -58,7 +57,8 @@ pub(super) struct Service {
     reader: Reader,
     signers: Signers,
     prover: Arc<Prover>,
-    approval: ApprovalRules,
+    approval: Arc<Live<ApprovalRules>>,
+    revocations: Revocations,
     destinations: Destinations,
     checkpoints: Option<Arc<Checkpoints>>,
 }
@@ -68,7 +68,20 @@ impl Service {
         let Services {
             committer, policy, signers, prover, destinations, checkpoints, reload, draining, approval, ..
         } = services.clone();
-        Service { committer, policy, reload, draining, reader, signers, prover, approval, destinations, checkpoints }
+        let revocations = Revocations::new(&committer, &approval);
+        Service {
+            committer,
+            policy,
+            reload,
+            draining,
+            reader,
+            signers,
+            prover,
+            approval,
+            revocations,
+            destinations,
+            checkpoints,
+        }
     }
 
     async fn order(&self, peer: &PeerLimits, id: &str) -> Result<ledger::Order, Status> {
@@ -151,7 +164,7 @@ impl proto::admin_server::Admin for Service {
         let actor = Peer::from_request(&request)?.actor(Call::CreateOrder)?;
         let terms = self.terms(request.into_inner().terms.unwrap_or_default());
         let terms = terms.map_err(|error| status::failed_call(&error))?;
-        if self.approval.concern_order(&terms) && !self.is_known(&limits, &terms.id).await? {
+        if self.approval.get().concern_order(&terms) && !self.is_known(&limits, &terms.id).await? {
             approvals::require(&self.committer, &actor, approvals::creation_of(&terms)).await?;
         }
         let created = self.committer.create_order(actor, terms).await;
@@ -162,10 +175,15 @@ impl proto::admin_server::Admin for Service {
         let (limits, station) = (reader(&request, Call::GetOrder)?, station(&request)?);
         let id = request.into_inner().id;
         let found = self.order(&limits, &id).await?;
-        match sees(station.as_ref(), &found) {
-            true => Ok(Response::new(order(found))),
-            false => Err(status::failed_call(&Refusal::OrderUnknown(id).into())),
+        if !sees(station.as_ref(), &found) {
+            return Err(status::failed_call(&Refusal::OrderUnknown(id).into()));
         }
+        // Other stations' yields are no station's business.
+        let passes = match station {
+            None => Some(self.reader.read(&limits, move |records| records.first_pass(Some(&id))).await?),
+            Some(_) => None,
+        };
+        Ok(Response::new(proto::Order { first_pass: passes.as_ref().map(first_pass), ..order(found) }))
     }
 
     async fn list_orders(
@@ -216,7 +234,7 @@ impl proto::admin_server::Admin for Service {
             let message = "quantity must be at least 1; close the order instead".to_owned();
             return Err(status::failed_call(&RequestError::Invalid(message)));
         }
-        if self.approval.quantity_changes {
+        if self.approval.get().quantity_changes {
             let order = self.order(&limits, &id).await?;
             if order.terms.quantity != quantity {
                 let what = format!("change the quantity of the order {id} from {} to {quantity}", order.terms.quantity);
@@ -300,13 +318,18 @@ impl proto::admin_server::Admin for Service {
         let actor = Peer::from_request(&request)?.actor(Call::RevokeCertificate)?;
         let proto::RevokeCertificateRequest { serial_number, reason } = request.into_inner();
         let serial_number = serial(&serial_number)?;
-        // A number that the protocol does not know is kept as it came.
-        let reason = u32::try_from(reason).unwrap_or(u32::MAX);
-        let reason = RevocationReason::try_from(reason)
-            .map_err(|error| status::failed_call(&RequestError::Invalid(error.to_string())))?;
-        let revoked = self.committer.revoke(actor, serial_number, reason).await;
-        revoked.map_err(|error| status::failed_call(&error.into()))?;
+        self.revocations.one(actor, serial_number, reason).await?;
         self.changed(&limits, serial_number).await
+    }
+
+    type RevokeCertificatesStream = revocations::Replies;
+
+    async fn revoke_certificates(
+        &self,
+        request: Request<Streaming<proto::RevokeCertificatesRequest>>,
+    ) -> Result<Response<revocations::Replies>, Status> {
+        let actor = Peer::from_request(&request)?.actor(Call::RevokeCertificates)?;
+        self.revocations.many(actor, request.into_inner()).await.map(Response::new)
     }
 
     type PlanBatchStream = Messages<proto::PlanBatchReply>;

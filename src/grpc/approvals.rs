@@ -12,6 +12,7 @@ use crate::{
     ledger::{self, Actor, OrderTerms, Records},
     proto,
     roles::Call,
+    security,
 };
 
 /// Lets something be done that a second operator has agreed to, once.
@@ -22,10 +23,10 @@ pub(super) async fn require(committer: &Committer, actor: &Actor, what: String) 
     let asked = committer.ask_approval(actor.clone(), what).await;
     let approval = asked.map_err(|error| status::failed_call(&error.into()))?;
     if approval.used.is_some() {
-        tracing::info!(number = approval.number, by = %actor, what = approval.what, "an approval is used");
+        tracing::info!(target: security::TARGET, number = approval.number, by = %actor, what = approval.what, "an approval is used");
         return Ok(());
     }
-    tracing::info!(number = approval.number, by = %actor, what = approval.what, "waits for a second operator");
+    tracing::info!(target: security::TARGET, number = approval.number, by = %actor, what = approval.what, "waits for a second operator");
     Err(status::approval_required(approval.number, &approval.what))
 }
 
@@ -68,7 +69,7 @@ impl proto::approvals_server::Approvals for Service {
         let actor = Peer::from_request(&request)?.actor(Call::GrantApproval)?;
         let granted = self.committer.grant_approval(actor.clone(), request.into_inner().number).await;
         let granted = granted.map_err(|error| status::failed_call(&error.into()))?;
-        tracing::info!(number = granted.number, by = %actor, what = granted.what, "an approval is granted");
+        tracing::info!(target: security::TARGET, number = granted.number, by = %actor, what = granted.what, "an approval is granted");
         Ok(Response::new(message(&granted)))
     }
 }

@@ -15,14 +15,15 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use tonic::{
-    Status,
+    Code, Status,
     body::Body,
     codegen::{BoxFuture, Service, http},
     service::Routes,
 };
+use tonic_types::StatusExt;
 
 use super::{
-    limits::Permit,
+    limits::{PeerLimits, Permit},
     peer::{Ended, Peer},
     status,
 };
@@ -60,9 +61,12 @@ impl Service<http::Request<Body>> for Limited {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let admitted =
-            Peer::from_extensions(request.extensions()).and_then(|peer| Ok((peer.clone(), peer.limits()?.call()?)));
-        let (peer, permit) = match admitted {
+        let admitted = Peer::from_extensions(request.extensions()).and_then(|peer| {
+            let limits = peer.limits()?;
+            let permit = limits.call().inspect_err(|refused| note(limits, refused))?;
+            Ok((peer.clone(), Arc::clone(limits), permit))
+        });
+        let (peer, limits, permit) = match admitted {
             Ok(admitted) => admitted,
             Err(refused) => return Box::pin(std::future::ready(Ok(refused.into_http()))),
         };
@@ -70,20 +74,33 @@ impl Service<http::Request<Body>> for Limited {
         let answer = self.0.call(request);
         Box::pin(async move {
             let Ok(answered) = tokio::time::timeout(ANSWERED, answer).await else {
-                return Ok(status::too_slow(ANSWERED).into_http());
+                let refused = status::too_slow(ANSWERED);
+                note(&limits, &refused);
+                return Ok(refused.into_http());
             };
             let mut response = answered?;
             if let Some(refused) = Status::from_header_map(response.headers())
-                && refused.code() != tonic::Code::Ok
+                && refused.code() != Code::Ok
             {
-                return Ok(status::unreadable(refused).into_http());
+                let refused = status::unreadable(refused);
+                note(&limits, &refused);
+                return Ok(refused.into_http());
             }
             let held = response.extensions_mut().remove::<Held>();
             let ended = Box::pin(ended(peer));
             Ok(response.map(|body| {
-                Body::new(Reply { body, rest: Bytes::new(), ended, _held: held, _permit: permit, _open: open })
+                Body::new(Reply { body, rest: Bytes::new(), ended, limits, _held: held, _permit: permit, _open: open })
             }))
         })
+    }
+}
+
+/// Notes for the log what a peer is refused. That the daemon goes down is no refusal of the peer's.
+fn note(limits: &PeerLimits, refused: &Status) {
+    let reason = refused.get_details_error_info().map(|info| info.reason);
+    let reason = reason.as_deref().unwrap_or(refused.code().description());
+    if reason != "DRAINING" {
+        limits.refused(reason, refused.message());
     }
 }
 
@@ -101,6 +118,7 @@ struct Reply {
     body: Body,
     rest: Bytes,
     ended: Pin<Box<dyn Future<Output = Status> + Send>>,
+    limits: Arc<PeerLimits>,
     _held: Option<Held>,
     _permit: Permit,
     _open: OpenCall,
@@ -117,6 +135,7 @@ impl hyper::body::Body for Reply {
         if let Poll::Ready(status) = self.ended.as_mut().poll(context) {
             // The handler notices that its reply is not taken any more.
             (self.body, self.rest) = (Body::empty(), Bytes::new());
+            note(&self.limits, &status);
             let mut trailers = http::HeaderMap::new();
             let written = status.add_header(&mut trailers);
             return Poll::Ready(Some(written.map(|()| Frame::trailers(trailers))));
@@ -125,7 +144,13 @@ impl hyper::body::Body for Reply {
             match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.rest = data,
-                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                    Err(trailers) => {
+                        let status = trailers.trailers_ref().and_then(Status::from_header_map);
+                        if let Some(refused) = status.filter(|status| status.code() != Code::Ok) {
+                            note(&self.limits, &refused);
+                        }
+                        return Poll::Ready(Some(Ok(trailers)));
+                    }
                 },
                 other => return Poll::Ready(other),
             }

@@ -78,6 +78,7 @@ impl Confirmations {
         match confirmed.err().map(|error| status::refused_item(&error)) {
             None => found,
             Some(RefusedItem { status, reason, retry_after }) => {
+                peer.refused(reason, &status.message);
                 proto::ConfirmResult { error: Some(status), reason: reason.to_owned(), retry_after, ..found }
             }
         }

@@ -9,6 +9,7 @@ use crate::{
     ledger::Actor,
     metrics,
     proto::{self, HsmToken},
+    security,
     signer::{Recoverable, TokenState},
 };
 
@@ -33,12 +34,12 @@ pub(super) async fn retry(
             }
         },
     };
-    tracing::warn!(%actor, signer, same_pin, "an operator has the HSM tried again");
+    tracing::warn!(target: security::TARGET, %actor, signer, same_pin, "an operator has the HSM tried again");
     metrics::hsm_retry();
     let tried = chosen.into_iter().map(|signer| Arc::clone(signer).retry(same_pin));
     let tokens: Vec<_> = futures_util::future::join_all(tried).await.into_iter().flatten().collect();
     for TokenState { signer, token, sessions, reason } in &tokens {
-        tracing::warn!(%actor, signer, token, sessions, reason, "the HSM was tried again");
+        tracing::warn!(target: security::TARGET, %actor, signer, token, sessions, reason, "the HSM was tried again");
     }
     let tokens = tokens.into_iter().map(|TokenState { signer, token, sessions, reason }| HsmToken {
         signer,

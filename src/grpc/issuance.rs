@@ -18,6 +18,7 @@ use super::{
     issuers::issuer_message,
     limits::{PeerLimits, Permit},
     peer::Peer,
+    refused,
     request_error::RequestError,
     services::Services,
     status::{self, RefusedItem},
@@ -115,16 +116,12 @@ impl proto::issuance_server::Issuance for Service {
         let (actor, station) = (Actor(identity.actor().into()), Arc::clone(identity.name()));
         // Taken before the task begins: calls that were given up leave no more tasks behind than there are permits.
         let permit = peer.limits()?.request().await;
-        let seen = Arc::clone(peer.limits()?.seen());
+        let limits = Arc::clone(peer.limits()?);
         let issuer = Arc::clone(&self.issuer);
         // What was begun is finished, whatever becomes of the call.
         let answered = tokio::spawn(async move {
             let _permit = permit;
-            let reply = answer(&issuer, station, actor, request.into_inner()).await;
-            if matches!(reply.result, Some(proto::issue_reply::Result::Issued(_))) {
-                seen.issue();
-            }
-            reply
+            answer(&issuer, &limits, (station, actor), request.into_inner()).await
         });
         answered.await.map(Response::new).map_err(|_| status::failed_call(&RequestError::Internal))
     }
@@ -289,12 +286,9 @@ impl Stream {
             let shared_permit = self.limits.request().await;
             let (issuer, replies) = (Arc::clone(&self.issuer), Arc::clone(replies));
             let (station, actor) = (Arc::clone(&self.station), self.actor.clone());
-            let seen = Arc::clone(self.limits.seen());
+            let limits = Arc::clone(&self.limits);
             tokio::spawn(async move {
-                let reply = answer(&issuer, station, actor, request).await;
-                if matches!(reply.result, Some(proto::issue_reply::Result::Issued(_))) {
-                    seen.issue();
-                }
+                let reply = answer(&issuer, &limits, (station, actor), request).await;
                 // What other streams of the station may begin does not wait for this one's replies to be read.
                 drop(shared_permit);
                 replies.send(reply).await;
@@ -306,8 +300,8 @@ impl Stream {
 
 async fn answer(
     issuer: &Issuance,
-    station: Arc<str>,
-    actor: Actor,
+    limits: &PeerLimits,
+    (station, actor): (Arc<str>, Actor),
     mut request: proto::IssueRequest,
 ) -> proto::IssueReply {
     let mut request_id = std::mem::take(&mut request.request_id);
@@ -317,15 +311,17 @@ async fn answer(
         request_id.truncate(request_id.floor_char_boundary(REQUEST_ID));
         Err(RequestError::Invalid(message))
     } else {
-        issue(issuer, station, actor, request).await
+        issue(issuer, station, &actor, request).await
     };
     match result {
         Ok(issued) => {
+            limits.seen().issue();
             let result = Some(proto::issue_reply::Result::Issued(certificate(&issued, with_chain)));
             proto::IssueReply { request_id, result, ..proto::IssueReply::default() }
         }
         Err(error) => {
             let RefusedItem { status, reason, retry_after } = status::refused_item(&error);
+            limits.refused(reason, &status.message);
             let result = Some(proto::issue_reply::Result::Error(status));
             proto::IssueReply { request_id, result, reason: reason.to_owned(), retry_after }
         }
@@ -335,14 +331,18 @@ async fn answer(
 async fn issue(
     issuer: &Issuance,
     station: Arc<str>,
-    actor: Actor,
+    actor: &Actor,
     request: proto::IssueRequest,
 ) -> Result<IssuedBy, RequestError> {
     let proto::IssueRequest { device_id, order, profile, csr, reissue, .. } = request;
-    let device = device_id.try_into().map_err(RequestError::id("device_id"))?;
-    let order = Some(order).filter(|order| !order.is_empty()).map(OrderId::try_from);
-    let order = order.transpose().map_err(RequestError::id("order"))?;
-    Ok(issuer.issue(IssueRequest { station, actor, device, order, profile, csr, reissue, by_code: false }).await?)
+    let ids = || {
+        let device = device_id.try_into().map_err(RequestError::id("device_id"))?;
+        let order = Some(order).filter(|order| !order.is_empty()).map(OrderId::try_from);
+        Ok((device, order.transpose().map_err(RequestError::id("order"))?))
+    };
+    let (device, order) = ids().inspect_err(|error| refused::note_nameless(issuer, actor, error))?;
+    let request = IssueRequest { station, actor: actor.clone(), device, order, profile, csr, reissue, by_code: false };
+    refused::issue(issuer, &request).await
 }
 
 fn order_requirement(requirement: OrderRequirement) -> proto::OrderRequirement {

@@ -101,6 +101,7 @@ impl Limits {
 pub(super) struct PeerLimits {
     name: Arc<str>,
     seen: Arc<Seen>,
+    roster: Arc<Roster>,
     calls: Arc<Semaphore>,
     confirmations: Arc<Semaphore>,
     issue_streams: Arc<Semaphore>,
@@ -112,8 +113,12 @@ pub(super) struct PeerLimits {
 impl PeerLimits {
     fn new(name: Arc<str>, limits: &Limits) -> Self {
         let at_most = |number| Arc::new(Semaphore::new(number));
+        let roster = Arc::clone(&limits.roster);
+        let seen = roster.of(&name);
+        seen.connect();
         PeerLimits {
-            seen: limits.roster.of(&name),
+            roster,
+            seen,
             name,
             calls: at_most(CALLS),
             confirmations: at_most(CONFIRMATIONS),
@@ -127,6 +132,11 @@ impl PeerLimits {
     /// As logs and the ledger name it.
     pub(super) fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Something was refused to it, and it was told so.
+    pub(super) fn refused(&self, reason: &str, detail: &str) {
+        self.roster.refusals().note(&self.name, reason, detail);
     }
 
     /// When it was here, and what it was given.
@@ -184,6 +194,12 @@ impl PeerLimits {
             tracing::debug!(peer = %self.name, "refused a call: too many at a time");
             status::too_many(&excess())
         })
+    }
+}
+
+impl Drop for PeerLimits {
+    fn drop(&mut self) {
+        self.seen.leave();
     }
 }
 

@@ -1,17 +1,31 @@
 //! Orders as the protocol has them.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
 use crate::{
-    ledger::{self, Actor},
+    ledger::{self, Actor, FirstPass},
     pattern, proto,
 };
 
 /// Whether the station that asks may use an order; others see all.
 pub(super) fn sees(station: Option<&Arc<str>>, order: &ledger::Order) -> bool {
     station.is_none_or(|station| pattern::allows(&order.terms.stations, station))
+}
+
+/// How its devices fared at their first try.
+pub(super) fn first_pass(passes: &BTreeMap<Arc<str>, FirstPass>) -> proto::FirstPass {
+    let FirstPass { first, later, refused } = FirstPass::sum(passes.values());
+    let stations = passes.iter().map(|(station, passes)| proto::StationFirstPass {
+        station: station.strip_prefix("station:").unwrap_or_default().to_owned(),
+        tried: passes.tried(),
+        first: passes.first,
+        later: passes.later,
+        refused: passes.refused,
+    });
+    let tried = first + later + refused;
+    proto::FirstPass { tried, first, later, refused, stations: stations.collect() }
 }
 
 /// An order with its counts.
@@ -60,5 +74,6 @@ pub(super) fn order(order: ledger::Order) -> proto::Order {
         quantity_changed_by,
         devices_listed,
         reserved_today,
+        first_pass: None,
     }
 }

@@ -12,15 +12,22 @@ use std::{
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::refusals::Refusals;
 
 /// How often the numbers are looked at, and how many of them a rate is made of.
 const INTERVAL: Duration = Duration::from_secs(5);
 const SAMPLES: usize = 12;
 
+/// For how long a peer has no connection before the log says that it is gone: many connect anew for each device.
+const GONE: Duration = Duration::from_secs(60);
+
 /// The peers that have been here: no more than there are valid certificates of their CA.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     seen: Mutex<HashMap<Arc<str>, Arc<Seen>>>,
+    refusals: Refusals,
 }
 
 /// What is known of one peer.
@@ -29,11 +36,63 @@ pub(super) struct Seen {
     /// Microseconds since 1970; 0: it made no call.
     last: AtomicI64,
     issued: AtomicU64,
+    presence: Mutex<Presence>,
     /// What `issued` was, at each interval of the last minute, the oldest first.
     before: Mutex<VecDeque<u64>>,
 }
 
+/// Whether a peer is connected, and what the log has said of that.
+#[derive(Debug, Default)]
+struct Presence {
+    /// How many of its connections there are; the next begins before the last is over.
+    connections: usize,
+    /// It was connected since the log was looked after.
+    came: bool,
+    /// Since when it is not.
+    left: Option<Instant>,
+    told: bool,
+    /// What it had been issued when the log said that it is connected.
+    issued: u64,
+}
+
+/// What the log is to say of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Connected,
+    /// And how many certificates it was given meanwhile.
+    Gone(u64),
+}
+
 impl Seen {
+    /// It has a connection.
+    pub(super) fn connect(&self) {
+        let mut presence = self.presence.lock();
+        presence.connections += 1;
+        (presence.came, presence.left) = (true, None);
+    }
+
+    /// It has none any more.
+    pub(super) fn leave(&self) {
+        let mut presence = self.presence.lock();
+        presence.connections = presence.connections.saturating_sub(1);
+        presence.left = (presence.connections == 0).then(Instant::now);
+    }
+
+    /// What the log is to say, once.
+    fn told(&self, now: Instant) -> Option<Told> {
+        let mut presence = self.presence.lock();
+        if std::mem::take(&mut presence.came) && !presence.told {
+            (presence.told, presence.issued) = (true, self.issued());
+            return Some(Told::Connected);
+        }
+        let gone = presence.left.is_some_and(|left| now.duration_since(left) >= GONE);
+        if presence.told && gone {
+            presence.told = false;
+            return Some(Told::Gone(self.issued() - presence.issued));
+        }
+        None
+    }
+
     /// It makes a call.
     pub(super) fn call(&self) {
         self.last.store(Timestamp::now().as_microsecond(), Ordering::Relaxed);
@@ -82,11 +141,30 @@ impl Roster {
         self.seen.lock().clone()
     }
 
+    /// What was refused, for the log.
+    pub(super) fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// Tells in the log who came and who is gone, and what was refused.
+    fn tell(&self) {
+        let now = Instant::now();
+        for (peer, seen) in self.all() {
+            match seen.told(now) {
+                Some(Told::Connected) => tracing::info!(%peer, "connected"),
+                Some(Told::Gone(issued)) => tracing::info!(%peer, issued, "gone"),
+                None => {}
+            }
+        }
+        self.refusals.tell();
+    }
+
     /// Looks at the numbers until the roster is dropped.
     pub(super) async fn watch(roster: Weak<Roster>) {
         let mut interval = tokio::time::interval(INTERVAL);
         while let Some(roster) = roster.upgrade() {
             roster.seen.lock().values().for_each(|seen| seen.sample());
+            roster.tell();
             drop(roster);
             interval.tick().await;
         }
@@ -96,6 +174,26 @@ impl Roster {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A tester that connects anew for each device is one line when it begins, and one when it is gone.
+    #[test]
+    fn peer_that_reconnects_is_told_twice() {
+        let (roster, now) = (Roster::default(), Instant::now());
+        let seen = roster.of(&"station:l/1".into());
+        let mut told = Vec::new();
+        for _ in 0..100 {
+            seen.connect();
+            seen.issue();
+            seen.leave();
+            told.extend(seen.told(now));
+        }
+        assert_eq!(told, [Told::Connected]);
+        assert_eq!(seen.told(now + 2 * GONE), Some(Told::Gone(99)));
+        assert_eq!(seen.told(now + 3 * GONE), None);
+        seen.connect();
+        assert_eq!(seen.told(now + 4 * GONE), Some(Told::Connected));
+        assert_eq!(seen.told(now + 9 * GONE), None, "it is connected all the time");
+    }
 
     #[test]
     fn roster_has_the_rate_of_the_last_minute() {

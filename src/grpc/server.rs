@@ -6,7 +6,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{service::Routes, transport::Server};
 
 use super::{
-    admin, approvals,
+    admin, approvals, audit,
     calls::Limited,
     connection::Connection,
     issuance,
@@ -19,8 +19,8 @@ use super::{
 use crate::{
     limits,
     proto::{
-        admin_server::AdminServer, approvals_server::ApprovalsServer, issuance_server::IssuanceServer,
-        stations_server::StationsServer, vending_server::VendingServer,
+        admin_server::AdminServer, approvals_server::ApprovalsServer, audit_server::AuditServer,
+        issuance_server::IssuanceServer, stations_server::StationsServer, vending_server::VendingServer,
     },
 };
 
@@ -47,6 +47,7 @@ pub(crate) async fn serve(
     health.set_serving::<VendingServer<vending::Service>>().await;
     health.set_serving::<StationsServer<stations::Service>>().await;
     health.set_serving::<ApprovalsServer<approvals::Service>>().await;
+    health.set_serving::<AuditServer<audit::Service>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -54,7 +55,8 @@ pub(crate) async fn serve(
     };
 
     let reader = Reader::new(Arc::clone(&records), stall_limit);
-    let vending_service = vending::Service::new(&services, reader);
+    let vending_service = vending::Service::new(&services, reader.clone());
+    let audit_service = audit::Service::new(reader);
     let admin_service = admin::Service::new(&services, Reader::new(records, stall_limit));
     let routes = Routes::new(health_service)
         // Clients know one of the two versions: grpcurl the first, Python's the second.
@@ -64,7 +66,8 @@ pub(crate) async fn serve(
         .add_service(IssuanceServer::new(issuance_service).max_decoding_message_size(limits::MESSAGE))
         .add_service(AdminServer::new(admin_service).max_decoding_message_size(limits::MESSAGE))
         .add_service(StationsServer::new(stations_service).max_decoding_message_size(limits::MESSAGE))
-        .add_service(ApprovalsServer::new(approvals_service));
+        .add_service(ApprovalsServer::new(approvals_service))
+        .add_service(AuditServer::new(audit_service));
     let incoming = incoming.map(|connection| {
         connection.map(|mut connection: Connection| {
             let peer = connection.peer_mut();

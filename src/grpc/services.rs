@@ -41,9 +41,9 @@ pub(crate) struct Services {
     /// Who may not connect.
     pub(crate) access: Arc<Access>,
     /// Certifies stations, operators and auditors.
-    pub(crate) certifier: Arc<StationCertifier>,
+    pub(crate) certifier: Arc<Live<StationCertifier>>,
     /// What needs a second operator.
-    pub(crate) approval: ApprovalRules,
+    pub(crate) approval: Arc<Live<ApprovalRules>>,
     /// What keeps the daemon from issuing.
     pub(crate) readiness: Arc<Readiness>,
     /// How many unanswered requests one stream, and one station over all of its streams, may have.
@@ -61,8 +61,15 @@ pub(crate) struct StationCertifier {
     pub(crate) ca: Option<StationCaPlace>,
     /// The CAs whose certificates clients have, DER.
     pub(crate) client_cas: Vec<Vec<u8>>,
-    /// Whoever uses the CA's key holds it.
-    pub(crate) one_at_a_time: parking_lot::Mutex<()>,
+}
+
+/// How many certificates one operator may revoke in a time without a second one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RevocationLimit {
+    /// How many.
+    pub(crate) most: u64,
+    /// In which time.
+    pub(crate) window: Duration,
 }
 
 /// What needs a second operator.
@@ -72,6 +79,8 @@ pub(crate) struct ApprovalRules {
     pub(crate) orders_above: Option<u64>,
     /// Changes of an order's quantity.
     pub(crate) quantity_changes: bool,
+    /// Revocations of more certificates.
+    pub(crate) revocations: Option<RevocationLimit>,
 }
 
 impl ApprovalRules {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -26,8 +27,10 @@ use crate::{
     identity::{Identity, InvalidIdentity, Role},
     ledger::{Actor, EnrolledPeer, Enrolment, EnrolmentMethod, PeerCertificate, Records},
     limits::{ENROLMENT_LINES, STATION_REVOCATION_REASON},
+    live::Live,
     proto,
     roles::Call,
+    security,
 };
 
 /// The longest life of a certificate, in days.
@@ -38,7 +41,9 @@ pub(super) struct Service {
     committer: Committer,
     records: Arc<dyn Records>,
     access: Arc<Access>,
-    certifier: Arc<StationCertifier>,
+    certifier: Arc<Live<StationCertifier>>,
+    /// Whoever uses the CA's key holds it.
+    one_at_a_time: Arc<Mutex<()>>,
     checks: Checks,
     limits: Arc<Limits>,
 }
@@ -46,7 +51,8 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn new(services: &Services, limits: Arc<Limits>) -> Self {
         let Services { committer, records, access, certifier, .. } = services.clone();
-        Service { committer, records, access, certifier, checks: Checks::new(services), limits }
+        let (one_at_a_time, checks) = (Arc::default(), Checks::new(services));
+        Service { committer, records, access, certifier, one_at_a_time, checks, limits }
     }
 
     /// Has the station CA certify something, on a thread where waiting for the HSM delays nobody.
@@ -54,11 +60,11 @@ impl Service {
         &self,
         certify: impl FnOnce(&StationCa) -> Result<Certified, EnrollError> + Send + 'static,
     ) -> Result<Certified, Status> {
-        let certifier = Arc::clone(&self.certifier);
+        let (certifier, one_at_a_time) = (self.certifier.get(), Arc::clone(&self.one_at_a_time));
         let certified = tokio::task::spawn_blocking(move || {
             let place = certifier.ca.as_ref().ok_or(EnrollError::NotConfigured)?;
             // One at a time: each opens a session of the HSM.
-            let _one = certifier.one_at_a_time.lock();
+            let _one = one_at_a_time.lock();
             certify(&place.open()?)
         });
         let certified = certified.await.map_err(|_| status::failed_call(&RequestError::Internal))?;
@@ -74,7 +80,7 @@ impl Service {
         let peer = committer.enroll(actor, enrolment).await;
         let peer = peer.map_err(|error| status::failed_call(&error.into()))?;
         access.note(&peer);
-        tracing::info!(peer = %peer.name, %by, "enrolled");
+        tracing::info!(target: security::TARGET, peer = %peer.name, %by, "enrolled");
         Ok(peer)
     }
 
@@ -136,6 +142,33 @@ impl proto::stations_server::Stations for Service {
         Ok(Response::new(reply(&certified)))
     }
 
+    async fn supersede(&self, request: Request<proto::SupersedeRequest>) -> Result<Response<proto::Station>, Status> {
+        let peer = Peer::from_request(&request)?;
+        let actor = peer.actor(Call::Supersede)?;
+        let known = self.records.peers().into_iter().find(|known| known.name == actor);
+        let recorded = known.zip(peer.certificate()).and_then(|(known, own)| {
+            known
+                .admitted()
+                .find(|certificate| certificate.sha256 == own.sha256)
+                .map(|certificate| certificate.key_hash)
+        });
+        let keep = recorded.ok_or_else(|| {
+            let message = "the certificate of this connection is not recorded, so that nothing can take its place";
+            status::failed_call(&RequestError::Invalid(message.to_owned()))
+        })?;
+        let (committer, access) = (self.committer.clone(), Arc::clone(&self.access));
+        // Whether the peer is still connected or not.
+        let superseded = tokio::spawn(async move {
+            let peer = committer.supersede_peer(actor.clone(), actor, keep).await?;
+            access.note(&peer);
+            tracing::info!(peer = %peer.name, "has a new key: its certificates with another one are taken no more");
+            Ok::<_, RequestError>(peer)
+        });
+        let superseded = superseded.await.map_err(|_| RequestError::Internal).flatten();
+        let peer = superseded.map_err(|error| status::failed_call(&error))?;
+        Ok(Response::new(self.shown(&peer, &self.limits.seen())))
+    }
+
     async fn import(&self, request: Request<proto::ImportRequest>) -> Result<Response<proto::ImportReply>, Status> {
         let actor = Peer::from_request(&request)?.actor(Call::Import)?;
         let lines = request.into_inner().lines;
@@ -143,9 +176,9 @@ impl proto::stations_server::Stations for Service {
         if lines.len() > ENROLMENT_LINES {
             return Err(invalid(format!("{} lines; at most {ENROLMENT_LINES} are allowed", lines.len())));
         }
-        let mut enrolments = Vec::with_capacity(lines.len());
+        let (certifier, mut enrolments) = (self.certifier.get(), Vec::with_capacity(lines.len()));
         for (index, line) in lines.iter().enumerate() {
-            let read = Listed::read(line, &self.certifier.client_cas);
+            let read = Listed::read(line, &certifier.client_cas);
             enrolments.push(read.map_err(|error| invalid(format!("line {}: {error}", index + 1)))?);
         }
         let recorded = u32::try_from(enrolments.len()).unwrap_or(u32::MAX);
@@ -204,7 +237,7 @@ impl proto::stations_server::Stations for Service {
         let revoked = tokio::spawn(async move {
             let peer = committer.revoke_peer(actor.clone(), Actor(name.into()), reason).await?;
             access.note(&peer);
-            tracing::warn!(peer = %peer.name, by = %actor, "revoked: its connections are closed, and it gets no other");
+            tracing::warn!(target: security::TARGET, peer = %peer.name, by = %actor, "revoked: its connections are closed, and it gets no other");
             Ok::<_, RequestError>(peer)
         });
         let revoked = revoked.await.map_err(|_| RequestError::Internal).flatten();

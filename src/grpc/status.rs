@@ -15,7 +15,7 @@ use crate::{
     destinations::BatchError,
     enroll::EnrollError,
     issuer::IssueError,
-    ledger::{LedgerError, Refusal},
+    ledger::{LedgerError, Refusal, RefusalScope},
     metrics,
     profile::ProfileError,
     proof::ProofError,
@@ -313,6 +313,23 @@ pub(crate) fn refused_request(error: &RequestError) -> RefusedRequest {
     let Cause { code, reason, retry_after } = Cause::for_request(error);
     metrics::refusal(reason);
     RefusedRequest { code, reason, message: shortened(message(error)), retry_after }
+}
+
+/// What concerns an order, a profile or a station whatever the device, beside all that begins with `ORDER_`.
+const NOT_THE_DEVICE: [&str; 5] =
+    ["ISSUER_EXPIRING", "PROFILE_REFUSED", "PROFILE_UNKNOWN", "REQUEST_INVALID", "STATION_REFUSED"];
+
+/// The reason of a refused request for a certificate as the journal has it, and whom it concerns; none if the daemon only
+/// shuts down.
+pub(super) fn recorded(error: &RequestError) -> Option<(&'static str, RefusalScope)> {
+    let Cause { code, reason, .. } = Cause::for_request(error);
+    let scope = match code {
+        _ if reason == "DRAINING" => return None,
+        Code::Unavailable | Code::Internal | Code::DataLoss => RefusalScope::Daemon,
+        _ if reason.starts_with("ORDER_") || NOT_THE_DEVICE.contains(&reason) => RefusalScope::Order,
+        _ => RefusalScope::Device,
+    };
+    Some((reason, scope))
 }
 
 /// A refused item, as its reply carries it: the status, and beside it what is in the status' details.

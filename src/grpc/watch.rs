@@ -1,19 +1,18 @@
 //! What happens to certificates and orders, told as it happens: the journal's entries after a number, without a gap.
 
+mod event;
+
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::Status;
 
+use self::event::event;
 use super::{limits::PeerLimits, records::Reader, status};
 use crate::{
-    ledger::{
-        EntryTail, LedgerError, Records, Recovery,
-        entry::{Entry, Event},
-    },
-    proto::{self, WatchReply},
-    serial::SerialNumber,
+    ledger::{EntryTail, LedgerError, Records},
+    proto::WatchReply,
 };
 
 /// How many entries are read at once.
@@ -79,58 +78,4 @@ fn page(records: &dyn Records, mut tail: EntryTail) -> Result<(EntryTail, Vec<Wa
     let events = entries.into_iter().map(|(sequence, entry)| event(records, sequence, entry));
     let events = events.collect::<Result<Vec<_>, _>>()?;
     Ok((tail, events))
-}
-
-/// An entry as an event; what it does not hold itself is looked up.
-fn event(records: &dyn Records, sequence: u64, entry: Entry) -> Result<WatchReply, LedgerError> {
-    let Entry { time, actor, event } = entry;
-    let reply =
-        WatchReply { sequence, time: Some(proto::timestamp(time)), actor: actor.to_string(), ..WatchReply::default() };
-    let of_certificate = |kind: &str, serial: SerialNumber, reason: String, reply: WatchReply| {
-        let record = records.by_serial_number(&serial)?;
-        let holder = record.map(|record| record.holder);
-        let (device_id, order, profile) =
-            holder.map(|holder| (holder.device, holder.order, holder.profile)).unwrap_or_default();
-        let serial_number = serial.as_bytes().to_vec().into();
-        Ok::<_, LedgerError>(WatchReply {
-            event: kind.into(),
-            serial_number,
-            device_id,
-            order,
-            profile,
-            reason,
-            ..reply
-        })
-    };
-    let of_order =
-        |kind: &str, order: String, reason: String| WatchReply { event: kind.into(), order, reason, ..reply.clone() };
-    Ok(match event {
-        Event::Issued { serial_number, .. } => of_certificate("issued", serial_number, String::new(), reply)?,
-        Event::Recovered(Recovery { serial_number, .. }) => {
-            of_certificate("recovered", serial_number, String::new(), reply)?
-        }
-        Event::Confirmed { serial_number, .. } => of_certificate("confirmed", serial_number, String::new(), reply)?,
-        Event::Scrapped { serial_number, reason } => of_certificate("scrapped", serial_number, reason, reply)?,
-        Event::Revoked { serial_number, reason } => {
-            of_certificate("revoked", serial_number, reason.name().to_owned(), reply)?
-        }
-        Event::Abandoned { serial_number, reason } => of_certificate("abandoned", serial_number, reason, reply)?,
-        Event::OrderCreated(terms) => of_order("order_created", terms.id, String::new()),
-        Event::OrderClosed { id } => of_order("order_closed", id, String::new()),
-        Event::OrderQuantityChanged { id, reason, .. } => of_order("order_quantity_changed", id, reason),
-        Event::OrderPaused { id, reason } => of_order("order_paused", id, reason),
-        Event::OrderResumed { id } => of_order("order_resumed", id, String::new()),
-        Event::ExportCreated { id, .. } => of_order("export_created", id.order.clone(), id.to_string()),
-        Event::ExportAcknowledged { id } => of_order("export_acknowledged", id.order.clone(), id.to_string()),
-        Event::StationEnrolled(enrolment) => {
-            WatchReply { event: "station_enrolled".into(), peer: enrolment.peer.to_string(), ..reply }
-        }
-        Event::StationRevoked { peer, reason } => {
-            WatchReply { event: "station_revoked".into(), peer: peer.to_string(), reason, ..reply }
-        }
-        Event::Started { version, .. } => WatchReply { event: "started".into(), reason: version, ..reply },
-        Event::Stopped { reason } => WatchReply { event: "stopped".into(), reason, ..reply },
-        // Whoever counts sees that no number is missing.
-        _ => WatchReply { event: "other".into(), ..reply },
-    })
 }

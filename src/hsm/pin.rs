@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::{
     error::{Error, PinFault},
+    locked,
     uri::TokenUri,
 };
 use crate::{
@@ -24,8 +25,13 @@ const PIN_VARIABLE: &str = "BIRTHMARK_PIN";
 /// The longest file that holds a secret, in bytes.
 const LONGEST_SECRET: usize = 64 << 10;
 
-/// A user PIN. It is erased when dropped, and shows itself nowhere.
-#[derive(Clone, PartialEq, Eq)]
+/// A user PIN. It is kept out of swap space, erased when dropped, and shows itself nowhere.
+///
+/// What else holds it, and for how long: the file's octets and their text, until this is made, and cryptoki's `AuthPin` (a copy on
+/// the heap), during a login; all of them are erased, but not locked. `BIRTHMARK_PIN` stays in the process' environment, and what
+/// the PKCS#11 module does with its copy is the module's: neither can be erased here. None of it leaves in a core dump
+/// ([`crate::secrecy`]).
+#[derive(PartialEq, Eq)]
 pub(super) struct Pin(Zeroizing<String>);
 
 impl Pin {
@@ -38,7 +44,13 @@ impl Pin {
         let wrong = |character: &char| character.is_control() || is_invisible(*character);
         match pin.chars().find(wrong) {
             None if pin.is_empty() => Err(PinFault::Empty),
-            None => Ok(Pin(Zeroizing::new(pin.to_owned()))),
+            None => {
+                let pin = Zeroizing::new(pin.to_owned());
+                if let Err(error) = locked::lock(pin.as_bytes()) {
+                    tracing::warn!(%error, "the memory of a PIN cannot be locked, and may be written to swap space; raise LimitMEMLOCK=");
+                }
+                Ok(Pin(pin))
+            }
             Some('\r' | '\n') => Err(PinFault::Lines),
             Some(other) => Err(PinFault::Character(other.into())),
         }

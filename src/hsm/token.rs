@@ -30,7 +30,7 @@ use super::{
     token_info::{ModuleInfo, TokenIdentity, TokenInfo},
     uri::TokenUri,
 };
-use crate::signer::SignatureAlgorithm;
+use crate::{security, signer::SignatureAlgorithm};
 
 type Tokens = HashMap<(PathBuf, TokenIdentity), Weak<Token>>;
 
@@ -250,13 +250,18 @@ impl Token {
         let outcome = anchor.call("logging in", |session| session.login(UserType::User, Some(&login.pin.for_login())));
         login.anchor = Some(anchor);
         let refusal = match outcome {
-            Ok(()) | Err(Error::Call { code: RvError::UserAlreadyLoggedIn, .. }) => return Ok(slot),
+            Ok(()) => {
+                tracing::info!(target: security::TARGET, token = self.identity.label, "logged in to the HSM's token");
+                return Ok(slot);
+            }
+            Err(Error::Call { code: RvError::UserAlreadyLoggedIn, .. }) => return Ok(slot),
             Err(error) => match (&error, error.recovery()) {
                 (Error::Call { code, .. }, Recovery::Operator) => *code,
                 _ => return Err(error),
             },
         };
         login.refused = Some(refusal);
+        tracing::error!(target: security::TARGET, token = self.identity.label, %refusal, "the HSM's token refused the login");
         Err(self.refused(&login, refusal))
     }
 

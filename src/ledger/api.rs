@@ -1,6 +1,10 @@
 //! The two sides of a ledger, which are all that the rest of the daemon knows of it.
 
-use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
@@ -13,7 +17,9 @@ use super::{
     entry_tail::EntryTail,
     error::LedgerError,
     export::{Export, ExportId},
+    first_pass::FirstPass,
     head::Head,
+    history::HistoryEntry,
     issued_records::IssuedRecords,
     issuer::RecordedIssuer,
     operation::{Operation, Outcome},
@@ -67,6 +73,13 @@ pub trait Records: Send + Sync + 'static {
     /// # Errors
     /// Those of the storage.
     fn orders(&self) -> Result<Vec<Order>, LedgerError>;
+
+    /// How devices fared at their first try, by the stations that made it (`station:<line>/<station>`; empty: by themselves);
+    /// under all orders if `order` is none.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn first_pass(&self, order: Option<&str>) -> Result<BTreeMap<Arc<str>, FirstPass>, LedgerError>;
 
     /// The certificates of an order, or those without one if `order` is empty, in the order of issue, up to the moment of the call; each as it is when it is
     /// read.
@@ -174,6 +187,20 @@ pub trait Records: Send + Sync + 'static {
     /// # Errors
     /// Those of the storage.
     fn entries_after(&self, sequence: u64) -> Result<EntryTail, LedgerError>;
+
+    /// After which sequence number entries at or after this moment begin, going by the first entry of each file of the journal: what
+    /// a wrong clock had dated later, in a file before, is not counted.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn sequence_before(&self, moment: Timestamp) -> Result<u64, LedgerError>;
+
+    /// What has happened to a certificate, in the order of the entries, its batches and exports included; none if there is no such
+    /// serial number.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn history(&self, serial_number: &SerialNumber) -> Result<Vec<HistoryEntry>, LedgerError>;
 
     /// What the ledger has come to.
     fn head(&self) -> Head;

@@ -2,6 +2,7 @@
 //! start.
 
 mod batch;
+mod refused;
 
 use std::sync::Arc;
 
@@ -59,17 +60,20 @@ impl View<'_> {
             }
             Event::Issued { serial_number, .. } => {
                 let (mut location, pending) = self.reservation(serial_number)?;
+                let mut refused = 0;
                 self.change_order(&pending.holder.order, |location| {
                     location.order.reserved -= 1;
                     location.order.issued += 1;
                     location.unexported += 1;
+                    refused = location.order.refused;
                 })?;
                 location.state = RecordState::Issued;
                 location.issued = Some(position);
                 location.pending = None;
                 self.draft.records.insert(*serial_number, location);
-                if let Some(replaced) = pending.replaces {
-                    self.replace_revoked(&replaced)?;
+                match pending.replaces {
+                    Some(replaced) => self.replace_revoked(&replaced)?,
+                    None => self.pass(&pending.holder, &entry.actor, refused)?,
                 }
             }
             Event::Abandoned { serial_number, .. } => self.abandon(serial_number)?,
@@ -144,8 +148,8 @@ impl View<'_> {
                 let peer = self.peer_or_new(&enrolment.peer).enrolled(enrolment, entry.time, &entry.actor);
                 self.draft.peers.insert(peer.name.0.clone(), Arc::new(peer));
             }
-            Event::StationRevoked { peer, reason } => {
-                let peer = self.peer_or_new(peer).revoke(entry.time, &entry.actor, reason);
+            Event::StationRevoked { peer, reason, keep } => {
+                let peer = self.peer_or_new(peer).revoke(entry.time, &entry.actor, reason, keep.as_ref());
                 self.draft.peers.insert(peer.name.0.clone(), Arc::new(peer));
             }
             Event::ExportCreated { id, certificates } => {
@@ -179,6 +183,7 @@ impl View<'_> {
             }
             Event::IssuerAdded { id, generation, terms } => self.add_issuer(*id, *generation, terms, entry.time)?,
             Event::VendingCodesCreated(created) => self.add_codes(created, entry)?,
+            Event::RequestsRefused(refused) => self.refuse(refused, &entry.actor)?,
             Event::VendingCodeCancelled { device } => {
                 let unknown = || ApplyError::Contradiction(format!("the device \"{device}\" has no vending code"));
                 let code = self.vending_code(device)?.ok_or_else(unknown)?;

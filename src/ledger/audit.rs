@@ -30,6 +30,7 @@ use super::{
     proof_audit::Proofs,
     record::{Holder, RecordState},
     recovery::Recovery,
+    refused::RequestsRefused,
     revoked::CaId,
     vending_audit::Codes,
 };
@@ -148,8 +149,8 @@ impl Audit {
             Event::ApprovalGranted { number } => Ok(self.approvals.grant(*number, &entry.actor)?),
             Event::ApprovalUsed { number } => Ok(self.approvals.use_up(*number)?),
             Event::StationEnrolled(enrolment) => Ok(self.peers.enroll(enrolment)?),
-            Event::StationRevoked { peer, .. } => {
-                self.peers.revoke(peer);
+            Event::StationRevoked { peer, keep, .. } => {
+                self.peers.revoke(peer, keep.as_ref());
                 Ok(())
             }
             Event::ExportCreated { id, certificates } => self.create_export(id, *certificates),
@@ -175,6 +176,7 @@ impl Audit {
                 Ok(self.codes.create(created, entry.time)?)
             }
             Event::VendingCodeCancelled { device } => Ok(self.codes.cancel(device)?),
+            Event::RequestsRefused(refused) => self.note_refused(refused),
             Event::Recovered(recovery) => self.recover(recovery),
             Event::LossAccepted { .. }
             | Event::ClockAccepted { .. }
@@ -182,6 +184,18 @@ impl Audit {
             | Event::Stopped { .. }
             | Event::ConfigurationLoaded { .. } => Ok(()),
         }
+    }
+
+    fn note_refused(&mut self, refused: &RequestsRefused) -> Result<(), BrokenRule> {
+        let RequestsRefused { order, count, devices, .. } = refused;
+        if !order.is_empty() && !self.order_numbers.contains_key(order) {
+            return Err(BrokenRule::OrderUnknown(order.clone()));
+        }
+        if *count < devices.len() as u64 {
+            return Err(BrokenRule::RefusedCount { count: *count, devices: devices.len() });
+        }
+        self.counts.refused += count;
+        Ok(())
     }
 
     fn issue(&mut self, serial: &SerialNumber) -> Result<(), BrokenRule> {

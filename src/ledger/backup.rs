@@ -14,7 +14,7 @@ use super::{
     embedded::checkpoint_file,
     error::LedgerError,
     folder_lock::FolderLock,
-    journal::{self, Copied, forget_place},
+    journal::{self, Copied, Newest, forget_place},
 };
 use crate::durable::{self, Access};
 
@@ -52,7 +52,8 @@ pub enum BackupError {
 /// # Errors
 /// Damage, a backup of another ledger or of one that had more entries, or an I/O error.
 pub fn back_up(data: &Path, to: &Path) -> Result<Copied, BackupError> {
-    let from = data.join("journal");
+    // The daemon may have gone on with the mirror.
+    let from = journal::complete(&data.join("journal"));
     if journal::is_empty(&from).map_err(LedgerError::from)? {
         return Err(BackupError::NoJournal(data.to_owned()));
     }
@@ -62,7 +63,7 @@ pub fn back_up(data: &Path, to: &Path) -> Result<Copied, BackupError> {
     }
     // First, so that the journal has what it covers.
     let checkpoint = read_checkpoint(data)?;
-    let copied = journal::copy(&from, &to.join("journal")).map_err(LedgerError::from)?;
+    let copied = journal::copy(&from, &to.join("journal"), Newest::Missing).map_err(LedgerError::from)?;
     forget(to)?;
     if let Some(text) = checkpoint {
         write_checkpoint(to, &text)?;
@@ -85,7 +86,7 @@ pub fn restore(backup: &Path, data: &Path) -> Result<Copied, BackupError> {
     let _lock = FolderLock::take(data)?;
     // Before there is a journal that it could be taken for the place of.
     forget(data)?;
-    let copied = journal::copy(&from, &data.join("journal")).map_err(LedgerError::from)?;
+    let copied = journal::copy(&from, &data.join("journal"), Newest::Missing).map_err(LedgerError::from)?;
     // One that is there knows more, or another ledger: then it is held against the journal at the start.
     if let Some(text) = read_checkpoint(backup)?
         && !checkpoint_file(data).exists()

@@ -88,7 +88,7 @@ impl Clock {
         if let Some((latest, what)) = self.bounds.latest.as_ref().filter(|(latest, _)| now > *latest) {
             return implausible(format!(
                 "it is after {latest}, {what}: either the clock is wrong, and has to be set right, or the certificate has \
-                 expired, and has to be renewed and the daemon restarted"
+                 expired, and has to be renewed: its files are taken as soon as they are replaced"
             ));
         }
         match (self.good, self.newest) {

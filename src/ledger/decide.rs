@@ -14,6 +14,7 @@ mod order;
 mod peer;
 mod proof;
 mod recovery;
+mod refused;
 mod reserve;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ use super::{
 use crate::serial::SerialNumbers;
 
 /// Decides an operation.
+#[expect(clippy::too_many_lines, reason = "one arm for each action")]
 pub(super) fn decide(
     view: &View<'_>,
     now: Timestamp,
@@ -96,6 +98,7 @@ pub(super) fn decide(
             serial_numbers.pass(&recovery.serial_number);
             recovery::recover(view, recovery)
         }
+        Action::NoteRefused(noted) => refused::note(view, noted),
         Action::Start { version, configuration } => {
             let event = Event::Started { version: version.clone(), configuration: *configuration };
             Ok((Outcome::Noted, Some(event)))
@@ -111,7 +114,9 @@ pub(super) fn decide(
         Action::AskApproval { what } => Ok(approval::ask(view, now, &operation.actor, what)),
         Action::GrantApproval { number } => approval::grant(view, now, &operation.actor, *number),
         Action::Enroll(enrolment) => peer::enroll(view, now, &operation.actor, enrolment),
-        Action::RevokePeer { peer, reason } => Ok(peer::revoke(view, now, &operation.actor, peer, reason)),
+        Action::RevokePeer { peer, reason, keep } => {
+            Ok(peer::revoke(view, now, &operation.actor, (peer, keep.as_ref()), reason))
+        }
         Action::CreateOrder(terms) => order::create_order(view, now, &operation.actor, terms),
         Action::ChangeQuantity { id, quantity, reason } => {
             order::change_quantity(view, now, &operation.actor, (id, *quantity, reason))

@@ -29,6 +29,7 @@ mod catalog;
 mod certificates;
 mod checkpoint_file;
 mod disk_space;
+mod history;
 mod mirror;
 mod open;
 mod rebuild;

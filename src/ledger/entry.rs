@@ -4,6 +4,7 @@ mod batch;
 mod codes;
 mod convert;
 mod invalid;
+mod refused;
 
 use std::sync::Arc;
 
@@ -23,8 +24,9 @@ use super::{
     order::OrderTerms,
     peer::Enrolment,
     proof::ProofTerms,
-    record::Holder,
+    record::{Holder, KeyHash},
     recovery::Recovery,
+    refused::RequestsRefused,
     revocation::RevocationReason,
     vending::CreatedCodes,
     wire::{self, from_micros, from_optional_micros, to_micros},
@@ -141,6 +143,8 @@ pub enum Event {
         peer: Actor,
         /// Why, for people.
         reason: String,
+        /// The key whose certificates stay; none: it has none any more.
+        keep: Option<KeyHash>,
     },
     /// An operator wants to do what needs a second operator.
     ApprovalRequested {
@@ -241,6 +245,8 @@ pub enum Event {
     },
     /// Vending codes were created.
     VendingCodesCreated(Box<CreatedCodes>),
+    /// Requests for certificates were refused.
+    RequestsRefused(Box<RequestsRefused>),
     /// A device's vending code can no longer be used.
     VendingCodeCancelled {
         /// The device.
@@ -318,9 +324,11 @@ impl Entry {
             Event::ApprovalGranted { number } => Wire::ApprovalGranted(wire::ApprovalGranted { number: *number }),
             Event::ApprovalUsed { number } => Wire::ApprovalUsed(wire::ApprovalUsed { number: *number }),
             Event::StationEnrolled(enrolment) => Wire::StationEnrolled(enrolment.into()),
-            Event::StationRevoked { peer, reason } => {
-                Wire::StationRevoked(wire::StationRevoked { peer: peer.to_string(), reason: reason.clone() })
-            }
+            Event::StationRevoked { peer, reason, keep } => Wire::StationRevoked(wire::StationRevoked {
+                peer: peer.to_string(),
+                reason: reason.clone(),
+                keep_key_sha256: keep.map(Vec::from).unwrap_or_default(),
+            }),
             Event::ExportCreated { id, certificates } => Wire::ExportCreated(wire::ExportCreated {
                 id: id.to_string(),
                 order: id.order.clone(),
@@ -352,6 +360,7 @@ impl Entry {
             }
             Event::ClockAccepted { reason } => Wire::ClockAccepted(wire::ClockAccepted { reason: reason.clone() }),
             Event::VendingCodesCreated(created) => Wire::VendingCodesCreated((&**created).into()),
+            Event::RequestsRefused(refused) => Wire::RequestsRefused((&**refused).into()),
             Event::VendingCodeCancelled { device } => {
                 Wire::VendingCodeCancelled(wire::VendingCodeCancelled { device_id: device.clone() })
             }
@@ -448,8 +457,8 @@ impl Entry {
             Wire::ApprovalGranted(granted) => Event::ApprovalGranted { number: granted.number },
             Wire::ApprovalUsed(used) => Event::ApprovalUsed { number: used.number },
             Wire::StationEnrolled(enrolled) => Event::StationEnrolled(enrolled.try_into()?),
-            Wire::StationRevoked(wire::StationRevoked { peer, reason }) => {
-                Event::StationRevoked { peer: Actor(peer.into()), reason }
+            Wire::StationRevoked(wire::StationRevoked { peer, reason, keep_key_sha256 }) => {
+                Event::StationRevoked { peer: Actor(peer.into()), reason, keep: keep_key_sha256.try_into().ok() }
             }
             Wire::ExportCreated(created) => {
                 let id: ExportId = created.id.parse()?;
@@ -479,6 +488,7 @@ impl Entry {
             Wire::LossAccepted(loss) => Event::LossAccepted { what: loss.what, reason: loss.reason },
             Wire::ClockAccepted(clock) => Event::ClockAccepted { reason: clock.reason },
             Wire::VendingCodesCreated(created) => Event::VendingCodesCreated(Box::new(created.try_into()?)),
+            Wire::RequestsRefused(refused) => Event::RequestsRefused(Box::new(refused.try_into()?)),
             Wire::VendingCodeCancelled(cancelled) => Event::VendingCodeCancelled { device: cancelled.device_id },
             Wire::Started(started) => {
                 Event::Started { version: started.version, configuration: hash(&started.configuration_sha256)? }

@@ -9,7 +9,8 @@
 //! DATA/index/NUMBER.samples    sorted runs: where one serial number in every [`SAMPLE`] bytes of journal was reserved
 //! DATA/index/NUMBER.recovered  sorted runs: where certificates are that were lost and found again
 //! DATA/index/database/         sled: orders, exports, destinations and their batches, issuers, stations, proofs of
-//!                              possession, vending codes, numbers of lists, and the manifest; see [`database`]
+//!                              possession, vending codes, first-pass yields, numbers of lists, and the manifest; see
+//!                              [`database`]
 //! ```
 //!
 //! Serial numbers rise along the journal, so a sample and a short read of the journal find any of them.
@@ -32,6 +33,7 @@ mod database;
 mod entries;
 mod error;
 mod files;
+mod first_pass;
 mod kept;
 mod lookup_key;
 mod manifest;
@@ -64,7 +66,7 @@ use self::{
 use super::{
     error::LedgerError,
     export::ExportId,
-    journal::{Journal, Position},
+    journal::{Journal, Position, Reader},
     overlay::{ExportLocation, OrderLocation, Overlay, ProofLocation, StateChange},
     proof::ProofId,
     revoked::{CaId, RevokedKey, RevokedValue},
@@ -233,6 +235,11 @@ impl Index {
     /// Why it cannot be used any more, if it cannot.
     pub(super) fn failure(&self) -> Option<&str> {
         self.failed.get().map(String::as_str)
+    }
+
+    /// Whether it lies beside the journal, as it does unless the journal's disk failed.
+    pub(super) fn is_beside(&self, journal: &Reader) -> bool {
+        self.folder == journal.home().join("index")
     }
 
     /// Stops the use of the index: what it holds is in doubt. The alarm wakes the thread that rebuilds it.
@@ -439,9 +446,10 @@ impl Index {
             let approvals = approvals.map(|(number, one)| (peers::approval_key(*number), peers::encode_approval(one)));
             let configuration = settled.configuration.map(|sha256| (values::configuration_key(), sha256.to_vec()));
             let codes = vending::pairs(&settled.vending_codes, &settled.vending_batches);
+            let passes = self.pass_pairs(settled)?;
             let pairs = orders.chain(exports).chain(issuers).chain(peers).chain(numbers).chain(proofs);
             let pairs = pairs.chain(approvals).chain(configuration).chain(codes).chain(batch_values::pairs(settled));
-            let pairs = pairs.collect();
+            let pairs = pairs.chain(passes).collect();
             self.database.write(pairs, |total| Manifest::new(applied, total, &runs).encode())?;
             self.applied().clone_from(applied);
             // Without it the index says no more than before, which is true as well.

@@ -56,16 +56,19 @@ mod error;
 mod file;
 mod frame;
 mod mirror;
+mod own;
+mod pairing;
 mod place;
 mod position;
 mod read;
 mod scan;
 mod segment;
+mod unsettled;
 
 use std::{
     fs::File,
     io,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -76,9 +79,10 @@ pub use self::{
     scan::{Scan, ScannedFrame, TornEnd},
 };
 pub(crate) use self::{
-    copy::{copy, is_empty},
+    copy::{Newest, copy, is_empty},
     error::AppendError,
     mirror::MirrorState,
+    pairing::{complete, ended_well, may_be_behind},
     place::{Whereabouts, forget as forget_place},
     position::Position,
     read::{Frames, ReadFrame, Reader},
@@ -86,21 +90,24 @@ pub(crate) use self::{
 use self::{
     error::BROKEN_CHAIN,
     file::read_whole,
-    frame::{Frame, FrameError},
+    frame::Frame,
     mirror::{JournalEnd, Mirror},
+    own::NotOwn,
     place::{Found, Place},
     segment::Header,
+    unsettled::{Newest as NewestFile, Torn, Unsettled},
 };
 use super::{
     entry::Entry,
     file_lock::{lock_file, lock_holder},
     head::ChainHash,
 };
-use crate::durable;
 
 /// The journal, open for appending. There is one in a data folder; the folder's lock sees to that.
 #[derive(Debug)]
 pub(crate) struct Journal {
+    /// Where it is written: another folder after its disk failed and the mirror's goes on.
+    folder: PathBuf,
     reader: Reader,
     id: [u8; 16],
     /// The newest file.
@@ -123,23 +130,6 @@ pub(crate) struct Journal {
     mirror: Option<Mirror>,
     /// What [`Journal::open`] found at the end and [`Journal::settle`] has yet to deal with.
     unsettled: Option<Unsettled>,
-}
-
-/// The end of the newest file as the process before left it.
-#[derive(Debug)]
-struct Unsettled {
-    /// The last whole write, and where it begins.
-    last_write: (u32, Vec<u8>),
-    /// Unreadable bytes after [`Journal::end`].
-    torn: Option<Torn>,
-    /// A file without a whole header, which a crash left after the newest.
-    headless: Option<PathBuf>,
-}
-
-#[derive(Debug)]
-struct Torn {
-    what: FrameError,
-    bytes: u64,
 }
 
 /// Frames that are not written yet.
@@ -173,6 +163,7 @@ impl Journal {
             File::options().read(true).write(true).open(&path).map_err(|error| JournalError::io(&path, error))?;
         let header = Header::read(&file, &path)?;
         let mut journal = Journal {
+            folder: folder.to_owned(),
             reader: Reader::new(folder, segments),
             id: header.id,
             file,
@@ -219,6 +210,7 @@ impl Journal {
         let file = segment::create(folder, 1, &header)?;
         segment::sync_new(&file, folder).map_err(|error| JournalError::io(&segment::path(folder, 1), error))?;
         Ok(Journal {
+            folder: folder.to_owned(),
             reader: Reader::new(folder, vec![1]),
             id: header.id,
             file,
@@ -272,49 +264,13 @@ impl Journal {
     /// # Errors
     /// Damage, a loss, or an I/O error. After damage or a loss nothing was changed.
     pub(crate) fn settle(&mut self, known: Option<Position>) -> Result<(), JournalError> {
-        let path = segment::path(self.reader.folder(), self.segment);
-        let bytes = self.unsettled.as_ref().and_then(|unsettled| Some(unsettled.torn.as_ref()?.bytes)).unwrap_or(0);
-        let file_end = Position::new(self.segment, self.end.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX)));
-        if let Some(known) = known.filter(|known| *known > file_end) {
-            return Err(self.lost(format!(
-                "the index knows it up to byte {} of file {:08}.journal, and it ends at byte {} of file {:08}.journal",
-                known.offset(),
-                known.segment(),
-                file_end.offset(),
-                file_end.segment()
-            )));
+        let newest = NewestFile { folder: &self.folder, file: &self.file, segment: self.segment, end: self.end };
+        if let Some(known) = known {
+            newest.check_not_cut(self.unsettled.as_ref(), known)?;
         }
-        let Some(Unsettled { last_write: (start, last_write), torn, headless }) = &self.unsettled else {
-            return Ok(());
-        };
-        if let Some(Torn { what, bytes }) = torn {
-            // The bytes are there, and wrong.
-            if let Some(known) = known.filter(|known| self.end() < *known) {
-                let what = format!(
-                    "{what}; this is not the torn end of a crash, because the index knows the file to have been whole \
-                     up to byte {} (to abandon what is unreadable, move the index away)",
-                    known.offset()
-                );
-                return Err(JournalError::damaged(&path, self.end.into(), what));
-            }
-            tracing::warn!(
-                file = %path.display(), at = self.end, bytes, %what,
-                "cut off the journal's torn end: a crash interrupted its last write"
-            );
+        if let Some(unsettled) = &self.unsettled {
+            newest.settle(unsettled, known)?;
         }
-        if let Some(path) = headless {
-            // No longer than a header, so it never held an entry, and nothing knows of one after the file before it.
-            tracing::warn!(file = %path.display(), "removed a journal file that a crash left without its header");
-            std::fs::remove_file(path).map_err(|error| JournalError::io(path, error))?;
-        }
-        let settle = || -> io::Result<()> {
-            self.file.set_len(self.end.into())?;
-            self.file.write_all_at(last_write, u64::from(*start))?;
-            self.file.sync_all()?;
-            // A crash may have come between a new file and the sync of its name.
-            durable::sync_folder(self.reader.folder())
-        };
-        settle().map_err(|error| JournalError::io(&path, error))?;
         self.unsettled = None;
         Ok(())
     }
@@ -329,18 +285,7 @@ impl Journal {
             let [known, here] = [id, self.id].map(hex::encode);
             return Err(self.lost(format!("the index is that of the journal {known}, and this is the journal {here}")));
         }
-        // What lies after the end is for [`Journal::settle`] to judge.
-        let Some((position, chain)) = last.filter(|(position, _)| *position < self.end()) else { return Ok(()) };
-        if self.reader.chain_at(position) == Some(chain) {
-            return Ok(());
-        }
-        // Damage, or a journal that went on in another way? A file that can be read through has no damage.
-        let (file, next) = (position.segment(), Position::new(position.segment().saturating_add(1), 0));
-        self.reader.frames(Position::new(file, 0), self.end().min(next)).try_for_each(|frame| frame.map(drop))?;
-        Err(self.lost(format!(
-            "the index knows another entry at byte {} of file {file:08}.journal than the one that is there",
-            position.offset()
-        )))
+        self.reader.attest(last, self.end())
     }
 
     /// Whether the journal is where a daemon left it.
@@ -348,8 +293,7 @@ impl Journal {
     /// # Errors
     /// An I/O error.
     pub(crate) fn whereabouts(&self) -> Result<Whereabouts, JournalError> {
-        let folder = self.reader.folder();
-        let found = place::check(folder, &self.found()).map_err(|error| JournalError::io(folder, error))?;
+        let found = place::check(&self.folder, &self.found()).map_err(|error| JournalError::io(&self.folder, error))?;
         // A journal without entries lacks none.
         Ok(if self.sequence == 1 && found == Whereabouts::NoPlace { Whereabouts::Own } else { found })
     }
@@ -359,8 +303,8 @@ impl Journal {
     /// # Errors
     /// An I/O error.
     pub(crate) fn take_place(&mut self) -> Result<(), JournalError> {
-        let folder = self.reader.folder();
-        let place = Place::take(folder, &self.found()).map_err(|error| JournalError::io(folder, error))?;
+        let io = |error| JournalError::io(&self.folder, error);
+        let place = Place::take(&self.folder, &self.found()).map_err(io)?;
         self.place = Some(place);
         Ok(())
     }
@@ -383,8 +327,26 @@ impl Journal {
     /// # Errors
     /// If there is no thread to be had; what else fails is the mirror's state.
     pub(crate) fn start_mirror(&mut self, folder: &Path) -> io::Result<()> {
-        self.mirror = Some(Mirror::start(self.reader.folder(), folder, self.journal_end())?);
+        self.mirror = Some(Mirror::start(&self.folder, folder, self.journal_end(), MirrorState::default())?);
         Ok(())
+    }
+
+    /// The daemon ends: a mirror that has the same says so, and so does the journal.
+    pub(crate) fn note_stop(&mut self) {
+        self.note_place();
+        let end = self.journal_end();
+        if let Some(mirror) = &mut self.mirror {
+            mirror.join_if_caught_up(end);
+            mirror.note_stop();
+        }
+    }
+
+    /// From now on the journal is taken for what it is, also if a mirror that is not there has more.
+    ///
+    /// # Errors
+    /// An I/O error.
+    pub(crate) fn part_from_mirror(&self) -> Result<(), JournalError> {
+        pairing::part(&self.folder).map_err(|error| JournalError::io(&self.folder, error))
     }
 
     /// The state of the mirror, if there is one.
@@ -396,8 +358,13 @@ impl Journal {
         JournalEnd { id: self.id, segment: self.segment, length: self.end, entries: self.sequence - 1 }
     }
 
+    /// The newest file.
+    fn path(&self) -> PathBuf {
+        segment::path(&self.folder, self.segment)
+    }
+
     fn lost(&self, what: String) -> JournalError {
-        JournalError::Lost { folder: self.reader.folder().display().to_string(), what }
+        JournalError::lost(&self.folder, what)
     }
 
     /// Locks the newest file, and each that is begun later, against other processes. The kernel frees the lock
@@ -407,7 +374,7 @@ impl Journal {
     /// [`JournalError::InUse`], or an I/O error.
     pub(crate) fn lock(&mut self) -> Result<(), JournalError> {
         self.locked = true;
-        let path = segment::path(self.reader.folder(), self.segment);
+        let path = self.path();
         if lock_file(&self.file).map_err(|error| JournalError::io(&path, error))? {
             return Ok(());
         }
@@ -418,7 +385,7 @@ impl Journal {
     /// What cannot be read at the end, and where, until [`Journal::settle`].
     pub(crate) fn unreadable_end(&self) -> Option<String> {
         let Torn { what, bytes } = self.unsettled.as_ref()?.torn.as_ref()?;
-        let path = segment::path(self.reader.folder(), self.segment);
+        let path = self.path();
         Some(format!("{}: {bytes} bytes from byte {} on: {what}", path.display(), self.end))
     }
 
@@ -458,7 +425,7 @@ impl Journal {
     /// If the entry is too large or a new file cannot be begun. What was staged before stays staged.
     pub(crate) fn stage(&mut self, entry: &Entry) -> Result<Position, AppendError> {
         if self.staged.bytes.is_empty() && self.end >= self.segment_size {
-            self.rotate()?;
+            self.rotate_or_fail_over()?;
         }
         let start = self.staged.bytes.len();
         let before = self.staged.chain.unwrap_or(self.chain);
@@ -471,62 +438,62 @@ impl Journal {
 
     /// Writes what is staged and returns when it is on stable storage.
     pub(crate) fn commit(&mut self) -> Result<(), AppendError> {
-        if self.staged.chain.is_some() {
-            self.check_own()?;
+        if self.reader.take_suspicion() {
+            self.fail_over("what is beside it cannot be written", self.end, self.sequence - 1);
+        }
+        if self.staged.chain.is_some()
+            && let Err(error) = self.check_own()
+            && !error.of_disk().is_some_and(|why| self.fail_over(&why, self.end, self.sequence - 1))
+        {
+            self.discard();
+            return Err(error);
         }
         self.write_staged()
     }
 
-    /// Checks that the newest file is still the one with this name, and ends where this journal has written up to: a
-    /// daemon that writes on after its file was replaced, or beside another one, hands out what is lost.
+    /// Checks that nobody else wrote the newest file, or took it away.
     fn check_own(&self) -> Result<(), AppendError> {
-        let path = segment::path(self.reader.folder(), self.segment);
-        let taken = |what: String| Err(AppendError::Taken { path: path.display().to_string(), what });
-        let own = self.file.metadata().map_err(AppendError::NotWritten)?;
-        match std::fs::symlink_metadata(&path) {
-            Ok(named) if (named.dev(), named.ino()) == (own.dev(), own.ino()) => {}
-            Ok(_) => return taken("another file has its name".into()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return taken("it was removed".into()),
-            Err(error) => return Err(AppendError::NotWritten(error)),
-        }
-        if own.len() != u64::from(self.end) {
-            return taken(format!("it has {} bytes, and this process wrote {}", own.len(), self.end));
-        }
-        Ok(())
+        own::check(&self.file, &self.path(), self.end).map_err(|error| {
+            let path = self.path().display().to_string();
+            match error {
+                NotOwn::Io(cause) => AppendError::NotWritten(cause),
+                NotOwn::Removed => AppendError::Removed { path },
+                NotOwn::Changed(what) => AppendError::Taken { path, what },
+            }
+        })
     }
 
     fn write_staged(&mut self) -> Result<(), AppendError> {
         let staged = std::mem::take(&mut self.staged);
         let Some(chain) = staged.chain else { return Ok(()) };
-        let (bytes, sequence, end) = (Arc::new(staged.bytes), self.sequence + staged.frames, self.journal_end());
+        let (bytes, sequence, before) = (Arc::new(staged.bytes), self.sequence + staged.frames, self.journal_end());
         if let Some(mirror) = &mut self.mirror {
-            mirror.join_if_caught_up(end);
+            mirror.join_if_caught_up(before);
             mirror.write(Arc::clone(&bytes), self.end, sequence - 1);
         }
-        if let Err(error) = self.file.write_all_at(&bytes, u64::from(self.end)) {
+        let started = std::time::Instant::now();
+        let written = self.write_own(&bytes);
+        // Nothing is answered before it is on both disks, unless one has failed.
+        let mirrored = self.mirror.as_mut().is_some_and(Mirror::wait);
+        let end = self.end + bytes.len() as u32;
+        if let Err(error) = written
+            && !error.of_disk().is_some_and(|why| mirrored && self.fail_over(&why, end, sequence - 1))
+        {
             if let Some(mirror) = &mut self.mirror {
-                mirror.wait();
                 mirror.cut(self.end);
             }
-            // What a failed write left behind must not be taken for frames later.
-            return match self.file.set_len(u64::from(self.end)) {
-                Ok(()) => Err(AppendError::NotWritten(error)),
-                Err(_) => Err(AppendError::Unknown(error)),
-            };
-        }
-        let started = std::time::Instant::now();
-        // What a failed sync left on the disk is not known: the process must end (invariants 1 and 10).
-        self.file.sync_data().map_err(AppendError::Unknown)?;
-        if let Some(mirror) = &mut self.mirror {
-            // Nothing is answered before it is on both disks, unless one has failed.
-            mirror.wait();
+            return Err(error);
         }
         crate::metrics::fsync(started.elapsed());
-        self.end += bytes.len() as u32;
+        self.end = end;
         self.sequence = sequence;
         self.chain = chain;
         if let Some(place) = &mut self.place {
             place.note(self.sequence - 1, false);
+        }
+        let end = self.journal_end();
+        if let Some(mirror) = &mut self.mirror {
+            mirror.wrote(end);
         }
         // The buffer's memory serves the next batch.
         self.staged.bytes = Arc::try_unwrap(bytes).unwrap_or_default();
@@ -534,9 +501,61 @@ impl Journal {
         Ok(())
     }
 
+    fn write_own(&self, bytes: &[u8]) -> Result<(), AppendError> {
+        if let Err(error) = self.file.write_all_at(bytes, u64::from(self.end)) {
+            // What a failed write left behind must not be taken for frames later.
+            return match self.file.set_len(u64::from(self.end)) {
+                Ok(()) => Err(AppendError::NotWritten(error)),
+                Err(_) => Err(AppendError::Unknown(error)),
+            };
+        }
+        // What a failed sync left on the disk is not known: the process must end (invariants 1 and 10), or go on with the
+        // mirror alone.
+        self.file.sync_data().map_err(AppendError::Unknown)
+    }
+
+    /// Goes on with the mirror, if that has all up to `length` in the newest file, and brings up what was the journal until
+    /// now as its mirror. Whether it does.
+    fn fail_over(&mut self, why: &str, length: u32, entries: u64) -> bool {
+        let Some(mirror) = self.mirror.as_ref().filter(|mirror| mirror.is_joined()) else { return false };
+        let (survivor, state, failed) = (mirror.folder().to_owned(), mirror.state(), self.folder.display());
+        let end = JournalEnd { length, entries, ..self.journal_end() };
+        match mirror.take_over(end, self.locked, self.place.is_some()) {
+            Ok(taken) => (self.file, self.place) = taken,
+            Err(error) => {
+                let mirror = survivor.display();
+                tracing::error!(folder = %failed, why, %mirror, %error, "the journal failed, and its mirror cannot take its place");
+                return false;
+            }
+        }
+        tracing::error!(
+            folder = %failed, why, mirror = %survivor.display(),
+            "the journal failed: the daemon goes on with its mirror ALONE, WITHOUT a second copy of the journal"
+        );
+        let failed = std::mem::replace(&mut self.folder, survivor);
+        self.reader.move_to(&self.folder);
+        // The thread that wrote it ends before another one begins.
+        self.mirror = None;
+        state.fail(&failed, why);
+        match Mirror::start_behind(&self.folder, &failed, entries, state) {
+            Ok(mirror) => self.mirror = Some(mirror),
+            Err(error) => tracing::error!(%error, "the journal's other copy is not brought up before the next start"),
+        }
+        true
+    }
+
     /// Forgets what is staged.
     pub(crate) fn discard(&mut self) {
         self.staged = Staged::default();
+    }
+
+    fn rotate_or_fail_over(&mut self) -> Result<(), AppendError> {
+        match self.rotate() {
+            Err(error) if error.of_disk().is_some_and(|why| self.fail_over(&why, self.end, self.sequence - 1)) => {
+                self.rotate()
+            }
+            rotated => rotated,
+        }
     }
 
     fn rotate(&mut self) -> Result<(), AppendError> {
@@ -544,20 +563,20 @@ impl Journal {
         let length_before = Some(u64::from(self.end));
         let header = Header { id: self.id, first_sequence: self.sequence, chain: self.chain, length_before };
         let next = self.segment + 1;
-        let file = segment::create(self.reader.folder(), next, &header).map_err(|error| match error {
+        let file = segment::create(&self.folder, next, &header).map_err(|error| match error {
             JournalError::Io { cause, .. } => AppendError::NotWritten(cause),
             other => AppendError::NotWritten(io::Error::other(other)),
         })?;
         if self.locked && file.try_lock().is_err() {
-            let path = segment::path(self.reader.folder(), next).display().to_string();
+            let path = segment::path(&self.folder, next).display().to_string();
             return Err(AppendError::Taken { path, what: "another process has it locked".into() });
         }
-        segment::sync_new(&file, self.reader.folder()).map_err(AppendError::Unknown)?;
+        segment::sync_new(&file, &self.folder).map_err(AppendError::Unknown)?;
         if self.place.is_some() {
             // Before anything is in the file: what is not in the place is taken for a copy.
             let (journal, entries) = (self.id, self.sequence - 1);
             let found = Found { journal, segment: next, file: &file, is_empty: true, entries };
-            self.place = Some(Place::take(self.reader.folder(), &found).map_err(AppendError::NotWritten)?);
+            self.place = Some(Place::take(&self.folder, &found).map_err(AppendError::NotWritten)?);
         }
         if let Some(mirror) = &mut self.mirror {
             mirror.begin(next, header.encode(), self.sequence - 1);

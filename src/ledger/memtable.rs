@@ -112,9 +112,11 @@ impl MemTable {
             &self.recent;
         let Overlay { listed, approvals, destinations, batches, detours, ended, .. } = &self.recent;
         let codes = self.recent.vending_codes.len() + self.recent.vending_batches.len();
+        let refused = self.recent.refused.len() + self.recent.passes.len();
         let reserved = self.pending.len() + self.pending_proofs.len();
         let people = peers.len() + approvals.len();
-        let small = orders.len() + exports.len() + issuers.len() + people + proofs.len() + crl_numbers.len() + codes;
+        let small =
+            orders.len() + exports.len() + issuers.len() + people + proofs.len() + crl_numbers.len() + codes + refused;
         let batches = destinations.len() + batches.len() + detours.len();
         let ended = revoked.len() + ended.len();
         records.len() + state_changes.len() + listed.len() + ended + small + batches - reserved

@@ -15,9 +15,10 @@ use super::{
     order::{Order, OrderTerms},
     peer::{EnrolledPeer, Enrolment},
     proof::{FoundProof, ProofTerms},
-    record::Holder,
+    record::{Holder, KeyHash},
     recovery::Recovery,
     refusal::Refusal,
+    refused::RequestsRefused,
     revocation::RevocationReason,
     vending::VendingTerms,
 };
@@ -140,6 +141,8 @@ pub enum Action {
         peer: Actor,
         /// Why, for people.
         reason: String,
+        /// The key whose certificates stay.
+        keep: Option<KeyHash>,
     },
     /// Cut the next batch of a destination.
     CreateBatch(Arc<BatchTerms>),
@@ -163,6 +166,8 @@ pub enum Action {
     AddIssuer(IssuerTerms),
     /// Record a certificate that the ledger has lost and that was found again.
     Recover(Recovery),
+    /// Record that requests were refused.
+    NoteRefused(RequestsRefused),
     /// Record that the daemon was started.
     Start {
         /// Of birthmark.
@@ -243,7 +248,7 @@ pub enum Outcome {
     },
     /// The checkpoint is part of the ledger.
     Checkpointed,
-    /// The start or the end of a run is part of the ledger.
+    /// The start or the end of a run, or what was refused, is part of the ledger.
     Noted,
     /// It may not be; nothing changed.
     Refused(Refusal),

@@ -68,6 +68,10 @@ pub struct Order {
     pub listed: u64,
     /// The newest day, in days since 1970, on which something was reserved, and how much.
     pub day: (i64, u64),
+    /// Devices that were refused, for their own sake, and have had no certificate yet.
+    pub refused: u64,
+    /// Those, and those that have got one since.
+    pub refused_ever: u64,
     /// When it was created.
     pub created_at: Timestamp,
     /// By whom.
@@ -104,6 +108,8 @@ impl Order {
             revoked: 0,
             listed: 0,
             day: (0, 0),
+            refused: 0,
+            refused_ever: 0,
             created_at,
             created_by,
             closed_by: None,

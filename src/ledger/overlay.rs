@@ -11,6 +11,7 @@ use super::{
     approval::Approval,
     batch::{Batch, Destination},
     export::{Export, ExportId},
+    first_pass::{ByStation, RefusedDevice, RefusedKey},
     issuer::RecordedIssuer,
     journal::Position,
     order::Order,
@@ -110,6 +111,10 @@ pub(super) struct Overlay {
     pub(super) vending_codes: HashMap<String, VendingCode>,
     /// Batches of vending codes by their numbers.
     pub(super) vending_batches: BTreeMap<u32, VendingBatch>,
+    /// First-pass yields by orders; of each order those stations alone whose yield changed.
+    pub(super) passes: HashMap<String, ByStation>,
+    /// Devices that were refused under an order, by the hash of both.
+    pub(super) refused: HashMap<RefusedKey, RefusedDevice>,
 }
 
 /// An order, where in the journal it begins, and how far it is exported.
@@ -235,6 +240,10 @@ impl Overlay {
         self.proofs.extend(upper.proofs);
         self.vending_codes.extend(upper.vending_codes);
         self.vending_batches.extend(upper.vending_batches);
+        self.refused.extend(upper.refused);
+        for (order, stations) in upper.passes {
+            self.passes.entry(order).or_default().extend(stations);
+        }
         self.recovered.extend(upper.recovered);
         self.configuration = upper.configuration.or(self.configuration);
     }

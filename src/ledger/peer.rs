@@ -167,10 +167,11 @@ impl EnrolledPeer {
         peer
     }
 
-    /// Revoked, with all certificates that it has.
-    pub(super) fn revoke(&self, at: Timestamp, by: &Actor, reason: &str) -> EnrolledPeer {
+    /// Revoked, with all certificates that it has, but for those of the key to keep.
+    pub(super) fn revoke(&self, at: Timestamp, by: &Actor, reason: &str, keep: Option<&KeyHash>) -> EnrolledPeer {
         let mut peer = self.clone();
-        peer.certificates.iter_mut().for_each(|certificate| certificate.revoked = true);
+        let others = peer.certificates.iter_mut().filter(|certificate| Some(&certificate.key_hash) != keep);
+        others.for_each(|certificate| certificate.revoked = true);
         peer.revoked = Some(PeerRevocation { at, by: by.clone(), reason: reason.to_owned() });
         peer
     }

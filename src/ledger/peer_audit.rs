@@ -50,9 +50,9 @@ impl Peers {
         Ok(())
     }
 
-    pub(super) fn revoke(&mut self, peer: &Actor) {
+    pub(super) fn revoke(&mut self, peer: &Actor, keep: Option<&KeyHash>) {
         let peer = self.known.entry(peer.clone()).or_default();
-        peer.revoked_keys.extend(peer.keys.drain());
+        peer.revoked_keys.extend(peer.keys.extract_if(|key| Some(key) != keep));
         self.revocations += 1;
     }
 }

@@ -18,6 +18,7 @@ use super::{
     entry::{Entry, Event},
     error::LedgerError,
     export::{Export, ExportId},
+    first_pass::{ByStation, FirstPass, RefusedDevice, RefusedKey},
     index::{Index, IndexError, LookupKey},
     issuer::RecordedIssuer,
     journal::{JournalError, Position, ReadFrame, Reader},
@@ -325,6 +326,32 @@ impl View<'_> {
         match self.overlays().find_map(|overlay| overlay.vending_batches.last_key_value()) {
             Some((number, _)) => Ok(*number),
             None => Ok(self.index().vending_batches()?),
+        }
+    }
+
+    /// The first-pass yield of a station under an order, or under all.
+    pub(super) fn first_pass(&self, order: &str, station: &str) -> Result<FirstPass, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.passes.get(order)?.get(station)) {
+            Some(passes) => Ok(*passes),
+            None => Ok(self.index().passes(order)?.get(station).copied().unwrap_or_default()),
+        }
+    }
+
+    /// The first-pass yields of all stations under an order, or under all.
+    pub(super) fn first_passes(&self, order: &str) -> Result<ByStation, LedgerError> {
+        let mut passes = self.index().passes(order)?;
+        let changed: Vec<_> = self.overlays().filter_map(|overlay| overlay.passes.get(order)).collect();
+        for stations in changed.into_iter().rev() {
+            passes.extend(stations.iter().map(|(station, passes)| (Arc::clone(station), *passes)));
+        }
+        Ok(passes)
+    }
+
+    /// A device that was refused under an order.
+    pub(super) fn refused_device(&self, key: &RefusedKey) -> Result<Option<RefusedDevice>, LedgerError> {
+        match self.overlays().find_map(|overlay| overlay.refused.get(key)) {
+            Some(device) => Ok(Some(device.clone())),
+            None => Ok(self.index().refused(key)?),
         }
     }
 

@@ -8,6 +8,7 @@ use super::{
     certificates::watched,
     lists::Lists,
     peers::{ClientCrl, socket_role},
+    security,
     tls::open_tls,
 };
 use crate::{
@@ -78,7 +79,8 @@ pub fn check(file: &Path) -> Checked {
     checked.note(configure::refused_keys(&config, &issuers));
     checked.note(open_tls(&config, &Access::new()));
     checked.note(socket_role(&config));
-    checked.note(ClientCrl::open(&config, &Access::new()));
+    checked.note(security::receiver(&config));
+    checked.note(ClientCrl::read(&config));
     checked.note(configure::check_client_ca(&config, &issuers));
     if whole {
         checked.note(Lists::read(&config, &issuers));

@@ -8,6 +8,7 @@ use crate::{
     config::Config,
     hash::sha256,
     ledger::Actor,
+    refusals::Refusals,
 };
 
 /// How long the record of the end may take.
@@ -49,9 +50,13 @@ pub(super) async fn record_reload(
     }
 }
 
-/// Records the end of the run.
-pub(super) async fn record_stop(committer: &Committer, signal: &str) {
-    match tokio::time::timeout(LIMIT, committer.record_stop(signal.to_owned())).await {
+/// Records what was refused until now, and the end of the run.
+pub(super) async fn record_stop(committer: &Committer, refusals: &Refusals, signal: &str) {
+    let recorded = async {
+        refusals.finish().await;
+        committer.record_stop(signal.to_owned()).await
+    };
+    match tokio::time::timeout(LIMIT, recorded).await {
         Ok(Ok(())) | Ok(Err(CommitError::Refused(_))) => {}
         Ok(Err(error)) => tracing::warn!(%error, "the end of this run is not recorded in the journal"),
         Err(_) => tracing::warn!("the end of this run was not recorded in the journal in time"),

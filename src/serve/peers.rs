@@ -22,6 +22,7 @@ use crate::{
     identity::{Duties, Role},
     ledger::Records,
     pem::{self, ReadError},
+    security,
     signer::PublicKey,
     text_file::{self, TextError},
     x509::Certificate,
@@ -56,7 +57,7 @@ pub(super) fn certifier(config: &Config) -> Result<StationCertifier, ConfigError
             Some(StationCaPlace { certificate, key, base_dir: config.folder().to_owned() })
         }
     };
-    Ok(StationCertifier { ca, client_cas: client_cas(config)?, one_at_a_time: Mutex::default() })
+    Ok(StationCertifier { ca, client_cas: client_cas(config)? })
 }
 
 fn client_cas(config: &Config) -> Result<Vec<Vec<u8>>, ConfigError> {
@@ -92,7 +93,8 @@ pub(super) enum ClientCrlError {
 /// The revocation list of the station CA, a file that is read again when it changes.
 #[derive(Debug)]
 pub(super) struct ClientCrl {
-    path: PathBuf,
+    /// None: there is no list.
+    path: Option<PathBuf>,
     cas: Vec<Certificate>,
     state: Option<FileState>,
 }
@@ -106,39 +108,47 @@ fn state(path: &Path) -> Option<FileState> {
 }
 
 impl ClientCrl {
-    /// Reads the file that the configuration names, if it names one.
-    pub(super) fn open(config: &Config, access: &Access) -> Result<Option<ClientCrl>, ConfigError> {
-        let Some(setting) = &config.server.client_crl else { return Ok(None) };
-        let path = config.resolve(setting.get_ref());
+    /// Reads the file that the configuration names, if it names one, and what it lists.
+    pub(super) fn read(config: &Config) -> Result<(ClientCrl, Listed), ConfigError> {
         let cas = client_cas(config)?.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
-        let mut list = ClientCrl { state: None, path, cas };
-        list.take(access).map_err(|error| config.error_at(setting.span(), "server.client_crl", error))?;
-        Ok(Some(list))
+        let mut list = ClientCrl { path: None, cas, state: None };
+        let Some(setting) = &config.server.client_crl else { return Ok((list, Listed::new())) };
+        let path = config.resolve(setting.get_ref());
+        list.state = state(&path);
+        let listed =
+            read(&path, &list.cas).map_err(|error| config.error_at(setting.span(), "server.client_crl", error))?;
+        list.path = Some(path);
+        Ok((list, listed))
     }
 
-    fn take(&mut self, access: &Access) -> Result<(), ClientCrlError> {
-        self.state = state(&self.path);
-        let listed = read(&self.path, &self.cas)?;
-        let certificates: usize = listed.values().map(std::collections::HashSet::len).sum();
-        tracing::info!(path = %self.path.display(), certificates, "read the revocation list of the station CA");
-        access.set_listed(listed);
-        Ok(())
-    }
-
-    /// Reads it again whenever it has changed. A file that is wrong changes nothing.
-    pub(super) async fn watch(mut self, access: Arc<Access>) {
-        let mut interval = tokio::time::interval(INTERVAL);
-        loop {
-            interval.tick().await;
-            let now = state(&self.path);
-            // One that is gone is being replaced, or its absence is a mistake: the list stands.
-            if now.is_none() || now == self.state {
-                continue;
+    /// Reads it again if it has changed. A file that is wrong changes nothing.
+    fn look(&mut self, access: &Access) {
+        let Some(path) = &self.path else { return };
+        let now = state(path);
+        // One that is gone is being replaced, or its absence is a mistake: the list stands.
+        if now.is_none() || now == self.state {
+            return;
+        }
+        self.state = now;
+        match read(path, &self.cas) {
+            Ok(listed) => {
+                let certificates: usize = listed.values().map(std::collections::HashSet::len).sum();
+                tracing::info!(target: security::TARGET, path = %path.display(), certificates, "read the revocation list of the station CA");
+                access.set_listed(listed);
             }
-            if let Err(error) = self.take(&access) {
+            Err(error) => {
                 tracing::error!(%error, "the revocation list of the station CA was not read again; the one before stands");
             }
         }
+    }
+}
+
+/// Looks at it as long as the daemon runs.
+pub(super) async fn watch(list: Arc<Mutex<ClientCrl>>, access: Arc<Access>) {
+    let mut interval = tokio::time::interval(INTERVAL);
+    loop {
+        interval.tick().await;
+        list.lock().look(&access);
     }
 }
 
@@ -170,5 +180,7 @@ fn read(path: &Path, cas: &[Certificate]) -> Result<Listed, ClientCrlError> {
         let serial_numbers = list.entries().map(|entry| entry.serial_number);
         listed.entry(ca.subject().as_der().to_vec()).or_default().extend(serial_numbers);
     }
+    let certificates: usize = listed.values().map(std::collections::HashSet::len).sum();
+    tracing::info!(path = %path.display(), certificates, "read the revocation list of the station CA");
     Ok(listed)
 }

@@ -1,5 +1,5 @@
-//! What changes while the daemon runs: profiles, keys that are refused, its own TLS certificate, the station CA, the log's
-//! level. A configuration is taken as a whole or not at all, and no connection is dropped for it: TLS settings are those of
+//! What changes while the daemon runs: profiles, keys that are refused, its own TLS certificate (also EST's), the station CA
+//! and its revocation list, the CA that enrols, what needs a second operator, the log's level. A configuration is taken as a whole or not at all, and no connection is dropped for it: TLS settings are those of
 //! the handshake, a policy that of the request.
 
 use std::{
@@ -15,29 +15,40 @@ use jiff::Timestamp;
 use tokio::sync::Mutex;
 
 use super::{
-    certificates::{clock_bounds, watched},
+    certificates::clock_bounds,
+    edge::{Edge, Files, approval},
     history, supervisor,
-    tls::open_tls,
 };
 use crate::{
     committer::Committer,
     config::{Config, ConfigError},
     configure::{self, Issuers},
     expiry::MonitoredCertificate,
-    grpc::{Access, Reload, Reloaded},
+    grpc::{Reload, Reloaded},
     hash::sha256,
     issuer::Policy,
     ledger::{Actor, embedded::EmbeddedRecords},
     live::Live,
     profile::Profiles,
+    security,
 };
 
 /// How often the certificate files are looked at.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// What cannot change while the daemon runs: tables of the configuration, and keys of `[server]`.
-const FIXED_TABLES: [&str; 7] = ["http", "ledger", "audit", "crl", "issuers", "station_ca", "environment"];
-const FIXED_OF_SERVER: [&str; 6] = ["listen", "socket", "socket_role", "client_crl", "window", "stall_seconds"];
+/// What cannot change while the daemon runs: tables of the configuration, and keys.
+const FIXED_TABLES: [&str; 8] =
+    ["http", "ledger", "audit", "crl", "issuers", "environment", "destinations", "security_log"];
+const FIXED_KEYS: [&str; 7] = [
+    "server.listen",
+    "server.socket",
+    "server.socket_role",
+    "server.window",
+    "server.stall_seconds",
+    // Whether there is EST at all, and where.
+    "est",
+    "est.listen",
+];
 
 /// Sets the log's level; a level that cannot be read is an error.
 pub type SetLogLevel = Box<dyn Fn(Option<&str>) -> Result<(), String> + Send + Sync>;
@@ -54,7 +65,7 @@ pub(super) struct Replaceable {
 pub(super) struct Reloader {
     file: PathBuf,
     replaceable: Replaceable,
-    access: Arc<Access>,
+    edge: Edge,
     issuers: Issuers,
     records: EmbeddedRecords,
     committer: Committer,
@@ -65,7 +76,9 @@ pub(super) struct Reloader {
 
 struct State {
     config: Arc<Config>,
-    files: Vec<Option<Look>>,
+    looks: Vec<Option<Look>>,
+    /// Those of files that are read at a start only, with the keys that name them.
+    fixed: Vec<(String, PathBuf, Option<Look>)>,
 }
 
 /// How a file looks from outside.
@@ -80,9 +93,8 @@ struct Look {
 struct Fresh {
     config: Config,
     policy: Policy,
-    tls: Arc<rustls::ServerConfig>,
-    watched: Vec<MonitoredCertificate>,
-    files: Vec<Option<Look>>,
+    files: Files,
+    looks: Vec<Option<Look>>,
 }
 
 /// Profiles and refused keys, checked.
@@ -95,24 +107,34 @@ pub(super) fn policy(config: &Config, issuers: &Issuers) -> Result<Policy, Confi
 impl Reloader {
     pub(super) fn new(
         config: Arc<Config>,
-        (replaceable, access): (Replaceable, Arc<Access>),
+        (replaceable, edge): (Replaceable, Edge),
         issuers: Issuers,
         (records, committer): (EmbeddedRecords, Committer),
         set_log_level: Option<SetLogLevel>,
     ) -> Arc<Reloader> {
-        let (file, files) = (config.path().to_owned(), looks(&config));
-        let state = Mutex::new(State { config, files });
-        Arc::new(Reloader { file, replaceable, access, issuers, records, committer, set_log_level, state })
+        let (file, looks, fixed) = (config.path().to_owned(), looks(&config), fixed_files(&config));
+        let state = Mutex::new(State { config, looks, fixed });
+        Arc::new(Reloader { file, replaceable, edge, issuers, records, committer, set_log_level, state })
     }
 
     fn read(&self) -> Result<Fresh, ConfigError> {
         let config = Config::load(&self.file)?;
-        let files = looks(&config);
-        let tls = open_tls(&config, &self.access)?;
-        configure::check_client_ca(&config, &self.issuers)?;
+        let looks = looks(&config);
         let policy = policy(&config, &self.issuers)?;
-        let watched = watched(&config, &self.issuers)?;
-        Ok(Fresh { config, policy, tls, watched, files })
+        let files = self.read_files(&config, &policy)?;
+        Ok(Fresh { config, policy, files, looks })
+    }
+
+    fn read_files(&self, config: &Config, policy: &Policy) -> Result<Files, ConfigError> {
+        Files::read(config, (&self.issuers, policy), &self.records, &self.edge.access)
+    }
+
+    /// Takes the files that were read. Nothing of it fails.
+    fn take_files(&self, config: &Config, files: Files) {
+        self.replaceable.tls.set(Arc::clone(&files.tls));
+        self.replaceable.watched.set(Arc::clone(&files.watched));
+        self.edge.take(files);
+        self.records.set_clock_bounds(clock_bounds(config, &self.issuers));
     }
 
     /// Reads the configuration anew, for an operator or, at a signal, nobody; the supervisor is told meanwhile.
@@ -127,10 +149,10 @@ impl Reloader {
         let mut state = self.state.lock().await;
         let by = actor.as_ref().map_or("SIGHUP".to_owned(), ToString::to_string);
         let refused = |error: &dyn std::fmt::Display| {
-            tracing::error!(by, %error, "the configuration was not reloaded; the one before stays in force");
+            tracing::error!(target: security::TARGET, by, %error, "the configuration was not reloaded; the one before stays in force");
             error.to_string()
         };
-        let Fresh { config, policy, tls, watched, files } =
+        let Fresh { config, policy, files, looks } =
             tokio::task::block_in_place(|| self.read()).map_err(|error| refused(&error))?;
         if let Some(set) = &self.set_log_level {
             let level = config.log.as_ref().and_then(|log| log.level.as_ref());
@@ -138,24 +160,26 @@ impl Reloader {
                 refused(&config.error_at(level.map_or(0..0, toml::Spanned::span), "log.level", error))
             })?;
         }
-        let (changed, needs_restart) = differences(&state.config, &config);
+        let (changed, mut needs_restart) = differences(&state.config, &config);
+        let replaced = state.fixed.iter().filter(|(_, path, then)| Look::at(path) != *then);
+        needs_restart.extend(replaced.map(|(key, path, _)| format!("{key} ({} was replaced)", path.display())));
         let sha256 = sha256(config.text().as_bytes());
         history::record_reload(&self.committer, actor, sha256, config.text()).await.map_err(|error| refused(&error))?;
         // From here on nothing fails.
-        self.replaceable.tls.set(tls);
         self.replaceable.policy.set(Arc::new(policy));
-        self.replaceable.watched.set(Arc::new(watched));
-        self.records.set_clock_bounds(clock_bounds(&config, &self.issuers));
+        self.edge.approval.set(Arc::new(approval(&config)));
+        self.take_files(&config, files);
         tracing::info!(
+            target: security::TARGET,
             by,
             configuration = hex::encode(sha256),
             changed = changed.join(", "),
             "the configuration was reloaded"
         );
         if !needs_restart.is_empty() {
-            tracing::warn!(needs_restart = needs_restart.join(", "), "these settings changed, and need a restart");
+            tracing::warn!(target: security::TARGET, needs_restart = needs_restart.join(", "), "these settings changed, and need a restart");
         }
-        *state = State { config: Arc::new(config), files };
+        (state.config, state.looks) = (Arc::new(config), looks);
         Ok(Reloaded { changed, needs_restart, sha256 })
     }
 
@@ -166,24 +190,17 @@ impl Reloader {
         loop {
             ticks.tick().await;
             let mut state = self.state.lock().await;
-            let files = looks(&state.config);
-            if files == state.files {
+            let looks = looks(&state.config);
+            if looks == state.looks {
                 continue;
             }
-            let config = Arc::clone(&state.config);
-            let read = tokio::task::block_in_place(|| {
-                let tls = open_tls(&config, &self.access)?;
-                configure::check_client_ca(&config, &self.issuers)?;
-                Ok::<_, ConfigError>((tls, watched(&config, &self.issuers)?))
-            });
-            match read {
-                Ok((tls, watched)) => {
-                    self.replaceable.tls.set(tls);
-                    self.replaceable.watched.set(Arc::new(watched));
-                    self.records.set_clock_bounds(clock_bounds(&config, &self.issuers));
-                    state.files = files;
+            let (config, policy) = (Arc::clone(&state.config), self.replaceable.policy.get());
+            match tokio::task::block_in_place(|| self.read_files(&config, &policy)) {
+                Ok(files) => {
+                    self.take_files(&config, files);
+                    state.looks = looks;
                     refused = None;
-                    tracing::info!("the server's certificate files were replaced, and are in use");
+                    tracing::info!(target: security::TARGET, "the server's certificate files were replaced, and are in use");
                 }
                 // A half that was replaced waits for the other.
                 Err(error) => {
@@ -207,14 +224,29 @@ impl Reloader {
     }
 }
 
+impl Look {
+    fn at(path: &Path) -> Option<Look> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(Look { inode: metadata.ino(), length: metadata.len(), modified: metadata.modified().ok() })
+    }
+}
+
 /// How the files that are watched look.
 fn looks(config: &Config) -> Vec<Option<Look>> {
     let server = &config.server;
-    let look = |path: &Path| {
-        let metadata = fs::metadata(path).ok()?;
-        Some(Look { inode: metadata.ino(), length: metadata.len(), modified: metadata.modified().ok() })
-    };
-    [&server.certificate, &server.key, &server.client_ca].map(|path| look(&config.resolve(path.get_ref()))).to_vec()
+    let station_ca = config.station_ca.as_ref().map(|ca| &ca.certificate);
+    let files = [&server.certificate, &server.key, &server.client_ca].into_iter().chain(station_ca);
+    files.map(|path| Look::at(&config.resolve(path.get_ref()))).collect()
+}
+
+/// The files that are read at a start only.
+fn fixed_files(config: &Config) -> Vec<(String, PathBuf, Option<Look>)> {
+    let chains = config.issuers.iter().flat_map(|(name, issuer)| {
+        issuer.chain.iter().map(move |path| (format!("issuers.{name}.chain"), config.resolve(path.get_ref())))
+    });
+    let keys = config.audit.iter().flat_map(|audit| &audit.previous_keys);
+    let keys = keys.map(|path| ("audit.previous_keys".to_owned(), config.resolve(path.get_ref())));
+    chains.chain(keys).map(|(key, path)| (key, path.clone(), Look::at(&path))).collect()
 }
 
 /// What differs between two configurations: what is taken, and what needs a restart.
@@ -236,8 +268,8 @@ fn differences(before: &Config, now: &Config) -> (Vec<String>, Vec<String>) {
 }
 
 fn is_fixed(key: &str) -> bool {
-    let (table, name) = key.split_once('.').unwrap_or((key, ""));
-    FIXED_TABLES.contains(&table) || (table == "server" && FIXED_OF_SERVER.contains(&name))
+    let table = key.split_once('.').map_or(key, |(table, _)| table);
+    FIXED_TABLES.contains(&table) || FIXED_KEYS.contains(&key)
 }
 
 #[cfg(test)]
@@ -255,6 +287,16 @@ mod tests {
             ("refused_keys.block_list", false),
             ("http", true),
             ("log.level", false),
+            ("server.client_crl", false),
+            ("server.window", true),
+            ("station_ca.certificate", false),
+            ("station_ca", false),
+            ("approval.orders_above", false),
+            ("est", true),
+            ("est.listen", true),
+            ("est.default_label", false),
+            ("destinations.cloud", true),
+            ("security_log.file", true),
         ] {
             assert_eq!(is_fixed(key), fixed, "{key}");
         }

@@ -13,6 +13,7 @@ use crate::{
     committer::Committer,
     destinations::Watch,
     ledger::{LedgerError, scrub::Scrub},
+    refusals::Refusals,
 };
 
 /// How long open calls may take to finish when the daemon shuts down, and then what is reserved; a station that does
@@ -29,6 +30,7 @@ pub(super) type CommitterResult = oneshot::Receiver<Result<(), LedgerError>>;
 pub(super) struct Running {
     pub(super) server: task::JoinHandle<Result<(), Box<dyn std::error::Error + Send + Sync>>>,
     pub(super) committer: Committer,
+    pub(super) refusals: Arc<Refusals>,
     pub(super) committer_result: CommitterResult,
     pub(super) checkpoints: Option<(Arc<Checkpoints>, task::JoinHandle<()>)>,
     /// The tasks that make revocation lists.
@@ -51,7 +53,7 @@ impl Running {
     ///    that does not wait for its stream, so a station that does not read holds nothing up for longer than
     ///    [`DRAIN`]; its certificates are recorded and it gets them when it asks again.
     /// 3. The socket's file is removed, while the ledger's lock keeps any other daemon from having made its own there.
-    /// 4. The end of the run is recorded, and the last checkpoint is made, after the calls, so that it covers what they recorded, and before the committer
+    /// 4. What was refused and the end of the run are recorded, and the last checkpoint is made, after the calls, so that it covers what they recorded, and before the committer
     ///    closes, since it is an entry of the journal, and before the pools close, since the HSM signs it.
     /// 5. The committer closes: it waits for the requests that have a permit, so that what is reserved is signed and
     ///    recorded (invariants 1 and 2), and then closes the ledger, which puts the index on stable storage. A failure
@@ -65,7 +67,7 @@ impl Running {
     /// If the ledger failed.
     pub(super) async fn shutdown(self, signal: &str) -> Result<(), ServeError> {
         let Running { server, committer, committer_result, checkpoints, publishing, unattended, .. } = self;
-        let Running { backlog, est, pools, scrub, socket, .. } = self;
+        let Running { backlog, est, pools, scrub, socket, refusals, .. } = self;
         drop((scrub, backlog));
         // What is revoked, or to be exported, from now on is on the first lists and in the first batches of the next start.
         publishing.iter().chain(&unattended).for_each(task::JoinHandle::abort);
@@ -80,7 +82,7 @@ impl Running {
             // What cannot be removed is replaced at the next start.
             let _ = fs::remove_file(path);
         }
-        history::record_stop(&committer, signal).await;
+        history::record_stop(&committer, &refusals, signal).await;
         if let Some((checkpoints, periodic)) = checkpoints {
             periodic.abort();
             match tokio::time::timeout(LAST_CHECKPOINT, checkpoints.make_last()).await {

@@ -1,7 +1,7 @@
 //! Four eyes: what one operator cannot do alone.
 
 use crate::support::{
-    site::Site,
+    site::{Site, csr, json_line},
     token::{refused, succeeded},
 };
 
@@ -55,4 +55,51 @@ async fn order_above_the_limit_needs_a_second_operator() {
     assert_eq!(succeeded(&site.operator(&["approval", "list", "--pending"])).lines().count(), 4);
     daemon.end();
     succeeded(&site.token.birthmark(&["journal", "verify", "--config", "birthmark.toml"]));
+}
+
+/// One operator revokes so many alone; for more a second one agrees to this very list, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn revocation_of_many_needs_a_second_operator() {
+    let site = Site::new();
+    site.configure(|usual| usual + "\n[approval]\nrevocations_above = 3\n");
+    let daemon = site.start();
+    site.create_order("lot", 20);
+    let lines: String = (0..8).map(|number| json_line(&format!("d{number}"), &csr("d"))).collect();
+    site.token.write("devices.jsonl", &lines);
+    succeeded(&site.sign("line1/t1", "lot", "devices.jsonl", "certs").output().unwrap());
+    let identities = ["anna", "otto"].map(|name| site.identity("operator", name).display().to_string());
+    let url = daemon.url();
+    let run = |who: usize, arguments: &[&str]| {
+        site.token.birthmark(&[arguments, &["--server", &url, "--identity", &identities[who]]].concat())
+    };
+    let state = |device: &str| {
+        let shown = succeeded(&site.operator(&["record", "show", device, "--json"]));
+        serde_json::from_str::<serde_json::Value>(&shown).unwrap()["state"].as_str().unwrap().to_owned()
+    };
+    site.token.write("few.txt", "d0\n# a comment\nd1 # two\n\n");
+    assert!(succeeded(&run(0, &["record", "revoke", "--file", "few.txt"])).contains("2 certificates are revoked"));
+    succeeded(&run(0, &["record", "revoke", "d2", "--reason", "keyCompromise"]));
+    refused(&run(0, &["record", "revoke", "d3"]), &["revoke the certificate", "grant 1", "APPROVAL_REQUIRED"]);
+    assert_eq!(state("d3"), "issued");
+    // The other operator has not revoked any.
+    succeeded(&run(1, &["record", "revoke", "d3"]));
+    let all = ["record", "revoke", "--order", "lot", "--reason", "superseded"];
+    refused(&run(0, &all), &["revoke 4 certificates for superseded", "grant 2"]);
+    refused(&run(0, &["approval", "grant", "2"]), &["APPROVAL_OWN"]);
+    succeeded(&run(1, &["approval", "grant", "2"]));
+    refused(&run(0, &["record", "revoke", "--order", "lot", "--reason", "keyCompromise"]), &["grant 3"]);
+    assert!(succeeded(&run(0, &all)).contains("4 certificates are revoked"));
+    assert!((0..8).all(|number| state(&format!("d{number}")) == "revoked"));
+    // Both names are in the journal.
+    let dump = succeeded(&site.token.birthmark(&["journal", "dump", "data"]));
+    let names = ["approval_requested", "approval_granted", "approval_used"].map(|event| {
+        let line = dump.lines().find(|line| line.contains(event) && line.contains("\"number\":2")).unwrap();
+        serde_json::from_str::<serde_json::Value>(line).unwrap()["actor"].as_str().unwrap().to_owned()
+    });
+    assert_eq!(names, ["operator:anna", "operator:otto", "operator:anna"]);
+    // What is not there is named, and the rest is not touched.
+    site.token.write("wrong.txt", "d0\nd99\n");
+    refused(&run(1, &["record", "revoke", "--file", "wrong.txt"]), &["wrong.txt, line 2: d99", "RECORD_UNKNOWN"]);
+    refused(&run(1, &["record", "revoke", "--order", "lot"]), &["no certificate to revoke"]);
+    daemon.end();
 }

@@ -83,7 +83,7 @@ fn orders_are_created_listed_shown_and_closed() {
         "left": 5, "confirmed": 0, "scrapped": 0, "revoked": 0, "not_before": "2026-01-01T00:00:00Z",
         "not_after": "2999-01-01T00:00:00Z", "stations": ["line1/*"],
         "attributes": {},
-        "devices": 0, "devices_listed": 0, "per_day": 0, "reserved_today": 0,
+        "devices": 0, "devices_listed": 0, "per_day": 0, "reserved_today": 0, "first_pass": null,
         "created_at": created["created_at"], "created_by": created["created_by"],
         "quantity_changed_at": null, "quantity_changed_by": "", "paused_at": null, "paused_by": "", "pause_reason": "",
         "closed_at": null, "closed_by": "",
@@ -92,10 +92,10 @@ fn orders_are_created_listed_shown_and_closed() {
     assert_eq!(created, expected);
     assert_eq!(parsed(&site.operator(&create)), created, "creating it again changes nothing");
     refused(&site.operator(&["order", "create", "o2", "--profile", "device", "--quantity", "6"]), &["ORDER_EXISTS"]);
-    assert_eq!(site.order("o2"), created);
+    assert_eq!(without_first_pass(site.order("o2")), created);
 
     let listed = parsed(&site.operator(&["order", "list", "--json"]));
-    assert_eq!(listed, json!([site.order("o1"), created]));
+    assert_eq!(listed, json!([without_first_pass(site.order("o1")), created]));
     let table = succeeded(&site.operator(&["order", "list"]));
     assert_eq!(table.lines().count(), 3, "{table}");
     assert!(table.lines().nth(1).unwrap().starts_with("o1 "), "{table}");
@@ -260,4 +260,11 @@ fn command_of_every_kind_explains_itself() {
     assert!(seen >= 23, "{seen}");
     assert!(succeeded(&token.birthmark(&["--version"])).starts_with("birthmark 0."));
     assert_eq!(token.birthmark(&[]).status.code(), Some(2));
+}
+
+/// What a list has of an order: the first pass is looked up for one alone.
+fn without_first_pass(mut order: Value) -> Value {
+    assert!(order["first_pass"]["tried"].is_u64(), "{order}");
+    order["first_pass"] = Value::Null;
+    order
 }

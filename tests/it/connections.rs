@@ -71,7 +71,7 @@ async fn must_serve(site: &Site, daemon: &Daemon, device: &str) {
 }
 
 /// The test needs more descriptors than the daemon has.
-fn raise_own_limit() {
+pub(crate) fn raise_own_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }

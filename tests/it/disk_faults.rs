@@ -32,7 +32,7 @@ use crate::support::{
 
 /// The same command, with calls on this file that fail as strace's option `inject` says, for each of these. The tracer
 /// is no parent of the process, which stays the caller's own.
-fn failing(command: &Command, file: &Path, injects: &[&str]) -> Command {
+pub(crate) fn failing(command: &Command, file: &Path, injects: &[&str]) -> Command {
     let mut traced = Command::new("strace");
     traced.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "signal=none", "-P"]).arg(file);
     let calls: Vec<_> = injects.iter().filter_map(|inject| inject.split(':').next()).collect();

@@ -121,12 +121,12 @@ fn workload() {
 }
 
 /// A file system in an image; gone when dropped.
-struct Mounted {
-    at: PathBuf,
+pub(crate) struct Mounted {
+    pub(crate) at: PathBuf,
 }
 
 impl Mounted {
-    fn new(image: &Path, at: &Path) -> Result<Mounted, String> {
+    pub(crate) fn new(image: &Path, at: &Path) -> Result<Mounted, String> {
         fs::create_dir_all(at).unwrap();
         run(Command::new("mount").args(["-o", "loop"]).arg(image).arg(at))?;
         Ok(Mounted { at: at.to_owned() })
@@ -152,9 +152,9 @@ fn run(command: &mut Command) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(format!("{command:?}: {said}")) }
 }
 
-fn make_image(image: &Path) -> Result<(), String> {
+pub(crate) fn make_image(image: &Path, bytes: u64) -> Result<(), String> {
     let _ = fs::remove_file(image);
-    File::create(image).unwrap().set_len(IMAGE_BYTES).unwrap();
+    File::create(image).unwrap().set_len(bytes).unwrap();
     run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image))
 }
 
@@ -165,7 +165,8 @@ fn ledger_on_ext4_survives_power_cuts_with_its_index_busy() {
     let seed = number("BIRTHMARK_SEED").unwrap_or_else(rand::random);
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("image");
-    let possible = make_image(&image).and_then(|()| Mounted::new(&image, &folder.path().join("mnt")).map(drop));
+    let possible =
+        make_image(&image, IMAGE_BYTES).and_then(|()| Mounted::new(&image, &folder.path().join("mnt")).map(drop));
     if let Err(why) = possible {
         assert!(std::env::var_os("BIRTHMARK_MUST_MOUNT").is_none(), "{why}");
         // To the terminal, whatever the test harness keeps.
@@ -181,7 +182,7 @@ fn ledger_on_ext4_survives_power_cuts_with_its_index_busy() {
     for cut in 0..cuts {
         let another_boot = random.random_ratio(1, 2);
         let about = format!("cut {cut} of seed {seed}, {} boot", if another_boot { "another" } else { "the same" });
-        make_image(&image).unwrap();
+        make_image(&image, IMAGE_BYTES).unwrap();
         let lines = work_until_the_cut(&image, folder.path(), &mut random, seed ^ cut);
         acknowledged += lines.len();
         // Block by block, and mounted elsewhere.

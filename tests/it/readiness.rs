@@ -59,7 +59,8 @@ fn invalid_server_certificate_is_not_ready() {
         // wrong, so nothing new is recorded, and what says so names both causes.
         let expired = not_after.0 <= 2026;
         let clock = obstacles.lines().find(|line| line.starts_with("ledger: ")).unwrap_or_default();
-        let causes = ["server.certificate", "the clock is wrong", "the certificate has expired", "restarted"];
+        let causes =
+            ["server.certificate", "the clock is wrong", "the certificate has expired", "as soon as they are replaced"];
         assert_eq!(causes.iter().all(|cause| clock.contains(cause)), expired, "{obstacles}");
         succeeded(&site.operator(&["order", "list"]));
         let created = site.operator(&["order", "create", "o1", "--profile", "device", "--quantity", "1"]);

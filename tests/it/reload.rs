@@ -1,14 +1,18 @@
 //! The configuration read anew while the daemon runs.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use rustix::process::Signal;
 use tonic::Code;
 
-use crate::support::{
-    faults::Load,
-    site::{Site, csr, request, wait_until},
-    token::{refused, succeeded, text},
+use crate::{
+    stations::must_be_refused,
+    support::{
+        faults::Load,
+        site::{Answer, IssueStream, Site, csr, request, wait_until},
+        token::{refused, succeeded, text},
+    },
+    tls::SoftCa,
 };
 
 fn configuration(site: &Site) -> String {
@@ -120,9 +124,12 @@ fn replace_server_certificate(site: &Site) {
 
 /// The certificate that the daemon presents.
 fn presented(daemon: &crate::support::site::Daemon) -> String {
-    let address = format!("localhost:{}", daemon.grpc.port());
+    presented_at(&format!("localhost:{}", daemon.grpc.port()))
+}
+
+fn presented_at(address: &str) -> String {
     let output = std::process::Command::new("openssl")
-        .args(["s_client", "-connect", &address, "-alpn", "h2"])
+        .args(["s_client", "-connect", address, "-alpn", "h2"])
         .stdin(std::process::Stdio::null())
         .output()
         .unwrap();
@@ -202,4 +209,97 @@ fn configuration_check_tells_all_that_is_wrong() {
         assert!(said.contains(says), "{says}: {said}");
     }
     assert!(!site.path("data").exists());
+}
+
+/// What EST presents on its port.
+fn presented_by_est(site: &Site) -> String {
+    let ready: serde_json::Value = serde_json::from_slice(&fs::read(site.path("ready.json")).unwrap()).unwrap();
+    let port = ready["est"].as_str().unwrap().rsplit(':').next().unwrap().to_owned();
+    presented_at(&format!("localhost:{port}"))
+}
+
+/// Whom the daemon lets in, who enrols, what needs a second operator, EST's certificate: taken while it runs, and nobody's
+/// stream ends. What cannot be taken is named, also where only a file is another.
+#[tokio::test(flavor = "multi_thread")]
+async fn reload_takes_what_the_edge_works_with() {
+    let signs_lists = |params: &mut rcgen::CertificateParams| params.key_usages.push(rcgen::KeyUsagePurpose::CrlSign);
+    let known = SoftCa::with("Known", signs_lists);
+    let site = Site::new();
+    site.configure(|usual| usual.replace("[ledger]\n", "[est]\nlisten = \"127.0.0.1:0\"\n[ledger]\n"));
+    // The first start gives the configuration its ports.
+    site.start().end();
+    let daemon = site.start();
+    site.create_order("lot", 100);
+    let mut stream = site.stream(&daemon, "line1/t1").await;
+    stream.ask(request("a", "lot", csr("a"))).await.issued();
+
+    // A CA of stations that the daemon did not know, with its list.
+    let identity = known.identity(&site, "t9", &["urn:birthmark:station:line1/t9"], |params| {
+        params.serial_number = Some(vec![0x11, 0x22].into());
+    });
+    must_be_refused(&daemon, &identity).await;
+    let both = fs::read_to_string(site.path("ca/station-ca.pem")).unwrap() + &known.pem();
+    site.token.write("ca/clients.pem", &both);
+    site.token.write("ca/clients.crl", &known.crl(&[], 1));
+    change(
+        &site,
+        "client_ca = \"ca/station-ca.pem\"",
+        "client_ca = \"ca/clients.pem\"\nclient_crl = \"ca/clients.crl\"",
+    );
+    let told = reload(&site);
+    assert_eq!(told["changed"], serde_json::json!(["server.client_ca", "server.client_crl"]));
+    assert_eq!(told["needs_restart"], serde_json::json!([]));
+    let mut other = IssueStream::open(daemon.connect(identity.clone()).await).await.unwrap();
+    other.ask(request("b", "lot", csr("b"))).await.issued();
+    // The list is watched from now on.
+    site.token.write("ca/clients.crl", &known.crl(&[&[0x11, 0x22]], 2));
+    let status = tokio::time::timeout(Duration::from_secs(10), other.receive()).await.unwrap().unwrap_err();
+    Answer::of_call(&status).must_be(Code::Unauthenticated, "CERTIFICATE_REVOKED");
+    // Without the list it may connect again.
+    change(&site, "\nclient_crl = \"ca/clients.crl\"", "");
+    reload(&site);
+    let mut other = IssueStream::open(daemon.connect(identity).await).await.unwrap();
+    other.ask(request("c", "lot", csr("c"))).await.issued();
+
+    // What needs a second operator, and who enrols.
+    let station_ca = configuration(&site);
+    let station_ca = &station_ca[station_ca.find("[station_ca]").unwrap()..];
+    let station_ca = station_ca[..station_ca[1..].find('[').map_or(station_ca.len(), |end| end + 1)].to_owned();
+    change(&site, &station_ca, "[approval]\norders_above = 10\n\n");
+    let told = reload(&site);
+    assert_eq!(told["changed"], serde_json::json!(["approval", "station_ca"]));
+    assert_eq!(told["needs_restart"], serde_json::json!([]));
+    let create = ["order", "create", "large", "--profile", "device", "--quantity", "11"];
+    refused(&site.operator(&create), &["second operator"]);
+    change(&site, "[approval]\norders_above = 10\n\n", &station_ca);
+    reload(&site);
+    succeeded(&site.operator(&create));
+    site.identity("station", "line1/t5");
+
+    // EST has the certificate of the gRPC port, and keeps up with it.
+    let before = presented_by_est(&site);
+    assert_eq!(before, presented(&daemon));
+    replace_server_certificate(&site);
+    for file in ["cert.pem", "key.pem"] {
+        fs::rename(site.path(&format!("renewed/{file}")), site.path(&format!("tls/{file}"))).unwrap();
+    }
+    wait_until("both are taken", || site.log().contains("certificate files were replaced, and are in use"));
+    assert_ne!(presented_by_est(&site), before);
+    assert_eq!(presented_by_est(&site), presented(&daemon));
+    change(&site, "[est]\n", "[est]\ndefault_label = \"device~none\"\n");
+    change(&site, "default_label = \"device~none\"", "default_label = \"none\"");
+    refused(&site.operator(&["reload"]), &["est.default_label", "there is no profile"]);
+    change(&site, "default_label = \"none\"", "default_label = \"device\"");
+    assert_eq!(reload(&site)["changed"], serde_json::json!(["est.default_label"]));
+
+    // What is read at a start only.
+    let chain = site.path("ca/issuer.pem");
+    let content = fs::read(&chain).unwrap();
+    fs::remove_file(&chain).unwrap();
+    fs::write(&chain, content).unwrap();
+    let told = reload(&site);
+    let named = told["needs_restart"][0].as_str().unwrap();
+    assert!(named.starts_with("issuers.main.chain") && named.contains("was replaced"), "{told}");
+    stream.ask(request("d", "lot", csr("d"))).await.issued();
+    daemon.end();
 }

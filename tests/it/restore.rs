@@ -366,11 +366,11 @@ fn devices(site: &Site, number: usize) -> (PathBuf, PathBuf) {
     (site.path("half.jsonl"), site.path("all.jsonl"))
 }
 
-fn sign(site: &Site, input: &Path, out: &str) -> Output {
+pub(crate) fn sign(site: &Site, input: &Path, out: &str) -> Output {
     site.sign("line1/t1", "lot", input.to_str().unwrap(), out).output().unwrap()
 }
 
-fn certificates(folder: &Path) -> BTreeMap<String, String> {
+pub(crate) fn certificates(folder: &Path) -> BTreeMap<String, String> {
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     files
         .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(path).unwrap()))

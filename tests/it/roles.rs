@@ -6,12 +6,13 @@ use birthmark::{
     proto::{
         AcknowledgeBatchRequest, CancelCodeRequest, ChangeOrderRequest, CheckRequest, CloseOrderRequest,
         ConfirmRequest, CreateBatchRequest, CreateCodesRequest, CreateOrderRequest, EnrollRequest, GetBundleRequest,
-        GetExportRequest, GetIssuerRequest, GetOrderRequest, GetRecordRequest, GrantApprovalRequest, ImportRequest,
-        IssueRequest, ListApprovalsRequest, ListBatchesRequest, ListCodesRequest, ListExportsRequest,
-        ListIssuersRequest, ListOrderDevicesRequest, ListOrdersRequest, ListRecordsRequest, ListStationsRequest,
-        MakeCheckpointRequest, PauseOrderRequest, PlanBatchRequest, ProvePossessionRequest, ReloadRequest,
-        RenewRequest, ResumeOrderRequest, RetryHsmRequest, RevokeCertificateRequest, RevokeStationRequest,
-        ScrapCertificateRequest, WatchRequest, admin_client::AdminClient, approvals_client::ApprovalsClient,
+        GetExportRequest, GetIssuerRequest, GetOrderRequest, GetRecordRequest, GrantApprovalRequest, HistoryRequest,
+        ImportRequest, IssueRequest, ListApprovalsRequest, ListAuditRequest, ListBatchesRequest, ListCodesRequest,
+        ListExportsRequest, ListIssuersRequest, ListOrderDevicesRequest, ListOrdersRequest, ListRecordsRequest,
+        ListStationsRequest, MakeCheckpointRequest, PauseOrderRequest, PlanBatchRequest, ProvePossessionRequest,
+        ReloadRequest, RenewRequest, ResumeOrderRequest, RetryHsmRequest, RevokeCertificateRequest,
+        RevokeCertificatesRequest, RevokeStationRequest, ScrapCertificateRequest, SupersedeRequest, WatchRequest,
+        admin_client::AdminClient, approvals_client::ApprovalsClient, audit_client::AuditClient,
         issuance_client::IssuanceClient, stations_client::StationsClient, vending_client::VendingClient,
     },
     roles::{Call, TABLE},
@@ -28,6 +29,7 @@ use crate::support::{
 async fn make(call: Call, channel: Channel) -> Result<(), Status> {
     let mut issuance = IssuanceClient::new(channel.clone());
     let mut admin = AdminClient::new(channel.clone());
+    let mut audit = AuditClient::new(channel.clone());
     let mut approvals = ApprovalsClient::new(channel.clone());
     let mut stations = StationsClient::new(channel.clone());
     let mut vending = VendingClient::new(channel);
@@ -49,6 +51,10 @@ async fn make(call: Call, channel: Channel) -> Result<(), Status> {
         Call::ListRecords => admin.list_records(ListRecordsRequest::default()).await.map(drop),
         Call::ScrapCertificate => admin.scrap_certificate(ScrapCertificateRequest::default()).await.map(drop),
         Call::RevokeCertificate => admin.revoke_certificate(RevokeCertificateRequest::default()).await.map(drop),
+        Call::RevokeCertificates => {
+            let requests = tokio_stream::iter([RevokeCertificatesRequest::default()]);
+            admin.revoke_certificates(requests).await.map(drop)
+        }
         Call::PlanBatch => admin.plan_batch(PlanBatchRequest::default()).await.map(drop),
         Call::CreateBatch => admin.create_batch(CreateBatchRequest::default()).await.map(drop),
         Call::ListBatches => admin.list_batches(ListBatchesRequest::default()).await.map(drop),
@@ -69,11 +75,14 @@ async fn make(call: Call, channel: Channel) -> Result<(), Status> {
         Call::Watch => admin.watch(WatchRequest { after: 0 }).await.map(drop),
         Call::Reload => admin.reload(ReloadRequest {}).await.map(drop),
         Call::ProvePossession => admin.prove_possession(ProvePossessionRequest::default()).await.map(drop),
+        Call::ListAudit => audit.list(ListAuditRequest::default()).await.map(drop),
+        Call::History => audit.history(HistoryRequest::default()).await.map(drop),
         Call::ListApprovals => approvals.list(ListApprovalsRequest {}).await.map(drop),
         Call::GrantApproval => approvals.grant(GrantApprovalRequest::default()).await.map(drop),
         Call::Enroll => stations.enroll(EnrollRequest::default()).await.map(drop),
         Call::Import => stations.import(ImportRequest::default()).await.map(drop),
         Call::Renew => stations.renew(RenewRequest::default()).await.map(drop),
+        Call::Supersede => stations.supersede(SupersedeRequest {}).await.map(drop),
         Call::Check => stations.check(CheckRequest::default()).await.map(drop),
         Call::ListStations => stations.list(ListStationsRequest::default()).await.map(drop),
         Call::RevokeStation => stations.revoke(RevokeStationRequest::default()).await.map(drop),

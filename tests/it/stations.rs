@@ -31,7 +31,7 @@ fn enroll(site: &Site, arguments: &[&str]) -> serde_json::Value {
 }
 
 /// A new connection of this identity is refused, whatever it calls.
-async fn must_be_refused(daemon: &Daemon, identity: &std::path::Path) {
+pub(crate) async fn must_be_refused(daemon: &Daemon, identity: &std::path::Path) {
     let connection =
         birthmark::client::Connection { server: Some(daemon.url()), identity: Some(identity.into()), socket: None };
     if let Ok(channel) = connection.daemon().unwrap().connect().await {
@@ -57,6 +57,7 @@ async fn revoked_station_is_cut_off_within_a_second() {
     succeeded(&site.operator(&["station", "revoke", "line1/t1", "--reason", "the tester was stolen"]));
     let begun = Instant::now();
     let status = revoked.receive().await.unwrap_err();
+    println!("revoked to cut: {:?}", begun.elapsed());
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     Answer::of_call(&status).must_be(Code::Unauthenticated, "CERTIFICATE_REVOKED");
     must_be_refused(&daemon, &identity).await;
@@ -233,6 +234,57 @@ async fn station_key_made_on_the_tester_is_certified_and_renewed() {
     daemon.end();
 }
 
+/// A new key ends the old one's certificates, also on streams that are open; whoever has a copy of the old key is out. Killed
+/// between the files, the next connection goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn renewal_with_a_new_key_ends_the_old_one() {
+    let site = Site::new();
+    let daemon = site.start();
+    site.create_order("o1", 20);
+    let identity = site.identity("station", "line1/t1");
+    let copy = site.path("stolen");
+    fs::create_dir(&copy).unwrap();
+    for file in ["cert.pem", "key.pem", "ca.pem"] {
+        fs::copy(identity.join(file), copy.join(file)).unwrap();
+    }
+    let mut stream = site.stream(&daemon, "line1/t1").await;
+    stream.ask(request("d1", "o1", csr("d1"))).await.issued();
+    // Certificates have whole seconds, and a renewal must live longer.
+    std::thread::sleep(Duration::from_secs(1));
+    let url = daemon.url();
+    let folder = identity.display().to_string();
+    let renew = ["station", "renew", "--new-key", "--server", &url, "--identity", &folder];
+    succeeded(&site.token.birthmark(&renew));
+    let begun = Instant::now();
+    let status = tokio::time::timeout(Duration::from_secs(10), stream.receive()).await.unwrap().unwrap_err();
+    println!("renewed to cut: {:?}", begun.elapsed());
+    Answer::of_call(&status).must_be(Code::Unauthenticated, "CERTIFICATE_REVOKED");
+    assert_ne!(fs::read(identity.join("key.pem")).unwrap(), fs::read(copy.join("key.pem")).unwrap());
+    must_be_refused(&daemon, &copy).await;
+    site.stream(&daemon, "line1/t1").await.ask(request("d2", "o1", csr("d2"))).await.issued();
+    let found = listed(&site, "station:line1/t1");
+    let revoked: Vec<_> = found["certificates"].as_array().unwrap().iter().map(|one| one["revoked"].clone()).collect();
+    assert_eq!(revoked, [true, false], "{found}");
+    // The same key goes on to be renewed, and ends nothing.
+    std::thread::sleep(Duration::from_secs(1));
+    succeeded(&site.token.birthmark(&["station", "renew", "--server", &url, "--identity", &folder]));
+    site.stream(&daemon, "line1/t1").await.ask(request("d3", "o1", csr("d3"))).await.issued();
+
+    // Killed after the key was renamed, and before the certificate was.
+    fs::rename(identity.join("cert.pem"), identity.join("cert.pem.new")).unwrap();
+    fs::copy(copy.join("cert.pem"), identity.join("cert.pem")).unwrap();
+    site.stream(&daemon, "line1/t1").await.ask(request("d4", "o1", csr("d4"))).await.issued();
+    assert!(!identity.join("cert.pem.new").exists());
+    // A certificate that the daemon never recorded can take no other's place.
+    daemon.end();
+    fs::remove_dir_all(site.path("data/index")).unwrap();
+    let daemon = site.start();
+    must_be_refused(&daemon, &copy).await;
+    site.stream(&daemon, "line1/t1").await.ask(request("d5", "o1", csr("d5"))).await.issued();
+    daemon.end();
+    succeeded(&site.token.birthmark(&["journal", "verify", "--config", "birthmark.toml"]));
+}
+
 /// `station sign` renews over a certificate of whose life a third is over.
 #[tokio::test(flavor = "multi_thread")]
 async fn station_sign_renews_from_a_third_of_its_life_on() {
@@ -340,6 +392,8 @@ async fn certificates_without_an_order_are_listed() {
     }
     assert_eq!(devices, ["d1", "d3"]);
     let printed = succeeded(&site.operator(&["record", "list", "--without-order"]));
-    assert!(printed.contains("d1") && printed.contains("d3") && !printed.contains("d2"), "{printed}");
+    // Serial numbers have digits of all kinds.
+    let printed: Vec<_> = printed.lines().skip(1).filter_map(|line| line.split_whitespace().last()).collect();
+    assert_eq!(printed, ["d1", "d3"]);
     daemon.end();
 }

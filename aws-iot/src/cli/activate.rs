@@ -58,7 +58,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    log(args.log_format);
+    log(args.log_format)?;
     let listen = match args.listen.as_str() {
         "" => None,
         address => Some(address.parse::<SocketAddr>().map_err(|error| anyhow::anyhow!("--listen {address}: {error}"))?),

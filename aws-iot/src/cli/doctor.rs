@@ -65,7 +65,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    log(LogFormat::Messages);
+    log(LogFormat::Messages)?;
     let mut wanted = Wanted {
         policies: args.policy.clone(),
         thing_types: args.thing_type.clone(),

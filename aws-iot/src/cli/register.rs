@@ -58,7 +58,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    log(LogFormat::Messages);
+    log(LogFormat::Messages)?;
     let mut bundles = args.trust.bundles(&args.bundles)?;
     let options = Options {
         without_ca: args.without_ca,

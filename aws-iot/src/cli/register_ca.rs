@@ -104,7 +104,7 @@ struct DaemonArgs {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    log(LogFormat::Messages);
+    log(LogFormat::Messages)?;
     block_on(register(args))
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    log(LogFormat::Messages);
+    log(LogFormat::Messages)?;
     let temporary;
     let lists = if args.bundles.is_empty() {
         Lists::open(&state_folder(args.state))?

@@ -19,7 +19,7 @@ pub use self::shared::block_on;
 pub enum Command {
     /// Make a station's key where it is used, and the request to certify it
     Request(keys::RequestArgs),
-    /// Renew the certificate of an identity, with its key, over the connection that it makes
+    /// Renew the certificate of an identity, with its key or a new one, over the connection that it makes
     Renew(keys::RenewArgs),
     /// Check all that a shift needs: clock, certificate, daemon, order, profile, round trip to the HSM
     #[command(after_long_help = check::AFTER)]

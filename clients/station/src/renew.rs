@@ -8,7 +8,7 @@ use birthmark_base::{
 };
 use birthmark_client::{
     ClientError, Daemon, Failure,
-    proto::{self, RenewRequest, stations_client::StationsClient},
+    proto::{self, RenewRequest, SupersedeRequest, stations_client::StationsClient},
 };
 use jiff::Timestamp;
 use tonic::Code;
@@ -41,6 +41,12 @@ pub enum RenewError {
     /// The daemon refuses.
     #[error(transparent)]
     Refused(#[from] Failure),
+    /// The old key is still taken.
+    #[error(
+        "the new key and its certificate are in use, but the certificate of the old key could not be ended: {0}; it is taken \
+         until it expires, or until \"station renew --new-key\" comes to its end"
+    )]
+    NotEnded(Box<RenewError>),
     /// The files cannot be made.
     #[error(transparent)]
     Files(#[from] FilesError),
@@ -81,6 +87,28 @@ pub async fn renew(daemon: &Daemon, folder: &Path) -> Result<String, RenewError>
     let asked = RenewRequest { csr: request.csr().as_bytes().to_vec().into() };
     let reply = stations.renew(asked).await.map_err(Failure::from)?.into_inner();
     Files::renew(folder, &reply.certificate)?;
+    Ok(reply.not_after.as_ref().and_then(proto::rfc3339).unwrap_or_default())
+}
+
+/// Has the daemon certify a new key in the place of the identity's, puts both in the place of the old ones, and then has it end
+/// the certificates of the old key. Gives until when the new certificate is valid.
+///
+/// # Errors
+/// If anything of that fails: before the new certificate is kept safely the old one stays; when only the old one could not be
+/// ended ([`RenewError::NotEnded`]), the new one is in use.
+pub async fn renew_key(daemon: &Daemon, folder: &Path) -> Result<String, RenewError> {
+    let request = NewKey::generate("renewal")?;
+    let channel = daemon.connect().await?;
+    request.stage(folder)?;
+    let asked = RenewRequest { csr: request.csr().as_bytes().to_vec().into() };
+    let reply = StationsClient::new(channel).renew(asked).await.map_err(Failure::from)?.into_inner();
+    Files::replace(folder, &reply.certificate)?;
+    let ended = async {
+        let mut stations = StationsClient::new(daemon.connect().await?);
+        stations.supersede(SupersedeRequest {}).await.map_err(Failure::from)?;
+        Ok::<_, RenewError>(())
+    };
+    ended.await.map_err(|error| RenewError::NotEnded(Box::new(error)))?;
     Ok(reply.not_after.as_ref().and_then(proto::rfc3339).unwrap_or_default())
 }
 

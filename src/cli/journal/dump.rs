@@ -7,15 +7,11 @@ use std::{
 };
 
 use birthmark::{
-    ledger::{
-        Recovery,
-        entry::Event,
-        journal::{Scan, ScannedFrame},
-    },
+    ledger::journal::{Scan, ScannedFrame},
     serial::SerialNumber,
 };
 
-use super::{entry_json::entry_to_json, folder::Place, torn};
+use super::{folder::Place, frame_json::frame_to_json, torn};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Checksums and hash chain are verified on the way, from the beginning of the file that holds \
@@ -56,7 +52,7 @@ pub(super) fn run(args: &DumpArgs) -> anyhow::Result<ExitCode> {
             }
         };
         if frame.sequence >= args.from && filter.wants(&frame) {
-            match writeln!(out, "{}", entry_to_json(&frame)) {
+            match writeln!(out, "{}", frame_to_json(&frame)) {
                 // A reader such as `head` has seen enough.
                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
                 written => written?,
@@ -80,44 +76,18 @@ struct Filter<'a> {
 impl Filter<'_> {
     fn wants(&mut self, frame: &ScannedFrame) -> bool {
         let Some(wanted) = self.device else { return true };
-        match &frame.entry.event {
-            Event::Reserved { serial_number, holder, .. }
-            | Event::Recovered(Recovery { serial_number, holder, .. }) => {
-                holder.device == wanted && self.serial_numbers.insert(*serial_number)
+        let event = &frame.entry.event;
+        let subject = event.subject();
+        match (subject.serial_number, subject.device) {
+            (Some(serial_number), Some(device)) => {
+                let wanted = device == wanted;
+                if wanted {
+                    self.serial_numbers.insert(serial_number);
+                }
+                wanted
             }
-            Event::Issued { serial_number, .. }
-            | Event::Abandoned { serial_number, .. }
-            | Event::Confirmed { serial_number, .. }
-            | Event::Scrapped { serial_number, .. }
-            | Event::Revoked { serial_number, .. } => self.serial_numbers.contains(serial_number),
-            Event::OrderCreated(_)
-            | Event::OrderClosed { .. }
-            | Event::OrderQuantityChanged { .. }
-            | Event::OrderPaused { .. }
-            | Event::OrderResumed { .. }
-            | Event::OrderDevicesListed(_)
-            | Event::StationEnrolled(_)
-            | Event::ApprovalRequested { .. }
-            | Event::ApprovalGranted { .. }
-            | Event::ApprovalUsed { .. }
-            | Event::StationRevoked { .. }
-            | Event::ProofReserved { .. }
-            | Event::ProofIssued { .. }
-            | Event::ExportCreated { .. }
-            | Event::ExportAcknowledged { .. }
-            | Event::BatchCreated(_)
-            | Event::BatchSealed { .. }
-            | Event::BatchAcknowledged { .. }
-            | Event::CrlIssued(_)
-            | Event::IssuerAdded { .. }
-            | Event::Checkpoint { .. }
-            | Event::LossAccepted { .. }
-            | Event::ClockAccepted { .. }
-            | Event::Started { .. }
-            | Event::Stopped { .. }
-            | Event::ConfigurationLoaded { .. } => false,
-            Event::VendingCodesCreated(created) => created.terms.codes.iter().any(|code| code.device == wanted),
-            Event::VendingCodeCancelled { device } => device == wanted,
+            (Some(serial_number), None) => self.serial_numbers.contains(&serial_number),
+            (None, device) => device == Some(wanted) || event.lists_device(wanted),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use birthmark::ledger::journal::Scan;
 
-use super::{entry_json::entry_to_json, folder::Place};
+use super::{folder::Place, frame_json::frame_to_json};
 
 /// How often new entries are looked for.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -45,7 +45,7 @@ pub(super) fn run(args: &FollowArgs) -> anyhow::Result<ExitCode> {
             if after.is_none_or(|after| frame.sequence <= after) {
                 continue;
             }
-            match writeln!(out, "{}", entry_to_json(&frame)).and_then(|()| out.flush()) {
+            match writeln!(out, "{}", frame_to_json(&frame)).and_then(|()| out.flush()) {
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
                 written => written?,
             }

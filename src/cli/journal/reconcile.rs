@@ -21,17 +21,18 @@ use crate::cli::{print, print_json, table};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The daemon must not run. Certificates are read from files: a station's folder (DEVICE.pem), JSON lines \
-    of \"birthmark export get\"; other files are passed over. Each is verified against the issuers that the journal has \
-    recorded, and one that the journal has already changes nothing, so that the command may be repeated, also with other \
-    folders. JSON lines tell order and profile; for a station's folder give --order. docs/restore.md has the whole way.\n\n\
+    after_help = "The daemon must not run. Certificates are read from files: a station's folder (DEVICE.pem), exports and \
+    bundles of every format that has certificates, as folders or tars; other files are passed over. Each is verified against the \
+    issuers that the journal has recorded, and one that the journal has already changes nothing, so that the command may be \
+    repeated, also with other folders. The formats jsonl and csv tell order and profile; for what does not, give --order. \
+    docs/restore.md has the whole way.\n\n\
     Exit codes: 0 all are in the journal; 1 failed; 2 wrong usage; 3 some could not be taken back: each is named, and why."
 )]
 pub(super) struct ReconcileArgs {
     #[command(flatten)]
     place: Place,
 
-    /// Folders or files with certificates
+    /// Folders, files or tars with certificates
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     certificates: Vec<PathBuf>,
 
@@ -42,6 +43,10 @@ pub(super) struct ReconcileArgs {
     /// The profile of certificates without an order whose files do not tell
     #[arg(long, value_name = "NAME", conflicts_with = "order")]
     profile: Option<String>,
+
+    /// Where a file does not tell the device, take the CN of its certificate for it
+    #[arg(long)]
+    device_in_subject: bool,
 
     /// Print JSON
     #[arg(long)]
@@ -87,7 +92,7 @@ fn identify(
     found: Vec<Found>,
     tally: &mut Tally,
 ) -> anyhow::Result<Vec<Recovery>> {
-    let reconciler = Reconciler::new(records.head().ledger, records.issuers());
+    let reconciler = Reconciler::new(records.head().ledger, records.issuers(), args.device_in_subject);
     let profile_of = |order: &str| Ok::<_, LedgerError>(records.order(order)?.map(|order| order.terms.profile));
     let usual = match (&args.order, &args.profile) {
         (Some(order), _) => {

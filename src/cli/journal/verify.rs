@@ -13,6 +13,7 @@ use birthmark::{
         checkpoint::SignedCheckpoint,
         embedded::checkpoint_file,
         journal::Scan,
+        json_time as time,
         verify::{Remark, Verified, VerifyOptions, verify},
     },
     pem,
@@ -21,7 +22,7 @@ use birthmark::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::{entry_json::time, folder::Place, torn};
+use super::{folder::Place, torn};
 use crate::cli::{print, print_json, table};
 
 #[derive(Debug, clap::Args)]

@@ -5,11 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use birthmark::{
-    client::Failure,
-    proto::{WatchRequest, rfc3339},
-};
-use serde_json::json;
+use birthmark::{client::Failure, events::to_json, proto::WatchRequest};
 
 use crate::cli::{block_on, daemon::DaemonArgs};
 
@@ -33,18 +29,7 @@ pub(super) fn run(args: WatchArgs) -> anyhow::Result<ExitCode> {
         let mut admin = args.daemon.admin().await?;
         let mut events = admin.watch(WatchRequest { after: args.after }).await.map_err(Failure::from)?.into_inner();
         while let Some(event) = events.message().await.map_err(Failure::from)? {
-            let line = json!({
-                "sequence": event.sequence,
-                "time": event.time.as_ref().and_then(rfc3339),
-                "actor": event.actor,
-                "event": event.event,
-                "serial_number": hex::encode(&event.serial_number),
-                "device_id": event.device_id,
-                "order": event.order,
-                "profile": event.profile,
-                "reason": event.reason,
-                "peer": event.peer,
-            });
+            let line = to_json(&event);
             let mut out = std::io::stdout().lock();
             match writeln!(out, "{line}").and_then(|()| out.flush()) {
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),

@@ -175,7 +175,7 @@ fn row<'v>(values: impl Iterator<Item = (&'v str, bool)>, out: &mut String) {
 }
 
 /// The values of the next record of what [`row`] wrote, and what follows it. None if it is not whole.
-pub(in crate::export) fn read_row(text: &str) -> Option<(Vec<String>, &str)> {
+pub(crate) fn read_row(text: &str) -> Option<(Vec<String>, &str)> {
     let (mut values, mut rest) = (Vec::new(), text);
     loop {
         let mut value = String::new();

@@ -16,7 +16,7 @@ use crate::text_file;
 
 /// Where the files are.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(crate) enum Source {
     /// Each file's length.
     Folder(PathBuf, BTreeMap<String, u64>),
     /// Where each file begins, and its length.
@@ -24,7 +24,7 @@ pub(super) enum Source {
 }
 
 impl Source {
-    pub(super) fn open(path: &Path) -> Result<Source, VerifyError> {
+    pub(crate) fn open(path: &Path) -> Result<Source, VerifyError> {
         let shown = path.display().to_string();
         let metadata = fs::metadata(path).map_err(|error| VerifyError::new(&shown, error))?;
         if metadata.is_dir() {
@@ -37,7 +37,7 @@ impl Source {
         Ok(Source::Tar(file, files))
     }
 
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         let (folder, tar) = match self {
             Source::Folder(_, files) => (Some(files), None),
             Source::Tar(_, files) => (None, Some(files)),
@@ -54,7 +54,7 @@ impl Source {
     }
 
     /// The content of a file, of at most `longest` octets and one more.
-    pub(super) fn read(&self, name: &str, longest: u64) -> Result<Vec<u8>, VerifyError> {
+    pub(crate) fn read(&self, name: &str, longest: u64) -> Result<Vec<u8>, VerifyError> {
         let length = self.length(name).ok_or_else(|| VerifyError::new(name, Fault::Missing))?;
         let length = usize::try_from(length.min(longest.saturating_add(1))).unwrap_or(usize::MAX);
         let read = match self {

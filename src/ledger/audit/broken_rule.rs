@@ -78,6 +78,8 @@ pub(crate) enum BrokenRule {
     Batch(#[from] BrokenBatch),
     #[error("{what} {serial_number}, which was never issued")]
     NeverIssued { what: &'static str, serial_number: SerialNumber },
+    #[error("{count} requests were refused, and {devices} devices among them")]
+    RefusedCount { count: u64, devices: usize },
     #[error(transparent)]
     Code(#[from] BrokenCode),
     #[error("the revocation list {number} of the issuer \"{issuer}\" is not newer than {newest}, which was before it")]

@@ -35,4 +35,6 @@ pub struct Counts {
     pub enrolments: u64,
     /// Stations, operators and auditors revoked, each time.
     pub stations_revoked: u64,
+    /// Requests for certificates refused.
+    pub refused: u64,
 }

@@ -122,6 +122,7 @@ fn lifecycle_by_the_rules_passes() {
         scrapped(4),
     ]);
     let expected = Counts {
+        refused: 0,
         issued: 3,
         recovered: 0,
         abandoned: 1,
@@ -157,7 +158,7 @@ fn enrolled(certificate: &'static str, key: u8) -> Event {
 
 #[test]
 fn enrolment_and_order_change_that_break_a_rule_are_named() {
-    let revoke = || Event::StationRevoked { peer: Actor("station:l/1".into()), reason: "x".into() };
+    let revoke = || Event::StationRevoked { peer: Actor("station:l/1".into()), reason: "x".into(), keep: None };
     let quantity = |quantity| Event::OrderQuantityChanged { id: "o".into(), quantity, reason: String::new() };
     let pause = || Event::OrderPaused { id: "o".into(), reason: String::new() };
     let resume = || Event::OrderResumed { id: "o".into() };

@@ -8,8 +8,8 @@ use super::decision::{Decision, refuse};
 use crate::{
     hash::sha256,
     ledger::{
-        actor::Actor, entry::Event, error::LedgerError, operation::Outcome, peer::Enrolment, refusal::Refusal,
-        view::View,
+        actor::Actor, entry::Event, error::LedgerError, operation::Outcome, peer::Enrolment, record::KeyHash,
+        refusal::Refusal, view::View,
     },
 };
 
@@ -32,12 +32,20 @@ pub(super) fn enroll(
 }
 
 /// Whoever it is, also if it never was enrolled here: it may have a certificate that is not recorded. One that is revoked,
-/// and has no certificate since, stays as it is.
-pub(super) fn revoke(view: &View<'_>, now: Timestamp, actor: &Actor, name: &Actor, reason: &str) -> Decision {
+/// and has no certificate since, stays as it is. Where a key is to be kept, so does one that has no other.
+pub(super) fn revoke(
+    view: &View<'_>,
+    now: Timestamp,
+    actor: &Actor,
+    (name, keep): (&Actor, Option<&KeyHash>),
+    reason: &str,
+) -> Decision {
     let peer = view.peer_or_new(name);
-    if peer.is_revoked() {
+    let has_no_other = |keep: &KeyHash| peer.admitted().all(|certificate| certificate.key_hash == *keep);
+    if peer.is_revoked() || keep.is_some_and(has_no_other) {
         return (Outcome::Peer(peer), None);
     }
-    let revoked = Arc::new(peer.revoke(now, actor, reason));
-    (Outcome::Peer(revoked), Some(Event::StationRevoked { peer: name.clone(), reason: reason.to_owned() }))
+    let revoked = Arc::new(peer.revoke(now, actor, reason, keep));
+    let (peer, reason, keep) = (name.clone(), reason.to_owned(), keep.copied());
+    (Outcome::Peer(revoked), Some(Event::StationRevoked { peer, reason, keep }))
 }

@@ -54,6 +54,7 @@ impl EmbeddedLedger {
         journal.stage(&Entry { time: to_microseconds(now).max(newest), actor, event })?;
         journal.commit()?;
         journal.take_place()?;
+        journal.part_from_mirror()?;
         let unusable = |cause: io::Error| LedgerError::Folder { folder: folder.display().to_string(), cause };
         let checkpoint = checkpoint_file(folder);
         if check_against_checkpoint(&journal, &checkpoint, &[]).is_err() {

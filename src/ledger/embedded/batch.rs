@@ -145,7 +145,10 @@ struct Decided {
 /// restricts a certificate are always recorded.
 fn not_now<'r>(event: &Event, clock: Option<&'r Refusal>, space: Option<&'r Refusal>) -> Option<&'r Refusal> {
     match event {
-        Event::Reserved { .. } | Event::ProofReserved { .. } | Event::OrderDevicesListed(_) => clock.or(space),
+        Event::Reserved { .. }
+        | Event::ProofReserved { .. }
+        | Event::OrderDevicesListed(_)
+        | Event::RequestsRefused(_) => clock.or(space),
         Event::OrderCreated(_) | Event::BatchCreated(_) | Event::StationEnrolled(_) => clock,
         // At a time before the newest entry they do no harm: a checkpoint is evidence of what there is.
         Event::Checkpoint { .. }

@@ -11,7 +11,7 @@ use crate::{
         batch_content::Withdrawal,
         error::LedgerError,
         journal::Position,
-        overlay::{EndedKey, RecordLocation},
+        overlay::{Detour, EndedKey, RecordLocation},
         record::{Holder, Record, RecordState},
     },
     serial::SerialNumber,
@@ -135,6 +135,23 @@ impl History {
         if let Some(again) = detour.again.iter().rev().find(|number| **number < self.number) {
             return Ok(Some(*again));
         }
+        self.first_went_out(shared, serial, &detour)
+    }
+
+    /// All batches, before this one, in which a certificate went out; ascending.
+    pub(super) fn all_went_out(&self, shared: &Shared, serial: &SerialNumber) -> Result<Vec<u32>, LedgerError> {
+        let detour = shared.view().detour(&(self.destination.id, *serial))?.unwrap_or_default();
+        let first = self.first_went_out(shared, serial, &detour)?;
+        Ok(first.into_iter().chain(detour.again.iter().copied().filter(|number| *number < self.number)).collect())
+    }
+
+    /// The batch that looked at the certificate's entry, if it went out in that.
+    fn first_went_out(
+        &self,
+        shared: &Shared,
+        serial: &SerialNumber,
+        detour: &Detour,
+    ) -> Result<Option<u32>, LedgerError> {
         let Some((location, holder)) = self.location(shared, serial)? else { return Ok(None) };
         let confirmed = self.confirmation(shared, serial)?;
         let first_end = self.first_end(shared, serial)?;
@@ -153,7 +170,7 @@ impl History {
     }
 
     /// The batch that has looked at a place, and where it ends.
-    fn batch_at(&self, shared: &Shared, place: Position) -> Result<(u32, Position), LedgerError> {
+    pub(super) fn batch_at(&self, shared: &Shared, place: Position) -> Result<(u32, Position), LedgerError> {
         let end_of = |number: u32| {
             let found = shared.view().batch((self.destination.id, number))?;
             let lost = || shared.view().contradicted(format!("it has lost the batch {number} of {}", self.name()));

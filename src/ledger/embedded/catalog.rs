@@ -379,6 +379,11 @@ impl Indexer {
             }
             Ok(Err((job, error))) => {
                 self.busy = false;
+                if !job.index.is_beside(&job.space.journal) {
+                    // The journal's disk failed, and the index is still there: there must be another one.
+                    job.index.fail(&error.to_string());
+                    return Ok(());
+                }
                 self.failed = Some((job, Instant::now()));
                 return Err(error);
             }

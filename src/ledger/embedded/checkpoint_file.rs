@@ -85,7 +85,7 @@ pub(super) fn check_against_checkpoint(journal: &Journal, path: &Path, keys: &[P
             checkpoint.sequence
         )));
     }
-    let chain = Scan::open(journal.reader().folder())?.chain_after(checkpoint.sequence)?.unwrap_or_default();
+    let chain = Scan::open(&journal.reader().folder())?.chain_after(checkpoint.sequence)?.unwrap_or_default();
     if chain != checkpoint.chain {
         return Err(differs(format!("the entries up to number {} are not those that it knows", checkpoint.sequence)));
     }

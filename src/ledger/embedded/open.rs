@@ -119,20 +119,21 @@ impl EmbeddedLedger {
         if let Some(expected) = &guards.expected_checkpoint {
             check_against_expected(&journal, expected, &guards.audit_keys)?;
         }
-        let may_lack = match mirror.completed() {
+        let may_lack = match mirror.vouches() {
             true => None,
             false => may_lack(&journal, index::exists(&folder.join("index")))?,
         };
         let (alarm, alarms) = mpsc::sync_channel(1);
         let boot = settings.boot_id.clone().unwrap_or_else(boot_id);
         let site = index::Site { folder: folder.join("index"), journal: journal.id(), boot, alarm };
-        let space = Arc::new(DiskSpace { folder: folder.to_owned(), min_free: settings.min_free });
+        let space = Arc::new(DiskSpace { journal: journal.reader().clone(), min_free: settings.min_free });
         let setup = Setup { site, space: Arc::clone(&space), flush_at: settings.flush_at };
         let catalog = Arc::new(Catalog::open(&setup, &mut journal, rebuild)?);
         if may_lack.is_none() {
             journal.take_place()?;
-            if let Some(mirror) = &settings.mirror {
-                journal.start_mirror(&mirror.join("journal")).map_err(unusable)?;
+            match &settings.mirror {
+                Some(mirror) => journal.start_mirror(&mirror.join("journal")).map_err(unusable)?,
+                None => journal.part_from_mirror()?,
             }
         }
         let mirror_state = journal.mirror_state();
@@ -191,7 +192,7 @@ impl Ledger for EmbeddedLedger {
     }
 
     fn close(mut self) -> Result<(), LedgerError> {
-        self.writer.journal.note_place();
+        self.writer.journal.note_stop();
         let shared = &self.writer.shared;
         if let Err(error) = shared.follower().close(&shared.catalog) {
             tracing::warn!(%error, "the index is not up to date; the next start reads more of the journal");
@@ -227,7 +228,7 @@ fn may_lack(journal: &Journal, indexed: bool) -> Result<Option<Refusal>, LedgerE
             // There will be an index from now on.
             let folder = journal.reader().folder();
             let unusable = |cause| LedgerError::Folder { folder: folder.display().to_string(), cause };
-            forget_place(folder).map_err(unusable)?;
+            forget_place(&folder).map_err(unusable)?;
             "nothing shows that a daemon of this place wrote it last".to_owned()
         }
         Whereabouts::Elsewhere(what) => what,

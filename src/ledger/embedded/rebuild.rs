@@ -57,11 +57,15 @@ fn watch(setup: &Setup, alarms: &mpsc::Receiver<()>, catalog: &Weak<Catalog>, jo
         let Some(catalog) = catalog.upgrade() else { return };
         while let Some(why) = failure(&catalog) {
             let begun = Instant::now();
-            match rebuild_live(setup, &catalog, journal, &why, stop) {
+            // Beside the journal, which may be on another disk than it was when the index was made.
+            let mut setup = setup.clone();
+            setup.site.folder = journal.home().join("index");
+            match rebuild_live(&setup, &catalog, journal, &why, stop) {
                 Ok(()) => tracing::info!(seconds = begun.elapsed().as_secs(), "the index is rebuilt from the journal"),
                 Err(ReplayError::Stopped) => return,
                 Err(error) => {
                     let error = error.accuse(journal);
+                    journal.suspect_disk();
                     tracing::error!(%error, "the index could not be rebuilt; nothing is issued until it is");
                     let _ = alarms.recv_timeout(REBUILD_AGAIN);
                 }

@@ -1,6 +1,11 @@
 //! The side that reads.
 
-use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
@@ -21,7 +26,9 @@ use crate::{
         entry_tail::EntryTail,
         error::LedgerError,
         export::{Export, ExportId},
+        first_pass::{ALL_ORDERS, FirstPass},
         head::Head,
+        history::HistoryEntry,
         index::IndexError,
         issued_records::IssuedRecords,
         issuer::RecordedIssuer,
@@ -69,6 +76,10 @@ impl Records for EmbeddedRecords {
 
     fn orders(&self) -> Result<Vec<Order>, LedgerError> {
         self.view().orders()
+    }
+
+    fn first_pass(&self, order: Option<&str>) -> Result<BTreeMap<Arc<str>, FirstPass>, LedgerError> {
+        self.view().first_passes(order.unwrap_or(ALL_ORDERS))
     }
 
     fn issued_under(&self, order: &str) -> Result<IssuedRecords, LedgerError> {
@@ -222,6 +233,14 @@ impl Records for EmbeddedRecords {
             }
             Ok(entries)
         }))
+    }
+
+    fn sequence_before(&self, moment: Timestamp) -> Result<u64, LedgerError> {
+        Ok(self.shared.journal.sequence_before(moment)?)
+    }
+
+    fn history(&self, serial_number: &SerialNumber) -> Result<Vec<HistoryEntry>, LedgerError> {
+        self.history_of(serial_number)
     }
 
     fn head(&self) -> Head {

@@ -174,7 +174,7 @@ fn peers_stay_as_they_are_whatever_becomes_of_the_index() {
         try_one(ledger, Action::Enroll(enrolment(peer, certificate, key))).unwrap()
     };
     let revoke = |ledger: &mut EmbeddedLedger, peer: &str| {
-        try_one(ledger, Action::RevokePeer { peer: Actor(peer.into()), reason: "stolen".into() }).unwrap()
+        try_one(ledger, Action::RevokePeer { peer: Actor(peer.into()), reason: "stolen".into(), keep: None }).unwrap()
     };
     assert_eq!(peer(enroll(&mut ledger, "station:l/1", "a", 1)).number, 1);
     assert_eq!(peer(enroll(&mut ledger, "operator:anna", "b", 2)).number, 2);

@@ -19,6 +19,23 @@ pub(crate) struct FileEnd {
 }
 
 impl Reader {
+    /// Checks that the journal, which ends at `end`, has the last entry that something else (the index) knows.
+    pub(super) fn attest(&self, last: Option<(Position, ChainHash)>, end: Position) -> Result<(), JournalError> {
+        // What lies after the end is for the settling of the journal to judge.
+        let Some((position, chain)) = last.filter(|(position, _)| *position < end) else { return Ok(()) };
+        if self.chain_at(position) == Some(chain) {
+            return Ok(());
+        }
+        // Damage, or a journal that went on in another way? A file that can be read through has no damage.
+        let (file, next) = (position.segment(), Position::new(position.segment().saturating_add(1), 0));
+        self.frames(Position::new(file, 0), end.min(next)).try_for_each(|frame| frame.map(drop))?;
+        let what = format!(
+            "the index knows another entry at byte {} of file {file:08}.journal than the one that is there",
+            position.offset()
+        );
+        Err(JournalError::lost(&self.folder(), what))
+    }
+
     /// Reads a whole file again from the disk, up to `end` if that is in it, and checks its header, every frame and
     /// how it continues the file before. `read` is called with the number of bytes that were read, and returns
     /// whether to go on; none if not.
@@ -37,7 +54,7 @@ impl Reader {
         // What the system has in its memory says nothing about the disk. A hint: a file system may not take it.
         let forget = || if is_newest { Ok(()) } else { rustix::fs::fadvise(&*file, 0, None, Advice::DontNeed) };
         let _ = forget();
-        let path = segment::path(self.folder(), number);
+        let path = segment::path(&self.folder(), number);
         let header = Header::read(&file, &path)?;
         if let Some(before) = before {
             let fits = header.first_sequence == before.next_sequence

@@ -28,12 +28,21 @@ pub struct Copied {
     pub files: u32,
 }
 
+/// What is written of the newest file that the copy has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Newest {
+    /// What it lacks.
+    Missing,
+    /// All of it: its disk may have refused what memory shows. The files before it were synced when it was begun.
+    Again,
+}
+
 /// Brings the journal in the folder `to`, if there is one, up to the one in `from`; every byte that is written was verified.
 /// The files of `from` are not locked: a daemon may write them.
 ///
 /// # Errors
 /// Damage in what is to be copied; a journal in `to` that is another one, or has what `from` has not; an I/O error.
-pub(crate) fn copy(from: &Path, to: &Path) -> Result<Copied, JournalError> {
+pub(crate) fn copy(from: &Path, to: &Path, newest: Newest) -> Result<Copied, JournalError> {
     let mut copied = Copied::default();
     let there = segment::list(to)?;
     let mut number = 1;
@@ -44,9 +53,10 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<Copied, JournalError> {
         let next = next_header(from, number + 1)?;
         let file = File::open(&path).map_err(|error| JournalError::io(&path, error))?;
         let target = segment::path(to, number);
+        let again = newest == Newest::Again && there.last() == Some(&number);
         let had = match &next {
-            Some(next) => is_copied(&file, &target, next)?,
-            None => None,
+            Some(next) if !again => is_copied(&file, &target, next)?,
+            _ => None,
         };
         let end = match had {
             Some(end) => end,
@@ -56,7 +66,7 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<Copied, JournalError> {
                 if next.is_some() && end.length < content.len() as u64 {
                     return Err(JournalError::damaged(&path, end.length, "what is there is no entry"));
                 }
-                let had = bring_up(content.get(..end.length as usize).unwrap_or_default(), &target)?;
+                let had = bring_up(content.get(..end.length as usize).unwrap_or_default(), &target, again)?;
                 copied.bytes += end.length - had.length;
                 copied.new_entries += end.entries - had.entries;
                 end
@@ -68,8 +78,14 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<Copied, JournalError> {
             break;
         }
     }
-    if let Some(more) = there.iter().find(|there| **there >= number) {
-        return Err(has_more(&segment::path(to, *more), "the journal has no such file"));
+    for more in there.iter().filter(|there| **there >= number) {
+        let path = segment::path(to, *more);
+        let io = |error| JournalError::io(&path, error);
+        if fs::metadata(&path).map_err(io)?.len() > Header::LENGTH.into() {
+            return Err(has_more(&path, "the journal has no such file"));
+        }
+        // It was being begun, and holds no entry.
+        fs::remove_file(&path).map_err(io)?;
     }
     durable::sync_folder(to).map_err(|error| JournalError::io(to, error))?;
     copied.files = number - 1;
@@ -172,7 +188,7 @@ struct Had {
 }
 
 /// Gives the copy of a file what it does not have of `content`.
-fn bring_up(content: &[u8], target: &Path) -> Result<Had, JournalError> {
+fn bring_up(content: &[u8], target: &Path, again: bool) -> Result<Had, JournalError> {
     let io = |error| JournalError::io(target, error);
     let mut options = File::options();
     let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(target).map_err(io)?;
@@ -186,9 +202,10 @@ fn bring_up(content: &[u8], target: &Path) -> Result<Had, JournalError> {
     if there.get(..kept) != content.get(..kept) {
         return Err(has_more(target, "it holds entries that the journal does not have"));
     }
-    if kept < content.len() || there.len() > kept {
+    if kept < content.len() || there.len() > kept || again {
+        let from = if again { 0 } else { kept };
         file.set_len(kept as u64).map_err(io)?;
-        file.write_all_at(content.get(kept..).unwrap_or_default(), kept as u64).map_err(io)?;
+        file.write_all_at(content.get(from..).unwrap_or_default(), from as u64).map_err(io)?;
         file.sync_all().map_err(io)?;
     }
     let before = Header::read(&file, target)?.first_sequence - 1;

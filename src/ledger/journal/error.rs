@@ -50,6 +50,18 @@ pub enum JournalError {
         /// What is known, and by what.
         what: String,
     },
+    /// Its mirror may have entries that are not there.
+    #[error(
+        "the journal in {folder} may lack entries: its mirror in {mirror}, which goes on alone when this disk fails, is not \
+         to be had; bring the mirror back and start again or, if it is lost, accept that with \"birthmark journal \
+         accept-loss\""
+    )]
+    MirrorAway {
+        /// The journal's folder.
+        folder: String,
+        /// The mirror's.
+        mirror: String,
+    },
     /// Another process has the newest file locked.
     #[error(
         "another process{} has the journal file {path} locked",
@@ -101,6 +113,10 @@ impl JournalError {
         JournalError::Io { path: path.display().to_string(), cause }
     }
 
+    pub(super) fn lost(folder: &Path, what: String) -> Self {
+        JournalError::Lost { folder: folder.display().to_string(), what }
+    }
+
     pub(super) fn damaged(path: &Path, offset: u64, what: impl ToString) -> Self {
         JournalError::Damaged { path: path.display().to_string(), offset, what: what.to_string() }
     }
@@ -149,6 +165,15 @@ pub(crate) enum AppendError {
         /// The largest length that is possible.
         limit: usize,
     },
+    /// The newest file has no name any more: nothing was written to it.
+    #[error(
+        "the journal file {path} was changed by another process: it was removed; the daemon stops, before it hands out what \
+         is lost"
+    )]
+    Removed {
+        /// The file.
+        path: String,
+    },
     /// The newest file is not the one that was written before: nothing was written to it.
     #[error(
         "the journal file {path} was changed by another process: {what}; the daemon stops, before it hands out what \
@@ -162,10 +187,25 @@ pub(crate) enum AppendError {
     },
 }
 
+impl AppendError {
+    /// What the journal's disk did, if the fault is the disk's: then a mirror goes on without it. A file that another process
+    /// changed is none.
+    pub(super) fn of_disk(&self) -> Option<String> {
+        match self {
+            AppendError::NotWritten(cause) | AppendError::Unknown(cause) => Some(cause.to_string()),
+            AppendError::Removed { path } => Some(format!("{path} was removed")),
+            AppendError::TooLarge { .. } | AppendError::Taken { .. } => None,
+        }
+    }
+}
+
 impl From<JournalError> for LedgerError {
     fn from(error: JournalError) -> Self {
         match &error {
             JournalError::Lost { what, .. } => LedgerError::Lost { what: what.clone(), cause: Box::new(error) },
+            JournalError::MirrorAway { mirror, .. } => {
+                LedgerError::Lost { what: format!("what the mirror in {mirror} may have more"), cause: Box::new(error) }
+            }
             _ if error.is_damage() => LedgerError::Corrupt(Box::new(error)),
             _ => LedgerError::Storage(Box::new(error)),
         }
@@ -177,7 +217,9 @@ impl From<AppendError> for LedgerError {
         match error {
             AppendError::NotWritten(cause) => LedgerError::NotWritten(Box::new(cause)),
             AppendError::TooLarge { .. } => LedgerError::NotWritten(Box::new(error)),
-            AppendError::Unknown(_) | AppendError::Taken { .. } => LedgerError::Fatal(Box::new(error)),
+            AppendError::Unknown(_) | AppendError::Removed { .. } | AppendError::Taken { .. } => {
+                LedgerError::Fatal(Box::new(error))
+            }
         }
     }
 }

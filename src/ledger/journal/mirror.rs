@@ -2,8 +2,11 @@
 //!
 //! A thread of its own writes and syncs it while the committer's thread does the same with the journal, so that both disks
 //! sync at the same time. When the mirror fails, the daemon goes on without it and says so; the thread brings it up from
-//! the journal's files until it has all, and it is written again from the next write on. When the journal itself fails, the
-//! process ends as it would without a mirror, and the next start takes what the mirror has more.
+//! the journal's files until it has all, and it is written again from the next write on. When the journal fails, the two
+//! change their parts: the mirror's folder is the journal's from then on, and the one that failed is brought up as its mirror.
+//!
+//! What a disk whose sync failed shows in memory may not be on it, and may seem to need no writing (Rebello et al.): what is
+//! brought up is written again from the beginning of its newest file on.
 
 use std::{
     fs::File,
@@ -12,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     thread::{self, JoinHandle},
@@ -22,14 +25,19 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    copy::copy,
-    error::JournalError,
+    copy::{Newest, copy},
+    own,
+    pairing::{self, Pairing},
     place::{Found, Place},
     segment::{self, Header},
 };
+use crate::{durable, ledger::file_lock::lock_file};
 
-/// How often a mirror that failed is tried again.
-const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// After which pause a mirror that failed is tried again; each later one is twice as long, up to the last.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+const TRY_AGAIN_AT_LAST: Duration = Duration::from_secs(30);
+/// How long the writer has to join a mirror that was brought up, before what came meanwhile is copied.
+const MEANWHILE: Duration = Duration::from_millis(100);
 
 /// Where the journal ends, and what is to be where the mirror is.
 #[derive(Clone, Copy, Debug)]
@@ -53,20 +61,40 @@ enum Job {
     Join(JournalEnd),
 }
 
+type Fault = Box<dyn std::error::Error + Send + Sync>;
+
 /// The mirror's state, for whoever asks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MirrorState(Arc<Mutex<Option<String>>>);
 
 impl MirrorState {
-    /// Why the mirror lacks entries; none if it does not.
+    /// Why one of the two lacks entries; none if both have all.
     pub(crate) fn failure(&self) -> Option<String> {
         self.0.lock().clone()
     }
 
-    fn set(&self, failure: Option<String>) {
-        crate::metrics::journal_mirror(failure.is_none());
-        *self.0.lock() = failure;
+    /// The copy in this folder lacks entries. Whether it had all until now.
+    pub(super) fn fail(&self, folder: &Path, why: &str) -> bool {
+        crate::metrics::journal_mirror(false);
+        let told = format!("the journal's copy in {} lacks entries: {why}", folder.display());
+        self.0.lock().replace(told).is_none()
     }
+
+    fn recovered(&self, folder: &Path) {
+        crate::metrics::journal_mirror(true);
+        if self.0.lock().take().is_some() {
+            tracing::warn!(folder = %folder.display(), "the journal's copy has all entries again");
+        }
+    }
+}
+
+/// What both threads see of a mirror that is not written.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The thread has brought it up, so that joining takes little.
+    caught_up: AtomicBool,
+    /// How many entries the journal has.
+    entries: AtomicU64,
 }
 
 /// The mirror of a journal.
@@ -77,63 +105,92 @@ pub(super) struct Mirror {
     thread: Option<JoinHandle<()>>,
     /// Whether it is written.
     joined: bool,
-    /// The thread has brought it up, so that joining takes little.
-    caught_up: Arc<AtomicBool>,
+    progress: Arc<Progress>,
     state: MirrorState,
+    journal: PathBuf,
     folder: PathBuf,
 }
 
 impl Mirror {
-    /// Starts the thread. The mirror in `folder` has what the journal in `journal` has, which ends at `end`.
+    /// Starts the thread. The mirror in `folder` is brought up to the journal in `journal`, which ends at `end`.
     ///
     /// # Errors
     /// If there is no thread to be had.
-    pub(super) fn start(journal: &Path, folder: &Path, end: JournalEnd) -> io::Result<Mirror> {
+    pub(super) fn start(journal: &Path, folder: &Path, end: JournalEnd, state: MirrorState) -> io::Result<Mirror> {
+        let mut mirror = Mirror::begin_thread(journal, folder, state, false)?;
+        mirror.join(end);
+        mirror.wrote(end);
+        Ok(mirror)
+    }
+
+    /// Starts the thread of a mirror that failed: it is brought up to the journal, which has so many entries, when it can be.
+    ///
+    /// # Errors
+    /// If there is no thread to be had.
+    pub(super) fn start_behind(journal: &Path, folder: &Path, entries: u64, state: MirrorState) -> io::Result<Mirror> {
+        let mirror = Mirror::begin_thread(journal, folder, state, true)?;
+        mirror.progress.entries.store(entries, Ordering::SeqCst);
+        Ok(mirror)
+    }
+
+    fn begin_thread(journal: &Path, folder: &Path, state: MirrorState, failed: bool) -> io::Result<Mirror> {
         let (jobs, work) = mpsc::sync_channel(1);
         let (answers, done) = mpsc::sync_channel(1);
-        let (caught_up, state) = (Arc::new(AtomicBool::new(true)), MirrorState::default());
+        let progress = Arc::new(Progress::default());
         let writer = Writer {
             journal: journal.to_owned(),
             folder: folder.to_owned(),
             open: None,
-            failed: false,
-            caught_up: Arc::clone(&caught_up),
+            pause: failed.then_some(TRY_AGAIN),
+            newest: Newest::Again,
+            progress: Arc::clone(&progress),
+            state: state.clone(),
         };
         let thread = thread::Builder::new().name("journal-mirror".into()).spawn(move || writer.run(&work, &answers))?;
-        let (jobs, thread, folder) = (Some(jobs), Some(thread), folder.to_owned());
-        let mut mirror = Mirror { jobs, done, thread, joined: false, caught_up, state, folder };
-        mirror.join(end);
-        Ok(mirror)
+        let (journal, folder) = (journal.to_owned(), folder.to_owned());
+        let (jobs, thread) = (Some(jobs), Some(thread));
+        Ok(Mirror { jobs, done, thread, joined: false, progress, state, journal, folder })
     }
 
     pub(super) fn state(&self) -> MirrorState {
         self.state.clone()
     }
 
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether it has all that the journal has, and is written.
+    pub(super) fn is_joined(&self) -> bool {
+        self.joined
+    }
+
     /// Has it written from now on, if it was brought up.
     pub(super) fn join_if_caught_up(&mut self, end: JournalEnd) {
-        if !self.joined && self.caught_up.swap(false, Ordering::AcqRel) {
+        if !self.joined && self.progress.caught_up.swap(false, Ordering::SeqCst) {
             self.join(end);
         }
     }
 
     fn join(&mut self, end: JournalEnd) {
-        self.caught_up.store(false, Ordering::Release);
-        let before = self.state.failure();
         self.joined = true;
         self.tell(Job::Join(end));
-        self.wait();
-        if self.joined {
-            self.state.set(None);
-            if before.is_some() {
-                tracing::warn!(folder = %self.folder.display(), "the journal's mirror has all entries again");
-            }
+        if self.wait() {
+            self.state.recovered(&self.folder);
         }
     }
 
     /// Begins a write; [`Mirror::wait`] ends it.
     pub(super) fn write(&mut self, bytes: Arc<Vec<u8>>, at: u32, entries: u64) {
         self.tell(Job::Write(bytes, at, entries));
+    }
+
+    /// The journal ends here now. If the thread brought the mirror up meanwhile, without what was just written, it gets that.
+    pub(super) fn wrote(&mut self, end: JournalEnd) {
+        if !self.joined {
+            self.progress.entries.store(end.entries, Ordering::SeqCst);
+            self.join_if_caught_up(end);
+        }
     }
 
     /// Takes back what the journal did not take.
@@ -148,31 +205,66 @@ impl Mirror {
         self.wait();
     }
 
+    /// Both say that they had the same when the daemon ended.
+    pub(super) fn note_stop(&self) {
+        if self.joined {
+            // If it fails, the next start has to find both.
+            let _ = pairing::note(&self.folder, Pairing::Stopped, &self.journal);
+            let _ = pairing::note(&self.journal, Pairing::Stopped, &self.folder);
+        }
+    }
+
+    /// Opens its newest file for writing, after the journal's disk failed at `end`, which the mirror has. A lock and a place
+    /// are taken as the journal had them.
+    pub(super) fn take_over(
+        &self,
+        JournalEnd { id, segment, length, entries }: JournalEnd,
+        locked: bool,
+        placed: bool,
+    ) -> io::Result<(File, Option<Place>)> {
+        let path = segment::path(&self.folder, segment);
+        let file = File::options().read(true).write(true).open(&path)?;
+        if file.metadata()?.len() != u64::from(length) {
+            return Err(io::Error::other("it does not end where the journal does"));
+        }
+        if locked && !lock_file(&file)? {
+            return Err(io::Error::other("another process has it locked"));
+        }
+        // Before anything is answered that only this one has.
+        pairing::note(&self.folder, Pairing::Alone, &self.journal)?;
+        let found = Found { journal: id, segment, file: &file, is_empty: length <= Header::LENGTH, entries };
+        let place = placed.then(|| Place::take(&self.folder, &found)).transpose()?;
+        Ok((file, place))
+    }
+
     fn tell(&mut self, job: Job) {
         if self.joined && self.jobs.as_ref().is_none_or(|jobs| jobs.send(job).is_err()) {
-            self.lose("its thread panicked".into());
+            self.lose("its thread panicked");
         }
     }
 
-    /// Waits for what it was told.
-    pub(super) fn wait(&mut self) {
-        if !self.joined {
-            return;
+    /// Waits for what it was told. Whether it has all that the journal has.
+    pub(super) fn wait(&mut self) -> bool {
+        if self.joined {
+            match self.done.recv() {
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => self.lose(&why),
+                Err(_) => self.lose("its thread panicked"),
+            }
         }
-        match self.done.recv() {
-            Ok(Ok(())) => {}
-            Ok(Err(why)) => self.lose(why),
-            Err(_) => self.lose("its thread panicked".into()),
-        }
+        self.joined
     }
 
-    fn lose(&mut self, why: String) {
+    fn lose(&mut self, why: &str) {
         self.joined = false;
         let folder = self.folder.display();
-        if self.state.failure().is_none() {
-            tracing::error!(%folder, why, "the journal's mirror failed: the daemon goes on WITHOUT a second copy of the journal");
+        if self.state.fail(&self.folder, why) {
+            tracing::error!(%folder, why, "the journal's copy failed: the daemon goes on WITHOUT a second copy of the journal");
         }
-        self.state.set(Some(format!("the journal's mirror in {folder} lacks entries: {why}")));
+        // Before anything is answered that only the journal has.
+        if let Err(error) = pairing::note(&self.journal, Pairing::Alone, &self.folder) {
+            tracing::error!(journal = %self.journal.display(), %error, "it cannot be noted that only this journal has all");
+        }
     }
 }
 
@@ -190,13 +282,16 @@ struct Writer {
     journal: PathBuf,
     folder: PathBuf,
     open: Option<Open>,
-    /// What it was told last failed: it brings the mirror up by itself.
-    failed: bool,
-    caught_up: Arc<AtomicBool>,
+    /// What it was told last failed: it brings the mirror up by itself, after this time; none: it waits to be told.
+    pause: Option<Duration>,
+    newest: Newest,
+    progress: Arc<Progress>,
+    state: MirrorState,
 }
 
 struct Open {
     id: [u8; 16],
+    path: PathBuf,
     file: File,
     place: Place,
 }
@@ -204,80 +299,106 @@ struct Open {
 impl Writer {
     fn run(mut self, work: &mpsc::Receiver<Job>, answers: &mpsc::SyncSender<Result<(), String>>) {
         loop {
-            let job = match self.failed {
-                false => work.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
-                true => work.recv_timeout(TRY_AGAIN),
+            let job = match self.pause {
+                None => work.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+                Some(pause) => work.recv_timeout(pause),
             };
             match job {
                 Ok(job) => {
                     let result = self.work(job);
-                    self.failed = result.is_err();
-                    if self.failed {
-                        self.open = None;
+                    self.pause = None;
+                    if result.is_err() {
+                        (self.open, self.pause, self.newest) = (None, Some(TRY_AGAIN), Newest::Again);
                     }
                     if answers.send(result.map_err(|error| error.to_string())).is_err() {
                         return;
                     }
                 }
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    // Beside the journal's writer; what comes meanwhile is copied when it is joined.
-                    if !self.caught_up.load(Ordering::Acquire) && copy(&self.journal, &self.folder).is_ok() {
-                        self.caught_up.store(true, Ordering::Release);
-                    }
-                }
+                Err(mpsc::RecvTimeoutError::Timeout) => self.bring_up(),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    fn work(&mut self, job: Job) -> Result<(), JournalError> {
-        let folder = self.folder.clone();
-        let io = |error| JournalError::io(&folder, error);
+    /// Copies what is missing, beside the journal's writer. What comes meanwhile is copied when it is joined, or a moment
+    /// later if nothing is written.
+    fn bring_up(&mut self) {
+        let Progress { caught_up, entries } = &*self.progress;
+        caught_up.store(false, Ordering::SeqCst);
+        let copied = self.make_folder().and_then(|()| Ok(copy(&self.journal, &self.folder, self.newest)?));
+        let Ok(copied) = copied else {
+            self.newest = Newest::Again;
+            self.pause = self.pause.map(|pause| TRY_AGAIN_AT_LAST.min(2 * pause.max(TRY_AGAIN / 2)));
+            return;
+        };
+        caught_up.store(true, Ordering::SeqCst);
+        self.newest = Newest::Missing;
+        match copied.entries >= entries.load(Ordering::SeqCst) {
+            true => {
+                self.state.recovered(&self.folder);
+                self.pause = None;
+            }
+            false => self.pause = Some(MEANWHILE),
+        }
+    }
+
+    /// The folder may have been removed; where the disk itself is not there, nothing is made in its place.
+    fn make_folder(&self) -> Result<(), Fault> {
+        let is_home = self.folder.parent().is_some_and(|home| home.join("lock").exists());
+        if is_home && !self.folder.is_dir() {
+            durable::create_folder(&self.folder)?;
+        }
+        Ok(())
+    }
+
+    fn work(&mut self, job: Job) -> Result<(), Fault> {
         match job {
             Job::Join(end) => self.join(end),
             Job::Write(bytes, at, entries) => {
                 let open = self.open_mut()?;
-                open.file.write_all_at(&bytes, at.into()).and_then(|()| open.file.sync_data()).map_err(io)?;
+                own::check(&open.file, &open.path, at)?;
+                open.file.write_all_at(&bytes, at.into())?;
+                open.file.sync_data()?;
                 open.place.note(entries, false);
                 Ok(())
             }
             Job::Cut(length) => {
                 let open = self.open_mut()?;
-                open.file.set_len(length.into()).and_then(|()| open.file.sync_data()).map_err(io)
+                open.file.set_len(length.into())?;
+                Ok(open.file.sync_data()?)
             }
             Job::Begin(segment, header, entries) => {
                 let id = self.open_mut()?.id;
-                let file = segment::create_with(&folder, segment, &header)?;
-                segment::sync_new(&file, &folder).map_err(io)?;
-                let found = Found { journal: id, segment, file: &file, is_empty: true, entries };
-                let place = Place::take(&folder, &found).map_err(io)?;
-                self.open = Some(Open { id, file, place });
-                Ok(())
+                let file = segment::create_with(&self.folder, segment, &header)?;
+                segment::sync_new(&file, &self.folder)?;
+                self.open(id, segment, file, true, entries)
             }
         }
     }
 
-    fn open_mut(&mut self) -> Result<&mut Open, JournalError> {
-        let gone = || JournalError::io(&self.folder, io::Error::other("it is not open"));
-        match &mut self.open {
-            Some(open) => Ok(open),
-            None => Err(gone()),
-        }
+    fn open_mut(&mut self) -> Result<&mut Open, Fault> {
+        self.open.as_mut().ok_or_else(|| "it is not open".into())
     }
 
-    fn join(&mut self, JournalEnd { id, segment, length, entries }: JournalEnd) -> Result<(), JournalError> {
-        let io = |error| JournalError::io(&self.folder, error);
-        copy(&self.journal, &self.folder)?;
-        let path = segment::path(&self.folder, segment);
-        let file = File::options().read(true).write(true).open(&path).map_err(io)?;
-        if file.metadata().map_err(io)?.len() != u64::from(length) {
-            return Err(io(io::Error::other("it does not end where the journal does")));
-        }
-        file.sync_all().map_err(io)?;
-        let is_empty = length <= Header::LENGTH;
+    fn open(&mut self, id: [u8; 16], segment: u32, file: File, is_empty: bool, entries: u64) -> Result<(), Fault> {
         let found = Found { journal: id, segment, file: &file, is_empty, entries };
-        let place = Place::take(&self.folder, &found).map_err(io)?;
-        self.open = Some(Open { id, file, place });
+        let place = Place::take(&self.folder, &found)?;
+        self.open = Some(Open { id, path: segment::path(&self.folder, segment), file, place });
         Ok(())
+    }
+
+    fn join(&mut self, JournalEnd { id, segment, length, entries }: JournalEnd) -> Result<(), Fault> {
+        self.progress.caught_up.store(false, Ordering::SeqCst);
+        copy(&self.journal, &self.folder, Newest::Missing)?;
+        let path = segment::path(&self.folder, segment);
+        let file = File::options().read(true).write(true).open(&path)?;
+        if file.metadata()?.len() != u64::from(length) {
+            return Err("it does not end where the journal does".into());
+        }
+        file.sync_all()?;
+        self.open(id, segment, file, length <= Header::LENGTH, entries)?;
+        // The one that has been alone last, so that none ever says it is when it is not.
+        pairing::note(&self.folder, Pairing::Both, &self.journal)?;
+        Ok(pairing::note(&self.journal, Pairing::Both, &self.folder)?)
     }
 }

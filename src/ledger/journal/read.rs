@@ -3,7 +3,10 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -28,7 +31,9 @@ pub(crate) struct Reader {
 
 #[derive(Debug)]
 struct Shared {
-    folder: PathBuf,
+    folder: RwLock<PathBuf>,
+    /// What was to be made beside the journal could not be: its disk may have failed.
+    suspected: AtomicBool,
     /// Opened when first read.
     files: RwLock<Vec<(u32, Option<Arc<File>>)>>,
     damage: Damage,
@@ -41,7 +46,8 @@ impl Reader {
     pub(super) fn new(folder: &Path, segments: Vec<u32>) -> Self {
         let files = segments.into_iter().map(|segment| (segment, None)).collect();
         let shared = Shared {
-            folder: folder.to_owned(),
+            folder: RwLock::new(folder.to_owned()),
+            suspected: AtomicBool::new(false),
             files: RwLock::new(files),
             damage: Damage::default(),
             #[cfg(test)]
@@ -54,14 +60,38 @@ impl Reader {
         self.shared.files.write().push((segment, None));
     }
 
-    pub(crate) fn folder(&self) -> &Path {
-        &self.shared.folder
+    /// Where the journal is written and read.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.shared.folder.read().clone()
+    }
+
+    /// The data folder that the journal's folder is in.
+    pub(crate) fn home(&self) -> PathBuf {
+        let folder = self.folder();
+        folder.parent().map(Path::to_owned).unwrap_or(folder)
+    }
+
+    /// From now on the journal is that in another folder, which has the same entries.
+    pub(super) fn move_to(&self, folder: &Path) {
+        let mut files = self.shared.files.write();
+        *self.shared.folder.write() = folder.to_owned();
+        files.iter_mut().for_each(|(_, file)| *file = None);
+    }
+
+    /// Says that the journal's disk seems to have failed, by what was tried beside it.
+    pub(crate) fn suspect_disk(&self) {
+        self.shared.suspected.store(true, Ordering::Release);
+    }
+
+    /// Whether somebody said so since this was asked last.
+    pub(super) fn take_suspicion(&self) -> bool {
+        self.shared.suspected.load(Ordering::Acquire) && self.shared.suspected.swap(false, Ordering::AcqRel)
     }
 
     /// How many frames were read in order, by all clones, since this was last asked.
     #[cfg(test)]
     pub(crate) fn take_frames_read(&self) -> u64 {
-        self.shared.frames_read.swap(0, std::sync::atomic::Ordering::Relaxed)
+        self.shared.frames_read.swap(0, Ordering::Relaxed)
     }
 
     /// The damage that is known, as one sentence.
@@ -87,7 +117,7 @@ impl Reader {
     }
 
     fn read_entry(&self, position: Position) -> Result<Entry, JournalError> {
-        let path = segment::path(self.folder(), position.segment());
+        let path = segment::path(&self.folder(), position.segment());
         let damaged = |what: &dyn ToString| JournalError::damaged(&path, position.offset().into(), what.to_string());
         let file = self.file(position.segment())?;
         // Most entries fit the first read.
@@ -108,7 +138,7 @@ impl Reader {
 
     /// The error for an entry that is whole but does not fit what else is known.
     pub(crate) fn contradiction(&self, position: Position, what: &str) -> JournalError {
-        JournalError::damaged(&segment::path(self.folder(), position.segment()), position.offset().into(), what)
+        JournalError::damaged(&segment::path(&self.folder(), position.segment()), position.offset().into(), what)
     }
 
     /// The chain hash after the frame at a position; none if no whole frame is there.
@@ -132,13 +162,63 @@ impl Reader {
         let segments: Vec<_> = self.shared.files.read().iter().map(|(segment, _)| *segment).collect();
         let mut found = (Position::start(), 1);
         for segment in segments {
-            let header = Header::read(&*self.file(segment)?, &segment::path(self.folder(), segment))?;
+            let header = Header::read(&*self.file(segment)?, &segment::path(&self.folder(), segment))?;
             if header.first_sequence > sequence {
                 break;
             }
             found = (Position::new(segment, header.length()), header.first_sequence);
         }
         Ok(found)
+    }
+
+    /// The sequence number before the first file whose entries may be as late as `moment`, going by the first entry of each file.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(crate) fn sequence_before(&self, moment: jiff::Timestamp) -> Result<u64, JournalError> {
+        let segments: Vec<_> = self.shared.files.read().iter().map(|(segment, _)| *segment).collect();
+        let mut before = 0;
+        for segment in segments {
+            let header = Header::read(&*self.file(segment)?, &segment::path(&self.folder(), segment))?;
+            // The newest file may have none yet.
+            let Ok(first) = self.read_entry(Position::new(segment, header.length())) else { break };
+            if first.time >= moment {
+                break;
+            }
+            before = header.first_sequence.saturating_sub(1);
+        }
+        Ok(before)
+    }
+
+    /// The sequence numbers of the entries at these positions, which must ascend.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or a position without an entry.
+    pub(crate) fn sequences(&self, positions: &[Position]) -> Result<Vec<u64>, JournalError> {
+        let mut found = Vec::with_capacity(positions.len());
+        let mut walk: Option<Walk> = None;
+        for position in positions {
+            let mut at = match walk.take() {
+                Some(walk) if walk.segment == position.segment() => walk,
+                _ => self.walk(position.segment())?,
+            };
+            while at.offset < position.offset() {
+                at.step()?;
+            }
+            if at.offset != position.offset() {
+                return Err(self.contradiction(*position, "no entry begins here"));
+            }
+            found.push(at.sequence);
+            walk = Some(at);
+        }
+        Ok(found)
+    }
+
+    fn walk(&self, segment: u32) -> Result<Walk, JournalError> {
+        let (file, path) = (self.file(segment)?, segment::path(&self.folder(), segment));
+        let header = Header::read(&file, &path)?;
+        let file = OpenFile { path, file, ahead: Bytes::new() };
+        Ok(Walk { file, segment, offset: header.length(), sequence: header.first_sequence })
     }
 
     /// All frames from `from` up to `end`, in order; [`Position::start`] is the first. The hash chain is checked
@@ -163,17 +243,40 @@ impl Reader {
             Some((index, files[index].1.clone()))
         };
         let found = opened(&self.shared.files.read());
-        let path = || segment::path(self.folder(), segment);
+        let path = || segment::path(&self.folder(), segment);
         match found {
             Some((_, Some(file))) => Ok(file),
             Some((index, None)) => {
-                let file = Arc::new(File::open(path()).map_err(|error| JournalError::io(&path(), error))?);
+                // Under the lock, so that it is no file of a folder that was just left.
                 let mut files = self.shared.files.write();
+                let file = Arc::new(File::open(path()).map_err(|error| JournalError::io(&path(), error))?);
                 files[index].1 = Some(Arc::clone(&file));
                 Ok(file)
             }
             None => Err(JournalError::io(&path(), std::io::ErrorKind::NotFound.into())),
         }
+    }
+}
+
+/// Counts the frames of a file by their lengths alone.
+struct Walk {
+    file: OpenFile,
+    segment: u32,
+    /// Of the next frame.
+    offset: u32,
+    sequence: u64,
+}
+
+impl Walk {
+    fn step(&mut self) -> Result<(), JournalError> {
+        self.file.fill(self.offset, HEAD)?;
+        let length = self.file.ahead.first_chunk::<HEAD>().ok_or(FrameError::Short).and_then(frame::payload_length);
+        let length = HEAD + length.map_err(|error| self.file.damaged(self.offset, error))?;
+        // A frame that is longer than what was read ahead is left behind.
+        self.file.ahead = self.file.ahead.slice(length.min(self.file.ahead.len())..);
+        self.offset += length as u32;
+        self.sequence += 1;
+        Ok(())
     }
 }
 
@@ -265,7 +368,7 @@ impl Frames {
             let position = self.next;
             self.next = Position::new(number, offset + length as u32);
             #[cfg(test)]
-            self.reader.shared.frames_read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.reader.shared.frames_read.fetch_add(1, Ordering::Relaxed);
             return Ok(Some(ReadFrame { position, next: self.next, chain, entry }));
         }
     }
@@ -273,7 +376,7 @@ impl Frames {
     /// Opens the file in which the next frame is; the first frame of a file must continue the chain.
     fn open(&mut self) -> Result<OpenFile, JournalError> {
         let number = self.next.segment();
-        let path = segment::path(self.reader.folder(), number);
+        let path = segment::path(&self.reader.folder(), number);
         let file = self.reader.file(number)?;
         let header = Header::read(&file, &path)?;
         if self.next.offset() == 0 {

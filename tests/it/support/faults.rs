@@ -166,6 +166,14 @@ impl Load {
         wait_until("more certificates", || self.issued() >= before + number);
     }
 
+    /// Stops, and looks at nothing.
+    pub(crate) async fn abandon(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for station in self.stations {
+            station.await.unwrap();
+        }
+    }
+
     /// Stops; every device must have exactly one certificate, each with the issuer's signature.
     pub(crate) async fn finish(self, site: &Site, order: &str) -> u64 {
         self.stop.store(true, Ordering::Relaxed);

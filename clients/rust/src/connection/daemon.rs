@@ -7,7 +7,7 @@ use std::{
 };
 
 use birthmark_base::{
-    pem,
+    durable, pem,
     text_file::{self, EncodingError, TextError},
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
@@ -102,6 +102,8 @@ impl Daemon {
 fn secured(uri: &Uri, identity: &Path) -> Result<Endpoint, SettingsError> {
     // Only the first call has an effect; another provider that is already there serves as well.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    // What a renewal with a new key was at when it was killed; in a folder that cannot be written there is none.
+    let _ = durable::take_staged(identity, &["key.pem", "cert.pem"]);
     let ca = read(&identity.join("ca.pem"))?;
     let blocks = pem::blocks(&ca).unwrap_or_default();
     let ca: String =

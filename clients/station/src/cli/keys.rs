@@ -31,7 +31,15 @@ pub struct RequestArgs {
 
 #[doc(hidden)]
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "With --new-key the new key and certificate take the place of both files, and then the certificates of the old key \
+    are ended: streams that still use it are cut off within a second, and have to be opened again."
+)]
 pub struct RenewArgs {
+    /// Make a new key, and have the certificates of the old one ended
+    #[arg(long)]
+    new_key: bool,
+
     #[command(flatten)]
     connection: ConnectionArgs,
 }
@@ -73,7 +81,12 @@ pub(super) fn renew(args: RenewArgs) -> anyhow::Result<ExitCode> {
     let Some(folder) = daemon.identity().map(Path::to_owned) else {
         bail!("say which daemon and which identity: --server https://HOST:PORT --identity DIR");
     };
-    let renewed = block_on(async { Ok(renew::renew(&daemon, &folder).await?) })?;
+    let renewed = block_on(async {
+        match args.new_key {
+            true => Ok(renew::renew_key(&daemon, &folder).await?),
+            false => Ok(renew::renew(&daemon, &folder).await?),
+        }
+    })?;
     print(&format!("{} is renewed; valid until {renewed}\n", folder.join("cert.pem").display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -67,6 +67,16 @@ impl NewKey {
         &self.csr_pem
     }
 
+    /// Puts the key beside the one that a folder has, until [`Files::replace`].
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn stage(&self, folder: &Path) -> Result<(), FilesError> {
+        let path = durable::staged(&folder.join("key.pem"));
+        let written = durable::write(&path, self.key_pem.as_bytes(), Access::Owner);
+        written.map_err(|source| FilesError::Write { path, source })
+    }
+
     /// Writes `key.pem`, which only its owner may read, and `request.csr` into a folder.
     ///
     /// # Errors
@@ -121,6 +131,22 @@ impl Files {
         let path = folder.join("cert.pem");
         let text = pem::certificate_pem(certificate_der);
         durable::write(&path, text.as_bytes(), Access::Public)
+            .map_err(|source| FilesError::Write { path: path.clone(), source })?;
+        Ok(path)
+    }
+}
+
+impl Files {
+    /// Puts a new certificate and the key that was staged in the place of those that a folder has; a crash leaves the ones or
+    /// the others, as the next connection finds them.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn replace(folder: &Path, certificate_der: &[u8]) -> Result<PathBuf, FilesError> {
+        let path = folder.join("cert.pem");
+        let text = pem::certificate_pem(certificate_der);
+        durable::write(&durable::staged(&path), text.as_bytes(), Access::Public)
+            .and_then(|()| durable::take_staged(folder, &["key.pem", "cert.pem"]))
             .map_err(|source| FilesError::Write { path: path.clone(), source })?;
         Ok(path)
     }

@@ -1,0 +1,85 @@
+//! Mutual TLS with the broker.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+
+use super::error::EventsError;
+use crate::pem;
+
+/// The longest file of a password, in bytes.
+const PASSWORD: usize = 4096;
+
+/// What the broker is shown and believed by; files, so that nothing of it is on a command line.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    /// The certificates of the CAs that the broker's may be of, PEM.
+    pub ca: Option<PathBuf>,
+    /// The client's certificate with its chain, PEM.
+    pub certificate: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub key: Option<PathBuf>,
+    /// A name for the broker, with a password or without.
+    pub username: Option<String>,
+    /// A file with the password.
+    pub password: Option<PathBuf>,
+}
+
+impl Credentials {
+    /// The settings of TLS; read anew for each connection, as certificates are renewed.
+    pub(super) fn tls(&self) -> Result<Arc<ClientConfig>, EventsError> {
+        let (Some(ca), Some(certificate), Some(key)) = (&self.ca, &self.certificate, &self.key) else {
+            return Err(EventsError::NoCredentials);
+        };
+        let mut roots = RootCertStore::empty();
+        let (added, _) = roots.add_parsable_certificates(certificates(ca)?);
+        if added == 0 {
+            return Err(EventsError::NoCa(ca.clone()));
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let octets = secret(key)?;
+        let private = PrivateKeyDer::from_pem_slice(&octets)
+            .map_err(|error| EventsError::File { path: key.clone(), cause: error.to_string() })?;
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(certificates(certificate)?, private)?;
+        Ok(Arc::new(config))
+    }
+
+    /// Name and password for CONNECT.
+    pub(super) fn login(&self) -> Result<Option<(String, Vec<u8>)>, EventsError> {
+        let Some(name) = self.username.clone() else { return Ok(None) };
+        let mut password = self.password.as_deref().map(secret).transpose()?.unwrap_or_default();
+        // An editor's last line ends with a newline, which is no part of the password.
+        while password.last().is_some_and(|octet| b"\r\n".contains(octet)) {
+            password.pop();
+        }
+        password.truncate(PASSWORD);
+        Ok(Some((name, password)))
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, EventsError> {
+    let found = pem::read_certificates(path)
+        .map_err(|error| EventsError::File { path: path.to_owned(), cause: error.to_string() })?;
+    Ok(found.into_iter().map(CertificateDer::from).collect())
+}
+
+/// A file that only its owner may read.
+fn secret(path: &Path) -> Result<Vec<u8>, EventsError> {
+    let failed = |error: std::io::Error| EventsError::File { path: path.to_owned(), cause: error.to_string() };
+    let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(EventsError::Exposed { path: path.to_owned(), mode });
+    }
+    fs::read(path).map_err(failed)
+}
