@@ -12,11 +12,12 @@ use prost_types::{
 };
 
 /// The services' definitions; those of the journal are the daemon's own.
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "birthmark/v1/issuance.proto",
     "birthmark/v1/admin.proto",
     "birthmark/v1/stations.proto",
     "birthmark/v1/approvals.proto",
+    "birthmark/v1/audit.proto",
     "birthmark/v1/vending.proto",
 ];
 

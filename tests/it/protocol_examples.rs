@@ -15,11 +15,11 @@ use crate::support::{
 };
 
 /// In the order in which they are run.
-const SERVICES: [&str; 5] = ["admin", "issuance", "approvals", "stations", "vending"];
+const SERVICES: [&str; 6] = ["admin", "issuance", "approvals", "audit", "stations", "vending"];
 
 /// Those that this site's daemon answers with a reason: it has no destination, no audit key and no station CA, and no order
 /// lot-43.
-const REFUSED: [(&str, &str); 16] = [
+const REFUSED: [(&str, &str); 17] = [
     ("Admin/AcknowledgeBatch", "BATCH_UNKNOWN"),
     ("Admin/AddOrderDevices", "ORDER_UNKNOWN"),
     ("Admin/CreateBatch", "DESTINATION_UNKNOWN"),
@@ -34,6 +34,7 @@ const REFUSED: [(&str, &str); 16] = [
     ("Stations/Enroll", "STATION_CA_UNAVAILABLE"),
     ("Stations/Import", "REQUEST_INVALID"),
     ("Stations/Renew", "STATION_CA_UNAVAILABLE"),
+    ("Stations/Supersede", "REQUEST_INVALID"),
     ("Vending/CancelCode", "CODE_UNKNOWN"),
     ("Vending/CreateCodes", "CODE_REFUSED"),
 ];

@@ -15,7 +15,7 @@ use crate::{
         issue_reply::Result as Answer, stations_client::StationsClient,
     },
     request::{Chain, checked, mismatched},
-    session::verdict::{Break, passing, stream_failure},
+    session::verdict::{Break, connect, passing, stream_failure},
 };
 
 /// How long one try of a unary call may take: a request waits for the HSM for up to 15 s before it is refused.
@@ -202,12 +202,4 @@ impl Client {
             Err(_) => Err(passing("the daemon does not answer".to_owned())),
         }
     }
-}
-
-/// Connects once.
-pub(crate) async fn connect(daemon: &Daemon) -> Result<Channel, Break> {
-    daemon.connect().await.map_err(|error| match error {
-        ClientError::Connect { lasting: false, .. } => passing(error.to_string()),
-        error => Break::End(error.into()),
-    })
 }

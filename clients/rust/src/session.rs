@@ -14,6 +14,7 @@ use std::{
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Code;
 
+pub use self::options::Options;
 use self::{
     open::{Stream, open},
     verdict::{Break, LONGEST_RETRY, Outage, passing, stream_failure},
@@ -26,35 +27,11 @@ use crate::{
 };
 
 mod open;
+mod options;
 pub(crate) mod verdict;
 
 /// When to ask again if the daemon does not say.
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
-
-/// How a session behaves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// How many requests may be unanswered, 1 to 4096.
-    pub window: usize,
-    /// How long to wait for a daemon that is away, cannot sign or does not answer; none: forever.
-    pub give_up_after: Option<Duration>,
-    /// A profile that the station must be allowed to use: asked for at each connection, so that a wrong name is found
-    /// before the first request.
-    pub profile: Option<String>,
-}
-
-impl Default for Options {
-    /// A window of 64, a minute of patience, and no profile that is looked for.
-    fn default() -> Self {
-        Options { window: 64, give_up_after: Some(Duration::from_secs(60)), profile: None }
-    }
-}
-
-impl Options {
-    fn window(&self) -> usize {
-        self.window.clamp(1, 4096)
-    }
-}
 
 /// What a session has to tell.
 #[derive(Debug)]

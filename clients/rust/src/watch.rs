@@ -8,9 +8,8 @@ use tonic::Streaming;
 use crate::{
     Daemon, Error,
     backoff::backoff,
-    client::connect,
     proto::{WatchReply, WatchRequest, admin_client::AdminClient},
-    session::verdict::{Break, Outage, passing, stream_failure},
+    session::verdict::{Break, Outage, connect, passing, stream_failure},
 };
 
 /// The ledger's entries after a number, without a gap: whatever breaks the stream, it goes on after the last entry that was

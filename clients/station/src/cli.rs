@@ -8,8 +8,11 @@ mod check;
 mod confirm;
 pub mod connection;
 mod keys;
+mod shared;
 mod sign;
 mod signals;
+
+pub use self::shared::block_on;
 
 /// What runs on a test stand.
 #[derive(Debug, Subcommand)]
@@ -44,26 +47,4 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Sign(args) => block_on(sign::run(args)),
         Command::Confirm(args) => block_on(confirm::run(args)),
     }
-}
-
-/// Runs a command that speaks with the daemon.
-///
-/// # Errors
-/// The command's own, or that there are no threads.
-pub fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = runtime.block_on(command);
-    // A name that is still being looked up would hold the process up.
-    runtime.shutdown_background();
-    result
-}
-
-/// Prints a value for programs.
-fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
-    Ok(birthmark_base::console::print_json(value)?)
-}
-
-/// Prints on standard output.
-fn print(text: &str) -> anyhow::Result<()> {
-    Ok(birthmark_base::console::print(text)?)
 }

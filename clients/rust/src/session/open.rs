@@ -8,7 +8,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming, transport::Channel};
 
 use super::{
-    Options,
+    options::Options,
     verdict::{Break, passing, stream_failure},
 };
 use crate::{

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tonic::Code;
+use tonic::{Code, transport::Channel};
 
-use crate::{Error, Failure};
+use crate::{ClientError, Daemon, Error, Failure};
 
 /// Upper bound on the retry delay that the daemon asks for: recovery is not announced.
 pub(crate) const LONGEST_RETRY: Duration = Duration::from_secs(60);
@@ -57,4 +57,12 @@ pub(crate) fn stream_failure(failure: Failure) -> Break {
 
 pub(crate) fn passing(message: String) -> Break {
     Break::Outage(Outage { message, retry_after: Duration::ZERO, vague: false })
+}
+
+/// Connects once.
+pub(crate) async fn connect(daemon: &Daemon) -> Result<Channel, Break> {
+    daemon.connect().await.map_err(|error| match error {
+        ClientError::Connect { lasting: false, .. } => passing(error.to_string()),
+        error => Break::End(error.into()),
+    })
 }

@@ -13,7 +13,10 @@ use birthmark_client::{
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{block_on, connection::DaemonArgs, print, print_json};
+use super::{
+    connection::DaemonArgs,
+    shared::{block_on, print, print_json},
+};
 
 pub(super) const AFTER: &str = "\
 Exit codes:

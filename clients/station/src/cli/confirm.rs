@@ -11,7 +11,10 @@ use anyhow::{Context, anyhow, bail, ensure};
 use birthmark_base::{id::DeviceId, quote::quoted, serial::SerialNumber, text_file};
 use birthmark_client::{Client, Named};
 
-use super::{connection::DaemonArgs, print, print_json};
+use super::{
+    connection::DaemonArgs,
+    shared::{print, print_json},
+};
 use crate::confirm::{self, Found, Refused};
 
 pub(super) const AFTER: &str = "\

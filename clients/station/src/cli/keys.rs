@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context, bail};
 use birthmark_base::identity::{Identity, Role};
 
-use super::{block_on, connection::ConnectionArgs, print};
+use super::{
+    connection::ConnectionArgs,
+    shared::{block_on, print},
+};
 use crate::{
     identity::{NewKey, pkcs12, write_secret},
     renew,
