@@ -52,13 +52,14 @@ fn examples(file: &Path) -> Vec<Example> {
     let mut within = false;
     for line in manual.lines().map(str::trim) {
         let comment = line.strip_prefix("//").unwrap_or_default();
-        if comment.starts_with("   grpcurl ") {
+        let begins = comment.starts_with("   grpcurl ");
+        let goes_on = within && comment.starts_with("     ");
+        if begins {
             commands.push(comment.trim().to_owned());
-        } else if within && comment.starts_with("     ") {
-            let last = commands.last_mut().unwrap();
+        } else if let (true, Some(last)) = (goes_on, commands.last_mut()) {
             *last = format!("{last} {}", comment.trim());
         }
-        within = comment.starts_with("   ");
+        within = begins || goes_on;
     }
     let example = |command: String| {
         let (_, call) = command.rsplit_once("birthmark.v1.").unwrap();
