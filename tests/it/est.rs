@@ -207,7 +207,9 @@ fn est_refusal_has_its_status_and_a_sentence() {
 fn est_while_the_hsm_is_away_says_when_to_come_again() {
     let site = Site::new();
     let faults = Faults::between(&site, "sessions = 2\ncall_limit_seconds = 1\nwait_seconds = 1");
-    site.configure(|text| text.replace("[ledger]\n", "[est]\nlisten = \"127.0.0.1:0\"\n\n[ledger]\n"));
+    let text = fs::read_to_string(site.path("birthmark.toml")).unwrap();
+    let with_est = text.replace("[ledger]\n", "[est]\nlisten = \"127.0.0.1:0\"\n\n[ledger]\n");
+    site.token.write("birthmark.toml", &with_est);
     let daemon = site.start();
     site.create_order("o1", 2);
     let station = site.identity("station", "line1/t1");

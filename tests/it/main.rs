@@ -57,6 +57,7 @@ mod restarts;
 mod restore;
 mod roles;
 mod security_log;
+mod rust_client;
 mod slow_readers;
 mod startup;
 mod station;
