@@ -24,10 +24,13 @@ pub(super) struct Recent {
 impl Recent {
     /// Whether it was not told lately; it is now.
     pub(super) fn is_new(&mut self, refusal: (&str, &str, &str, &str), now: Instant) -> bool {
-        let begun = *self.begun.get_or_insert(now);
-        if self.newer.len() >= MOST || now.saturating_duration_since(begun) >= AGE {
+        let age = now.saturating_duration_since(*self.begun.get_or_insert(now));
+        if self.newer.len() >= MOST || age >= AGE {
             self.older = std::mem::take(&mut self.newer);
             self.begun = Some(now);
+        }
+        if age >= 2 * AGE {
+            self.older.clear();
         }
         let hash = self.hasher.hash_one(refusal);
         self.newer.insert(hash) && !self.older.contains(&hash)
