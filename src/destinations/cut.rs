@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     committer::CommitError,
+    export::certificate::UnfitReason,
     ledger::{Actor, Batch, BatchContent, BatchEnd, BatchTerms, NextBatch, Refusal, UnfitDevice, Withdrawal},
     serial::SerialNumber,
 };
@@ -100,8 +101,8 @@ struct Refused<'a> {
 }
 
 impl Refused<'_> {
-    fn add(&mut self, serial_number: SerialNumber, device: &str, reason: &str) -> Result<(), BatchError> {
-        let reason = reason.chars().take(LONGEST_REASON).collect();
+    fn add(&mut self, serial_number: SerialNumber, device: &str, reason: &UnfitReason) -> Result<(), BatchError> {
+        let reason = reason.to_string().chars().take(LONGEST_REASON).collect();
         self.unfit.push(UnfitDevice { serial_number, device: device.to_owned(), reason });
         if self.unfit.len() <= MOST_UNFIT {
             return Ok(());

@@ -70,7 +70,7 @@ impl Caller {
     /// Whether it may enrol at all, as far as can be told before its CSR is known.
     pub(super) fn check(&self) -> Result<(), EstError> {
         match self {
-            Caller::Peer(peer) => peer.station().map(drop).map_err(EstError::Forbidden),
+            Caller::Peer(peer) => peer.station().map(drop).map_err(forbidden),
             Caller::Device(_) => Ok(()),
             Caller::Stranger => Err(EstError::Unauthenticated(
                 "enrolling needs the certificate of a station, the live certificate of the device that enrols again, or \
@@ -133,7 +133,7 @@ pub(super) async fn enroll(
             return Err(EstError::Forbidden(message));
         }
         (Caller::Peer(peer), _) => {
-            let identity = peer.station().map_err(EstError::Forbidden)?;
+            let identity = peer.station().map_err(forbidden)?;
             let (station, actor) = (Arc::clone(identity.name()), Actor(identity.actor().into()));
             let nameless = |error: &RequestError| refused::note_nameless(&est.issuer, &actor, error);
             let verified = est.issuer.verify(&csr).map_err(RequestError::from).inspect_err(nameless)?;
@@ -387,4 +387,9 @@ fn check_order(order: &Order, request: &IssueRequest, now: Timestamp) -> Result<
 
 fn refusal(refusal: Refusal) -> EstError {
     EstError::Request(CommitError::Refused(refusal).into())
+}
+
+/// Who may not issue is told why.
+fn forbidden(status: tonic::Status) -> EstError {
+    EstError::Forbidden(status.message().to_owned())
 }

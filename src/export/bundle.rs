@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use self::files::Files;
 use super::{
-    certificate::{Certificate, Issuer, Withdrawn, milliseconds},
+    certificate::{Certificate, Issuer, UnfitReason, Withdrawn, milliseconds},
     formats::{jsonl::Jsonl, lines::Lines, matter::MatterFiles, thingpress::Thingpress},
     manifest::{
         Filter, ISSUERS, JournalRange, ListedIssuer, MANIFEST, Manifest, ReplacedBy, SIGNATURE, Unfit, VERSION,
@@ -67,7 +67,7 @@ pub enum BundleError {
         /// The device.
         device_id: String,
         /// Why not.
-        reason: String,
+        reason: UnfitReason,
     },
     /// The parts did not come in their order.
     #[error("a certificate of the batch {0} came after its withdrawals")]

@@ -149,3 +149,14 @@ pub struct Replacement<'a> {
 pub(super) fn milliseconds(moment: Timestamp) -> String {
     format!("{moment:.3}")
 }
+
+/// Why a platform does not take a certificate, as a sentence that says what is wrong and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UnfitReason(String);
+
+impl From<String> for UnfitReason {
+    fn from(reason: String) -> Self {
+        UnfitReason(reason)
+    }
+}

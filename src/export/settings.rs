@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    certificate::Certificate,
+    certificate::{Certificate, UnfitReason},
     formats::{aws_bulk::AwsBulk, azure_dps::AzureDps, csv::Csv, matter, thingpress},
     keys::Keys,
 };
@@ -113,7 +113,7 @@ impl Settings {
     ///
     /// # Errors
     /// Why not.
-    pub fn fitness(&self, certificate: &Certificate<'_>) -> Result<(), String> {
+    pub fn fitness(&self, certificate: &Certificate<'_>) -> Result<(), UnfitReason> {
         match &self.format {
             Format::Jsonl => Ok(()),
             Format::AwsBulk(settings) => settings.fitness(certificate),

@@ -6,7 +6,7 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 
-use super::certificate::{Certificate, milliseconds};
+use super::certificate::{Certificate, UnfitReason, milliseconds};
 use crate::{
     pem::certificate_pem,
     quote::{quoted, shortened},
@@ -168,7 +168,7 @@ impl Template {
     ///
     /// # Errors
     /// The attribute that the order lacks.
-    pub(super) fn fill(&self, certificate: &Certificate<'_>, out: &mut String) -> Result<(), String> {
+    pub(super) fn fill(&self, certificate: &Certificate<'_>, out: &mut String) -> Result<(), UnfitReason> {
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => out.push_str(text),
@@ -177,7 +177,8 @@ impl Template {
                     Some(value) => out.push_str(value),
                     None => {
                         let order = certificate.order;
-                        return Err(format!("its order {order} has no attribute {name}, which {} needs", self.text));
+                        let message = format!("its order {order} has no attribute {name}, which {} needs", self.text);
+                        return Err(message.into());
                     }
                 },
             }

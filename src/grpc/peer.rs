@@ -211,9 +211,9 @@ impl Credentials {
     /// The station that it is, if it may issue now.
     ///
     /// # Errors
-    /// Why not, as one sentence.
-    pub(crate) fn station(&self) -> Result<&Identity, String> {
-        self.0.require(Call::IssueOne).map_err(|status| status.message().to_owned())
+    /// Why not, as the status of a call.
+    pub(crate) fn station(&self) -> Result<&Identity, tonic::Status> {
+        self.0.require(Call::IssueOne)
     }
 }
 

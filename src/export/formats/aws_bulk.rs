@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     super::{
-        certificate::{Certificate, Issuer},
+        certificate::{Certificate, Issuer, UnfitReason},
         keys::Keys,
         template::Template,
     },
@@ -166,13 +166,16 @@ impl AwsBulk {
     }
 
     /// What AWS would refuse.
-    pub(in crate::export) fn fitness(&self, certificate: &Certificate<'_>) -> Result<(), String> {
+    pub(in crate::export) fn fitness(&self, certificate: &Certificate<'_>) -> Result<(), UnfitReason> {
         let parsed =
             x509::Certificate::from_der(certificate.der).map_err(|error| format!("its certificate: {error}"))?;
         // A registration checks the key: RSA with 2048 bits or more, or one of NIST's curves.
         match PublicKey::from_spki(&parsed.spki).map_err(|error| error.to_string())?.kind {
             KeyKind::P256 | KeyKind::P384 | KeyKind::P521 | KeyKind::Rsa { bits: 2048.. } => {}
-            kind => return Err(format!("AWS IoT takes no {kind} key; use P-256, P-384, P-521 or RSA from 2048 bits")),
+            kind => {
+                let message = format!("AWS IoT takes no {kind} key; use P-256, P-384, P-521 or RSA from 2048 bits");
+                return Err(message.into());
+            }
         }
         check_pem(certificate.issuer.pem(), "issuer's certificate")?;
         check_pem(&certificate_pem(certificate.der), "certificate")?;
@@ -266,7 +269,7 @@ pub(in crate::export) struct AwsBulkLines {
 }
 
 impl Lines for AwsBulkLines {
-    fn append(&mut self, certificate: &Certificate<'_>, out: &mut String) -> Result<(), String> {
+    fn append(&mut self, certificate: &Certificate<'_>, out: &mut String) -> Result<(), UnfitReason> {
         let issuer = certificate.issuer;
         if self.ca.0 != *issuer.sha256() {
             check_pem(issuer.pem(), "issuer's certificate")?;
@@ -299,10 +302,15 @@ impl Lines for AwsBulkLines {
 }
 
 /// Fills a template in and checks what came of it.
-fn fill(template: &Template, rule: &Rule, certificate: &Certificate<'_>, value: &mut String) -> Result<(), String> {
+fn fill(
+    template: &Template,
+    rule: &Rule,
+    certificate: &Certificate<'_>,
+    value: &mut String,
+) -> Result<(), UnfitReason> {
     value.clear();
     template.fill(certificate, value)?;
-    rule.check(value)
+    Ok(rule.check(value)?)
 }
 
 /// Whether a thing can have this name.
@@ -313,11 +321,11 @@ pub(super) fn check_thing_name(name: &str) -> Result<(), String> {
     THING_NAME.check(name)
 }
 
-fn check_pem(pem: &str, what: &str) -> Result<(), String> {
+fn check_pem(pem: &str, what: &str) -> Result<(), UnfitReason> {
     if pem.len() <= LONGEST_PARAMETER {
         return Ok(());
     }
-    Err(format!("its {what} has {} characters of PEM; AWS takes {LONGEST_PARAMETER}", pem.len()))
+    Err(format!("its {what} has {} characters of PEM; AWS takes {LONGEST_PARAMETER}", pem.len()).into())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{
     super::{
-        certificate::{Certificate, Issuer},
+        certificate::{Certificate, Issuer, UnfitReason},
         keys::Keys,
     },
     lines::Lines,
@@ -39,7 +39,7 @@ impl AzureDps {
     }
 
     /// What the service would refuse.
-    pub(in crate::export) fn fitness(&self, certificate: &Certificate<'_>) -> Result<(), String> {
+    pub(in crate::export) fn fitness(&self, certificate: &Certificate<'_>) -> Result<(), UnfitReason> {
         registration_id(certificate).map(drop)
     }
 
@@ -50,11 +50,11 @@ impl AzureDps {
 }
 
 /// The certificate's CN: the service compares them when the device connects.
-fn registration_id(certificate: &Certificate<'_>) -> Result<String, String> {
+fn registration_id(certificate: &Certificate<'_>) -> Result<String, UnfitReason> {
     let parsed = x509::Certificate::from_der(certificate.der).map_err(|error| format!("its certificate: {error}"))?;
     match parsed.subject.values(const_oid::db::rfc4519::CN).as_slice() {
-        [id] => check_id(id, "registration", LONGEST_ID).map(|()| id.clone()),
-        ids => Err(format!("its subject has {} CNs; the registration id is the only one", ids.len())),
+        [id] => Ok(check_id(id, "registration", LONGEST_ID).map(|()| id.clone())?),
+        ids => Err(format!("its subject has {} CNs; the registration id is the only one", ids.len()).into()),
     }
 }
 
@@ -92,7 +92,7 @@ impl Lines for AzureDpsFiles {
         "\n]}\n"
     }
 
-    fn append(&mut self, certificate: &Certificate<'_>, out: &mut String) -> Result<(), String> {
+    fn append(&mut self, certificate: &Certificate<'_>, out: &mut String) -> Result<(), UnfitReason> {
         let enrolment = json!({
             "registrationId": registration_id(certificate)?,
             "deviceId": certificate.device_id,

@@ -5,7 +5,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    super::{certificate::Certificate, keys::Keys, template::Template},
+    super::{
+        certificate::{Certificate, UnfitReason},
+        keys::Keys,
+        template::Template,
+    },
     lines::Lines,
 };
 use crate::quote::quoted;
@@ -101,7 +105,7 @@ impl Csv {
     }
 
     /// What has no column.
-    pub(in crate::export) fn fitness(&self, certificate: &Certificate<'_>) -> Result<(), String> {
+    pub(in crate::export) fn fitness(&self, certificate: &Certificate<'_>) -> Result<(), UnfitReason> {
         let mut value = String::new();
         self.columns.iter().try_for_each(|column| column.value.fill(certificate, &mut value))
     }
@@ -135,7 +139,7 @@ impl Lines for CsvLines {
         &self.header
     }
 
-    fn append(&mut self, certificate: &Certificate<'_>, out: &mut String) -> Result<(), String> {
+    fn append(&mut self, certificate: &Certificate<'_>, out: &mut String) -> Result<(), UnfitReason> {
         self.values.resize_with(self.columns.len(), String::new);
         for (column, value) in self.columns.iter().zip(&mut self.values) {
             value.clear();

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    super::certificate::{Certificate, milliseconds},
+    super::certificate::{Certificate, UnfitReason, milliseconds},
     lines::Lines,
 };
 use crate::{pem::certificate_pem, x509};
@@ -35,7 +35,7 @@ struct Line<'a> {
 pub(in crate::export) struct Jsonl;
 
 impl Lines for Jsonl {
-    fn append(&mut self, certificate: &Certificate<'_>, out: &mut String) -> Result<(), String> {
+    fn append(&mut self, certificate: &Certificate<'_>, out: &mut String) -> Result<(), UnfitReason> {
         let parsed = x509::Certificate::from_der(certificate.der).ok();
         let line = Line {
             device_id: certificate.device_id,

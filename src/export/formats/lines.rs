@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::super::certificate::{Certificate, Issuer};
+use super::super::certificate::{Certificate, Issuer, UnfitReason};
 
 /// Writes certificates into data files.
 pub(in crate::export) trait Lines: Send {
@@ -30,7 +30,7 @@ pub(in crate::export) trait Lines: Send {
     ///
     /// # Errors
     /// Why the platform does not take it: it should not be in the batch.
-    fn append(&mut self, certificate: &Certificate<'_>, out: &mut String) -> Result<(), String>;
+    fn append(&mut self, certificate: &Certificate<'_>, out: &mut String) -> Result<(), UnfitReason>;
 
     /// The files beside the data, with their names: what the platform needs besides the certificates.
     fn beside(&self, issuers: &[Issuer]) -> Vec<(String, String)> {

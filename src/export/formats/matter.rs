@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use const_oid::ObjectIdentifier;
 
-use super::super::certificate::{Certificate, Issuer};
+use super::super::certificate::{Certificate, Issuer, UnfitReason};
 use crate::{quote::quoted, x509};
 
 /// Matter Core Specification, section 6.1.1.
@@ -19,15 +19,15 @@ const LONGEST_DAC: usize = 600;
 /// The longest name without its ending, so that every archive has room for it.
 const LONGEST_NAME: usize = 90;
 
-pub(in crate::export) fn fitness(certificate: &Certificate<'_>) -> Result<(), String> {
+pub(in crate::export) fn fitness(certificate: &Certificate<'_>) -> Result<(), UnfitReason> {
     folder(certificate).and_then(|_| name(certificate)).map(drop)
 }
 
 /// `VID-PID` of the certificate.
-fn folder(certificate: &Certificate<'_>) -> Result<String, String> {
+fn folder(certificate: &Certificate<'_>) -> Result<String, UnfitReason> {
     let length = certificate.der.len();
     if length > LONGEST_DAC {
-        return Err(format!("its certificate has {length} octets; a Matter DAC has {LONGEST_DAC} at most"));
+        return Err(format!("its certificate has {length} octets; a Matter DAC has {LONGEST_DAC} at most").into());
     }
     let parsed = x509::Certificate::from_der(certificate.der).map_err(|error| format!("its certificate: {error}"))?;
     let id = |what, oid| match parsed.subject.values(oid).as_slice() {
@@ -38,16 +38,17 @@ fn folder(certificate: &Certificate<'_>) -> Result<String, String> {
     Ok(format!("{}-{}", id("VID", VENDOR_ID)?, id("PID", PRODUCT_ID)?))
 }
 
-fn name<'c>(certificate: &Certificate<'c>) -> Result<&'c str, String> {
+fn name<'c>(certificate: &Certificate<'c>) -> Result<&'c str, UnfitReason> {
     let id = certificate.device_id;
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if (1..=LONGEST_NAME).contains(&id.len()) && id.bytes().all(fits) && !id.starts_with('.') {
         return Ok(id);
     }
-    Err(format!(
+    let message = format!(
         "{} cannot be the name of a file here: 1 to {LONGEST_NAME} characters of A-Z a-z 0-9 . _ -",
         quoted(id)
-    ))
+    );
+    Err(message.into())
 }
 
 /// Names files by device, and remembers which PAI belongs to which product.
@@ -61,7 +62,7 @@ impl MatterFiles {
     ///
     /// # Errors
     /// Why it is no DAC: it should not be in the batch.
-    pub(in crate::export) fn name(&mut self, certificate: &Certificate<'_>) -> Result<String, String> {
+    pub(in crate::export) fn name(&mut self, certificate: &Certificate<'_>) -> Result<String, UnfitReason> {
         let (folder, name) = (folder(certificate)?, name(certificate)?);
         let path = format!("{folder}/{name}.der");
         self.pais.insert((folder, *certificate.issuer.sha256()));

@@ -101,7 +101,7 @@ struct Progress {
 #[derive(Debug)]
 pub(super) struct Mirror {
     jobs: Option<mpsc::SyncSender<Job>>,
-    done: mpsc::Receiver<Result<(), String>>,
+    done: mpsc::Receiver<Result<(), Fault>>,
     thread: Option<JoinHandle<()>>,
     /// Whether it is written.
     joined: bool,
@@ -248,7 +248,7 @@ impl Mirror {
         if self.joined {
             match self.done.recv() {
                 Ok(Ok(())) => {}
-                Ok(Err(why)) => self.lose(&why),
+                Ok(Err(fault)) => self.lose(&fault.to_string()),
                 Err(_) => self.lose("its thread panicked"),
             }
         }
@@ -297,7 +297,7 @@ struct Open {
 }
 
 impl Writer {
-    fn run(mut self, work: &mpsc::Receiver<Job>, answers: &mpsc::SyncSender<Result<(), String>>) {
+    fn run(mut self, work: &mpsc::Receiver<Job>, answers: &mpsc::SyncSender<Result<(), Fault>>) {
         loop {
             let job = match self.pause {
                 None => work.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
@@ -310,7 +310,7 @@ impl Writer {
                     if result.is_err() {
                         (self.open, self.pause, self.newest) = (None, Some(TRY_AGAIN), Newest::Again);
                     }
-                    if answers.send(result.map_err(|error| error.to_string())).is_err() {
+                    if answers.send(result).is_err() {
                         return;
                     }
                 }
