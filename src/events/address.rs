@@ -30,6 +30,9 @@ impl FromStr for Broker {
         if authority.as_str().contains('@') || uri.path().len() > 1 || uri.query().is_some() {
             return Err(unusable());
         }
+        if authority.port().is_none() && authority.as_str() != authority.host() {
+            return Err(unusable());
+        }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         if host.is_empty() {
             return Err(unusable());
