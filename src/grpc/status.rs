@@ -500,7 +500,12 @@ mod tests {
         let code = include_str!("status.rs").split("mod tests").next().unwrap();
         let words = code.split('"').skip(1).step_by(2);
         let reasons: Vec<_> = words
-            .filter(|word| word.contains('_') && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'))
+            // What ends so is the beginning of several.
+            .filter(|word| {
+                word.contains('_')
+                    && !word.ends_with('_')
+                    && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+            })
             .collect();
         assert!(reasons.len() > 30, "{reasons:?}");
         let documented: std::collections::BTreeSet<_> =

@@ -48,7 +48,10 @@ fn aws_refuses_unfit_devices_by_reason() -> Result<(), Box<dyn Error>> {
     let long = Sample::of("dev-1", &rcgen::PKCS_ED25519)?;
     assert!(usual.fitness(&long.certificate()).unwrap_err().to_string().contains("takes no Ed25519 key"));
     assert!(
-        check_pem(&"x".repeat(4097), "certificate").unwrap_err().to_string().contains("4097 characters of PEM; AWS takes 4096")
+        check_pem(&"x".repeat(4097), "certificate")
+            .unwrap_err()
+            .to_string()
+            .contains("4097 characters of PEM; AWS takes 4096")
     );
     Ok(())
 }
