@@ -19,7 +19,7 @@ pub fn print(text: &str) -> io::Result<()> {
 /// Prints a value for programs.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(value: &serde_json::Value) -> io::Result<()> {
     print(&format!("{value:#}\n"))
 }

@@ -215,7 +215,7 @@ fn est_while_the_hsm_is_away_says_when_to_come_again() {
     let station = site.identity("station", "line1/t1");
     let ask = |csr: &[u8]| enroll(&site, Some(&station), "device~o1/simpleenroll", csr, &[]);
     ask(&csr("d1")).certificate(&site);
-    faults.set("dead");
+    faults.set("fail * CKR_DEVICE_ERROR");
     let request = csr("d2");
     let away = ask(&request);
     away.must_be(503, "HSM_UNAVAILABLE");
