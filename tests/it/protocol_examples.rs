@@ -91,7 +91,7 @@ fn run(site: &Site, daemon: &Daemon, Example { call, data }: &Example) -> Result
         command.args(["-cacert", "ca.pem", "-cert", "cert.pem", "-key", "key.pem"]);
         command.arg(format!("localhost:{}", daemon.grpc.port()));
     } else {
-        command.args(["-plaintext", "-unix"]).arg(site.path("run/admin.sock"));
+        command.args(["-plaintext", "-authority", "localhost", "-unix"]).arg(site.path("run/admin.sock"));
     }
     let output = command.arg(service).output().unwrap();
     match output.status.success() {
