@@ -41,11 +41,11 @@ fn fault(line: usize, cause: impl ToString) -> Fault {
     Fault { line, cause: cause.to_string() }
 }
 
-/// The first certificate of PEM.
-fn from_pem(text: &str) -> Result<Vec<u8>, String> {
-    let blocks = pem::blocks(text.as_bytes()).map_err(|error| error.to_string())?;
-    let block = blocks.into_iter().next().ok_or("there is no certificate in its PEM")?;
-    if block.is_certificate() { Ok(block.der) } else { Err(format!("its PEM is a {}", block.label)) }
+/// The first certificate of the PEM in this line.
+fn from_pem(text: &str, line: usize) -> Result<Vec<u8>, Fault> {
+    let blocks = pem::blocks(text.as_bytes()).map_err(|error| fault(line, error))?;
+    let block = blocks.into_iter().next().ok_or_else(|| fault(line, "there is no certificate in its PEM"))?;
+    if block.is_certificate() { Ok(block.der) } else { Err(fault(line, format!("its PEM is a {}", block.label))) }
 }
 
 fn charge(order: Option<&str>, profile: Option<&str>) -> Option<Charge> {
@@ -61,7 +61,7 @@ fn read_lines(text: &str, source: &str, found: &mut Vec<Found>) -> Result<(), Fa
         let certificate = field(&["certificate_pem", "certificate", "CertificatePem"]);
         let certificate =
             certificate.ok_or_else(|| fault(line, "it has no certificate_pem, certificate or CertificatePem"))?;
-        let certificate = from_pem(certificate).map_err(|cause| fault(line, cause))?;
+        let certificate = from_pem(certificate, line)?;
         found.push(Found {
             certificate: certificate.into(),
             device: field(&["device_id", "ThingName"]).map(str::to_owned),
@@ -76,8 +76,7 @@ fn read_lines(text: &str, source: &str, found: &mut Vec<Found>) -> Result<(), Fa
 fn read_base64(text: &str, source: &str, found: &mut Vec<Found>) -> Result<(), Fault> {
     for (text, line) in text.lines().zip(1..).filter(|(text, _)| !text.trim().is_empty()) {
         let pem = BASE64_STANDARD.decode(text.trim()).map_err(|error| fault(line, error))?;
-        let certificate = std::str::from_utf8(&pem).map_err(|error| error.to_string()).and_then(from_pem);
-        let certificate = certificate.map_err(|cause| fault(line, cause))?;
+        let certificate = from_pem(std::str::from_utf8(&pem).map_err(|error| fault(line, error))?, line)?;
         found.push(Found {
             certificate: certificate.into(),
             device: None,
@@ -128,11 +127,10 @@ fn read_rows(text: &str, source: &str, found: &mut Vec<Found>) -> Result<bool, F
         let (values, after) = read_row(rest).ok_or_else(|| not_whole(line))?;
         rest = after;
         if certificates.is_none() {
-            certificates = values.iter().position(|value| of_cell(value).is_ok());
+            certificates = values.iter().position(|value| of_cell(value, line).is_ok());
         }
         let Some(certificates) = certificates else { return Ok(false) };
-        let certificate =
-            of_cell(values.get(certificates).map_or("", String::as_str)).map_err(|cause| fault(line, cause))?;
+        let certificate = of_cell(values.get(certificates).map_or("", String::as_str), line)?;
         let cell = |column: Option<usize>| column.and_then(|column| values.get(column)).map(|value| unquoted(value));
         found.push(Found {
             certificate: certificate.into(),
@@ -144,13 +142,13 @@ fn read_rows(text: &str, source: &str, found: &mut Vec<Found>) -> Result<bool, F
     Ok(true)
 }
 
-/// The certificate of a cell: PEM, or the base64 of DER.
-fn of_cell(value: &str) -> Result<Vec<u8>, String> {
+/// The certificate of a cell in this record: PEM, or the base64 of DER.
+fn of_cell(value: &str, line: usize) -> Result<Vec<u8>, Fault> {
     let der = match value.starts_with("-----BEGIN") {
-        true => from_pem(value)?,
-        false => BASE64_STANDARD.decode(value).map_err(|error| error.to_string())?,
+        true => from_pem(value, line)?,
+        false => BASE64_STANDARD.decode(value).map_err(|error| fault(line, error))?,
     };
-    Certificate::from_der(&der).map(|_| der).map_err(|error| error.to_string())
+    Certificate::from_der(&der).map(|_| der).map_err(|error| fault(line, error))
 }
 
 /// What stood in a cell before an apostrophe kept it from being a formula.

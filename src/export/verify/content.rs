@@ -122,7 +122,8 @@ impl<'b> Content<'b> {
     }
 
     fn one(&self, position: u64, der: &[u8], issuer: Option<&Issuer>) -> Result<(), Fault> {
-        self.issuers.check(der, issuer).map_err(|reason| Fault::Certificate { position, reason })
+        let checked = self.issuers.check(der, issuer);
+        checked.map_err(|reason| Fault::Certificate { position, reason: reason.to_string() })
     }
 
     fn lines(

@@ -66,21 +66,26 @@ impl Issuers {
     }
 
     /// Whether this issuer has signed the certificate; without one, whether any has.
-    pub(super) fn check(&self, certificate: &[u8], issuer: Option<&Issuer>) -> Result<(), String> {
-        let signed = Signed::read(certificate).map_err(|error| format!("it is not a certificate: {error}"))?;
-        if let Some(issuer) = issuer {
-            return if issuer.has_signed(&signed) {
-                Ok(())
-            } else {
-                Err("the issuer beside it has not signed it".into())
-            };
-        }
-        if self.0.iter().any(|issuer| issuer.has_signed(&signed)) {
-            Ok(())
-        } else {
-            Err("no issuer of the bundle has signed it".into())
+    pub(super) fn check(&self, certificate: &[u8], issuer: Option<&Issuer>) -> Result<(), NotSigned> {
+        let signed = Signed::read(certificate)?;
+        match issuer {
+            Some(issuer) if issuer.has_signed(&signed) => Ok(()),
+            Some(_) => Err(NotSigned::ByThat),
+            None if self.0.iter().any(|issuer| issuer.has_signed(&signed)) => Ok(()),
+            None => Err(NotSigned::ByAny),
         }
     }
+}
+
+/// Why a certificate is not of an issuer of the bundle.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotSigned {
+    #[error("it is not a certificate: {0}")]
+    Malformed(#[from] DerError),
+    #[error("the issuer beside it has not signed it")]
+    ByThat,
+    #[error("no issuer of the bundle has signed it")]
+    ByAny,
 }
 
 impl Issuer {
