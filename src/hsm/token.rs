@@ -24,7 +24,7 @@ use super::{
     error::Error,
     module::Module,
     pin::Pin,
-    recovery::Recovery,
+    recovery::{self, Recovery},
     session::TokenSession,
     sharing::{SessionHolder, Sharing},
     token_info::{ModuleInfo, TokenIdentity, TokenInfo},
@@ -261,7 +261,7 @@ impl Token {
             },
         };
         login.refused = Some(refusal);
-        tracing::error!(target: security::TARGET, token = self.identity.label, %refusal, "the HSM's token refused the login");
+        tracing::error!(target: security::TARGET, token = self.identity.label, code = recovery::name(refusal), "the HSM's token refused the login");
         Err(self.refused(&login, refusal))
     }
 

@@ -153,7 +153,9 @@ fn swapped_manifest_is_refused_with_its_name() {
     let error = check(&bundle, &key).unwrap_err();
     assert!(matches!(error.fault, Fault::OtherManifest) && error.file == "manifest.json", "{error}");
     fs::copy(other.join("manifest.jws"), bundle.join("manifest.jws")).unwrap();
-    assert_eq!(check(&bundle, &key).unwrap_err().file, "data-00001.jsonl");
+    // The first file of another length, or else of another content.
+    let file = check(&bundle, &key).unwrap_err().file;
+    assert!(["data-00001.jsonl", "data-00002.jsonl"].contains(&file.as_str()), "{file}");
 
     let error = check(&other, &AuditKey::new()).unwrap_err();
     assert!(error.file == "manifest.jws" && error.to_string().contains("not trusted"), "{error}");

@@ -267,5 +267,10 @@ pub(crate) fn must_refuse(site: &Site, says: &[&str]) {
 pub(crate) fn without_progress(said: &str) -> String {
     // The usual profile takes any device id as the CN, which is warned about.
     let warned = |line: &str| line.contains("Z  WARN ") && line.contains("proof of possession of a CA");
-    said.lines().filter(|line| !line.contains("Z  INFO ") && !warned(line)).collect::<Vec<_>>().join("\n")
+    // What the security log has is on the console as well.
+    let noted = |line: &str| line.contains("Z ERROR ") && line.contains("the HSM's token refused the login");
+    said.lines()
+        .filter(|line| !line.contains("Z  INFO ") && !warned(line) && !noted(line))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
