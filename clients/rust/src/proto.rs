@@ -7,14 +7,8 @@ use jiff::Timestamp;
 
 pub use self::generated::*;
 
-#[expect(
-    missing_docs,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    clippy::large_enum_variant,
-    reason = "generated"
-)]
-#[cfg_attr(feature = "server", expect(clippy::too_many_lines, reason = "generated"))]
+#[expect(missing_docs, clippy::allow_attributes_without_reason, clippy::large_enum_variant, reason = "generated")]
+#[cfg_attr(feature = "server", expect(clippy::allow_attributes, clippy::too_many_lines, reason = "generated"))]
 mod generated {
     tonic::include_proto!("birthmark.v1");
 }
