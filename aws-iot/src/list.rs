@@ -458,7 +458,7 @@ mod tests {
     }
 
     /// The memory and times of a list of a million: `cargo test --release -p birthmark-aws --lib -- --ignored --nocapture
-    /// list::tests::figures`.
+    /// figures_of`.
     #[test]
     #[ignore = "figures, not a law"]
     fn figures_of_a_list_of_a_million() {
