@@ -39,8 +39,11 @@ pub(super) fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("shutting down: finishing what is reserved")]);
 }
 
-/// Tells what becomes of the readiness, and that the daemon is alive, until it is dropped.
+/// Tells what becomes of the readiness, and that the daemon is alive, until it is dropped; does nothing without a supervisor.
 pub(super) async fn watch(readiness: Arc<Readiness>) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
     let watchdog = sd_notify::watchdog_enabled();
     // Twice in the time that the supervisor allows.
     let mut interval = tokio::time::interval(watchdog.map_or(INTERVAL, |limit| INTERVAL.min(limit / 2)));
