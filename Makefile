@@ -3,24 +3,28 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo demo-aws test aws-test wheel python-test python-lint soak peers lint fuzz audit fixtures clean
+.PHONY: help demo demo-aws test aws-test wheel python-test python-lint deb deb-test reproducible sbom soak cluster-test peers peers-kill lint fuzz audit \
+	fixtures clean cargo-cyclonedx
 
+CARGO_CYCLONEDX_VERSION := 0.5.9
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
-# The newest that Debian 12's Go builds.
+# The newest that Debian 12's Go builds, or nearly.
 GRPCURL_VERSION := v1.8.9
+BUF_VERSION := v1.26.1
 INSTALL := packaging/install-packages.sh
 VENV := tests/.venv
 PYTHON := target/python-tools
 AWS_TOOLS := target/aws-tools
+SBOM_TOOLS := target/sbom-tools
 # Debian's Go has no other toolchain to switch to; newer ones must not fetch one.
 export GOTOOLCHAIN := local
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## the whole way on this machine: SoftHSM, ceremony, daemon, stations, export (DEMO="arguments")
-	@$(INSTALL) softhsm2-util=softhsm2
+demo: ## the whole way on this machine: SoftHSM, ceremony, daemon, stations, export (DEMO="arguments", such as --cluster)
+	@$(INSTALL) softhsm2-util=softhsm2 $(if $(findstring --cluster,$(DEMO)),/usr/lib/postgresql/15/bin/initdb=postgresql psql=postgresql-client patroni=patroni etcd=etcd-server)
 	cargo build --release --locked
 	target/release/birthmark demo $(DEMO)
 
@@ -31,19 +35,21 @@ demo-aws: $(AWS_TOOLS)/ready ## the same on to AWS IoT, on an emulator: CA, regi
 
 test: $(VENV)/ready target/go-judge target/grpcurl ## every test, against a real SoftHSM and judged by OpenSSL, GnuTLS, Go and Python
 	@$(INSTALL) softhsm2-util=softhsm2 openssl=openssl certtool=gnutls-bin strace=strace pkcs11-tool=opensc \
-		mkfs.ext4=e2fsprogs python3=python3 faketime=faketime promtool=prometheus curl=curl \
+		mkfs.ext4=e2fsprogs python3=python3 faketime=faketime promtool=prometheus curl=curl jq=jq \
 		pki=strongswan-pki /usr/lib/ipsec/plugins/libstrongswan-openssl.so=libstrongswan-standard-plugins \
 		/usr/sbin/mosquitto=mosquitto mosquitto_pub=mosquitto-clients tar=tar \
-		/usr/lib/postgresql/15/bin/initdb=postgresql psql=postgresql-client ip=iproute2 unshare=util-linux systemd-analyze=systemd
+		/usr/lib/postgresql/15/bin/initdb=postgresql psql=postgresql-client chromium=chromium chromedriver=chromium-driver ip=iproute2 unshare=util-linux systemd-analyze=systemd \
+		mandoc=mandoc zsh=zsh fish=fish
 	tests/judges/selftest.sh target/go-judge
-	cargo test --release --locked -- --skip hsm::fault_of_every_kind --skip hsm::faults_in_any_mix --skip hsm_codes::
+	cargo test --release --locked -- --skip hsm::fault_of_every_kind --skip hsm::faults_in_any_mix --skip hsm_codes:: --skip housekeeping::measured
 	# What an HSM does to time is tried with the processors to itself.
-	cargo test --release --locked --test it -- --test-threads 1 hsm::fault_of_every_kind hsm::faults_in_any_mix hsm_codes::
+	cargo test --release --locked --test it -- --test-threads 1 hsm::fault_of_every_kind hsm::faults_in_any_mix hsm_codes:: housekeeping::measured
 	@$(MAKE) --no-print-directory aws-test
 	@$(MAKE) --no-print-directory python-test
 
 aws-test: $(AWS_TOOLS)/ready ## the way into AWS IoT, on an emulator in network namespaces of the tests' own
-	@$(INSTALL) softhsm2-util=softhsm2 openssl=openssl curl=curl jq=jq ip=iproute2 unshare=util-linux mosquitto_pub=mosquitto-clients
+	@$(INSTALL) softhsm2-util=softhsm2 openssl=openssl curl=curl jq=jq ip=iproute2 unshare=util-linux mosquitto_pub=mosquitto-clients \
+		mandoc=mandoc zsh=zsh fish=fish
 	cargo build --release --locked -p birthmark
 	cargo test --release --locked -p birthmark-aws
 
@@ -64,20 +70,53 @@ python-lint: $(PYTHON)/ready
 	cd clients/python && ../../$(PYTHON)/bin/mypy && ../../$(PYTHON)/bin/mypy --platform win32 --cache-dir ../../target/mypy-windows src
 	cd clients/python/examples/pytest_stand && MYPYPATH=../../src ../../../../$(PYTHON)/bin/mypy --config-file ../../pyproject.toml --cache-dir ../../../../target/mypy-stand .
 
-soak: target/go-judge ## kills, power cuts, bit rot and HSM faults for longer (BIRTHMARK_KILL_ROUNDS, _POWER_STATES, _POWER_CUTS, _ROT_ROUNDS, _SOAK_SECONDS, _SEED)
-	@$(INSTALL) softhsm2-util=softhsm2 strace=strace mkfs.ext4=e2fsprogs python3=python3
+deb: cargo-cyclonedx ## the Debian packages, into target/deb, judged by lintian; a full build (not in CI)
+	@$(INSTALL) dh=debhelper dpkg-buildpackage=dpkg-dev g++=build-essential lintian=lintian python3=python3
+	packaging/deb.sh
+	# They are not uploaded to Debian, so no report of its tracker is closed.
+	lintian --fail-on error,warning --suppress-tags initial-upload-closes-no-bugs target/deb/*.deb
+
+deb-test: ## the packages of `make deb` installed, started, upgraded, removed and purged in a Debian of their own (root; not in CI)
+	@$(INSTALL) mmdebstrap=mmdebstrap unshare=util-linux ip=iproute2
+	packaging/deb-test.sh
+
+reproducible: ## builds the packages of `make deb` once more in another folder: the same bytes? (not in CI)
+	packaging/reproducible.sh
+
+sbom: cargo-cyclonedx $(SBOM_TOOLS)/ready ## what is in each program, as CycloneDX, into target/sbom; held against the schema and cargo
+	packaging/sbom.py target/sbom
+	$(SBOM_TOOLS)/bin/python packaging/sbom_check.py target/sbom
+
+cargo-cyclonedx:
+	@cargo cyclonedx --version >/dev/null 2>&1 || { echo "make: installing cargo-cyclonedx $(CARGO_CYCLONEDX_VERSION), some minutes"; \
+		cargo install --locked cargo-cyclonedx --version $(CARGO_CYCLONEDX_VERSION); }
+
+soak: target/go-judge ## kills, power cuts, bit rot and HSM faults for longer (BIRTHMARK_KILL_ROUNDS, _POWER_STATES, _POWER_CUTS, _ROT_ROUNDS, _SOAK_SECONDS, _TORTURE_SECONDS, _SEED)
+	@$(INSTALL) softhsm2-util=softhsm2 strace=strace mkfs.ext4=e2fsprogs python3=python3 \
+		/usr/lib/postgresql/15/bin/initdb=postgresql psql=postgresql-client
 	BIRTHMARK_KILL_ROUNDS=$${BIRTHMARK_KILL_ROUNDS:-5000} BIRTHMARK_POWER_STATES=$${BIRTHMARK_POWER_STATES:-500000} \
 		BIRTHMARK_POWER_CUTS=$${BIRTHMARK_POWER_CUTS:-200} BIRTHMARK_ROT_ROUNDS=$${BIRTHMARK_ROT_ROUNDS:-2000} \
 		BIRTHMARK_SOAK_SECONDS=$${BIRTHMARK_SOAK_SECONDS:-600} \
 		cargo test --release --locked --test it -- --nocapture --test-threads 1 random_kills:: power_cut index_with_bit_rot faults_in_any_mix
+	BIRTHMARK_TORTURE_SECONDS=$${BIRTHMARK_TORTURE_SECONDS:-1800} \
+		cargo test --release --locked --test it -- --nocapture cluster::two_daemons
 	cargo test --release --locked --test it -- --nocapture --test-threads 1 --ignored hsm_codes::
 
-peers: ## certificates a second beside cfssl, openssl and python-x509-pkcs11, on this machine (SECONDS_EACH)
-	@$(INSTALL) softhsm2-util=softhsm2
-	cargo build --release --locked
-	benches/peers/run.sh
+cluster-test: ## three PostgreSQL under Patroni and etcd whose primaries die, below two daemons (BIRTHMARK_FAILOVERS; not in CI)
+	@$(INSTALL) softhsm2-util=softhsm2 /usr/lib/postgresql/15/bin/initdb=postgresql psql=postgresql-client patroni=patroni etcd=etcd-server
+	cargo test --release --locked --test it -- --nocapture --test-threads 1 --ignored failover::
 
-lint: target/go-judge ## format, clippy, docs, dependencies; the shell, Go and Python around it
+peers: ## certificates a second beside step-ca, OpenBao, cfssl and others, on this machine (SECONDS_EACH, CONNECTIONS, PEERS)
+	@benches/peers/install.sh
+	cargo build --release --locked
+	benches/peers/speed.py
+
+peers-kill: ## what kill -9 and power cuts leave of the records of step-ca, OpenBao and this; as root (ROUNDS, FAULTS, SERVERS, SEED)
+	@benches/peers/install.sh
+	cargo build --release --locked
+	benches/peers/kill.py
+
+lint: target/go-judge target/buf ## format, clippy, docs, dependencies, the protocol; the shell, Go and Python around it
 	@$(INSTALL) shellcheck=shellcheck python3=python3 git=git
 	cargo fmt --check
 	cargo fmt --check -p birthmark-aws
@@ -89,6 +128,8 @@ lint: target/go-judge ## format, clippy, docs, dependencies; the shell, Go and P
 	@cargo deny --version >/dev/null 2>&1 || { echo "make: installing cargo-deny $(CARGO_DENY_VERSION), some minutes"; \
 		cargo install --locked cargo-deny --version $(CARGO_DENY_VERSION); }
 	cargo deny --locked --workspace check bans licenses sources
+	target/buf lint proto
+	target/buf breaking proto --against proto/released.binpb
 	git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
 	cd tests/judges/go && go vet .
 	cd tests/fixtures/makers/go && go vet .
@@ -113,12 +154,14 @@ fixtures: ## makes the CSRs of tests/fixtures again, with the programs of others
 
 clean: ## removes all that was built, not what was installed
 	cargo clean
-	rm -rf $(VENV) tests/.venv-fixtures benches/peers/.venv demo clients/python/src/birthmark_station/_wire.binpb
+	rm -rf $(VENV) tests/.venv-fixtures demo clients/python/src/birthmark_station/_wire.binpb
 
 $(VENV)/ready: tests/python/requirements.txt
 	@$(INSTALL) python3=python3 python3:ensurepip=python3-venv
 	python3 -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@# It brings axe-core; of the browser that it is for nothing is used.
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps axe-playwright-python==0.1.4
 	@touch $@
 
 $(AWS_TOOLS)/ready: aws-iot/tests/requirements.txt
@@ -126,6 +169,13 @@ $(AWS_TOOLS)/ready: aws-iot/tests/requirements.txt
 	@mkdir -p target
 	python3 -m venv --clear $(AWS_TOOLS)
 	$(AWS_TOOLS)/bin/pip install --quiet --disable-pip-version-check --no-compile --requirement $<
+	@touch $@
+
+$(SBOM_TOOLS)/ready: packaging/sbom-requirements.txt
+	@$(INSTALL) python3=python3 python3:ensurepip=python3-venv
+	@mkdir -p target
+	python3 -m venv --clear $(SBOM_TOOLS)
+	$(SBOM_TOOLS)/bin/pip install --quiet --disable-pip-version-check --no-compile --requirement $<
 	@touch $@
 
 $(PYTHON)/ready: clients/python/requirements-dev.txt
@@ -139,6 +189,11 @@ target/grpcurl:
 	@$(INSTALL) go=golang-go
 	@mkdir -p target
 	GOBIN=$(CURDIR)/target GOFLAGS=-buildvcs=false go install github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION)
+
+target/buf:
+	@$(INSTALL) go=golang-go
+	@mkdir -p target
+	GOBIN=$(CURDIR)/target GOFLAGS=-buildvcs=false go install github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION)
 
 target/go-judge: tests/judges/go/main.go tests/judges/go/crl.go tests/judges/go/go.mod
 	@$(INSTALL) go=golang-go

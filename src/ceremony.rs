@@ -13,24 +13,31 @@ mod error;
 mod file;
 mod import;
 mod keys;
+mod load;
 mod perform;
 mod plan;
 mod prove;
+mod read_aloud;
 mod record;
+mod signature;
+mod verify;
 
 use std::{collections::BTreeMap, path::Path, time::SystemTime};
 
-use self::file::CeremonyFile;
 pub(crate) use self::{
-    certificate::{Certificate, CertificateError, Validity, date, parameters},
+    certificate::{BACKDATE, Certificate, CertificateError, Validity, date, parameters},
     keys::CaKey,
 };
 pub use self::{
     error::{Error, Leftovers, StepError},
+    file::Witness,
     plan::Plan,
-    record::{CertificateRecord, KeyRecord, Output, Record, StepRecord},
+    read_aloud::ReadAloud,
+    record::{CertificateRecord, KeyRecord, Output, Program, Record, SignatureRecord, StepRecord, TokenRecord},
+    verify::{FileState, Verified, VerifyError, verify},
 };
-use crate::hsm::Token;
+use self::{file::CeremonyFile, keys::Tokens};
+use crate::hsm::AskPin;
 
 /// A ceremony file that was read; the token was not looked at yet.
 #[derive(Debug)]
@@ -52,14 +59,15 @@ impl Ceremony {
         self.file.source.fill_in(&self.file.environment)
     }
 
-    /// Logs in to the token and checks all that can be known before anything is made.
+    /// Logs in to the tokens and checks all that can be known before anything is made. Where a PIN is neither in a file nor in
+    /// the environment, it is asked for.
     ///
     /// # Errors
     /// The first thing that is in the way.
-    pub fn check(self) -> Result<Plan, Error> {
-        let token = Token::open(&self.file.token, self.file.source.folder())?;
+    pub fn check(self, ask: Option<AskPin<'_>>) -> Result<Plan, Error> {
+        let tokens = Tokens::open(&self.file, ask)?;
         let now = SystemTime::now();
-        let imported = check::check(&self.file, &token, now)?;
-        Ok(Plan { file: self.file, token, now, imported })
+        let imported = check::check(&self.file, &tokens, now)?;
+        Ok(Plan { file: self.file, tokens, now, imported })
     }
 }

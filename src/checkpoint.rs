@@ -1,4 +1,5 @@
-//! Makes checkpoints: at each new part of the ledger, at a set interval, and when the daemon goes down.
+//! Makes checkpoints: at each new part of the ledger, at a set interval, and when the daemon goes down. Of several daemons that share
+//! a ledger, whoever finds it due makes one for all.
 //!
 //! A checkpoint does not delay requests: it takes one place in the committer's queue and one signature of a key
 //! of its own. While the HSM is away it is retried, and nothing waits for it.
@@ -16,6 +17,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
 
 use crate::{
@@ -26,7 +28,6 @@ use crate::{
         Head, Records,
         checkpoint::{Checkpoint, SignedCheckpoint},
     },
-    metrics,
     signer::{PublicKey, SignError, Signer},
 };
 
@@ -54,6 +55,19 @@ pub(crate) struct Checkpoints {
     /// Whether the earlier ones are lost: the file was gone, so none was held against the entries that the ledger had at
     /// the start.
     pub(crate) earlier_checkpoints_lost: AtomicBool,
+    /// What is known of the newest.
+    pub(crate) figures: Mutex<Figures>,
+}
+
+/// What is known of the newest checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Figures {
+    /// When it was made; none if there is none.
+    pub(crate) at: Option<Timestamp>,
+    /// How many entries it covers.
+    pub(crate) entries: u64,
+    /// How long the ledger has had entries that it does not cover.
+    pub(crate) lag: Duration,
 }
 
 /// Why there is no new checkpoint.
@@ -85,13 +99,18 @@ impl Checkpoints {
     }
 
     async fn run(&self) {
-        let mut schedule = Schedule::new(self.newest().map(|newest| newest.checkpoint));
+        let newest = self.newest().map(|newest| newest.checkpoint);
+        if let Some(newest) = &newest {
+            self.made(newest);
+        }
+        let mut schedule = Schedule::new(newest);
         let mut ticks = tokio::time::interval(POLL_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let head = self.records.head();
-            metrics::checkpoint_lag(schedule.age(&head, Instant::now()));
+            self.adopt(&mut schedule, head.part).await;
+            self.figures.lock().lag = schedule.age(&head, Instant::now());
             if !schedule.is_due(&head, self.interval, Instant::now()) {
                 continue;
             }
@@ -101,6 +120,28 @@ impl Checkpoints {
                 Err(error) => schedule.failed(&error, Instant::now()),
             }
         }
+    }
+
+    /// What another daemon of this ledger has made counts as this one's own, if its key is the same.
+    async fn adopt(&self, schedule: &mut Schedule, part: u32) {
+        let Some(note) = self.records.followed_checkpoint() else { return };
+        let Ok(signed) = SignedCheckpoint::parse(&note) else { return };
+        if signed.checkpoint.sequence <= schedule.covered || signed.verify(std::slice::from_ref(&self.key)).is_err() {
+            return;
+        }
+        if let Err(error) = self.keep(note.to_string()).await {
+            tracing::warn!(%error, "the checkpoint of another daemon could not be kept");
+        }
+        schedule.made(&signed.checkpoint, part, Instant::now());
+        self.made(&signed.checkpoint);
+    }
+
+    /// Replaces the file.
+    async fn keep(&self, note: String) -> Result<(), CheckpointError> {
+        let path = self.file.clone();
+        let written = tokio::task::spawn_blocking(move || durable::write(&path, note.as_bytes(), Access::Owner)).await;
+        let failed = |cause| CheckpointError::File { path: self.file.display().to_string(), cause };
+        written.map_err(|error| failed(error.into()))?.map_err(failed)
     }
 
     /// Makes a checkpoint now, unless the newest covers everything. Gives the newest; none if there is nothing to cover.
@@ -133,10 +174,8 @@ impl Checkpoints {
             self.earlier_checkpoints_lost.store(false, Ordering::Relaxed);
         }
 
-        let (path, text) = (self.file.clone(), note.clone());
-        let written = tokio::task::spawn_blocking(move || durable::write(&path, text.as_bytes(), Access::Owner)).await;
-        let failed = |cause| CheckpointError::File { path: self.file.display().to_string(), cause };
-        written.map_err(|error| failed(error.into()))?.map_err(failed)?;
+        self.keep(note.clone()).await?;
+        self.made(&checkpoint);
         tracing::info!(
             entries = checkpoint.sequence,
             chain = hex::encode(checkpoint.chain),
@@ -145,6 +184,16 @@ impl Checkpoints {
             "checkpoint"
         );
         Ok(checkpoint)
+    }
+
+    /// What is known of the newest.
+    pub(crate) fn figures(&self) -> Figures {
+        *self.figures.lock()
+    }
+
+    fn made(&self, checkpoint: &Checkpoint) {
+        let mut figures = self.figures.lock();
+        *figures = Figures { at: Some(checkpoint.time), entries: checkpoint.sequence, ..*figures };
     }
 
     /// The newest that was made; a start has checked that it fits the ledger.

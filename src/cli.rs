@@ -1,10 +1,4 @@
 //! The command line: one file a command.
-//!
-//! Exit codes: 0 done; 1 failed (nothing, or not all, was done: the message says which); 2 wrong usage;
-//! 3 `station sign` and `station confirm` finished with some devices refused, `journal verify` and `dump` found an
-//! incomplete last entry;
-//! 77 `serve` ended because a token refused the PIN;
-//! 130 and 143 `station sign` was stopped by SIGINT or SIGTERM.
 
 pub(crate) mod approval;
 pub(crate) mod audit;
@@ -20,6 +14,7 @@ pub(crate) mod export;
 pub(crate) mod hsm;
 pub(crate) mod issuer;
 pub(crate) mod journal;
+pub(crate) mod ledger;
 pub(crate) mod order;
 pub(crate) mod profile;
 pub(crate) mod record;
@@ -36,11 +31,28 @@ mod stations;
 mod table;
 mod which;
 
-pub(crate) use birthmark_station::cli::{block_on, connection as daemon};
+pub(crate) use birthmark_station::cli::{arguments, block_on, connection as daemon};
+
+/// What every command ends with.
+pub(crate) const EXIT_CODES: &str = "Exit codes:
+  0    done
+  1    failed: nothing, or not all, was done; the message says which
+  2    wrong usage
+  3    \"station sign\" and \"station confirm\" finished with some devices refused; \"journal verify\" and \"journal dump\"
+       found an incomplete last entry
+  77   \"serve\" ended because a token refused the PIN
+  130  \"station sign\" and \"station confirm --watch\" were stopped by SIGINT
+  143  \"station sign\" and \"station confirm --watch\" were stopped by SIGTERM";
 
 /// An error and its causes as one sentence.
 pub(crate) fn sentence(error: &anyhow::Error) -> String {
     birthmark::console::sentence(error.as_ref())
+}
+
+/// The configuration of commands that are given none: `birthmark.toml` in the current folder, otherwise that of the system.
+pub(crate) fn usual_configuration() -> std::path::PathBuf {
+    let here = std::path::Path::new("birthmark.toml");
+    if here.exists() { here.into() } else { "/etc/birthmark/birthmark.toml".into() }
 }
 
 /// Words as a command that a shell reads as it is printed.

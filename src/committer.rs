@@ -17,7 +17,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -433,7 +433,20 @@ type Waiting = HashMap<SerialNumber, Vec<Request>>;
 fn run(mut ledger: impl Ledger, requests: Receiver<Request>, permits: &Semaphore) -> Result<(), LedgerError> {
     let mut waiting = Waiting::new();
     let in_flight = || CAPACITY - permits.available_permits();
-    while let Some(mut batch) = requests.take(BATCH, in_flight) {
+    let mut followed = Instant::now();
+    loop {
+        // Never, where nobody else writes: then nothing of this costs anything.
+        let after = ledger.follow_after(!waiting.is_empty());
+        let within = after.map(|after| after.saturating_sub(followed.elapsed()));
+        let Some(mut batch) = requests.take(BATCH, in_flight, within) else { break };
+        if after.is_some_and(|after| followed.elapsed() >= after) {
+            follow(&mut ledger)?;
+            followed = Instant::now();
+            batch.extend(released(&mut waiting, &ledger.take_ended()));
+        }
+        if batch.is_empty() {
+            continue;
+        }
         metrics::commit_batch(batch.len());
         let mut failed = None;
         // Some must be decided again, because the reservation they waited for is recorded or abandoned.
@@ -445,6 +458,23 @@ fn run(mut ledger: impl Ledger, requests: Receiver<Request>, permits: &Semaphore
         }
     }
     ledger.close()
+}
+
+/// Lets the ledger take in what others wrote.
+fn follow(ledger: &mut impl Ledger) -> Result<(), LedgerError> {
+    match ledger.follow(Timestamp::now()) {
+        Err(error) if error.is_fatal() => Err(error),
+        Err(error) => {
+            tracing::error!(%error, "what other daemons wrote could not be taken in");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// What waited for these serial numbers: it is decided again.
+fn released(waiting: &mut Waiting, ended: &[SerialNumber]) -> Vec<Request> {
+    ended.iter().filter_map(|serial_number| waiting.remove(serial_number)).flatten().collect()
 }
 
 /// What the storage did not take, and why.
@@ -493,13 +523,14 @@ fn commit(
         answer(reply, Ok(outcome));
     }
     // Deciding them again finds the certificate, or that there will be none.
-    Ok(finished.iter().filter_map(|serial_number| waiting.remove(serial_number)).flatten().collect())
+    finished.extend(ledger.take_ended());
+    Ok(released(waiting, &finished))
 }
 
 /// Fails operations of a batch. Abandonments have no caller to retry them, so they are put back until they are durable:
 /// otherwise their devices could get no certificate until the daemon starts again.
 fn fail((error, batch): (LedgerError, Vec<Request>), requests: &Receiver<Request>) {
-    tracing::error!(%error, operations = batch.len(), "the ledger could not commit these operations; none of them happened");
+    tracing::error!(%error, operations = batch.len(), "the ledger could not commit these operations; what may have happened all the same is found out before the next ones");
     let error = Arc::new(error);
     let (answered, again): (Vec<_>, Vec<_>) = batch.into_iter().partition(|request| request.reply.is_some());
     for Request { reply, .. } in answered {

@@ -4,6 +4,7 @@
 
 mod destination;
 mod est;
+mod ledger;
 mod profile;
 mod source;
 
@@ -22,6 +23,7 @@ use toml::Spanned;
 
 pub use self::destination::{Destination, DestinationTerms, Unattended, WrongKey};
 pub use self::est::Est;
+pub use self::ledger::Ledger;
 pub use self::profile::{
     CsrSubject, CustomExtension, IssuerFrom, KeyType, KeyUsage, OrderRequirement, Preset, Profile, WhenOutlivingIssuer,
 };
@@ -49,9 +51,8 @@ pub struct Config {
     pub crl: Option<Crl>,
     /// The CA of stations, operators and the daemon's own TLS certificate; used when somebody is enrolled.
     pub station_ca: Option<StationCa>,
-    /// What needs a second operator.
-    #[serde(default)]
-    pub approval: Approval,
+    /// What needs a second operator; nothing does if absent.
+    pub approval: Option<Approval>,
     /// The daemon's log.
     pub log: Option<Log>,
     /// The security log; none if absent.
@@ -116,42 +117,14 @@ fn default_window() -> Spanned<usize> {
 pub struct Http {
     /// The address of the plain HTTP port; port 0 takes any free one.
     pub listen: Spanned<SocketAddr>,
+    /// Whether the status page is served there, and what it shows as JSON.
+    #[serde(default = "default_status_page")]
+    pub status_page: bool,
 }
 
-/// `[ledger]`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Ledger {
-    /// The data folder; made if absent.
-    pub path: Spanned<PathBuf>,
-    /// A folder on another disk for a second journal, which has every entry before it is answered; none if absent.
-    pub mirror: Option<Spanned<PathBuf>>,
-    /// Nothing new is issued while the data folder's file system has less free space, in MiB.
-    #[serde(default = "default_min_free")]
-    pub min_free_mib: u32,
-    /// Hours between two readings of the whole journal, which find damage; 0: never, not even at the start.
-    #[serde(default = "default_scrub_interval")]
-    pub scrub_interval_hours: Spanned<u32>,
+fn default_status_page() -> bool {
+    true
 }
-
-fn default_scrub_interval() -> Spanned<u32> {
-    Spanned::new(0..0, 7 * 24)
-}
-
-impl Ledger {
-    /// The time between two scrubs; none if there are none.
-    pub fn scrub_interval(&self) -> Option<Duration> {
-        let hours = *self.scrub_interval_hours.get_ref();
-        (hours > 0).then(|| Duration::from_hours(hours.into()))
-    }
-}
-
-fn default_min_free() -> u32 {
-    256
-}
-
-/// A year, in hours.
-const LONGEST_SCRUB_INTERVAL: u32 = 8760;
 
 /// `[approval]`
 #[derive(Debug, Default, Deserialize)]
@@ -502,14 +475,8 @@ impl Config {
         if self.profiles.is_empty() {
             problems.push(self.error_at(0..0, "profiles", "there must be at least one [profiles.NAME]"));
         }
-        if *self.ledger.scrub_interval_hours.get_ref() > LONGEST_SCRUB_INTERVAL {
-            let message = format!("must be 1 to {LONGEST_SCRUB_INTERVAL}, or 0 for never");
-            problems.push(self.error_at(
-                self.ledger.scrub_interval_hours.span(),
-                "ledger.scrub_interval_hours",
-                message,
-            ));
-        }
+        let of_ledger = self.ledger.problems().into_iter();
+        problems.extend(of_ledger.map(|(span, key, message)| self.error_at(span, key, message)));
         if let Some(audit) = &self.audit
             && audit.interval().is_none()
         {

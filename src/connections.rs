@@ -9,6 +9,7 @@
 //! [`Limits`] shares the process' descriptors out between the ports, and keeps some for the HSM and the journal.
 
 mod descriptors;
+mod handshakes;
 mod refusals;
 
 use std::{
@@ -32,6 +33,7 @@ use parking_lot::{Mutex, MutexGuard};
 use self::refusals::Refusals;
 pub(crate) use self::{
     descriptors::{Limits, open_descriptors, raise_descriptor_limit},
+    handshakes::Handshake,
     refusals::Reason,
 };
 use crate::metrics;
@@ -56,6 +58,11 @@ impl Activity {
     /// The peer has said something.
     pub(crate) fn hear(&self) {
         self.heard.store(true, Ordering::Relaxed);
+    }
+
+    /// What the peer has said counts for nothing.
+    pub(crate) fn forget(&self) {
+        self.heard.store(false, Ordering::Relaxed);
     }
 
     /// Whether the peer has ever said anything.
@@ -165,8 +172,15 @@ impl<S: Clone + Eq + Hash> Taken<S> {
 impl<S: Clone + Eq + Hash> Seats<S> {
     /// `limit` seats, and `per_source` of them for one source, at a port that logs and metrics call `port`.
     pub(crate) fn new(port: &'static str, limit: usize, per_source: usize) -> Arc<Self> {
+        metrics::known_connection_reasons(port, Reason::ALL.into_iter().map(Reason::as_str));
         let taken = Mutex::new(Taken { next: 0, by_id: HashMap::new(), by_source: HashMap::new() });
         Arc::new(Seats { port, limit, per_source, taken, open: AtomicUsize::new(0), refusals: Refusals::default() })
+    }
+
+    /// As [`Seats::new`], of a port whose connections begin with a TLS handshake.
+    pub(crate) fn of_tls(port: &'static str, limit: usize, per_source: usize) -> Arc<Self> {
+        Handshake::prepare(port);
+        Seats::new(port, limit, per_source)
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken<S>> {
@@ -252,6 +266,11 @@ impl<S: Clone + Eq + Hash> Seat<S> {
     /// Resolves when another connection got the seat.
     pub(crate) async fn told_to_leave(&mut self) {
         std::future::poll_fn(|context| self.poll_told_to_leave(context)).await;
+    }
+
+    /// Counts what became of its TLS handshake.
+    pub(crate) fn shook_hands(&self, result: Handshake) {
+        result.count(self.seats.port);
     }
 
     /// As [`Seats::refused`].

@@ -10,12 +10,14 @@ mod published;
 mod schedule;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use tokio::{
     task::{JoinError, JoinHandle, spawn_blocking},
     time::MissedTickBehavior,
@@ -51,6 +53,19 @@ pub(crate) struct Publisher {
     pub(crate) include_scrapped: bool,
     pub(crate) records: Arc<dyn Records>,
     pub(crate) committer: Committer,
+    /// What is known of the newest lists, by issuers' names.
+    pub(crate) figures: Mutex<BTreeMap<String, Crls>>,
+}
+
+/// The newest revocation lists of an issuer, all of its shards together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Crls {
+    /// The greatest number.
+    pub(crate) number: u64,
+    /// When the oldest was made, and when the first expires; Unix time.
+    pub(crate) times: (i64, i64),
+    pub(crate) entries: usize,
+    pub(crate) bytes: usize,
 }
 
 /// An issuer of lists.
@@ -146,6 +161,7 @@ impl Publisher {
             let (publisher, issuer) = (Arc::clone(self), Arc::clone(issuer));
             tokio::spawn(async move { publisher.run(&issuer).await })
         };
+        self.issuers.iter().for_each(|issuer| metrics::known_crl_issuer(issuer.issuer.name()));
         self.issuers.iter().map(run).collect()
     }
 
@@ -240,7 +256,7 @@ impl Publisher {
         written.await?
     }
 
-    /// Sets the metrics of an issuer.
+    /// Keeps what is known of an issuer's newest lists.
     fn tell(&self, issuer: &ListIssuer) {
         let lists: Vec<_> = self.newest(issuer).collect();
         let seconds = |time: Time| time.since(Timestamp::UNIX_EPOCH).as_secs();
@@ -249,13 +265,18 @@ impl Publisher {
         else {
             return;
         };
-        let crls = metrics::Crls {
+        let crls = Crls {
             number: lists.iter().map(|list| list.number).max().unwrap_or(0),
             times: (seconds(oldest), seconds(first)),
             entries: lists.iter().map(|list| list.entries).sum(),
             bytes: lists.iter().map(|list| list.der.len()).sum(),
         };
-        metrics::crls(issuer.issuer.name(), &crls);
+        self.figures.lock().insert(issuer.issuer.name().to_owned(), crls);
+    }
+
+    /// What is known of the newest lists, by issuers' names.
+    pub(crate) fn figures(&self) -> BTreeMap<String, Crls> {
+        self.figures.lock().clone()
     }
 
     fn newest(&self, issuer: &ListIssuer) -> impl Iterator<Item = Arc<Published>> {

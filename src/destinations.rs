@@ -13,6 +13,7 @@ mod cut;
 mod describe;
 mod destination;
 mod error;
+mod figures;
 mod render;
 mod results;
 mod unattended;

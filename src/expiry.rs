@@ -1,13 +1,13 @@
 //! Certificates that the daemon depends on: issuers, the station CA, its own TLS certificate. Says long before that one
-//! expires: as metrics at any time, in the log once a day. One that is not valid is in [`crate::readiness`].
+//! expires, in the log once a day; `status` has their ends. One that is not valid is in [`crate::readiness`].
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use crate::{asn1::DerError, live::Live, metrics, x509::Certificate, x509_time::Time};
+use crate::{asn1::DerError, live::Live, x509::Certificate, x509_time::Time};
 
-/// How often the metrics are set.
+/// How often they are looked at.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// From when on the log says so of a CA: half a year, in which a ceremony can be held.
@@ -66,6 +66,11 @@ impl MonitoredCertificate {
     /// What it is for.
     pub(crate) fn purpose(&self) -> &Purpose {
         &self.purpose
+    }
+
+    /// The last moment at which it is valid.
+    pub(crate) fn not_after(&self) -> Time {
+        self.not_after
     }
 
     /// Whether it is valid at this moment.
@@ -149,25 +154,9 @@ pub(crate) async fn watch(certificates: Arc<Live<Vec<MonitoredCertificate>>>) {
         interval.tick().await;
         let now = Timestamp::now();
         let certificates = certificates.get();
-        set_metrics(&certificates);
         if round % WARN_EVERY == 0 {
             certificates.iter().for_each(|certificate| warn(certificate, now));
         }
-    }
-}
-
-fn set_metrics(certificates: &[MonitoredCertificate]) {
-    let unix = |certificate: &MonitoredCertificate| certificate.not_after.since(Timestamp::UNIX_EPOCH).as_secs();
-    for certificate in certificates {
-        match &certificate.purpose {
-            Purpose::Issuer(name) => metrics::issuer_not_after(name, unix(certificate)),
-            Purpose::Server => metrics::server_certificate_not_after(unix(certificate)),
-            Purpose::StationCa => {}
-        }
-    }
-    let station_cas = certificates.iter().filter(|certificate| certificate.purpose == Purpose::StationCa);
-    if let Some(first) = station_cas.map(unix).min() {
-        metrics::station_ca_not_after(first);
     }
 }
 

@@ -24,12 +24,10 @@ mod order_terms;
 mod peer;
 mod possession;
 mod records;
-mod refusals;
 pub(crate) mod refused;
 mod reload;
 mod request_error;
 mod revocations;
-mod roster;
 mod server;
 mod services;
 mod stations;
@@ -42,6 +40,7 @@ mod watch;
 
 pub(crate) use self::{
     access::{Access, Listed},
+    client_certificate::holder,
     client_verifier::{Judge, Judged},
     hsm::Signers,
     peer::Credentials,
@@ -49,5 +48,5 @@ pub(crate) use self::{
     request_error::RequestError,
     server::serve,
     services::{ApprovalRules, RevocationLimit, Services, StationCertifier},
-    status::{RefusedRequest, refused_request},
+    status::{RefusedRequest, counted_reasons, refused_request},
 };

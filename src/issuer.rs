@@ -9,7 +9,7 @@
 //! Each step's type is the proof that the step before was done:
 //! `VerifiedCsr → Approved → ReservedSerial → Tbs → Signed → Issued`.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -21,13 +21,14 @@ use crate::{
     csr::{self, CsrError, RefusedKeys},
     fairness::FairShare,
     id::{DeviceId, OrderId},
-    ledger::{Actor, RecordedIssuer, Records, Refusal},
+    ledger::{Actor, Order, RecordedIssuer, Records, Refusal},
     live::Live,
-    metrics,
+    metrics::{Laps, Step},
     profile::{Profile, ProfileError, Profiles, RequestContext, Values},
     refusals::Refusals,
     registration::register,
     signer::SignError,
+    throughput::Throughput,
 };
 
 /// One certificate wanted.
@@ -41,7 +42,7 @@ pub(crate) struct IssueRequest {
     pub device: DeviceId,
     /// The order that it is charged to.
     pub order: Option<OrderId>,
-    /// The profile's name.
+    /// The profile's name; empty: the order's.
     pub profile: String,
     /// DER or PEM.
     pub csr: Bytes,
@@ -64,8 +65,18 @@ pub(crate) struct IssuedBy {
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum IssueError {
     /// There is no such profile.
-    #[error("there is no profile {}", crate::quote::quoted(.0))]
-    ProfileUnknown(String),
+    #[error(
+        "{}{}",
+        if .wanted.is_empty() { "name a profile; a request without one is for its order's profile, and this one names no order".to_owned() }
+        else { format!("there is no profile {}", crate::quote::quoted(.wanted)) },
+        if .known.is_empty() { String::new() } else { format!("; the profiles are {}", .known.join(", ")) }
+    )]
+    ProfileUnknown {
+        /// As it was asked for; empty: none was named, and no order.
+        wanted: String,
+        /// Those that there are, for operators.
+        known: Vec<String>,
+    },
     /// The CSR is refused.
     #[error(transparent)]
     Csr(#[from] CsrError),
@@ -95,6 +106,7 @@ pub(crate) struct Issuance {
     committer: Committer,
     records: Arc<dyn Records>,
     refusals: Arc<Refusals>,
+    throughput: Arc<Throughput>,
     /// For each issuer, how its capacity is shared among the stations.
     shares: BTreeMap<String, Arc<FairShare>>,
 }
@@ -134,12 +146,17 @@ impl Issuance {
         });
         let shares = shares.collect();
         let refusals = Refusals::new(committer.clone());
-        Issuance { policy, committer, records, refusals, shares }
+        Issuance { policy, committer, records, refusals, throughput: Arc::default(), shares }
     }
 
     /// Where those who answer note what they refused.
     pub(crate) fn refusals(&self) -> &Arc<Refusals> {
         &self.refusals
+    }
+
+    /// How many certificates were issued, and how long each took.
+    pub(crate) fn throughput(&self) -> &Arc<Throughput> {
+        &self.throughput
     }
 
     /// Verifies a CSR as [`Issuance::issue`] will, for those who must know before what it says.
@@ -156,17 +173,23 @@ impl Issuance {
     /// # Errors
     /// The first rule that the request breaks, or what is not available.
     pub(crate) async fn issue(&self, request: &IssueRequest) -> Result<IssuedBy, IssueError> {
-        let started = Instant::now();
+        let mut laps = Laps::begin();
         // What is asked for is decided by the policy of this moment, whatever comes after it.
         let policy = self.policy.get();
-        let profile =
-            policy.profiles.get(&request.profile).ok_or_else(|| IssueError::ProfileUnknown(request.profile.clone()))?;
+        let of_order = match &request.order {
+            Some(order) if request.profile.is_empty() => Some(self.order(order)?.terms.profile),
+            _ => None,
+        };
+        let profile = of_order.as_ref().unwrap_or(&request.profile);
+        let unknown = || IssueError::ProfileUnknown { wanted: profile.clone(), known: Vec::new() };
+        let profile = policy.profiles.get(profile).ok_or_else(unknown)?;
         csr::check_size(&request.csr)?;
         // What follows costs processor and HSM time, of which each station has its share, for each issuer.
         let _turn = match self.shares.get(profile.issuer_at(Timestamp::now()).name()) {
             Some(share) => Some(share.turn(&request.station).await),
             None => None,
         };
+        laps.end(Step::Queue);
 
         // Recorded at the start, unless the clock was wrong then.
         let issuing = profile.issuer_at(Timestamp::now());
@@ -174,7 +197,9 @@ impl Issuance {
             register(&self.committer, issuing).await?;
         }
 
+        laps.skip();
         let csr = csr::verify(&request.csr, &policy.refused_keys)?;
+        laps.end(Step::Verify);
         let attributes = self.order_attributes(profile, request.order.as_ref())?;
         let values = Values {
             device: &request.device,
@@ -196,17 +221,19 @@ impl Issuance {
         }
         // Before the certificate, so that the ledger knows which pass it is.
         self.refusals.settle(request.device.as_str()).await;
+        laps.skip();
         let reserved = match request.by_code {
             true => self.committer.redeem(approved.holder(), &request.actor).await?,
             false => self.committer.reserve(approved.holder(), &request.actor, request.reissue).await?,
         };
+        laps.end(Step::Reserve);
         let (reservation, serial_number) = match reserved {
             Reserved::New(reservation, serial_number) => (reservation, serial_number),
             Reserved::Existing(issued) => {
                 // Its own issuer, whatever has the name today.
                 let named = (issued.issuer(), issued.issuer_id());
                 let issuer = issuer_of(issued.certificate(), named, &self.records.issuers())?.clone();
-                metrics::certificate(profile.name(), true, started.elapsed());
+                self.count(profile, true, &laps);
                 return Ok(IssuedBy { issued, issuer: Some(issuer) });
             }
         };
@@ -219,9 +246,17 @@ impl Issuance {
                 return Err(failure.into());
             }
         };
+        laps.skip();
         let issued = self.committer.record(reservation, signed).await?;
-        metrics::certificate(profile.name(), false, started.elapsed());
+        laps.end(Step::Record);
+        self.count(profile, false, &laps);
         Ok(IssuedBy { issued, issuer: approved.issuer().recorded().cloned() })
+    }
+
+    fn count(&self, profile: &Profile, replay: bool, laps: &Laps) {
+        let elapsed = laps.elapsed();
+        profile.certificates().sent(replay, elapsed);
+        self.throughput.note(replay, elapsed);
     }
 
     /// The order's attributes, which never change, for a profile whose certificates show some.
@@ -231,10 +266,14 @@ impl Issuance {
         order: Option<&OrderId>,
     ) -> Result<BTreeMap<String, String>, IssueError> {
         let Some(order) = order.filter(|_| !profile.order_attributes().is_empty()) else { return Ok(BTreeMap::new()) };
+        Ok(self.order(order)?.terms.attributes)
+    }
+
+    fn order(&self, order: &OrderId) -> Result<Order, IssueError> {
         // Read on this thread: an order in use lies in memory, as each reservation under it needs it too, and a pool of
         // reading threads would be one that others can fill.
         match self.records.order(order.as_str()) {
-            Ok(Some(order)) => Ok(order.terms.attributes),
+            Ok(Some(order)) => Ok(order),
             Ok(None) => Err(CommitError::Refused(Refusal::OrderUnknown(order.to_string())).into()),
             Err(error) => {
                 tracing::error!(%error, %order, "the order could not be read");

@@ -5,9 +5,10 @@
 //! and an index on this machine; nothing above these traits may know that.
 //!
 //! From the bottom: the types that this file names; [`entry`] and [`journal`], the truth; the index, and the view of
-//! what is known above it; the decisions on that view; [`embedded`]. `audit` and [`verify`] read the truth without
+//! what is known above it; the decisions on that view; the copy of a ledger's entries on this machine; [`embedded`]. `audit` and [`verify`] read the truth without
 //! all of these.
 
+mod acceptance;
 mod actor;
 mod api;
 mod apply;
@@ -19,7 +20,9 @@ mod batch;
 mod batch_audit;
 mod batch_content;
 pub mod checkpoint;
+mod claims;
 pub(crate) mod clock;
+mod copy;
 mod crl_issued;
 mod decide;
 mod device_list;
@@ -27,6 +30,8 @@ pub mod embedded;
 pub mod entry;
 mod entry_json;
 mod entry_tail;
+mod epoch;
+mod epoch_audit;
 mod error;
 mod event_kind;
 mod export;
@@ -39,6 +44,8 @@ mod index;
 mod issued_records;
 mod issuer;
 pub mod journal;
+mod marker;
+mod measured;
 mod memtable;
 mod operation;
 mod order;
@@ -48,12 +55,14 @@ mod peer_audit;
 mod proof;
 mod proof_audit;
 mod record;
+mod recorded_peers;
 mod recovery;
 mod refusal;
 mod refused;
 mod revocation;
 mod revoked;
 pub mod scrub;
+pub mod shared;
 mod vending;
 mod vending_audit;
 pub mod verify;
@@ -61,6 +70,7 @@ mod view;
 mod wire;
 
 pub use self::{
+    acceptance::{Acceptable, Agreed, Agreement, Grounds},
     actor::Actor,
     api::{Ledger, Records},
     approval::Approval,
@@ -73,6 +83,7 @@ pub use self::{
     device_list::{DeviceList, DevicesListed, ListPage, ListedDevice, PIECE},
     entry_json::{entry_to_json, json_time},
     entry_tail::EntryTail,
+    epoch::Epoch,
     error::{Cause, LedgerError},
     event_kind::{EVENTS, Subject},
     export::{Export, ExportId, ParseExportIdError},
@@ -81,11 +92,13 @@ pub use self::{
     history::{Concern, HistoryEntry},
     issued_records::IssuedRecords,
     issuer::{IssuerTerms, RecordedIssuer},
+    measured::{Figures, Measured},
     operation::{Action, Operation, Outcome},
     order::{Order, OrderPause, OrderTerms},
     peer::{EnrolledPeer, Enrolment, EnrolmentMethod, PeerCertificate, PeerRevocation},
     proof::{FoundProof, ProofId, ProofTerms},
     record::{Change, Holder, IssuedCertificate, KeyHash, Record, RecordState},
+    recorded_peers::RecordedPeers,
     recovery::Recovery,
     refusal::Refusal,
     refused::{NAMED_DEVICES, RefusalScope, RequestsRefused},

@@ -23,6 +23,7 @@
 //! `src/issuer.rs` holds the path of one CSR, whole, in one function. [`serve`] wires the daemon together. The command
 //! line is in `src/main.rs` and `src/cli/`. `ARCHITECTURE.md` has the map on one page.
 
+pub mod agreement;
 pub mod ca;
 pub mod ceremony;
 mod cert;
@@ -43,6 +44,7 @@ mod expiry;
 pub mod export;
 mod fairness;
 mod grpc;
+mod handshake;
 pub mod hsm;
 mod http;
 mod issuer;
@@ -55,6 +57,7 @@ mod metrics;
 mod path;
 pub mod pattern;
 pub mod possession;
+pub mod private_key;
 pub mod profile;
 pub mod proof;
 mod readiness;
@@ -62,15 +65,18 @@ pub mod reconcile;
 mod refusals;
 mod registration;
 pub mod roles;
+mod roster;
 pub mod security;
 pub mod security_log;
 pub mod serial;
 pub mod serve;
 pub mod signer;
+mod status;
+mod throughput;
 pub mod vending;
 
 // What the daemon has in common with its clients, and the protocol, under the names that everything here knows.
-pub use birthmark_base::{console, durable, hash, id, identity, pem, quote, secrecy, text_file};
+pub use birthmark_base::{console, durable, hash, id, identity, pem, quote, secrecy, text_file, version};
 pub use birthmark_client::{self as client, proto};
 
 use birthmark_base::{asn1, name, temporary, x509, x509_time};

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use birthmark::version::VERSION;
+use birthmark_manual::Manual;
+use clap::{CommandFactory, Parser, Subcommand};
 
 mod cli;
 
@@ -12,7 +14,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Signs device certificates on the production line with a CA key that stays in an HSM.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 110)]
+#[command(version = VERSION, max_term_width = 110, after_long_help = cli::EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -56,6 +58,8 @@ enum Command {
     Crl(cli::crl::Args),
     /// Verify, dump and reindex the journal, the authoritative record of every serial number
     Journal(cli::journal::Args),
+    /// Make, look at, complete and close a ledger that several daemons share in a database
+    Ledger(cli::ledger::Args),
     /// Have the daemon read its configuration anew, without a stop
     Reload(cli::reload::Args),
     /// Back up the journal and its newest checkpoint, also while the daemon runs
@@ -64,10 +68,12 @@ enum Command {
     Restore(cli::backup::RestoreArgs),
     /// Measure how many certificates a second this machine makes, and where the time goes
     Bench(cli::companion::Args),
+    #[command(hide = true)]
+    Manual(birthmark_manual::Args),
 }
 
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let command = cli::arguments(Cli::try_parse()).command;
     if let Err(error) = birthmark::secrecy::forbid_core_dumps() {
         eprintln!(
             "birthmark: a crash might write PINs and keys into a core dump, and that cannot be switched off: {error}"
@@ -93,10 +99,21 @@ fn main() -> ExitCode {
         Command::Events(args) => cli::events::run(args),
         Command::Crl(args) => cli::crl::run(args),
         Command::Journal(args) => cli::journal::run(args),
+        Command::Ledger(args) => cli::ledger::run(args),
         Command::Reload(args) => cli::reload::run(args),
         Command::Backup(args) => cli::backup::back_up(args),
         Command::Restore(args) => cli::backup::restore(args),
         Command::Bench(args) => cli::companion::run("bench", args),
+        Command::Manual(args) => {
+            let pages = Manual {
+                command: Cli::command(),
+                // They are the companion's.
+                elsewhere: &["birthmark-demo", "birthmark-bench"],
+                also_a_program: Some("birthmark-station"),
+                see_also: "birthmark-station(1), birthmark-aws(1), /usr/share/doc/birthmark/",
+            };
+            pages.write(&args).map_err(Into::into)
+        }
     };
     result.unwrap_or_else(|error| {
         eprintln!("birthmark: {}", cli::sentence(&error));

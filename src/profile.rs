@@ -48,6 +48,7 @@ use crate::{
     csr::VerifiedCsr,
     id::{DeviceId, OrderId},
     ledger::Holder,
+    metrics::ProfileCertificates,
     pattern::{self, Pattern},
     possession::CodeShape,
     quote::shortened,
@@ -82,6 +83,7 @@ pub struct Profile {
     stations: Vec<Pattern>,
     /// The order's attributes that the certificates show.
     order_attributes: BTreeSet<String>,
+    certificates: ProfileCertificates,
 }
 
 /// A request that its profile allows. Only [`Profile::approve`] makes one.
@@ -119,54 +121,66 @@ impl Profile {
     ) -> Result<Profile, ConfigError> {
         let reader = Reader { config, name, settings };
         let defaults = Defaults::for_preset(settings.preset);
-        let keys = settings.key_types.as_ref().map_or(defaults.keys.to_vec(), |keys| keys.get_ref().clone());
-        if keys.is_empty() {
-            return Err(reader.error("key_types", "must name at least one key type, such as \"p256\""));
-        }
-        let subject = read_subject(&reader, &defaults)?;
-        let alt_names = reader.each("subject_alt_names", &settings.subject_alt_names, AltName::parse)?;
-        if subject.email_addresses().any(|address| !alt_names.iter().any(|name| name.is_email(address))) {
-            let message = "has an emailAddress, which must be in subject_alt_names too, as \"email:…\" with the same text \
-                           (RFC 5280 section 4.1.2.6)";
-            return Err(reader.error("subject", message));
-        }
-        let device_ids = match (&settings.device_id, defaults.device_id) {
-            (Some(rule), _) => Some(DeviceIds::parse(rule.get_ref())),
-            (None, rule) => rule.map(DeviceIds::parse),
-        };
+        let keys = read_keys(&reader, &defaults)?;
+        let (subject, alt_names) = (read_subject(&reader, &defaults)?, read_alt_names(&reader)?);
+        check_templates(&reader, &subject, &alt_names)?;
+        let device_ids = read_device_ids(&reader, &defaults)?;
         let extensions = Extensions::read(&reader, &defaults, &keys)?;
-        let templates = || subject.templates().chain(alt_names.iter().map(AltName::template));
-        if !templates().any(Template::has_device_id) {
-            return Err(reader.error("subject", "must contain {device_id}, such as \"CN={device_id}\""));
-        }
-        if settings.order_requirement == OrderRequirement::Optional && templates().any(Template::needs_order) {
-            let message = "has {order} or {order.NAME}, which a request without an order could not fill in; say \
-                           order_requirement = \"required\" or take it out";
-            return Err(reader.error("subject", message));
-        }
+        let templates = subject.templates().chain(alt_names.iter().map(AltName::template));
         Ok(Profile {
             name: name.to_owned(),
             preset: settings.preset,
             issuers: IssuerSchedule::read(&reader, issuers, &extensions)?,
-            order_attributes: templates().flat_map(Template::order_attributes).map(str::to_owned).collect(),
+            order_attributes: templates.flat_map(Template::order_attributes).map(str::to_owned).collect(),
             keys,
             subject,
             alt_names,
             csr_subject: settings.csr_subject,
             allow_code_like_ids: settings.allow_code_like_ids,
             renewal: settings.renewal,
-            device_ids: device_ids.transpose().map_err(|message| reader.error("device_id", message))?,
+            device_ids,
             order: settings.order_requirement,
             validity: read_validity(&reader, &defaults)?,
             subject_key_identifier: settings.subject_key_identifier.unwrap_or(defaults.subject_key_identifier),
             longest: defaults.longest,
             stations: settings.stations.clone(),
+            certificates: ProfileCertificates::new(name),
         })
+    }
+
+    /// All that [`Profile::new`] finds wrong, not only the first of it.
+    pub(crate) fn faults(
+        config: &Config,
+        name: &str,
+        settings: &config::Profile,
+        issuers: &BTreeMap<String, Arc<IssuingCa>>,
+    ) -> Vec<ConfigError> {
+        let reader = Reader { config, name, settings };
+        let defaults = Defaults::for_preset(settings.preset);
+        let mut faults = Vec::new();
+        let keys = note(&mut faults, read_keys(&reader, &defaults));
+        let subject = note(&mut faults, read_subject(&reader, &defaults));
+        let alt_names = note(&mut faults, read_alt_names(&reader));
+        if let (Some(subject), Some(alt_names)) = (subject, alt_names) {
+            note(&mut faults, check_templates(&reader, &subject, &alt_names));
+        }
+        note(&mut faults, read_device_ids(&reader, &defaults));
+        note(&mut faults, read_validity(&reader, &defaults));
+        let extensions = keys.and_then(|keys| note(&mut faults, Extensions::read(&reader, &defaults, &keys)));
+        if let Some(extensions) = extensions {
+            note(&mut faults, IssuerSchedule::read(&reader, issuers, &extensions));
+        }
+        faults
     }
 
     /// Its name in the configuration.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What counts its certificates.
+    pub(crate) fn certificates(&self) -> &ProfileCertificates {
+        &self.certificates
     }
 
     /// What its certificates are for.
@@ -456,6 +470,49 @@ pub(crate) fn check_names(body: &[u8], issuer: &IssuingCa) -> Result<(), Subject
     let certificate = Certificate::from_der(&unsigned).map_err(SubjectError::Malformed)?;
     let checked = issuer.certificates().check_end_entity(&certificate);
     checked.map_err(SubjectError::InvalidBelowIssuer)
+}
+
+fn note<T>(faults: &mut Vec<ConfigError>, result: Result<T, ConfigError>) -> Option<T> {
+    result.map_err(|fault| faults.push(fault)).ok()
+}
+
+fn read_keys(reader: &Reader<'_>, defaults: &Defaults) -> Result<Vec<KeyType>, ConfigError> {
+    let keys = reader.settings.key_types.as_ref().map_or(defaults.keys.to_vec(), |keys| keys.get_ref().clone());
+    match keys.is_empty() {
+        true => Err(reader.error("key_types", "must name at least one key type, such as \"p256\"")),
+        false => Ok(keys),
+    }
+}
+
+fn read_device_ids(reader: &Reader<'_>, defaults: &Defaults) -> Result<Option<DeviceIds>, ConfigError> {
+    let rule = match (&reader.settings.device_id, defaults.device_id) {
+        (Some(rule), _) => Some(DeviceIds::parse(rule.get_ref())),
+        (None, rule) => rule.map(DeviceIds::parse),
+    };
+    rule.transpose().map_err(|message| reader.error("device_id", message))
+}
+
+fn read_alt_names(reader: &Reader<'_>) -> Result<Vec<AltName>, ConfigError> {
+    reader.each("subject_alt_names", &reader.settings.subject_alt_names, AltName::parse)
+}
+
+/// What subject and subjectAltName must have in common, and what they may take from a request.
+fn check_templates(reader: &Reader<'_>, subject: &Subject, alt_names: &[AltName]) -> Result<(), ConfigError> {
+    if subject.email_addresses().any(|address| !alt_names.iter().any(|name| name.is_email(address))) {
+        let message = "has an emailAddress, which must be in subject_alt_names too, as \"email:…\" with the same text (RFC \
+                       5280 section 4.1.2.6)";
+        return Err(reader.error("subject", message));
+    }
+    let templates = || subject.templates().chain(alt_names.iter().map(AltName::template));
+    if !templates().any(Template::has_device_id) {
+        return Err(reader.error("subject", "must contain {device_id}, such as \"CN={device_id}\""));
+    }
+    if reader.settings.order_requirement == OrderRequirement::Optional && templates().any(Template::needs_order) {
+        let message = "has {order} or {order.NAME}, which a request without an order could not fill in; say \
+                       order_requirement = \"required\" or take it out";
+        return Err(reader.error("subject", message));
+    }
+    Ok(())
 }
 
 fn read_subject(reader: &Reader<'_>, defaults: &Defaults) -> Result<Subject, ConfigError> {

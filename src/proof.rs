@@ -118,6 +118,7 @@ impl fmt::Debug for Prover {
 impl Prover {
     /// Joins the issuers and the ledger's side that changes.
     pub(crate) fn new(issuers: BTreeMap<String, Arc<IssuingCa>>, committer: Committer) -> Self {
+        issuers.keys().for_each(|issuer| metrics::known_prover(issuer));
         Prover { issuers, committer }
     }
 

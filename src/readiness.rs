@@ -8,26 +8,48 @@
 //! | a profile can issue nothing, as its issuer has expired | not ready |
 //! | the clock is implausible or before the newest entry, the disk is low, the journal cannot be written | not ready |
 //! | the daemon's own TLS certificate, or every certificate of the station CA, is not valid | not ready |
-//! | some tokens of an issuer sign and others do not | ready, degraded |
+//! | some tokens of an issuer sign and others do not; the audit key's does not | ready, degraded |
 //! | some certificates of the station CA are not valid | ready, degraded |
 //!
 //! What refuses every request of one profile is reported as loudly as what refuses all: each profile of the
 //! configuration is there because a line depends on it. What will expire is in `expiry.rs`.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
+use birthmark_base::console::plain;
 use tokio::sync::watch;
 
-use crate::{metrics, security};
+use crate::security;
 
-/// How often the log and the gauge follow what has changed.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// How often the log follows what has changed.
+const INTERVAL: Duration = Duration::from_millis(200);
 
 /// What keeps a component of the daemon from its work now, in words for people; `None` if nothing does.
 pub(crate) type Check = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// A component of the daemon by its name, and its check.
 pub(crate) type Component = (String, Check);
+
+/// What a check has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The component's name.
+    pub(crate) component: String,
+    /// What is wrong, for people.
+    pub(crate) cause: String,
+}
+
+impl From<(&str, String)> for Found {
+    fn from((component, cause): (&str, String)) -> Self {
+        Found { component: component.to_owned(), cause: plain(&cause) }
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.component, self.cause)
+    }
+}
 
 /// Whether the daemon issues certificates now.
 pub(crate) struct Readiness {
@@ -45,12 +67,22 @@ impl Readiness {
 
     /// What is in the way of issuing, one line a component; empty if nothing is.
     pub(crate) fn obstacles(&self) -> Vec<String> {
-        self.failed_checks().map(|(component, cause)| format!("{component}: {cause}")).collect()
+        self.found_obstacles().iter().map(Found::to_string).collect()
     }
 
     /// What is in the way of nothing, yet, one line a component.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        failed(&self.warnings).map(|(component, cause)| format!("{component}: {cause}")).collect()
+        self.found_warnings().iter().map(Found::to_string).collect()
+    }
+
+    /// The same as [`Readiness::obstacles`], component by component.
+    pub(crate) fn found_obstacles(&self) -> Vec<Found> {
+        self.failed_checks().map(Found::from).collect()
+    }
+
+    /// The same as [`Readiness::warnings`], component by component.
+    pub(crate) fn found_warnings(&self) -> Vec<Found> {
+        failed(&self.warnings).map(Found::from).collect()
     }
 
     fn failed_checks(&self) -> impl Iterator<Item = (&str, String)> {
@@ -58,8 +90,8 @@ impl Readiness {
         draining.into_iter().chain(failed(&self.checks))
     }
 
-    /// Logs what is so now. The future that it returns logs each change, when it begins and when it is over, and
-    /// sets the gauge, until it is dropped.
+    /// Logs what is so now. The future that it returns logs each change, when it begins and when it is over, until
+    /// it is dropped.
     pub(crate) fn watch(self: Arc<Self>) -> impl Future<Output = ()> {
         let mut log = Log::default();
         log.follow(&self);
@@ -67,7 +99,10 @@ impl Readiness {
             let mut interval = tokio::time::interval(INTERVAL);
             loop {
                 interval.tick().await;
-                log.follow(&self);
+                // While it shuts down one thing after the other closes, on purpose.
+                if !*self.draining.borrow() {
+                    log.follow(&self);
+                }
             }
         }
     }
@@ -110,7 +145,6 @@ impl Log {
                 Change::Ready => tracing::info!("ready"),
             }
         }
-        metrics::ready(self.ready);
     }
 
     fn changes(&mut self, readiness: &Readiness) -> Vec<Change> {

@@ -13,5 +13,5 @@ mod read;
 pub use self::{
     found::{Charge, Found},
     identify::{NotOurs, Reconciler},
-    read::{ReadError, read},
+    read::{ReadError, Reading, read},
 };

@@ -12,10 +12,10 @@ mod bucket;
 mod recent;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 
 use self::{bucket::Bucket, recent::Recent};
 use crate::{
+    client::Reason,
     committer::{CommitError, Committer},
     ledger::{Actor, NAMED_DEVICES, RefusalScope, RequestsRefused},
     metrics,
@@ -70,17 +71,23 @@ pub(crate) struct Refusals {
     /// How many devices of `waiting` are named.
     named: AtomicUsize,
     wake: Notify,
+    /// All refusals since the start.
+    counted: AtomicU64,
     committer: Committer,
 }
 
 /// What is refused alike, for one peer.
 type Kind = (String, &'static str);
 
+/// How many requests were refused for each reason, and when the last was.
+pub(crate) type ByReason = BTreeMap<&'static str, (u64, Timestamp)>;
+
 #[derive(Debug, Default)]
 struct Waiting {
     peers: HashMap<Actor, Peer>,
     recent: Recent,
-    labels: HashSet<Actor>,
+    /// The stations that have metrics of their own, and what was refused to them since the start.
+    stations: HashMap<Actor, ByReason>,
     /// Refusals of peers that there was no room for.
     dropped: u64,
 }
@@ -108,13 +115,38 @@ type Ready = (Actor, Kind, RequestsRefused);
 impl Refusals {
     pub(crate) fn new(committer: Committer) -> Arc<Self> {
         let (waiting, named, wake) = (Mutex::default(), AtomicUsize::new(0), Notify::new());
-        Arc::new(Refusals { waiting, named, wake, committer })
+        Arc::new(Refusals { waiting, named, wake, counted: AtomicU64::new(0), committer })
+    }
+
+    /// How many requests were refused since the start.
+    pub(crate) fn counted(&self) -> u64 {
+        self.counted.load(Ordering::Relaxed)
+    }
+
+    /// Has what may be refused to this station counted from 0 on, if there are not too many.
+    pub(crate) fn expect(&self, station: &Actor) {
+        let mut waiting = self.waiting.lock();
+        if waiting.stations.contains_key(station) || waiting.stations.len() >= LABELS {
+            return;
+        }
+        waiting.stations.insert(station.clone(), ByReason::new());
+        drop(waiting);
+        if let Some(name) = station.station() {
+            let reasons = Reason::ALL.iter().filter(|reason| **reason != Reason::ReplyMismatch);
+            reasons.for_each(|reason| metrics::known_refused_request(name, reason.as_str()));
+        }
+    }
+
+    /// What was refused to stations since the start: to the first [`LABELS`] of them.
+    pub(crate) fn by_station(&self) -> Vec<(Actor, ByReason)> {
+        self.waiting.lock().stations.iter().map(|(station, reasons)| (station.clone(), reasons.clone())).collect()
     }
 
     /// Takes note of a refusal; it is written soon.
     pub(crate) fn note(&self, refused: &Refused<'_>) {
         let mut waiting = self.waiting.lock();
-        metrics::refused_request(waiting.label(refused.actor), refused.reason);
+        metrics::refused_request(waiting.count(refused.actor, refused.reason), refused.reason);
+        self.counted.fetch_add(1, Ordering::Relaxed);
         let now = Instant::now();
         if waiting.note(refused, now) {
             self.named.fetch_add(1, Ordering::Relaxed);
@@ -256,14 +288,15 @@ impl Waiting {
         self.peers.values().any(|peer| !peer.kinds.is_empty())
     }
 
-    /// The value of the metric's label: the peer, if it is a station and there are not too many.
-    fn label(&mut self, actor: &Actor) -> String {
+    /// Counts it for the station. Gives the value of the metric's label: the peer, if it is a station and there are not too many.
+    fn count(&mut self, actor: &Actor, reason: &'static str) -> String {
         let Some(station) = actor.station() else { return "none".to_owned() };
-        if self.labels.contains(actor) || self.labels.len() < LABELS {
-            self.labels.insert(actor.clone());
-            return station.to_owned();
+        if self.stations.len() >= LABELS && !self.stations.contains_key(actor) {
+            return "other".to_owned();
         }
-        "other".to_owned()
+        let refused = self.stations.entry(actor.clone()).or_default().entry(reason).or_default();
+        *refused = (refused.0 + 1, Timestamp::now());
+        station.to_owned()
     }
 }
 

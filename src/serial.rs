@@ -36,6 +36,12 @@ impl SerialNumbers {
         SerialNumbers { ledger: [a, b, c, d], newest: newest.map_or(0, |newest| newest.leading()) }
     }
 
+    /// Those to come are given in this epoch of a ledger that several daemons share.
+    pub(crate) fn set_epoch(&mut self, epoch: u64) {
+        let [.., high, low] = epoch.to_be_bytes();
+        (self.ledger[2], self.ledger[3]) = (high, low);
+    }
+
     /// Those to come are greater than this one as well.
     pub(crate) fn pass(&mut self, serial: &SerialNumber) {
         self.newest = self.newest.max(serial.leading());

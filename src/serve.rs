@@ -4,6 +4,7 @@
 //! answered; the ledger is closed; exit 0. A sync of the journal that fails terminates the process at once, with
 //! another exit code (invariant 10). Other signals that would terminate a process are only logged.
 
+mod agreements;
 mod certificates;
 mod check;
 mod components;
@@ -14,6 +15,7 @@ mod est;
 mod expiring_peers;
 mod history;
 mod keys;
+mod ledger;
 mod listen;
 mod lists;
 mod open;
@@ -22,6 +24,7 @@ mod reload;
 mod security;
 mod shutdown;
 mod signals;
+mod status;
 mod supervisor;
 mod takeover;
 mod tls;
@@ -29,10 +32,10 @@ mod yields;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
 pub use self::{
+    agreements::{Disagreement, agreements},
     check::{Checked, check},
     error::ServeError,
     listen::Addresses,
@@ -42,8 +45,8 @@ pub use self::{
 use self::{
     components::readiness,
     edge::Edge,
-    listen::{Listening, ReadyFile, connection_limits, listen},
-    open::{Opened, open},
+    listen::{Listening, Ports, ReadyFile, connection_limits},
+    open::{Opened, claim, open},
     reload::{Reloader, Replaceable},
     shutdown::{Running, committer_failure, watch_committer},
     signals::{hangups, log_other_signals, shutdown_signal},
@@ -61,7 +64,9 @@ use crate::{
     live::Live,
     metrics,
     readiness::Readiness,
+    roster::Roster,
     security as events,
+    version::VERSION,
 };
 
 /// What the command line says besides the configuration.
@@ -92,18 +97,21 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
     log_other_signals().map_err(ServeError::system("listen for signals"))?;
     let hangups = hangups().map_err(ServeError::system("listen for signals"))?;
     let ready_file = options.ready_file.map(ReadyFile::new);
-    let prometheus = metrics::install()?;
+    let exporter = metrics::install()?;
+    metrics::known_reasons(grpc::counted_reasons());
 
     // 2. Everything that the configuration names.
     let access = Access::new();
     let socket_role = peers::socket_role(&config)?;
     let mut edge = Edge::open(&config, &access)?;
-    let opened = open(&config, &access, options.expect_checkpoint).await?;
+    // A second daemon that is started by mistake ends here, before it loads the HSM.
+    let (claim, ports) = (claim(&config)?, Ports::bind(&config)?);
+    let opened = open(&config, &access, claim, options.expect_checkpoint).await?;
     peers::note_revoked(&access, &opened.records);
     let head = opened.records.head();
     tracing::info!(
         target: events::TARGET,
-        version = env!("CARGO_PKG_VERSION"),
+        version = VERSION,
         configuration = %config.path().display(),
         configuration_sha256 = hex::encode(sha256(config.text().as_bytes())),
         journal_entries = head.sequence,
@@ -112,7 +120,7 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
     );
 
     // 3. The addresses.
-    let listening = listen(&config).await?;
+    let listening = ports.listen(&config)?;
     let (policy, tls) = (opened.replaceable.policy.get(), opened.replaceable.tls.get());
     let est = est::read(&config, (&policy, &tls), &opened.records, &access)?;
     edge.est = est.map(|settings| Live::new(Arc::new(settings)));
@@ -132,7 +140,7 @@ async fn daemon(config: Arc<Config>, options: Options<'_>) -> Result<(), ServeEr
     tokio::spawn(hangups.each(Arc::clone(&reload)));
     tokio::spawn(reloader.watch_files());
     let who = (reload, edge, socket_role);
-    let mut running = start(&config, opened, listening, who, draining, (Arc::clone(&readiness), prometheus))?;
+    let mut running = start(&config, opened, listening, who, draining, (Arc::clone(&readiness), exporter))?;
     // Before anybody knows that there is a daemon to shut down.
     let shutdown = shutdown_signal().map_err(ServeError::system("listen for signals"))?;
     tracing::info!(
@@ -170,15 +178,19 @@ fn start(
     listening: Listening,
     (reload, edge, socket_role): (Reload, Edge, SocketRole),
     draining: watch::Receiver<bool>,
-    (readiness, prometheus): (Arc<Readiness>, PrometheusHandle),
+    (readiness, exporter): (Arc<Readiness>, metrics::Exporter),
 ) -> Result<Running, ServeError> {
+    let roster = Arc::<Roster>::default();
+    let status = status::watch(&opened, &roster, &readiness);
     let Opened { pools, issuer, prover, signers, replaceable: Replaceable { policy, tls, watched }, .. } = opened;
     let Opened { destinations, .. } = opened;
     let Opened { records, scrub, committer, committer_thread, checkpoints, publisher, .. } = opened;
     let limits = connection_limits();
     let directory = publisher.as_ref().map(|publisher| Arc::clone(&publisher.directory));
     if let Some(http) = listening.http {
-        tokio::spawn(http::serve(http, limits.http, Arc::clone(&readiness), prometheus, directory));
+        let page = config.http.as_ref().is_some_and(|http| http.status_page);
+        let status = (status, page);
+        tokio::spawn(http::serve(http, limits.http, Arc::clone(&readiness), exporter, status, directory));
     }
     tokio::spawn(expiry::watch(watched));
     tokio::spawn(takeover::watch(Arc::clone(&policy)));
@@ -186,10 +198,14 @@ fn start(
     let Edge { access, certifier, approval, client_crl, est: est_settings } = edge;
     let est = listening.est.zip(est_settings).map(|(listener, settings)| {
         let issuing = (Arc::clone(&issuer), committer.clone(), Arc::new(records.clone()) as Arc<dyn Records>);
-        est::start(settings, listener, limits.est, issuing, Arc::clone(&policy), draining.clone())
+        let known = (Arc::clone(&policy), Arc::clone(&roster));
+        est::start(settings, listener, limits.est, issuing, known, draining.clone())
     });
     let (socket, unix) = listening.socket.unzip();
     tokio::spawn(peers::watch(client_crl, Arc::clone(&access)));
+    if config.ledger.database.is_some() {
+        tokio::spawn(peers::follow(Arc::clone(&access), Arc::new(records.clone())));
+    }
     let unix = unix.map(|socket| (socket, socket_role));
     let incoming = listener::incoming(listening.tcp, tls, unix, Arc::clone(&access), limits);
     let services = Services {
@@ -206,6 +222,7 @@ fn start(
         certifier,
         approval,
         readiness,
+        roster,
         window: *config.server.window.get_ref(),
         stall_limit: Duration::from_secs(*config.server.stall_seconds.get_ref()),
         draining,

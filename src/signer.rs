@@ -104,9 +104,33 @@ pub struct TokenState {
     pub reason: String,
 }
 
+/// The sessions of a token that sign with one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenFigures {
+    /// What the configuration calls the token.
+    pub token: String,
+    /// Sessions that sign, or wait for something to sign.
+    pub working: usize,
+    /// Sessions that should.
+    pub wanted: usize,
+    /// Of `working`: those that are in a call now.
+    pub busy: usize,
+    /// Calls that did not return in time, and have not yet.
+    pub hung: usize,
+    /// Messages that wait for a session, whichever token's.
+    pub queued: usize,
+    /// Why it does not sign; none if it does.
+    pub outage: Option<String>,
+    /// It stays out until a person has seen to it.
+    pub needs_operator: bool,
+}
+
 /// A signer that may be out until a person has seen to it, and has to be told when that was done.
 pub trait Recoverable: Send + Sync + 'static {
     /// Tries every token that is out once more, now, those too whose login was refused: the PIN is read again. Gives
     /// what came of it, for every token. `same_pin` says that a PIN which was refused is right now.
     fn retry(self: Arc<Self>, same_pin: bool) -> Pin<Box<dyn Future<Output = Vec<TokenState>> + Send>>;
+
+    /// What its sessions do now, for every token. It does not ask the tokens.
+    fn figures(&self) -> Vec<TokenFigures>;
 }

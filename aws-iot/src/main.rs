@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use birthmark::version::VERSION;
+use birthmark_manual::Manual;
+use clap::{CommandFactory, Parser, Subcommand};
 
 mod cli;
 
@@ -10,7 +12,7 @@ mod cli;
 ///
 /// Credentials, region and endpoint come from where the AWS CLI has them. docs/aws-iot.md tells the whole story.
 #[derive(Debug, Parser)]
-#[command(name = "birthmark-aws", version)]
+#[command(name = "birthmark-aws", version = VERSION)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -26,6 +28,8 @@ enum Command {
     Policy(cli::documents::PolicyArgs),
     Template(cli::documents::TemplateArgs),
     Iam(cli::documents::IamArgs),
+    #[command(hide = true)]
+    Manual(birthmark_manual::Args),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +42,12 @@ fn main() -> ExitCode {
         Command::Policy(args) => cli::documents::policy(&args),
         Command::Template(args) => cli::documents::template(&args),
         Command::Iam(args) => cli::documents::iam(&args),
+        Command::Manual(args) => {
+            let see_also = "birthmark(1), /usr/share/doc/birthmark-aws/";
+            Manual { command: Cli::command(), elsewhere: &[], also_a_program: None, see_also }
+                .write(&args)
+                .map_err(Into::into)
+        }
     };
     result.unwrap_or_else(|error| {
         eprintln!("birthmark-aws: {}", cli::sentence(&error));

@@ -24,11 +24,38 @@ pub fn print_json(value: &serde_json::Value) -> io::Result<()> {
     print(&format!("{value:#}\n"))
 }
 
+/// What the standard library says, as people say it.
+const PLAIN: [(&str, &str); 4] = [
+    ("invalid digit found in string", "it is not a whole number"),
+    ("cannot parse integer from empty string", "it is empty, not a whole number"),
+    ("number too large to fit in target type", "the number is too large"),
+    ("number too small to fit in target type", "the number is too small"),
+];
+
+/// A message for people: without the numbers of system errors, and with plain words for the standard library's.
+pub fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(" (os error ") {
+        let number = after.split_once(')').filter(|(number, _)| number.bytes().all(|byte| byte.is_ascii_digit()));
+        plain.push_str(before);
+        rest = match number {
+            Some((_, after)) => after,
+            None => {
+                plain.push_str(" (os error ");
+                after
+            }
+        };
+    }
+    plain.push_str(rest);
+    PLAIN.iter().fold(plain, |text, (theirs, ours)| text.replace(theirs, ours))
+}
+
 /// An error and its causes as one sentence, without those that the one before has repeated already.
 pub fn sentence(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
+    let mut text = plain(&error.to_string());
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    for cause in causes.map(ToString::to_string) {
+    for cause in causes.map(|cause| plain(&cause.to_string())) {
         if !text.contains(&cause) {
             text.push_str(": ");
             text.push_str(&cause);
@@ -65,6 +92,22 @@ pub fn columns(headings: &[&str], rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What people read has no numbers of system errors.
+    #[test]
+    fn library_text_becomes_plain_words() {
+        for (text, told) in [
+            (
+                "cannot read x: No such file or directory (os error 2); make it",
+                "cannot read x: No such file or directory; make it",
+            ),
+            ("a (os error 13): b (os error 2)", "a: b"),
+            ("(os error x) (os error ", "(os error x) (os error "),
+            ("invalid value 'ten': invalid digit found in string", "invalid value 'ten': it is not a whole number"),
+        ] {
+            assert_eq!(plain(text), told);
+        }
+    }
 
     #[test]
     fn table_columns_fit_their_widest_cell() {

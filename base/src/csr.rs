@@ -33,6 +33,9 @@ pub fn from_pem(octets: &[u8]) -> Result<Vec<u8>, MalformedCsr> {
     match blocks.as_slice() {
         [] => malformed(neither(octets)),
         [block] if is_request(block) => Ok(block.der.clone()),
+        [block] if block.label.ends_with("PRIVATE KEY") => malformed(
+            "it is a private key, which must stay where it is; send a CSR that is made with it, or better with a new key".into(),
+        ),
         [block] => {
             malformed(format!("it is a PEM block of \"{}\", not of \"CERTIFICATE REQUEST\"", shortened(&block.label)))
         }
@@ -51,8 +54,14 @@ fn is_request(block: &pem::Block) -> bool {
 fn neither(octets: &[u8]) -> String {
     let text = octets.iter().all(|octet| !octet.is_ascii_control() || octet.is_ascii_whitespace());
     match Value::only(octets) {
+        _ if text && octets.trim_ascii_start().first().is_some_and(|octet| b"{[".contains(octet)) => {
+            "it is JSON, not a CSR; a file of JSON lines has a name that ends in .jsonl".into()
+        }
         _ if text => "it is neither DER nor PEM: it is text without -----BEGIN CERTIFICATE REQUEST-----".into(),
-        Ok(value) => format!("it is not a PKCS#10 CSR: it begins with the tag 0x{:02x}, not with 0x30", value.tag),
+        Ok(value) => format!(
+            "it is DER of something else than a PKCS#10 CSR: its first byte is 0x{:02x}, a CSR's is 0x30",
+            value.tag
+        ),
         Err(error) if octets.first() == Some(&SEQUENCE) => format!("it is not whole DER: {error}"),
         Err(_) => "it is neither DER (which begins with the byte 0x30) nor PEM".into(),
     }

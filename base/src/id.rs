@@ -104,6 +104,16 @@ impl OrderId {
     }
 }
 
+/// Whether Windows takes a file of this name for a device of its own, whatever its ending.
+pub fn is_reserved_name(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or_default().to_ascii_uppercase();
+    let numbered = ["COM", "LPT"].iter().any(|port| {
+        stem.strip_prefix(port)
+            .is_some_and(|number| number.len() == 1 && number.bytes().all(|byte| (b'1'..=b'9').contains(&byte)))
+    });
+    numbered || ["CON", "PRN", "AUX", "NUL"].contains(&stem.as_str())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,5 +18,6 @@ pub mod secrecy;
 pub mod serial;
 pub mod temporary;
 pub mod text_file;
+pub mod version;
 pub mod x509;
 pub mod x509_time;

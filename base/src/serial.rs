@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 0–5 | milliseconds since 1970, so that index inserts stay in order |
 //! | 6–7 | a counter within the millisecond |
-//! | 8–11 | the ledger's own random number, so that two ledgers cannot collide |
+//! | 8–11 | the ledger's own random number, so that two ledgers cannot collide; where several daemons share a ledger, two octets of it and then two of the daemon's epoch |
 //! | 12–19 | 64 bits from the CSPRNG (CA/Browser Forum BR 7.1, RFC 5280 section 4.1.2.2) |
 //!
 //! The first octet is 0x01 to 0x7f (from 2004 until the year 6429), so the DER INTEGER needs no padding and is
@@ -44,7 +44,7 @@ impl SerialNumber {
 
     /// Whether the ledger with this random id gives such serial numbers.
     pub fn is_of(&self, ledger: &[u8; 16]) -> bool {
-        self.0[8..12] == ledger[..4]
+        self.0[8..10] == ledger[..2]
     }
 
     /// About when it was given: its first octets, in milliseconds since 1970.

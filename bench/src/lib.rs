@@ -5,7 +5,12 @@
 //! has none of this: demo and load generator are the program `birthmark-bench`, which `birthmark` finds beside itself.
 
 pub mod assertions;
+pub mod manual;
+pub mod pages;
+pub mod patroni;
+pub mod postgres;
 pub mod process;
 pub mod program;
+pub mod shared;
 pub mod site;
 pub mod softhsm;

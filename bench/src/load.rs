@@ -3,9 +3,11 @@
 
 mod baseline;
 mod beside_export;
+mod calls;
 mod devices;
 mod fill;
 mod floor;
+mod ledgers;
 mod options;
 mod report;
 mod stations;
@@ -31,11 +33,12 @@ use serde_json::json;
 
 use self::{
     baseline::Baseline,
-    options::{IDENTITIES, ORDER, Options},
-    report::Report,
+    ledgers::Shared,
+    options::{LedgerName, ORDER, Options},
+    report::{Report, Table},
 };
 use crate::{
-    console::{print, print_json, step},
+    console::{print, print_json, progress, step},
     trial::{self, ISSUER},
 };
 
@@ -68,6 +71,9 @@ enum Part {
 /// The window that a stream has unless the configuration says otherwise.
 const USUAL_WINDOW: u32 = 256;
 
+/// What the names of the first measurement's devices begin with.
+const PREFIX: &str = "bench";
+
 /// What a process has open besides the connections of stations.
 const FILES: u32 = 256;
 
@@ -84,12 +90,45 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 fn bench(options: &Options) -> anyhow::Result<ExitCode> {
     allow_open_files(options.stations + FILES)?;
+    let is_shared = |ledger: &LedgerName| *ledger != LedgerName::Embedded;
+    ensure!(
+        options.daemons == 1 || options.ledger.iter().all(is_shared),
+        "an embedded ledger has one daemon; several need --ledger shared or --ledger shared+standby"
+    );
+    ensure!(
+        options.baseline.is_none() || options.ledger.len() == 1,
+        "--baseline compares with one run, and --ledger asks for {}; leave out one of them",
+        options.ledger.len()
+    );
     // What cannot be read is said before minutes of measuring.
     let baseline = options.baseline.as_deref().map(Baseline::read).transpose()?;
+    let [ledger] = options.ledger[..] else {
+        let reports =
+            options.ledger.iter().map(|ledger| run_with(options, *ledger)).collect::<anyhow::Result<Vec<_>>>()?;
+        match options.json {
+            true => print_json(&serde_json::to_value(&reports)?)?,
+            false => print(&Table(&reports).to_string())?,
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let report = run_with(options, ledger)?;
+    let figures = serde_json::to_value(&report)?;
+    let compared = baseline.map(|baseline| baseline.compare(&figures));
+    match (options.json, compared) {
+        (true, None) => print_json(&figures)?,
+        (true, Some(compared)) => print_json(&json!({ "run": figures, "compared": compared }))?,
+        (false, None) => print(&report.to_string())?,
+        (false, Some(compared)) => print(&format!("{report}\n{compared}"))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Measures a site of its own, with this ledger.
+fn run_with(options: &Options, ledger: LedgerName) -> anyhow::Result<Report> {
     let fault_module = options.hsm_latency.map(|_| fault_module(options.hsm_module.as_deref())).transpose()?;
     let folder = tempfile::Builder::new().prefix("birthmark-bench-").tempdir()?;
     let site = trial::set_up(folder.path().to_owned(), options.key.as_str())?;
-    (1..=IDENTITIES.min(options.stations)).try_for_each(|station| trial::enroll(&site, station))?;
+    enroll(&site, options.identities())?;
     let key = configure(&site, options, fault_module.as_deref())?;
     let fdatasync_us = fdatasync_us(&folder.path().join("fdatasync"))?;
     let certificate = options.beside_export.then(|| beside_export::certificate(&site)).transpose()?;
@@ -102,31 +141,56 @@ fn bench(options: &Options) -> anyhow::Result<ExitCode> {
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let before = measure_floor(&site, &key, options, processors)?;
 
-    step("Starting the daemon");
+    let shared = Shared::set_up(&site, options, ledger)?;
+    step(if options.daemons == 1 { "Starting the daemon" } else { "Starting the daemons" });
     let daemon = site.start(|command| command)?;
+    let mut daemons = vec![daemon];
+    daemons.extend(
+        shared
+            .iter()
+            .map(|shared| shared.start_others(&site, options.daemons))
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .flatten(),
+    );
     let quantity = (1_u64 << 40).to_string();
     site.birthmark(&["order", "create", ORDER, "--profile", "device", "--quantity", &quantity])?;
+    if daemons.len() > 1 {
+        ledgers::wait_until_followed();
+    }
     let devices = devices(options, &before, processors);
-    let stations = measure_stations(&site, options, &daemon, devices, "bench", options.csrs_out.as_deref())
+    let databases = shared.as_ref().map(Shared::processes).unwrap_or_default();
+    let measure =
+        |prefix, csrs_out| measure_stations(&site, options, (&daemons, &databases), devices, prefix, csrs_out);
+    let stations = measure(PREFIX, options.csrs_out.as_deref())
         .map_err(|error| error.context(format!("the daemon's log:\n{}", site.log())))?;
-    let again = || measure_stations(&site, options, &daemon, devices, "bench-again", None);
-    let beside_export = options.beside_export.then(|| beside_export::measure(&site, &stations, again)).transpose()?;
-    let exit = daemon.stop()?;
-    ensure!(exit.success(), "the daemon failed with {exit}:\n{}", site.log());
+    let again = |prefix| measure(prefix, None);
+    let measure = || beside_export::measure(&site, &stations, || again("bench-again"));
+    let beside_export = options.beside_export.then(measure).transpose()?;
+    let measure = || calls::measure(&site, &daemons[0], (&stations, PREFIX), || again("bench-calls"));
+    let calls = options.calls.then(measure).transpose()?;
+    for daemon in daemons {
+        let exit = daemon.stop()?;
+        ensure!(exit.success(), "the daemon failed with {exit}:\n{}", site.log());
+    }
+    let caught_up = shared.as_ref().map(|shared| shared.catch_up(&site)).transpose()?;
 
     step("Measuring the raw rate of C_Sign with the daemon's sessions, and the floor once more");
     let sessions = sessions(&stations);
     let after = measure_floor(&site, &key, options, sessions)?;
-    let report = Report::new(options, &stations, &[before, after], sessions, fdatasync_us).beside(beside_export);
-    let figures = serde_json::to_value(&report)?;
-    let compared = baseline.map(|baseline| baseline.compare(&figures));
-    match (options.json, compared) {
-        (true, None) => print_json(&figures)?,
-        (true, Some(compared)) => print_json(&json!({ "run": figures, "compared": compared }))?,
-        (false, None) => print(&report.to_string())?,
-        (false, Some(compared)) => print(&format!("{report}\n{compared}"))?,
+    let report = Report::new(options, ledger, &stations, &[before, after], sessions, fdatasync_us);
+    Ok(report.with(beside_export, calls, caught_up))
+}
+
+/// Makes the identities that the stations share.
+fn enroll(site: &Site, identities: u32) -> anyhow::Result<()> {
+    let bar = progress(identities.into(), "identities");
+    for station in 1..=identities {
+        trial::enroll(site, station)?;
+        bar.inc(1);
     }
-    Ok(ExitCode::SUCCESS)
+    bar.finish_and_clear();
+    Ok(())
 }
 
 /// Connections are open files, of this program's processes and of the daemon, which inherit the limit.
@@ -230,18 +294,28 @@ fn fdatasync_us(path: &Path) -> anyhow::Result<f64> {
     Ok(took[SYNCS / 2].as_secs_f64() * 1e6)
 }
 
+/// The most devices that are made for the windows alone.
+const MOST_OPEN: u64 = 1_000_000;
+
 /// How many devices the stations may need.
 fn devices(options: &Options, measured: &floor::Measured, processors: usize) -> usize {
     let seconds = (options.warm_up() + options.seconds) as f64;
     let rate = match (options.rate, options.hsm_latency) {
         (Some(rate), _) => f64::from(rate),
-        (None, Some(latency)) if !latency.is_zero() => f64::from(options.hsm_parallel) / latency.as_secs_f64(),
+        (None, Some(latency)) if !latency.is_zero() => {
+            f64::from(options.hsm_parallel * options.daemons) / latency.as_secs_f64()
+        }
         (None, _) => processors as f64 * 1e6 / measured.floor.sum() * REACHABLE,
     };
-    (seconds * rate).ceil() as usize
+    // In a closed loop all windows are full at the beginning, whatever the rate.
+    let open = match options.rate {
+        Some(_) => 0,
+        None => (u64::from(options.stations) * u64::from(options.window)).min(MOST_OPEN),
+    };
+    (seconds * rate).ceil() as usize + open as usize
 }
 
-/// How many sessions the daemon signed with: a thread each.
+/// How many sessions the daemons signed with, together: a thread each.
 fn sessions(stations: &stations::Measured) -> usize {
     let name = format!("hsm-{ISSUER}");
     stations.groups.iter().find(|group| group.name == name).map_or(1, |group| group.threads)
@@ -261,23 +335,26 @@ fn measure_floor(site: &Site, key: &IssuingKey, options: &Options, sessions: usi
 fn measure_stations(
     site: &Site,
     options: &Options,
-    daemon: &Daemon,
+    (daemons, databases): (&[Daemon], &[u32]),
     devices: usize,
     device_prefix: &str,
     csrs_out: Option<&Path>,
 ) -> anyhow::Result<stations::Measured> {
     let mut arguments = vec![
         "stations".to_owned(),
-        format!("--server={}", daemon.url()),
-        format!("--daemon={}", daemon.pid()),
         format!("--site={}", text(&site.folder)?),
         format!("--stations={}", options.stations),
+        format!("--identities={}", options.identities()),
         format!("--window={}", options.window),
         format!("--warm-up={}", options.warm_up()),
         format!("--seconds={}", options.seconds),
         format!("--devices={devices}"),
         format!("--device-prefix={device_prefix}"),
     ];
+    arguments.extend(
+        daemons.iter().flat_map(|daemon| [format!("--server={}", daemon.url()), format!("--daemon={}", daemon.pid())]),
+    );
+    arguments.extend(databases.iter().map(|process| format!("--database={process}")));
     arguments.extend(options.rate.map(|rate| format!("--rate={rate}")));
     if let Some(folder) = csrs_out {
         arguments.push(format!("--csrs-out={}", text(&std::path::absolute(folder)?)?));

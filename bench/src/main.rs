@@ -3,7 +3,9 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use birthmark::version::VERSION;
+use birthmark_manual::Manual;
+use clap::{CommandFactory, Parser, Subcommand};
 
 mod console;
 mod demo;
@@ -16,7 +18,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The demonstration of birthmark, and its load generator.
 #[derive(Debug, Parser)]
-#[command(name = "birthmark", bin_name = "birthmark", version, max_term_width = 110)]
+#[command(name = "birthmark", bin_name = "birthmark", version = VERSION, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -28,6 +30,8 @@ enum Command {
     Demo(demo::Args),
     /// Measure how many certificates a second this machine makes, and where the time goes
     Bench(Box<load::Args>),
+    #[command(hide = true)]
+    Manual(birthmark_manual::Args),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +43,15 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => load::run(*args),
+        Command::Manual(args) => {
+            let pages = Manual {
+                command: Cli::command(),
+                elsewhere: &["birthmark"],
+                also_a_program: None,
+                see_also: "birthmark(1)",
+            };
+            pages.write(&args).map_err(Into::into)
+        }
     };
     result.unwrap_or_else(|error| {
         eprintln!("birthmark: {error:#}");

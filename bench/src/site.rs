@@ -21,6 +21,9 @@ use crate::{
 /// The file in the folder that the daemon reads.
 pub const CONFIGURATION: &str = "birthmark.toml";
 
+/// The file in the folder in which a daemon says where it listens, when it is ready.
+pub const READY_FILE: &str = "ready.json";
+
 /// The addresses for gRPC and HTTP that the system chooses, since any others may be taken, perhaps by another site.
 pub const ANY_ADDRESSES: [&str; 2] = ["127.0.0.1:0", "127.0.0.1:0"];
 
@@ -159,11 +162,11 @@ impl Site {
     ///
     /// It exited or was not ready in time; the message has its log.
     pub fn start(&self, change: impl FnOnce(Command) -> Command) -> anyhow::Result<Daemon> {
-        let ready = self.path("ready.json");
+        let ready = self.path(READY_FILE);
         // Of a daemon before.
         let _ = fs::remove_file(&ready);
         let log = fs::File::options().create(true).append(true).open(self.path("daemon.log"))?;
-        let command = self.command(&["serve", "--config", CONFIGURATION, "--ready-file", "ready.json"]);
+        let command = self.command(&["serve", "--config", CONFIGURATION, "--ready-file", READY_FILE]);
         let mut process = Process::spawn(change(command).stdout(Stdio::null()).stderr(log))
             .context("cannot start the birthmark program")?;
         let deadline = Instant::now() + PATIENCE;

@@ -1,14 +1,32 @@
 #!/usr/bin/env bash
-# Makes a SoftHSM token of your own, without root: its folder, its softhsm2.conf, random PINs and the token.
+# Makes SoftHSM tokens of your own, without root: their folder, its softhsm2.conf, random PINs and the tokens.
 #
-#   setup.sh [FOLDER] [LABEL]     FOLDER: default ./hsm     LABEL: default birthmark
+#   setup.sh [FOLDER] [LABEL]...     FOLDER: default ./hsm
 #
-# It replaces nothing. The user PIN is in FOLDER/pin, the security officer's in FOLDER/so-pin, both mode 600.
+# Without a label it makes the four tokens of the example ceremony: birthmark (the issuing CA), birthmark-root,
+# birthmark-station-ca and birthmark-audit, each with a PIN of its own, so that whoever has one has not all.
+# It replaces nothing. The user PIN of the first token is in FOLDER/pin, that of another one in FOLDER/LABEL.pin, the
+# security officer's, for all of them, in FOLDER/so-pin; all of mode 600.
 set -euo pipefail
 umask 077
 
 folder=${1:-hsm}
-label=${2:-birthmark}
+if [ $# -gt 0 ]; then
+    shift
+fi
+if [ $# -eq 0 ]; then
+    set -- birthmark birthmark-root birthmark-station-ca birthmark-audit
+fi
+first=$1
+
+# The file with the user PIN of a token.
+pin_of() {
+    if [ "$1" = "$first" ]; then
+        echo "$folder/pin"
+    else
+        echo "$folder/$1.pin"
+    fi
+}
 
 fail() {
     echo "setup.sh: $1" >&2
@@ -51,24 +69,25 @@ CONF
 random_pin() {
     od -An -v -N12 -tx1 /dev/urandom | tr -d ' \n'
 }
-random_pin >"$folder/pin"
 random_pin >"$folder/so-pin"
 
 # softhsm2-util takes PINs as arguments only, so they are seen in ps for a moment. It serves tests and trials; a real
 # HSM's own tool asks for them.
-SOFTHSM2_CONF="$folder/softhsm2.conf" softhsm2-util --module "$module" --init-token --free --label "$label" \
-    --pin "$(cat "$folder/pin")" --so-pin "$(cat "$folder/so-pin")" >/dev/null ||
-    fail "softhsm2-util could not make the token; remove $folder and try again"
+export SOFTHSM2_CONF="$folder/softhsm2.conf"
+for label; do
+    random_pin >"$(pin_of "$label")"
+    softhsm2-util --module "$module" --init-token --free --label "$label" \
+        --pin "$(cat "$(pin_of "$label")")" --so-pin "$(cat "$folder/so-pin")" >/dev/null ||
+        fail "softhsm2-util could not make the token $label; remove $folder and try again"
+    echo "The token \"$label\" is ready; its URI: pkcs11:token=$label?module-path=$module&pin-source=file:$(pin_of "$label")"
+done
 
 cat <<NEXT
-The token "$label" is ready in $folder.
 
   module        $module
-  PIN           $folder/pin
-  its URI       pkcs11:token=$label?module-path=$module&pin-source=file:$folder/pin
   environment   SOFTHSM2_CONF=$folder/softhsm2.conf
 
-Next, in the folder with ceremony.toml (hsm-config/ has one that fits a token made with "setup.sh hsm"):
+Next, in the folder with ceremony.toml (hsm-config/ has one that fits what "setup.sh hsm" makes):
 
   birthmark ceremony ceremony.toml
 NEXT

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How far back a new certificate's notBefore lies, for devices and stations whose clock is slow.
-const BACKDATE: Duration = Duration::from_secs(3600);
+pub(crate) const BACKDATE: Duration = Duration::from_secs(3600);
 
 /// Why a certificate cannot be read, used or made.
 #[derive(Debug, thiserror::Error)]

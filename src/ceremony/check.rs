@@ -1,35 +1,35 @@
 //! What can be known before anything is made: that nothing is in the way, and that every issuer can issue.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     fmt,
     ops::Range,
     path::{Path, PathBuf},
-    sync::Arc,
     time::SystemTime,
 };
 
 use super::{
     certificate::date,
     error::Error,
-    file::{Action, Authority, CeremonyFile, FileRef, IssuerKey, IssuerRef, Step},
+    file::{Action, Authority, CeremonyFile, FileRef, IssuerKey, IssuerRef, KeyRef, Step},
     import::{self, Imported},
-    keys,
+    keys::{self, Tokens},
+    signature,
 };
-use crate::hsm::Token;
+use crate::hsm::{self, TokenIdentity};
 
 /// Checks a ceremony. Gives what would be imported, by the path where it goes.
 pub(super) fn check(
     file: &CeremonyFile,
-    token: &Arc<Token>,
+    tokens: &Tokens,
     now: SystemTime,
 ) -> Result<HashMap<PathBuf, Imported>, Error> {
     let mut checker = Checker {
         file,
-        token,
+        tokens,
         now,
         outputs: BTreeSet::new(),
-        labels: BTreeSet::new(),
+        labels: HashSet::new(),
         planned: HashMap::new(),
         imported: HashMap::new(),
     };
@@ -37,18 +37,22 @@ pub(super) fn check(
     for step in &file.steps {
         checker.step(step)?;
     }
+    if let Some(key) = &file.record_key {
+        checker.check_new_file("ceremony.record", &signature::place(&file.record))?;
+        checker.record_key(key)?;
+    }
     Ok(checker.imported)
 }
 
 /// Checks step after step what the ceremony would find and make.
 struct Checker<'a> {
     file: &'a CeremonyFile,
-    token: &'a Arc<Token>,
+    tokens: &'a Tokens,
     now: SystemTime,
     /// The files that the steps so far would write.
     outputs: BTreeSet<PathBuf>,
-    /// The labels of the keys that they would make.
-    labels: BTreeSet<String>,
+    /// The tokens and labels of the keys that they would make.
+    labels: HashSet<(TokenIdentity, String)>,
     /// The CA certificates that they would write, by path.
     planned: HashMap<PathBuf, PlannedCa>,
     /// What would be imported, by the path where it goes.
@@ -57,7 +61,7 @@ struct Checker<'a> {
 
 /// A CA certificate that an earlier step would make.
 struct PlannedCa {
-    key: String,
+    key: KeyRef,
     not_after: SystemTime,
     path_length: Option<u64>,
 }
@@ -87,11 +91,12 @@ impl Checker<'_> {
                 self.check_new_file("step.certificate", certificate)?;
             }
             Action::Import(import) => {
-                if self.labels.contains(step.key.get_ref()) {
+                let own = KeyRef { token: step.token.clone(), label: step.key.clone() };
+                if self.makes(&own)? {
                     let message = "is made by a step of this file; an offline root signs between two ceremonies, so use two files";
                     return Err(self.refuse(step.key.span(), "step.key", message));
                 }
-                let key = keys::open(self.token, step.key.get_ref())?;
+                let key = self.tokens.key(&own)?;
                 let imported = import::check(&key, import, self.now)
                     .map_err(|error| self.refuse(error.file(import).span.clone(), "step", error))?;
                 self.check_new_file("step.certificate", &import.certificate)?;
@@ -104,10 +109,25 @@ impl Checker<'_> {
         Ok(())
     }
 
+    /// Whether a step makes this key.
+    fn makes(&self, key: &KeyRef) -> Result<bool, Error> {
+        let token = self.tokens.token(&key.token)?.identity().clone();
+        Ok(self.labels.contains(&(token, key.label.get_ref().clone())))
+    }
+
+    /// What signs the record must be there, or be made.
+    fn record_key(&self, key: &KeyRef) -> Result<(), Error> {
+        if !self.makes(key)? {
+            let opened = self.tokens.key(key).and_then(|key| key.test());
+            opened.map_err(|error| self.refuse(key.label.span(), "ceremony.sign_with", error))?;
+        }
+        Ok(())
+    }
+
     fn plan(&mut self, step: &Step, authority: &Authority) -> Result<(), Error> {
         self.check_new_file("step.certificate", &authority.certificate)?;
         let ca = PlannedCa {
-            key: step.key.get_ref().clone(),
+            key: KeyRef { token: step.token.clone(), label: step.key.clone() },
             not_after: authority.not_after.get_ref().moment(self.now),
             path_length: authority.path_length.map(u64::from),
         };
@@ -117,15 +137,13 @@ impl Checker<'_> {
 
     fn check_new_label(&mut self, step: &Step) -> Result<(), Error> {
         let label = step.key.get_ref();
-        if !self.labels.insert(label.clone()) {
+        let token = self.tokens.token(&step.token)?;
+        if !self.labels.insert((token.identity().clone(), label.clone())) {
             return Err(self.refuse(step.key.span(), "step.key", format!("two steps make a key \"{label}\"")));
         }
-        if self.token.has_object(label)? {
-            let message = format!(
-                "token \"{}\" already has an object with the label \"{label}\"; choose another label",
-                self.token.identity().label
-            );
-            return Err(self.refuse(step.key.span(), "step.key", message));
+        if token.has_object(label)? {
+            let taken = hsm::Error::LabelTaken { label: label.clone(), token: token.identity().label.clone() };
+            return Err(self.refuse(step.key.span(), "step.key", taken));
         }
         Ok(())
     }
@@ -183,17 +201,22 @@ impl Checker<'_> {
         match self.planned.get(&issuer.certificate.path) {
             Some(planned) => {
                 match &issuer.key {
-                    IssuerKey::Label(label) if *label.get_ref() == planned.key => {}
+                    IssuerKey::Token(key)
+                        if key.label.get_ref() == planned.key.label.get_ref() && key.token == planned.key.token => {}
                     _ => {
-                        let message =
-                            format!("the key of {} is \"{}\"", issuer.certificate.written.display(), planned.key);
+                        let message = format!(
+                            "the key of {} is \"{}\" in the token \"{}\"",
+                            issuer.certificate.written.display(),
+                            planned.key.label.get_ref(),
+                            self.tokens.token(&planned.key.token)?.identity().label
+                        );
                         return Err(self.refuse(span, "step.issuer", message));
                     }
                 }
                 Ok((planned.not_after, planned.path_length))
             }
             None => {
-                let ca = keys::open_issuer(self.token, issuer, self.now);
+                let ca = keys::open_issuer(self.tokens, issuer, self.now);
                 let (certificate, _) = ca.map_err(|reason| self.refuse(span.clone(), "step.issuer", reason))?;
                 Ok((certificate.not_after, certificate.path_length()))
             }

@@ -15,6 +15,9 @@ pub enum Error {
     /// The token cannot be used.
     #[error(transparent)]
     Hsm(#[from] hsm::Error),
+    /// What the record is to say of the tokens or the program cannot be read.
+    #[error(transparent)]
+    Surroundings(#[from] Box<StepError>),
     /// A step failed; what the steps before it made exists.
     #[error("step {number} ({name}, key \"{key}\") failed: {reason}\n{leftovers}")]
     Unfinished {
@@ -28,6 +31,32 @@ pub enum Error {
         reason: Box<StepError>,
         /// What exists now and how to remove it.
         leftovers: Leftovers,
+    },
+    /// A signal ended it between two steps; what the steps before made exists.
+    #[error("stopped by {signal}, with {done} of {all} steps done\n{leftovers}")]
+    Stopped {
+        /// The signal's name.
+        signal: &'static str,
+        /// How many steps were done.
+        done: usize,
+        /// How many there are.
+        all: usize,
+        /// What exists now and how to remove it.
+        leftovers: Leftovers,
+    },
+    /// Everything was made, but the record of it could not be signed.
+    #[error(
+        "everything was made and the record {} is written, but it is not signed: {reason}; the record is not to be \
+         changed: note its SHA-256 {sha256} in the minutes",
+        path.display()
+    )]
+    Unsigned {
+        /// The record's path.
+        path: PathBuf,
+        /// Of the record's file.
+        sha256: String,
+        /// Why it is not signed.
+        reason: Box<StepError>,
     },
     /// Everything was made, but the record of it could not be written.
     #[error("everything was made, but the record {} cannot be written ({source}); keep this in its place:\n{record}", path.display())]
@@ -63,6 +92,14 @@ pub enum StepError {
     /// It is not what people said yes to.
     #[error("{} or what belongs to it was changed since the plan was shown", .0.display())]
     Changed(PathBuf),
+    /// A file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// A file could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
@@ -76,16 +113,18 @@ pub enum StepError {
 /// Something that a ceremony made.
 #[derive(Debug)]
 pub(super) enum Made {
-    Key(String),
+    Key {
+        label: String,
+        /// The token's label.
+        token: String,
+        module: PathBuf,
+    },
     File(PathBuf),
 }
 
 /// What an unfinished ceremony left behind; its `Display` says how to remove it.
 #[derive(Debug)]
 pub struct Leftovers {
-    /// The token's label.
-    pub(super) token: String,
-    pub(super) module: PathBuf,
     pub(super) made: Vec<Made>,
 }
 
@@ -98,13 +137,12 @@ impl fmt::Display for Leftovers {
         for made in &self.made {
             match made {
                 Made::File(path) => write!(f, "\n  rm {}", path.display())?,
-                Made::Key(label) => {
+                Made::Key { label, token, module } => {
                     for kind in ["privkey", "pubkey"] {
                         write!(
                             f,
-                            "\n  pkcs11-tool --module {} --token-label \"{}\" --login --delete-object --type {kind} --label \"{label}\"",
-                            self.module.display(),
-                            self.token
+                            "\n  pkcs11-tool --module {} --token-label \"{token}\" --login --delete-object --type {kind} --label \"{label}\"",
+                            module.display(),
                         )?;
                     }
                 }

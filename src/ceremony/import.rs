@@ -205,7 +205,7 @@ impl fmt::Display for Imported {
         let Imported { certificate, root, differences } = self;
         for (name, certificate) in [("", certificate), ("root ", root)] {
             let below = cas_below(certificate.path_length());
-            writeln!(f, "    {:<12}\"{}\"", format!("{name}subject"), certificate.subject())?;
+            writeln!(f, "    {:<12}\"{}\"", format!("{name}subject "), certificate.subject())?;
             let [not_before, not_after] = [certificate.not_before, certificate.not_after].map(date);
             writeln!(f, "                valid from {not_before} until {not_after}, {below}")?;
             writeln!(f, "                SHA-256 {}", hex::encode(sha256(certificate.der())))?;

@@ -1,6 +1,7 @@
-//! The keys that sign at a ceremony.
+//! The tokens of a ceremony, and the keys that sign at it.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -10,12 +11,42 @@ use rcgen::{CertificateParams, Issuer, PublicKeyData, SigningKey};
 
 use super::{
     certificate::{Certificate, CertificateError},
-    file::{IssuerKey, IssuerRef},
+    file::{CeremonyFile, IssuerKey, IssuerRef, KeyRef},
 };
 use crate::{
-    hsm::{self, Key, KeyQuery, RcgenKey, Token, read_secret},
+    hsm::{self, AskPin, Key, KeyQuery, RcgenKey, Token, read_secret},
     signer::PublicKey,
 };
+
+/// The tokens of a ceremony, logged in to, by the names that its file has for them.
+#[derive(Debug)]
+pub(super) struct Tokens(BTreeMap<String, Arc<Token>>);
+
+impl Tokens {
+    /// Logs in to all of them. A PIN that no file has is the environment's, if one token alone lacks a file, or a person is
+    /// asked for it.
+    pub(super) fn open(file: &CeremonyFile, ask: Option<AskPin<'_>>) -> Result<Tokens, hsm::Error> {
+        let alone = file.tokens.values().filter(|uri| uri.pin_source.is_none()).count() <= 1;
+        let open =
+            |(name, uri): (&String, _)| Ok((name.clone(), Token::open_asking(uri, file.source.folder(), alone, ask)?));
+        file.tokens.iter().map(open).collect::<Result<_, hsm::Error>>().map(Tokens)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Arc<Token>)> {
+        self.0.iter().map(|(name, token)| (name.as_str(), token))
+    }
+
+    pub(super) fn token(&self, name: &str) -> Result<&Arc<Token>, hsm::Error> {
+        let known = || self.0.keys().cloned().collect();
+        self.0.get(name).ok_or_else(|| hsm::Error::TokenMissing { wanted: format!("name \"{name}\""), known: known() })
+    }
+
+    /// Opens a key.
+    pub(super) fn key(&self, key: &KeyRef) -> Result<Key, hsm::Error> {
+        let query = KeyQuery { label: Some(key.label.get_ref().clone()), id: None, algorithm: None };
+        Key::open(self.token(&key.token)?, &query)
+    }
+}
 
 /// Why a CA cannot issue.
 #[derive(Debug, thiserror::Error)]
@@ -97,14 +128,9 @@ pub(super) fn self_sign(key: &Key, parameters: &CertificateParams) -> Result<Cer
     Ok(made)
 }
 
-/// Opens a key of the token.
-pub(super) fn open(token: &Arc<Token>, label: &str) -> Result<Key, hsm::Error> {
-    Key::open(token, &KeyQuery { label: Some(label.to_owned()), id: None, algorithm: None })
-}
-
 /// Reads an issuer's certificate and opens its key.
 pub(super) fn open_issuer(
-    token: &Arc<Token>,
+    tokens: &Tokens,
     issuer: &IssuerRef,
     now: SystemTime,
 ) -> Result<(Certificate, CaKey), IssuerError> {
@@ -113,8 +139,8 @@ pub(super) fn open_issuer(
     certificate.check_ca(now).map_err(unsuitable)?;
     certificate.check_kept_as_issuer().map_err(unsuitable)?;
     let key = match &issuer.key {
-        IssuerKey::Label(label) => {
-            let key = open(token, label.get_ref())?;
+        IssuerKey::Token(key) => {
+            let key = tokens.key(key)?;
             key.check_matches(&certificate.key)?;
             CaKey::Hsm(key)
         }

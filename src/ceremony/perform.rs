@@ -12,16 +12,18 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyUsagePurpose};
 use super::{
     certificate::{Certificate, CertificateError, Validity, distinguished_name, parameters},
     error::{Error, Leftovers, Made, StepError},
-    file::{Action, Authority, FileRef, IssuerKey, IssuerRef, Step},
+    file::{Action, Authority, CeremonyFile, FileRef, IssuerKey, IssuerRef, KeyRef, Step},
     import::{self, Imported},
     keys::{self, CaKey, IssuerError, self_sign},
     plan::Plan,
     prove,
-    record::{self, CertificateRecord, KeyRecord, Output, Record, StepRecord},
+    record::{self, CertificateRecord, KeyRecord, Output, Program, Record, StepRecord, TokenRecord},
+    signature::{self, RecordSigner},
 };
 use crate::{
     ca::CaChain,
     durable::{self, Access},
+    hash::sha256,
     hsm::{self, Key, RcgenKey},
     name::Attribute,
     pem,
@@ -29,14 +31,26 @@ use crate::{
 };
 
 impl Plan {
-    /// Makes everything, step by step, and writes the record. `progress` is called after each step.
+    /// Makes everything, step by step, and writes the record. `progress` is called after each step, and `stop` before each:
+    /// the name of a signal that is to end the ceremony, if there was one.
     ///
     /// # Errors
-    /// The step that failed, with what exists now.
-    pub fn perform(self, progress: &mut dyn FnMut(&str)) -> Result<Record, Error> {
+    /// The step that failed, or the signal, with what exists now.
+    pub fn perform(
+        self,
+        stop: &dyn Fn() -> Option<&'static str>,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Record, Error> {
+        let began = record::rfc3339(SystemTime::now());
+        // What cannot be read now is known before anything is made.
+        let (program, tokens) = self.surroundings().map_err(Box::new)?;
         let mut performer = Performer { plan: &self, made: Vec::new(), certificates: HashMap::new() };
         let mut steps = Vec::new();
         for (index, step) in self.file.steps.iter().enumerate() {
+            if let Some(signal) = stop() {
+                let (done, all) = (index, self.file.steps.len());
+                return Err(Error::Stopped { signal, done, all, leftovers: performer.leftovers() });
+            }
             match performer.step(step) {
                 Ok(done) => steps.push(done),
                 Err(reason) => {
@@ -51,30 +65,65 @@ impl Plan {
             }
             progress(&format!("{}/{} {} \"{}\"", index + 1, self.file.steps.len(), step.name, step.key.get_ref()));
         }
-        self.write_record(steps)
+        self.write_record(began, program, tokens, steps)
     }
 
-    fn write_record(&self, steps: Vec<StepRecord>) -> Result<Record, Error> {
-        let source = &self.file.source;
+    fn surroundings(&self) -> Result<(Program, Vec<TokenRecord>), StepError> {
+        let unread = |source| StepError::Read { path: "/proc/self/exe".into(), source };
+        let program = Program::own().map_err(unread)?;
+        let tokens = self.tokens.iter().map(|(name, token)| TokenRecord::new(name, token));
+        Ok((program, tokens.collect::<Result<_, _>>()?))
+    }
+
+    fn write_record(
+        &self,
+        began: String,
+        program: Program,
+        tokens: Vec<TokenRecord>,
+        steps: Vec<StepRecord>,
+    ) -> Result<Record, Error> {
+        let CeremonyFile { source, people, record: place, record_key, .. } = &self.file;
+        let signer = record_key.as_ref().map(|key| Ok::<_, StepError>(RecordSigner::new(self.tokens.key(key)?, place)));
+        // The key may have gone since the check: the record is written all the same.
+        let (signer, unsigned) = match signer.transpose() {
+            Ok(signer) => (signer, None),
+            Err(error) => (None, Some(error)),
+        };
         let record = Record {
+            began,
             time: record::rfc3339(SystemTime::now()),
-            birthmark: env!("CARGO_PKG_VERSION"),
+            script: people.script.clone(),
+            operator: people.operator.clone(),
+            witnesses: people.witnesses.clone(),
+            program,
             host: record::host(),
             user: record::user(),
             ceremony: Output::new(source.path().to_owned(), source.text().as_bytes()),
-            token: self.token.identity().clone(),
-            module: self.token.module_info()?,
+            tokens,
             steps,
+            signature: signer.as_ref().map(RecordSigner::announce),
         };
         let mut json = serde_json::to_string_pretty(&record).unwrap_or_default();
         json.push('\n');
-        let path = &self.file.record.path;
+        let path = &place.path;
         write_file(path, json.as_bytes()).map_err(|source| Error::Unrecorded {
             path: path.clone(),
             source,
-            record: json,
+            record: json.clone(),
         })?;
-        Ok(record)
+        let signed = signer.map_or(Ok(()), |signer| {
+            let signature = signer.sign(json.as_bytes())?;
+            let place = signature::place(place).path;
+            write_file(&place, &signature).map_err(|source| StepError::Write { path: place.clone(), source })
+        });
+        match unsigned.map_or(signed, Err) {
+            Ok(()) => Ok(record),
+            Err(reason) => Err(Error::Unsigned {
+                path: path.clone(),
+                sha256: hex::encode(sha256(json.as_bytes())),
+                reason: Box::new(reason),
+            }),
+        }
     }
 }
 
@@ -87,6 +136,12 @@ struct Performer<'a> {
 
 impl Performer<'_> {
     fn step(&mut self, step: &Step) -> Result<StepRecord, StepError> {
+        let began = record::rfc3339(SystemTime::now());
+        let done = self.perform(step)?;
+        Ok(StepRecord { began, finished: record::rfc3339(SystemTime::now()), ..done })
+    }
+
+    fn perform(&mut self, step: &Step) -> Result<StepRecord, StepError> {
         let now = self.plan.now;
         match &step.action {
             Action::SelfSigned { authority } => {
@@ -95,7 +150,7 @@ impl Performer<'_> {
                     ca_parameters(authority, &key, Validity::until(now, authority.not_after.get_ref().moment(now)))?;
                 let certificate = self_sign(&key, &parameters)?;
                 self.write_certificate(&authority.certificate, &certificate)?;
-                Ok(self.done(step, &key, Some((certificate, &authority.certificate)), None))
+                self.done(step, &key, Some((certificate, &authority.certificate)), None)
             }
             Action::Intermediate { authority, issuer } => {
                 let key = self.generate(step, authority.kind)?;
@@ -107,19 +162,19 @@ impl Performer<'_> {
                 // What the start would refuse is refused here.
                 CaChain::from_certificates(vec![certificate.parsed().clone(), ca.parsed().clone()])?;
                 self.write_certificate(&authority.certificate, &certificate)?;
-                Ok(self.done(step, &key, Some((certificate, &authority.certificate)), None))
+                self.done(step, &key, Some((certificate, &authority.certificate)), None)
             }
             Action::Request { kind, subject, request } => {
                 let key = self.generate(step, *kind)?;
                 let csr = certificate_request(subject, &key)?;
                 self.write(request, csr.as_bytes())?;
-                Ok(self.done(step, &key, None, Some(Output::new(request.path.clone(), csr.as_bytes()))))
+                self.done(step, &key, None, Some(Output::new(request.path.clone(), csr.as_bytes())))
             }
             Action::AuditKey { kind, public_key } => {
                 let key = self.generate(step, *kind)?;
                 let pem = pem::encode("PUBLIC KEY", &key.public_key().spki);
                 self.write(public_key, pem.as_bytes())?;
-                let mut done = self.done(step, &key, None, None);
+                let mut done = self.done(step, &key, None, None)?;
                 done.public_key = Some(Output::new(public_key.path.clone(), pem.as_bytes()));
                 Ok(done)
             }
@@ -127,11 +182,11 @@ impl Performer<'_> {
                 let (ca, ca_key) = self.issuer(issuer)?;
                 let certificate = prove::prove(&ca, &ca_key, code, now)?;
                 self.write_certificate(place, &certificate)?;
-                let key = keys::open(&self.plan.token, step.key.get_ref())?;
-                Ok(self.done(step, &key, Some((certificate, place)), None))
+                let key = self.own_key(step)?;
+                self.done(step, &key, Some((certificate, place)), None)
             }
             Action::Import(import) => {
-                let key = keys::open(&self.plan.token, step.key.get_ref())?;
+                let key = self.own_key(step)?;
                 // Read and checked again: the files may have changed since the plan was shown.
                 let imported = import::check(&key, import, now)?;
                 if self.plan.imported.get(&import.certificate.path) != Some(&imported) {
@@ -142,7 +197,7 @@ impl Performer<'_> {
                 if let Some(place) = &import.root_certificate {
                     self.write_certificate(place, &root)?;
                 }
-                let mut done = self.done(step, &key, Some((certificate, &import.certificate)), None);
+                let mut done = self.done(step, &key, Some((certificate, &import.certificate)), None)?;
                 done.root_certificate =
                     import.root_certificate.as_ref().map(|place| CertificateRecord::new(&root, place));
                 done.differences = differences;
@@ -151,16 +206,24 @@ impl Performer<'_> {
         }
     }
 
+    /// The step's key, which there is.
+    fn own_key(&self, step: &Step) -> Result<Key, hsm::Error> {
+        self.plan.tokens.key(&KeyRef { token: step.token.clone(), label: step.key.clone() })
+    }
+
     fn generate(&mut self, step: &Step, kind: KeyKind) -> Result<Key, StepError> {
         let label = step.key.get_ref();
-        let key = hsm::generate(&self.plan.token, label, kind);
+        let token = self.plan.tokens.token(&step.token)?;
+        let key = hsm::generate(token, label, kind);
         let exists = match &key {
             Ok(_) => true,
             // Generating is followed by reading the key back; only the token knows how far it came.
-            Err(_) => self.plan.token.has_object(label).unwrap_or(true),
+            Err(_) => token.has_object(label).unwrap_or(true),
         };
         if exists {
-            self.made.push(Made::Key(label.clone()));
+            let module = self.plan.file.tokens.get(&step.token).map(|uri| uri.module.clone()).unwrap_or_default();
+            let (label, token) = (label.clone(), token.identity().label.clone());
+            self.made.push(Made::Key { label, token, module });
         }
         let key = key?;
         key.test()?;
@@ -170,11 +233,10 @@ impl Performer<'_> {
     /// The CA of an earlier step, or one that exists.
     fn issuer(&self, issuer: &IssuerRef) -> Result<(Certificate, CaKey), IssuerError> {
         match (self.certificates.get(&issuer.certificate.path), &issuer.key) {
-            (Some(certificate), IssuerKey::Label(label)) => {
-                let key = keys::open(&self.plan.token, label.get_ref())?;
-                Ok((certificate.clone(), CaKey::Hsm(key)))
+            (Some(certificate), IssuerKey::Token(key)) => {
+                Ok((certificate.clone(), CaKey::Hsm(self.plan.tokens.key(key)?)))
             }
-            _ => keys::open_issuer(&self.plan.token, issuer, self.plan.now),
+            _ => keys::open_issuer(&self.plan.tokens, issuer, self.plan.now),
         }
     }
 
@@ -194,10 +256,13 @@ impl Performer<'_> {
         key: &Key,
         certificate: Option<(Certificate, &FileRef)>,
         request: Option<Output>,
-    ) -> StepRecord {
+    ) -> Result<StepRecord, StepError> {
         let record = StepRecord {
             r#do: step.name,
-            key: KeyRecord::new(key),
+            began: String::new(),
+            finished: String::new(),
+            token: step.token.clone(),
+            key: KeyRecord::new(key)?,
             certificate: certificate.as_ref().map(|(certificate, place)| CertificateRecord::new(certificate, place)),
             request,
             public_key: None,
@@ -207,15 +272,11 @@ impl Performer<'_> {
         if let Some((certificate, place)) = certificate {
             self.certificates.insert(place.path.clone(), certificate);
         }
-        record
+        Ok(record)
     }
 
     fn leftovers(self) -> Leftovers {
-        Leftovers {
-            token: self.plan.token.identity().label.clone(),
-            module: self.plan.file.token.module.clone(),
-            made: self.made,
-        }
+        Leftovers { made: self.made }
     }
 }
 

@@ -106,6 +106,19 @@ async fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// All entries that are asked for.
+pub(super) async fn entries(daemon: &DaemonArgs, request: ListAuditRequest) -> anyhow::Result<Vec<AuditEntry>> {
+    let mut audit = AuditClient::new(daemon.channel().await?);
+    let mut replies = audit.list(request).await.map_err(Failure::from)?.into_inner();
+    let mut entries = Vec::new();
+    while let Some(reply) = replies.message().await.map_err(Failure::from)? {
+        if let Some(Reply::Entry(entry)) = reply.reply {
+            entries.push(entry);
+        }
+    }
+    Ok(entries)
+}
+
 /// Prints, as long as somebody reads: there may be millions of lines.
 pub(super) fn put(text: &str) -> anyhow::Result<bool> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {

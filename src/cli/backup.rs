@@ -29,8 +29,9 @@ pub(crate) struct BackupArgs {
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
 
-    /// The daemon's configuration, which names the data folder
-    #[arg(long, value_name = "FILE", default_value = "/etc/birthmark/birthmark.toml", conflicts_with = "data")]
+    /// The daemon's configuration, which names the data folder;
+    /// birthmark.toml in the current folder, where there is one, goes before the default
+    #[arg(long, value_name = "FILE", default_value_os_t = super::usual_configuration(), conflicts_with = "data")]
     config: PathBuf,
 
     /// The data folder
@@ -49,8 +50,9 @@ pub(crate) struct RestoreArgs {
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
 
-    /// The daemon's configuration, which names the data folder
-    #[arg(long, value_name = "FILE", default_value = "/etc/birthmark/birthmark.toml", conflicts_with = "data")]
+    /// The daemon's configuration, which names the data folder;
+    /// birthmark.toml in the current folder, where there is one, goes before the default
+    #[arg(long, value_name = "FILE", default_value_os_t = super::usual_configuration(), conflicts_with = "data")]
     config: PathBuf,
 
     /// The data folder

@@ -58,8 +58,9 @@ struct ShowArgs {
     #[arg(long)]
     json: bool,
 
-    /// The daemon's configuration, for an issuer's list
-    #[arg(long, value_name = "FILE", default_value = "/etc/birthmark/birthmark.toml")]
+    /// The daemon's configuration, for an issuer's list;
+    /// birthmark.toml in the current folder, where there is one, goes before the default
+    #[arg(long, value_name = "FILE", default_value_os_t = super::usual_configuration())]
     config: PathBuf,
 }
 
@@ -73,8 +74,9 @@ struct WriteArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// The daemon's configuration
-    #[arg(long, value_name = "FILE", default_value = "/etc/birthmark/birthmark.toml")]
+    /// The daemon's configuration;
+    /// birthmark.toml in the current folder, where there is one, goes before the default
+    #[arg(long, value_name = "FILE", default_value_os_t = super::usual_configuration())]
     config: PathBuf,
 }
 

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, fs, path::Path};
 
 use anyhow::{Context, anyhow, bail};
+use birthmark::client::MarkedChannel;
 use birthmark::{
     client::Failure,
     id::DeviceId,
@@ -14,7 +15,6 @@ use birthmark::{
     text_file,
 };
 use serde_json::json;
-use tonic::transport::Channel;
 
 use super::{daemon::DaemonArgs, print, print_json, table};
 
@@ -62,28 +62,24 @@ pub(crate) fn sha256(list: &[ListedDevice]) -> [u8; 32] {
 
 /// Gives the daemon what it does not have of a list yet.
 pub(crate) async fn send(
-    admin: &mut AdminClient<Channel>,
+    admin: &mut AdminClient<MarkedChannel>,
     order: Order,
     list: Vec<ListedDevice>,
 ) -> anyhow::Result<Order> {
     let listed = usize::try_from(order.devices_listed).unwrap_or(usize::MAX);
-    let rest = list.get(listed..).unwrap_or_default();
-    if rest.is_empty() {
+    if listed >= list.len() {
         return Ok(order);
     }
     let OrderTerms { id, .. } = order.terms.unwrap_or_default();
-    let mut first = order.devices_listed;
-    let mut messages = Vec::new();
-    for devices in rest.chunks(MESSAGE) {
-        let device = |device: &ListedDevice| OrderDevice {
+    // Each when it is sent: there may be millions of devices.
+    let messages = (listed..list.len()).step_by(MESSAGE).map(move |first| {
+        let devices = list.iter().skip(first).take(MESSAGE).map(|device| OrderDevice {
             id: device.id.clone(),
             key_sha256: device.key_hash.map_or_else(Vec::new, |key| key.to_vec()).into(),
             has_certificate: false,
-        };
-        let count = devices.len() as u64;
-        messages.push(AddOrderDevicesRequest { id: id.clone(), first, devices: devices.iter().map(device).collect() });
-        first += count;
-    }
+        });
+        AddOrderDevicesRequest { id: id.clone(), first: first as u64, devices: devices.collect() }
+    });
     let sent = admin.add_order_devices(tokio_stream::iter(messages)).await.map_err(Failure::from)?;
     Ok(sent.into_inner())
 }

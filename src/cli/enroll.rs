@@ -45,8 +45,9 @@ pub(crate) struct Args {
     /// A certificate signing request, as "birthmark station request" makes it; the key stays where it is
     #[arg(long, value_name = "FILE")]
     csr: Option<PathBuf>,
-    /// The daemon's configuration; its [station_ca] names the CA
-    #[arg(long, value_name = "FILE", default_value = "birthmark.toml")]
+    /// The daemon's configuration; its [station_ca] names the CA;
+    /// birthmark.toml in the current folder, where there is one, goes before the default
+    #[arg(long, value_name = "FILE", default_value_os_t = super::usual_configuration())]
     config: PathBuf,
     /// Use the station CA's key here, although a daemon runs
     #[arg(long)]

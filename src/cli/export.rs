@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
+use birthmark::client::MarkedChannel;
 use birthmark::{
     client::Failure,
     export::download::download,
@@ -25,7 +26,6 @@ use birthmark::{
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use tonic::transport::Channel;
 
 use self::per_order::Shape;
 use super::{block_on, command_line, daemon::DaemonArgs, print, print_json};
@@ -41,7 +41,7 @@ pub(crate) struct Args {
 enum Command {
     /// Show what the next batch of a destination would have, and change nothing
     Plan(PlanArgs),
-    /// Cut the next batch of a destination, and write its bundle
+    /// Create the next batch of a destination, and write its bundle
     ///
     /// A batch has the live certificates that were issued (or confirmed) since the batch before, those that it left out or
     /// its platform refused, and what is to be withdrawn. The bundle is there whole or not at all, and none is replaced.
@@ -208,7 +208,7 @@ async fn plan(args: &PlanArgs) -> anyhow::Result<()> {
 }
 
 /// Cuts the next batch; none if there is nothing new.
-async fn cut(channel: Channel, destination: &str) -> anyhow::Result<Result<Batch, Failure>> {
+async fn cut(channel: MarkedChannel, destination: &str) -> anyhow::Result<Result<Batch, Failure>> {
     let request = CreateBatchRequest { destination: destination.to_owned() };
     let mut admin = birthmark::proto::admin_client::AdminClient::new(channel);
     let mut replies = admin.create_batch(request).await.map_err(Failure::from)?.into_inner();
@@ -264,7 +264,7 @@ async fn create(args: &CreateArgs) -> anyhow::Result<()> {
     print(&(shown::summary(&batch) + &written))
 }
 
-async fn write(channel: Channel, id: &str, out: &Path, as_tar: bool) -> anyhow::Result<PathBuf> {
+async fn write(channel: MarkedChannel, id: &str, out: &Path, as_tar: bool) -> anyhow::Result<PathBuf> {
     let bar = progress_bar(OCTETS);
     let written = download(channel, id, out, as_tar, &|octets| bar.inc(octets)).await;
     bar.finish_and_clear();
@@ -288,7 +288,7 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
         return print(&shown::batches_as_csv(&batches));
     }
     if batches.is_empty() {
-        return print("there are no batches; \"birthmark export create NAME\" cuts one\n");
+        return print("there are no batches; \"birthmark export create NAME\" creates one\n");
     }
     print(&shown::batches(&batches))
 }
@@ -321,9 +321,16 @@ async fn acknowledge(args: AcknowledgeArgs) -> anyhow::Result<()> {
             return Ok(());
         };
         let read = tokio::task::spawn_blocking(move || (read_results(&path, &sender), sender));
-        // A stream that ended would say that these are all: what cannot be read cancels the call first.
         let (read, sender) = read.await?;
-        read.map(|()| drop(sender))
+        match read {
+            Ok(()) => drop(sender),
+            // A stream that ended would say that these are all: it breaks off with the process.
+            Err(error) => {
+                std::mem::forget(sender);
+                return Err(error);
+            }
+        }
+        Ok(())
     };
     let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
     let replied = async {

@@ -69,7 +69,8 @@ struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     certificate: Option<PathBuf>,
 
-    /// The daemon's configuration: its [environment] is set, and relative paths of the URI start at its folder
+    /// The daemon's configuration: its [environment] is set, and relative paths of the URI start at its folder [default:
+    /// birthmark.toml here, or /etc/birthmark/birthmark.toml, where there is one]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -110,7 +111,8 @@ async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn run_check(args: CheckArgs) -> anyhow::Result<ExitCode> {
-    let config = args.config.as_deref().map(Config::load).transpose()?;
+    let usual = Some(super::usual_configuration()).filter(|file| file.exists());
+    let config = args.config.or(usual).as_deref().map(Config::load).transpose()?;
     if let Some(config) = &config {
         environment::apply(&config.module_environment())?;
     }

@@ -1,6 +1,7 @@
 //! `birthmark journal`
 
 mod accept;
+mod approve;
 mod checkpoint;
 mod dump;
 mod folder;
@@ -26,6 +27,7 @@ use indicatif::ProgressBar;
 
 use self::{
     accept::AcceptArgs,
+    approve::ApproveArgs,
     checkpoint::CheckpointArgs,
     dump::DumpArgs,
     folder::{Place, data_folder},
@@ -62,6 +64,8 @@ enum Command {
     /// Accept that the journal has lost entries which the index or the checkpoint knows, or that nothing is missing after a
     /// restore, and record it
     AcceptLoss(AcceptArgs),
+    /// Agree, as an operator for security, to a statement that accept-loss or accept-clock wrote
+    Approve(ApproveArgs),
     /// Record that this computer's clock is right, although the journal's newest entry contradicts it
     AcceptClock(AcceptArgs),
 }
@@ -82,6 +86,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Reindex(args) => reindex(&args),
         Command::Reconcile(args) => reconcile::run(args),
         Command::AcceptLoss(args) => accept::loss(args),
+        Command::Approve(args) => approve::run(&args),
         Command::AcceptClock(args) => accept::clock(args),
     }
 }

@@ -7,14 +7,15 @@ use birthmark::{
     client::Failure,
     pattern::{self, Pattern},
     proto::{
-        ChangeOrderRequest, CloseOrderRequest, CreateOrderRequest, FirstPass, GetOrderRequest, ListOrdersRequest,
-        Order, OrderTerms, PauseOrderRequest, ResumeOrderRequest, StationFirstPass, rfc3339, timestamp,
+        ChangeOrderRequest, CloseOrderRequest, CreateOrderRequest, FirstPass, GetOrderRequest, ListAuditRequest,
+        ListOrdersRequest, Order, OrderTerms, PauseOrderRequest, ResumeOrderRequest, StationFirstPass, rfc3339,
+        timestamp,
     },
 };
 use clap::{Subcommand, value_parser};
 use serde_json::json;
 
-use super::{block_on, daemon::DaemonArgs, device_list, moment::moment, print, print_json, table};
+use super::{audit, block_on, daemon::DaemonArgs, device_list, moment::moment, print, print_json, table};
 
 /// Manage production orders
 #[derive(Debug, clap::Args)]
@@ -30,7 +31,7 @@ enum Command {
     /// List orders with their counts
     List(ListArgs),
     /// Show one order
-    Show(OneArgs),
+    Show(ShowArgs),
     /// Close an order: nothing more is issued under it
     Close(OneArgs),
     /// Raise or lower an order's quantity, never below what is issued
@@ -161,6 +162,19 @@ struct CreateArgs {
 }
 
 #[derive(Debug, clap::Args)]
+struct ShowArgs {
+    /// The order's id
+    id: String,
+
+    /// Also every change of the order, by whom and when; reads the ledger from the order's beginning on
+    #[arg(long)]
+    changes: bool,
+
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+#[derive(Debug, clap::Args)]
 struct OneArgs {
     /// The order's id
     id: String,
@@ -174,11 +188,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         match args.command {
             Command::Create(args) => create(args).await,
             Command::List(args) => list(args).await,
-            Command::Show(args) => {
-                let mut admin = args.daemon.admin().await?;
-                let order = admin.get_order(GetOrderRequest { id: args.id }).await.map_err(Failure::from)?;
-                print_one(&order.into_inner(), args.daemon.json)
-            }
+            Command::Show(args) => show(args).await,
             Command::Close(args) => {
                 let mut admin = args.daemon.admin().await?;
                 let order = admin.close_order(CloseOrderRequest { id: args.id }).await.map_err(Failure::from)?;
@@ -292,6 +302,30 @@ fn more(order: &Order) -> Vec<String> {
     let times = [&terms.not_before, &terms.not_after, &order.created_at];
     let times = times.map(|time| time.as_ref().and_then(rfc3339).unwrap_or_default());
     times.into_iter().chain([order.created_by.clone()]).collect()
+}
+
+async fn show(args: ShowArgs) -> anyhow::Result<()> {
+    let mut admin = args.daemon.admin().await?;
+    let order = admin.get_order(GetOrderRequest { id: args.id.clone() }).await.map_err(Failure::from)?.into_inner();
+    if !args.changes {
+        return print_one(&order, args.daemon.json);
+    }
+    let events = ["created", "quantity_changed", "paused", "resumed", "closed"].map(|what| format!("order_{what}"));
+    let request = ListAuditRequest {
+        since: order.created_at,
+        events: events.into(),
+        order: args.id,
+        ..ListAuditRequest::default()
+    };
+    let changes = audit::entries(&args.daemon, request).await?;
+    if args.daemon.json {
+        let mut shown = to_json(&order);
+        shown["changes"] =
+            changes.iter().filter_map(|entry| serde_json::from_str::<serde_json::Value>(&entry.json).ok()).collect();
+        return print_json(&shown);
+    }
+    print_one(&order, false)?;
+    print(&format!("\n{}{}", audit::heading(), changes.iter().map(audit::row).collect::<String>()))
 }
 
 /// When something was done, and by whom.

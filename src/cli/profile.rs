@@ -39,8 +39,9 @@ struct CheckArgs {
     /// The profile [default: all of them]
     profile: Option<String>,
 
-    /// The configuration
-    #[arg(long, value_name = "FILE", default_value = "/etc/birthmark/birthmark.toml")]
+    /// The configuration;
+    /// birthmark.toml in the current folder, where there is one, goes before the default
+    #[arg(long, value_name = "FILE", default_value_os_t = super::usual_configuration())]
     config: PathBuf,
 
     /// The sample device's id; one as short as the profile allows by default

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::anyhow;
+use birthmark::client::MarkedChannel;
 use birthmark::{
     client::Failure,
     ledger::RevocationReason,
@@ -16,7 +17,6 @@ use birthmark::{
 use bytes::Bytes;
 use clap::Subcommand;
 use serde_json::json;
-use tonic::transport::Channel;
 
 use super::{
     audit, block_on,
@@ -243,7 +243,7 @@ async fn revoke(args: RevokeArgs) -> anyhow::Result<()> {
 }
 
 /// The serial number, or that of the device's newest record.
-async fn serial_number(admin: &mut AdminClient<Channel>, which: &Which) -> anyhow::Result<Bytes> {
+async fn serial_number(admin: &mut AdminClient<MarkedChannel>, which: &Which) -> anyhow::Result<Bytes> {
     match by(which)? {
         By::SerialNumber(serial_number) => Ok(serial_number),
         by => {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use anyhow::{Context, bail};
+use birthmark::client::MarkedChannel;
 use birthmark::{
     client::Failure,
     ledger::RevocationReason,
@@ -14,7 +15,6 @@ use birthmark::{
 };
 use bytes::Bytes;
 use serde_json::json;
-use tonic::transport::Channel;
 
 use super::{daemon::DaemonArgs, print, print_json, which};
 
@@ -106,7 +106,7 @@ fn tell(told: &RevokeCertificatesReply, json: bool) -> anyhow::Result<()> {
 
 /// What a file names.
 async fn of_file(
-    admin: &mut AdminClient<Channel>,
+    admin: &mut AdminClient<MarkedChannel>,
     file: &std::path::Path,
     args: &RevokeArgs,
 ) -> anyhow::Result<BTreeSet<Bytes>> {
@@ -134,7 +134,7 @@ async fn of_file(
 }
 
 /// What an order has that is not revoked.
-async fn of_order(admin: &mut AdminClient<Channel>, order: &str) -> anyhow::Result<BTreeSet<Bytes>> {
+async fn of_order(admin: &mut AdminClient<MarkedChannel>, order: &str) -> anyhow::Result<BTreeSet<Bytes>> {
     let request = ListRecordsRequest { order: order.to_owned() };
     let mut records = admin.list_records(request).await.map_err(Failure::from)?.into_inner();
     let mut list = BTreeSet::new();

@@ -33,8 +33,9 @@ const FLUSH: Duration = Duration::from_secs(1);
     BIRTHMARK_LOG=debug,h2=debug"
 )]
 pub(crate) struct Args {
-    /// The configuration; hsm-config/birthmark.toml is an example with every setting explained
-    #[arg(long, value_name = "FILE", default_value = "/etc/birthmark/birthmark.toml")]
+    /// The configuration; hsm-config/birthmark.toml is an example with every setting explained;
+    /// birthmark.toml in the current folder, where there is one, goes before the default
+    #[arg(long, value_name = "FILE", default_value_os_t = super::usual_configuration())]
     config: PathBuf,
 
     /// Write the addresses that the daemon listens on to this file, as JSON, while it listens; it is removed at the
@@ -71,19 +72,19 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.check {
         return check(&args.config);
     }
-    let config = Config::load(&args.config)?;
-    environment::apply(&config.module_environment())?;
-    let level = config.log.as_ref().and_then(|log| log.level.as_ref()).map(|level| level.get_ref().clone());
-    let security = serve::security_log(&config)?;
-    let set_log_level = log(args.log_format, level.as_deref(), security.clone())?;
     let remove_ready_file = || {
         if let Some(file) = &args.ready_file {
             // Most often there is none.
             let _ = fs::remove_file(file);
         }
     };
-    // That of a daemon that was killed would speak for this one.
+    // That of a daemon that was killed would speak for this one, also if this one does not start.
     remove_ready_file();
+    let config = Config::load(&args.config)?;
+    environment::apply(&config.module_environment())?;
+    let level = config.log.as_ref().and_then(|log| log.level.as_ref()).map(|level| level.get_ref().clone());
+    let security = serve::security_log(&config)?;
+    let set_log_level = log(args.log_format, level.as_deref(), security.clone())?;
     let options = serve::Options {
         ready_file: args.ready_file.as_deref(),
         expect_checkpoint: args.expect_checkpoint.as_deref(),

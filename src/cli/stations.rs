@@ -2,7 +2,8 @@
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
+use birthmark::client::MarkedChannel;
 use birthmark::{
     client::Failure,
     proto::{
@@ -12,7 +13,6 @@ use birthmark::{
     text_file,
 };
 use serde_json::json;
-use tonic::transport::Channel;
 
 use super::{block_on, daemon::DaemonArgs, print, print_json, table};
 
@@ -60,7 +60,7 @@ pub(crate) struct ImportArgs {
 /// The most lines that a daemon takes at once.
 const LINES: usize = 1000;
 
-async fn client(daemon: &DaemonArgs) -> anyhow::Result<StationsClient<Channel>> {
+async fn client(daemon: &DaemonArgs) -> anyhow::Result<StationsClient<MarkedChannel>> {
     Ok(StationsClient::new(daemon.channel().await?))
 }
 
@@ -202,8 +202,16 @@ fn to_json(station: &Station) -> serde_json::Value {
 pub(crate) fn revoke(args: RevokeArgs) -> anyhow::Result<ExitCode> {
     block_on(async {
         let request = RevokeStationRequest { name: full_name(&args.name), reason: args.reason };
-        let station = client(&args.daemon).await?.revoke(request).await.map_err(Failure::from)?;
-        print_one(&station.into_inner(), args.daemon.json)
+        let station = client(&args.daemon).await?.revoke(request).await.map_err(Failure::from)?.into_inner();
+        print_one(&station, args.daemon.json)?;
+        // A certificate that was never recorded can be stolen too; most often the name is mistyped.
+        if station.certificates.is_empty() && station.last_seen.is_none() {
+            eprintln!(
+                "birthmark: warning: nobody of the name {} was ever enrolled or seen; is it the right one?",
+                station.name
+            );
+        }
+        Ok(())
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -212,6 +220,7 @@ pub(crate) fn import(args: ImportArgs) -> anyhow::Result<ExitCode> {
     let octets = fs::read(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
     let text = text_file::decode(&octets).with_context(|| args.file.display().to_string())?;
     let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    ensure!(!lines.is_empty(), "there is no enrolment in {}", args.file.display());
     block_on(async {
         let mut client = client(&args.daemon).await?;
         let mut recorded = 0;

@@ -1,7 +1,6 @@
 //! `birthmark vend`
 
 use std::{
-    collections::HashSet,
     fmt::Write,
     io::ErrorKind,
     panic::resume_unwind,
@@ -11,24 +10,21 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, bail};
 use birthmark::{
     client::Failure,
-    id::DeviceId,
-    ledger::HashedCode,
+    ledger::{HashedCode, ListedDevice},
     proto::{
-        CancelCodeRequest, CodeHash, CreateCodesRequest, ListCodesRequest, VendingCode, VendingState, rfc3339,
-        timestamp, vending_client::VendingClient,
+        CancelCodeRequest, CodeHash, CreateCodesRequest, GetOrderRequest, ListCodesRequest, VendingCode, VendingState,
+        admin_client::AdminClient, rfc3339, timestamp, vending_client::VendingClient,
     },
-    quote::quoted,
-    text_file,
     vending::{COST, Code, HashError, write_codes},
 };
 use clap::Subcommand;
 use qrcodegen::{QrCode, QrCodeEcc};
 use serde_json::json;
 
-use super::{block_on, daemon::DaemonArgs, print, print_json, table};
+use super::{block_on, daemon::DaemonArgs, device_list, print, print_json, table};
 
 /// Give devices one-time codes by which they get their certificates over EST
 #[derive(Debug, clap::Args)]
@@ -65,7 +61,7 @@ struct CreateArgs {
     #[arg(long, value_name = "ID")]
     order: String,
 
-    /// A file with device ids, one on a line
+    /// A file with device ids, one on a line; what "order create --devices" reads will do
     #[arg(long, value_name = "FILE")]
     devices: PathBuf,
 
@@ -134,14 +130,20 @@ struct Made {
 }
 
 async fn create(args: CreateArgs) -> anyhow::Result<()> {
-    let devices = devices(&args.devices)?;
+    let devices = device_list::read(&args.devices)?;
     let expires = jiff::Timestamp::now().checked_add(args.valid).context("--valid is too long")?;
+    // Whoever names an order that there is not, or asks while the daemon is away, has no file of codes that open nothing.
+    let channel = args.daemon.channel().await?;
+    AdminClient::new(channel.clone())
+        .get_order(GetOrderRequest { id: args.order.clone() })
+        .await
+        .map_err(Failure::from)?;
     let made = codes(&args, &devices, expires)?;
     if let Some(folder) = &args.qr {
         write_qr_codes(folder, &made)?;
     }
     let hashes = hashes(&made)?;
-    let mut vending = VendingClient::new(args.daemon.channel().await?);
+    let mut vending = VendingClient::new(channel);
     for some in hashes.chunks(AT_ONCE) {
         let codes = some.iter().map(|HashedCode { device, salt, hash }| CodeHash {
             device_id: device.clone(),
@@ -168,28 +170,11 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     }
 }
 
-/// The device ids of a file, each once.
-fn devices(path: &Path) -> anyhow::Result<Vec<String>> {
-    let octets = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let text = text_file::decode(&octets).with_context(|| format!("cannot read {}", path.display()))?;
-    let (mut devices, mut seen) = (Vec::new(), HashSet::new());
-    for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line.trim())) {
-        if line.is_empty() {
-            continue;
-        }
-        DeviceId::check(line).with_context(|| format!("line {number} of {}: {}", path.display(), quoted(line)))?;
-        ensure!(seen.insert(line.to_owned()), "line {number} of {}: {line} is there twice", path.display());
-        devices.push(line.to_owned());
-    }
-    ensure!(!devices.is_empty(), "{} has no device ids", path.display());
-    Ok(devices)
-}
-
 /// The codes, made and on stable storage before anybody has their hashes.
-fn codes(args: &CreateArgs, devices: &[String], expires: jiff::Timestamp) -> anyhow::Result<Vec<Made>> {
+fn codes(args: &CreateArgs, devices: &[ListedDevice], expires: jiff::Timestamp) -> anyhow::Result<Vec<Made>> {
     let made: Vec<_> = devices
         .iter()
-        .map(|device| Ok(Made { device: device.clone(), code: Code::generate()? }))
+        .map(|device| Ok(Made { device: device.id.clone(), code: Code::generate()? }))
         .collect::<Result<_, HashError>>()?;
     let mut text = table::csv(["device_id", "code", "order", "expires"]);
     for Made { device, code } in &made {

@@ -76,12 +76,23 @@ impl<T> Drop for Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Takes the oldest items, `most` at most, when there are enough of them. `None` when it is closed and empty.
-    pub(super) fn take(&self, most: usize, in_flight: impl Fn() -> usize) -> Option<Vec<T>> {
+    /// Takes the oldest items, `most` at most, when there are enough of them; none if there is not one `within` this time. `None`
+    /// when it is closed and empty.
+    pub(super) fn take(&self, most: usize, in_flight: impl Fn() -> usize, within: Option<Duration>) -> Option<Vec<T>> {
         let Shared { enough, .. } = &*self.0;
         let mut inner = self.0.lock();
         inner.wanted = 1;
-        enough.wait_while(&mut inner, |inner| inner.items.is_empty() && !inner.closed);
+        let nothing = |inner: &mut Inner<T>| inner.items.is_empty() && !inner.closed;
+        match within {
+            None => enough.wait_while(&mut inner, nothing),
+            Some(within) => {
+                enough.wait_while_for(&mut inner, nothing, within);
+                if nothing(&mut inner) {
+                    inner.wanted = usize::MAX;
+                    return Some(Vec::new());
+                }
+            }
+        }
         let wanted = (in_flight() / 4).clamp(1, most);
         inner.wanted = wanted;
         enough.wait_while_for(&mut inner, |inner| inner.items.len() < wanted && !inner.closed, GATHER);
@@ -128,12 +139,12 @@ mod tests {
     fn batch_of_one_is_not_delayed_and_of_many_is_a_quarter() {
         let (sender, receiver) = queue();
         sender.push(0);
-        assert_eq!(receiver.take(512, || 1), Some(vec![0]));
+        assert_eq!(receiver.take(512, || 1, None), Some(vec![0]));
         (0..100).for_each(|number| sender.push(number));
-        assert_eq!(receiver.take(64, || 100).map(|items| items.len()), Some(64));
+        assert_eq!(receiver.take(64, || 100, None).map(|items| items.len()), Some(64));
         // Of a thousand in flight no more arrive.
         let began = Instant::now();
-        assert_eq!(receiver.take(512, || 1000).map(|items| (items[0], items.len())), Some((64, 36)));
+        assert_eq!(receiver.take(512, || 1000, None).map(|items| (items[0], items.len())), Some((64, 36)));
         assert!(began.elapsed() >= GATHER);
         // They come while it waits.
         let pushing = thread::spawn(move || {
@@ -142,11 +153,21 @@ mod tests {
         });
         let mut taken = Vec::new();
         while taken.len() < 300 {
-            taken.extend(receiver.take(512, || 40).unwrap());
+            taken.extend(receiver.take(512, || 40, None).unwrap());
         }
         assert!(taken.into_iter().eq(0..300));
         drop(pushing.join());
-        assert_eq!(receiver.take(512, || 0), None);
+        assert_eq!(receiver.take(512, || 0, None), None);
+    }
+
+    #[test]
+    fn queue_without_items_gives_none_in_time() {
+        let (sender, receiver) = queue();
+        assert_eq!(receiver.take(512, || 0, Some(Duration::from_millis(1))), Some(Vec::new()));
+        sender.push(7);
+        assert_eq!(receiver.take(512, || 0, Some(Duration::from_secs(60))), Some(vec![7]));
+        sender.close();
+        assert_eq!(receiver.take(512, || 0, Some(Duration::from_secs(60))), None);
     }
 
     #[test]
@@ -154,8 +175,8 @@ mod tests {
         let (sender, receiver) = queue();
         sender.push("a");
         sender.close();
-        assert_eq!(receiver.take(512, || 8192), Some(vec!["a"]));
-        assert_eq!(receiver.take(512, || 8192), None);
+        assert_eq!(receiver.take(512, || 8192, None), Some(vec!["a"]));
+        assert_eq!(receiver.take(512, || 8192, None), None);
     }
 
     #[test]
@@ -163,10 +184,10 @@ mod tests {
         let (sender, receiver) = queue();
         sender.push("new");
         receiver.put_back(["back"]);
-        assert_eq!(receiver.take(512, || 0), Some(vec!["new", "back"]));
+        assert_eq!(receiver.take(512, || 0, None), Some(vec!["new", "back"]));
         sender.close();
         receiver.put_back(["late"]);
-        assert_eq!(receiver.take(512, || 0), None);
+        assert_eq!(receiver.take(512, || 0, None), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A TOML file, and errors that name its line and key.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     ops::Range,
     path::{Path, PathBuf},
@@ -36,6 +36,72 @@ fn unknown_field(message: &str) -> Option<&str> {
     Some(message.strip_prefix("unknown field `")?.split_once('`')?.0)
 }
 
+/// The first name in a table's header, which may be broken: `profiles` of `[profiles.device`.
+fn first_name(header: &str) -> String {
+    let names = header.trim_start().trim_start_matches('[');
+    let name = names.split(['.', ']', '#']).next().unwrap_or_default();
+    name.trim().trim_matches(['"', '\'']).to_owned()
+}
+
+/// What is wrong with a value, in the words of a configuration; `text` is the value as it stands in the file. What is not
+/// one of serde's sentences stays as it is.
+fn in_words(message: &str, text: &str) -> String {
+    if message == "wanted string or table" {
+        return "it takes one of its values, in quotation marks".to_owned();
+    }
+    if let Some(unfit) = unfit(message, text) {
+        return unfit;
+    }
+    let Some((problem, (name, rest))) =
+        message.split_once('`').and_then(|(problem, rest)| Some((problem, rest.split_once('`')?)))
+    else {
+        return message.to_owned();
+    };
+    let allowed = rest.strip_prefix(", expected ").map(|names| names.strip_prefix("one of ").unwrap_or(names));
+    match (problem, allowed) {
+        ("missing field ", None) => format!("the key `{name}` is missing"),
+        ("unknown field ", Some(names)) => format!("there is no key `{name}` here, but {names}"),
+        ("unknown variant ", Some(names)) => format!("`{name}` is none of its values, which are {names}"),
+        _ => message.to_owned(),
+    }
+}
+
+/// What a key takes, and what it was given: of serde's `invalid type: string "x", expected u32`.
+fn unfit(message: &str, text: &str) -> Option<String> {
+    let problem = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "))?;
+    // The value may have these words in it as well.
+    let (found, expected) = problem.rsplit_once(", expected ")?;
+    let found = match found.split_once(' ') {
+        Some(("string", string)) => format!("the text {string}"),
+        Some(("integer" | "floating", number)) => {
+            format!("the number {}", number.trim_start_matches("point ").trim_matches('`'))
+        }
+        Some(("boolean", value)) => value.trim_matches('`').to_owned(),
+        None if found == "map" && text.starts_with(|first: char| first.is_ascii_digit()) => "a date".to_owned(),
+        None if found == "map" => "a table".to_owned(),
+        None if found == "sequence" => "a list".to_owned(),
+        _ => found.to_owned(),
+    };
+    let takes = match expected.trim_start_matches("a nonzero ") {
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" | "isize" => {
+            match found.strip_prefix("the number ").map(str::parse::<i64>) {
+                Some(Ok(..0)) => "a whole number from 0 on",
+                Some(Ok(_)) => "smaller whole numbers",
+                _ => "a whole number",
+            }
+        }
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a string" | "path string" => "a text in quotation marks",
+        "a sequence" => "a list",
+        "a map" => "a table",
+        "socket address" => "an IP address and a port, in quotation marks",
+        other if other.starts_with("struct ") => "a table",
+        other => other,
+    };
+    Some(format!("it takes {takes}, and not {found}"))
+}
+
 /// A TOML file: where it came from, to name lines in errors and to resolve relative paths. The ceremony reads its file
 /// with it too.
 #[derive(Debug, Default)]
@@ -55,7 +121,7 @@ impl Source {
         Ok((content, source))
     }
 
-    /// As [`Source::read`], with every error: a line that has one is passed over, and the rest read again.
+    /// As [`Source::read`], with every error: a line or a table that has one is passed over, and the rest read again.
     pub(crate) fn read_with_all_errors<T: serde::de::DeserializeOwned>(
         path: &Path,
         kind: &str,
@@ -71,23 +137,42 @@ impl Source {
             Err(error) => return (None, vec![unreadable(&error)]),
         };
         let source = Source { path, text };
-        let (mut rest, mut errors) = (source.text.clone(), Vec::new());
+        let (mut rest, mut errors, mut passed_over) = (source.text.clone(), Vec::new(), BTreeSet::new());
         loop {
             let error = match toml::from_str(&rest) {
                 Ok(content) => return (Some((content, source)), errors),
                 Err(error) => error,
             };
-            errors.push(source.parse_error(&error));
-            // What is missing cannot be passed over, nor a table's header.
-            let at = error.span().map_or(rest.len(), |span| span.start);
-            let begin = rest.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
-            let end = rest.get(begin..).and_then(|line| line.find('\n')).map_or(rest.len(), |length| begin + length);
-            let line = rest.get(begin..end).unwrap_or_default();
-            if error.message().contains("missing field") || !line.contains('=') || errors.len() >= MOST_ERRORS {
+            let told = source.parse_error(&error);
+            // What the file as a whole lacks cannot be passed over.
+            if errors.contains(&told) || errors.len() >= MOST_ERRORS {
                 return (None, errors);
             }
-            let blank = format!("#{}", " ".repeat(line.len().saturating_sub(1)));
-            rest.replace_range(begin..end, &blank);
+            let at = error.span().map_or(rest.len(), |span| span.start);
+            let begin = rest.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
+            let after = rest.get(begin..).unwrap_or_default();
+            let line = after.lines().next().unwrap_or_default();
+            // What a line that is passed over leaves its table without is told already.
+            let missing = error.message().strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
+            if !missing.is_some_and(|(field, _)| passed_over.contains(&(begin, field.to_owned()))) {
+                errors.push(told);
+            }
+            let length = match line.split_once('=') {
+                _ if line.trim_start().starts_with('[') => {
+                    // The file as a whole is without it then.
+                    passed_over.insert((0, first_name(line)));
+                    after.find("\n[").unwrap_or(after.len())
+                }
+                Some((key, _)) if missing.is_none() => {
+                    let table = rest.get(..begin).and_then(|before| before.rfind("\n[")).map_or(0, |at| at + 1);
+                    passed_over.insert((table, key.trim().to_owned()));
+                    line.len()
+                }
+                _ => return (None, errors),
+            };
+            let blank = after.get(..length).unwrap_or_default().bytes();
+            let blank: String = blank.map(|octet| if octet == b'\n' { '\n' } else { ' ' }).collect();
+            rest.replace_range(begin..begin + blank.len(), &blank);
         }
     }
 
@@ -117,10 +202,12 @@ impl Source {
         if let Some(renamed) = unknown_field(&message).and_then(|field| self.renamed(span.start, field)) {
             return self.error_at(span, &renamed.old_key, format!("its name is {} now", renamed.new_name));
         }
+        message = in_words(&message, self.text.get(span.clone()).unwrap_or_default());
         if message == "invalid socket address syntax" {
             message += "; write an IP address and a port, such as 127.0.0.1:8443";
         }
-        match self.key_at(span.start) {
+        // The file as a whole stands at no place, and at none of its keys.
+        match self.key_at(span.start).filter(|_| span != (0..0)) {
             Some(key) => self.error_at(span, &key, message),
             None => ConfigError(format!("{}:{}: {message}", self.path.display(), self.line_at(span.start))),
         }
@@ -162,7 +249,7 @@ impl Source {
 }
 
 /// What is wrong with the configuration, as one sentence that names the file, the line and the key.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct ConfigError(String);
 
 impl fmt::Display for ConfigError {
@@ -174,6 +261,7 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test ends before its files matter")]
 mod tests {
     use super::*;
 
@@ -204,6 +292,84 @@ mod tests {
         let source = Source { path: "/birthmark.toml".into(), text: text.into() };
         let error = toml::from_str::<crate::config::Config>(text).map(drop).expect_err(text);
         let message = source.parse_error(&error).to_string();
-        assert!(message.contains(":2: profiles.p.kees: unknown field `kees`"), "{message}");
+        assert!(message.contains(":2: profiles.p.kees: there is no key `kees` here, but `"), "{message}");
+    }
+
+    /// What was found and what the key takes, in words; names and values that are allowed are listed.
+    #[test]
+    fn value_that_does_not_fit_is_told_in_words() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+        enum Colour {
+            Red,
+            DarkBlue,
+        }
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[expect(dead_code, reason = "only errors of reading it are looked at")]
+        struct Thing {
+            number: Option<u32>,
+            flag: Option<bool>,
+            name: Option<String>,
+            list: Option<Vec<String>>,
+            inner: Option<Box<Thing>>,
+            address: Option<std::net::SocketAddr>,
+            colour: Option<Colour>,
+        }
+        for (text, says) in [
+            ("number = \"lots\"", "number: it takes a whole number, and not the text \"lots\""),
+            ("number = 1.5", "number: it takes a whole number, and not the number 1.5"),
+            ("number = -5", "number: it takes a whole number from 0 on, and not the number -5"),
+            ("number = 5000000000", "number: it takes smaller whole numbers, and not the number 5000000000"),
+            ("flag = \"yes\"", "flag: it takes true or false, and not the text \"yes\""),
+            ("name = true", "name: it takes a text in quotation marks, and not true"),
+            ("name = 2061-01-01", "name: it takes a text in quotation marks, and not a date"),
+            ("name = { number = 1 }", "name: it takes a text in quotation marks, and not a table"),
+            ("list = \"a, expected b\"", "list: it takes a list, and not the text \"a, expected b\""),
+            ("inner = \"Ben\"", "inner: it takes a table, and not the text \"Ben\""),
+            (
+                "address = 8443",
+                "address: it takes an IP address and a port, in quotation marks, and not the number 8443",
+            ),
+            ("colour = \"green\"", "colour: `green` is none of its values, which are `red` or `dark-blue`"),
+            ("colour = 3", "colour: it takes one of its values, in quotation marks"),
+            ("numbre = 3", "numbre: there is no key `numbre` here, but `number`, `flag`"),
+        ] {
+            let source = Source { path: "/birthmark.toml".into(), text: text.into() };
+            let error = toml::from_str::<Thing>(text).map(drop).expect_err(text);
+            let message = source.parse_error(&error).to_string();
+            assert!(message.starts_with(&format!("/birthmark.toml:1: {says}")), "{text}: {message}");
+        }
+    }
+
+    /// What is passed over for its fault is not called missing afterwards, be it a line, a table, or the only table of its kind.
+    #[test]
+    fn table_passed_over_for_its_fault_is_not_called_missing() {
+        let good = "[server]\nlisten = \"127.0.0.1:0\"\ncertificate = \"c\"\nkey = \"k\"\nclient_ca = \"a\"\n\
+                    [ledger]\npath = \"data\"\n[issuers.main]\nchain = [\"c\"]\nkey_uri = \"pkcs11:\"\n\
+                    [profiles.device]\nissuer = \"main\"\n";
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("birthmark.toml");
+        let errors = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let (_, errors) = Source::read_with_all_errors::<crate::config::Config>(&path, "configuration");
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(errors(good), [""; 0]);
+        for (from, to, says) in [
+            ("listen = \"127.0.0.1:0\"", "listen = \"localhost\"", "birthmark.toml:2: server.listen: "),
+            ("[server]", "[server", "birthmark.toml:1: "),
+            ("[ledger]", "[ledger # of the line", "birthmark.toml:6: "),
+            ("path = \"data\"\n", "", "birthmark.toml:6: ledger: the key `path` is missing"),
+            ("[profiles.device]", "[profiles.device", "birthmark.toml:11: "),
+            ("issuer = \"main\"", "issuer = 3", "birthmark.toml:12: profiles.device.issuer: "),
+            ("[issuers.main]\nchain = [\"c\"]\n", "[issuers.main]\n", "issuers.main: the key `chain` is missing"),
+        ] {
+            let errors = errors(&good.replace(from, to));
+            assert!(errors.len() == 1 && errors[0].contains(says), "{to}: {errors:?}");
+        }
+        // What the file really lacks is told, at none of its tables.
+        let told = errors(&good.replace("[ledger]\npath = \"data\"\n", ""));
+        assert!(told.len() == 1 && told[0].ends_with("birthmark.toml:1: the key `ledger` is missing"), "{told:?}");
     }
 }

@@ -25,7 +25,8 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    const NUMBER: usize = 6;
+    pub(super) const ALL: [Reason; 6] =
+        [Reason::Handshake, Reason::Silent, Reason::Crowded, Reason::Limit, Reason::Revoked, Reason::Accept];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -41,7 +42,7 @@ impl Reason {
 
 /// Logs refusals, one line a second for each reason: a flood of connections must not fill the disk with its log.
 #[derive(Debug, Default)]
-pub(super) struct Refusals([Mutex<(Option<Instant>, u64)>; Reason::NUMBER]);
+pub(super) struct Refusals([Mutex<(Option<Instant>, u64)>; Reason::ALL.len()]);
 
 impl Refusals {
     const PAUSE: Duration = Duration::from_secs(1);

@@ -182,7 +182,7 @@ fn input_that_is_no_csr_is_refused_by_name() {
         ("0 no PEM".into(), "text without -----BEGIN"),
         (good.repeat(2), "2 PEM blocks"),
         (format!("{key}{good}"), "private key"),
-        (key.into(), "a PEM block of \"EC PRIVATE KEY\""),
+        (key.into(), "it is a private key, which must stay where it is"),
         (good.replace("-----END", "----END"), "ends before -----END"),
         (good.replace("CERTIFICATE REQUEST", &"X".repeat(5000)), "… (5000 characters)"),
     ] {
@@ -192,7 +192,7 @@ fn input_that_is_no_csr_is_refused_by_name() {
     let whole = csr(&[]);
     for (octets, says) in [
         (&whole[..whole.len() - 1], "not whole DER: it ends too early"),
-        (&[4, 1, 0], "begins with the tag 0x04"),
+        (&[4, 1, 0], "its first byte is 0x04, a CSR's is 0x30"),
         (&[&whole[..], &[0]].concat(), "not whole DER: 1 octets follow its end"),
         (&[0xff, 0xfe, 0], "UTF-16"),
     ] {

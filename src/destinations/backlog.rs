@@ -1,4 +1,4 @@
-//! What waits for each destination, as metrics: counted as the journal grows, by one thread that reads what is new.
+//! What waits for each destination: counted as the journal grows, by one thread that reads what is new.
 
 use std::{
     collections::BTreeMap,
@@ -10,16 +10,12 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
-
 use super::{
     background::be_nice,
     destination::{Destination, Destinations},
+    figures::Counted,
 };
-use crate::{
-    ledger::{Backlog, BatchContent, BatchId, LedgerError},
-    metrics,
-};
+use crate::ledger::{Backlog, BatchContent, BatchId, LedgerError};
 
 /// How often what is new is counted.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -132,20 +128,16 @@ impl Watcher {
             }
             _ => None,
         };
-        let age = |since: Option<Timestamp>| {
-            since.map_or(0.0, |since| Timestamp::now().duration_since(since).as_secs_f64().max(0.0))
+        let counted = Counted {
+            certificates: backlog.certificates,
+            oldest: backlog.oldest,
+            withdrawals: backlog.withdrawals,
+            unfit,
+            unacknowledged,
+            oldest_unacknowledged: oldest,
+            held: None,
         };
-        metrics::destination(
-            &destination.name,
-            &metrics::DestinationGauges {
-                backlog: backlog.certificates,
-                backlog_age: age(backlog.oldest),
-                withdrawals: backlog.withdrawals,
-                unfit,
-                unacknowledged,
-                unacknowledged_age: age(oldest),
-            },
-        );
+        self.destinations.figures.count(&destination.name, counted);
         Ok(())
     }
 }

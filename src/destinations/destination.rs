@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::error::BatchError;
+use super::{error::BatchError, figures::Figures};
 use crate::{
     committer::Committer,
     config::Unattended,
@@ -40,6 +40,8 @@ pub(crate) struct Destinations {
     pub(crate) committer: Committer,
     /// There is one if there is a destination, or was.
     pub(crate) signer: Option<ManifestSigner>,
+    /// What waits for each.
+    pub(crate) figures: Arc<Figures>,
 }
 
 impl Destinations {

@@ -19,7 +19,7 @@ pub(crate) enum BatchError {
     #[error(
         "there is no destination {} in the daemon's configuration{}",
         crate::quote::quoted(.name),
-        if .known.is_empty() { String::new() } else { format!("; there are {}", .known) }
+        if .known.is_empty() { String::new() } else { format!("; the destinations are {}", .known) }
     )]
     DestinationUnknown {
         /// The name.

@@ -28,7 +28,6 @@ use crate::{
     durable::{self, Access},
     export::sink::{FolderSink, SinkError},
     ledger::{Actor, BatchId},
-    metrics,
 };
 
 /// How often it is looked whether a batch is due, or is to be written after all.
@@ -83,7 +82,7 @@ impl Writer {
                 Err(Held::Batch(BatchError::Commit(crate::committer::CommitError::Closed))) => return,
                 Err(held) => Some(held.to_string()),
             };
-            metrics::destination_held(name, held.is_some());
+            self.destinations.figures.hold(name, held.clone());
             let pause = if held.is_some() { AGAIN.min(self.unattended.every) } else { self.unattended.every };
             due = Instant::now() + pause;
             match (&held, &said) {

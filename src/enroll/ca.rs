@@ -15,7 +15,7 @@ use super::{
     subject::{Request, Subject},
 };
 use crate::{
-    ceremony::{CaKey, Certificate, Validity, date, parameters},
+    ceremony::{BACKDATE, CaKey, Certificate, Validity, date, parameters},
     csr::{self, RefusedKeys},
     hsm::{Key, KeyUri, Token},
     identity::Identity,
@@ -154,11 +154,17 @@ impl StationCa {
         csr: &[u8],
     ) -> Result<Certified, EnrollError> {
         let life = Duration::try_from(not_after.duration_since(not_before)).unwrap_or_default();
+        // What it was back-dated by is no part of its life: each renewal would make that longer. None is begun before the CA.
+        let is_back_dated = not_before > moment(self.certificate.not_before);
+        let life = if is_back_dated { life.saturating_sub(BACKDATE) } else { life };
         let (dns, ip) = (Vec::new(), Vec::new());
         let request = Request { subject: Subject::Peer(identity), days: 0, dns, ip };
         let certified = self.issue(&request, Life::AtMost(life), csr)?;
-        match certified.end() > not_after {
-            true => Ok(certified),
+        if certified.end() > not_after {
+            return Ok(certified);
+        }
+        match not_after < moment(self.certificate.not_after) {
+            true => Err(EnrollError::JustMade),
             false => Err(EnrollError::NothingGained { ca_not_after: date(self.certificate.not_after) }),
         }
     }

@@ -28,6 +28,9 @@ pub enum EnrollError {
         /// The day on which the CA expires.
         ca_not_after: String,
     },
+    /// Certificates count whole seconds, and this one was made within the same.
+    #[error("there is nothing to renew: the certificate was made just now")]
+    JustMade,
     /// The name is one of a user of the Unix socket.
     #[error("\"{0}\" is the name of a user of the daemon's Unix socket; take one that does not begin with local-")]
     LocalName(String),

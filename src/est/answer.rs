@@ -66,6 +66,23 @@ impl From<IssueError> for EstError {
     }
 }
 
+/// The statuses of all answers.
+pub(super) const STATUSES: [StatusCode; 13] = [
+    StatusCode::OK,
+    StatusCode::BAD_REQUEST,
+    StatusCode::UNAUTHORIZED,
+    StatusCode::FORBIDDEN,
+    StatusCode::NOT_FOUND,
+    StatusCode::METHOD_NOT_ALLOWED,
+    StatusCode::REQUEST_TIMEOUT,
+    StatusCode::CONFLICT,
+    StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    StatusCode::TOO_MANY_REQUESTS,
+    StatusCode::INTERNAL_SERVER_ERROR,
+    StatusCode::SERVICE_UNAVAILABLE,
+];
+
 /// Certificates as certs-only CMS.
 pub(super) fn certificates<'a>(certificates: impl IntoIterator<Item = &'a [u8]>) -> Response<Body> {
     base64("application/pkcs7-mime; smime-type=certs-only", &message::certs_only(certificates))

@@ -14,17 +14,20 @@ use hyper_util::{
     server::conn::auto::Builder,
 };
 use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 
 use super::{
     enroll::Caller,
     request,
     shared::{Settings, Shared},
 };
-use crate::connections::{Activity, Reason, Seat};
+use crate::{
+    connections::{Activity, Handshake, Reason, Seat},
+    handshake::handshake,
+};
 
-/// A client that takes longer for the TLS handshake, or for the head of a request, is none.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A client that takes longer for the head of a request is none.
+const HEAD: Duration = Duration::from_secs(10);
 
 /// How long a connection may be without a request.
 const IDLE: Duration = Duration::from_secs(60);
@@ -40,20 +43,10 @@ pub(super) async fn serve(
     mut seat: Seat<IpAddr>,
     activity: Arc<Activity>,
 ) {
-    let acceptor = TlsAcceptor::from(Arc::clone(&settings.tls.config));
-    // Answers are small and wanted at once. Without it they are only later.
-    let _ = stream.set_nodelay(true);
-    let handshake = tokio::select! {
-        biased;
-        () = seat.told_to_leave() => Err((Reason::Crowded, address.to_string())),
-        accepted = timeout(HANDSHAKE, acceptor.accept(stream)) => match accepted {
-            Ok(accepted) => accepted.map_err(|error| (Reason::Handshake, format!("{address}: {error}"))),
-            Err(_) => Err((Reason::Silent, format!("{address}: no TLS handshake within {HANDSHAKE:?}"))),
-        },
-    };
-    match handshake {
-        Ok(stream) => answer_requests(shared, settings, (stream, address), seat, activity).await,
-        Err((reason, what)) => seat.refused(reason, || what),
+    let config = || Arc::clone(&settings.tls.config);
+    if let Some(stream) = handshake(stream, address, config, &mut seat, &activity).await {
+        seat.shook_hands(Handshake::Ok);
+        answer_requests(shared, settings, (stream, address), seat, activity).await;
     }
 }
 
@@ -67,12 +60,16 @@ async fn answer_requests(
     activity.hear();
     let caller = Arc::new(Caller::of(&settings.tls, stream.get_ref().1.peer_certificates().unwrap_or_default()));
     tracing::debug!(%address, %caller, "connected to EST");
+    let here = caller.actor().map(|name| shared.est.roster.enter(&name));
     let mut draining = shared.draining.clone();
     let service = {
-        let activity = Arc::clone(&activity);
+        let (activity, here) = (Arc::clone(&activity), Arc::new(here));
         service_fn(move |request: axum::http::Request<Incoming>| {
             let (shared, caller) = (Arc::clone(&shared), Arc::clone(&caller));
             let open = activity.begin_call();
+            if let Some(here) = &*here {
+                here.call();
+            }
             async move {
                 let response: Response<Body> = request::answer(&shared, &caller, address, request.map(Body::new)).await;
                 drop(open);
@@ -81,7 +78,7 @@ async fn answer_requests(
         })
     };
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS).keep_alive_interval(IDLE);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let idle = async {
@@ -103,5 +100,5 @@ async fn answer_requests(
         _ = draining.wait_for(|draining| *draining) => {}
     }
     connection.as_mut().graceful_shutdown();
-    let _ = timeout(HANDSHAKE, connection).await;
+    let _ = timeout(HEAD, connection).await;
 }

@@ -62,6 +62,14 @@ impl Caller {
         }
     }
 
+    /// What the roster calls it, if it is one of those that are there.
+    pub(super) fn actor(&self) -> Option<Arc<str>> {
+        match self {
+            Caller::Peer(peer) => peer.actor(),
+            Caller::Device(_) | Caller::Stranger => None,
+        }
+    }
+
     /// Whether it has no certificate.
     pub(super) fn is_stranger(&self) -> bool {
         matches!(self, Caller::Stranger)
@@ -174,7 +182,11 @@ pub(super) async fn enroll(
             again(est, profile, request, &verified).await?
         }
     };
-    issue(shared, permit, request).await
+    let issued = issue(shared, permit, request).await?;
+    if let Some(name) = caller.actor() {
+        est.roster.of(&name).issue();
+    }
+    Ok(issued)
 }
 
 /// The certificate that a vending code gives; gives its DER. `asked` is the label, if the request has one.
@@ -254,7 +266,7 @@ async fn device_record(est: &Est, device: &Device, csr: &VerifiedCsr) -> Result<
     }
     if !csr.subject().is_ok_and(|subject| subject.same_text(&parsed.subject)) {
         // RFC 7030 section 4.2.2.
-        let message = "the subject of the CSR is not that of the client certificate, as enrolling again demands";
+        let message = "the subject of the CSR is not that of the client certificate, as enrolling again requires";
         return Err(EstError::NoDevice(message.to_owned()));
     }
     let id = own.holder.device.clone();

@@ -12,6 +12,9 @@ pub(super) enum Operation {
 }
 
 impl Operation {
+    pub(super) const ALL: [Operation; 4] =
+        [Operation::CaCertificates, Operation::CsrAttributes, Operation::Enroll, Operation::Reenroll];
+
     pub(super) fn of(name: &str) -> Option<Operation> {
         Some(match name {
             "cacerts" => Operation::CaCertificates,

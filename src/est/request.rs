@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
-    http::{HeaderMap, Method, Request, Response, Uri, header},
+    http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header},
 };
 use bytes::Bytes;
 use tokio_stream::StreamExt;
@@ -31,6 +31,16 @@ const ARRIVED: Duration = Duration::from_secs(10);
 /// Where EST is (RFC 7030 section 3.2.2, RFC 8615).
 const PREFIX: &str = "/.well-known/est/";
 
+/// What is counted instead of an operation when none is named.
+const OTHER: &str = "other";
+
+/// Has requests counted from 0 on.
+pub(super) fn prepare_metrics() {
+    for operation in Operation::ALL.map(Operation::name).into_iter().chain([OTHER]) {
+        metrics::known_est_statuses(operation, answer::STATUSES.iter().map(StatusCode::as_u16));
+    }
+}
+
 /// Answers a request, and counts it.
 pub(super) async fn answer(
     shared: &Arc<Shared>,
@@ -42,7 +52,7 @@ pub(super) async fn answer(
     // Also before a refusal: a client that is still sending would take it for a broken connection.
     let body = received(body).await;
     let asked = locate(&head.uri);
-    let operation = asked.as_ref().map_or("other", |(operation, _)| operation.name());
+    let operation = asked.as_ref().map_or(OTHER, |(operation, _)| operation.name());
     let answered = match asked {
         Ok((operation, label)) => {
             fulfil(shared, caller, address, (operation, label), (head.method, head.headers, body)).await

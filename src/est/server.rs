@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     codes::Codes,
-    connection,
+    connection, request,
     shared::{Est, Shared},
 };
 use crate::connections::{Activity, Seats, source};
@@ -34,8 +34,9 @@ pub(crate) async fn serve(est: Est, port: Port, mut draining: watch::Receiver<bo
     let Port { listener, connections: limit } = port;
     let in_progress = Arc::new(Semaphore::new(AT_ONCE));
     let shared = Arc::new(Shared { est, codes: Codes::new(), in_progress, draining: draining.clone() });
-    let seats = Seats::new("est", limit, limit.div_ceil(2));
+    let seats = Seats::of_tls("est", limit, limit.div_ceil(2));
     let mut open = JoinSet::new();
+    request::prepare_metrics();
     loop {
         seats.settle().await;
         let accepted = tokio::select! {

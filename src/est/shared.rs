@@ -10,6 +10,7 @@ use crate::{
     issuer::{Issuance, Policy},
     ledger::Records,
     live::Live,
+    roster::Roster,
 };
 
 /// What EST works with.
@@ -22,6 +23,8 @@ pub(crate) struct Est {
     pub(crate) records: Arc<dyn Records>,
     /// What labels name.
     pub(crate) policy: Arc<Live<Policy>>,
+    /// Who has been here.
+    pub(crate) roster: Arc<Roster>,
     /// What may be replaced.
     pub(crate) settings: Arc<Live<Settings>>,
 }

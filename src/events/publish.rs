@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use birthmark_base::console;
 use bytes::Bytes;
 use jiff::Timestamp;
 use rustls::ClientConfig;
@@ -158,7 +159,8 @@ impl Publisher {
                 End::Lost(MqttError::Refused { reason, lasting: true }) => return Err(EventsError::Refused(reason)),
                 End::Lost(error) => {
                     let Broker { host, port, .. } = &self.settings.broker;
-                    (self.report)(&format!("the broker at {host}:{port} is not there: {error}; trying again"));
+                    let cause = console::plain(&error.to_string());
+                    (self.report)(&format!("the broker at {host}:{port} is not there: {cause}; trying again"));
                 }
             }
             self.cursor.write(self.outbox.published())?;

@@ -26,7 +26,10 @@ enum End {
     /// Nobody takes events any more.
     Unwanted,
     Again(String),
+    /// Unless it was right once: certificates may be renewed.
     Never(EventsError),
+    /// The ledger does not have what is published.
+    Lost(EventsError),
 }
 
 /// Sends the events after a number, each once and in order, until nobody takes them, or the daemon never will.
@@ -45,7 +48,7 @@ pub(super) async fn follow(
         answered |= connected.send_replace(None).is_some();
         match ended {
             End::Unwanted => return Ok(()),
-            // Certificates that were right once may be renewed.
+            End::Lost(error) => return Err(error),
             End::Never(error) if answered => report(&error.to_string()),
             End::Never(error) => return Err(error),
             End::Again(why) => {
@@ -79,6 +82,7 @@ async fn stream(
     };
     let mut stream = match AdminClient::new(channel).watch(WatchRequest { after: *after }).await {
         Ok(stream) => stream.into_inner(),
+        Err(status) if status.code() == Code::InvalidArgument => return End::Lost(EventsError::Watch(said(status))),
         Err(status) if refuses(&status) => return End::Never(EventsError::Watch(said(status))),
         Err(status) => return End::Again(said(status)),
     };
@@ -98,10 +102,7 @@ async fn stream(
 }
 
 fn refuses(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented | Code::InvalidArgument
-    )
+    matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented)
 }
 
 fn said(status: Status) -> String {

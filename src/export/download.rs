@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use tonic::transport::Channel;
-
 use super::sink::{FolderSink, Sink, SinkError, TarSink};
 use crate::{
+    client::MarkedChannel,
     failure::Failure,
     proto::{GetBundleRequest, admin_client::AdminClient, bundle_chunk::Chunk},
 };
@@ -28,7 +27,7 @@ pub enum DownloadError {
 /// # Errors
 /// [`DownloadError`].
 pub async fn download(
-    channel: Channel,
+    channel: impl Into<MarkedChannel>,
     id: &str,
     out: &Path,
     as_tar: bool,
@@ -42,9 +41,14 @@ pub async fn download(
     }
 }
 
-async fn receive<S: Sink>(channel: Channel, id: &str, mut sink: S, progress: &dyn Fn(u64)) -> Result<S, DownloadError> {
+async fn receive<S: Sink>(
+    channel: impl Into<MarkedChannel>,
+    id: &str,
+    mut sink: S,
+    progress: &dyn Fn(u64),
+) -> Result<S, DownloadError> {
     let request = GetBundleRequest { id: id.to_owned() };
-    let mut chunks = AdminClient::new(channel).get_bundle(request).await.map_err(Failure::from)?.into_inner();
+    let mut chunks = AdminClient::new(channel.into()).get_bundle(request).await.map_err(Failure::from)?.into_inner();
     while let Some(message) = chunks.message().await.map_err(Failure::from)? {
         match message.chunk {
             Some(Chunk::File(file)) => sink.start(&file.name)?,

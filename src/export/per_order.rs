@@ -6,9 +6,8 @@
 
 use std::{collections::HashMap, path::Path};
 
-use tonic::transport::Channel;
-
 use crate::{
+    client::MarkedChannel,
     failure::Failure,
     id::OrderId,
     proto::{Export, GetExportRequest, ListExportsRequest, ListIssuersRequest, admin_client::AdminClient},
@@ -32,18 +31,23 @@ mod staged;
 ///
 /// # Errors
 /// [`ExportError::Daemon`] or [`ExportError::OrderId`].
-pub async fn list(channel: Channel, order: &str) -> Result<Vec<Export>, ExportError> {
+pub async fn list(channel: impl Into<MarkedChannel>, order: &str) -> Result<Vec<Export>, ExportError> {
     check_order(order)?;
     let request = ListExportsRequest { order: order.to_owned() };
-    Ok(AdminClient::new(channel).list_exports(request).await.map_err(Failure::from)?.into_inner().exports)
+    Ok(AdminClient::new(channel.into()).list_exports(request).await.map_err(Failure::from)?.into_inner().exports)
 }
 
 /// Writes an export to files in `out`, which is created if it does not exist: its content never changes.
 ///
 /// # Errors
 /// [`ExportError`]; then no file was written.
-pub async fn get(channel: Channel, export: &Export, format: &Format, out: &Path) -> Result<Batch, ExportError> {
-    let mut admin = AdminClient::new(channel);
+pub async fn get(
+    channel: impl Into<MarkedChannel>,
+    export: &Export,
+    format: &Format,
+    out: &Path,
+) -> Result<Batch, ExportError> {
+    let mut admin = AdminClient::new(channel.into());
     let records =
         admin.get_export(GetExportRequest { id: export.id.clone() }).await.map_err(Failure::from)?.into_inner();
     let issuers = match format {

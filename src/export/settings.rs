@@ -78,7 +78,7 @@ impl Settings {
             }
             Some("matter") => Format::Matter,
             Some(other) => {
-                keys.wrong("format", format!("{} is no format; there are {FORMATS}", quoted(other)));
+                keys.wrong("format", format!("{} is no format; choose one of {FORMATS}", quoted(other)));
                 return Err(keys.errors());
             }
             None => {

@@ -116,7 +116,11 @@ impl Template {
     fn of(text: &str, fields: &[(&str, Field)]) -> Result<Self, InvalidTemplate> {
         let wrong = |what: &str| {
             let known: Vec<_> = fields.iter().map(|(name, _)| format!("{{{name}}}")).collect();
-            InvalidTemplate(format!("{} has {what}; there are {} and {{order.NAME}}", quoted(text), known.join(", ")))
+            InvalidTemplate(format!(
+                "{} has {what}; the placeholders are {} and {{order.NAME}}",
+                quoted(text),
+                known.join(", ")
+            ))
         };
         let mut pieces = Vec::new();
         let mut rest = text;

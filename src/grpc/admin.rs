@@ -66,9 +66,19 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn new(services: &Services, reader: Reader) -> Self {
         let Services {
-            committer, policy, signers, prover, destinations, checkpoints, reload, draining, approval, ..
+            committer,
+            records,
+            policy,
+            signers,
+            prover,
+            destinations,
+            checkpoints,
+            reload,
+            draining,
+            approval,
+            ..
         } = services.clone();
-        let revocations = Revocations::new(&committer, &approval);
+        let revocations = Revocations::new(&committer, &records, &approval);
         Service {
             committer,
             policy,
@@ -121,7 +131,8 @@ impl Service {
         let id = OrderId::try_from(terms.id).map_err(RequestError::id("id"))?;
         let policy = self.policy.get();
         let Some(profile) = policy.profiles.get(&terms.profile) else {
-            return Err(IssueError::ProfileUnknown(terms.profile).into());
+            let known = policy.profiles.keys().cloned().collect();
+            return Err(IssueError::ProfileUnknown { wanted: terms.profile, known }.into());
         };
         check_stations(&terms.stations)?;
         let attributes = check_attributes(terms.attributes)?;
@@ -234,9 +245,10 @@ impl proto::admin_server::Admin for Service {
             let message = "quantity must be at least 1; close the order instead".to_owned();
             return Err(status::failed_call(&RequestError::Invalid(message)));
         }
-        if self.approval.get().quantity_changes {
+        let rules = self.approval.get();
+        if rules.quantity_changes || rules.orders_above.is_some() {
             let order = self.order(&limits, &id).await?;
-            if order.terms.quantity != quantity {
+            if rules.concern_change(order.terms.quantity, quantity) {
                 let what = format!("change the quantity of the order {id} from {} to {quantity}", order.terms.quantity);
                 approvals::require(&self.committer, &actor, what).await?;
             }
@@ -429,7 +441,7 @@ impl proto::admin_server::Admin for Service {
             // An error means that the daemon itself is gone.
             let _ = draining.wait_for(|draining| *draining).await;
         };
-        watch::watch(&self.reader, &limits, request.into_inner().after, drained).map(Response::new)
+        watch::watch(&self.reader, &limits, request.into_inner().after, drained).await.map(Response::new)
     }
 
     async fn reload(&self, request: Request<proto::ReloadRequest>) -> Result<Response<proto::ReloadReply>, Status> {

@@ -1,7 +1,8 @@
 //! What every call goes through, whichever service it is for: it counts as one of its peer's until its reply is taken,
 //! its request must arrive and be answered in time, it is terminated soon after its peer's certificate has expired and
 //! at once when that is revoked,
-//! while it is open its connection is not idle, and what gRPC's own layer refuses gets a reason.
+//! while it is open its connection is not idle, what gRPC's own layer refuses gets a reason, and an answer
+//! from a copy that cannot be brought up to date says of which moment it is.
 
 use std::{
     any::Any,
@@ -13,7 +14,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper::body::{Frame, SizeHint};
+use hyper::{
+    body::{Frame, SizeHint},
+    header::HeaderValue,
+};
 use tonic::{
     Code, Status,
     body::Body,
@@ -27,7 +31,7 @@ use super::{
     peer::{Ended, Peer},
     status,
 };
-use crate::connections::OpenCall;
+use crate::{client::AS_OF, connections::OpenCall, ledger::Records};
 
 /// How long a request may take to arrive and be answered; a stream, to be opened. Nothing of it waits for the HSM.
 const ANSWERED: Duration = Duration::from_secs(60);
@@ -36,8 +40,11 @@ const ANSWERED: Duration = Duration::from_secs(60);
 const PIECE: usize = 16 << 10;
 
 /// The services, within the limits of their peers.
-#[derive(Clone, Debug)]
-pub(super) struct Limited(pub(super) Routes);
+#[derive(Clone)]
+pub(super) struct Limited {
+    pub(super) routes: Routes,
+    pub(super) records: Arc<dyn Records>,
+}
 
 /// Something that a call holds until its reply is taken: a handler puts it into the extensions of its response.
 #[derive(Clone)]
@@ -57,7 +64,7 @@ impl Service<http::Request<Body>> for Limited {
     type Future = BoxFuture<Self::Response, Infallible>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Service::<http::Request<Body>>::poll_ready(&mut self.0, context)
+        Service::<http::Request<Body>>::poll_ready(&mut self.routes, context)
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
@@ -71,7 +78,8 @@ impl Service<http::Request<Body>> for Limited {
             Err(refused) => return Box::pin(std::future::ready(Ok(refused.into_http()))),
         };
         let open = peer.activity().begin_call();
-        let answer = self.0.call(request);
+        let answer = self.routes.call(request);
+        let records = Arc::clone(&self.records);
         Box::pin(async move {
             let Ok(answered) = tokio::time::timeout(ANSWERED, answer).await else {
                 let refused = status::too_slow(ANSWERED);
@@ -85,6 +93,10 @@ impl Service<http::Request<Body>> for Limited {
                 let refused = status::unreadable(refused);
                 note(&limits, &refused);
                 return Ok(refused.into_http());
+            }
+            if let Some(moment) = records.as_of().and_then(|moment| HeaderValue::from_str(&format!("{moment:.0}")).ok())
+            {
+                response.headers_mut().insert(AS_OF, moment);
             }
             let held = response.extensions_mut().remove::<Held>();
             let ended = Box::pin(ended(peer));

@@ -14,9 +14,7 @@ use super::{
     services::Services,
     status,
 };
-use crate::{
-    identity::Role, issuer::Policy, ledger::Refusal, live::Live, profile::Profile, proto, readiness::Readiness,
-};
+use crate::{identity::Role, issuer::Policy, live::Live, profile::Profile, proto, readiness::Readiness};
 
 /// What the issuer's key signs: no certificate begins so.
 const MESSAGE: &[u8] = b"birthmark: does this key sign?";
@@ -36,10 +34,10 @@ impl Checks {
         Checks { policy, readiness, reader: Reader::new(records, stall_limit), signing: Semaphore::new(1) }
     }
 
-    /// Answers everything at once.
+    /// Answers everything at once: an order that there is not is one line among the others.
     ///
     /// # Errors
-    /// `ORDER_UNKNOWN`, and those of the storage.
+    /// Those of the storage.
     pub(super) async fn check(&self, peer: &Peer, request: proto::CheckRequest) -> Result<proto::CheckReply, Status> {
         let identity = peer.identity().ok_or_else(|| status::failed_call(&RequestError::Internal))?;
         let station = (identity.role() == Role::Station).then(|| Arc::clone(identity.name()));
@@ -49,15 +47,16 @@ impl Checks {
             .values()
             .filter(|profile| station.as_ref().is_none_or(|station| profile.allows_station(station)))
             .collect();
-        let (id, profile) = (request.order, request.profile);
+        let (id, mut profile) = (request.order, request.profile);
         let found = if id.is_empty() {
             None
         } else {
-            let wanted = id.clone();
-            let found = self.reader.read(peer.limits()?, move |records| records.order(&wanted)).await?;
-            let found = found.filter(|order| sees(station.as_ref(), order));
-            Some(found.ok_or_else(|| status::failed_call(&Refusal::OrderUnknown(id).into()))?)
+            let found = self.reader.read(peer.limits()?, move |records| records.order(&id)).await?;
+            found.filter(|order| sees(station.as_ref(), order))
         };
+        if let Some(order) = found.as_ref().filter(|_| profile.is_empty()) {
+            profile.clone_from(&order.terms.profile);
+        }
         let mut reply = proto::CheckReply {
             name: identity.actor(),
             certificate_not_before: peer.certificate().and_then(|own| own.not_before).map(proto::timestamp),

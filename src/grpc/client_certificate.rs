@@ -53,3 +53,9 @@ impl ClientCertificate {
         Some((read, identity))
     }
 }
+
+/// Who holds a DER certificate, if it names one role, and its DER SubjectPublicKeyInfo.
+pub(crate) fn holder(der: &[u8]) -> (Option<Identity>, Vec<u8>) {
+    let identity = ClientCertificate::read(der).and_then(|(_, identity)| identity);
+    (identity, Certificate::from_der(der).map(|certificate| certificate.spki).unwrap_or_default())
+}

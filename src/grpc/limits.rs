@@ -19,10 +19,8 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
-use super::{
-    roster::{Roster, Seen},
-    status::{self, Excess},
-};
+use super::status::{self, Excess};
+use crate::roster::{Roster, Seen};
 
 /// Connections of one station, which needs one or two.
 pub(super) const STATION_CONNECTIONS: usize = 16;
@@ -62,24 +60,14 @@ pub(super) struct Limits {
 
 impl Limits {
     /// Each peer may have `window` unanswered requests in progress.
-    pub(super) fn new(window: usize) -> Self {
+    pub(super) fn new(window: usize, roster: Arc<Roster>) -> Self {
         let record_streams = Arc::new(Semaphore::new(ALL_RECORD_STREAMS));
-        Limits { peers: Mutex::default(), record_streams, window, roster: Arc::default() }
-    }
-
-    /// Who has been here.
-    pub(super) fn roster(&self) -> &Arc<Roster> {
-        &self.roster
+        Limits { peers: Mutex::default(), record_streams, window, roster }
     }
 
     /// What is known of everybody who has been here.
     pub(super) fn seen(&self) -> HashMap<Arc<str>, Arc<Seen>> {
         self.roster.all()
-    }
-
-    /// Whether the peer of this name has a connection.
-    pub(super) fn is_connected(&self, name: &str) -> bool {
-        self.peers.lock().get(name).is_some_and(|limits| limits.strong_count() > 0)
     }
 
     /// What the peer of this name has open, over all of its connections.
@@ -214,7 +202,7 @@ mod tests {
 
     #[test]
     fn limits_of_a_peer_count_all_of_its_connections() {
-        let limits = Limits::new(8);
+        let limits = Limits::new(8, Arc::default());
         let connections: Vec<_> = (0..3).map(|_| limits.peer("station:l/1")).collect();
         let calls: Vec<_> = (0..CALLS).map(|number| connections[number % 3].call()).collect();
         assert!(calls.iter().all(Result::is_ok));
@@ -230,7 +218,7 @@ mod tests {
 
     #[test]
     fn record_streams_are_bounded_for_a_peer_and_in_all() {
-        let limits = Limits::new(8);
+        let limits = Limits::new(8, Arc::default());
         let names = (0..=ALL_RECORD_STREAMS / RECORD_STREAMS).map(|number| format!("auditor:{number}"));
         let peers: Vec<_> = names.map(|name| limits.peer(&name)).collect();
         let mut open = Vec::new();

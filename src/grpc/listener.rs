@@ -11,20 +11,17 @@ use std::{
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::Path,
     sync::Arc,
-    time::Duration,
 };
 
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener},
     sync::mpsc,
-    time::timeout,
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 
 use super::{
-    access::Access,
+    access::{Access, Refused},
     connection::Connection,
     farewell,
     peer::Peer,
@@ -32,40 +29,36 @@ use super::{
     transport::Transport,
 };
 use crate::{
-    connections::{Activity, Limits, Reason, Seat, Seats, source},
+    connections::{Activity, Handshake, Limits, Reason, Seat, Seats, source},
+    handshake::handshake,
     identity::{Duties, Identity, Role},
     live::Live,
     local_user,
 };
 
-/// A client speaks first, and at once.
-const FIRST_OCTET: Duration = Duration::from_secs(3);
-
-/// A client that takes longer for the TLS handshake is not one of ours.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Whether the Unix socket can be bound, as far as that shows. Gives whether that of a daemon that is gone lies there.
+///
+/// # Errors
+/// [`io::ErrorKind::AddrInUse`] if something else has this name.
+pub(crate) fn check_socket(path: &Path) -> io::Result<bool> {
+    let in_use = |what: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, what));
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => in_use("another process listens on it; stop it, or choose another path"),
+            Err(_) => Ok(true),
+        },
+        Ok(_) => in_use("there is a file of this name; remove it, or choose another path"),
+        Err(_) => Ok(false),
+    }
+}
 
 /// Binds the Unix socket, for its owner and group only. The socket of a daemon that is gone is replaced.
 ///
 /// # Errors
-/// Any I/O error, and [`io::ErrorKind::AddrInUse`] if something else has this name.
+/// Any I/O error, and those of [`check_socket`].
 pub(crate) fn bind_socket(path: &Path) -> io::Result<UnixListener> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => match std::os::unix::net::UnixStream::connect(path) {
-            Ok(_) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::AddrInUse,
-                    "another process listens on it; stop it, or choose another path",
-                ));
-            }
-            Err(_) => fs::remove_file(path)?,
-        },
-        Ok(_) => {
-            return Err(io::Error::new(
-                io::ErrorKind::AddrInUse,
-                "there is a file of this name; remove it, or choose another path",
-            ));
-        }
-        Err(_) => {}
+    if check_socket(path)? {
+        fs::remove_file(path)?;
     }
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
@@ -109,7 +102,7 @@ struct TlsServer {
 
 impl TlsServer {
     async fn accept(self, listener: TcpListener, handshakes: usize) {
-        let handshakes = Seats::new("grpc", handshakes, handshakes.div_ceil(2));
+        let handshakes = Seats::of_tls("grpc", handshakes, handshakes.div_ceil(2));
         loop {
             handshakes.settle().await;
             let accepted = tokio::select! {
@@ -130,39 +123,23 @@ impl TlsServer {
     }
 
     async fn greet(self, stream: TcpStream, address: SocketAddr, mut seat: Seat<IpAddr>, activity: Arc<Activity>) {
-        // Replies are small and wanted at once. Without it they are only later.
-        let _ = stream.set_nodelay(true);
-        let handshake = async {
-            // Before the client has said something there is no TLS state either.
-            if timeout(FIRST_OCTET, stream.readable()).await.is_err() {
-                return Err((Reason::Silent, format!("nothing came within {FIRST_OCTET:?}")));
-            }
-            activity.hear();
-            match timeout(HANDSHAKE, TlsAcceptor::from(self.tls.get()).accept(stream)).await {
-                Ok(stream) => stream.map_err(|error| (Reason::Handshake, error.to_string())),
-                Err(_) => Err((Reason::Silent, format!("no TLS handshake within {HANDSHAKE:?}"))),
-            }
-        };
-        let greeted = tokio::select! {
-            greeted = handshake => greeted,
-            () = seat.told_to_leave() => Err((Reason::Crowded, "too many handshakes are under way".into())),
-        };
-        match greeted {
-            Ok(stream) => {
-                let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-                let certificate = certificate.map_or(&[][..], |certificate| certificate.as_ref());
-                let peer = Peer::from_certificate(certificate, &self.access);
-                let transport = Transport::Tls(Box::new(stream));
-                // The handshake of a session that is resumed verifies no certificate.
-                if let Err(refused) = peer.check_access() {
-                    seat.refused(Reason::Revoked, || format!("{address}: {refused}"));
-                    return farewell::begin(transport, status::no_access(&refused));
-                }
-                tracing::debug!(%peer, %address, "connected");
-                admit(transport, peer, &self.seats, &self.connections).await;
-            }
-            Err((reason, what)) => seat.refused(reason, || format!("{address}: {what}")),
+        let Some(stream) = handshake(stream, address, || self.tls.get(), &mut seat, &activity).await else { return };
+        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let certificate = certificate.map_or(&[][..], |certificate| certificate.as_ref());
+        let peer = Peer::from_certificate(certificate, &self.access);
+        let transport = Transport::Tls(Box::new(stream));
+        // The handshake of a session that is resumed verifies no certificate.
+        if let Err(refused) = peer.check_access() {
+            seat.shook_hands(match refused {
+                Refused::Expired(_) => Handshake::Expired,
+                Refused::Revoked { .. } | Refused::Listed => Handshake::Revoked,
+            });
+            seat.refused(Reason::Revoked, || format!("{address}: {refused}"));
+            return farewell::begin(transport, status::no_access(&refused));
         }
+        seat.shook_hands(Handshake::Ok);
+        tracing::debug!(%peer, %address, "connected");
+        admit(transport, peer, &self.seats, &self.connections).await;
     }
 }
 

@@ -208,6 +208,11 @@ impl Credentials {
         Credentials(Peer::from_certificate(der, access))
     }
 
+    /// Who it is, as logs and the ledger name it.
+    pub(crate) fn actor(&self) -> Option<Arc<str>> {
+        self.0.identity().map(|identity| identity.actor().into())
+    }
+
     /// The station that it is, if it may issue now.
     ///
     /// # Errors

@@ -7,8 +7,9 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
+use jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::sync::{OnceCell, mpsc};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
@@ -21,7 +22,7 @@ use super::{
 use crate::{
     committer::{CommitError, Committer},
     hash::sha256,
-    ledger::{Actor, RevocationReason},
+    ledger::{Actor, LedgerError, Records, RevocationReason, entry::Event},
     live::Live,
     proto::{self, RevokeCertificatesReply, RevokeCertificatesRequest},
     serial::SerialNumber,
@@ -41,20 +42,26 @@ const TOLD: usize = 1000;
 
 pub(super) type Replies = Pin<Box<dyn Stream<Item = Result<RevokeCertificatesReply, Status>> + Send>>;
 
-/// How many certificates an operator has revoked alone, and when.
-type Alone = VecDeque<(Instant, u64)>;
+/// How many entries of the journal are read at once.
+const ENTRIES: usize = 4096;
 
-/// Revokes, and counts who has revoked how many since the daemon was started.
-#[derive(Debug)]
+/// How many certificates an operator has revoked alone, and when.
+type Alone = VecDeque<(Timestamp, u64)>;
+
+/// Revokes, and counts who has revoked how many.
 pub(super) struct Revocations {
     committer: Committer,
+    records: Arc<dyn Records>,
     approval: Arc<Live<ApprovalRules>>,
+    /// What the journal has of the time before the daemon's start; read when it is needed first.
+    before: OnceCell<()>,
     alone: Mutex<HashMap<Actor, Alone>>,
 }
 
 impl Revocations {
-    pub(super) fn new(committer: &Committer, approval: &Arc<Live<ApprovalRules>>) -> Self {
-        Revocations { committer: committer.clone(), approval: Arc::clone(approval), alone: Mutex::default() }
+    pub(super) fn new(committer: &Committer, records: &Arc<dyn Records>, approval: &Arc<Live<ApprovalRules>>) -> Self {
+        let (committer, records, approval) = (committer.clone(), Arc::clone(records), Arc::clone(approval));
+        Revocations { committer, records, approval, before: OnceCell::new(), alone: Mutex::default() }
     }
 
     /// Lets an operator revoke this many now, alone or with the agreement of a second one to `what`.
@@ -62,19 +69,34 @@ impl Revocations {
     /// # Errors
     /// `APPROVAL_REQUIRED`.
     async fn allow(&self, actor: &Actor, number: u64, what: impl FnOnce() -> String) -> Result<(), Status> {
-        match self.approval.get().revocations {
-            Some(limit) if !self.count(limit, actor, number, Instant::now()) => {
-                approvals::require(&self.committer, actor, what()).await
-            }
-            _ => Ok(()),
+        let Some(limit) = self.approval.get().revocations else { return Ok(()) };
+        let now = Timestamp::now();
+        self.before.get_or_try_init(|| self.read_before(limit, now)).await?;
+        match self.count(limit, actor, number, now) {
+            true => Ok(()),
+            false => approvals::require(&self.committer, actor, what()).await,
         }
     }
 
+    /// Counts what the journal has, so that a restart forgets nothing.
+    async fn read_before(&self, limit: RevocationLimit, now: Timestamp) -> Result<(), Status> {
+        let since = now.checked_sub(limit.window).unwrap_or(Timestamp::MIN);
+        let records = Arc::clone(&self.records);
+        let read = tokio::task::spawn_blocking(move || revoked_alone(&*records, since)).await;
+        match read {
+            Ok(Ok(alone)) => *self.alone.lock() = alone,
+            Ok(Err(error)) => return Err(status::storage(error)),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+        Ok(())
+    }
+
     /// Whether an operator may revoke so many alone; if so, they count.
-    fn count(&self, limit: RevocationLimit, actor: &Actor, number: u64, now: Instant) -> bool {
+    fn count(&self, limit: RevocationLimit, actor: &Actor, number: u64, now: Timestamp) -> bool {
         let mut alone = self.alone.lock();
         let of_actor = alone.entry(actor.clone()).or_default();
-        while of_actor.front().is_some_and(|(at, _)| now.duration_since(*at) >= limit.window) {
+        let over = now.checked_sub(limit.window).unwrap_or(Timestamp::MIN);
+        while of_actor.front().is_some_and(|(at, _)| *at <= over) {
             of_actor.pop_front();
         }
         let before: u64 = of_actor.iter().map(|(_, number)| number).sum();
@@ -91,7 +113,7 @@ impl Revocations {
     /// `APPROVAL_REQUIRED`, and those of the ledger.
     pub(super) async fn one(&self, actor: Actor, serial: SerialNumber, reason: i32) -> Result<(), Status> {
         let reason = read_reason(reason)?;
-        self.allow(&actor, 1, || format!("revoke the certificate {serial} for {reason}")).await?;
+        self.allow(&actor, 1, || of_one(&serial, reason)).await?;
         let revoked = self.committer.revoke(actor, serial, reason).await;
         revoked.map_err(|error| status::failed_call(&error.into()))
     }
@@ -124,6 +146,52 @@ impl Revocations {
         let (sender, receiver) = mpsc::channel(16);
         tokio::spawn(revoke_all(self.committer.clone(), actor, list, reason, sender));
         Ok(Box::pin(ReceiverStream::new(receiver)))
+    }
+}
+
+/// One, in words.
+fn of_one(serial: &SerialNumber, reason: RevocationReason) -> String {
+    format!("revoke the certificate {serial} for {reason}")
+}
+
+/// How many certificates each operator has revoked since then, without those that a second one has agreed to.
+fn revoked_alone(records: &dyn Records, since: Timestamp) -> Result<HashMap<Actor, Alone>, LedgerError> {
+    let mut alone: HashMap<Actor, Alone> = HashMap::new();
+    let mut entries = records.entries_after(records.sequence_before(since)?)?;
+    loop {
+        let page = entries.read(ENTRIES)?;
+        if page.is_empty() {
+            break;
+        }
+        for (_, entry) in page {
+            if entry.time < since || !matches!(entry.event, Event::Revoked { .. }) {
+                continue;
+            }
+            let of_actor = alone.entry(entry.actor).or_default();
+            match of_actor.back_mut() {
+                Some((at, number)) if *at == entry.time => *number += 1,
+                _ => of_actor.push_back((entry.time, 1)),
+            }
+        }
+    }
+    for approval in records.approvals() {
+        let Some((at, by)) = &approval.used else { continue };
+        let (Some(mut agreed), true) = (number_in(&approval.what), *at >= since) else { continue };
+        for (_, number) in alone.get_mut(by).into_iter().flatten().filter(|(revoked, _)| revoked >= at) {
+            let covered = agreed.min(*number);
+            *number -= covered;
+            agreed -= covered;
+        }
+    }
+    Ok(alone)
+}
+
+/// How many certificates are to be revoked, by the words that a second operator agreed to.
+fn number_in(what: &str) -> Option<u64> {
+    match what.strip_prefix("revoke ")?.split_once(' ')? {
+        ("the", rest) => rest.starts_with("certificate ").then_some(1),
+        (number, rest) if rest.starts_with("certificates ") => number.parse().ok(),
+        _ => None,
     }
 }
 
@@ -194,6 +262,9 @@ mod tests {
         let one = words(&[1, 2], RevocationReason::KeyCompromise);
         assert_eq!(one, words(&[2, 1, 1], RevocationReason::KeyCompromise));
         assert!(one.starts_with("revoke 2 certificates for keyCompromise"), "{one}");
+        assert_eq!(number_in(&one), Some(2));
+        assert_eq!(number_in(&of_one(&serial(1), RevocationReason::Superseded)), Some(1));
+        assert_eq!(number_in("create the order \"revoke 7 certificates \""), None);
         assert_ne!(one, words(&[1, 3], RevocationReason::KeyCompromise));
         assert_ne!(one, words(&[1, 2], RevocationReason::Superseded));
     }

@@ -12,7 +12,6 @@ use super::{
     issuance,
     limits::{Limits, STREAMS_PER_CONNECTION},
     records::Reader,
-    roster::Roster,
     services::Services,
     stations, vending,
 };
@@ -22,6 +21,7 @@ use crate::{
         admin_server::AdminServer, approvals_server::ApprovalsServer, audit_server::AuditServer,
         issuance_server::IssuanceServer, stations_server::StationsServer, vending_server::VendingServer,
     },
+    roster::Roster,
 };
 
 /// The protocol's definitions in their binary form, as gRPC reflection serves them.
@@ -35,8 +35,8 @@ pub(crate) async fn serve(
     services: Services,
     incoming: impl Stream<Item = io::Result<Connection>>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let limits = Arc::new(Limits::new(services.window));
-    tokio::spawn(Roster::watch(Arc::downgrade(limits.roster())));
+    let limits = Arc::new(Limits::new(services.window, Arc::clone(&services.roster)));
+    tokio::spawn(Roster::watch(Arc::downgrade(&services.roster)));
     let issuance_service = issuance::Service::new(&services);
     let approvals_service = approvals::Service::new(&services);
     let stations_service = stations::Service::new(&services, Arc::clone(&limits));
@@ -57,6 +57,7 @@ pub(crate) async fn serve(
     let reader = Reader::new(Arc::clone(&records), stall_limit);
     let vending_service = vending::Service::new(&services, reader.clone());
     let audit_service = audit::Service::new(reader);
+    let limited_records = Arc::clone(&records);
     let admin_service = admin::Service::new(&services, Reader::new(records, stall_limit));
     let routes = Routes::new(health_service)
         // Clients know one of the two versions: grpcurl the first, Python's the second.
@@ -85,11 +86,15 @@ pub(crate) async fn serve(
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         // A peer that goes on opening streams after it was told the limit is disconnected.
         .http2_max_local_error_reset_streams(Some(1024))
-        .serve_with_incoming_shutdown(Limited(routes.prepare()), incoming, async move {
-            // An error means that the daemon itself is gone.
-            let _ = draining.wait_for(|draining| *draining).await;
-            health.set_not_serving::<IssuanceServer<issuance::Service>>().await;
-        })
+        .serve_with_incoming_shutdown(
+            Limited { routes: routes.prepare(), records: limited_records },
+            incoming,
+            async move {
+                // An error means that the daemon itself is gone.
+                let _ = draining.wait_for(|draining| *draining).await;
+                health.set_not_serving::<IssuanceServer<issuance::Service>>().await;
+            },
+        )
         .await?;
     Ok(())
 }

@@ -15,6 +15,7 @@ use crate::{
     live::Live,
     proof::Prover,
     readiness::Readiness,
+    roster::Roster,
 };
 
 /// What the services work with.
@@ -46,6 +47,8 @@ pub(crate) struct Services {
     pub(crate) approval: Arc<Live<ApprovalRules>>,
     /// What keeps the daemon from issuing.
     pub(crate) readiness: Arc<Readiness>,
+    /// Who has been here.
+    pub(crate) roster: Arc<Roster>,
     /// How many unanswered requests one stream, and one station over all of its streams, may have.
     pub(crate) window: usize,
     /// A stream whose peer takes no reply for this long is terminated.
@@ -87,5 +90,11 @@ impl ApprovalRules {
     /// Whether an order is one that needs a second operator.
     pub(super) fn concern_order(&self, terms: &OrderTerms) -> bool {
         self.orders_above.is_some_and(|most| terms.quantity > most)
+    }
+
+    /// Whether a change of an order's quantity is one. Nobody raises alone what he could not have created alone.
+    pub(super) fn concern_change(&self, from: u64, to: u64) -> bool {
+        let is_above = to > from && self.orders_above.is_some_and(|most| to > most);
+        from != to && (self.quantity_changes || is_above)
     }
 }

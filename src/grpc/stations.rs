@@ -16,7 +16,6 @@ use super::{
     limits::Limits,
     peer::Peer,
     request_error::RequestError,
-    roster::Seen,
     services::{Services, StationCertifier},
     status,
     text::check_text,
@@ -30,6 +29,7 @@ use crate::{
     live::Live,
     proto,
     roles::Call,
+    roster::Seen,
     security,
 };
 
@@ -101,8 +101,8 @@ impl Service {
     }
 
     fn show_seen(&self, station: &mut proto::Station, seen: &HashMap<Arc<str>, Arc<Seen>>) {
-        station.connected = self.limits.is_connected(&station.name);
         if let Some(seen) = seen.get(station.name.as_str()) {
+            station.connected = seen.is_connected();
             station.last_seen = seen.last().map(proto::timestamp);
             (station.issued, station.rate) = (seen.issued(), seen.rate());
         }

@@ -9,6 +9,7 @@ use tonic_types::{ErrorDetails, StatusExt, pb};
 
 use super::{access::Refused, request_error::RequestError};
 use crate::{
+    client::Reason,
     committer::CommitError,
     connections::Full,
     csr::CsrError,
@@ -26,6 +27,14 @@ pub(super) const DOMAIN: &str = "birthmark";
 
 /// How long a station should wait when the daemon cannot say better.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why requests are refused, as they are counted.
+pub(crate) fn counted_reasons() -> impl Iterator<Item = &'static str> {
+    // The first is for clients alone, the others for operators, but for devices that show a code.
+    let of_stations =
+        Reason::ALL.iter().filter(|reason| **reason != Reason::ReplyMismatch).map(|reason| reason.as_str());
+    of_stations.chain(["CODE_UNKNOWN", "CODE_REFUSED"])
+}
 
 /// What an error is for the peer.
 struct Cause {
@@ -64,7 +73,7 @@ impl Cause {
 
     fn for_issue(error: &IssueError) -> Cause {
         let (code, reason) = match error {
-            IssueError::ProfileUnknown(_) => (Code::NotFound, "PROFILE_UNKNOWN"),
+            IssueError::ProfileUnknown { .. } => (Code::NotFound, "PROFILE_UNKNOWN"),
             IssueError::Csr(error) => return Cause::for_csr(error),
             IssueError::Profile(error) => match error {
                 ProfileError::StationRefused { .. } => (Code::PermissionDenied, "STATION_REFUSED"),
@@ -198,6 +207,7 @@ impl Cause {
             Refusal::TooLarge { .. } => (Code::InvalidArgument, "REQUEST_INVALID"),
             Refusal::StorageLow { .. } => (Code::Unavailable, "STORAGE_LOW"),
             Refusal::MayLackEntries(_) => (Code::Unavailable, "LEDGER_RESTORED"),
+            Refusal::ReservationLost(_) => (Code::Unavailable, "RESERVATION_LOST"),
             // What no peer asks for.
             Refusal::NotReserved(_)
             | Refusal::CrlNumberUsed { .. }

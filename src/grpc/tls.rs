@@ -1,7 +1,6 @@
 //! The TLS settings: what is read from the files of `[server]`, and what may be wrong with them.
 
 use std::{
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -9,18 +8,14 @@ use std::{
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::CryptoProvider,
-    pki_types::{
-        CertificateDer, PrivateKeyDer,
-        pem::{Error as PemError, PemObject},
-    },
+    pki_types::CertificateDer,
     server::{VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
-use zeroize::Zeroizing;
 
 use super::{access::Access, client_verifier::Judged};
 use crate::{
     pem::{self, ReadError},
-    text_file::{self, TextError},
+    private_key::{self, KeyError},
 };
 
 /// Why there are no TLS settings.
@@ -38,22 +33,6 @@ pub(crate) enum TlsError {
     /// The TLS library cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Setup(rustls::Error),
-}
-
-/// What is wrong with the daemon's private key.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum KeyError {
-    #[error("cannot read the private key: {0}")]
-    Unreadable(#[from] TextError),
-    #[error(
-        "others than its owner may use the private key (mode {mode:o}); make it private with chmod 600, and a new \
-         key if others had the chance to read this one"
-    )]
-    NotPrivate { mode: u32 },
-    #[error("cannot read the private key: {}", describe_pem_error(.0))]
-    Malformed(PemError),
-    #[error("it does not belong to the certificate {}: {error}", certificate.display())]
-    NotOfCertificate { certificate: PathBuf, error: rustls::Error },
 }
 
 /// What is wrong with the CA certificates of clients.
@@ -81,13 +60,19 @@ pub(crate) fn configure(
     let chain = pem::read_certificates(certificate)
         .map_err(|error| TlsError::Certificate { path: certificate.to_owned(), error })?;
     let chain = chain.into_iter().map(CertificateDer::from).collect();
-    let private_key = read_private_key(key).map_err(of_key)?;
+    let private_key = private_key::read(key).map_err(of_key)?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Setup)?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, private_key)
-        .map_err(|error| of_key(KeyError::NotOfCertificate { certificate: certificate.to_owned(), error }))?;
+        .map_err(|error| {
+            let certificate = certificate.to_owned();
+            of_key(match error {
+                rustls::Error::InconsistentKeys(_) => KeyError::NotOfCertificate { certificate },
+                error => KeyError::NotTaken { certificate, error },
+            })
+        })?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
 }
@@ -110,27 +95,4 @@ pub(crate) fn client_verifier(
         .build()
         .map_err(|error| of_client_ca(ClientCaError::Unusable(error)))?;
     Ok(Arc::new(Judged { path, judge: Arc::clone(access) }))
-}
-
-/// The longest PEM file with a private key, in bytes.
-const KEY_FILE: u64 = 1 << 20;
-
-/// Reads the first private key of a PEM file that only its owner may read.
-fn read_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, KeyError> {
-    let file = text_file::open_regular(path)?;
-    let mode = file.metadata().map_err(TextError::from)?.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(KeyError::NotPrivate { mode });
-    }
-    let octets = Zeroizing::new(text_file::read_octets(file, KEY_FILE)?);
-    let text = text_file::decode(&octets).map_err(TextError::from)?;
-    PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(KeyError::Malformed)
-}
-
-/// What is wrong with the PEM of the key, without the file's name.
-fn describe_pem_error(error: &PemError) -> String {
-    match error {
-        PemError::NoItemsFound => "there is none in it".into(),
-        error => error.to_string(),
-    }
 }

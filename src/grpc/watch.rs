@@ -9,9 +9,10 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::Status;
 
 use self::event::event;
-use super::{limits::PeerLimits, records::Reader, status};
+use super::{limits::PeerLimits, records::Reader, request_error::RequestError, status};
 use crate::{
     ledger::{EntryTail, LedgerError, Records},
+    metrics::{self, OpenWatch},
     proto::WatchReply,
 };
 
@@ -24,15 +25,24 @@ const INTERVAL: Duration = Duration::from_millis(100);
 pub(super) type Watching = Pin<Box<dyn Stream<Item = Result<WatchReply, Status>> + Send>>;
 
 /// Streams events, only as fast as the peer takes them, until it goes or the daemon does.
-pub(super) fn watch(
+pub(super) async fn watch(
     reader: &Reader,
     peer: &Arc<PeerLimits>,
     after: u64,
     draining: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Watching, Status> {
+    let newest = reader.read(peer, |records| Ok(records.head().sequence)).await?;
+    if after > newest {
+        // To wait for that number would be to pass over others.
+        let message = format!(
+            "the ledger has {newest} entries, and none of the number {after}: it was restored, or is another one; take what is \
+             known from it again"
+        );
+        return Err(status::failed_call(&RequestError::Invalid(message)));
+    }
     let permits = peer.record_stream()?;
     let (sender, receiver) = mpsc::channel(PAGE);
-    let (reader, peer) = (reader.clone(), Arc::clone(peer));
+    let (reader, peer, open) = (reader.clone(), Arc::clone(peer), OpenWatch::new());
     tokio::spawn(async move {
         tokio::select! {
             told = tell(&reader, &peer, after, &sender) => {
@@ -44,7 +54,7 @@ pub(super) fn watch(
             () = draining => {}
             () = sender.closed() => {}
         }
-        drop(permits);
+        drop((permits, open));
     });
     Ok(Box::pin(ReceiverStream::new(receiver).map(|event| event)))
 }
@@ -61,8 +71,9 @@ async fn tell(
         tail = rest;
         let none = events.is_empty();
         for event in events {
+            let sequence = event.sequence;
             match tokio::time::timeout(reader.stall_limit(), sender.send(Ok(event))).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => metrics::event_told(sequence),
                 Ok(Err(_)) => return Ok(()),
                 Err(_) => return Err(status::stalled(reader.stall_limit())),
             }

@@ -20,6 +20,8 @@ impl Attributes {
             Attribute::Sensitive(value)
             | Attribute::Extractable(value)
             | Attribute::NeverExtractable(value)
+            | Attribute::AlwaysSensitive(value)
+            | Attribute::Local(value)
             | Attribute::AlwaysAuthenticate(value)
             | Attribute::Sign(value) => Some(*value),
             _ => None,
@@ -51,6 +53,14 @@ impl Attributes {
 
     pub(super) fn id(&self) -> Vec<u8> {
         self.octets(AttributeType::Id).unwrap_or_default().to_vec()
+    }
+
+    /// What the key was made with, by its name in the standard.
+    pub(super) fn key_gen_mechanism(&self) -> Option<String> {
+        self.0.iter().find_map(|attribute| match attribute {
+            Attribute::KeyGenMechanism(mechanism) => Some(mechanism.to_string()),
+            _ => None,
+        })
     }
 
     pub(super) fn key_type(&self) -> Option<KeyType> {

@@ -44,18 +44,22 @@ pub struct Check {
 ///
 /// Relative paths of the URI start at `base_dir`.
 pub fn check(uri: &KeyUri, certificate: Option<&PublicKey>, base_dir: &Path) -> Vec<Check> {
-    let mut checks = Checks(Vec::new());
+    let mut checks = Checks { made: Vec::new(), current: "token" };
     if let Err(error) = checks.run(uri, certificate, base_dir) {
-        checks.add("failed", Outcome::Failed, error.to_string());
+        checks.add(checks.current, Outcome::Failed, error.to_string());
     }
-    checks.0
+    checks.made
 }
 
-struct Checks(Vec<Check>);
+struct Checks {
+    made: Vec<Check>,
+    /// What is looked at.
+    current: &'static str,
+}
 
 impl Checks {
     fn add(&mut self, what: &'static str, outcome: Outcome, found: impl Into<String>) {
-        self.0.push(Check { what, outcome, found: found.into() });
+        self.made.push(Check { what, outcome, found: found.into() });
     }
 
     fn ok(&mut self, what: &'static str, found: impl Into<String>) {
@@ -78,15 +82,17 @@ impl Checks {
             ),
         );
         let info = token.info()?;
-        self.ok("versions", info.versions());
+        let (hardware, firmware) = info.versions();
+        self.ok("versions", format!("hardware {hardware}, firmware {firmware}"));
         self.flags(&info);
         match token.session_limit() {
             Some(limit) => self.ok("session limit", format!("{limit} sessions, one of which is the anchor")),
             None => self.ok("session limit", "none said"),
         }
 
+        self.current = "key";
         let key = Key::open(&token, &uri.key)?;
-        self.ok("key", format!("\"{}\", id {}, {:?}", key.label(), hex::encode(key.id()), key.public_key()));
+        self.ok("key", format!("\"{}\", id {}, {}", key.label(), hex::encode(key.id()), key.public_key().kind));
         self.ok("sensitive", "CKA_SENSITIVE is true");
         self.ok("extractable", "CKA_EXTRACTABLE is false");
         match key.never_extractable() {
@@ -94,18 +100,22 @@ impl Checks {
             Some(false) | None => self.add("never extractable", Outcome::Note, NEVER_EXTRACTABLE),
         }
         self.ok("may sign", "CKA_SIGN is true, CKA_ALWAYS_AUTHENTICATE is not");
+        self.current = "mechanism";
         let mechanism = token.check_mechanism(key.algorithm())?;
         self.ok("mechanism", mechanism);
         match certificate {
             Some(certificate) => {
+                self.current = "certificate";
                 key.check_matches(certificate)?;
                 self.ok("certificate", "its public key is this key's");
             }
             None => self.add("certificate", Outcome::Note, "none given; use --certificate FILE to compare it"),
         }
+        self.current = "test signature";
         let began = Instant::now();
         key.test()?;
         self.ok("test signature", format!("verified; it took {:.1} ms", began.elapsed().as_secs_f64() * 1e3));
+        self.current = "best sessions";
         let opened = sessions::open(&token, &uri.key, key, Sessions::Auto)?;
         let found = format!("{} (measured now, as with sessions = \"auto\")", opened.keys.len());
         match opened.limit {

@@ -33,10 +33,14 @@ pub enum Error {
     #[error("there are {} tokens with {wanted}; add serial=… to the PKCS#11 URI (their serial numbers are {})", serials.len(), serials.join(", "))]
     TokenAmbiguous { wanted: String, serials: Vec<String> },
 
-    #[error(
-        "there is no PIN for token \"{token}\"; add pin-source=file:… to the PKCS#11 URI or set the environment variable BIRTHMARK_PIN"
-    )]
-    PinMissing { token: String },
+    #[error("there is no PIN for token \"{token}\"; {}", match *one_of_several {
+        true => "BIRTHMARK_PIN serves one token only: add pin-source=file:… to each token's PKCS#11 URI, or run it at a terminal",
+        false => "add pin-source=file:… to the PKCS#11 URI or set the environment variable BIRTHMARK_PIN",
+    })]
+    PinMissing { token: String, one_of_several: bool },
+
+    #[error("the PIN of token \"{token}\" was not typed: {source}")]
+    PinNotTyped { token: String, source: io::Error },
 
     #[error("the secret file {} cannot be read: {source}; correct its path or create it", path.display())]
     SecretFile { path: PathBuf, source: io::Error },
@@ -115,7 +119,11 @@ pub enum Error {
     )]
     SignatureWrong { label: String },
 
-    #[error("token \"{token}\" already has an object with the label \"{label}\"; choose another label")]
+    #[error(
+        "token \"{token}\" already has an object with the label \"{label}\"; if a ceremony that was broken off left it, note that \
+         in the minutes and remove it (pkcs11-tool --token-label \"{token}\" --login --delete-object --label \"{label}\" --type \
+         privkey, then --type pubkey); if it is in use, choose another label"
+    )]
     LabelTaken { label: String, token: String },
 
     #[error("a certificate cannot be made: {0}")]
@@ -183,6 +191,20 @@ impl Error {
             Error::NoAnswer { .. } => "NO_ANSWER".into(),
             _ => "OTHER".into(),
         }
+    }
+
+    /// All codes but those of a vendor.
+    pub(super) fn codes() -> impl Iterator<Item = &'static str> {
+        recovery::names().chain([
+            "KEY_MISSING",
+            "KEY_MISMATCH",
+            "TOKEN_MISSING",
+            "SIGNATURE_WRONG",
+            "PUBLIC_KEY_MISSING",
+            "MODULE_BUSY",
+            "NO_ANSWER",
+            "OTHER",
+        ])
     }
 
     /// What is done about it.

@@ -159,6 +159,49 @@ impl Key {
     }
 }
 
+/// What a token says about a private key; nothing where it does not say it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct KeyAttributes {
+    /// CKA_SENSITIVE: its value is never shown in plain text.
+    pub sensitive: Option<bool>,
+    /// CKA_ALWAYS_SENSITIVE: it never was otherwise.
+    pub always_sensitive: Option<bool>,
+    /// CKA_EXTRACTABLE: it may be wrapped with another key.
+    pub extractable: Option<bool>,
+    /// CKA_NEVER_EXTRACTABLE: it never could be.
+    pub never_extractable: Option<bool>,
+    /// CKA_LOCAL: it was made in this token.
+    pub local: Option<bool>,
+    /// CKA_KEY_GEN_MECHANISM: how.
+    pub key_gen_mechanism: Option<String>,
+}
+
+impl Key {
+    /// What the token says about it.
+    ///
+    /// # Errors
+    /// Whatever the HSM says.
+    pub(crate) fn attributes(&self) -> Result<KeyAttributes, Error> {
+        let wanted = [
+            AttributeType::Sensitive,
+            AttributeType::AlwaysSensitive,
+            AttributeType::Extractable,
+            AttributeType::NeverExtractable,
+            AttributeType::Local,
+            AttributeType::KeyGenMechanism,
+        ];
+        let all = Attributes::of(&self.session, self.handle, &wanted)?;
+        Ok(KeyAttributes {
+            sensitive: all.flag(AttributeType::Sensitive),
+            always_sensitive: all.flag(AttributeType::AlwaysSensitive),
+            extractable: all.flag(AttributeType::Extractable),
+            never_extractable: all.flag(AttributeType::NeverExtractable),
+            local: all.flag(AttributeType::Local),
+            key_gen_mechanism: all.key_gen_mechanism(),
+        })
+    }
+}
+
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key \"{}\" ({:?})", self.label, self.public)

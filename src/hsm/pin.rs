@@ -25,6 +25,9 @@ const PIN_VARIABLE: &str = "BIRTHMARK_PIN";
 /// The longest file that holds a secret, in bytes.
 const LONGEST_SECRET: usize = 64 << 10;
 
+/// Asks a person for the PIN of the token with this name.
+pub type AskPin<'a> = &'a dyn Fn(&str) -> io::Result<Zeroizing<String>>;
+
 /// A user PIN. It is kept out of swap space, erased when dropped, and shows itself nowhere.
 ///
 /// What else holds it, and for how long: the file's octets and their text, until this is made, and cryptoki's `AuthPin` (a copy on
@@ -54,6 +57,13 @@ impl Pin {
             Some('\r' | '\n') => Err(PinFault::Lines),
             Some(other) => Err(PinFault::Character(other.into())),
         }
+    }
+
+    /// Asks a person.
+    pub(super) fn asked(token: &str, ask: AskPin<'_>) -> Result<Pin, Error> {
+        let typed = ask(token).map_err(|source| Error::PinNotTyped { token: token.to_owned(), source })?;
+        let place = || format!("what was typed for the token \"{token}\"");
+        Pin::from_octets(typed.as_bytes()).map_err(|fault| Error::PinMalformed { place: place(), fault })
     }
 
     /// Whether it begins or ends with a blank, which a slip of the editor adds more often than a token's owner wants
@@ -92,8 +102,13 @@ impl TokenUri {
             Some(octets) if !octets.is_empty() => {
                 Pin::from_octets(&octets).map_err(malformed(format!("the environment variable {PIN_VARIABLE}")))
             }
-            _ => Err(Error::PinMissing { token: self.label.clone().unwrap_or_else(|| self.to_string()) }),
+            _ => Err(self.no_pin(false)),
         }
+    }
+
+    /// That there is none; of several tokens the environment's is for none.
+    pub(super) fn no_pin(&self, one_of_several: bool) -> Error {
+        Error::PinMissing { token: self.label.clone().unwrap_or_else(|| self.to_string()), one_of_several }
     }
 }
 

@@ -32,7 +32,12 @@ use super::{
     uri::KeyUri,
     worker::{Job, SignatureMaker},
 };
-use crate::signer::{PublicKey, Recoverable, SignError, Signature, SignatureAlgorithm, Signer, TokenState, Verifier};
+use crate::{
+    metrics::{HsmPool, Step},
+    signer::{
+        PublicKey, Recoverable, SignError, Signature, SignatureAlgorithm, Signer, TokenFigures, TokenState, Verifier,
+    },
+};
 
 /// How many jobs may wait for each thread: enough that none is idle while the submitters are woken, few enough that
 /// a slow HSM is felt at once.
@@ -96,6 +101,7 @@ impl Pool {
             call_limit: settings.call_limit,
             wait: settings.wait,
             supervisor: OnceLock::new(),
+            metrics: HsmPool::new(issuer),
         });
         let tokens: Arc<[_]> = uris.iter().map(|uri| PooledToken::new(&context, uri.clone())).collect();
         start_signing(&tokens, settings)?;
@@ -114,12 +120,12 @@ impl Pool {
         Ok(Pool { algorithm, verifier, context, tokens, outage, supervisor: Mutex::new(Some(handle)) })
     }
 
-    /// Whether at least one session of one token works; otherwise why none does.
+    /// Whether at least one session of one token works, and the token answers; otherwise why none does.
     ///
     /// # Errors
     /// What the tokens said last.
     pub(crate) fn healthy(&self) -> Result<(), String> {
-        if self.tokens.iter().any(|token| token.working() > 0) {
+        if self.tokens.iter().any(|token| token.signs()) {
             return Ok(());
         }
         let outages = self.outages();
@@ -168,7 +174,8 @@ impl Pool {
                 return Err(unavailable(reason));
             }
             let (reply, answer) = oneshot::channel();
-            let job = Job { input: SigningInput::new(self.algorithm, message), reply, failed_at, permit };
+            let input = SigningInput::new(self.algorithm, message);
+            let job = Job { input, reply, failed_at, permit, queued_at: Instant::now() };
             match failed_at {
                 None => self.context.queue.push(job),
                 Some(_) => self.context.queue.put_back(job),
@@ -232,8 +239,10 @@ impl Pool {
 
     /// The self-check of the HSM's work. It is not made by the threads that call the HSM: it would cost their time.
     fn verify(&self, message: &[u8], signature: Vec<u8>, maker: &dyn SignatureMaker) -> Option<Signature> {
+        let began = Instant::now();
         let signature = certificate_signature(self.algorithm, signature)
             .and_then(|octets| Signature::check(&self.verifier, message, octets));
+        self.context.metrics.step(Step::Check, began.elapsed());
         match signature {
             Some(_) => maker.signature_verified(),
             None => maker.signature_rejected(),
@@ -256,8 +265,9 @@ fn algorithm(issuer: &str, uris: &[KeyUri], expected: &PublicKey) -> Result<(Sig
         None => SignatureAlgorithm::for_key(expected.kind),
     };
     let algorithm = algorithm.map_err(|error| unsupported(error.to_string()))?;
-    let verifier = Verifier::new(expected, algorithm)
-        .ok_or_else(|| unsupported(format!("{expected:?} is not a valid key for {algorithm}")))?;
+    let verifier = Verifier::new(expected, algorithm).ok_or_else(|| {
+        unsupported(format!("the certificate's {} key is not a valid key for {algorithm}", expected.kind))
+    })?;
     Ok((algorithm, verifier))
 }
 
@@ -355,6 +365,10 @@ impl Recoverable for Pool {
             let tokens = self.tokens.iter().map(|token| self.retry_one(Arc::clone(token), same_pin));
             futures_util::future::join_all(tokens).await
         })
+    }
+
+    fn figures(&self) -> Vec<TokenFigures> {
+        self.tokens.iter().map(|token| token.figures()).collect()
     }
 }
 

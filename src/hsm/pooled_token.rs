@@ -4,7 +4,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
     thread,
@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::{
     error::Error,
     key::Key,
+    pace::Pace,
     queue::Queue,
     recovery::Recovery,
     sharing::SessionHolder,
@@ -24,13 +25,23 @@ use super::{
     worker::{Job, Worker},
 };
 use crate::{
-    metrics::HsmToken,
-    signer::{PublicKey, SignError},
+    metrics::{HsmPool, HsmToken},
+    signer::{PublicKey, SignError, TokenFigures},
 };
 
-/// The pauses between attempts to bring the token back: the first, and the longest after doubling.
+/// The pauses between attempts to bring the token back: the first, and the longest after doubling. A token that is back is
+/// used within a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(700);
+
+/// How often the module is initialised again for the attempts, if nothing of it works: at first, and at most after doubling.
+const FIRST_INITIALIZE: Duration = Duration::from_secs(1);
+const LONGEST_INITIALIZE: Duration = Duration::from_secs(5);
+
+/// How long a token may have signed nothing before one of its idle sessions is asked for a test signature, so that an HSM
+/// that is away is known before somebody needs it; and what is added at random, so that daemons do not ask together.
+const IDLE: Duration = Duration::from_millis(300);
+const IDLE_JITTER: Duration = Duration::from_millis(150);
 
 /// The longest pause while some sessions work and the token opens no more: it may have no room, whatever it says.
 const CAPACITY_PAUSE: Duration = Duration::from_secs(30);
@@ -56,6 +67,7 @@ pub(super) struct PoolContext {
     /// How long a message may wait for an HSM that is away.
     pub(super) wait: Duration,
     pub(super) supervisor: OnceLock<thread::Thread>,
+    pub(super) metrics: HsmPool,
 }
 
 impl PoolContext {
@@ -88,6 +100,12 @@ pub(super) struct PooledToken {
     target_sessions: AtomicUsize,
     /// Wrong signatures without a right one between.
     pub(super) wrong: AtomicUsize,
+    /// How many signatures it has made.
+    pub(super) signatures: AtomicU64,
+    /// How long signatures take, and when the newest one was made.
+    pub(super) pace: Pace,
+    /// One thread that waits for work is to make a test signature.
+    probe_due: AtomicBool,
     /// Says the same as `state.breaker`, for the threads between two messages.
     pub(super) stopped: AtomicBool,
     /// How many of `releases` there are, for the threads between two messages.
@@ -111,18 +129,25 @@ struct State {
     short: bool,
     /// While the token is out: when the module is initialised again though others work, and the pause after that.
     forced: Option<(Instant, Duration)>,
+    /// When the module may be initialised again if nothing of it works, and the pause after that.
+    initialize: (Instant, Duration),
+    /// How many signatures there were when one was seen last, and until when none is missed.
+    seen: (u64, Instant),
 }
 
 impl PooledToken {
     pub(super) fn new(context: &Arc<PoolContext>, uri: KeyUri) -> Arc<PooledToken> {
         let name = uri.token.name();
         Arc::new(PooledToken {
-            metrics: HsmToken::new(&context.issuer, &name),
+            metrics: HsmToken::new(&context.issuer, &name, Error::codes()),
             name,
             context: Arc::clone(context),
             uri,
             target_sessions: AtomicUsize::new(1),
             wrong: AtomicUsize::new(0),
+            signatures: AtomicU64::new(0),
+            pace: Pace::new(),
+            probe_due: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             pending_releases: AtomicUsize::new(0),
             releases: Mutex::default(),
@@ -135,6 +160,8 @@ impl PooledToken {
                 attempts: 0,
                 short: false,
                 forced: None,
+                initialize: (Instant::now(), FIRST_INITIALIZE),
+                seen: (0, Instant::now() + IDLE),
             }),
         })
     }
@@ -157,7 +184,9 @@ impl PooledToken {
         token.ensure_login()?;
         let key = self.reopen(&token, self.working() == 0)?;
         token.check_mechanism(key.algorithm())?;
+        let began = Instant::now();
         key.test()?;
+        self.pace.note(began.elapsed());
         Ok((token, key))
     }
 
@@ -188,13 +217,58 @@ impl PooledToken {
         self.state.lock().working()
     }
 
+    /// Whether threads sign, and none has been stuck in a call since before the newest signature.
+    pub(super) fn signs(&self) -> bool {
+        if self.stopped.load(Ordering::Acquire) {
+            return false;
+        }
+        let state = self.state.lock();
+        state.working() > 0 && self.answers(&state)
+    }
+
+    fn stuck_after(&self) -> Duration {
+        self.pace.stuck_after().min(self.context.call_limit)
+    }
+
+    fn answers(&self, state: &State) -> bool {
+        let newest = self.pace.newest();
+        state.stuck(self.stuck_after()).all(|since| since <= newest)
+    }
+
     /// Why no thread signs, if none does.
     pub(super) fn outage(&self) -> Option<String> {
         let state = self.state.lock();
         match &state.breaker {
-            Breaker::Open(reason) | Breaker::Final(reason) => Some(format!("{}: {reason}", self.uri.token)),
-            Breaker::Closed if state.working() == 0 => Some(format!("{}: no session is open", self.uri.token)),
+            Breaker::Open(reason) | Breaker::Final(reason) => {
+                Some(format!("the token with {} does not sign: {reason}", self.uri.token))
+            }
+            Breaker::Closed if state.working() == 0 => {
+                Some(format!("the token with {} does not sign: no session is open", self.uri.token))
+            }
+            Breaker::Closed if !self.answers(&state) => Some(format!(
+                "the token with {} does not sign: it does not answer; a call to it does not return",
+                self.uri.token
+            )),
             Breaker::Closed => None,
+        }
+    }
+
+    /// What its threads do now.
+    pub(super) fn figures(&self) -> TokenFigures {
+        let (outage, queued) = (self.outage(), self.context.queue.len());
+        let stopped = self.stopped.load(Ordering::Acquire);
+        let state = self.state.lock();
+        let busy = state.workers.iter().filter(|worker| worker.signs && !worker.is_abandoned() && worker.is_busy());
+        let stuck = state.stuck(self.stuck_after()).count();
+        TokenFigures {
+            token: self.name.clone(),
+            working: if stopped { 0 } else { state.working() - stuck },
+            wanted: self.target_sessions(),
+            busy: if stopped { 0 } else { busy.count().saturating_sub(stuck) },
+            hung: state.hung() + stuck,
+            queued,
+            outage,
+            needs_operator: matches!(state.breaker, Breaker::Final(_)),
         }
     }
 
@@ -224,7 +298,6 @@ impl PooledToken {
             }
         }
         self.stopped.store(true, Ordering::Release);
-        self.metrics.breaker_open(true);
         drop(state);
         self.context.queue.wake_all();
         self.context.wake_supervisor();
@@ -238,9 +311,9 @@ impl PooledToken {
         state.breaker = Breaker::Closed;
         state.pause = FIRST_PAUSE;
         state.forced = None;
+        state.initialize = (Instant::now(), FIRST_INITIALIZE);
         self.wrong.store(0, Ordering::Release);
         self.stopped.store(false, Ordering::Release);
-        self.metrics.breaker_open(false);
     }
 
     /// Has another thread or token sign a job, or answers it if its time is over.
@@ -283,7 +356,7 @@ impl PooledToken {
             tracing::error!(
                 issuer = self.context.issuer,
                 token = self.name,
-                ?limit,
+                limit_seconds = limit.as_secs(),
                 "a call of the HSM does not return; its thread is abandoned"
             );
             if let Some(job) = job {
@@ -324,10 +397,27 @@ impl PooledToken {
         Some(worker)
     }
 
-    pub(super) fn update_metrics(&self) {
-        let working = self.working();
-        self.metrics.sessions(working);
-        self.metrics.calls_hung(self.state.lock().hung());
+    /// Asks one thread that waits for work for a test signature, if there was none for a while.
+    pub(super) fn probe_if_idle(&self) {
+        let signatures = self.signatures.load(Ordering::Relaxed);
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let (seen, until) = state.seen;
+        if signatures == seen && now < until {
+            return;
+        }
+        state.seen = (signatures, now + IDLE + IDLE_JITTER.mul_f64(rand::random()));
+        let idle = signatures == seen && state.working() > 0;
+        drop(state);
+        if idle {
+            self.probe_due.store(true, Ordering::Release);
+            self.context.queue.wake_all();
+        }
+    }
+
+    /// Whether the caller, who has nothing else to do, is to make a test signature.
+    pub(super) fn take_probe(&self) -> bool {
+        self.probe_due.load(Ordering::Relaxed) && self.probe_due.swap(false, Ordering::AcqRel)
     }
 }
 
@@ -367,6 +457,18 @@ impl PooledToken {
         }
     }
 
+    /// Whether it is time to initialise the module again, which does not work at all; that it is done is noted.
+    pub(super) fn may_initialize(&self) -> bool {
+        let mut state = self.state.lock();
+        let (at, pause) = state.initialize;
+        let now = Instant::now();
+        let due = at <= now;
+        if due {
+            state.initialize = (now + pause, (2 * pause).min(LONGEST_INITIALIZE));
+        }
+        due
+    }
+
     /// An operator asks for one more attempt: allows one more try of the PIN if it was refused, and wakes the
     /// supervisor. Gives the number of attempts before it. It calls the HSM.
     ///
@@ -382,6 +484,7 @@ impl PooledToken {
             state.breaker = Breaker::Open(reason.clone());
         }
         (state.next_attempt, state.pause) = (Instant::now(), FIRST_PAUSE);
+        state.initialize = (Instant::now(), FIRST_INITIALIZE);
         drop(state);
         self.context.wake_supervisor();
         Ok(attempts)
@@ -449,6 +552,12 @@ impl State {
 
     fn hung(&self) -> usize {
         self.workers.iter().filter(|worker| worker.is_abandoned()).count()
+    }
+
+    /// Since when those that sign are in a call that takes longer than `limit`.
+    fn stuck(&self, limit: Duration) -> impl Iterator<Item = Instant> {
+        let sign = self.workers.iter().filter(|worker| worker.signs && !worker.is_abandoned());
+        sign.filter_map(move |worker| worker.stuck_since(limit))
     }
 
     /// Whether a thread opens sessions.

@@ -106,6 +106,11 @@ pub(super) fn name(code: RvError) -> String {
     }
 }
 
+/// The names of all codes that say that a call failed.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().filter(|(_, _, recovery)| *recovery != NoFailure).map(|(_, name, _)| *name)
+}
+
 fn find(code: RvError) -> Option<&'static (RvError, &'static str, Recovery)> {
     BY_ERROR.iter().find(|(known, ..)| *known == code)
 }

@@ -85,6 +85,9 @@ impl RecoveryThread {
     /// The last resort: many modules find a token that was away only then. The next probe says whether it helped.
     fn reinitialize_module(&self, error: &Error) {
         let pooled = &self.pooled;
+        if !pooled.may_initialize() {
+            return;
+        }
         self.worker.begin_call();
         let module = match pooled.token() {
             Some(token) => Ok(Arc::clone(token.module())),

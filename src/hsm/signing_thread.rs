@@ -3,7 +3,7 @@
 use std::{
     sync::{Arc, atomic::Ordering},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -15,6 +15,10 @@ use super::{
     token::Token,
     worker::{Job, RawSignature, SignatureMaker, Worker},
 };
+use crate::metrics::Step;
+
+/// How long after a test signature that failed the next one is made, in a new session.
+const PROBE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Starts one that signs with this key.
 pub(super) fn start(pooled: &Arc<PooledToken>, token: &Arc<Token>, key: Key) -> Result<(), Error> {
@@ -78,7 +82,8 @@ impl SigningThread {
         let mut probes = module.probes();
         let mut failures = 0;
         loop {
-            let job = match pooled.context.queue.next(interrupted, || module.probes() != probes) {
+            let probe = || module.probes() != probes || pooled.take_probe();
+            let job = match pooled.context.queue.next(interrupted, probe) {
                 Next::Work(job) => Some(job),
                 Next::Probe => None,
                 Next::Interrupted if !self.must_end() => match self.interrupted(token, key) {
@@ -91,19 +96,27 @@ impl SigningThread {
                 Next::Interrupted | Next::Closed => return self.close(key),
             };
             probes = module.probes();
-            let outcome = match job {
+            let probes_only = job.is_none();
+            let mut outcome = match job {
                 Some(job) => self.sign_one(&key, job),
                 None => self.probe(&key),
             };
-            match outcome {
-                Ok(()) => failures = 0,
-                Err(failure) => {
-                    failures += 1;
-                    match self.failed(token, key, failure, failures) {
-                        Some(reopened) => key = reopened,
-                        None => return,
-                    }
+            // Nobody waits for a probe, so what comes of its new session is known at once.
+            loop {
+                let Err(failure) = outcome else {
+                    failures = 0;
+                    break;
+                };
+                failures += 1;
+                match self.failed(token, key, failure, failures) {
+                    Some(reopened) => key = reopened,
+                    None => return,
                 }
+                if !probes_only || interrupted() {
+                    break;
+                }
+                thread::sleep(PROBE_PAUSE);
+                outcome = self.probe(&key);
             }
         }
     }
@@ -137,7 +150,7 @@ impl SigningThread {
 
     /// Signs one job and answers it.
     fn sign_one(self: &Arc<Self>, key: &Key, job: Job) -> Result<(), Failure> {
-        let input = job.input.clone();
+        let (input, queued_at) = (job.input.clone(), job.queued_at);
         self.worker.set_job(job);
         let began = Instant::now();
         self.worker.begin_call();
@@ -152,7 +165,12 @@ impl SigningThread {
                 let made_by = Arc::clone(self) as Arc<dyn SignatureMaker>;
                 // A signature that nobody waits for is not kept.
                 drop(job.reply.send(Ok(RawSignature { octets, made_by, permit: job.permit })));
+                self.pooled.signatures.fetch_add(1, Ordering::Relaxed);
                 self.pooled.metrics.signed(took);
+                self.pooled.pace.note(took);
+                let steps = &self.pooled.context.metrics;
+                steps.step(Step::HsmWait, began.saturating_duration_since(queued_at));
+                steps.step(Step::Sign, took);
                 Ok(())
             }
         }
@@ -160,12 +178,17 @@ impl SigningThread {
 
     /// Signs a fixed text, to learn whether the session still works.
     fn probe(&self, key: &Key) -> Result<(), Failure> {
+        let began = Instant::now();
         self.worker.begin_call();
         let tested = key.test();
         self.worker.end_call();
         match tested {
             _ if self.worker.is_abandoned() => Err(Failure::Hung),
-            tested => tested.map_err(|error| Failure::Call(error, None)),
+            Ok(()) => {
+                self.pooled.pace.note(began.elapsed());
+                Ok(())
+            }
+            Err(error) => Err(Failure::Call(error, None)),
         }
     }
 

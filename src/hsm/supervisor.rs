@@ -15,7 +15,6 @@ use super::{
     pooled_token::{PoolContext, PooledToken, unavailable},
     recovery_thread,
 };
-use crate::metrics;
 
 /// How often the supervisor acts.
 pub(super) const TICK: Duration = Duration::from_millis(50);
@@ -76,10 +75,9 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Abandons calls that hang, has sessions that are missing opened again, and refuses what has waited too long,
+    /// Abandons calls that hang, has idle sessions probed and missing ones opened again, and refuses what has waited too long,
     /// until the queue is closed and the threads have ended.
     pub(super) fn run(self) {
-        let depth = metrics::hsm_queue_depth(&self.context.issuer);
         let mut closed_at = None;
         loop {
             for token in self.tokens.iter() {
@@ -87,9 +85,8 @@ impl Supervisor {
                 if let Some(worker) = token.due_recovery() {
                     recovery_thread::start(token, worker);
                 }
-                token.update_metrics();
+                token.probe_if_idle();
             }
-            depth.set(self.context.queue.len() as f64);
             let works = self.tokens.iter().any(|token| token.working() > 0);
             self.outage.update(works);
             let closed = self.context.queue.is_closed();

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use super::{
     error::Error,
     module::Module,
-    pin::Pin,
+    pin::{AskPin, Pin},
     recovery::{self, Recovery},
     session::TokenSession,
     sharing::{SessionHolder, Sharing},
@@ -71,8 +71,41 @@ impl Token {
         Ok(token)
     }
 
+    /// As [`Token::open`]; a person is asked for a PIN that neither the URI's file nor, if it may be this token's, the
+    /// environment has.
+    ///
+    /// # Errors
+    /// Besides, if there is nobody to ask.
+    pub(crate) fn open_asking(
+        uri: &TokenUri,
+        base_dir: &Path,
+        from_environment: bool,
+        ask: Option<AskPin<'_>>,
+    ) -> Result<Arc<Token>, Error> {
+        let token = Token::find_with(uri, base_dir, || {
+            let read = match uri.pin_source.is_some() || from_environment {
+                true => uri.pin(base_dir),
+                false => Err(uri.no_pin(true)),
+            };
+            match (read, ask) {
+                (Err(Error::PinMissing { token, .. }), Some(ask)) => Pin::asked(&token, ask),
+                (read, _) => read,
+            }
+        })?;
+        token.ensure_login()?;
+        Ok(token)
+    }
+
     /// Loads the module and finds the token, without a login.
     pub(super) fn find(uri: &TokenUri, base_dir: &Path) -> Result<Arc<Token>, Error> {
+        Token::find_with(uri, base_dir, || uri.pin(base_dir))
+    }
+
+    fn find_with(
+        uri: &TokenUri,
+        base_dir: &Path,
+        pin: impl FnOnce() -> Result<Pin, Error>,
+    ) -> Result<Arc<Token>, Error> {
         let module = Module::open(&uri.module_in(base_dir))?;
         let (slot, identity) = module.find_slot(uri)?;
         let name = (module.path.clone(), identity.clone());
@@ -80,7 +113,7 @@ impl Token {
         let token = match known {
             Some(token) => token,
             None => {
-                let pin = uri.pin(base_dir)?;
+                let pin = pin()?;
                 let login = Mutex::new(Login { pin, slot, anchor: None, refused: None, attempts: 0 });
                 let token = Arc::new(Token { module, identity, login, sharing: Sharing::default() });
                 token.check_flags()?;
@@ -113,7 +146,16 @@ impl Token {
             manufacturer: info.manufacturer_id().to_owned(),
             description: info.library_description().to_owned(),
             version: info.library_version().to_string(),
+            cryptoki: info.cryptoki_version().to_string(),
         })
+    }
+
+    /// The versions of the token's hardware and firmware, as it says.
+    ///
+    /// # Errors
+    /// If the module does not answer.
+    pub(crate) fn versions(&self) -> Result<(String, String), Error> {
+        Ok(self.info()?.versions())
     }
 
     /// What the token says of itself now.

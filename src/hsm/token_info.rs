@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use cryptoki::slot::Slot;
-use cryptoki_sys::{CK_FLAGS, CK_TOKEN_INFO};
+use cryptoki_sys::{CK_FLAGS, CK_TOKEN_INFO, CK_VERSION};
 
 use super::uri::TokenUri;
 
@@ -49,10 +49,10 @@ impl TokenInfo {
         usize::try_from(self.0.ulMaxSessionCount).ok().filter(|limit| (1..1 << 20).contains(limit))
     }
 
-    /// Its versions, for people.
-    pub(super) fn versions(&self) -> String {
-        let (hardware, firmware) = (self.0.hardwareVersion, self.0.firmwareVersion);
-        format!("hardware {}.{}, firmware {}.{}", hardware.major, hardware.minor, firmware.major, firmware.minor)
+    /// The versions of its hardware and firmware, for people.
+    pub(super) fn versions(&self) -> (String, String) {
+        let text = |version: CK_VERSION| format!("{}.{}", version.major, version.minor);
+        (text(self.0.hardwareVersion), text(self.0.firmwareVersion))
     }
 }
 
@@ -78,4 +78,6 @@ pub struct ModuleInfo {
     pub description: String,
     /// Its version.
     pub version: String,
+    /// The version of PKCS#11 that it has.
+    pub cryptoki: String,
 }

@@ -25,6 +25,8 @@ pub(super) struct Job {
     pub(super) reply: oneshot::Sender<Result<RawSignature, SignError>>,
     /// When signing it failed first.
     pub(super) failed_at: Option<Instant>,
+    /// When it came into the queue.
+    pub(super) queued_at: Instant,
     /// Its share of the queue's bound, until it is answered.
     pub(super) permit: OwnedSemaphorePermit,
 }
@@ -107,8 +109,19 @@ impl Worker {
 
     /// Whether it is in a call that takes longer than `limit`.
     pub(super) fn hangs(&self, limit: Duration) -> bool {
-        let since = self.since.load(Ordering::Acquire).checked_sub(1);
-        since.is_some_and(|since| self.micros().saturating_sub(since) > limit.as_micros() as u64)
+        self.stuck_since(limit).is_some()
+    }
+
+    /// When its call began, if that takes longer than `limit`.
+    pub(super) fn stuck_since(&self, limit: Duration) -> Option<Instant> {
+        let since = self.since.load(Ordering::Acquire).checked_sub(1)?;
+        let began = self.started + Duration::from_micros(since);
+        (began.elapsed() > limit).then_some(began)
+    }
+
+    /// Whether it is in a call.
+    pub(super) fn is_busy(&self) -> bool {
+        self.since.load(Ordering::Relaxed) != 0
     }
 
     /// What it signs from now on.

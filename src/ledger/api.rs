@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -40,6 +41,27 @@ pub trait Ledger: Send + 'static {
     /// None of the operations happened. After one that [is fatal](LedgerError::is_fatal) the ledger must not be used
     /// again.
     fn commit(&mut self, now: Timestamp, operations: &[Operation]) -> Result<Vec<Outcome>, LedgerError>;
+
+    /// After which time without it [`Ledger::follow`] is to be called; none: nobody else writes. `waiting`: somebody waits for a
+    /// certificate that another daemon makes.
+    fn follow_after(&self, waiting: bool) -> Option<Duration> {
+        let _ = waiting;
+        None
+    }
+
+    /// Takes in what other daemons have written, and says that this one lives.
+    ///
+    /// # Errors
+    /// As for [`Ledger::commit`].
+    fn follow(&mut self, now: Timestamp) -> Result<(), LedgerError> {
+        let _ = now;
+        Ok(())
+    }
+
+    /// The reservations that have ended, with a certificate or without, in what other daemons wrote since the last call.
+    fn take_ended(&mut self) -> Vec<SerialNumber> {
+        Vec::new()
+    }
 
     /// Makes the next start quick; nothing depends on it.
     ///
@@ -204,4 +226,14 @@ pub trait Records: Send + Sync + 'static {
 
     /// What the ledger has come to.
     fn head(&self) -> Head;
+
+    /// The note of the newest checkpoint that another daemon of this ledger has made since this one reads along.
+    fn followed_checkpoint(&self) -> Option<Arc<str>> {
+        None
+    }
+
+    /// The moment up to which everything is known here, while what others write cannot be seen; none: all is known.
+    fn as_of(&self) -> Option<Timestamp> {
+        None
+    }
 }

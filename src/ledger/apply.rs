@@ -2,6 +2,7 @@
 //! start.
 
 mod batch;
+mod epoch;
 mod refused;
 
 use std::sync::Arc;
@@ -52,6 +53,7 @@ impl View<'_> {
     pub(super) fn apply(&mut self, entry: &Entry, position: Position) -> Result<(), ApplyError> {
         match &entry.event {
             Event::Reserved { serial_number, holder, replaces } => {
+                self.give_in_epoch(serial_number)?;
                 self.change_order(&holder.order, |location| {
                     location.order.reserved += 1;
                     location.order.count_day(serial_number.given_at());
@@ -93,7 +95,12 @@ impl View<'_> {
                 self.list_revoked(serial_number, entry.time, RevokedCause::Revoked(*reason))?;
                 self.end_lifecycle(serial_number, RecordState::Revoked, position, |order| order.revoked += 1)?;
             }
-            Event::ProofReserved { serial_number, terms } => self.hold_proof(*serial_number, position, terms),
+            Event::ProofReserved { serial_number, terms } => {
+                self.give_in_epoch(serial_number)?;
+                self.hold_proof(*serial_number, position, terms);
+            }
+            Event::Opened { epoch, daemon } => self.open_epoch(*epoch, daemon, entry.time)?,
+            Event::Ended { epoch } => self.end_epoch(*epoch, entry.time)?,
             Event::ProofIssued { serial_number, .. } => {
                 self.end_proof_reservation(serial_number, ProofState::Issued(position))?;
             }

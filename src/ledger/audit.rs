@@ -22,6 +22,7 @@ use super::{
     batch_audit::Batches,
     crl_issued::CrlIssued,
     entry::{Entry, Event},
+    epoch_audit::Epochs,
     export::ExportId,
     issuer::IssuerTerms,
     order::OrderTerms,
@@ -64,6 +65,7 @@ pub(crate) struct Audit {
     codes: Codes,
     peers: Peers,
     approvals: Approvals,
+    epochs: Epochs,
     counts: Counts,
 }
 
@@ -116,6 +118,11 @@ impl Audit {
         let (enrolments, stations_revoked) = self.peers.counts();
         let batches = self.batches.created();
         Counts { reserved, orders, issuers, proofs, enrolments, stations_revoked, batches, ..self.counts }
+    }
+
+    /// Each order with how many units of it are used, and its quantity.
+    pub(crate) fn orders(&self) -> impl Iterator<Item = (&str, u64, u64)> {
+        self.orders.iter().map(|order| (order.terms.id.as_str(), order.used, order.terms.quantity))
     }
 
     /// Takes the next entry.
@@ -178,6 +185,11 @@ impl Audit {
             Event::VendingCodeCancelled { device } => Ok(self.codes.cancel(device)?),
             Event::RequestsRefused(refused) => self.note_refused(refused),
             Event::Recovered(recovery) => self.recover(recovery),
+            Event::Opened { epoch, .. } => Ok(self.epochs.open(*epoch)?),
+            Event::Ended { epoch } => {
+                let reserved = self.reserved.keys().chain(self.proofs.reservations());
+                Ok(self.epochs.end(*epoch, reserved)?)
+            }
             Event::LossAccepted { .. }
             | Event::ClockAccepted { .. }
             | Event::Started { .. }
@@ -240,7 +252,7 @@ impl Audit {
             return Err(BrokenRule::SerialOutOfOrder { serial_number: serial, newest });
         }
         self.newest_serial = Some(serial);
-        Ok(())
+        Ok(self.epochs.give(&serial)?)
     }
 
     fn abandon(&mut self, serial: &SerialNumber) -> Result<(), BrokenRule> {

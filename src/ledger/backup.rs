@@ -6,12 +6,14 @@
 
 use std::{
     fs, io,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
+
+use jiff::Timestamp;
 
 use super::{
     checkpoint::SignedCheckpoint,
-    embedded::checkpoint_file,
+    copy::checkpoint_file,
     error::LedgerError,
     folder_lock::FolderLock,
     journal::{self, Copied, Newest, forget_place},
@@ -34,9 +36,25 @@ pub enum BackupError {
          \"birthmark journal reconcile\"", .0.display()
     )]
     InTheWay(PathBuf),
-    /// A backup into the data folder itself.
-    #[error("{} is the data folder itself", .0.display())]
-    Itself(PathBuf),
+    /// A backup into the data folder.
+    #[error(
+        "the backup's folder {} is the data folder {} or lies in it, and would be lost with it; name a folder elsewhere, best \
+         on another disk", backup.display(), data.display()
+    )]
+    Within {
+        /// The backup's folder.
+        backup: PathBuf,
+        /// The data folder.
+        data: PathBuf,
+    },
+    /// The backup's folder cannot be used.
+    #[error("the backup's folder {} cannot be used: {cause}; it must be a folder that this user may write", backup.display())]
+    Unusable {
+        /// The folder.
+        backup: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
     /// A file that could not be read or written.
     #[error("cannot copy {}: {cause}", path.display())]
     File {
@@ -50,17 +68,22 @@ pub enum BackupError {
 /// Brings the backup in `to`, if there is one, up to the ledger in `data`, which a daemon may be using.
 ///
 /// # Errors
-/// Damage, a backup of another ledger or of one that had more entries, or an I/O error.
+/// A backup in the data folder, damage, a backup of another ledger or of one that had more entries, or an I/O error.
 pub fn back_up(data: &Path, to: &Path) -> Result<Copied, BackupError> {
     // The daemon may have gone on with the mirror.
     let from = journal::complete(&data.join("journal"));
     if journal::is_empty(&from).map_err(LedgerError::from)? {
         return Err(BackupError::NoJournal(data.to_owned()));
     }
-    let _lock = FolderLock::take(to)?;
-    if same_folder(data, to) {
-        return Err(BackupError::Itself(to.to_owned()));
+    let unusable = |cause| BackupError::Unusable { backup: to.to_owned(), cause };
+    // Before anything is made there.
+    if real(to).map_err(unusable)?.starts_with(real(data).map_err(unusable)?) {
+        return Err(BackupError::Within { backup: to.to_owned(), data: data.to_owned() });
     }
+    let _lock = FolderLock::take(to).map_err(|error| match error {
+        LedgerError::Folder { cause, .. } => unusable(cause),
+        error => error.into(),
+    })?;
     // First, so that the journal has what it covers.
     let checkpoint = read_checkpoint(data)?;
     let copied = journal::copy(&from, &to.join("journal"), Newest::Missing).map_err(LedgerError::from)?;
@@ -68,6 +91,7 @@ pub fn back_up(data: &Path, to: &Path) -> Result<Copied, BackupError> {
     if let Some(text) = checkpoint {
         write_checkpoint(to, &text)?;
     }
+    note(data, copied.entries)?;
     Ok(copied)
 }
 
@@ -96,13 +120,51 @@ pub fn restore(backup: &Path, data: &Path) -> Result<Copied, BackupError> {
     Ok(copied)
 }
 
+/// Where a data folder says when its newest backup was made.
+fn mark(data: &Path) -> PathBuf {
+    data.join("newest-backup")
+}
+
+/// Notes in the data folder that a backup was made, for the status page and the metrics. Everybody who may look into the folder
+/// may read it: backups may be made by another user than the daemon's.
+fn note(data: &Path, entries: u64) -> Result<(), BackupError> {
+    let (path, text) = (mark(data), format!("{} {entries}\n", Timestamp::now()));
+    match durable::write(&path, text.as_bytes(), Access::Public) {
+        // Of a ledger that can only be read.
+        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+            Ok(())
+        }
+        written => written.map_err(|cause| BackupError::File { path, cause }),
+    }
+}
+
+/// When the newest backup of a data folder was made, and how many entries it has.
+pub(crate) fn newest(data: &Path) -> Option<(Timestamp, u64)> {
+    let text = fs::read_to_string(mark(data)).ok()?;
+    let (time, entries) = text.trim_end().split_once(' ')?;
+    Some((time.parse().ok()?, entries.parse().ok()?))
+}
+
 /// The newest checkpoint of a data folder or a backup, if it has one.
 pub fn newest_checkpoint(folder: &Path) -> Option<SignedCheckpoint> {
     SignedCheckpoint::read(&checkpoint_file(folder)).ok().flatten()
 }
 
-fn same_folder(one: &Path, other: &Path) -> bool {
-    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+/// A path without links and dots, as far as it exists; the rest as it will be.
+fn real(path: &Path) -> io::Result<PathBuf> {
+    let mut real = PathBuf::new();
+    for component in std::path::absolute(path)?.components() {
+        match component {
+            Component::ParentDir => {
+                real.pop();
+            }
+            component => real.push(component),
+        }
+        if let Ok(found) = real.canonicalize() {
+            real = found;
+        }
+    }
+    Ok(real)
 }
 
 fn forget(folder: &Path) -> Result<(), BackupError> {

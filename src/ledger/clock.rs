@@ -6,6 +6,7 @@
 //! | before the newest entry | the journal |
 //! | long after the newest entry, when the daemon starts | the journal: [`LONGEST_PAUSE`] |
 //! | far from where it was, while the daemon runs | the system's monotonic clock: [`LONGEST_LEAP`] |
+//! | not that of the database of a ledger that several daemons share | the database |
 //! | before this program was built, or outside the time of the daemon's certificates | [`ClockBounds`] |
 //!
 //! What is judged wrong stops new reservations, orders, exports and checkpoints until the clock is right again. What
@@ -37,24 +38,36 @@ pub struct ClockBounds {
     pub latest: Option<(Timestamp, String)>,
 }
 
+/// As people tell it.
+fn whole_seconds(duration: SignedDuration) -> SignedDuration {
+    SignedDuration::from_secs(duration.as_secs())
+}
+
 /// What the clock is judged by.
 #[derive(Debug)]
 pub(super) struct Clock {
     bounds: ClockBounds,
     /// The time of the newest entry; none if there is no entry.
     newest: Option<Timestamp>,
+    /// How far it is ahead of another clock that the ledger goes by, if it does.
+    ahead: Option<SignedDuration>,
     /// A time that was good, and the monotonic clock then.
     good: Option<(Timestamp, Duration)>,
 }
 
 impl Clock {
     pub(super) fn new(bounds: ClockBounds, newest: Option<Timestamp>) -> Clock {
-        Clock { bounds, newest, good: None }
+        Clock { bounds, newest, ahead: None, good: None }
     }
 
     /// The bounds are others from now on.
     pub(super) fn set_bounds(&mut self, bounds: ClockBounds) {
         self.bounds = bounds;
+    }
+
+    /// It is so far ahead of the clock that all daemons of the ledger go by.
+    pub(super) fn compared(&mut self, ahead: SignedDuration) {
+        self.ahead = Some(ahead);
     }
 
     /// What is wrong with the clock, if anything is.
@@ -91,20 +104,32 @@ impl Clock {
                  expired, and has to be renewed: its files are taken as soon as they are replaced"
             ));
         }
+        match self.ahead {
+            Some(ahead) if ahead.abs() > TOLERANCE => {
+                return implausible(format!(
+                    "it differs by {:#} from that of the ledger's database; set it right",
+                    whole_seconds(ahead)
+                ));
+            }
+            // What only a second clock can tell, it has told.
+            Some(_) => return None,
+            None => {}
+        }
         match (self.good, self.newest) {
             (Some((wall, then)), _) => {
                 let passed = SignedDuration::try_from(monotonic.saturating_sub(then)).unwrap_or_default();
                 let leap = now.duration_since(wall) - passed;
                 if leap > LONGEST_LEAP {
                     return implausible(format!(
-                        "it went ahead by {leap:#} while the daemon ran; set it right or, if it is right now, \
-                         restart the daemon"
+                        "it went ahead by {:#} while the daemon ran; set it right or, if it is right now, \
+                         restart the daemon",
+                        whole_seconds(leap)
                     ));
                 }
             }
             (None, Some(newest)) if now.duration_since(newest) > LONGEST_PAUSE => {
                 return implausible(format!(
-                    "the ledger's newest entry is of {newest}, more than {} days before; set it right or, if it is \
+                    "the ledger's newest entry is of {newest:.0}, more than {} days before; set it right or, if it is \
                      right, stop the daemon and use \"birthmark journal accept-clock\"",
                     LONGEST_PAUSE.as_hours() / 24
                 ));

@@ -61,6 +61,10 @@ pub(super) fn decide(
                 let event = Event::Issued { serial_number: *serial_number, certificate: certificate.clone() };
                 Ok((Outcome::Recorded, Some(event)))
             }
+            // The others gave this daemon up, and its reservations with it.
+            Some(location) if location.state == RecordState::Abandoned => {
+                refuse(Refusal::ReservationLost(*serial_number))
+            }
             _ => refuse(Refusal::NotReserved(*serial_number)),
         },
         Action::Abandon { serial_number, reason } => {
@@ -108,6 +112,16 @@ pub(super) fn decide(
             let retry = view.configuration()? == Some(*sha256);
             let event = (!retry).then(|| Event::ConfigurationLoaded { sha256: *sha256, text: text.clone() });
             Ok((Outcome::Changed { retry }, event))
+        }
+        Action::OpenEpoch { daemon } => {
+            let epoch = view.next_epoch();
+            serial_numbers.set_epoch(epoch);
+            Ok((Outcome::Noted, Some(Event::Opened { epoch, daemon: daemon.clone() })))
+        }
+        Action::EndEpoch { epoch } => {
+            let open = view.epochs().any(|known| known.number == *epoch && known.is_open());
+            let ends = open && view.reservations_of(*epoch)?.is_empty();
+            Ok((Outcome::Changed { retry: !ends }, ends.then_some(Event::Ended { epoch: *epoch })))
         }
         Action::AddIssuer(terms) => Ok(issuer::add(view, now, terms)),
         Action::ListDevices(list) => order::list_devices(view, list),

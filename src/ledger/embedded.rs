@@ -21,27 +21,10 @@
 //! A daemon that went on without what is lost would give devices a second certificate, and replace the only proof.
 
 mod accept;
-mod batch;
-mod batch_history;
-mod batch_scan;
-mod batches;
-mod catalog;
-mod certificates;
-mod checkpoint_file;
-mod disk_space;
-mod history;
 mod mirror;
 mod open;
-mod rebuild;
-mod records;
-mod settings;
-mod shared;
 #[cfg(test)]
 mod tests;
 
-pub use self::{
-    checkpoint_file::checkpoint_file,
-    open::EmbeddedLedger,
-    records::EmbeddedRecords,
-    settings::{Guards, Settings},
-};
+pub use self::open::{Claim, EmbeddedLedger};
+pub use super::copy::{CopyRecords as EmbeddedRecords, Guards, Settings, checkpoint_file};

@@ -15,6 +15,7 @@ use prost::Message;
 use self::convert::{decode_proof_reserved, encode_proof_reserved, hash, replaced};
 pub use self::invalid::InvalidEntry;
 use super::{
+    acceptance::Agreed,
     actor::Actor,
     batch::{BatchId, BatchTerms, Results, Seal},
     crl_issued::CrlIssued,
@@ -215,6 +216,8 @@ pub enum Event {
         what: String,
         /// Why it was accepted, for people.
         reason: String,
+        /// Which other operators agreed, where that was needed.
+        agreed: Option<Box<Agreed>>,
     },
     /// The daemon was started.
     Started {
@@ -242,11 +245,25 @@ pub enum Event {
     ClockAccepted {
         /// Why, for people.
         reason: String,
+        /// Which other operators agreed, where that was needed.
+        agreed: Option<Box<Agreed>>,
     },
     /// Vending codes were created.
     VendingCodesCreated(Box<CreatedCodes>),
     /// Requests for certificates were refused.
     RequestsRefused(Box<RequestsRefused>),
+    /// A daemon begins to write into a ledger that several daemons share.
+    Opened {
+        /// Counts the ledger's epochs from 1.
+        epoch: u64,
+        /// The daemon's name.
+        daemon: String,
+    },
+    /// An epoch has ended: nothing of it comes after.
+    Ended {
+        /// Which.
+        epoch: u64,
+    },
     /// A device's vending code can no longer be used.
     VendingCodeCancelled {
         /// The device.
@@ -355,10 +372,15 @@ impl Entry {
                 note: note.clone(),
                 earlier_checkpoints_lost: *earlier_checkpoints_lost,
             }),
-            Event::LossAccepted { what, reason } => {
-                Wire::LossAccepted(wire::LossAccepted { what: what.clone(), reason: reason.clone() })
+            Event::LossAccepted { what, reason, agreed } => {
+                let (statement, agreements) = Agreed::to_wire(agreed.as_deref());
+                let (what, reason) = (what.clone(), reason.clone());
+                Wire::LossAccepted(wire::LossAccepted { what, reason, statement, agreements })
             }
-            Event::ClockAccepted { reason } => Wire::ClockAccepted(wire::ClockAccepted { reason: reason.clone() }),
+            Event::ClockAccepted { reason, agreed } => {
+                let (statement, agreements) = Agreed::to_wire(agreed.as_deref());
+                Wire::ClockAccepted(wire::ClockAccepted { reason: reason.clone(), statement, agreements })
+            }
             Event::VendingCodesCreated(created) => Wire::VendingCodesCreated((&**created).into()),
             Event::RequestsRefused(refused) => Wire::RequestsRefused((&**refused).into()),
             Event::VendingCodeCancelled { device } => {
@@ -372,6 +394,8 @@ impl Entry {
                 Wire::ConfigurationLoaded(wire::ConfigurationLoaded { sha256: sha256.to_vec(), text: text.clone() })
             }
             Event::Recovered(recovery) => Wire::Recovered(recovery.into()),
+            Event::Opened { epoch, daemon } => Wire::Opened(wire::Opened { epoch: *epoch, daemon: daemon.clone() }),
+            Event::Ended { epoch } => Wire::Ended(wire::Ended { epoch: *epoch }),
         };
         let entry =
             wire::Entry { time: to_micros(self.time), actor: self.actor.0.as_ref().to_owned(), event: Some(event) };
@@ -485,8 +509,12 @@ impl Entry {
                 note: checkpoint.note,
                 earlier_checkpoints_lost: checkpoint.earlier_checkpoints_lost,
             },
-            Wire::LossAccepted(loss) => Event::LossAccepted { what: loss.what, reason: loss.reason },
-            Wire::ClockAccepted(clock) => Event::ClockAccepted { reason: clock.reason },
+            Wire::LossAccepted(wire::LossAccepted { what, reason, statement, agreements }) => {
+                Event::LossAccepted { what, reason, agreed: Agreed::from_wire(statement, agreements) }
+            }
+            Wire::ClockAccepted(wire::ClockAccepted { reason, statement, agreements }) => {
+                Event::ClockAccepted { reason, agreed: Agreed::from_wire(statement, agreements) }
+            }
             Wire::VendingCodesCreated(created) => Event::VendingCodesCreated(Box::new(created.try_into()?)),
             Wire::RequestsRefused(refused) => Event::RequestsRefused(Box::new(refused.try_into()?)),
             Wire::VendingCodeCancelled(cancelled) => Event::VendingCodeCancelled { device: cancelled.device_id },
@@ -498,6 +526,8 @@ impl Entry {
                 Event::ConfigurationLoaded { sha256: hash(&loaded.sha256)?, text: loaded.text }
             }
             Wire::Recovered(recovered) => Event::Recovered(recovered.try_into()?),
+            Wire::Opened(wire::Opened { epoch, daemon }) => Event::Opened { epoch, daemon },
+            Wire::Ended(ended) => Event::Ended { epoch: ended.epoch },
         };
         Ok(Entry { time: from_micros(entry.time)?, actor: Actor(entry.actor.into()), event })
     }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
+    acceptance::Agreed,
     batch::{BatchId, BatchTerms, Results},
     crl_issued::CrlIssued,
     device_list::{DevicesListed, ListedDevice},
@@ -87,8 +88,10 @@ fn fields(event: &Event) -> Value {
         Event::Checkpoint { note, earlier_checkpoints_lost } => {
             json!({ "note": note, "earlier_checkpoints_lost": earlier_checkpoints_lost })
         }
-        Event::LossAccepted { what, reason } => json!({ "lost": what, "reason": reason }),
-        Event::ClockAccepted { reason } => json!({ "reason": reason }),
+        Event::LossAccepted { what, reason, agreed } => {
+            with_agreements(json!({ "lost": what, "reason": reason }), agreed.as_deref())
+        }
+        Event::ClockAccepted { reason, agreed } => with_agreements(json!({ "reason": reason }), agreed.as_deref()),
         Event::VendingCodesCreated(created) => codes_to_json(created),
         Event::VendingCodeCancelled { device } => json!({ "device_id": device }),
         Event::Started { version, configuration } => {
@@ -100,6 +103,8 @@ fn fields(event: &Event) -> Value {
         }
         Event::RequestsRefused(refused) => refused_to_json(refused),
         Event::Recovered(recovery) => recovery_to_json(recovery),
+        Event::Opened { epoch, daemon } => json!({ "epoch": epoch, "daemon": daemon }),
+        Event::Ended { epoch } => json!({ "epoch": epoch }),
     }
 }
 
@@ -235,6 +240,22 @@ pub fn json_time(time: jiff::Timestamp) -> String {
 }
 
 /// A serial number, and whom and what it is for.
+/// With who agreed, and the statement that they signed, where that was needed.
+fn with_agreements(mut fields: Value, agreed: Option<&Agreed>) -> Value {
+    if let Some(agreed) = agreed {
+        let agreements = agreed.agreements.iter().map(|agreement| {
+            json!({
+                "operator": agreement.by.to_string(),
+                "certificate_pem": certificate_pem(&agreement.certificate),
+                "signature": hex::encode(&agreement.signature),
+            })
+        });
+        fields["agreed_by"] = agreements.collect();
+        fields["statement"] = agreed.statement.clone().into();
+    }
+    fields
+}
+
 fn holder_to_json(serial_number: &SerialNumber, holder: &Holder, replaces: Option<&SerialNumber>) -> Value {
     json!({
         "serial_number": serial_number.to_string(),

@@ -51,6 +51,9 @@ pub enum LedgerError {
     /// There is nothing that an operator would have to accept.
     #[error("there is nothing to accept: {0}")]
     NothingToAccept(String),
+    /// Others agreed to something else than there is to accept.
+    #[error("the statement does not fit: {0}; write a new one, and have it signed again")]
+    AgreedOtherwise(String),
     /// The batch could not be written; nothing of it happened, and a later one may succeed.
     #[error("the journal could not be written: {0}")]
     NotWritten(#[source] Cause),
@@ -87,6 +90,11 @@ impl LedgerError {
     /// Whether the ledger must not be used again: the process must end.
     pub fn is_fatal(&self) -> bool {
         matches!(self, LedgerError::Fatal(_))
+    }
+
+    /// For a ledger that must not be used again.
+    pub(super) fn into_fatal(self) -> LedgerError {
+        if self.is_fatal() { self } else { LedgerError::Fatal(Box::new(self)) }
     }
 
     /// Whether what is recorded cannot be read any more: the message names the file and the byte.

@@ -57,6 +57,8 @@ kinds! {
     ConfigurationLoaded "configuration_loaded";
     Recovered "recovered";
     RequestsRefused "refused";
+    Opened "opened";
+    Ended "ended";
 }
 
 /// Whom and what an entry concerns, as far as it says so itself.
@@ -123,6 +125,8 @@ impl Event {
             | Event::ClockAccepted { .. }
             | Event::Started { .. }
             | Event::Stopped { .. }
+            | Event::Opened { .. }
+            | Event::Ended { .. }
             | Event::ConfigurationLoaded { .. } => none,
         }
     }

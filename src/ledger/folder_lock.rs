@@ -51,7 +51,7 @@ pub(super) fn tighten(folder: &Path) {
             let entry = entry?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            if ["lock", "checkpoint", "journal", "place", "index"].iter().any(|ours| name.starts_with(ours)) {
+            if ["lock", "checkpoint", "journal", "place", "index", "shared"].iter().any(|ours| name.starts_with(ours)) {
                 close_all(&entry.path())?;
             }
         }

@@ -444,12 +444,14 @@ impl Index {
             let peers = settled.peers.values().map(|peer| (peers::key(peer.number), peers::encode(peer)));
             let approvals = settled.approvals.iter();
             let approvals = approvals.map(|(number, one)| (peers::approval_key(*number), peers::encode_approval(one)));
+            let epochs = settled.epochs.iter();
+            let epochs = epochs.map(|(number, epoch)| (values::epoch_key(*number), values::encode_epoch(epoch)));
             let configuration = settled.configuration.map(|sha256| (values::configuration_key(), sha256.to_vec()));
             let codes = vending::pairs(&settled.vending_codes, &settled.vending_batches);
             let passes = self.pass_pairs(settled)?;
             let pairs = orders.chain(exports).chain(issuers).chain(peers).chain(numbers).chain(proofs);
             let pairs = pairs.chain(approvals).chain(configuration).chain(codes).chain(batch_values::pairs(settled));
-            let pairs = pairs.chain(passes).collect();
+            let pairs = pairs.chain(passes).chain(epochs).collect();
             self.database.write(pairs, |total| Manifest::new(applied, total, &runs).encode())?;
             self.applied().clone_from(applied);
             // Without it the index says no more than before, which is true as well.

@@ -54,6 +54,8 @@ mod copy;
 mod damage;
 mod error;
 mod file;
+mod foreign;
+mod foreign_batch;
 mod frame;
 mod mirror;
 mod own;
@@ -73,6 +75,7 @@ use std::{
     sync::Arc,
 };
 
+pub use self::pairing::complete;
 pub use self::{
     copy::Copied,
     error::JournalError,
@@ -81,8 +84,9 @@ pub use self::{
 pub(crate) use self::{
     copy::{Newest, copy, is_empty},
     error::AppendError,
+    foreign_batch::{Batch, ForeignError, read_batch, split_after},
     mirror::MirrorState,
-    pairing::{complete, ended_well, may_be_behind},
+    pairing::{ended_well, may_be_behind},
     place::{Whereabouts, forget as forget_place},
     position::Position,
     read::{Frames, ReadFrame, Reader},
@@ -153,7 +157,7 @@ impl Journal {
             segments.pop();
         }
         let Some(&newest) = segments.last() else {
-            return Journal::begin(folder, segment_size);
+            return Journal::begin(folder, segment_size, rand::random());
         };
         segment::check_sequence(folder, &segments)?;
         segment::check_ends(folder, &segments)?;
@@ -205,8 +209,8 @@ impl Journal {
         }
     }
 
-    fn begin(folder: &Path, segment_size: u32) -> Result<Journal, JournalError> {
-        let header = Header { id: rand::random(), first_sequence: 1, chain: [0; 32], length_before: None };
+    fn begin(folder: &Path, segment_size: u32, id: [u8; 16]) -> Result<Journal, JournalError> {
+        let header = Header { id, first_sequence: 1, chain: [0; 32], length_before: None };
         let file = segment::create(folder, 1, &header)?;
         segment::sync_new(&file, folder).map_err(|error| JournalError::io(&segment::path(folder, 1), error))?;
         Ok(Journal {
@@ -328,6 +332,7 @@ impl Journal {
     /// If there is no thread to be had; what else fails is the mirror's state.
     pub(crate) fn start_mirror(&mut self, folder: &Path) -> io::Result<()> {
         self.mirror = Some(Mirror::start(&self.folder, folder, self.journal_end(), MirrorState::default())?);
+        self.reader.set_twin(folder);
         Ok(())
     }
 
@@ -439,7 +444,7 @@ impl Journal {
     /// Writes what is staged and returns when it is on stable storage.
     pub(crate) fn commit(&mut self) -> Result<(), AppendError> {
         if self.reader.take_suspicion() {
-            self.fail_over("what is beside it cannot be written", self.end, self.sequence - 1);
+            self.fail_over("it cannot be read, or what is beside it cannot be written", self.end, self.sequence - 1);
         }
         if self.staged.chain.is_some()
             && let Err(error) = self.check_own()
@@ -550,17 +555,18 @@ impl Journal {
     }
 
     fn rotate_or_fail_over(&mut self) -> Result<(), AppendError> {
-        match self.rotate() {
+        match self.rotate(true) {
             Err(error) if error.of_disk().is_some_and(|why| self.fail_over(&why, self.end, self.sequence - 1)) => {
-                self.rotate()
+                self.rotate(true)
             }
             rotated => rotated,
         }
     }
 
-    fn rotate(&mut self) -> Result<(), AppendError> {
+    /// `with_length`: as files are begun since birthmark 0.1.
+    fn rotate(&mut self, with_length: bool) -> Result<(), AppendError> {
         self.check_own()?;
-        let length_before = Some(u64::from(self.end));
+        let length_before = with_length.then_some(u64::from(self.end));
         let header = Header { id: self.id, first_sequence: self.sequence, chain: self.chain, length_before };
         let next = self.segment + 1;
         let file = segment::create(&self.folder, next, &header).map_err(|error| match error {

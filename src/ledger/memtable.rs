@@ -11,6 +11,7 @@ use std::{
 use super::{
     approval::Approval,
     batch::Destination,
+    epoch::{Epoch, tag, tag_of},
     index::{Index, Runs},
     issuer::RecordedIssuer,
     journal::Position,
@@ -39,6 +40,8 @@ pub(super) struct MemTable {
     pub(super) peers: BTreeMap<Arc<str>, Arc<EnrolledPeer>>,
     /// All requests for the agreement of a second operator, likewise.
     pub(super) approvals: BTreeMap<u64, Arc<Approval>>,
+    /// All epochs by their numbers, likewise.
+    pub(super) epochs: BTreeMap<u64, Arc<Epoch>>,
     /// The one below, while it is written into the index.
     pub(super) flushing: Option<Arc<Overlay>>,
     /// The index, below both, and its runs.
@@ -62,6 +65,7 @@ impl MemTable {
             destinations: BTreeMap::new(),
             peers: BTreeMap::new(),
             approvals: BTreeMap::new(),
+            epochs: BTreeMap::new(),
             flushing: None,
             index,
             runs,
@@ -92,12 +96,18 @@ impl MemTable {
         self.destinations.extend(draft.destinations.iter().map(|(name, found)| (name.clone(), Arc::clone(found))));
         self.peers.extend(draft.peers.iter().map(|(name, peer)| (Arc::clone(name), Arc::clone(peer))));
         self.approvals.extend(draft.approvals.iter().map(|(number, approval)| (*number, Arc::clone(approval))));
+        self.epochs.extend(draft.epochs.iter().map(|(number, epoch)| (*number, Arc::clone(epoch))));
         self.recent.absorb(draft);
     }
 
     /// The serial numbers that wait for a certificate.
     pub(super) fn reservations(&self) -> impl Iterator<Item = SerialNumber> {
         self.pending.keys().chain(self.pending_proofs.keys()).copied()
+    }
+
+    /// Those of them that were given in an epoch.
+    pub(super) fn reservations_of(&self, epoch: u64) -> impl Iterator<Item = SerialNumber> {
+        self.reservations().filter(move |serial| tag_of(serial) == tag(epoch))
     }
 
     /// Where the oldest of the reservations is.
@@ -110,16 +120,22 @@ impl MemTable {
     pub(super) fn settled(&self) -> usize {
         let Overlay { records, state_changes, orders, exports, issuers, peers, proofs, revoked, crl_numbers, .. } =
             &self.recent;
-        let Overlay { listed, approvals, destinations, batches, detours, ended, .. } = &self.recent;
+        let Overlay { listed, approvals, destinations, batches, detours, ended, epochs, .. } = &self.recent;
         let codes = self.recent.vending_codes.len() + self.recent.vending_batches.len();
         let refused = self.recent.refused.len() + self.recent.passes.len();
         let reserved = self.pending.len() + self.pending_proofs.len();
-        let people = peers.len() + approvals.len();
+        let people = peers.len() + approvals.len() + epochs.len();
         let small =
             orders.len() + exports.len() + issuers.len() + people + proofs.len() + crl_numbers.len() + codes + refused;
         let batches = destinations.len() + batches.len() + detours.len();
         let ended = revoked.len() + ended.len();
         records.len() + state_changes.len() + listed.len() + ended + small + batches - reserved
+    }
+
+    /// How much the index does not have: what waits to be flushed, and what is being written into it.
+    pub(super) fn unindexed(&self) -> usize {
+        let flushing = self.flushing.as_deref();
+        self.settled() + flushing.map_or(0, |overlay| overlay.records.len() + overlay.state_changes.len())
     }
 
     /// Begins to flush all that is settled: reservations, and what they hold, stay.

@@ -187,6 +187,16 @@ pub enum Action {
         /// The whole file.
         text: String,
     },
+    /// Begin to write into a ledger that several daemons share.
+    OpenEpoch {
+        /// The daemon's name.
+        daemon: String,
+    },
+    /// End an epoch in which nothing is reserved any more, unless it has ended.
+    EndEpoch {
+        /// Which.
+        epoch: u64,
+    },
     /// Record what the audit key signed about the ledger.
     Checkpoint {
         /// The signed text; see [`super::checkpoint`].

@@ -140,6 +140,20 @@ impl Order {
         }
     }
 
+    /// Its state at a moment, in the words that clients tell people.
+    pub fn state(&self, now: Timestamp) -> &'static str {
+        let OrderTerms { not_before, not_after, .. } = self.terms;
+        match self.closed {
+            true => "closed",
+            false if not_after.is_some_and(|end| now >= end) => "expired",
+            false if self.unlisted() > 0 => "incomplete",
+            false if self.left() == 0 => "complete",
+            false if self.paused.is_some() => "paused",
+            false if not_before.is_some_and(|begin| now < begin) => "scheduled",
+            false => "open",
+        }
+    }
+
     /// How many more may be reserved.
     pub fn left(&self) -> u64 {
         self.terms.quantity.saturating_sub(self.issued).saturating_sub(self.reserved)

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::{
     approval::Approval,
     batch::{Batch, Destination},
+    epoch::Epoch,
     export::{Export, ExportId},
     first_pass::{ByStation, RefusedDevice, RefusedKey},
     issuer::RecordedIssuer,
@@ -105,6 +106,8 @@ pub(super) struct Overlay {
     pub(super) peers: BTreeMap<Arc<str>, Arc<EnrolledPeer>>,
     /// Requests for the agreement of a second operator, by their numbers.
     pub(super) approvals: BTreeMap<u64, Arc<Approval>>,
+    /// By their numbers.
+    pub(super) epochs: BTreeMap<u64, Arc<Epoch>>,
     /// The newest proof of possession of each CA and code.
     pub(super) proofs: BTreeMap<ProofId, ProofLocation>,
     /// The newest vending code of each device.
@@ -237,6 +240,7 @@ impl Overlay {
         self.issuers.extend(upper.issuers);
         self.peers.extend(upper.peers);
         self.approvals.extend(upper.approvals);
+        self.epochs.extend(upper.epochs);
         self.proofs.extend(upper.proofs);
         self.vending_codes.extend(upper.vending_codes);
         self.vending_batches.extend(upper.vending_batches);

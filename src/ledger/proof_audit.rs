@@ -35,6 +35,11 @@ impl Proofs {
         self.reserved.len()
     }
 
+    /// The serial numbers that wait for a certificate.
+    pub(super) fn reservations(&self) -> impl Iterator<Item = &SerialNumber> {
+        self.reserved.keys()
+    }
+
     pub(super) fn issued(&self) -> u64 {
         self.issued
     }

@@ -285,7 +285,7 @@ pub enum Refusal {
     },
     /// The clock is before the newest entry.
     #[error(
-        "the clock ({now}) is before the ledger's newest entry ({newest}); set it right or, if it is right and was \
+        "the clock ({now:.0}) is before the ledger's newest entry ({newest:.0}); set it right or, if it is right and was \
          wrong when that entry was written, stop the daemon and use \"birthmark journal accept-clock\""
     )]
     ClockBackwards {
@@ -295,7 +295,7 @@ pub enum Refusal {
         newest: Timestamp,
     },
     /// The clock cannot be right.
-    #[error("the clock ({now}) is implausible: {why}")]
+    #[error("the clock ({now:.0}) is implausible: {why}")]
     ClockImplausible {
         /// The daemon's clock.
         now: Timestamp,
@@ -326,6 +326,12 @@ pub enum Refusal {
     /// The journal may lack its newest entries, and nobody has said that they are not missed.
     #[error("nothing is issued, because the ledger may lack its newest entries: {0}")]
     MayLackEntries(String),
+    /// The reservation is gone: the other daemons of the ledger had given up this one.
+    #[error(
+        "the reservation {0} was abandoned by another daemon of the ledger, because this one was not heard of for too long; \
+         ask again"
+    )]
+    ReservationLost(SerialNumber),
     /// A certificate that was found contradicts what is recorded.
     #[error("the certificate {serial_number} cannot be taken back into the ledger: {what}")]
     RecoveryConflict {

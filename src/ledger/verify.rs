@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 pub use super::audit::Counts;
 use super::{
+    acceptance::Agreed,
     actor::Actor,
     audit::Audit,
     checkpoint::{InvalidCheckpoint, SignedCheckpoint},
@@ -71,15 +72,22 @@ impl Remark {
             Event::Checkpoint { earlier_checkpoints_lost: true, .. } => {
                 "earlier checkpoints are lost: the entries up to here were compared with none".to_owned()
             }
-            Event::LossAccepted { what, reason } => format!("loss accepted ({reason}): {what}"),
-            Event::ClockAccepted { reason } => {
-                format!("clock accepted ({reason}): later entries may have earlier times")
+            Event::LossAccepted { what, reason, agreed } => {
+                format!("loss accepted ({reason}{}): {what}", with(agreed.as_deref()))
+            }
+            Event::ClockAccepted { reason, agreed } => {
+                format!("clock accepted ({reason}{}): later entries may have earlier times", with(agreed.as_deref()))
             }
             _ => return None,
         };
         let Entry { time, actor, .. } = &frame.entry;
         Some(Remark { sequence: frame.sequence, time: *time, actor: actor.clone(), what })
     }
+}
+
+/// Who agreed, if somebody had to.
+fn with(agreed: Option<&Agreed>) -> String {
+    agreed.map(|agreed| format!("; agreed to by {}", agreed.names())).unwrap_or_default()
 }
 
 /// Up to where a trusted key vouches for the journal.
@@ -135,7 +143,7 @@ pub enum VerifyError {
         cause: InvalidCheckpoint,
     },
     /// There is nothing that a trusted key signed.
-    #[error("nothing vouches for the journal: neither it nor a checkpoint file holds a checkpoint by the trusted key")]
+    #[error("no checkpoint of the trusted key covers the journal: neither the journal nor a checkpoint file holds one")]
     NoCheckpoint,
 }
 

@@ -16,6 +16,7 @@ use super::{
     batch::Destination,
     device_list::{ListedDevice, listed_hash},
     entry::{Entry, Event},
+    epoch::{Epoch, tag, tag_of},
     error::LedgerError,
     export::{Export, ExportId},
     first_pass::{ByStation, FirstPass, RefusedDevice, RefusedKey},
@@ -81,9 +82,9 @@ impl View<'_> {
         match entry.event {
             Event::OrderDevicesListed(list) if list.order == order => {
                 let found = list.devices.into_iter().find(is_one);
-                found.map(Some).ok_or_else(|| self.contradicted(format!("the device is not listed at {position:?}")))
+                found.map(Some).ok_or_else(|| self.contradicted(format!("the device is not listed at {position}")))
             }
-            _ => Err(self.contradicted(format!("there is no list of devices at {position:?}"))),
+            _ => Err(self.contradicted(format!("there is no list of devices at {position}"))),
         }
     }
 
@@ -97,7 +98,7 @@ impl View<'_> {
             {
                 Ok(Some(serial_number))
             }
-            _ => Err(self.contradicted(format!("there is another reservation at {position:?}"))),
+            _ => Err(self.contradicted(format!("there is another reservation at {position}"))),
         }
     }
 
@@ -208,6 +209,36 @@ impl View<'_> {
     pub(super) fn approvals(&self) -> impl Iterator<Item = &Arc<Approval>> + Clone {
         let before = self.memory.approvals.iter().filter(|(number, _)| !self.draft.approvals.contains_key(number));
         before.chain(&self.draft.approvals).map(|(_, approval)| approval)
+    }
+
+    /// All epochs, in their order.
+    pub(super) fn epochs(&self) -> impl Iterator<Item = &Arc<Epoch>> + Clone {
+        let before = self.memory.epochs.iter().filter(|(number, _)| !self.draft.epochs.contains_key(number));
+        before.chain(&self.draft.epochs).map(|(_, epoch)| epoch)
+    }
+
+    /// The number of the epoch that begins next.
+    pub(super) fn next_epoch(&self) -> u64 {
+        // The draft may have no more than the end of an older one.
+        let newest =
+            [&self.memory.epochs, &self.draft.epochs].into_iter().filter_map(|epochs| epochs.keys().next_back());
+        newest.max().map_or(1, |newest| newest + 1)
+    }
+
+    /// What is reserved in an epoch.
+    pub(super) fn reservations_of(&self, epoch: u64) -> Result<Vec<SerialNumber>, LedgerError> {
+        let records = self.draft.records.keys().chain(self.draft.proofs.values().map(|proof| &proof.serial_number));
+        let new = records.copied().filter(|serial| tag_of(serial) == tag(epoch));
+        let known: std::collections::BTreeSet<_> = self.memory.reservations_of(epoch).chain(new).collect();
+        let mut reserved = Vec::new();
+        for serial in known {
+            let is_reserved = self.proof_reservation(&serial)?.is_some()
+                || self.location(&serial)?.is_some_and(|location| location.state == RecordState::Reserved);
+            if is_reserved {
+                reserved.push(serial);
+            }
+        }
+        Ok(reserved)
     }
 
     /// A destination that has a batch.
@@ -420,10 +451,10 @@ impl View<'_> {
             Event::Recovered(Recovery { replaces: Some(replaced), serial_number, .. }) => {
                 (replaced, format!("its device has the newer certificate {serial_number}, which was recovered"), None)
             }
-            _ => return Err(self.contradicted(format!("no certificate changed at {changed:?}"))),
+            _ => return Err(self.contradicted(format!("no certificate changed at {changed}"))),
         };
         if of != *serial {
-            return Err(self.contradicted(format!("another certificate than {serial} changed at {changed:?}")));
+            return Err(self.contradicted(format!("another certificate than {serial} changed at {changed}")));
         }
         Ok(Change { at, by, scrap_reason, revocation_reason })
     }

@@ -236,7 +236,11 @@ impl Rules<'_> {
             let message = match JITP.iter().find(|(name, _)| *name == parameter) {
                 None => {
                     let known: Vec<_> = JITP.iter().map(|(name, _)| *name).collect();
-                    format!("\"{}\" is not a parameter; there are {}, Id", shortened(parameter), known.join(", "))
+                    format!(
+                        "\"{}\" is not a parameter; the parameters are {}, Id",
+                        shortened(parameter),
+                        known.join(", ")
+                    )
                 }
                 Some((_, oid)) if !self.subject().values(*oid).is_empty() => continue,
                 Some((_, oid)) => {
@@ -263,7 +267,7 @@ impl Rules<'_> {
         let Some(shape) = possible.into_iter().find(|shape| !told_apart(shape)) else { return };
         let message = format!(
             "a device id may look like {shape}: whoever chooses ids could register the CA in an account of their own; let \
-             device_id demand a form that is none, such as \"SN[0-9]{{8}}\", or use an issuer that no such platform trusts"
+             device_id require a form that is none, such as \"SN[0-9]{{8}}\", or use an issuer that no such platform trusts"
         );
         self.should(false, "device_id", "proof of possession of a CA", message);
     }
@@ -362,7 +366,7 @@ impl Rules<'_> {
         let message = format!("the CN is {}; it must be the registration id, which is the device id", list(&names));
         self.must(names == [expected], "subject", RULE, message);
         let lower = !expected.bytes().any(|byte| byte.is_ascii_uppercase());
-        self.should(lower, "device_id", RULE, "registration ids are kept in lower case; let device_id demand that");
+        self.should(lower, "device_id", RULE, "registration ids are kept in lower case; let device_id require that");
     }
 }
 

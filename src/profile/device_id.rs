@@ -4,14 +4,20 @@ use regex::Regex;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::error::SubjectError;
-use crate::id::DeviceId;
+use crate::id::{DeviceId, is_reserved_name};
 
-/// Names for the rules of clouds.
+/// The rule of ids that name files.
+const FILE_NAME: &str = "file-name";
+
+/// Names for the rules of clouds and of file systems.
 const KNOWN: &[(&str, &str)] = &[
     // What AWS IoT Core allows in a thing name.
     ("aws-thing-name", "[a-zA-Z0-9:_-]{1,128}"),
     // What Azure DPS allows in a registration id that is also a CN, in lower case as DPS shows it.
     ("azure-registration-id", "[a-z0-9._:-]{0,63}[a-z0-9-]"),
+    // What is a file's name everywhere, and of one device on disks that do not tell upper from lower case: Windows refuses
+    // colons, a dot at the end, and the names of its own devices (CON, COM1, …), which it takes with any ending.
+    (FILE_NAME, "[a-z0-9._-]{0,127}[a-z0-9_-]"),
 ];
 
 #[derive(Debug)]
@@ -46,7 +52,8 @@ impl DeviceIds {
     }
 
     pub(super) fn check(&self, device: &DeviceId) -> Result<(), SubjectError> {
-        if self.pattern.is_match(device.as_str()) {
+        let reserved = self.rule == FILE_NAME && is_reserved_name(device.as_str());
+        if self.pattern.is_match(device.as_str()) && !reserved {
             return Ok(());
         }
         let expression = KNOWN.iter().find(|(name, _)| *name == self.rule).map(|(_, expression)| *expression);
@@ -143,6 +150,10 @@ mod tests {
         for (rule, sample, good, bad) in [
             ("aws-thing-name", "0", "A:b_c-1", "a.b"),
             ("azure-registration-id", "0", "dev-0001", "Dev"),
+            ("file-name", "0", "com10.a_b-1", "con.a"),
+            ("file-name", "0", "a", "A"),
+            ("file-name", "0", "a.b", "a:b"),
+            ("file-name", "0", "nul1", "a."),
             ("SN[0-9]{6}", "SN000000", "SN123456", "SN1234567"),
             ("a|bc", "a", "bc", "abc"),
             (".*", "0", "x", "x\n"),

@@ -30,7 +30,7 @@ pub enum ProfileError {
         taken: Vec<&'static str>,
     },
     /// The request names no order.
-    #[error("the profile \"{0}\" demands an order; name one")]
+    #[error("the profile \"{0}\" requires an order; name one")]
     OrderRequired(String),
     /// The device's certificate would be one that a platform takes as a proof of possession of the CA's key.
     #[error(

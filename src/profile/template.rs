@@ -47,7 +47,9 @@ impl Template {
     pub(super) fn parse(text: &str) -> Result<Template, String> {
         let unknown = |what: &str| {
             let text = shortened(text);
-            format!("\"{text}\" has {what}; there are {{device_id}}, {{order}}, {{station}} and {{order.NAME}}")
+            format!(
+                "\"{text}\" has {what}; the placeholders are {{device_id}}, {{order}}, {{station}} and {{order.NAME}}"
+            )
         };
         let mut pieces = Vec::new();
         let mut rest = text;

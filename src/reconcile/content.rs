@@ -94,7 +94,12 @@ struct Enrolments {
 
 /// The body of a bulk operation of Azure's provisioning service. Other JSON holds no certificates.
 fn read_enrolments(text: &str, source: &str, found: &mut Vec<Found>) -> Result<bool, Fault> {
-    let Ok(body) = serde_json::from_str::<Enrolments>(text) else { return Ok(false) };
+    let body = match serde_json::from_str::<Enrolments>(text) {
+        Ok(body) => body,
+        // It was cut off.
+        Err(error) if error.is_eof() && text.contains("\"enrollments\"") => return Err(fault(1, error)),
+        Err(_) => return Ok(false),
+    };
     for (enrolment, number) in body.enrollments.iter().zip(1..) {
         let certificate = enrolment.pointer("/attestation/x509/clientCertificates/primary/certificate");
         let certificate = certificate.and_then(Value::as_str).ok_or_else(|| fault(number, "it has no certificate"))?;

@@ -57,19 +57,36 @@ pub enum ReadError {
     },
 }
 
-/// Reads a file, or all files of a folder and the folders in it. Gives how many files were passed over, because they hold
-/// no certificate of a device.
+/// What was read.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// The certificates.
+    pub found: Vec<Found>,
+    /// Files that should have one and are torn, each with why.
+    pub torn: Vec<(String, String)>,
+    /// How many files were passed over, because they hold no certificate of a device.
+    pub passed_over: u64,
+}
+
+/// Reads a file, or all files of a folder and the folders in it.
 ///
 /// # Errors
 /// What cannot be read.
-pub fn read(path: &Path, found: &mut Vec<Found>) -> Result<u64, ReadError> {
-    read_to_depth(path, DEEPEST, false, found)
+pub fn read(path: &Path, reading: &mut Reading) -> Result<(), ReadError> {
+    let before = (reading.found.len(), reading.torn.len());
+    reading.passed_over += read_to_depth(path, DEEPEST, false, reading)?;
+    // A share that is not mounted is an empty folder.
+    if before == (reading.found.len(), reading.torn.len()) {
+        reading.torn.push((path.display().to_string(), "there is no certificate of a device in it".to_owned()));
+    }
+    Ok(())
 }
 
-fn read_to_depth(path: &Path, depth: usize, in_bundle: bool, found: &mut Vec<Found>) -> Result<u64, ReadError> {
+/// Gives how many files were passed over, as all below.
+fn read_to_depth(path: &Path, depth: usize, in_bundle: bool, reading: &mut Reading) -> Result<u64, ReadError> {
     let unreadable = |cause: io::Error| ReadError::File { path: path.to_owned(), cause: TextError::Io(cause) };
     if !fs::metadata(path).map_err(unreadable)?.is_dir() {
-        return read_file(path, found);
+        return read_file(path, reading);
     }
     let Some(depth) = depth.checked_sub(1) else { return Ok(1) };
     let is_bundle = [MANIFEST, SIGNATURE].iter().all(|name| path.join(name).is_file());
@@ -91,7 +108,7 @@ fn read_to_depth(path: &Path, depth: usize, in_bundle: bool, found: &mut Vec<Fou
     }
     paths.sort();
     for path in paths {
-        passed_over += read_to_depth(&path, depth, is_bundle || in_bundle, found)?;
+        passed_over += read_to_depth(&path, depth, is_bundle || in_bundle, reading)?;
     }
     Ok(passed_over)
 }
@@ -109,50 +126,64 @@ fn is_device_folder(name: &str) -> bool {
     !matches!(name, "issuers" | "pai")
 }
 
-fn read_file(path: &Path, found: &mut Vec<Found>) -> Result<u64, ReadError> {
+fn read_file(path: &Path, reading: &mut Reading) -> Result<u64, ReadError> {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase();
     let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
     let unreadable = |cause: TextError| ReadError::File { path: path.to_owned(), cause };
     let octets = |longest| text_file::read_octets(text_file::open_regular(path)?, longest);
     let source = path.display().to_string();
     match extension.as_str() {
-        "tar" => read_tar(path, found),
+        "tar" => read_tar(path, reading),
         extension if content::is_known(extension, name) => {
             let octets = octets(LONGEST_LINES).map_err(unreadable)?;
-            read_content(extension, &octets, source, found)
+            read_content(extension, &octets, source, reading)
         }
-        // The same certificate is in the file without the chain.
-        "pem" | "crt" | "cer" | "der" if !name.ends_with(".chain") => {
+        "pem" | "crt" | "cer" | "der" => {
+            let device = name.strip_suffix(".chain");
+            // The same certificate is in the file without the chain, if a station came to write that.
+            if device.is_some_and(|device| path.with_file_name(format!("{device}.{extension}")).exists()) {
+                return Ok(1);
+            }
             let octets = octets(LONGEST_CERTIFICATE).map_err(unreadable)?;
-            Ok(read_certificate(octets, name, source, found))
+            Ok(read_certificate(octets, device.unwrap_or(name), source, reading))
         }
         _ => Ok(1),
     }
 }
 
-fn read_certificate(octets: Vec<u8>, name: &str, source: String, found: &mut Vec<Found>) -> u64 {
+fn read_certificate(octets: Vec<u8>, name: &str, source: String, reading: &mut Reading) -> u64 {
     let certificate = match pem::is_der(&octets) {
-        true => Some(octets),
-        // A CSR or a key is none.
-        false => pem::blocks(&octets)
-            .ok()
-            .and_then(|blocks| blocks.into_iter().next())
-            .and_then(|block| block.is_certificate().then_some(block.der)),
+        true => octets,
+        false => match pem::blocks(&octets) {
+            Ok(blocks) => match blocks.into_iter().next() {
+                Some(block) if block.is_certificate() => block.der,
+                // Whoever wrote it was killed before anything was in it.
+                None if octets.trim_ascii().is_empty() => return torn(source, "it is empty", reading),
+                // A CSR or a key is none.
+                _ => return 1,
+            },
+            Err(error) => return torn(source, error, reading),
+        },
     };
-    let Some(certificate) = certificate else { return 1 };
-    found.push(Found { certificate: certificate.into(), device: Some(name.to_owned()), charge: None, source });
+    let (certificate, device) = (certificate.into(), Some(name.to_owned()));
+    reading.found.push(Found { certificate, device, charge: None, source });
     0
 }
 
-fn read_content(extension: &str, octets: &[u8], source: String, found: &mut Vec<Found>) -> Result<u64, ReadError> {
-    match content::read(extension, octets, &source, found) {
+fn torn(source: String, why: impl ToString, reading: &mut Reading) -> u64 {
+    reading.torn.push((source, why.to_string()));
+    0
+}
+
+fn read_content(extension: &str, octets: &[u8], source: String, reading: &mut Reading) -> Result<u64, ReadError> {
+    match content::read(extension, octets, &source, &mut reading.found) {
         Ok(true) => Ok(0),
         Ok(false) => Ok(1),
         Err(fault) => Err(ReadError::Line { source_name: source, fault }),
     }
 }
 
-fn read_tar(path: &Path, found: &mut Vec<Found>) -> Result<u64, ReadError> {
+fn read_tar(path: &Path, reading: &mut Reading) -> Result<u64, ReadError> {
     let failed = |cause| ReadError::Tar { path: path.to_owned(), cause };
     let source = Source::open(path).map_err(failed)?;
     let names: Vec<String> = source.names().map(str::to_owned).collect();
@@ -170,8 +201,8 @@ fn read_tar(path: &Path, found: &mut Vec<Found>) -> Result<u64, ReadError> {
         let octets = source.read(name, LONGEST_LINES).map_err(failed)?;
         let shown = format!("{}/{name}", path.display());
         passed_over += match folder.is_empty() {
-            true => read_content(extension, &octets, shown, found)?,
-            false => read_certificate(octets, stem, shown, found),
+            true => read_content(extension, &octets, shown, reading)?,
+            false => read_certificate(octets, stem, shown, reading),
         };
     }
     Ok(passed_over)

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     certificates::watched,
+    destinations, ledger,
     lists::Lists,
     peers::{ClientCrl, socket_role},
     security,
@@ -76,6 +77,12 @@ pub fn check(file: &Path) -> Checked {
             check_profile(&config, name, settings, &issuers, &mut checked);
         }
     }
+    for (name, section) in &config.destinations {
+        // What is wrong with its terms is said already.
+        if section.terms().is_ok() {
+            checked.note(destinations::one(&config, name, section));
+        }
+    }
     checked.note(configure::refused_keys(&config, &issuers));
     checked.note(open_tls(&config, &Access::new()));
     checked.note(socket_role(&config));
@@ -88,6 +95,9 @@ pub fn check(file: &Path) -> Checked {
     if let Some(watched) = checked.note(watched(&config, &issuers)) {
         checked.warnings.extend(watched.iter().filter_map(|certificate| certificate.notice_at(now)));
     }
+    let (wrong, warning) = ledger::check(&config);
+    checked.note(wrong.map_or(Ok(()), Err));
+    checked.warnings.extend(warning);
     if let Some(mirror) = config.ledger.mirror.as_ref().filter(|mirror| !config.resolve(mirror.get_ref()).is_dir()) {
         let message = "there is no such folder; make it by hand on the disk that it is to be on";
         checked.warnings.push(config.error_at(mirror.span(), "ledger.mirror", message).to_string());
@@ -101,7 +111,12 @@ fn issuers_of(settings: &config::Profile) -> BTreeSet<&str> {
 }
 
 fn check_profile(config: &Config, name: &str, settings: &config::Profile, issuers: &Issuers, checked: &mut Checked) {
-    let Some(profile) = checked.note(Profile::new(config, name, settings, issuers)) else { return };
+    let Ok(profile) = Profile::new(config, name, settings, issuers) else {
+        for fault in Profile::faults(config, name, settings, issuers) {
+            checked.note(Err::<(), _>(fault));
+        }
+        return;
+    };
     for finding in lint::profile(&profile, settings, Timestamp::now()) {
         let error = config.profile_error(name, finding.key, &finding).to_string();
         match finding.severity {

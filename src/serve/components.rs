@@ -9,19 +9,33 @@ use super::{open::Opened, reload::Replaceable};
 use crate::{
     expiry::{self, MonitoredCertificate, Purpose},
     live::Live,
+    metrics::AUDIT,
     readiness::{Component, Readiness},
 };
 
 /// Their checks, and what only degrades the service.
 pub(super) fn readiness(draining: &watch::Receiver<bool>, opened: &Opened) -> Readiness {
-    let Opened { pools, records, publisher, .. } = opened;
+    let Opened { pools, records, publisher, signers, .. } = opened;
     let Replaceable { policy, watched, .. } = &opened.replaceable;
     let (mut checks, mut warnings): (Vec<Component>, Vec<Component>) = (Vec::new(), Vec::new());
     for (issuer, pool) in pools {
         let component = format!("hsm of issuer {issuer}");
         let (healthy, degraded) = (Arc::clone(pool), Arc::clone(pool));
-        checks.push((component.clone(), Box::new(move || cause(healthy.healthy()))));
+        let check = move || {
+            let cause = healthy.healthy().err()?;
+            Some(format!(
+                "{cause}; operations have to look at the HSM, and stations go on by themselves when it signs again"
+            ))
+        };
+        checks.push((component.clone(), Box::new(check)));
         warnings.push((component, Box::new(move || degraded.degraded())));
+    }
+    if let Some(audit) = signers.get(AUDIT).map(Arc::clone) {
+        let outage = move || {
+            let outage = audit.figures().into_iter().find_map(|token| token.outage)?;
+            Some(format!("{outage}; certificates are made, and checkpoints and signed manifests are not"))
+        };
+        warnings.push(("hsm of the audit key".to_owned(), Box::new(outage)));
     }
     if let Some(publisher) = publisher {
         for issuer in &publisher.issuers {

@@ -45,8 +45,8 @@ pub(super) struct Files {
 
 /// What needs a second operator.
 pub(super) fn approval(config: &Config) -> ApprovalRules {
-    let config::Approval { orders_above, quantity_changes, revocations_above, revocation_window_hours } =
-        config.approval;
+    let Some(approval) = &config.approval else { return ApprovalRules::default() };
+    let config::Approval { orders_above, quantity_changes, revocations_above, revocation_window_hours } = *approval;
     let window = Duration::from_secs(3600 * u64::from(revocation_window_hours));
     let revocations = revocations_above.map(|most| RevocationLimit { most, window });
     ApprovalRules { orders_above, quantity_changes, revocations }

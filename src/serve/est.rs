@@ -13,6 +13,7 @@ use crate::{
     issuer::{Issuance, Policy},
     ledger::Records,
     live::Live,
+    roster::Roster,
 };
 
 /// Reads the section `[est]`, if there is one. The certificate is that of the gRPC port.
@@ -50,9 +51,9 @@ pub(super) fn start(
     listener: TcpListener,
     connections: usize,
     (issuer, committer, records): (Arc<Issuance>, Committer, Arc<dyn Records>),
-    policy: Arc<Live<Policy>>,
+    (policy, roster): (Arc<Live<Policy>>, Arc<Roster>),
     draining: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
-    let est = Est { issuer, committer, records, policy, settings };
+    let est = Est { issuer, committer, records, policy, roster, settings };
     tokio::spawn(est::serve(est, Port { listener, connections }, draining))
 }

@@ -9,6 +9,7 @@ use crate::{
     hash::sha256,
     ledger::Actor,
     refusals::Refusals,
+    version::VERSION,
 };
 
 /// How long the record of the end may take.
@@ -19,7 +20,7 @@ pub(super) async fn record_start(committer: &Committer, config: &Config) -> Resu
     let configuration = sha256(config.text().as_bytes());
     let recorded = async {
         committer.load_configuration(None, configuration, config.text().to_owned()).await?;
-        committer.record_start(env!("CARGO_PKG_VERSION").to_owned(), configuration).await
+        committer.record_start(VERSION.to_owned(), configuration).await
     };
     match recorded.await {
         // As anything else that is new: when the clock is right, or the file small enough.

@@ -11,6 +11,7 @@ use crate::{
     config::{self, Config, ConfigError},
     configure::{self, Issuers},
     hsm::{self, Key, KeyUri, Pool, PoolSettings, Sessions, Token},
+    metrics::AUDIT,
     pem,
     signer::PublicKey,
 };
@@ -63,9 +64,6 @@ pub(super) struct AuditKey {
     pub(super) public_key: PublicKey,
     pub(super) interval: Duration,
 }
-
-/// What logs, metrics and operators call the audit key's sessions.
-pub(super) const AUDIT: &str = "audit";
 
 /// How long the HSM may take for a checkpoint; a later one covers what this one would have.
 const AUDIT_LIMIT: Duration = Duration::from_secs(10);

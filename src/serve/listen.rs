@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use toml::Spanned;
 
 use super::error::ServeError;
@@ -30,6 +30,9 @@ pub struct Addresses {
     pub est: Option<SocketAddr>,
 }
 
+/// How many connections the kernel keeps that the daemon has not accepted yet.
+const BACKLOG: u32 = 1024;
+
 /// Where the daemon listens.
 pub(super) struct Listening {
     pub(super) tcp: TcpListener,
@@ -38,34 +41,69 @@ pub(super) struct Listening {
     pub(super) socket: Option<(PathBuf, UnixListener)>,
 }
 
-pub(super) async fn listen(config: &Config) -> Result<Listening, ConfigError> {
-    let bind = |address: &Spanned<SocketAddr>, key: &'static str| {
-        let (address, span) = (*address.get_ref(), address.span());
-        async move {
-            let bound = TcpListener::bind(address).await;
-            bound.map_err(|error| config.error_at(span, key, format!("cannot listen on {address}: {error}")))
+/// The ports that the daemon has to itself, though it does not listen yet: nobody is kept waiting who could be refused.
+pub(super) struct Ports {
+    grpc: TcpSocket,
+    http: Option<TcpSocket>,
+    est: Option<TcpSocket>,
+}
+
+/// An address, and the setting that has it.
+type Setting<'a> = (&'a Spanned<SocketAddr>, &'static str);
+
+fn settings(config: &Config) -> (Setting<'_>, Option<Setting<'_>>, Option<Setting<'_>>) {
+    let http = config.http.as_ref().map(|http| (&http.listen, "http.listen"));
+    let est = config.est.as_ref().map(|est| (&est.listen, "est.listen"));
+    ((&config.server.listen, "server.listen"), http, est)
+}
+
+fn unusable(config: &Config, (address, key): Setting<'_>, error: &io::Error) -> ConfigError {
+    config.error_at(address.span(), key, format!("cannot listen on {}: {error}", address.get_ref()))
+}
+
+fn no_socket(config: &Config, setting: &Spanned<PathBuf>, path: &Path, error: &io::Error) -> ConfigError {
+    config.error_at(setting.span(), "server.socket", format!("cannot listen on {}: {error}", path.display()))
+}
+
+impl Ports {
+    /// Takes the ports of the configuration. That the Unix socket is free is looked at as well: it is bound at the end.
+    pub(super) fn bind(config: &Config) -> Result<Ports, ConfigError> {
+        let bind = |setting: Setting<'_>| {
+            let address = *setting.0.get_ref();
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+            let bound = socket.and_then(|socket| {
+                socket.set_reuseaddr(true)?;
+                socket.bind(address)?;
+                Ok(socket)
+            });
+            bound.map_err(|error| unusable(config, setting, &error))
+        };
+        if let Some(setting) = &config.server.socket {
+            let path = config.resolve(setting.get_ref());
+            listener::check_socket(&path).map_err(|error| no_socket(config, setting, &path, &error))?;
         }
-    };
-    let tcp = bind(&config.server.listen, "server.listen").await?;
-    let http = match &config.http {
-        Some(http) => Some(bind(&http.listen, "http.listen").await?),
-        None => None,
-    };
-    let est = match &config.est {
-        Some(est) => Some(bind(&est.listen, "est.listen").await?),
-        None => None,
-    };
-    // The last that can fail: the socket's file would be left over.
-    let mut socket = None;
-    if let Some(setting) = &config.server.socket {
-        let path = config.resolve(setting.get_ref());
-        let bound = listener::bind_socket(&path).map_err(|error| {
-            let message = format!("cannot listen on {}: {error}", path.display());
-            config.error_at(setting.span(), "server.socket", message)
-        })?;
-        socket = Some((path, bound));
+        let (grpc, http, est) = settings(config);
+        Ok(Ports { grpc: bind(grpc)?, http: http.map(bind).transpose()?, est: est.map(bind).transpose()? })
     }
-    Ok(Listening { tcp, http, est, socket })
+
+    /// Listens there, and on the Unix socket.
+    pub(super) fn listen(self, config: &Config) -> Result<Listening, ConfigError> {
+        let listen = |socket: TcpSocket, setting: Setting<'_>| {
+            socket.listen(BACKLOG).map_err(|error| unusable(config, setting, &error))
+        };
+        let (grpc, http, est) = settings(config);
+        let tcp = listen(self.grpc, grpc)?;
+        let http = self.http.zip(http).map(|(socket, setting)| listen(socket, setting)).transpose()?;
+        let est = self.est.zip(est).map(|(socket, setting)| listen(socket, setting)).transpose()?;
+        // The last that can fail: the socket's file would be left over.
+        let mut socket = None;
+        if let Some(setting) = &config.server.socket {
+            let path = config.resolve(setting.get_ref());
+            let bound = listener::bind_socket(&path).map_err(|error| no_socket(config, setting, &path, &error))?;
+            socket = Some((path, bound));
+        }
+        Ok(Listening { tcp, http, est, socket })
+    }
 }
 
 impl Listening {

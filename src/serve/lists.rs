@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use parking_lot::Mutex;
 use toml::Spanned;
 
 use crate::{
@@ -63,6 +64,7 @@ impl<'a> Lists<'a> {
             include_scrapped: settings.include_scrapped,
             records,
             committer,
+            figures: Mutex::default(),
         };
         publisher.load();
         Ok(Arc::new(publisher))

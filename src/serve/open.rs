@@ -1,17 +1,18 @@
 //! Everything that the configuration names, opened and checked, in this order: the keys, what is said about
-//! certificates, the ledger. What the HSM and the files say is known before the ledger is changed by as much as its
-//! lock.
+//! certificates, the ledger. What the HSM and the files say is known before the ledger is changed; its lock is held before
+//! the HSM is loaded, so that a second daemon that is started by mistake disturbs nothing.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, thread::JoinHandle};
 
-use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use super::{
     certificates::{clock_bounds, watched},
     destinations,
     error::ServeError,
     history,
-    keys::{AUDIT, AuditKey, Pools, audit_keys, open_audit, open_issuers},
+    keys::{AuditKey, Pools, audit_keys, open_audit, open_issuers},
+    ledger::OpenLedger,
     lists::Lists,
     reload::{self, Replaceable},
     tls::open_tls,
@@ -26,11 +27,12 @@ use crate::{
     grpc::{Access, Signers},
     issuer::Issuance,
     ledger::{
-        LedgerError, Records,
-        embedded::{self, EmbeddedLedger, EmbeddedRecords, Guards, Settings},
+        LedgerError,
+        embedded::{self, Claim, EmbeddedRecords, Guards, Settings},
         scrub::Scrub,
     },
     live::Live,
+    metrics::AUDIT,
     proof::Prover,
     registration,
     signer::{Recoverable, Signer},
@@ -53,10 +55,20 @@ pub(super) struct Opened {
     pub(super) publisher: Option<Arc<Publisher>>,
 }
 
+/// Locks the ledger, if there is one.
+pub(super) fn claim(config: &Config) -> Result<Claim, ConfigError> {
+    Claim::take(&config.resolve(config.ledger.path.get_ref())).map_err(|error| unusable(config, error))
+}
+
+fn unusable(config: &Config, error: LedgerError) -> ConfigError {
+    config.error_at(config.ledger.path.span(), "ledger.path", error)
+}
+
 /// Opens the keys, then what is said about certificates, then the ledger.
 pub(super) async fn open(
     config: &Config,
     access: &Arc<Access>,
+    claim: Claim,
     expected_checkpoint: Option<&Path>,
 ) -> Result<Opened, ServeError> {
     let (pools, issuers) = open_issuers(config)?;
@@ -83,12 +95,11 @@ pub(super) async fn open(
         expected_checkpoint: expected_checkpoint.map(Path::to_owned),
         clock: clock_bounds(config, &issuers),
     };
-    let opened = EmbeddedLedger::open_guarded(&data, Timestamp::now(), &settings, &guards);
-    let (ledger, records) = opened.map_err(|error| config.error_at(config.ledger.path.span(), "ledger.path", error))?;
-    let earlier_checkpoints_lost = records.head().sequence > 0 && !embedded::checkpoint_file(&data).exists();
+    let (ledger, records) = OpenLedger::open(config, &data, (&settings, &guards), claim)?;
+    let earlier_checkpoints_lost = ledger.lacks_checkpoint(&records, &data);
     let scrub = config.ledger.scrub_interval().map(|interval| Scrub::start(records.clone(), interval)).transpose();
     let scrub = scrub.map_err(ServeError::system("start the scrub"))?;
-    let (committer, committer_thread) = Committer::start(ledger).map_err(ServeError::system("start the committer"))?;
+    let (committer, committer_thread) = ledger.start().map_err(ServeError::system("start the committer"))?;
     record_issuers(config, &committer, &issuers).await?;
     history::record_start(&committer, config).await?;
     let mut signers: BTreeMap<String, Arc<dyn Recoverable>> =
@@ -103,6 +114,7 @@ pub(super) async fn open(
             file: embedded::checkpoint_file(&data),
             interval,
             earlier_checkpoints_lost: earlier_checkpoints_lost.into(),
+            figures: Mutex::default(),
         })
     });
     let open_lists = |lists: Lists<'_>| lists.open(config, &data, Arc::new(records.clone()), committer.clone());
@@ -112,7 +124,8 @@ pub(super) async fn open(
     let prover = Arc::new(Prover::new(issuers.clone(), committer.clone()));
     let replaceable = Replaceable { policy, tls, watched };
     let signers = Arc::new(signers);
-    let destinations = Destinations { all, records: Arc::new(records.clone()), committer: committer.clone(), signer };
+    let (figures, ledger) = (Arc::default(), Arc::new(records.clone()));
+    let destinations = Destinations { all, records: ledger, committer: committer.clone(), signer, figures };
     Ok(Opened {
         pools,
         replaceable,

@@ -20,7 +20,7 @@ use crate::{
     grpc::{Access, Listed, StationCertifier, listener::SocketRole},
     hsm::KeyUri,
     identity::{Duties, Role},
-    ledger::Records,
+    ledger::{EnrolledPeer, Records},
     pem::{self, ReadError},
     security,
     signer::PublicKey,
@@ -71,6 +71,21 @@ fn client_cas(config: &Config) -> Result<Vec<Vec<u8>>, ConfigError> {
 /// Takes note of everybody who was revoked before.
 pub(super) fn note_revoked(access: &Access, records: &dyn Records) {
     records.peers().iter().for_each(|peer| access.note(peer));
+}
+
+/// Takes note of whom other daemons of the ledger revoke.
+pub(super) async fn follow(access: Arc<Access>, records: Arc<dyn Records>) {
+    let mut seen: HashMap<Arc<str>, Arc<EnrolledPeer>> = HashMap::new();
+    let mut ticks = tokio::time::interval(INTERVAL);
+    loop {
+        ticks.tick().await;
+        for peer in records.peers() {
+            if seen.get(&peer.name.0).is_none_or(|before| !Arc::ptr_eq(before, &peer)) {
+                access.note(&peer);
+                seen.insert(Arc::clone(&peer.name.0), peer);
+            }
+        }
+    }
 }
 
 /// How often it is looked whether the revocation list has changed.

@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 
 use super::{
     certificates::clock_bounds,
+    destinations,
     edge::{Edge, Files, approval},
     history, supervisor,
 };
@@ -34,7 +35,7 @@ use crate::{
 };
 
 /// How often the certificate files are looked at.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(700);
 
 /// What cannot change while the daemon runs: tables of the configuration, and keys.
 const FIXED_TABLES: [&str; 8] =
@@ -76,6 +77,8 @@ pub(super) struct Reloader {
 
 struct State {
     config: Arc<Config>,
+    /// That of the start: what needs a restart is still as it says.
+    started: Arc<Config>,
     looks: Vec<Option<Look>>,
     /// Those of files that are read at a start only, with the keys that name them.
     fixed: Vec<(String, PathBuf, Option<Look>)>,
@@ -113,7 +116,7 @@ impl Reloader {
         set_log_level: Option<SetLogLevel>,
     ) -> Arc<Reloader> {
         let (file, looks, fixed) = (config.path().to_owned(), looks(&config), fixed_files(&config));
-        let state = Mutex::new(State { config, looks, fixed });
+        let state = Mutex::new(State { started: Arc::clone(&config), config, looks, fixed });
         Arc::new(Reloader { file, replaceable, edge, issuers, records, committer, set_log_level, state })
     }
 
@@ -122,6 +125,10 @@ impl Reloader {
         let looks = looks(&config);
         let policy = policy(&config, &self.issuers)?;
         let files = self.read_files(&config, &policy)?;
+        // They come with a restart, which a wrong one would refuse.
+        for (name, section) in &config.destinations {
+            destinations::one(&config, name, section)?;
+        }
         Ok(Fresh { config, policy, files, looks })
     }
 
@@ -160,7 +167,8 @@ impl Reloader {
                 refused(&config.error_at(level.map_or(0..0, toml::Spanned::span), "log.level", error))
             })?;
         }
-        let (changed, mut needs_restart) = differences(&state.config, &config);
+        let (changed, _) = differences(&state.config, &config);
+        let (_, mut needs_restart) = differences(&state.started, &config);
         let replaced = state.fixed.iter().filter(|(_, path, then)| Look::at(path) != *then);
         needs_restart.extend(replaced.map(|(key, path, _)| format!("{key} ({} was replaced)", path.display())));
         let sha256 = sha256(config.text().as_bytes());

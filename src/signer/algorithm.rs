@@ -172,7 +172,7 @@ pub enum UnsuitableKey {
 
 /// A name that no signature algorithm has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is not a signature algorithm; there are {names}", names = NAMES.map(|(name, _)| name).join(", "))]
+#[error("\"{0}\" is not a signature algorithm; choose one of {names}", names = NAMES.map(|(name, _)| name).join(", "))]
 pub struct UnknownAlgorithm(String);
 
 impl FromStr for SignatureAlgorithm {

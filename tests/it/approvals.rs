@@ -41,6 +41,9 @@ async fn order_above_the_limit_needs_a_second_operator() {
     refused(&run(0, &raise), &["from 10 to 12", "grant 4"]);
     succeeded(&run(1, &["approval", "grant", "4"]));
     succeeded(&run(0, &raise));
+    let shown = succeeded(&site.operator(&["order", "show", "small", "--changes"]));
+    let changed = shown.lines().find(|line| line.contains("order_quantity_changed")).unwrap();
+    assert!(changed.contains("operator:anna") && shown.contains("order_created"), "{shown}");
     // Back and up again is another change.
     refused(&run(0, &["order", "change", "small", "--quantity", "10"]), &["from 12 to 10", "grant 5"]);
     daemon.end();
@@ -57,6 +60,25 @@ async fn order_above_the_limit_needs_a_second_operator() {
     succeeded(&site.token.birthmark(&["journal", "verify", "--config", "birthmark.toml"]));
 }
 
+/// A small order that is raised is a large one.
+#[tokio::test(flavor = "multi_thread")]
+async fn order_raised_above_the_limit_needs_a_second_operator() {
+    let site = Site::new();
+    site.configure(|usual| usual + "\n[approval]\norders_above = 10\n");
+    let daemon = site.start();
+    site.create_order("small", 3);
+    let change = |quantity: &str| site.operator(&["order", "change", "small", "--quantity", quantity]);
+    succeeded(&change("10"));
+    refused(&change("11"), &["from 10 to 11", "APPROVAL_REQUIRED"]);
+    let otto = site.identity("operator", "otto").display().to_string();
+    let grant = ["approval", "grant", "1", "--server", &daemon.url(), "--identity", &otto];
+    succeeded(&site.token.birthmark(&grant));
+    succeeded(&change("11"));
+    // Lowering is anybody's.
+    succeeded(&change("5"));
+    daemon.end();
+}
+
 /// One operator revokes so many alone; for more a second one agrees to this very list, once.
 #[tokio::test(flavor = "multi_thread")]
 async fn revocation_of_many_needs_a_second_operator() {
@@ -66,6 +88,9 @@ async fn revocation_of_many_needs_a_second_operator() {
     site.create_order("lot", 20);
     let lines: String = (0..8).map(|number| json_line(&format!("d{number}"), &csr("d"))).collect();
     site.token.write("devices.jsonl", &lines);
+    site.create_order("other", 3);
+    let more: String = (0..3).map(|number| json_line(&format!("n{number}"), &csr("n"))).collect();
+    site.token.write("more.jsonl", &more);
     succeeded(&site.sign("line1/t1", "lot", "devices.jsonl", "certs").output().unwrap());
     let identities = ["anna", "otto"].map(|name| site.identity("operator", name).display().to_string());
     let url = daemon.url();
@@ -90,6 +115,14 @@ async fn revocation_of_many_needs_a_second_operator() {
     refused(&run(0, &["record", "revoke", "--order", "lot", "--reason", "keyCompromise"]), &["grant 3"]);
     assert!(succeeded(&run(0, &all)).contains("4 certificates are revoked"));
     assert!((0..8).all(|number| state(&format!("d{number}")) == "revoked"));
+    // A restart forgets nothing: anna has revoked her three alone, and what otto agreed to does not count for anybody.
+    daemon.end();
+    let daemon = site.start();
+    succeeded(&site.sign("line1/t1", "other", "more.jsonl", "more").output().unwrap());
+    refused(&run(0, &["record", "revoke", "n0"]), &["revoke the certificate", "APPROVAL_REQUIRED"]);
+    succeeded(&run(1, &["record", "revoke", "n0"]));
+    succeeded(&run(1, &["record", "revoke", "n1"]));
+    refused(&run(1, &["record", "revoke", "n2"]), &["APPROVAL_REQUIRED"]);
     // Both names are in the journal.
     let dump = succeeded(&site.token.birthmark(&["journal", "dump", "data"]));
     let names = ["approval_requested", "approval_granted", "approval_used"].map(|event| {

@@ -315,14 +315,15 @@ fn daemon_cuts_and_writes_by_itself() {
     wait_until("it says that it waits", || daemon.metric("birthmark_destination_held", &["cloud"]) == 1.0);
     assert!(site.log().contains("2 batches are not acknowledged"), "{}", site.log());
     assert!(!outbox(last + 1).exists());
-    wait_until("the backlog is counted", || daemon.metric("birthmark_destination_backlog", &["cloud"]) == 1.0);
-    assert_eq!(daemon.metric("birthmark_destination_unacknowledged_batches", &["cloud"]), 2.0);
-    assert!(daemon.metric("birthmark_destination_unacknowledged_age_seconds", &["cloud"]) > 0.0);
+    wait_until("backlog and batches are counted", || {
+        let of = |name: &str| daemon.metric(&format!("birthmark_destination_{name}"), &["cloud"]);
+        of("backlog") == 1.0 && of("unacknowledged_batches") == 2.0 && of("unacknowledged_age_seconds") > 0.0
+    });
     succeeded(&site.operator(&["export", "acknowledge", &format!("cloud.{last:04}")]));
     wait_until("it is cut after all", || outbox(last + 1).exists());
+    daemon.end();
     let names: Vec<_> = fs::read_dir(site.path("outbox")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(names.iter().all(|name| !name.to_string_lossy().ends_with(".tmp")), "{names:?}");
-    daemon.end();
 
     // The disk is full, as far as the daemon may know.
     site.configure(|usual| {

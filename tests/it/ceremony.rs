@@ -1,6 +1,12 @@
 //! `birthmark ceremony`
 
-use std::fs;
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    process::Stdio,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::token::{Hsm, LABEL, Token, module, refused, succeeded, text};
 
@@ -31,7 +37,7 @@ fn ceremony(token: &Token, steps: &str) -> std::process::Output {
 }
 
 /// A self-signed CA made by openssl, with its key in `<name>.key`.
-fn openssl_root(token: &Token, name: &str, subject: &str, algorithm: &[&str], days: &str) {
+pub(crate) fn openssl_root(token: &Token, name: &str, subject: &str, algorithm: &[&str], days: &str) {
     let (key, certificate) = (format!("{name}.key"), format!("{name}.pem"));
     let mut arguments = vec!["genpkey", "-out", &key, "-algorithm"];
     arguments.extend(algorithm);
@@ -73,7 +79,7 @@ fn certificates_of_a_ceremony_pass_openssl_strict_mode() {
     .concat();
     let run = ceremony(&token, &steps);
     let printed = succeeded(&run);
-    assert_eq!(printed.lines().count(), 6, "{printed}");
+    assert_eq!(printed.matches("SHA-256 of the certificate").count(), 6, "{printed}");
     for (root, certificate) in [
         ("root", "issuer"),
         ("root", "rsa"),
@@ -96,7 +102,7 @@ fn certificates_of_a_ceremony_pass_openssl_strict_mode() {
     }
 
     let record: serde_json::Value = serde_json::from_slice(&fs::read(token.path("ca/record.json")).unwrap()).unwrap();
-    assert_eq!(record["token"]["label"], LABEL);
+    assert_eq!(record["tokens"][0]["label"], LABEL);
     let made = &record["steps"][1];
     assert_eq!(made["key"]["label"], "issuing");
     assert_eq!(made["key"]["id"].as_str().unwrap().len(), 32);
@@ -115,14 +121,56 @@ fn ceremony_as_dry_run_or_without_yes_makes_nothing() {
     token.write("ceremony.toml", &(token.ceremony_head() + ROOT + ISSUER));
     let dry = token.birthmark(&["ceremony", "ceremony.toml", "--dry-run"]);
     succeeded(&dry);
-    let plan = text(&dry.stderr);
-    for part in ["P-384 key \"root\"", "C=DE, O=Acme, CN=Acme Root", "ca/issuer.pem", "nothing was made"] {
+    assert_eq!(text(&dry.stderr).trim(), "Everything was checked; nothing was made.");
+    let plan = text(&dry.stdout);
+    for part in [
+        "P-384 key \"root\"",
+        "C=DE, O=Acme, CN=Acme Root",
+        "ca/issuer.pem",
+        "Script     none named",
+        "Operator   none named",
+        "Witness    none named",
+    ] {
         assert!(plan.contains(part), "{part} is not in {plan}");
     }
     refused(&token.birthmark(&["ceremony", "ceremony.toml"]), &["no terminal", "--yes"]);
     assert!(!token.path("ca").exists());
     // The labels are still free.
     succeeded(&token.birthmark(&["ceremony", "ceremony.toml", "--yes"]));
+}
+
+/// Ctrl-C, `kill` and a closed terminal end it after the step that runs, with the list that a step prints which failed.
+#[test]
+fn ceremony_stopped_by_a_signal_ends_after_its_step_and_names_what_it_made() {
+    for (signal, name) in [(Signal::INT, "SIGINT"), (Signal::TERM, "SIGTERM"), (Signal::HUP, "SIGHUP")] {
+        let token = Token::new();
+        let step = |name: &str, kind: &str| {
+            let step = ROOT.replace("\"root\"\nkey_type", &format!("\"{name}\"\nkey_type"));
+            step.replace("root.pem", &format!("{name}.pem")).replace("p384", kind)
+        };
+        // Time enough for the signal to come before the last step.
+        let slow = (2..8).map(|number| step(&format!("root{number}"), "rsa3072")).collect::<String>();
+        token.write("ceremony.toml", &(token.ceremony_head() + &step("root1", "p384") + &slow));
+        let mut command = token.command(&["ceremony", "ceremony.toml", "--yes"]);
+        let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(process.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let first = said.find(|line| line.starts_with("done 1/7")).unwrap();
+        kill_process(Pid::from_child(&process), signal).unwrap();
+        let said = said.collect::<Vec<_>>().join("\n");
+        let status = process.wait().unwrap();
+        assert_eq!(status.code(), Some(1), "{first}\n{said}");
+        for part in [
+            format!("stopped by {name}, with ").as_str(),
+            "of 7 steps done",
+            "No record was written",
+            "ca/root1.pem",
+            "--type privkey --label \"root1\"",
+        ] {
+            assert!(said.contains(part), "{part} is not in {said}");
+        }
+        assert!(token.path("ca/root1.pem").exists() && !token.path("ca/root7.pem").exists());
+        assert!(!token.path("ca/record.json").exists());
+    }
 }
 
 /// A ceremony replaces neither keys nor files.
@@ -133,7 +181,14 @@ fn ceremony_replaces_neither_keys_nor_files() {
     let before = fs::read(token.path("ca/root.pem")).unwrap();
     refused(&ceremony(&token, ROOT), &["ceremony.record", "record.json exists"]);
     fs::remove_file(token.path("ca/record.json")).unwrap();
-    refused(&ceremony(&token, ROOT), &["already has an object with the label \"root\""]);
+    refused(
+        &ceremony(&token, ROOT),
+        &[
+            "already has an object with the label \"root\"; if a ceremony that was broken off left it",
+            "--type privkey, then --type pubkey",
+            "if it is in use, choose another label",
+        ],
+    );
     refused(&ceremony(&token, &ROOT.replace("key = \"root\"", "key = \"other\"")), &["root.pem exists"]);
     refused(&ceremony(&token, &[ISSUER, ISSUER].concat()), &["two steps make a key \"issuing\""]);
     let same_file = ISSUER.replace("issuing", "another");
@@ -173,7 +228,7 @@ fn ca_without_expiry_is_made_and_accepted() {
     refused(&ceremony(&token, &station_ca), &[":16: step.not_after: has no meaning"]);
     let made = ceremony(&token, &[never(ROOT), never(ISSUER)].concat());
     succeeded(&made);
-    let plan = text(&made.stderr);
+    let plan = text(&made.stdout);
     assert_eq!(plan.matches("until 9999-12-31").count(), 2, "{plan}");
     for name in ["ca/root.pem", "ca/issuer.pem"] {
         let end = token.openssl(&["x509", "-in", name, "-noout", "-enddate"]);
@@ -313,7 +368,7 @@ certificate = "ca/issuer.pem"
     token.write("ceremony.toml", &(token.ceremony_head() + &told));
     sign("root", "other.ext", "900", "-sha256");
     let plan = token.birthmark(&["ceremony", "ceremony.toml", "--dry-run"]);
-    let plan = text(&plan.stderr);
+    let plan = text(&plan.stdout);
     for part in [
         "subject     \"O=Acme, CN=Acme Issuing\"",
         "DIFFERS     path length: requested 0, signed no limit",
@@ -397,51 +452,4 @@ fn pin_from_the_environment_is_used() {
     fs::remove_file(token.path("pin")).unwrap();
     let mut command = token.command(&["ceremony", "ceremony.toml", "--yes"]);
     succeeded(&command.env("BIRTHMARK_PIN", "123456").output().unwrap());
-}
-
-/// The files in hsm-config lead to a running daemon with the example configuration, also with a root that is elsewhere.
-#[test]
-fn offline_root_files_lead_to_a_configuration_that_starts() {
-    let token = Token::new();
-    let example = |name: &str| {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("hsm-config").join(name);
-        let text = fs::read_to_string(path).unwrap();
-        let (head, steps) = text.split_at(text.find("[[step]]").unwrap());
-        assert!(head.contains("[token]"));
-        let record = head.lines().find(|line| line.starts_with("record")).unwrap();
-        token.ceremony_head().replace("record = \"ca/record.json\"", record) + steps
-    };
-    token.write("1.toml", &example("ceremony-offline-root-1-request.toml"));
-    succeeded(&token.birthmark(&["ceremony", "1.toml", "--yes"]));
-    openssl_root(&token, "root", "/O=Acme/CN=Offline", &["EC", "-pkeyopt", "ec_paramgen_curve:P-384"], "5000");
-    fs::create_dir(token.path("incoming")).unwrap();
-    fs::copy(token.path("root.pem"), token.path("incoming/root.pem")).unwrap();
-    // As the first file tells it.
-    token.write(
-        "ca.ext",
-        "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\n\
-         subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n",
-    );
-    let arguments = "x509 -req -in ca/issuer.csr.pem -CA root.pem -CAkey root.key -sha384 -days 3650 -extfile ca.ext \
-                     -CAcreateserial -out incoming/issuer.pem";
-    token.openssl(&arguments.split_whitespace().collect::<Vec<_>>());
-    token.write("2.toml", &example("ceremony-offline-root-2-import.toml"));
-    let imported = token.birthmark(&["ceremony", "2.toml", "--yes"]);
-    succeeded(&imported);
-    assert!(!text(&imported.stderr).contains("DIFFERS"), "{}", text(&imported.stderr));
-    // Every file and every key that the example configuration names is there.
-    let configuration = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("hsm-config/birthmark.toml");
-    let configuration = fs::read_to_string(configuration).unwrap();
-    for file in ["ca/issuer.pem", "ca/root.pem", "ca/station-ca.pem", "ca/audit.pem"] {
-        assert!(configuration.contains(file) && token.path(file).exists(), "{file}");
-    }
-    let own = "SOFTHSM2_CONF = \"{config_dir}/hsm/softhsm2.conf\"";
-    token.write("birthmark.toml", &configuration.replace(own, &crate::support::token::environment()));
-    let listed: Vec<_> = configuration.split("object=").skip(1).filter_map(|rest| rest.split('?').next()).collect();
-    assert!(listed.len() >= 3, "{listed:?}");
-    for key in listed.into_iter().filter(|key| !key.contains(' ')) {
-        let uri = token.uri(&format!(";object={key}"));
-        succeeded(&token.birthmark(&["hsm", "check", &uri, "--config", "birthmark.toml"]));
-    }
-    succeeded(&token.birthmark(&["profile", "check", "--config", "birthmark.toml"]));
 }

@@ -136,6 +136,12 @@ fn station_enrolls_devices_as_registration_authority() {
     assert_eq!([&record["order"], &record["station"]], ["o1", "line1/t1"], "{record}");
     assert_eq!(pem::parse(record["certificate_pem"].as_str().unwrap()).unwrap().contents(), first);
     assert_eq!(site.order("o1")["issued"], 1);
+    // It is one of the stations that ops and the page see.
+    let of = |name: &str| daemon.metric(name, &["station=\"line1/t1\""]);
+    assert_eq!(of("birthmark_station_certificates_total"), 4.0);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!((now - of("birthmark_station_last_contact_timestamp_seconds")).abs() < 120.0);
+    wait_until("its connections are over", || of("birthmark_station_connected") == 0.0);
 
     // Everybody may have the chain: the whole one, and nobody else's.
     let chain = curl(&site, None, "device/cacerts", &[]);
@@ -325,4 +331,49 @@ fn silent_clients_of_est_keep_nobody_out() {
     enroll(&site, Some(&station), "device~o1/simpleenroll", &csr("d1"), &["--max-time", "20"]).certificate(&site);
     drop(silent);
     daemon.end();
+}
+
+/// A body that does not come is answered, in time, and not waited for.
+#[test]
+fn est_body_that_does_not_arrive_is_a_timeout() {
+    use std::io::{Read, Write};
+    let (site, daemon) = site(1, "");
+    let station = site.identity("station", "line1/t1");
+    let mut client = Command::new("openssl");
+    client.current_dir(site.path("")).args(["s_client", "-quiet", "-connect", &format!("localhost:{}", port(&site))]);
+    client.args(["-CAfile", "ca/station-ca.pem"]).arg("-cert").arg(station.join("cert.pem"));
+    client.arg("-key").arg(station.join("key.pem"));
+    client.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+    let mut client = client.spawn().unwrap();
+    let mut input = client.stdin.take().unwrap();
+    let head = "POST /.well-known/est/device~o1/simpleenroll HTTP/1.1\r\nHost: localhost\r\nContent-Type: \
+                application/pkcs10\r\nContent-Length: 900\r\n\r\nMIIB";
+    input.write_all(head.as_bytes()).unwrap();
+    let began = std::time::Instant::now();
+    let mut answer = [0; 64];
+    let read = client.stdout.take().unwrap().read(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!((9..20).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    client.kill().unwrap();
+    client.wait().unwrap();
+    daemon.end();
+}
+
+/// What EST refuses is in the ledger like what the streams refuse: by station, order, reason and device.
+#[test]
+fn est_refusal_is_recorded_in_the_ledger() {
+    let (site, daemon) = site(1, "");
+    let station = site.identity("station", "line1/t1");
+    enroll(&site, Some(&station), "device~o1/simpleenroll", &csr("d1"), &[]).certificate(&site);
+    enroll(&site, Some(&station), "device~o1/simpleenroll", &csr("d1"), &[]).must_be(409, "DEVICE_HAS_CERTIFICATE");
+    enroll(&site, Some(&station), "device~o1/simpleenroll", &csr("d2"), &[]).must_be(403, "ORDER_EXHAUSTED");
+    daemon.end();
+    let dump = succeeded(&site.token.birthmark(&["journal", "dump", "data"]));
+    let recorded: Vec<_> = dump.lines().filter(|line| line.contains("\"refused\"")).collect();
+    for words in [["DEVICE_HAS_CERTIFICATE", "d1"], ["ORDER_EXHAUSTED", "o1"]] {
+        let found =
+            recorded.iter().any(|line| line.contains("line1/t1") && words.iter().all(|word| line.contains(word)));
+        assert!(found, "{words:?}: {recorded:?}");
+    }
 }

@@ -1,5 +1,5 @@
-//! Figures that are printed, not held: what other connections and a mirror cost four stations. Each is a ratio of rates that
-//! were measured in turn, so that a machine which is busy with other things makes them rough and not wrong.
+//! Figures that are printed, not held: what other connections, a mirror and a long list of devices cost four stations. Each is a
+//! ratio of rates that were measured in turn, so that a machine which is busy with other things makes them rough and not wrong.
 //!
 //! ```sh
 //! cargo test --release --test it figures:: -- --ignored --nocapture --test-threads 1
@@ -22,10 +22,12 @@ use rand::RngExt;
 
 use crate::{
     connections::raise_own_limit,
+    fairness::status_of,
     power_cut_ext4::{Mounted, make_image},
     support::{
         faults::Load,
         site::{Daemon, Site, wait_until},
+        token::succeeded,
     },
     tls::{SoftCa, site_that_trusts},
 };
@@ -143,6 +145,102 @@ async fn stations_beside_other_connections() {
     // A hundred thousand certificates are not judged here.
     load.abandon().await;
     daemon.end();
+}
+
+/// Processor time that the daemon has used, in seconds.
+fn processor_time(daemon: &Daemon) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    // utime and stime, in hundredths of a second.
+    fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<f64>().unwrap() / 100.0).sum()
+}
+
+/// What a connection costs the daemon on which something else than TLS comes, and one whose handshake fails.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "prints figures"]
+async fn refused_connections() {
+    let site = Site::new();
+    let daemon = site.start();
+    let hello: fn(TcpStream, &AtomicBool) = |mut stream, _| {
+        let wrong = [[22, 3, 1, 0, 64, 1, 0, 0, 60].as_slice(), &[0; 60]].concat();
+        let _ = stream.write_all(&wrong).and_then(|()| std::io::Read::read_to_end(&mut stream, &mut Vec::new()));
+    };
+    for (what, with) in [("no TLS", babble as fn(TcpStream, &AtomicBool)), ("no ClientHello", hello)] {
+        let refused = || daemon.metric("birthmark_connections_refused_total", &["reason=\"handshake\""]);
+        let (before, used, began) = (refused(), processor_time(&daemon), Instant::now());
+        let disturbance = Disturbance::start(daemon.grpc, 200, with);
+        tokio::time::sleep(3 * SPAN).await;
+        let (number, used) = (refused() - before, processor_time(&daemon) - used);
+        let each = 1e6 * used / number;
+        let rate = number / began.elapsed().as_secs_f64();
+        println!(
+            "200 connections with {what}: {rate:.0}/s refused, {each:.0} \u{b5}s of processor time each, {used:.2} s"
+        );
+        drop(disturbance);
+    }
+    daemon.end();
+}
+
+/// The devices that [`Load`] has certified.
+fn devices_of(order: &str, number: usize) -> String {
+    (0..number).map(|index| format!("{order}-s{}-{}\n", index % 4, index / 4)).collect()
+}
+
+/// An order for a million devices beside one for any.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "prints figures"]
+async fn order_for_a_million_devices() {
+    const DEVICES: usize = 1_000_000;
+    let site = Site::new();
+    let daemon = site.start();
+    site.create_order("any", 10_000_000);
+    site.token.write("devices.txt", &devices_of("listed", DEVICES));
+    let journal = || -> u64 {
+        fs::read_dir(site.path("data/journal")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+    };
+    let (memory, bytes) = (status_of(&daemon, "VmHWM"), journal());
+    let run = |what: &str, arguments: &[&str]| {
+        let began = Instant::now();
+        succeeded(&site.operator(arguments));
+        println!("{what}: {:.2} s", began.elapsed().as_secs_f64());
+    };
+    let quantity = DEVICES.to_string();
+    let create =
+        ["order", "create", "listed", "--profile", "device", "--quantity", &quantity, "--devices", "devices.txt"];
+    run("a million devices listed", &create);
+    run("the same once more", &create);
+    println!(
+        "memory at most {} MiB before, {} MiB then; {:.1} bytes of journal a device",
+        memory >> 10,
+        status_of(&daemon, "VmHWM") >> 10,
+        (journal() - bytes) as f64 / DEVICES as f64
+    );
+    run("order show", &["order", "show", "listed"]);
+    let (mut any, mut listed) = (Vec::new(), Vec::new());
+    // In turn, each round with devices that have no certificate yet.
+    for round in 0..ROUNDS {
+        for (order, rates) in [("any", &mut any), ("listed", &mut listed)] {
+            let load = Load::start_at(&site, &daemon, order, round * DEVICES / 4 / ROUNDS).await;
+            load.more(500);
+            rates.push(rate(&load).await);
+            load.abandon().await;
+        }
+    }
+    let (any, listed) = (median(any), median(listed));
+    println!("{any:.0}/s without a list, {listed:.0}/s with one, {:.1} %", 100.0 * listed / any);
+    run("the devices that are missing", &["order", "devices", "listed", "--missing"]);
+    daemon.end();
+    let began = Instant::now();
+    let daemon = site.start();
+    println!(
+        "a start: {:.2} s, memory at most {} MiB",
+        began.elapsed().as_secs_f64(),
+        status_of(&daemon, "VmHWM") >> 10
+    );
+    daemon.end();
+    let began = Instant::now();
+    succeeded(&site.token.birthmark(&["journal", "reindex", "data"]));
+    println!("a reindex: {:.2} s", began.elapsed().as_secs_f64());
 }
 
 /// The mirror lies on an ext4 of its own, on a loop device.

@@ -21,14 +21,18 @@ async fn signature_is_one_sign_init_and_one_sign() {
     let mut stream = site.stream(&daemon, "line1/t1").await;
     stream.ask(request("first", "o", csr("first"))).await.issued();
     faults.set("");
+    let began = Instant::now();
     for number in 0..100 {
         let device = format!("d{number}");
         stream.ask(request(&device, "o", csr(&device))).await.issued();
     }
     wait_until("the report is written", || faults.seen("C_Sign.script") >= 100);
+    // Where the machine pauses, an idle session makes a test signature.
+    let probes = began.elapsed().as_millis() as u64 / 400 + 1;
     for (name, calls) in faults.report() {
-        let expected = if matches!(name.as_str(), "C_Sign.script" | "C_SignInit.script") { 100 } else { 0 };
-        assert!(!name.ends_with(".script") || calls == expected, "{name}: {calls}");
+        let signs = matches!(name.as_str(), "C_Sign.script" | "C_SignInit.script");
+        let expected = if signs { 100..=100 + probes } else { 0..=0 };
+        assert!(!name.ends_with(".script") || expected.contains(&calls), "{name}: {calls}");
     }
     daemon.end();
 }

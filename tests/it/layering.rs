@@ -21,16 +21,18 @@ const FLOORS: &[&[&str]] = &[
     &["serve"],
     &["est"],
     &["grpc", "http"],
+    &["status"],
     &["checkpoint", "configure", "crl_publisher", "destinations", "issuer", "proof"],
     &["events", "lint", "reconcile", "refusals", "registration"],
     &["committer"],
     &["cert", "describe_certificate", "enroll", "export"],
     &["ceremony", "profile"],
     &["ca", "crl", "expiry"],
-    &["csr", "path", "vending"],
+    &["agreement", "csr", "handshake", "path", "vending"],
     &["hsm", "ledger"],
-    &["config", "connections", "log_filter", "readiness", "roles", "security_log", "signer"],
-    &["fairness", "live", "local_user", "metrics", "pattern", "possession", "security", "serial"],
+    &["config", "connections", "log_filter", "readiness", "roles", "roster", "security_log", "signer"],
+    &["fairness", "throughput"],
+    &["live", "local_user", "metrics", "pattern", "possession", "private_key", "security", "serial"],
 ];
 
 /// A library, or the protocol's generated types, and the only modules that may name it.
@@ -39,6 +41,8 @@ const BOUNDARIES: &[(&str, &[&str])] = &[
     ("cryptoki_sys", &["hsm"]),
     ("rcgen", &["ceremony", "enroll", "hsm", "lint"]),
     ("sled", &["ledger::index"]),
+    ("tokio_postgres", &["ledger::shared"]),
+    ("tokio_postgres_rustls", &["ledger::shared"]),
     ("birthmark::proto", &["grpc", "cli", "events", "export"]),
     ("clap", &["main", "cli"]),
     ("anyhow", &["main", "cli", "serve"]),
@@ -59,17 +63,18 @@ struct Package {
 }
 
 const DAEMON: Package = Package { name: "birthmark", folder: "src" };
-const PACKAGES: [Package; 6] = [
+const PACKAGES: [Package; 7] = [
     DAEMON,
     Package { name: "birthmark_base", folder: "base/src" },
     Package { name: "birthmark_client", folder: "clients/rust/src" },
     Package { name: "birthmark_station", folder: "clients/station/src" },
     Package { name: "birthmark_bench", folder: "bench/src" },
     Package { name: "birthmark_aws", folder: "aws-iot/src" },
+    Package { name: "birthmark_manual", folder: "manual/src" },
 ];
 
 /// The folders of sources.
-const FOLDERS: [&str; 10] = [
+const FOLDERS: [&str; 11] = [
     "src",
     "aws-iot/src",
     "aws-iot/tests/it",
@@ -79,6 +84,7 @@ const FOLDERS: [&str; 10] = [
     "benches",
     "clients/rust/src",
     "clients/station/src",
+    "manual/src",
     "tests/it",
 ];
 

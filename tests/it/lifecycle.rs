@@ -41,7 +41,9 @@ fn site(quantity: u64, devices: usize) -> (Site, Daemon) {
 
 /// Gives these devices a certificate for a new key.
 fn sign(site: &Site, devices: &[&str]) {
-    assert!(try_to_sign(site, devices, &[]).status.success());
+    if !devices.is_empty() {
+        succeeded(&try_to_sign(site, devices, &[]));
+    }
 }
 
 fn try_to_sign(site: &Site, devices: &[&str], more: &[&str]) -> Output {

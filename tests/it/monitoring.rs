@@ -71,6 +71,14 @@ async fn metrics_count_what_happens() {
     assert_eq!(daemon.get("/none").0, 404);
 
     let mut stream = site.stream(&daemon, "line1/t1").await;
+    wait_until("what may be refused to a station is counted from 0 on", || {
+        let (_, text) = daemon.get("/metrics");
+        ["KEY_REUSED", "ORDER_EXHAUSTED", "POP_INVALID"].into_iter().all(|reason| {
+            let of = |line: &&str| line.starts_with("birthmark_refused_requests_total{");
+            let labels = [format!("reason=\"{reason}\""), "station=\"line1/t1\"".to_owned()];
+            text.lines().filter(of).any(|line| labels.iter().all(|label| line.contains(label)) && line.ends_with(" 0"))
+        })
+    });
     let again = request("d1", "o1", csr("d1"));
     for _ in 0..3 {
         stream.ask(again.clone()).await.issued();

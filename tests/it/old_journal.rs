@@ -10,7 +10,7 @@ use birthmark::{
     ledger::{
         Action, Actor, Holder, Ledger, Operation, Outcome, Record, RecordState, Records,
         checkpoint::SignedCheckpoint,
-        embedded::{EmbeddedLedger, EmbeddedRecords, Guards, Settings},
+        embedded::{Claim, EmbeddedLedger, EmbeddedRecords, Guards, Settings},
         journal::Scan,
         verify::{VerifyOptions, verify},
     },
@@ -48,7 +48,14 @@ fn now() -> Timestamp {
 
 fn open(folder: &Path) -> (EmbeddedLedger, EmbeddedRecords) {
     let guards = Guards { audit_keys: vec![audit_key()], ..Guards::default() };
-    EmbeddedLedger::open_guarded(folder, now(), &Settings { min_free: 0, ..Settings::default() }, &guards).unwrap()
+    EmbeddedLedger::open_guarded(
+        folder,
+        now(),
+        &Settings { min_free: 0, ..Settings::default() },
+        &guards,
+        Claim::default(),
+    )
+    .unwrap()
 }
 
 /// The certificates that `journal dump` of that version shows, by serial number, with their devices.

@@ -416,7 +416,7 @@ fn proof_at_a_ceremony_is_of_the_ca_it_names() {
     let steps = CEREMONY.to_owned() + &step(1, AWS);
     let dry = ceremony(&steps, &["--dry-run"]);
     succeeded(&dry);
-    let plan = text(&dry.stderr);
+    let plan = text(&dry.stdout);
     assert!(plan.contains(&format!("the code {AWS}, AWS IoT")), "{plan}");
     succeeded(&ceremony(&steps, &["--yes"]));
     fs::rename(token.path("ca/record.json"), token.path("first.json")).unwrap();

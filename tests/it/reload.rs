@@ -54,7 +54,7 @@ async fn reload_is_taken_whole_or_not_at_all() {
     for (fault, says) in [
         ("validity_days = 0\n", "profiles.later.validity_days"),
         ("key_types = [\"p257\"]\n", "p257"),
-        ("nonsense = 1\n", "unknown field"),
+        ("nonsense = 1\n", "there is no key `nonsense`"),
     ] {
         site.token.write("birthmark.toml", &format!("{wanted}{fault}"));
         refused(&site.operator(&["reload"]), &["birthmark.toml:", says, "CONFIGURATION_REFUSED"]);
@@ -90,7 +90,13 @@ async fn reload_is_taken_whole_or_not_at_all() {
     change(&site, "level = \"debug\"", "level = \"debgu\"");
     refused(&site.operator(&["reload"]), &["debgu"]);
     change(&site, "level = \"debgu\"", "level = \"info\"");
-    reload(&site);
+    // It was named before, and the daemon has not been started again.
+    assert_eq!(reload(&site)["needs_restart"], serde_json::json!(["ledger.min_free_mib"]));
+    // What only a start takes would keep it from starting.
+    let fine = configuration(&site);
+    site.token.write("birthmark.toml", &(fine.clone() + "\n[destinations.cloud]\nformat = \"nope\"\n"));
+    refused(&site.operator(&["reload"]), &["destinations.cloud"]);
+    site.token.write("birthmark.toml", &fine);
     stream.ask(crate::support::site::request("c", "lot", csr("c"))).await.issued();
     daemon.end();
 
@@ -190,8 +196,9 @@ fn configuration_check_tells_all_that_is_wrong() {
     let good = configuration(&site);
     let bad = good
         .replace("certificate = \"tls/cert.pem\"", "certificate = \"tls/none.pem\"\nwindow = 0\nnonsense = 1")
-        .replace("validity_days = 7300", "validity_days = 0\nkees = []")
-        + "[profiles.other]\nissuer = \"unknown\"\n[refused_keys]\nblock_list = \"none.txt\"\n[issuers.second]\nchain = [\"none.pem\"]\nkey_uri = \"no uri\"\n";
+        .replace("validity_days = 7300", "validity_days = 0\nkees = []\nkey_types = []\ndevice_id = \"(\"")
+        .replace("[http]\nlisten", "[http]\nlisten = \"nowhere\"\n# listen")
+        + "[profiles.other]\nissuer = \"unknown\"\n[refused_keys]\nblock_list = \"none.txt\"\n[issuers.second]\nchain = [\"none.pem\"]\nkey_uri = \"no uri\"\n[destinations.cloud]\nformat = \"nope\"\n";
     site.token.write("birthmark.toml", &bad);
     let run = site.token.birthmark(&serve);
     assert_eq!(run.status.code(), Some(1));
@@ -202,12 +209,27 @@ fn configuration_check_tells_all_that_is_wrong() {
         "nonsense",
         "kees",
         "validity_days",
+        "key_types",
+        "profiles.device.device_id",
         "block_list",
         "issuers.second.chain",
         "issuers.second.key_uri",
+        "destinations.cloud.format",
+        "http.listen",
     ] {
         assert!(said.contains(says), "{says}: {said}");
     }
+    assert!(!said.contains("` is missing"), "{said}");
+    // What a table lacks, or nobody knows, keeps nothing else from being told; what the file lacks ends it.
+    site.token.write("birthmark.toml", &(bad.replace("listen = \"nowhere\"", "") + "[audti]\nkey_uri = \"\"\n[est]\n"));
+    let said = text(&site.token.birthmark(&serve).stderr);
+    assert!(
+        ["http: the key `listen` is missing", "audti", "est: the key", "kees"].iter().all(|says| said.contains(says)),
+        "{said}"
+    );
+    site.token.write("birthmark.toml", "[environment]\n");
+    let said = text(&site.token.birthmark(&serve).stderr);
+    assert_eq!(said.matches("` is missing").count(), 1, "{said}");
     assert!(!site.path("data").exists());
 }
 

@@ -358,6 +358,42 @@ fn backup_is_incremental_and_never_loses_what_it_has() {
     assert!(back_up(&data, &data).is_err());
 }
 
+/// A folder in the data folder, on whatever path it is named, would be lost with it: it is refused, and nothing is made.
+#[test]
+fn backup_into_the_data_folder_is_refused_and_makes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |path: &str| folder.path().join(path);
+    let data = at("data");
+    let (mut ledger, records) = open(&data);
+    one(&mut ledger, Action::CreateOrder(terms("o")));
+    std::os::unix::fs::symlink(&data, at("link")).unwrap();
+    for place in ["data", "data/b", "data/new/b", "data/journal", "link", "link/new", "new/../data/b", "data/../link/b"]
+    {
+        let error = back_up(&data, &at(place)).unwrap_err().to_string();
+        let named = [at(place), data.clone()].iter().all(|path| error.contains(&path.display().to_string()));
+        assert!(error.contains("lies in it") && named, "{place}: {error}");
+        let error = back_up(&at("link"), &at(place)).unwrap_err().to_string();
+        assert!(error.contains("lies in it"), "{place}: {error}");
+    }
+    assert!(!at("new").exists() && !data.join("b").exists() && !data.join("new").exists());
+    // A folder beside it, whose name begins with the same letters.
+    assert_eq!(back_up(&data, &at("data-backup")).unwrap().entries, records.head().sequence);
+}
+
+/// It is the backup's folder that is named, not the data folder.
+#[test]
+fn backup_folder_that_cannot_be_used_is_called_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let (mut ledger, _records) = open(&data);
+    one(&mut ledger, Action::CreateOrder(terms("o")));
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = back_up(&data, &file.join("backup")).unwrap_err().to_string();
+    let begins = format!("the backup's folder {} cannot be used: ", file.join("backup").display());
+    assert!(error.starts_with(&begins) && error.contains("may write"), "{error}");
+}
+
 fn devices(site: &Site, number: usize) -> (PathBuf, PathBuf) {
     let lines: Vec<_> =
         (0..number).map(|number| json_line(&format!("dev-{number}"), &csr(&format!("dev-{number}")))).collect();

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use birthmark_client::{Client, Connection, Error, Named, Options, Reason, Request};
 
-use crate::support::site::{Daemon, Site, csr};
+use crate::support::{
+    site::{Daemon, Site, csr, json_line},
+    token::succeeded,
+};
 
 fn client(site: &Site, daemon: &Daemon, role: &str, name: &str) -> Client {
     let connection =
@@ -100,4 +103,66 @@ async fn killed_daemon_costs_the_library_nothing() {
     assert!(matches!(impatient.issue(request.clone()).await, Err(Error::GaveUp { .. })));
     assert!(matches!(impatient.issue_one(request).await, Err(Error::GaveUp { .. })));
     assert!(matches!(impatient.check("", "").await, Err(Error::GaveUp { cause: Some(_), .. })));
+}
+
+/// Two daemons: the first is away at the beginning, the other one is killed in the middle of many devices and comes back. Each
+/// device has its answer, for the same CSR, and nobody waits for a daemon that is away. Both certificates are of the same name.
+#[tokio::test(flavor = "multi_thread")]
+async fn library_goes_on_with_another_server() {
+    const DEVICES: usize = 300;
+    let (one, other) = (Site::new(), Site::new());
+    // Stations of one site are stations of both.
+    let of_one = |usual: String| {
+        let files = usual.replace("\"tls/", &format!("\"{}/", one.path("tls").display()));
+        files.replace(
+            "client_ca = \"ca/station-ca.pem\"",
+            &format!("client_ca = \"{}\"", one.path("ca/station-ca.pem").display()),
+        )
+    };
+    let identity = one.identity("station", "line1/t1");
+    other.configure(of_one);
+    let (first, mut second) = (one.start(), other.start());
+    for site in [&one, &other] {
+        site.create_order("lot", 10_000);
+    }
+    let servers = format!("{},{}", first.url(), second.url());
+    let connection =
+        Connection { server: Some(servers.clone()), identity: Some(identity.clone()), ..Connection::default() };
+    let station = Client::new(&connection).unwrap();
+    first.end();
+    let began = std::time::Instant::now();
+    station.issue(Request::new("d", "device", csr("d")).order("lot")).await.unwrap().unwrap();
+    let url = |daemon: &Daemon| daemon.url();
+    let address = url(&second);
+    one.token.write("d.jsonl", &json_line("cli", &csr("cli")));
+    let (dead, live) = servers.split_once(',').unwrap();
+    let sign = ["station", "sign", "--in", "d.jsonl", "--out", "certs", "--order", "lot", "--profile", "device"];
+    let connect = ["--server", dead, "--server", live, "--identity", identity.to_str().unwrap()];
+    succeeded(&one.token.birthmark(&[&sign[..], &connect].concat()));
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+
+    let first = one.start();
+    let requests = (0..DEVICES).map(|number| {
+        let name = format!("d{number}");
+        Request::new(&name, "device", csr(&name)).order("lot")
+    });
+    let mut answers = station.issue_many(tokio_stream::iter(requests), Options::default());
+    let mut answered = std::collections::BTreeSet::new();
+    let mut killed = false;
+    while let Some(answer) = answers.next().await {
+        let answer = answer.unwrap();
+        answer.result.unwrap();
+        assert!(answered.insert(answer.device_id));
+        if answered.len() > DEVICES / 3 && !killed {
+            second.kill();
+            second.wait();
+            killed = true;
+        }
+    }
+    assert_eq!(answered.len(), DEVICES);
+    let second = other.start();
+    assert_eq!(second.url(), address);
+    first.end();
+    station.issue(Request::new("e", "device", csr("e")).order("lot")).await.unwrap().unwrap();
+    second.end();
 }

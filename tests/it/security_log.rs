@@ -141,13 +141,20 @@ async fn security_log_has_what_matters_and_no_secret() {
         assert!(messages.iter().any(|message| message.ends_with(event)), "{event}: {messages:#?}");
     }
     let pin = fs::read_to_string(site.path("pin")).unwrap();
-    let key = fs::read_to_string(site.path("tls/server.key")).unwrap_or_default();
-    let key = key.lines().nth(1).unwrap_or("no key").to_owned();
+    // The lines of every private key of the site.
+    let identities = fs::read_dir(site.path("identities")).unwrap().map(|entry| entry.unwrap().path());
+    let folders = identities.chain([site.path("tls")]);
+    let keys: Vec<_> = folders.map(|folder| fs::read_to_string(folder.join("key.pem")).unwrap()).collect();
+    let keys: Vec<_> = keys.iter().flat_map(|key| key.lines()).filter(|line| !line.starts_with('-')).collect();
+    assert!(keys.len() > 3 && keys.iter().all(|line| line.len() > 10), "{keys:?}");
     let csr = [hex::encode(&request_csr), base64(&request_csr)];
     for text in [site.log(), log(), messages.join("\n")] {
         let pin_is_there =
             text.split(|character: char| !character.is_ascii_alphanumeric()).any(|word| word == pin.trim());
-        assert!(!pin_is_there && !text.contains(&key) && !csr.iter().any(|csr| text.contains(csr)), "{text}");
+        assert!(
+            !pin_is_there && !keys.iter().any(|key| text.contains(key)) && !csr.iter().any(|csr| text.contains(csr)),
+            "{text}"
+        );
         assert!(!text.contains("BEGIN"), "{text}");
     }
 }
@@ -202,4 +209,47 @@ fn daemon_leaves_no_core_dump_and_locks_its_pin() {
     daemon.wait();
     let cores: Vec<_> = fs::read_dir(site.path("")).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert!(!cores.iter().any(|name| name.to_string_lossy().starts_with("core")), "{cores:?}");
+}
+
+/// The command without root's privileges, as any user runs it.
+fn without_privileges(command: &Command) -> Command {
+    let mut other = Command::new("setpriv");
+    other.args(["--clear-groups", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all"]);
+    other.arg(command.get_program()).args(command.get_args());
+    command.get_current_dir().map(|folder| other.current_dir(folder));
+    let variables = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    other.envs(variables);
+    other
+}
+
+/// A debugger of the user as whom the daemon runs reads no PIN out of it, while it does read other processes of the user.
+#[test]
+fn daemon_refuses_a_debugger_of_its_own_user() {
+    let privileged = rustix::process::geteuid().is_root();
+    let plain = |command: Command| if privileged { without_privileges(&command) } else { command };
+    let site = Site::new();
+    let daemon = site.start_as(plain);
+    let mut sleep = Command::new("sleep");
+    sleep.arg("1000");
+    let mut other = plain(sleep).spawn().unwrap();
+    wait_until("it sleeps", || {
+        fs::read_to_string(format!("/proc/{}/comm", other.id())).is_ok_and(|name| name.trim() == "sleep")
+    });
+    // Opening another process' memory asks what a ptrace attach asks.
+    let read = |process: u32| {
+        let mut open = Command::new("sh");
+        open.args(["-c", &format!("exec 3< /proc/{process}/mem")]);
+        plain(open).output().unwrap()
+    };
+    let control = read(other.id());
+    assert!(control.status.success(), "{}", String::from_utf8_lossy(&control.stderr));
+    let refused = read(daemon.pid());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("denied"), "{refused:?}");
+    let mut attach = Command::new("strace");
+    attach.args(["-o", "/dev/null", "-p", &daemon.pid().to_string()]);
+    let refused = plain(attach).output().unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("not permitted"), "{refused:?}");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    daemon.end();
 }

@@ -185,6 +185,7 @@ fn paths_taken_or_unusable_refuse_the_start() {
     fs::remove_file(site.path("run/admin.sock")).unwrap();
     let listener = UnixListener::bind(site.path("run/admin.sock")).unwrap();
     must_refuse(&site, &["server.socket", "another process listens on it"]);
+    assert!(!site.path("data/journal").exists(), "nothing is begun where the daemon cannot listen");
     // A socket on which nobody listens any more is replaced.
     drop(listener);
     assert!(site.path("run/admin.sock").exists());
@@ -205,18 +206,22 @@ fn configuration_error_names_file_line_and_key() {
     );
     let cases: &[(&str, &str, &[&str])] = &[
         ("[ledger]", "[ledger", &["unclosed table"]),
-        ("path = \"data\"", "path = \"data\"\nsize = 5", &["ledger.size", "unknown field"]),
+        ("path = \"data\"", "path = \"data\"\nsize = 5", &["ledger.size", "there is no key `size`"]),
         ("issuer = \"main\"", "issuer = \"min\"", &["profiles.device.issuer", "no issuer \"min\"", "\"main\""]),
         ("\"CN={device_id}\"", "\"CN={device}\"", &["profiles.device.subject", "{device_id}"]),
         ("\"CN={device_id}\"", "\"Common={device_id}\"", &["profiles.device.subject"]),
         ("\"CN={device_id}\"", "\"CN=fixed\"", &["profiles.device.subject", "must contain {device_id}"]),
         ("validity_days = 7300", "validity_days = 9500", &["profiles.device.validity_days", "outlive", "main"]),
         ("validity_days = 7300", "validity_days = 0", &["profiles.device.validity_days", "1 to 36525"]),
-        ("validity_days = 7300", "validity_days = \"long\"", &["profiles.device.validity_days", "invalid type"]),
+        (
+            "validity_days = 7300",
+            "validity_days = \"long\"",
+            &["profiles.device.validity_days", "it takes a whole number"],
+        ),
         ("[\"p256\", \"p384\"", "[\"p255\", \"p384\"", &["profiles.device.key_types", "p255", "p256"]),
         ("socket = \"run", "window = 0\nsocket = \"run", &["server.window", "1 to 65536"]),
         ("[http]\nlisten = \"127.0.0.1:0\"", "[http]\nlisten = \"localhost\"", &["http.listen", "127.0.0.1:8443"]),
-        ("[ledger]\npath = \"data\"", "[ledger]", &["ledger: missing field `path`"]),
+        ("[ledger]\npath = \"data\"", "[ledger]", &["ledger: the key `path` is missing"]),
     ];
     for (from, to, says) in cases {
         configure(&site, from, to);

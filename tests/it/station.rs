@@ -449,3 +449,91 @@ fn certificate_of_another_key_is_replaced_by_the_right_only() {
     succeeded(&site.operator(&["record", "show", "d1"]));
     daemon.end();
 }
+
+/// An order has its profile: nobody has to say it at the station.
+#[test]
+fn order_without_a_profile_has_its_own() {
+    let (site, daemon) = site(10);
+    let run = |arguments: &[&str]| {
+        let mut command = site.token.command(arguments);
+        command.args(["--server", &daemon.url(), "--identity"]).arg(site.identity("station", "line1/t1"));
+        command.output().unwrap()
+    };
+    site.token.write("csrs/a.csr", &pem_csr(&csr("a")));
+    fs::copy(fixture("bad/rsa1024.der"), site.path("csrs/weak.csr")).unwrap();
+    let signed = run(&["station", "sign", "--order", "o1", "--in", "csrs", "--out", "certs"]);
+    must_exit(&signed, 3, &["KEY_WEAK"]);
+    assert_eq!(names(&site.path("certs")), ["a.pem", "weak.error.json"]);
+    // As with its name: the same request.
+    site.token.write("again/a.csr", &fs::read_to_string(site.path("csrs/a.csr")).unwrap());
+    must_exit(&sign(&site, "again", &[]), 0, &["already there"]);
+    let without = run(&["station", "sign", "--in", "again", "--out", "other"]);
+    must_exit(&without, 1, &["name an order with --order", "--profile"]);
+    let unknown = run(&["station", "sign", "--order", "none", "--in", "again", "--out", "other"]);
+    must_exit(&unknown, 1, &["ORDER_UNKNOWN"]);
+    let checked = run(&["station", "check", "--order", "o1"]);
+    must_exit(&checked, 0, &[]);
+    let said = text(&checked.stdout);
+    assert!(said.contains("\"device\" may be used") && said.contains("a signature took"), "{said}");
+    daemon.end();
+}
+
+/// What comes into a folder is confirmed and moves away; while the daemon is away it stays.
+#[test]
+fn watched_folder_of_certificates_is_confirmed() {
+    let (site, mut daemon) = site(10);
+    for device in ["a", "b", "c"] {
+        site.token.write(&format!("csrs/{device}.csr"), &pem_csr(&csr(device)));
+    }
+    must_exit(&sign(&site, "csrs", &["--chain"]), 0, &[]);
+    fs::create_dir(site.path("placed")).unwrap();
+    let put = |from: &str, to: &str| {
+        let draft = site.path("draft");
+        fs::copy(site.path(from), &draft).unwrap();
+        fs::rename(draft, site.path(&format!("placed/{to}"))).unwrap();
+    };
+    put("certs/a.chain.pem", "a.pem");
+    let log = fs::File::create(site.path("confirm.log")).unwrap();
+    let mut command = site.token.command(&["station", "confirm", "--certificates", "placed", "--watch"]);
+    command.args(["--poll", "50ms", "--settle", "300ms", "--json", "--server", &daemon.url(), "--identity"]);
+    command.arg(site.identity("station", "line1/t1")).stderr(log);
+    let lines = fs::File::create(site.path("confirmed.jsonl")).unwrap();
+    let mut station = Process::spawn(command.stdout(lines)).unwrap();
+    let moved = |to: &str| wait_until(to, || site.path(&format!("placed/{to}")).exists());
+    moved("done/a.pem");
+    assert_eq!(site.order("o1")["confirmed"], 1);
+
+    // DER, as a test stand reads it back; another octet is another certificate.
+    let der = certificate(&site.path("certs/b.pem"));
+    let mut wrong = der.clone();
+    *wrong.last_mut().unwrap() ^= 1;
+    fs::write(site.path("placed/b.der"), wrong).unwrap();
+    moved("failed/b.der");
+    assert_eq!(json(&site.path("placed/failed/b.error.json"))["reason"], "CERTIFICATE_MISMATCH");
+    fs::write(site.path("placed/b.der"), der).unwrap();
+    moved("done/b.der");
+    wait_until("the refusal is void", || !site.path("placed/failed/b.error.json").exists());
+    // Half a file, a key, and what is none of ours.
+    fs::write(site.path("placed/half.pem"), "-----BEGIN CERTIFICATE-----\nMIIB").unwrap();
+    fs::copy(site.path("ca/root.pem"), site.path("placed/root.pem")).unwrap();
+    moved("failed/half.pem");
+    assert_eq!(json(&site.path("placed/failed/half.error.json"))["reason"], "CERTIFICATE_UNREADABLE");
+    let said = || fs::read_to_string(site.path("confirm.log")).unwrap();
+    wait_until("a CA certificate is left alone", || said().contains("root.pem is left alone"));
+
+    daemon.kill();
+    put("certs/c.pem", "c.pem");
+    wait_until("the station says that files stay", || said().contains("the files stay in"));
+    assert!(site.path("placed/c.pem").exists());
+    let daemon = site.start();
+    moved("done/c.pem");
+    station.signal(Signal::TERM).unwrap();
+    assert_eq!(station.wait().unwrap().code(), Some(143));
+    assert_eq!(names(&site.path("placed")), ["done", "failed", "root.pem"]);
+    assert_eq!(site.order("o1")["confirmed"], 3);
+    let lines = fs::read_to_string(site.path("confirmed.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let statuses: Vec<_> = lines.iter().map(|line| line["status"].as_str().unwrap()).collect();
+    assert_eq!(statuses, ["confirmed", "refused", "confirmed", "refused", "confirmed"], "{lines:?}");
+    daemon.end();
+}

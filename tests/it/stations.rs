@@ -170,6 +170,9 @@ async fn enrolment_without_a_daemon_is_imported() {
         site.token.write("wrong.jsonl", &wrong);
         refused(&site.operator(&["station", "import", "wrong.jsonl"]), &["line 1", why]);
     }
+    // A file that ends before anything is in it is no list.
+    site.token.write("cut.jsonl", "\n");
+    refused(&site.operator(&["station", "import", "cut.jsonl"]), &["there is no enrolment in cut.jsonl"]);
     for _ in 0..2 {
         let list = list.display().to_string();
         assert!(succeeded(&site.operator(&["station", "import", &list])).contains("recorded"));
@@ -224,6 +227,13 @@ async fn station_key_made_on_the_tester_is_certified_and_renewed() {
     let methods: Vec<_> = found["certificates"].as_array().unwrap().iter().map(|one| one["method"].clone()).collect();
     assert_eq!(methods, ["csr", "renewal"]);
     assert_eq!(found["certificates"][1]["enrolled_by"], "station:line1/t1");
+    // Whoever renews again and again has none that lives longer.
+    let [first, second] = [0, 1].map(|number| {
+        let time =
+            |name: &str| found["certificates"][number][name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        time("not_after").duration_since(time("not_before")).as_secs()
+    });
+    assert!((second - first).abs() <= 1, "{first} s, then {second} s");
 
     site.token.write("password", "a secret\n");
     let pkcs12 = ["station", "pkcs12", "--identity", "tester", "--out", "t1.p12", "--password-file", "password"];
@@ -364,7 +374,11 @@ async fn station_check_tells_what_is_in_the_way() {
     let paused: serde_json::Value = serde_json::from_str(&text(&paused.stdout)).unwrap();
     let failed = paused["checks"].as_array().unwrap().iter().find(|check| check["result"] == "fail").unwrap();
     assert!(paused["ok"] == false && failed["message"].as_str().unwrap().contains("paused"), "{paused}");
-    refused(&check(&["--order", "none"]), &["ORDER_UNKNOWN"]);
+    // What is wrong with the order keeps nothing else from being told.
+    let unknown = check(&["--order", "none", "--profile", "device"]);
+    let told = text(&unknown.stdout);
+    assert!(unknown.status.code() == Some(1) && told.contains("there is no order \"none\""), "{told}");
+    assert!(told.contains("a signature took"), "{told}");
     let other = check(&["--profile", "other"]);
     assert!(!other.status.success() && text(&other.stdout).contains("it may use: device"), "{}", text(&other.stdout));
     daemon.end();

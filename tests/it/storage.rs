@@ -229,7 +229,8 @@ async fn second_daemon_is_refused_though_the_lock_file_is_gone() {
     fs::create_dir(site.path("other/journal")).unwrap();
     let file = "journal/00000001.journal";
     fs::hard_link(site.path("data").join(file), site.path("other").join(file)).unwrap();
-    site.configure(|usual| usual.replace("\"data\"", "\"other\"").replace("run/admin", "run/other"));
+    let other_port = |usual: String| usual.replace(&daemon.grpc.to_string(), "127.0.0.1:0");
+    site.configure(|usual| other_port(usual).replace("\"data\"", "\"other\"").replace("run/admin", "run/other"));
     must_refuse(&site, &["another birthmark daemon uses the data folder", "ledger.path"]);
     // Verification needs no lock.
     succeeded(&site.token.birthmark(&["journal", "verify", "data"]));
@@ -409,7 +410,7 @@ async fn checkpoints_that_are_gone_begin_again_and_verify_says_so() {
 }
 
 /// The library that `faketime` (Debian: faketime) loads.
-fn faketime() -> io::Result<String> {
+pub(crate) fn faketime() -> io::Result<String> {
     let run = Command::new("faketime").args(["-f", "+0", "env"]).output()?;
     let said = text(&run.stdout);
     let library = said.lines().find_map(|line| line.strip_prefix("LD_PRELOAD="));

@@ -7,5 +7,6 @@ pub(crate) mod faults;
 pub(crate) mod fixtures;
 pub(crate) mod issue;
 pub(crate) mod ledger;
+pub(crate) mod pair;
 pub(crate) mod site;
 pub(crate) mod token;

@@ -12,6 +12,7 @@ use std::{
 };
 
 use birthmark_bench::{
+    pages::{Block, blocks},
     process::{PATIENCE, Process},
     site::{self, Plan},
     softhsm,
@@ -32,12 +33,6 @@ const PLAN: Plan = Plan {
     profile: "device_id = \"aws-thing-name\"\njitp = [\"CommonName\"]\n",
     sections: "",
 };
-
-/// The blocks of this kind.
-fn blocks<'p>(page: &'p str, kind: &str) -> Vec<&'p str> {
-    let begin = format!("```{kind}\n");
-    page.split(&begin).skip(1).filter_map(|after| after.split_once("```").map(|(block, _)| block)).collect()
-}
 
 /// The `birthmark` program, which `make aws-test` builds.
 pub(crate) fn daemon_program() -> PathBuf {
@@ -84,15 +79,18 @@ fn page_about_aws_works_as_it_stands() {
         let page = fs::read_to_string(page).unwrap();
         let token = softhsm::make_token(&folder).unwrap();
         let factory = site::Site::set_up(folder.clone(), daemon_program(), token, PLAN).unwrap();
-        let [destination] = blocks(&page, "toml")[..] else { panic!("one destination") };
-        let configuration = factory.configuration(site::ANY_ADDRESSES) + "\n" + destination;
+        let blocks = blocks(&page);
+        let of_kind = |kind: &'static str| blocks.iter().filter(move |block| block.language.as_deref() == Some(kind));
+        let destinations: Vec<_> = of_kind("toml").map(Block::text).collect();
+        assert_eq!(destinations.len(), 1);
+        let configuration = factory.configuration(site::ANY_ADDRESSES) + "\n" + &destinations.concat();
         factory.write(site::CONFIGURATION, &configuration).unwrap();
         factory.enroll("station", "line1/tester1", "line1-tester1").unwrap();
         let daemon = factory.start(|command| command).unwrap();
         let _emulator = Emulator::start(&folder);
 
         let bin = stand_ins(&folder);
-        let script: String = blocks(&page, "sh").join("\n");
+        let script: String = of_kind("sh").map(Block::text).collect();
         let mut command = Command::new("bash");
         Emulator::environment(&mut command, ACCOUNT);
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());

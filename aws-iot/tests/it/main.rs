@@ -8,6 +8,7 @@ mod documents;
 mod emulator;
 mod interrupted;
 mod maker;
+mod manual;
 mod namespace;
 mod proxy;
 mod register;

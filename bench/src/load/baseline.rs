@@ -19,7 +19,7 @@ const FIGURES: [(&str, &str); 8] = [
 ];
 
 /// What a run was asked for: two runs that differ in it cannot be compared.
-const TERMS: [&str; 6] = ["key", "stations", "window", "rate", "records", "hsm_latency_ms"];
+const TERMS: [&str; 8] = ["key", "stations", "window", "rate", "records", "hsm_latency_ms", "ledger", "daemons"];
 
 /// The JSON of an earlier run.
 pub(super) struct Baseline(Value);
@@ -64,7 +64,8 @@ impl Baseline {
             Some(Compared { figure, before, now, ratio: now / before })
         };
         let differs = |term: &&str| {
-            let (before, now) = (&self.0[*term], &now[*term]);
+            // Runs of before a term was known have none.
+            let (before, now) = (self.0.get(*term)?, &now[*term]);
             (before != now).then(|| format!("{term}: {before}, now {now}"))
         };
         Comparison {

@@ -44,8 +44,13 @@ pub(super) fn make(prefix: &str, number: usize) -> anyhow::Result<Vec<Bytes>> {
     Ok(made.concat())
 }
 
+/// The id of a device that [`make`] made.
+pub(super) fn device_id(prefix: &str, number: usize) -> String {
+    format!("{prefix}-{number:07}")
+}
+
 fn request(prefix: &str, number: usize) -> anyhow::Result<Bytes> {
-    let device_id = format!("{prefix}-{number:07}");
+    let device_id = device_id(prefix, number);
     let request = IssueRequest {
         request_id: number.to_string(),
         csr: csr(&device_id)?.into(),

@@ -24,9 +24,21 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(super) records: u64,
 
+    /// Where the ledger is; several, with commas between them, are measured one after the other
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "embedded")]
+    pub(super) ledger: Vec<LedgerName>,
+
+    /// How many daemons share the ledger, each with an HSM of its own; needs a ledger that is shared
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub(super) daemons: u32,
+
     /// Measure once more while a batch with all of the records is exported again and again
     #[arg(long)]
     pub(super) beside_export: bool,
+
+    /// Measure once more beside calls for the order and scraps, and then confirmations, 1,000 a call
+    #[arg(long)]
+    pub(super) calls: bool,
 
     /// The time that each C_Sign takes at least, such as 5ms; needs the fault-injecting module
     #[arg(long, value_name = "TIME", value_parser = latency)]
@@ -81,14 +93,45 @@ impl KeyName {
     }
 }
 
+/// Where a ledger is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum LedgerName {
+    /// Journal and index on the daemon's machine
+    Embedded,
+    /// In a PostgreSQL that is started for it
+    Shared,
+    /// The same, with a synchronous standby
+    #[value(name = "shared+standby")]
+    SharedStandby,
+}
+
+impl LedgerName {
+    /// As the option names it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            LedgerName::Embedded => "embedded",
+            LedgerName::Shared => "shared",
+            LedgerName::SharedStandby => "shared+standby",
+        }
+    }
+}
+
 /// The order that the devices are under.
 pub(super) const ORDER: &str = "bench-order";
 
-/// How many identities the stations share: each enrolment is a process and a login, and the daemon treats a station's
+/// How many identities a few stations share: each enrolment is a process and a login, and the daemon treats a station's
 /// second connection as it treats another station's.
-pub(super) const IDENTITIES: u32 = 4;
+const IDENTITIES: u32 = 4;
+
+/// How many connections the daemon lets one identity have.
+const CONNECTIONS: u32 = 16;
 
 impl Options {
+    /// How many identities the stations share.
+    pub(super) fn identities(&self) -> u32 {
+        self.stations.min(IDENTITIES).max(self.stations.div_ceil(CONNECTIONS))
+    }
+
     /// How many seconds come before those that are measured.
     pub(super) fn warm_up(&self) -> u64 {
         (self.seconds / 5).clamp(1, 5)

@@ -6,8 +6,10 @@ use serde::Serialize;
 
 use super::{
     beside_export::BesideExport,
+    calls::Calls,
     floor::{self, Floor},
-    options::Options,
+    ledgers::CaughtUp,
+    options::{LedgerName, Options},
     stations::{self, Latency},
 };
 
@@ -21,6 +23,8 @@ pub(super) struct Report {
     /// Of an open loop.
     rate: Option<u32>,
     records: u64,
+    ledger: &'static str,
+    daemons: u32,
     hsm_sessions: usize,
     hsm_latency_ms: Option<f64>,
     processors: usize,
@@ -31,6 +35,9 @@ pub(super) struct Report {
     certificates_per_second: f64,
     latency_ms: Latency,
     daemon_cpu_us_per_certificate: f64,
+    /// Of PostgreSQL, all of its processes.
+    database_cpu_us_per_certificate: Option<f64>,
+    standby_cpu_us_per_certificate: Option<f64>,
     /// C_Sign, proof of possession, and the self-check as the daemon makes it.
     floor_us_per_certificate: f64,
     /// The first by the second.
@@ -53,6 +60,10 @@ pub(super) struct Report {
     threads: Vec<Threads>,
     /// The same beside exports, if that was asked for.
     beside_export: Option<BesideExport>,
+    /// Other calls, if they were asked for.
+    calls: Option<Calls>,
+    /// A daemon that had no copy of a shared ledger.
+    caught_up: Option<CaughtUp>,
 }
 
 /// The threads of one name, per certificate.
@@ -69,6 +80,7 @@ impl Report {
     /// Joins what the stations saw and the floor of before and after.
     pub(super) fn new(
         options: &Options,
+        ledger: LedgerName,
         measured: &stations::Measured,
         [before, after]: &[floor::Measured; 2],
         hsm_sessions: usize,
@@ -79,6 +91,12 @@ impl Report {
         let floor = before.floor.least(&after.floor);
         let loaded = before.floor_loaded.least(&after.floor_loaded).sum();
         let daemon = measured.daemon_us / certificates;
+        let mut databases = measured.database_us.iter().map(|us| us / certificates);
+        // A network HSM's rate is each daemon's own; the processors are shared.
+        let raw_sign_per_second = match options.hsm_latency {
+            Some(_) => after.raw_sign_per_second * f64::from(options.daemons),
+            None => after.raw_sign_per_second,
+        };
         let mut threads: Vec<_> = measured
             .groups
             .iter()
@@ -98,6 +116,8 @@ impl Report {
             window: options.rate.is_none().then_some(options.window),
             rate: options.rate,
             records: options.records,
+            ledger: ledger.as_str(),
+            daemons: options.daemons,
             hsm_sessions,
             hsm_latency_ms: options.hsm_latency.map(|latency| latency.as_secs_f64() * 1e3),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
@@ -108,6 +128,8 @@ impl Report {
             certificates_per_second: per_second,
             latency_ms: measured.latency_ms,
             daemon_cpu_us_per_certificate: daemon,
+            database_cpu_us_per_certificate: databases.next(),
+            standby_cpu_us_per_certificate: databases.next(),
             floor_us_per_certificate: floor.sum(),
             cpu_ratio: daemon / floor.sum(),
             unprepared_floor_us_per_certificate: floor.sum_unprepared(),
@@ -115,20 +137,27 @@ impl Report {
             floor_us: floor,
             floor_loaded_us_per_certificate: loaded,
             cpu_ratio_loaded: daemon / loaded,
-            raw_sign_per_second: after.raw_sign_per_second,
-            raw_sign_ratio: per_second / after.raw_sign_per_second,
+            raw_sign_per_second,
+            raw_sign_ratio: per_second / raw_sign_per_second,
             stations_cpu_us_per_certificate: measured.stations_us / certificates,
             fdatasync_us,
             latency_floor_ms: (2.0 * fdatasync_us + floor.sum()) / 1e3,
             peak_rss_mib: measured.peak_rss_mib,
             threads,
             beside_export: None,
+            calls: None,
+            caught_up: None,
         }
     }
 
-    /// With what was measured beside exports.
-    pub(super) fn beside(self, beside_export: Option<BesideExport>) -> Report {
-        Report { beside_export, ..self }
+    /// With what was measured beside exports, of other calls, and of a daemon without a copy.
+    pub(super) fn with(
+        self,
+        beside_export: Option<BesideExport>,
+        calls: Option<Calls>,
+        caught_up: Option<CaughtUp>,
+    ) -> Report {
+        Report { beside_export, calls, caught_up, ..self }
     }
 }
 
@@ -154,6 +183,18 @@ impl fmt::Display for Report {
         }
         if let Some(beside) = &self.beside_export {
             writeln!(f, "  {:<10} {beside}", "export")?;
+        }
+        if let Some(calls) = &self.calls {
+            writeln!(f, "  {:<10} {calls}", "calls")?;
+        }
+        if let Some(us) = self.database_cpu_us_per_certificate {
+            let standby = self.standby_cpu_us_per_certificate.map(|us| format!(", the standby {us:.1}"));
+            let standby = standby.unwrap_or_default();
+            let daemons = self.daemons;
+            writeln!(f, "  {:<10} {us:.1} µs of PostgreSQL a certificate{standby}; daemons: {daemons}", "database")?;
+        }
+        if let Some(caught_up) = &self.caught_up {
+            writeln!(f, "  {:<10} {caught_up}", "copy")?;
         }
         self.write_threads(f)
     }
@@ -212,6 +253,39 @@ impl Report {
         for Threads { name, threads, user_us, system_us, wake_ups } in &self.threads {
             let all = user_us + system_us;
             writeln!(f, "  {name:<15}  {threads:>6}  {user_us:>6.1}  {system_us:>6.1}  {all:>6.1}  {wake_ups:>8.2}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs with different ledgers, beside each other.
+pub(super) struct Table<'a>(pub(super) &'a [Report]);
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for report in self.0 {
+            write!(f, "{report}")?;
+        }
+        writeln!(f, "\nThe ledgers beside each other; processor time in µs a certificate:\n")?;
+        writeln!(
+            f,
+            "  {:<15} {:>7} {:>14} {:>8} {:>8} {:>7} {:>8} {:>7}",
+            "LEDGER", "DAEMONS", "CERTIFICATES/S", "P50 MS", "P99 MS", "DAEMON", "DATABASE", "STANDBY"
+        )?;
+        let us = |us: Option<f64>| us.map_or("–".to_owned(), |us| format!("{us:.1}"));
+        for report in self.0 {
+            writeln!(
+                f,
+                "  {:<15} {:>7} {:>14.0} {:>8.2} {:>8.2} {:>7.1} {:>8} {:>7}",
+                report.ledger,
+                report.daemons,
+                report.certificates_per_second,
+                report.latency_ms.p50,
+                report.latency_ms.p99,
+                report.daemon_cpu_us_per_certificate,
+                us(report.database_cpu_us_per_certificate),
+                us(report.standby_cpu_us_per_certificate)
+            )?;
         }
         Ok(())
     }

@@ -44,8 +44,7 @@ use tonic_prost::ProstCodec;
 use super::{
     devices,
     floor::processor_time,
-    options::IDENTITIES,
-    usage::{Group, Usage, peak_rss_mib},
+    usage::{Group, Usage, family_us, peak_rss_mib},
 };
 use crate::{
     console::{print_json, progress, step},
@@ -55,13 +54,17 @@ use crate::{
 /// Measure a daemon with stations
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The daemon's address
+    /// A daemon's address; the stations are spread over those that are given
     #[arg(long)]
-    server: String,
+    server: Vec<String>,
 
-    /// The daemon's process
+    /// A daemon's process
     #[arg(long)]
-    daemon: u32,
+    daemon: Vec<u32>,
+
+    /// The first process of a database
+    #[arg(long)]
+    database: Vec<u32>,
 
     /// The folder with the stations' identities
     #[arg(long)]
@@ -70,6 +73,10 @@ pub(crate) struct Args {
     /// How many stations
     #[arg(long)]
     stations: usize,
+
+    /// How many identities they share
+    #[arg(long)]
+    identities: u32,
 
     /// How many requests each has open
     #[arg(long)]
@@ -113,11 +120,13 @@ pub(super) struct Measured {
     pub(super) unanswered: u64,
     /// From the request (in an open loop: from when it was due) to its certificate.
     pub(super) latency_ms: Latency,
-    /// Processor time of the daemon.
+    /// Processor time of all daemons.
     pub(super) daemon_us: f64,
+    /// Of each database, with all of its processes.
+    pub(super) database_us: Vec<f64>,
     /// The same, by threads.
     pub(super) groups: Vec<Group>,
-    /// The daemon's memory.
+    /// The memory of the daemon that had the most.
     pub(super) peak_rss_mib: f64,
     /// Processor time of the stations.
     pub(super) stations_us: f64,
@@ -241,13 +250,16 @@ async fn measure(args: Args, encoded: Vec<Bytes>) -> anyhow::Result<Measured> {
             return Err(measurement.failure().unwrap_or_else(|| anyhow!("the devices were too few even to warm up")));
         }
     }
-    let (first, before, own_before) = (Instant::now(), Usage::of(args.daemon)?, processor_time());
+    let databases = || args.database.iter().map(|process| family_us(*process)).collect::<anyhow::Result<Vec<_>>>();
+    let (before, databases_before, own_before) = (Usage::of(&args.daemon)?, databases()?, processor_time());
+    let first = Instant::now();
     let first_count = measurement.begin();
     tokio::select! {
         () = sleep_until((first + seconds).into()) => {}
         () = &mut over => stopped_early = true,
     }
-    let (took, after, own_after) = (first.elapsed(), Usage::of(args.daemon)?, processor_time());
+    let took = first.elapsed();
+    let (after, databases_after, own_after) = (Usage::of(&args.daemon)?, databases()?, processor_time());
     let certificates = measurement.tally.borrow().certificates - first_count;
     let unanswered = if args.rate.is_some() { measurement.settle().await } else { 0 };
     if let Some(failure) = measurement.failure() {
@@ -270,7 +282,12 @@ async fn measure(args: Args, encoded: Vec<Bytes>) -> anyhow::Result<Measured> {
         },
         daemon_us,
         groups,
-        peak_rss_mib: peak_rss_mib(args.daemon)?,
+        database_us: databases_after.iter().zip(databases_before).map(|(after, before)| after - before).collect(),
+        peak_rss_mib: args
+            .daemon
+            .iter()
+            .map(|process| peak_rss_mib(*process))
+            .try_fold(0.0, |most, mib| Ok::<_, anyhow::Error>(mib?.max(most)))?,
         stations_us: (own_after - own_before).as_secs_f64() * 1e6,
     })
 }
@@ -389,11 +406,13 @@ type Station = (mpsc::Sender<Bytes>, Streaming<IssueReply>);
 
 /// Opens a connection and a stream for each station.
 async fn connect(args: &Args) -> anyhow::Result<Vec<Station>> {
-    // As many as were enrolled.
-    let identities = (1..=IDENTITIES.min(u32::try_from(args.stations).unwrap_or(IDENTITIES)))
-        .map(|identity| {
-            let identity = args.site.join(station_folder(identity));
-            Ok(Connection { server: Some(args.server.clone()), identity: Some(identity), socket: None }.daemon()?)
+    // Each at each daemon.
+    let identities = (1..=args.identities)
+        .flat_map(|identity| {
+            args.server.iter().map(move |server| {
+                let identity = args.site.join(station_folder(identity));
+                Ok(Connection { server: Some(server.clone()), identity: Some(identity), socket: None }.daemon()?)
+            })
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
     let bar = progress(args.stations as u64, "stations");

@@ -43,12 +43,18 @@ pub(super) struct Group {
 }
 
 impl Usage {
-    /// Reads what a process has used.
-    pub(super) fn of(process: u32) -> anyhow::Result<Usage> {
+    /// Reads what processes have used, together.
+    pub(super) fn of(processes: &[u32]) -> anyhow::Result<Usage> {
+        let mut usage = Usage { all: Time::default(), threads: BTreeMap::new() };
+        processes.iter().try_for_each(|process| usage.add(*process))?;
+        Ok(usage)
+    }
+
+    fn add(&mut self, process: u32) -> anyhow::Result<()> {
         let folder = format!("/proc/{process}");
         let gone = || format!("cannot read {folder}; the daemon exited");
         let all = stat(Path::new(&folder)).with_context(gone)?.1;
-        let mut threads = BTreeMap::new();
+        self.all = Time { user: self.all.user + all.user, system: self.all.system + all.system };
         for entry in fs::read_dir(format!("{folder}/task")).with_context(gone)? {
             let entry = entry.with_context(gone)?;
             // A thread may exit while the list is read.
@@ -58,9 +64,9 @@ impl Usage {
                 continue;
             };
             let switches = field(&entry.path(), "voluntary_ctxt_switches").unwrap_or_default();
-            threads.insert(id, Thread { name, time, switches });
+            self.threads.insert(id, Thread { name, time, switches });
         }
-        Ok(Usage { all, threads })
+        Ok(())
     }
 
     /// What was used since `before`: in all, in µs, and by the threads' names, the greatest first.
@@ -83,6 +89,17 @@ impl Usage {
     }
 }
 
+/// What a process, its children and those that it has waited for have used, in µs.
+pub(super) fn family_us(process: u32) -> anyhow::Result<f64> {
+    let gone = || format!("cannot read /proc/{process}; the database exited");
+    let folder = format!("/proc/{process}");
+    let read = fs::read_to_string(format!("{folder}/task/{process}/children")).with_context(gone)?;
+    let children = read.split_whitespace().filter_map(|child| Some(stat(&Path::new("/proc").join(child))?.1));
+    let own = times(Path::new(&folder)).with_context(gone)?;
+    let ticks: u64 = children.map(|time| time.user + time.system).sum();
+    Ok(microseconds(own.iter().sum::<u64>() + ticks))
+}
+
 /// The most memory that a process had at once, in MiB.
 pub(super) fn peak_rss_mib(process: u32) -> anyhow::Result<f64> {
     let kib = field(Path::new(&format!("/proc/{process}")), "VmHWM").context("the kernel tells no VmHWM")?;
@@ -102,6 +119,12 @@ fn stat(folder: &Path) -> Option<(String, Time)> {
     Some((head.split_once('(')?.1.to_owned(), time))
 }
 
+/// User and system time of a process and of the children that it has waited for, in ticks: the 14th to 17th field.
+fn times(folder: &Path) -> Option<Vec<u64>> {
+    let text = fs::read_to_string(folder.join("stat")).ok()?;
+    text.rsplit_once(')')?.1.split_whitespace().skip(11).take(4).map(|number| number.parse().ok()).collect()
+}
+
 /// A number of `status`.
 fn field(folder: &Path, name: &str) -> Option<u64> {
     let text = fs::read_to_string(folder.join("status")).ok()?;
@@ -116,7 +139,7 @@ mod tests {
     /// A thread's time is told under its name, and is part of the process'.
     #[test]
     fn usage_of_busy_thread_is_under_its_name() {
-        let before = Usage::of(std::process::id()).unwrap();
+        let before = Usage::of(&[std::process::id()]).unwrap();
         let (done, wait) = std::sync::mpsc::sync_channel::<()>(0);
         let busy = std::thread::Builder::new()
             .name("busy (one) x".into())
@@ -124,7 +147,7 @@ mod tests {
         // Until it has had a processor for long enough, which other programs may need too.
         let began = std::time::Instant::now();
         let (all, groups) = loop {
-            let (all, groups) = Usage::of(std::process::id()).unwrap().since(&before);
+            let (all, groups) = Usage::of(&[std::process::id()]).unwrap().since(&before);
             let group = groups.iter().find(|group| group.name == "busy (one) x");
             let used = group.map_or(0.0, |group| group.user_us + group.system_us);
             if used >= 40_000.0 || began.elapsed() > std::time::Duration::from_secs(30) {
@@ -139,5 +162,25 @@ mod tests {
         assert!(peak_rss_mib(std::process::id()).unwrap() > 1.0);
         drop(done);
         busy.unwrap().join().unwrap();
+    }
+
+    /// What a child used counts while it runs and after it.
+    #[test]
+    fn usage_of_family_has_children_that_run_and_that_ended() {
+        let own = std::process::id();
+        let before = family_us(own).unwrap();
+        let busy = ["-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; read line"];
+        let mut child =
+            std::process::Command::new("sh").args(busy).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let began = std::time::Instant::now();
+        while stat(&Path::new("/proc").join(child.id().to_string())).is_some_and(|(_, time)| time.user < 3) {
+            assert!(began.elapsed() < std::time::Duration::from_secs(30));
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let running = family_us(own).unwrap();
+        assert!(running - before >= 20_000.0, "{before} {running}");
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(family_us(own).unwrap() >= running);
     }
 }

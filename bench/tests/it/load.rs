@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Output};
 
-use birthmark_bench::assertions::{fault_module, succeeded, text};
+use birthmark_bench::assertions::{fault_module, refused, succeeded, text};
 use serde_json::Value;
 
 fn bench(folder: &Path, arguments: &[&str]) -> Output {
@@ -40,6 +40,36 @@ fn measured(folder: &Path, arguments: &[&str]) -> Value {
     let ticks = 10_000.0 * 2.0 * threads.len() as f64 / number("/certificates");
     assert!(sum <= number("/daemon_cpu_us_per_certificate") + ticks, "{report:#}");
     report
+}
+
+/// More stations than a few identities may have connections for.
+#[test]
+fn bench_has_as_many_identities_as_its_stations_need() {
+    let temporary = tempfile::tempdir().unwrap();
+    let report = measured(temporary.path(), &["--seconds", "1", "--stations", "70", "--window", "1", "--json"]);
+    assert_eq!(report["stations"], 70);
+}
+
+/// Daemons over PostgreSQL are measured beside the embedded ledger.
+#[test]
+fn bench_of_several_ledgers_gives_each_its_figures() {
+    let temporary = tempfile::tempdir().unwrap();
+    let arguments =
+        ["--seconds", "1", "--records", "300", "--ledger", "shared,shared+standby", "--daemons", "2", "--json"];
+    let run = bench(temporary.path(), &arguments);
+    let reports: serde_json::Value = serde_json::from_str(&succeeded(&run)).unwrap();
+    let [shared, standby] = &reports.as_array().unwrap()[..] else { panic!("{reports:#}") };
+    for (report, ledger) in [(shared, "shared"), (standby, "shared+standby")] {
+        assert_eq!((&report["ledger"], &report["daemons"]), (&ledger.into(), &2.into()));
+        assert!(report["database_cpu_us_per_certificate"].as_f64().unwrap() > 0.0, "{report:#}");
+        // The certificates of before, reserved and issued.
+        let certificates = report["certificates"].as_u64().unwrap();
+        assert!(report["caught_up"]["entries"].as_u64().unwrap() > 2 * (300 + certificates), "{report:#}");
+    }
+    assert!(standby["standby_cpu_us_per_certificate"].as_f64().unwrap() > 0.0, "{standby:#}");
+    assert_eq!(shared["standby_cpu_us_per_certificate"], serde_json::Value::Null);
+    let alone = bench(temporary.path(), &["--daemons", "2"]);
+    refused(&alone, &["--ledger shared"]);
 }
 
 /// A measurement gives every figure and leaves nothing but the CSRs.

@@ -7,6 +7,7 @@
 mod companion;
 mod demo;
 mod load;
+mod manual;
 
 use std::{
     path::{Path, PathBuf},

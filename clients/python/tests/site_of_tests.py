@@ -50,7 +50,7 @@ class Site:
         """Any port at first; daemons that follow are where their stations look for them."""
         path = self.folder / "birthmark.toml"
         text = path.read_text(encoding="utf-8")
-        text = text.replace(f'"{self._grpc}"', f'"{grpc}"', 1).replace('"127.0.0.1:9090"', '"127.0.0.1:00"')
+        text = text.replace(f'"{self._grpc}"', f'"{grpc}"', 1).replace('"127.0.0.1:8446"', '"127.0.0.1:00"')
         # A daemon that measures which number is best takes a second longer to start.
         path.write_text(text.replace('sessions = "auto"', "sessions = 4"), encoding="utf-8")
         self._grpc = grpc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from csrs import csr, csrs, fresh, weak_csr
 from site_of_tests import Site, wait_until
 
 from birthmark_station import cli
+from birthmark_station._archive import Archive
 from birthmark_station._folder import FileRequest, Holds, Source
 from birthmark_station._places import Places
 
@@ -160,6 +162,8 @@ def test_what_concerns_all_devices_ends_the_run(line: Line, site: Site) -> None:
     assert ended.returncode == 1 and "nonesuch" in ended.stderr
     ended = line.sign("lot-1", "--profile", "nonesuch")
     assert ended.returncode == 1 and "it may use: device" in ended.stderr
+    ended = line.sign("")
+    assert ended.returncode == 1 and "requires an order" in ended.stderr and "0 refused" not in ended.stderr
     ended = line.sign("no id")
     assert ended.returncode == 1 and "id of an order" in ended.stderr
     ended = line.sign("lot-1", "--out", str(line.inbox))
@@ -297,9 +301,9 @@ def test_confirm_by_folder_and_by_serial_number(line: Line) -> None:
 
 
 def test_script_is_installed_and_explains_itself() -> None:
-    script = Path(sys.executable).with_name("birthmark-station")
+    script = Path(sys.executable).with_name("birthmark-hot-folder")
     version = subprocess.run([script, "--version"], capture_output=True, text=True, check=False)
-    assert version.returncode == 0 and version.stdout.startswith("birthmark-station ")
+    assert version.returncode == 0 and version.stdout.startswith("birthmark-hot-folder ")
     for arguments in (["--help"], ["sign", "--help"], ["confirm", "--help"]):
         ended = run(*arguments)
         assert ended.returncode == 0 and len(ended.stdout) > 10
@@ -337,6 +341,12 @@ def test_folder_that_does_not_tell_upper_from_lower_case(tmp_path: Path, monkeyp
     }
     assert {device for device, why in refused.items() if why is None} == {"Dev-1", "DEV-9", "COM10", "CONSOLE"}
     assert names(out) == ["DEV-9.pem"]
+    # A device that was refused has no files.
+    assert places.claim("Dev-1") is None
+    places.release("Dev-1")
+    assert places.claim("dev-1") is not None
+    places.release("Dev-1")
+    assert places.claim("dev-1") is None and places.claim("Dev-1") is not None
 
 
 def test_folder_that_tells_them_apart_takes_every_id(tmp_path: Path) -> None:
@@ -344,6 +354,57 @@ def test_folder_that_tells_them_apart_takes_every_id(tmp_path: Path) -> None:
     places.make()
     assert [places.claim(device) for device in ("Dev-1", "dev-1", "a:b", "NUL")] == [None] * 4
     assert names(tmp_path) == []
+
+
+def test_hot_folder_refuses_names_that_windows_cannot_hold(line: Line) -> None:
+    process = line.watch(line.site.order(10), "--settle", "100ms")
+    upper = fresh("case").upper()
+    line.put([(upper, csr(upper))])
+    wait_until("it is done", (line.inbox / f"done/{upper}.csr").exists)
+    line.put([(name, csr(name)) for name in (upper.lower(), "CON", "aa:bb")])
+    # Nothing was written into it, and nothing will be.
+    line.put([("empty", b"")])
+    odd = [upper.lower(), "CON", "aa:bb", "empty"]
+    wait_until("all are refused", lambda: all((line.inbox / f"failed/{name}.csr").exists() for name in odd))
+    wait_until("no file is left", lambda: names(line.inbox) == [])
+    reasons = [json.loads((line.inbox / f"failed/{name}.error.json").read_text("utf-8"))["reason"] for name in odd]
+    assert reasons == ["NAME_REFUSED"] * 3 + ["CSR_MALFORMED"]
+    assert line.certificates().keys() == {upper}
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 143
+
+
+def test_hot_folder_keeps_its_days_apart_and_only_so_long(tmp_path: Path) -> None:
+    today = datetime.date.today()
+    day = [(today - datetime.timedelta(back)).isoformat() for back in range(32)]
+    for name in ("done/a.csr", "done/notes.txt", "failed/b.PEM", "failed/b.error.json", "done/2001-01-01/report.xlsx",
+                 f"failed/{day[31]}/x.csr", f"failed/{day[31]}/x.error.json", f"failed/{day[30]}/y.csr"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    earlier = time.time() - 3 * 86_400
+    of = datetime.date.fromtimestamp(earlier).isoformat()
+    for folder in ("done", "failed"):
+        os.utime(tmp_path / folder, (earlier, earlier))
+
+    def files() -> set[str]:
+        return {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*") if path.is_file()}
+
+    # Nothing was put away yet since the program began: it is of the day of the last change.
+    archive = Archive(tmp_path, tmp_path / "certs", 30)
+    assert archive.turn(today) == []
+    kept = {"done/notes.txt", "done/2001-01-01/report.xlsx", f"failed/{day[30]}/y.csr"}
+    assert files() == {f"done/{of}/a.csr", f"failed/{of}/b.PEM", f"failed/{of}/b.error.json", *kept}
+    # What comes today stays until tomorrow.
+    (tmp_path / "done/c.csr").write_bytes(b"")
+    assert archive.turn(today) == [] and "done/c.csr" in files()
+    assert archive.turn(today + datetime.timedelta(1)) == [] and f"done/{day[0]}/c.csr" in files()
+    # A folder that has certificates in it is left alone, and so is everything without a limit.
+    old = tmp_path / "done/2001-01-02/a.pem"
+    old.parent.mkdir()
+    old.write_bytes(b"")
+    assert Archive(tmp_path, old.parent, 1).turn(today) == [] and old.exists()
+    assert Archive(tmp_path, tmp_path / "certs", 0).turn(today) == [] and old.exists()
+    assert Archive(tmp_path, tmp_path / "certs", 1).turn(today) == [] and not old.parent.exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a pipe")
@@ -362,7 +423,7 @@ def test_what_lies_in_the_folder_blocks_nobody(tmp_path: Path) -> None:
     taken: list[FileRequest] = []
 
     def work() -> None:
-        taken.extend(watching.watch(0.01, 0.05))
+        taken.extend(watching.watch(0.01, 0.05, 0))
 
     thread = threading.Thread(target=work)
     thread.start()

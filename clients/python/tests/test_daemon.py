@@ -47,7 +47,7 @@ def test_certificate_answers_its_csr_and_a_retry_is_identical(site: Site, statio
     order, device = site.order(10), fresh("single")
     asked = csr(device)
     first = station.issue(device, asked, profile="device", order=order)
-    again = station.issue(device, asked, profile="device", order=order)
+    again = station.issue(device, asked, order=order)  # It is the order's profile.
     assert not first.replay and again.replay and again.der == first.der
     parsed = x509.load_pem_x509_certificate(first.pem.encode())
     public = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo

@@ -61,7 +61,7 @@ impl Client {
     /// # Errors
     /// What concerns not this device alone: see [`Error`].
     pub async fn issue(&self, request: Request) -> Result<Result<Certificate, Failure>, Error> {
-        let options = Options { window: 1, give_up_after: Some(self.patience), profile: None };
+        let options = Options { window: 1, give_up_after: Some(self.patience), ..Options::default() };
         let mut answers = self.issue_many(tokio_stream::once(request), options);
         match answers.next().await {
             Some(answer) => answer.map(|answer| answer.result),
@@ -177,6 +177,7 @@ impl Client {
                 Err(Break::End(error)) => return Err(error),
                 Err(Break::Outage(outage)) => outage,
             };
+            self.daemon.leave();
             let pause = backoff(attempts, rand::random()).max(outage.retry_after);
             if Instant::now() + pause >= end {
                 return Err(Error::GaveUp { after: self.patience, cause: Some(outage.message) });

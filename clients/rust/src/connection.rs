@@ -5,10 +5,14 @@ use std::{ffi::OsString, path::PathBuf};
 pub use self::{
     daemon::Daemon,
     error::{ClientError, SettingsError},
+    marked::{AS_OF, MarkedChannel},
 };
 
 mod daemon;
 mod error;
+mod marked;
+mod servers;
+mod tls;
 
 /// Where the daemon listens for local operators unless it is told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/birthmark/admin.sock";
@@ -17,7 +21,8 @@ pub const DEFAULT_SOCKET: &str = "/run/birthmark/admin.sock";
 /// `BIRTHMARK_IDENTITY` and `BIRTHMARK_SOCKET`.
 #[derive(Clone, Debug, Default)]
 pub struct Connection {
-    /// The daemon's address, as `https://HOST:PORT`; needs an identity.
+    /// The daemon's address, as `https://HOST:PORT`, or those of several daemons that serve one ledger, with commas between
+    /// them; needs an identity.
     pub server: Option<String>,
     /// A folder with `cert.pem`, `key.pem` and `ca.pem`, as `birthmark station enroll` makes it.
     pub identity: Option<PathBuf>,

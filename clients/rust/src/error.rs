@@ -17,7 +17,7 @@ pub enum Error {
     /// Something else listens there.
     #[error("this is not a Birthmark daemon: {0}")]
     NotBirthmark(Failure),
-    /// The station may not use the profile; the sentence says which it may use.
+    /// The station may not use the profile, or not like this; the sentence says which it may use, or how.
     #[error("{0}")]
     Profile(String),
     /// The daemon refuses the call as a whole, or one side the other's TLS certificate.

@@ -83,7 +83,7 @@ mod watch;
 pub use self::{
     client::Client,
     confirm::{Confirmation, Named},
-    connection::{ClientError, Connection, DEFAULT_SOCKET, Daemon, SettingsError},
+    connection::{AS_OF, ClientError, Connection, DEFAULT_SOCKET, Daemon, MarkedChannel, SettingsError},
     error::Error,
     failure::Failure,
     many::{Answer, IssueMany},

@@ -53,7 +53,7 @@ pub fn rfc3339(time: &prost_types::Timestamp) -> Option<String> {
 
 /// A time of the protocol that is none, or outside of the years -9999 to 9999.
 #[derive(Debug, thiserror::Error)]
-#[error("the time {time:?} is impossible: {source}")]
+#[error("the time of {} seconds and {} nanoseconds is impossible: {source}", .time.seconds, .time.nanos)]
 pub struct InvalidTimestamp {
     time: prost_types::Timestamp,
     source: jiff::Error,

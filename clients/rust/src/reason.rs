@@ -94,6 +94,8 @@ reasons! {
     StorageUnavailable = "STORAGE_UNAVAILABLE",
     /// The ledger is a copy, and an operator has not said yet that it lacks nothing.
     LedgerRestored = "LEDGER_RESTORED",
+    /// The other daemons of the ledger had given up this one, and its reservations with it.
+    ReservationLost = "RESERVATION_LOST",
     /// The daemon's clock is before the ledger's newest entry.
     ClockBackwards = "CLOCK_BACKWARDS",
     /// The daemon's clock cannot be right.

@@ -16,7 +16,7 @@ pub struct Request {
     pub device_id: String,
     /// The production order that it is charged to; empty without one, which only some profiles allow.
     pub order: String,
-    /// The profile that decides what the certificate says.
+    /// The profile that decides what the certificate says; empty: the order's.
     pub profile: String,
     /// Its PKCS#10 certificate signing request, DER or PEM.
     pub csr: Bytes,

@@ -229,6 +229,7 @@ impl<T> Session<T> {
 
     /// The connection is lost: another one is made after a pause.
     fn broken(&mut self, outage: Outage) {
+        self.daemon.leave();
         (self.stream, self.reply) = (None, None);
         self.note_outage(outage.message, outage.vague && self.attempts == 0);
         for unanswered in self.unanswered.values_mut() {

@@ -55,6 +55,7 @@ impl Watch {
                 Err(Break::End(error)) => return Err(error),
                 Err(Break::Outage(Outage { retry_after, .. })) => {
                     self.stream = None;
+                    self.daemon.leave();
                     self.pause = Some(backoff(self.attempts, rand::random()).max(retry_after));
                     self.attempts = self.attempts.saturating_add(1);
                 }

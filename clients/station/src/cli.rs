@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use birthmark_base::console;
 use clap::Subcommand;
 
 mod check;
@@ -11,6 +12,7 @@ mod keys;
 mod shared;
 mod sign;
 mod signals;
+mod watching;
 
 pub use self::shared::block_on;
 
@@ -32,6 +34,21 @@ pub enum Command {
     /// Confirm that devices have installed their certificates
     #[command(after_long_help = confirm::AFTER)]
     Confirm(confirm::Args),
+}
+
+/// The command line, read as clap does it, with what is wrong in plain words.
+pub fn arguments<T>(read: Result<T, clap::Error>) -> T {
+    read.unwrap_or_else(|error| {
+        let plain = (error.kind() == clap::error::ErrorKind::ValueValidation)
+            .then(|| console::plain(&error.render().to_string()));
+        match plain {
+            Some(plain) => {
+                eprint!("{plain}");
+                std::process::exit(2)
+            }
+            None => error.exit(),
+        }
+    })
 }
 
 /// Runs a command; gives the program's exit code.

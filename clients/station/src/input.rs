@@ -26,6 +26,8 @@ pub enum Input {
         poll: Duration,
         /// How long a file that is not whole must be unchanged until it is final.
         settle: Duration,
+        /// After how many days what was done or refused is removed; 0: never.
+        keep_days: u16,
     },
 }
 

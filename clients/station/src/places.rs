@@ -3,12 +3,13 @@
 use std::{
     collections::HashMap,
     fs::{self, File},
+    hash::{BuildHasher, RandomState},
     io,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
 
-use birthmark_base::{fields, pem, temporary, text_file};
+use birthmark_base::{fields, id::is_reserved_name, pem, temporary, text_file};
 use parking_lot::Mutex;
 
 use super::hold::Holds;
@@ -46,12 +47,12 @@ pub(crate) enum NameRefused {
     /// Its certificate would have the name of another device's chain file.
     #[error("with --chain a device id cannot end in \"{CHAIN}\", as the chain files do")]
     ChainEnding,
-    /// The folder's file system has no colons in names.
-    #[error("the folder {} can hold no file whose name has a colon; choose another with --out", .0.display())]
-    Colon(PathBuf),
-    /// Windows keeps the name for a device of its own.
-    #[error("\"{device_id}\" is no file name on Windows, where {} may be; choose another --out", folder.display())]
-    Reserved {
+    /// Windows has no colons in names, and keeps some names for devices of its own.
+    #[error(
+        "\"{device_id}\" is no file name on Windows, where {} may be; sign it with --out -, which writes no files",
+        folder.display()
+    )]
+    Windows {
         /// The device.
         device_id: String,
         /// The folder.
@@ -59,12 +60,12 @@ pub(crate) enum NameRefused {
     },
     /// Another device has the name, in another case.
     #[error(
-        "the folder {} does not tell upper from lower case, and {other}.pem in it is for another device; choose another \
-         folder with --out", folder.display()
+        "\"{device_id}\" differs only in upper and lower case from another device whose files are in {}, and file systems \
+         such as Windows' do not tell them apart; sign it with another --out", folder.display()
     )]
     CaseFolded {
-        /// The other device.
-        other: String,
+        /// The device.
+        device_id: String,
         /// The folder.
         folder: PathBuf,
     },
@@ -81,13 +82,61 @@ pub(crate) struct Places {
     holds: Holds,
 }
 
-/// The names in a folder that does not tell upper from lower case, as on Windows, macOS and memory sticks.
+/// The names in a folder where each must be one on Windows too: any hot folder, which is often a share, and whatever does not
+/// tell upper from lower case, as macOS and memory sticks.
 #[derive(Debug)]
 struct Names {
     /// Whether a colon may be part of a name.
     colon: bool,
-    /// Device ids by their lower case: those of the run, and those whose certificates are there.
-    ids: Mutex<HashMap<String, String>>,
+    hasher: RandomState,
+    /// The devices that are asked for, and those whose certificates are there, by their id in lower case; hashes, since a
+    /// hot folder runs for years.
+    taken: Mutex<HashMap<u64, Taken>>,
+}
+
+/// Who has a name.
+#[derive(Debug)]
+struct Taken {
+    id: u64,
+    /// How many CSRs of the device were not refused.
+    uses: u32,
+}
+
+impl Names {
+    fn new(ids: impl IntoIterator<Item = String>, colon: bool) -> Self {
+        let names = Names { colon, hasher: RandomState::new(), taken: Mutex::default() };
+        for id in ids {
+            names.take(&id);
+        }
+        names
+    }
+
+    /// False if it is another's.
+    fn take(&self, device_id: &str) -> bool {
+        let id = self.hasher.hash_one(device_id);
+        let mut taken = self.taken.lock();
+        let name = taken.entry(self.folded(device_id)).or_insert(Taken { id, uses: 0 });
+        if name.id != id {
+            return false;
+        }
+        name.uses = name.uses.saturating_add(1);
+        true
+    }
+
+    fn release(&self, device_id: &str) {
+        let mut taken = self.taken.lock();
+        let folded = self.folded(device_id);
+        if let Some(name) = taken.get_mut(&folded) {
+            name.uses = name.uses.saturating_sub(1);
+            if name.uses == 0 {
+                taken.remove(&folded);
+            }
+        }
+    }
+
+    fn folded(&self, device_id: &str) -> u64 {
+        self.hasher.hash_one(device_id.to_ascii_lowercase())
+    }
 }
 
 impl Places {
@@ -109,7 +158,8 @@ impl Places {
         };
         if let Some(folder) = &self.folder {
             create(folder.clone())?;
-            let names = probe_names(folder).map_err(|source| FolderError::Write { folder: folder.clone(), source })?;
+            let names =
+                self.names_in(folder).map_err(|source| FolderError::Write { folder: folder.clone(), source })?;
             // Made once a run.
             let _ = self.names.set(names);
             // Others may be at work in the same folder, here or on another machine.
@@ -120,7 +170,7 @@ impl Places {
     }
 
     /// The folder for certificates, if they go into files.
-    pub(super) fn folder(&self) -> Option<&Path> {
+    pub(crate) fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
     }
 
@@ -139,7 +189,15 @@ impl Places {
         &self.holds
     }
 
-    /// Takes the names of this device's files for it.
+    /// What is known of the names in a folder, where that matters. Finds out whether files can be made there.
+    fn names_in(&self, folder: &Path) -> io::Result<Option<Names>> {
+        let probed = probe_names(folder)?;
+        let Some(colon) = (if self.watched.is_some() { Some(false) } else { probed }) else { return Ok(None) };
+        let ids = names(folder)?.into_iter().filter_map(|name| name.strip_suffix(".pem").map(str::to_owned));
+        Ok(Some(Names::new(ids, colon)))
+    }
+
+    /// Takes the names of this device's files for it, until [`Places::release`].
     ///
     /// # Errors
     /// If they are another's or if the folder cannot hold them.
@@ -149,19 +207,21 @@ impl Places {
             return Err(NameRefused::ChainEnding);
         }
         let Some(names) = self.names.get().and_then(Option::as_ref) else { return Ok(()) };
-        let folder = || folder.clone();
-        if device_id.contains(':') && !names.colon {
-            return Err(NameRefused::Colon(folder()));
+        let (device, folder) = (|| device_id.to_owned(), || folder.clone());
+        if (device_id.contains(':') && !names.colon) || is_reserved_name(device_id) {
+            return Err(NameRefused::Windows { device_id: device(), folder: folder() });
         }
-        if is_reserved(device_id) {
-            return Err(NameRefused::Reserved { device_id: device_id.to_owned(), folder: folder() });
+        match names.take(device_id) {
+            true => Ok(()),
+            false => Err(NameRefused::CaseFolded { device_id: device(), folder: folder() }),
         }
-        let mut ids = names.ids.lock();
-        let taken = ids.entry(device_id.to_ascii_lowercase()).or_insert_with(|| device_id.to_owned());
-        if taken != device_id {
-            return Err(NameRefused::CaseFolded { other: taken.clone(), folder: folder() });
+    }
+
+    /// Gives the names back, since the device has no files: the next may be what it should have been called.
+    pub(crate) fn release(&self, device_id: &str) {
+        if let Some(names) = self.names.get().and_then(Option::as_ref) {
+            names.release(device_id);
         }
-        Ok(())
     }
 
     /// The DER certificate that the device has from an earlier run, if all its files are there and the certificate
@@ -190,8 +250,8 @@ impl Places {
     }
 }
 
-/// Finds out what names the folder can hold.
-fn probe_names(folder: &Path) -> io::Result<Option<Names>> {
+/// Finds out what names the folder can hold: none if it tells upper from lower case, otherwise whether it takes colons.
+fn probe_names(folder: &Path) -> io::Result<Option<bool>> {
     let ending = temporary::ending(std::process::id());
     let create = |name: &str| File::create(folder.join(name));
     let remove = |name: &str| {
@@ -206,30 +266,18 @@ fn probe_names(folder: &Path) -> io::Result<Option<Names>> {
         return Ok(None);
     }
     let colon = format!(".birthmark:{ending}");
-    let names = || -> io::Result<Vec<String>> {
-        let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-        names.collect()
-    };
-    let takes_colon = create(&colon).is_ok() && names()?.contains(&colon);
+    let takes_colon = create(&colon).is_ok() && names(folder)?.contains(&colon);
     remove(&colon);
-    let ids = names()?.into_iter().filter_map(|name| name.strip_suffix(".pem").map(str::to_owned));
-    let ids = ids.map(|id| (id.to_ascii_lowercase(), id)).collect();
-    Ok(Some(Names { colon: takes_colon, ids: Mutex::new(ids) }))
+    Ok(Some(takes_colon))
+}
+
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
 fn read(path: &Path) -> Option<Vec<u8>> {
     let file = text_file::open_regular(path).ok()?;
     text_file::read_octets(file, LONGEST_CERTIFICATES).ok()
-}
-
-/// Whether Windows takes a file of this name for a device, whatever its ending.
-fn is_reserved(device_id: &str) -> bool {
-    let stem = device_id.split('.').next().unwrap_or_default().to_ascii_uppercase();
-    let numbered = ["COM", "LPT"].iter().any(|port| {
-        stem.strip_prefix(port)
-            .is_some_and(|number| number.len() == 1 && number.bytes().all(|byte| byte.is_ascii_digit()))
-    });
-    numbered || ["CON", "PRN", "AUX", "NUL"].contains(&stem.as_str())
 }
 
 #[cfg(test)]
@@ -244,18 +292,18 @@ mod tests {
 
     #[test]
     fn folder_that_folds_case_holds_one_id_of_a_kind() {
-        let ids = HashMap::from([("dev-9".to_owned(), "DEV-9".to_owned())]);
-        let folding = places(Some(Names { colon: false, ids: Mutex::new(ids) }));
+        let folding = places(Some(Names::new(["DEV-9".to_owned()], false)));
         for (id, refused) in [
             ("Dev-1", None),
             ("Dev-1", None),
-            ("dev-1", Some("Dev-1.pem")),
-            ("dev-9", Some("DEV-9.pem")),
+            ("dev-1", Some("\"dev-1\" differs only in upper and lower case")),
+            ("dev-9", Some("another --out")),
             ("DEV-9", None),
-            ("a:b", Some("colon")),
+            ("a:b", Some("Windows")),
             ("nul", Some("Windows")),
             ("Com1.x", Some("Windows")),
             ("COM10", None),
+            ("LPT0", None),
             ("CONSOLE", None),
             ("a.Chain", Some("--chain")),
         ] {
@@ -263,6 +311,11 @@ mod tests {
             assert_eq!(found.is_some(), refused.is_some(), "{id}: {found:?}");
             assert!(refused.is_none_or(|word| found.as_deref().unwrap_or_default().contains(word)), "{id}: {found:?}");
         }
+        // A device that was refused has no files; another CSR of it may still get some.
+        folding.release("Dev-1");
+        assert!(folding.claim("dev-1").is_err());
+        folding.release("Dev-1");
+        assert_eq!((folding.claim("dev-1"), folding.claim("Dev-1").is_err()), (Ok(()), true));
         let telling = places(None);
         for id in ["Dev-1", "dev-1", "a:b", "NUL"] {
             assert_eq!(telling.claim(id), Ok(()));

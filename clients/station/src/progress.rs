@@ -99,6 +99,7 @@ impl Progress {
 
     /// Prints a line, above the bar if there is one.
     pub fn say(&self, line: &str) {
+        let line = birthmark_base::console::plain(line);
         match &self.show {
             Show::Bar(bar) => bar.suspend(|| eprintln!("birthmark: {line}")),
             Show::Lines => eprintln!("birthmark: {line}"),

@@ -21,6 +21,7 @@ pub(super) struct Refusal<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<String>,
     order: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     profile: &'a str,
     reason: &'a str,
     message: &'a str,

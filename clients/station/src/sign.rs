@@ -44,8 +44,8 @@ pub async fn run(
     }
 
     let (outcomes, writer) = output.start(job.window);
-    let items = source::start(job.input.clone(), places, progress.clone(), job.window);
-    let session = Session::new(daemon, job, items, outcomes, progress.clone(), stop);
+    let items = source::start(job.input.clone(), places.clone(), progress.clone(), job.window);
+    let session = Session::new(daemon, job, items, outcomes, (places, progress.clone()), stop);
     // With the session its sender goes: the writer writes what it has and ends.
     let end = tokio::select! {
         end = session.run() => end,
@@ -69,6 +69,8 @@ pub async fn run(
 enum JobError {
     #[error("{} cannot be the id of an order", quoted(.0))]
     Order(String),
+    #[error("name an order with --order, a profile with --profile, or both")]
+    Neither,
     #[error("CSRs and certificates cannot share the folder {}: a certificate could replace a CSR", .0.display())]
     SharedFolder(PathBuf),
     #[error(transparent)]
@@ -76,6 +78,11 @@ enum JobError {
 }
 
 fn check(job: &Job) -> Result<(), JobError> {
+    // Lines may name their own.
+    let lines = matches!(job.input, Input::Lines(_) | Input::StandardInput);
+    if job.order.is_empty() && job.profile.is_empty() && !lines {
+        return Err(JobError::Neither);
+    }
     if !job.order.is_empty() && OrderId::check(&job.order).is_err() {
         return Err(JobError::Order(job.order.clone()));
     }

@@ -62,7 +62,7 @@ fn read(input: Input, reader: &mut Reader) -> Result<(), Ended> {
             reader.lines(Lines::new(File::open(&path)?)?)
         }
         Input::StandardInput => reader.lines(Lines::new(io::stdin())?),
-        Input::Watch { folder, poll, settle } => watch::watch(reader, &folder, poll, settle),
+        Input::Watch { folder, poll, settle, keep_days } => watch::watch(reader, &folder, poll, settle, keep_days),
     }
 }
 

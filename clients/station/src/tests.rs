@@ -397,8 +397,12 @@ async fn stopped_run_takes_outstanding_replies() -> TestResult {
 async fn watched_folder_is_emptied_into_done_and_failed() -> TestResult {
     let mut scene = Scene::new(3)?;
     let watched = scene.folder.path().join("in");
-    scene.job.input =
-        Input::Watch { folder: watched.clone(), poll: Duration::from_millis(10), settle: Duration::from_secs(30) };
+    scene.job.input = Input::Watch {
+        folder: watched.clone(),
+        poll: Duration::from_millis(10),
+        settle: Duration::from_secs(30),
+        keep_days: 0,
+    };
     scene.serve(|_, request| match request.device_id.as_str() {
         "dev-1" => Act::Refuse(with_reason(Code::AlreadyExists, "KEY_REUSED", None)),
         _ => Act::Issue,

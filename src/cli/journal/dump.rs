@@ -6,12 +6,13 @@ use std::{
     process::ExitCode,
 };
 
-use birthmark::{
-    ledger::journal::{Scan, ScannedFrame},
-    serial::SerialNumber,
-};
+use birthmark::{ledger::journal::ScannedFrame, serial::SerialNumber};
 
-use super::{folder::Place, frame_json::frame_to_json, torn};
+use super::{
+    folder::{Place, Readable},
+    frame_json::frame_to_json,
+    torn,
+};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Checksums and hash chain are verified on the way, from the beginning of the file that holds \
@@ -36,7 +37,7 @@ pub(super) struct DumpArgs {
 
 /// Prints the entries.
 pub(super) fn run(args: &DumpArgs) -> anyhow::Result<ExitCode> {
-    let mut scan = Scan::open(&args.place.folder()?)?;
+    let mut scan = Readable::new(&args.place)?.open()?;
     scan.skip_to(args.from)?;
     let mut filter = Filter { device: args.device.as_deref(), serial_numbers: HashSet::new() };
     let mut out = BufWriter::new(std::io::stdout().lock());

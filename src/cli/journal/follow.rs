@@ -7,9 +7,12 @@ use std::{
     time::Duration,
 };
 
-use birthmark::ledger::journal::Scan;
+use anyhow::ensure;
 
-use super::{folder::Place, frame_json::frame_to_json};
+use super::{
+    folder::{Place, Readable},
+    frame_json::frame_to_json,
+};
 
 /// How often new entries are looked for.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -35,7 +38,8 @@ pub(super) struct FollowArgs {
 
 /// Prints the entries after one, and those to come.
 pub(super) fn run(args: &FollowArgs) -> anyhow::Result<ExitCode> {
-    let mut scan = Scan::open(&args.place.folder()?)?;
+    let mut journal = Readable::new(&args.place)?;
+    let mut scan = journal.open()?;
     scan.skip_to(args.after.map_or(u64::MAX, |after| after + 1))?;
     let mut out = std::io::stdout().lock();
     let mut after = args.after;
@@ -49,10 +53,25 @@ pub(super) fn run(args: &FollowArgs) -> anyhow::Result<ExitCode> {
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
                 written => written?,
             }
+            after = Some(frame.sequence);
         }
-        after = after.or(Some(scan.next_sequence() - 1));
-        while !scan.follow()? {
+        let newest = scan.next_sequence() - 1;
+        // To wait for that number would be to pass over others.
+        ensure!(
+            after.is_none_or(|after| after <= newest) || journal.is_mirrored(),
+            "the journal has {newest} entries, and none of the number {}: it was restored, or is another one; take what is known \
+             from it again",
+            after.unwrap_or_default()
+        );
+        after = after.or(Some(newest));
+        while !scan.follow().or_else(|error| if journal.is_mirrored() { Ok(false) } else { Err(error) })? {
             thread::sleep(INTERVAL);
+            if journal.has_moved() {
+                // What is known already comes again, and is passed over.
+                scan = journal.open()?;
+                scan.skip_to(after.map_or(u64::MAX, |after| after + 1))?;
+                break;
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use birthmark::{
         Action, Actor, Ledger, LedgerError, Operation, Outcome, Records, Recovery,
         embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
     },
-    reconcile::{self, Charge, Found, Reconciler},
+    reconcile::{self, Charge, Found, Reading, Reconciler},
 };
 use clap::Args;
 use jiff::Timestamp;
@@ -22,7 +22,7 @@ use crate::cli::{print, print_json, table};
 #[derive(Debug, Args)]
 #[command(
     after_help = "The daemon must not run. Certificates are read from files: a station's folder (DEVICE.pem), exports and \
-    bundles of every format that has certificates, as folders or tars; other files are passed over. Each is verified against the \
+    bundles of every format that has certificates, as folders or tars; other files are passed over, torn ones named. Each is verified against the \
     issuers that the journal has recorded, and one that the journal has already changes nothing, so that the command may be \
     repeated, also with other folders. The formats jsonl and csv tell order and profile; for what does not, give --order. \
     docs/restore.md has the whole way.\n\n\
@@ -71,11 +71,12 @@ struct Tally {
 
 pub(super) fn run(args: ReconcileArgs) -> anyhow::Result<ExitCode> {
     let folder = data_folder(&args.place)?;
-    let mut tally = Tally::default();
-    let mut found = Vec::new();
+    let mut reading = Reading::default();
     for path in &args.certificates {
-        tally.ignored += reconcile::read(path, &mut found)?;
+        reconcile::read(path, &mut reading)?;
     }
+    let Reading { found, torn, passed_over } = reading;
+    let mut tally = Tally { ignored: passed_over, refused: torn, ..Tally::default() };
     let (mut ledger, records) = EmbeddedLedger::open(&folder, Timestamp::now(), &Settings::default())?;
     let recoveries = identify(&args, &records, found, &mut tally)?;
     take_back(&mut ledger, recoveries, &mut tally)?;
@@ -162,7 +163,7 @@ fn commit(
             Outcome::Changed { retry: true } => tally.known += 1,
             Outcome::Refused(refusal) => tally.refused.push((source, refusal.to_string())),
             Outcome::Failed(error) => tally.refused.push((source, error.to_string())),
-            outcome => tally.refused.push((source, format!("an unexpected outcome: {outcome:?}"))),
+            _ => tally.refused.push((source, "the ledger gave an answer of another kind; this is a bug".to_owned())),
         }
     }
     Ok(())

@@ -12,7 +12,6 @@ use birthmark::{
     ledger::{
         checkpoint::SignedCheckpoint,
         embedded::checkpoint_file,
-        journal::Scan,
         json_time as time,
         verify::{Remark, Verified, VerifyOptions, verify},
     },
@@ -22,7 +21,10 @@ use birthmark::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::{folder::Place, torn};
+use super::{
+    folder::{Place, Readable},
+    torn,
+};
 use crate::cli::{print, print_json, table};
 
 #[derive(Debug, clap::Args)]
@@ -58,7 +60,7 @@ pub(super) struct VerifyArgs {
 pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let folder = args.place.folder()?;
     let trust = trust(args, &folder)?;
-    let scan = Scan::open(&folder)?;
+    let scan = Readable::new(&args.place)?.open()?;
     let bar = progress(scan.total());
     let started = Instant::now();
     let verified = verify(scan, &trust, &mut |bytes| bar.inc(bytes));

@@ -84,7 +84,7 @@ impl Csv {
         let of_preset_known = of_preset.is_some();
         if !of_preset_known {
             let names = PRESETS.map(|(name, _)| name).join(", ");
-            keys.wrong("preset", format!("{} is no preset; there are {names}", quoted(preset)));
+            keys.wrong("preset", format!("{} is no preset; choose one of {names}", quoted(preset)));
         }
         let of_preset = of_preset.unwrap_or_default().iter().map(|column| (*column).to_owned());
         let texts = given.unwrap_or_else(|| of_preset.collect());

@@ -103,9 +103,11 @@ pub(super) fn event(records: &dyn Records, sequence: u64, entry: Entry) -> Resul
         Event::Started { version, .. } => because("started", version),
         Event::Stopped { reason } => because("stopped", reason),
         Event::ConfigurationLoaded { sha256, .. } => because("configuration_loaded", hex::encode(sha256)),
+        Event::Opened { epoch, daemon } => counted(because("opened", daemon), epoch),
+        Event::Ended { epoch } => counted(kind("ended"), epoch),
         Event::Checkpoint { .. } => kind("checkpoint"),
         Event::LossAccepted { reason, .. } => because("loss_accepted", reason),
-        Event::ClockAccepted { reason } => because("clock_accepted", reason),
+        Event::ClockAccepted { reason, .. } => because("clock_accepted", reason),
     })
 }
 

@@ -251,7 +251,7 @@ async fn measure_the_pool() {
                     let (reply, answer) = oneshot::channel();
                     let permit = pool.context.queue.permit().await.unwrap();
                     let input = SigningInput::new(pool.algorithm, b"message");
-                    pool.context.queue.push(Job { input, reply, failed_at: None, permit });
+                    pool.context.queue.push(Job { input, reply, failed_at: None, permit, queued_at: Instant::now() });
                     answer.await.unwrap().unwrap();
                 }
                 signed += 1;

@@ -6,6 +6,7 @@ use crate::{
     ledger::{
         approval_audit::BrokenApproval,
         batch_audit::BrokenBatch,
+        epoch_audit::BrokenEpoch,
         export::ExportId,
         peer_audit::BrokenEnrolment,
         proof_audit::BrokenProof,
@@ -58,6 +59,8 @@ pub(crate) enum BrokenRule {
     QuantityBelowUsed { order: String, quantity: u64, used: u64 },
     #[error(transparent)]
     Approval(#[from] BrokenApproval),
+    #[error(transparent)]
+    Epoch(#[from] BrokenEpoch),
     #[error(transparent)]
     Enrolment(#[from] BrokenEnrolment),
     #[error("the order \"{order}\" is exceeded: its quantity is {quantity}")]

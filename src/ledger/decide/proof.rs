@@ -53,6 +53,8 @@ pub(super) fn record(
             let event = Event::ProofIssued { serial_number, certificate: certificate.clone() };
             Ok((Outcome::Recorded, Some(event)))
         }
+        // The others gave this daemon up, and its reservations with it.
+        None if view.next_epoch() > 1 => refuse(Refusal::ReservationLost(serial_number)),
         None => refuse(Refusal::NotReserved(serial_number)),
     }
 }

@@ -1,15 +1,17 @@
 //! The decisions, by a real ledger with a small index, against a model that knows nothing of how they are made.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
+use birthmark_bench::postgres::{Place, Server};
 use jiff::Timestamp;
 use proptest::prelude::*;
 
 use crate::{
     ledger::{
         Action, Actor, Holder, Ledger, Operation, OrderTerms, Outcome, RecordState, Records, Refusal, RevocationReason,
-        embedded::{EmbeddedLedger, EmbeddedRecords, Settings},
+        embedded::{EmbeddedLedger, EmbeddedRecords, Guards, Settings},
         journal::Scan,
+        shared::{DatabaseSettings, Owner, SharedLedger},
         verify::{VerifyOptions, verify},
     },
     pattern::Pattern,
@@ -21,6 +23,66 @@ const SETTINGS: Settings = Settings { segment_size: 4096, flush_at: 4, min_free:
 
 fn open(folder: &Path) -> (EmbeddedLedger, EmbeddedRecords) {
     EmbeddedLedger::open(folder, Timestamp::now(), &SETTINGS).unwrap()
+}
+
+/// A kind of ledger, which the model knows nothing of.
+enum Kind {
+    Embedded,
+    /// On PostgreSQL, with sessions of this isolation level.
+    Shared(Place, &'static str),
+}
+
+enum AnyLedger {
+    Embedded(Box<EmbeddedLedger>),
+    Shared(Box<SharedLedger>),
+}
+
+impl Kind {
+    fn shared(isolation: &'static str) -> Kind {
+        let place = Server::shared().place().unwrap();
+        Owner::connect(&settings(&place.owner)).unwrap().create(&place.role, None).unwrap();
+        Kind::Shared(place, isolation)
+    }
+
+    fn open(&self, folder: &Path) -> (AnyLedger, EmbeddedRecords) {
+        match self {
+            Kind::Embedded => {
+                let (ledger, records) = open(folder);
+                (AnyLedger::Embedded(Box::new(ledger)), records)
+            }
+            Kind::Shared(place, isolation) => {
+                let (now, guards) = (Timestamp::now(), Guards::default());
+                let opened = SharedLedger::open(folder, now, &SETTINGS, &guards, &settings(&place.at(isolation)));
+                let (ledger, records) = opened.unwrap();
+                (AnyLedger::Shared(Box::new(ledger)), records)
+            }
+        }
+    }
+}
+
+fn settings(url: &str) -> DatabaseSettings {
+    let (url, folder, daemon) = (url.to_owned(), ".".into(), "model".to_owned());
+    let (lease, patience) = (Duration::from_secs(60), Duration::from_secs(20));
+    DatabaseSettings { url, password: None, folder, daemon, copies: 1, lease, patience }
+}
+
+impl AnyLedger {
+    fn commit(&mut self, operations: &[Operation]) -> Vec<Outcome> {
+        let now = Timestamp::now();
+        match self {
+            AnyLedger::Embedded(ledger) => ledger.commit(now, operations),
+            AnyLedger::Shared(ledger) => ledger.commit(now, operations),
+        }
+        .unwrap()
+    }
+
+    fn close(self) {
+        match self {
+            AnyLedger::Embedded(ledger) => ledger.close(),
+            AnyLedger::Shared(ledger) => ledger.close(),
+        }
+        .unwrap();
+    }
 }
 
 const STATIONS: [&str; 2] = ["station:line1/t1", "station:line2/t2"];
@@ -233,6 +295,7 @@ impl Model {
                         self.issued.push(number);
                         "Recorded"
                     }
+                    (RecordState::Abandoned, false) => "ReservationLost",
                     _ => "NotReserved",
                 };
                 (operation("daemon", action), word)
@@ -300,17 +363,17 @@ impl Model {
     }
 }
 
-fn run(batches: &[Batch]) {
+fn run(kind: &Kind, batches: &[Batch]) {
     let folder = tempfile::tempdir().unwrap();
-    let (mut ledger, mut records) = open(folder.path());
+    let (mut ledger, mut records) = kind.open(folder.path());
     let create = |order| operation(OPERATOR, Action::CreateOrder(terms(order)));
-    ledger.commit(Timestamp::now(), &[create(0), create(1)]).unwrap();
+    ledger.commit(&[create(0), create(1)]);
     let mut model = Model::default();
     for Batch { steps, then } in batches {
         let known_before = model.known.len();
         let planned: Vec<_> = steps.iter().filter_map(|step| model.plan(step, known_before)).collect();
         let (operations, words): (Vec<_>, Vec<_>) = planned.into_iter().unzip();
-        let outcomes = ledger.commit(Timestamp::now(), &operations).unwrap();
+        let outcomes = ledger.commit(&operations);
         assert_eq!(outcomes.iter().map(word).collect::<Vec<_>>(), words, "{steps:?}");
         let given = outcomes.iter().filter_map(|outcome| match outcome {
             Outcome::Reserved(serial_number) => Some(*serial_number),
@@ -325,13 +388,13 @@ fn run(batches: &[Batch]) {
             if matches!(then, Then::LoseIndex) {
                 fs::remove_dir_all(folder.path().join("index")).unwrap();
             }
-            (ledger, records) = open(folder.path());
+            (ledger, records) = kind.open(folder.path());
             model.restart();
         }
         model.check(&records);
     }
     drop(records);
-    ledger.close().unwrap();
+    ledger.close();
     let verified = verify(Scan::open(folder.path()).unwrap(), &VerifyOptions::default(), &mut |_| {}).unwrap();
     assert_eq!(verified.counts.issued, model.issued.len() as u64);
 }
@@ -343,7 +406,19 @@ proptest! {
     /// the index; and the second opinion of the audit finds nothing wrong with the journal.
     #[test]
     fn ledger_does_what_a_simple_model_does(batches in prop::collection::vec(batch(), 1..40)) {
-        run(&batches);
+        run(&Kind::Embedded, &batches);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The same of the ledger that several daemons share, whatever its sessions' isolation.
+    #[test]
+    fn shared_ledger_does_what_a_simple_model_does(batches in prop::collection::vec(batch(), 1..25)) {
+        for isolation in ["read committed", "repeatable read", "serializable"] {
+            run(&Kind::shared(isolation), &batches);
+        }
     }
 }
 

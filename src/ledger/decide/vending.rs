@@ -47,6 +47,19 @@ pub(super) fn create(view: &View<'_>, now: Timestamp, terms: &VendingTerms) -> R
             replaces.push(before.replaces);
             continue;
         }
+        // A code that would open nothing is refused here, and not to the device.
+        if order.terms.list.is_some() {
+            if order.unlisted() > 0 || view.lists_devices() {
+                return refuse(Refusal::ListIncomplete {
+                    order: terms.order.clone(),
+                    missing: order.unlisted().max(1),
+                });
+            }
+            if view.listed(&terms.order, &code.device)?.is_none() {
+                let (order, device) = (terms.order.clone(), code.device.clone());
+                return refuse(Refusal::DeviceNotOnOrder { order, device, what: "is not on the list" });
+            }
+        }
         match newest(view, code)? {
             (None, _) => replaces.push(None),
             (Some(serial_number), RecordState::Scrapped | RecordState::Revoked) => replaces.push(Some(serial_number)),

@@ -5,17 +5,14 @@ use std::{fs, io, path::Path};
 
 use jiff::Timestamp;
 
-use super::{
-    batch::to_microseconds,
-    checkpoint_file::{check_against_checkpoint, checkpoint_file},
-    open::{EmbeddedLedger, open_journal},
-    settings::{Guards, Settings},
-};
+use super::open::{Claim, EmbeddedLedger, open_journal};
 use crate::{
     durable,
     ledger::{
+        acceptance::{Acceptable, Agreed, Grounds},
         actor::Actor,
         api::Ledger,
+        copy::{Guards, Settings, check_against_checkpoint, checkpoint_file, to_microseconds},
         entry::{Entry, Event},
         error::LedgerError,
         folder_lock::FolderLock,
@@ -28,29 +25,25 @@ impl EmbeddedLedger {
     /// agreed. Gives what was lost.
     ///
     /// # Errors
-    /// If nothing is lost, or the journal is damaged otherwise.
+    /// If nothing is lost, the journal is damaged otherwise, or others agreed to something else.
     pub fn accept_loss(
         folder: &Path,
         now: Timestamp,
         settings: &Settings,
         actor: Actor,
-        reason: String,
+        grounds: impl Into<Grounds>,
     ) -> Result<String, LedgerError> {
-        let what = match EmbeddedLedger::recover(folder, settings, &Guards::default(), false) {
-            Ok(ledger) if ledger.writer.shared.may_lack.is_some() => return ledger.accept_place(now, actor, reason),
-            Ok(ledger) => {
-                ledger.close()?;
-                return Err(LedgerError::NothingToAccept("the journal has all that index and checkpoint know".into()));
-            }
-            Err(LedgerError::Lost { what, .. }) => what,
-            Err(error) => return Err(error),
+        let what = match Missing::find(folder, settings)? {
+            Missing::Perhaps(ledger) => return ledger.accept_place(now, actor, grounds.into()),
+            Missing::Known(what) => what,
         };
         let lock = FolderLock::take(folder)?;
         let mut journal = open_journal(folder, settings)?;
+        let (reason, agreed) = permitted(grounds.into(), &acceptable(&journal, what.clone()))?;
         journal.settle(None)?;
         // Durable before the evidence goes.
         let newest = newest_time(&journal)?.unwrap_or(now);
-        let event = Event::LossAccepted { what: what.clone(), reason };
+        let event = Event::LossAccepted { what: what.clone(), reason, agreed };
         journal.stage(&Entry { time: to_microseconds(now).max(newest), actor, event })?;
         journal.commit()?;
         journal.take_place()?;
@@ -65,57 +58,154 @@ impl EmbeddedLedger {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
             _ => {}
         }
-        EmbeddedLedger::recover(folder, settings, &Guards::default(), false)?.close()?;
+        EmbeddedLedger::recover(folder, settings, &Guards::default(), Claim::default(), false)?.close()?;
         Ok(what)
+    }
+
+    /// What [`EmbeddedLedger::accept_loss`] would accept. Nothing is written.
+    ///
+    /// # Errors
+    /// If nothing is lost, or the journal is damaged otherwise.
+    pub fn acceptable_loss(folder: &Path, settings: &Settings) -> Result<Acceptable, LedgerError> {
+        match Missing::find(folder, settings)? {
+            Missing::Perhaps(ledger) => {
+                let found = acceptable(&ledger.copy.writer.journal, missing_after(&ledger.copy.writer.journal));
+                ledger.close()?;
+                Ok(found)
+            }
+            Missing::Known(what) => {
+                let _lock = FolderLock::take(folder)?;
+                Ok(acceptable(&open_journal(folder, settings)?, what))
+            }
+        }
     }
 
     /// Records that an operator found the clock right although it contradicts the newest entry, so that the daemon
     /// goes on at the time that it is. Gives that entry's time.
     ///
     /// # Errors
-    /// If clock and journal agree, or the ledger cannot be opened.
+    /// If clock and journal agree, the ledger cannot be opened, or others agreed to something else.
     pub fn accept_clock(
         folder: &Path,
         now: Timestamp,
         settings: &Settings,
         actor: Actor,
-        reason: String,
+        grounds: impl Into<Grounds>,
     ) -> Result<Timestamp, LedgerError> {
-        let mut ledger = EmbeddedLedger::recover(folder, settings, &Guards::default(), false)?;
-        let newest = ledger.writer.shared.follower().applied.newest_time;
-        if ledger.writer.shared.clock().refusal(now).is_none() {
-            let what = format!("the clock ({now}) and the newest entry ({newest}) do not contradict each other");
-            return Err(LedgerError::NothingToAccept(what));
-        }
-        ledger.append(&Entry { time: to_microseconds(now), actor, event: Event::ClockAccepted { reason } })?;
+        let (mut ledger, newest, found) = contradiction(folder, now, settings)?;
+        let (reason, agreed) = permitted(grounds.into(), &found)?;
+        let event = Event::ClockAccepted { reason, agreed };
+        ledger.append(&Entry { time: to_microseconds(now), actor, event })?;
         ledger.close()?;
         Ok(newest)
     }
 
+    /// What [`EmbeddedLedger::accept_clock`] would accept. Nothing is written.
+    ///
+    /// # Errors
+    /// If clock and journal agree, or the ledger cannot be opened.
+    pub fn acceptable_clock(folder: &Path, now: Timestamp, settings: &Settings) -> Result<Acceptable, LedgerError> {
+        let (ledger, _, found) = contradiction(folder, now, settings)?;
+        ledger.close()?;
+        Ok(found)
+    }
+
     /// The journal is taken for what it is here, whatever it may lack: gives what that is.
-    fn accept_place(mut self, now: Timestamp, actor: Actor, reason: String) -> Result<String, LedgerError> {
-        let entries = self.writer.journal.next_sequence() - 1;
-        let what = format!(
-            "the journal was restored, copied or moved: what was recorded after its entry {entries}, if anything was"
-        );
-        let newest = self.writer.shared.follower().applied.newest_time;
-        let event = Event::LossAccepted { what: what.clone(), reason };
+    fn accept_place(mut self, now: Timestamp, actor: Actor, grounds: Grounds) -> Result<String, LedgerError> {
+        let what = missing_after(&self.copy.writer.journal);
+        let (reason, agreed) = permitted(grounds, &acceptable(&self.copy.writer.journal, what.clone()))?;
+        let newest = self.copy.writer.common.follower().applied.newest_time;
+        let event = Event::LossAccepted { what: what.clone(), reason, agreed };
         self.append(&Entry { time: to_microseconds(now).max(newest), actor, event })?;
-        self.writer.journal.take_place()?;
+        self.copy.writer.journal.take_place()?;
         self.close()?;
         Ok(what)
     }
 
     /// Writes an entry that changes nothing of what is known.
     fn append(&mut self, entry: &Entry) -> Result<(), LedgerError> {
-        let position = self.writer.journal.stage(entry)?;
-        self.writer.journal.commit()?;
-        let mut follower = self.writer.shared.follower();
+        let position = self.copy.writer.journal.stage(entry)?;
+        self.copy.writer.journal.commit()?;
+        let mut follower = self.copy.writer.common.follower();
         follower.applied.note(entry);
-        follower.applied.last = Some((position, *self.writer.journal.chain()));
-        follower.applied.next = self.writer.journal.end();
+        follower.applied.last = Some((position, *self.copy.writer.journal.chain()));
+        follower.applied.next = self.copy.writer.journal.end();
         Ok(())
     }
+}
+
+/// What the journal lacks.
+#[expect(clippy::large_enum_variant, reason = "there is one")]
+enum Missing {
+    /// Whatever came after its newest entry, if anything did: it is not where a daemon left it.
+    Perhaps(EmbeddedLedger),
+    /// What index or checkpoint know.
+    Known(String),
+}
+
+impl Missing {
+    fn find(folder: &Path, settings: &Settings) -> Result<Missing, LedgerError> {
+        match EmbeddedLedger::recover(folder, settings, &Guards::default(), Claim::default(), false) {
+            Ok(ledger) if ledger.copy.writer.common.may_lack.is_some() => Ok(Missing::Perhaps(ledger)),
+            Ok(ledger) => {
+                ledger.close()?;
+                Err(LedgerError::NothingToAccept("the journal has all that index and checkpoint know".into()))
+            }
+            Err(LedgerError::Lost { what, .. }) => Ok(Missing::Known(what)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn missing_after(journal: &Journal) -> String {
+    let entries = journal.next_sequence() - 1;
+    format!("the journal was restored, copied or moved: what was recorded after its entry {entries}, if anything was")
+}
+
+/// The ledger, its newest entry's time, and that the clock contradicts it.
+fn contradiction(
+    folder: &Path,
+    now: Timestamp,
+    settings: &Settings,
+) -> Result<(EmbeddedLedger, Timestamp, Acceptable), LedgerError> {
+    let ledger = EmbeddedLedger::recover(folder, settings, &Guards::default(), Claim::default(), false)?;
+    let newest = ledger.copy.writer.common.follower().applied.newest_time;
+    if ledger.copy.writer.common.clock().refusal(now).is_none() {
+        let what = format!("the clock ({now}) and the newest entry ({newest}) do not contradict each other");
+        return Err(LedgerError::NothingToAccept(what));
+    }
+    let what = format!("the clock, although the newest entry is of {newest}");
+    let found = acceptable(&ledger.copy.writer.journal, what);
+    Ok((ledger, newest, found))
+}
+
+fn acceptable(journal: &Journal, what: String) -> Acceptable {
+    let (ledger, entries, chain) = (journal.id(), journal.next_sequence() - 1, *journal.chain());
+    Acceptable { ledger, entries, chain, what }
+}
+
+/// Reason and agreement as the entry has them, if others agreed to just what was found.
+fn permitted(grounds: Grounds, found: &Acceptable) -> Result<(String, Option<Box<Agreed>>), LedgerError> {
+    let agreed = match grounds.agreed {
+        Some((expected, _)) if expected != *found => {
+            return Err(LedgerError::AgreedOtherwise(differs(&expected, found)));
+        }
+        agreed => agreed.map(|(_, agreed)| Box::new(agreed)),
+    };
+    Ok((grounds.reason, agreed))
+}
+
+fn differs(expected: &Acceptable, found: &Acceptable) -> String {
+    if expected.ledger != found.ledger {
+        let [expected, found] = [expected.ledger, found.ledger].map(hex::encode);
+        return format!("it is about the ledger {expected}, and this is {found}");
+    }
+    if (expected.entries, expected.chain) != (found.entries, found.chain) {
+        let [theirs, ours] =
+            [expected, found].map(|at| format!("{} entries (chain hash {})", at.entries, hex::encode(at.chain)));
+        return format!("it is about a journal of {theirs}, and this one has {ours}");
+    }
+    format!("it is about \"{}\", and there is now: {}", expected.what, found.what)
 }
 
 /// The time of the newest entry.

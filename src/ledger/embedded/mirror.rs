@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::settings::Settings;
 use crate::ledger::{
+    copy::Settings,
     error::LedgerError,
     folder_lock::FolderLock,
     index,

@@ -1,48 +1,53 @@
 //! The side that changes, from its opening to its end.
 
-use std::{
-    fs, io,
-    path::Path,
-    sync::{Arc, mpsc},
-    time::Instant,
-};
+use std::{fs, io, path::Path, time::Instant};
 
 use jiff::Timestamp;
 
-use parking_lot::{Mutex, RwLock};
-
-use super::{
-    batch::BatchWriter,
-    catalog::{Catalog, Setup},
-    checkpoint_file::{CheckpointFault, check_against_checkpoint, check_against_expected, checkpoint_file},
-    disk_space::DiskSpace,
-    mirror::bring_together,
-    rebuild::Rebuilder,
-    records::EmbeddedRecords,
-    settings::{Guards, Settings},
-    shared::{Shared, head},
-};
+use super::mirror::bring_together;
 use crate::{
     ledger::{
         actor::Actor,
         api::Ledger,
-        clock::Clock,
+        copy::{
+            CheckpointFault, CopyRecords, Guards, Indexed, LedgerCopy, Settings, check_against_checkpoint,
+            check_against_expected, checkpoint_file,
+        },
         error::LedgerError,
         folder_lock::{FolderLock, tighten},
         index::{self, IndexError},
         journal::{Journal, JournalError, Whereabouts, forget_place},
+        marker::Marker,
         operation::{Action, Operation, Outcome},
         refusal::Refusal,
     },
-    serial::{SerialNumber, SerialNumbers},
+    serial::SerialNumber,
 };
+
+/// The lock of a ledger that is not open yet.
+#[derive(Debug, Default)]
+pub struct Claim(Option<FolderLock>);
+
+impl Claim {
+    /// Locks a ledger's folder, so that nobody else opens it meanwhile. One that is not there is not made.
+    ///
+    /// # Errors
+    /// A folder that cannot be used or that another daemon uses.
+    pub fn take(folder: &Path) -> Result<Claim, LedgerError> {
+        folder.join("journal").is_dir().then(|| FolderLock::take(folder)).transpose().map(Claim)
+    }
+
+    /// The lock, taken now if it was not before.
+    pub(in crate::ledger) fn lock(self, folder: &Path) -> Result<FolderLock, LedgerError> {
+        self.0.map_or_else(|| FolderLock::take(folder), Ok)
+    }
+}
 
 /// The side that changes.
 #[derive(Debug)]
 pub struct EmbeddedLedger {
-    pub(super) writer: BatchWriter,
     /// Ends before the lock does.
-    _rebuilder: Rebuilder,
+    pub(super) copy: LedgerCopy,
     _locks: Vec<FolderLock>,
 }
 
@@ -56,11 +61,11 @@ impl EmbeddedLedger {
         folder: &Path,
         now: Timestamp,
         settings: &Settings,
-    ) -> Result<(EmbeddedLedger, EmbeddedRecords), LedgerError> {
-        EmbeddedLedger::open_guarded(folder, now, settings, &Guards::default())
+    ) -> Result<(EmbeddedLedger, CopyRecords), LedgerError> {
+        EmbeddedLedger::open_guarded(folder, now, settings, &Guards::default(), Claim::default())
     }
 
-    /// As [`EmbeddedLedger::open`], checked with `guards`.
+    /// As [`EmbeddedLedger::open`], with the lock that was taken, checked with `guards`.
     ///
     /// # Errors
     /// Besides, a checkpoint that none of the audit keys signed.
@@ -69,16 +74,17 @@ impl EmbeddedLedger {
         now: Timestamp,
         settings: &Settings,
         guards: &Guards,
-    ) -> Result<(EmbeddedLedger, EmbeddedRecords), LedgerError> {
-        let mut ledger = EmbeddedLedger::recover(folder, settings, guards, false)?;
+        claim: Claim,
+    ) -> Result<(EmbeddedLedger, CopyRecords), LedgerError> {
+        let mut ledger = EmbeddedLedger::recover(folder, settings, guards, claim, false)?;
         if let Err(error) = ledger.abandon_pending(now) {
             let LedgerError::Unavailable { .. } = error else { return Err(error) };
             // What was not asked for before is damaged.
             drop(ledger);
-            ledger = EmbeddedLedger::recover(folder, settings, guards, true)?;
+            ledger = EmbeddedLedger::recover(folder, settings, guards, Claim::default(), true)?;
             ledger.abandon_pending(now)?;
         }
-        let records = EmbeddedRecords { shared: Arc::clone(&ledger.writer.shared) };
+        let records = ledger.copy.records();
         Ok((ledger, records))
     }
 
@@ -87,8 +93,8 @@ impl EmbeddedLedger {
     /// # Errors
     /// A folder that cannot be used or that a daemon uses; a damaged journal: then the index stays.
     pub fn reindex(folder: &Path, settings: &Settings) -> Result<u64, LedgerError> {
-        let ledger = EmbeddedLedger::recover(folder, settings, &Guards::default(), true)?;
-        let entries = ledger.writer.journal.next_sequence() - 1;
+        let ledger = EmbeddedLedger::recover(folder, settings, &Guards::default(), Claim::default(), true)?;
+        let entries = ledger.copy.writer.journal.next_sequence() - 1;
         ledger.close()?;
         // What was there before; an operator asked for it to go.
         let _ = fs::remove_dir_all(index::aside(&folder.join("index")));
@@ -100,10 +106,14 @@ impl EmbeddedLedger {
         folder: &Path,
         settings: &Settings,
         guards: &Guards,
+        claim: Claim,
         rebuild: bool,
     ) -> Result<EmbeddedLedger, LedgerError> {
         let unusable = |cause: io::Error| LedgerError::Folder { folder: folder.display().to_string(), cause };
-        let lock = FolderLock::take(folder)?;
+        let lock = claim.lock(folder)?;
+        if let Some(marker) = Marker::read(folder).map_err(|what| LedgerError::Storage(what.into()))? {
+            return Err(LedgerError::Storage(copy_of_another(folder, &marker).into()));
+        }
         let mirror = bring_together(folder, settings)?;
         let checkpoint = checkpoint_file(folder);
         if checkpoint.exists() && !Journal::exists(&folder.join("journal"))? {
@@ -123,12 +133,7 @@ impl EmbeddedLedger {
             true => None,
             false => may_lack(&journal, index::exists(&folder.join("index")))?,
         };
-        let (alarm, alarms) = mpsc::sync_channel(1);
-        let boot = settings.boot_id.clone().unwrap_or_else(boot_id);
-        let site = index::Site { folder: folder.join("index"), journal: journal.id(), boot, alarm };
-        let space = Arc::new(DiskSpace { journal: journal.reader().clone(), min_free: settings.min_free });
-        let setup = Setup { site, space: Arc::clone(&space), flush_at: settings.flush_at };
-        let catalog = Arc::new(Catalog::open(&setup, &mut journal, rebuild)?);
+        let indexed = Indexed::open(folder, &mut journal, settings, rebuild)?;
         if may_lack.is_none() {
             journal.take_place()?;
             match &settings.mirror {
@@ -136,24 +141,11 @@ impl EmbeddedLedger {
                 None => journal.part_from_mirror()?,
             }
         }
-        let mirror_state = journal.mirror_state();
         tighten(folder);
-        let (newest_serial, newest_time) = {
-            let follower = catalog.follower();
-            (follower.applied.newest_serial, follower.applied.newest_time)
-        };
-        let rebuilder = Rebuilder::start(setup, alarms, &catalog, journal.reader().clone()).map_err(unusable)?;
-        let head = RwLock::new(head(&journal));
-        let newest_time = (journal.next_sequence() > 1).then_some(newest_time);
-        let clock = Mutex::new(Clock::new(guards.clock.clone(), newest_time));
-        let last_error = Mutex::default();
-        let reader = journal.reader().clone();
-        let shared = Shared { catalog, journal: reader, head, space, last_error, clock, may_lack, mirror_state };
-        let shared = Arc::new(shared);
-        let serial_numbers = SerialNumbers::resume(journal.id(), newest_serial);
-        let writer = BatchWriter { journal, serial_numbers, shared };
+        let homes = std::iter::once(folder).chain(settings.mirror.as_deref()).map(Path::to_owned).collect();
+        let copy = LedgerCopy::new(journal, indexed, guards, homes, may_lack)?;
         let locks = std::iter::once(lock).chain(mirror.into_lock()).collect();
-        Ok(EmbeddedLedger { writer, _rebuilder: rebuilder, _locks: locks })
+        Ok(EmbeddedLedger { copy, _locks: locks })
     }
 
     /// After a start nobody is working on a reservation any more: each becomes abandoned (invariant 2).
@@ -162,7 +154,7 @@ impl EmbeddedLedger {
             let reason = "the daemon stopped before the certificate was recorded".into();
             Operation { actor: Actor::daemon(), action: Action::Abandon { serial_number, reason } }
         };
-        let operations: Vec<_> = self.writer.shared.memory().reservations().map(abandon).collect();
+        let operations: Vec<_> = self.copy.writer.common.memory().reservations().map(abandon).collect();
         if !operations.is_empty() {
             tracing::info!(reservations = operations.len(), "abandoned the reservations that a crash left unfinished");
             for outcome in self.commit(now, &operations)? {
@@ -179,33 +171,32 @@ impl EmbeddedLedger {
 
 impl Ledger for EmbeddedLedger {
     fn commit(&mut self, now: Timestamp, operations: &[Operation]) -> Result<Vec<Outcome>, LedgerError> {
-        let before = self.writer.journal.next_sequence();
-        let committed = self.writer.commit(now, operations);
-        let shared = &self.writer.shared;
+        let before = self.copy.writer.journal.next_sequence();
+        let committed = self.copy.writer.commit(now, operations, |journal, _| Ok(journal.commit()?));
+        let common = &self.copy.writer.common;
         match &committed {
-            Err(error) => *shared.last_error() = Some((Instant::now(), error.to_string())),
+            Err(error) => *common.last_error() = Some((Instant::now(), error.to_string())),
             // A batch without entries is no proof that writing works.
-            Ok(_) if self.writer.journal.next_sequence() > before => *shared.last_error() = None,
+            Ok(_) if self.copy.writer.journal.next_sequence() > before => *common.last_error() = None,
             Ok(_) => {}
         }
         committed
     }
 
     fn close(mut self) -> Result<(), LedgerError> {
-        self.writer.journal.note_stop();
-        let shared = &self.writer.shared;
-        if let Err(error) = shared.follower().close(&shared.catalog) {
-            tracing::warn!(%error, "the index is not up to date; the next start reads more of the journal");
-        }
+        self.copy.close();
         Ok(())
     }
 }
 
-impl Drop for EmbeddedLedger {
-    fn drop(&mut self) {
-        // Nothing writes into the folder after its lock is free.
-        self.writer.shared.follower().stop();
-    }
+/// Two histories would begin.
+fn copy_of_another(folder: &Path, marker: &Marker) -> String {
+    format!(
+        "the folder {} holds a copy of the ledger {}, which several daemons share; name its database (ledger.database), or take \
+         the ledger out of it with \"birthmark ledger leave\"",
+        folder.display(),
+        hex::encode(marker.ledger)
+    )
 }
 
 /// Opens the journal and locks it.
@@ -240,9 +231,4 @@ fn may_lack(journal: &Journal, indexed: bool) -> Result<Option<Refusal>, LedgerE
     ));
     tracing::error!(folder = %journal.reader().folder().display(), "{refusal}");
     Ok(Some(refusal))
-}
-
-/// The kernel's id of this boot.
-fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }

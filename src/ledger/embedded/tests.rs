@@ -236,7 +236,7 @@ fn index_whose_database_panics_while_running_is_rebuilt() {
     let (mut ledger, records) = open(folder.path());
     create_order(&mut ledger);
     assert_eq!(issue(&mut ledger, 0..300), 0);
-    ledger.writer.shared.memory().index.database_panics();
+    ledger.copy.writer.common.memory().index.database_panics();
     let refused = issue(&mut ledger, 300..600);
     println!("{refused} times");
     assert!(was_set_aside(folder.path()));

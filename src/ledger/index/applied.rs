@@ -27,6 +27,8 @@ pub(crate) struct Applied {
     pub(crate) newest_serial: Option<SerialNumber>,
     /// The time of the newest entry.
     pub(crate) newest_time: Timestamp,
+    /// How many certificates of devices were recorded.
+    pub(crate) certificates: u64,
 }
 
 impl Applied {
@@ -40,6 +42,7 @@ impl Applied {
             replay_from: start,
             newest_serial: None,
             newest_time: Timestamp::UNIX_EPOCH,
+            certificates: 0,
         }
     }
 
@@ -47,6 +50,7 @@ impl Applied {
     pub(crate) fn note(&mut self, entry: &Entry) {
         // Times do not decrease, but when an operator has set them right.
         self.newest_time = entry.time;
+        self.certificates += u64::from(matches!(entry.event, Event::Issued { .. } | Event::Recovered(_)));
         if let Event::Reserved { serial_number, .. }
         | Event::ProofReserved { serial_number, .. }
         | Event::Recovered(Recovery { serial_number, .. }) = &entry.event
@@ -56,7 +60,7 @@ impl Applied {
     }
 
     /// Bytes as the manifest stores it.
-    pub(super) const LENGTH: usize = 16 + 8 + 32 + 8 + 8 + SerialNumber::LENGTH + 8;
+    pub(super) const LENGTH: usize = 16 + 8 + 32 + 8 + 8 + SerialNumber::LENGTH + 8 + 8;
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let (position, chain) = self.last.unwrap_or((Position::from_bytes([0; 8]), [0; 32]));
@@ -69,6 +73,7 @@ impl Applied {
             &self.replay_from.to_bytes(),
             &newest_serial,
             &self.newest_time.as_microsecond().to_be_bytes(),
+            &self.certificates.to_be_bytes(),
         ]
         .concat()
     }
@@ -80,14 +85,16 @@ impl Applied {
         let (next, rest) = rest.split_first_chunk::<8>()?;
         let (replay_from, rest) = rest.split_first_chunk::<8>()?;
         let (newest_serial, rest) = rest.split_first_chunk::<{ SerialNumber::LENGTH }>()?;
-        let newest_time = i64::from_be_bytes(rest.try_into().ok()?);
+        let (newest_time, rest) = rest.split_first_chunk::<8>()?;
+        let certificates = u64::from_be_bytes(rest.try_into().ok()?);
         Some(Applied {
             journal: *journal,
             last: (*position != [0; 8]).then(|| (Position::from_bytes(*position), *chain)),
             next: Position::from_bytes(*next),
             replay_from: Position::from_bytes(*replay_from),
             newest_serial: SerialNumber::try_from(newest_serial.as_slice()).ok(),
-            newest_time: Timestamp::from_microsecond(newest_time).ok()?,
+            newest_time: Timestamp::from_microsecond(i64::from_be_bytes(*newest_time)).ok()?,
+            certificates,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! What stays in memory when the index has it, read at a start.
 
 use super::{Index, error::IndexError, peers, values};
-use crate::ledger::{approval::Approval, issuer::RecordedIssuer, peer::EnrolledPeer};
+use crate::ledger::{approval::Approval, epoch::Epoch, issuer::RecordedIssuer, peer::EnrolledPeer};
 
 impl Index {
     /// All issuers, in the order of their ids.
@@ -25,6 +25,19 @@ impl Index {
             for number in 1.. {
                 let Some(value) = self.database.get(&peers::key(number))? else { break };
                 found.push(peers::decode(number, &value).ok_or_else(|| self.malformed("a station"))?);
+            }
+            Ok(found)
+        })
+    }
+
+    /// All epochs, in their order.
+    pub(in crate::ledger) fn epochs(&self) -> Result<Vec<Epoch>, IndexError> {
+        self.answer(|| {
+            let mut found = Vec::new();
+            // Numbers are without gaps.
+            for number in 1.. {
+                let Some(value) = self.database.get(&values::epoch_key(number))? else { break };
+                found.push(serde_json::from_slice(&value).map_err(|_| self.malformed("an epoch"))?);
             }
             Ok(found)
         })

@@ -10,6 +10,7 @@ use crate::{
     ledger::{
         actor::Actor,
         device_list::DeviceList,
+        epoch::Epoch,
         export::{Export, ExportId},
         issuer::RecordedIssuer,
         journal::Position,
@@ -41,6 +42,17 @@ pub(super) fn crl_number_key(ca: &CaId) -> Vec<u8> {
 /// The key of the hash of the newest configuration.
 pub(super) fn configuration_key() -> Vec<u8> {
     b"s".to_vec()
+}
+
+/// The key of an epoch.
+pub(super) fn epoch_key(number: u64) -> Vec<u8> {
+    [&b"l"[..], &number.to_be_bytes()].concat()
+}
+
+/// An epoch as it is stored.
+pub(super) fn encode_epoch(epoch: &Epoch) -> Vec<u8> {
+    // Plain data: JSON takes it always.
+    serde_json::to_vec(epoch).unwrap_or_default()
 }
 
 /// The key of an issuer.

@@ -28,7 +28,7 @@ impl Reader {
         }
         // Damage, or a journal that went on in another way? A file that can be read through has no damage.
         let (file, next) = (position.segment(), Position::new(position.segment().saturating_add(1), 0));
-        self.frames(Position::new(file, 0), end.min(next)).try_for_each(|frame| frame.map(drop))?;
+        self.own_frames(Position::new(file, 0), end.min(next)).try_for_each(|frame| frame.map(drop))?;
         let what = format!(
             "the index knows another entry at byte {} of file {file:08}.journal than the one that is there",
             position.offset()
@@ -68,7 +68,7 @@ impl Reader {
         let mut found =
             FileEnd { next_sequence: header.first_sequence, chain: header.chain, length: header.length().into() };
         let mut unsaid = found.length;
-        for frame in self.frames(Position::new(number, 0), end.min(Position::new(number.saturating_add(1), 0))) {
+        for frame in self.own_frames(Position::new(number, 0), end.min(Position::new(number.saturating_add(1), 0))) {
             let frame = frame?;
             let length = u64::from(frame.next.offset() - frame.position.offset());
             (found.next_sequence, found.chain) = (found.next_sequence + 1, frame.chain);

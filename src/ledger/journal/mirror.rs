@@ -75,13 +75,11 @@ impl MirrorState {
 
     /// The copy in this folder lacks entries. Whether it had all until now.
     pub(super) fn fail(&self, folder: &Path, why: &str) -> bool {
-        crate::metrics::journal_mirror(false);
         let told = format!("the journal's copy in {} lacks entries: {why}", folder.display());
         self.0.lock().replace(told).is_none()
     }
 
     fn recovered(&self, folder: &Path) {
-        crate::metrics::journal_mirror(true);
         if self.0.lock().take().is_some() {
             tracing::warn!(folder = %folder.display(), "the journal's copy has all entries again");
         }
@@ -328,7 +326,9 @@ impl Writer {
         let copied = self.make_folder().and_then(|()| Ok(copy(&self.journal, &self.folder, self.newest)?));
         let Ok(copied) = copied else {
             self.newest = Newest::Again;
-            self.pause = self.pause.map(|pause| TRY_AGAIN_AT_LAST.min(2 * pause.max(TRY_AGAIN / 2)));
+            // A disk that is away costs nothing, and is to be used as soon as it is back.
+            let longest = if self.folder.is_dir() { TRY_AGAIN_AT_LAST } else { TRY_AGAIN / 2 };
+            self.pause = self.pause.map(|pause| longest.min(2 * pause.max(TRY_AGAIN / 4)));
             return;
         };
         caught_up.store(true, Ordering::SeqCst);

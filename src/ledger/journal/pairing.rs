@@ -70,7 +70,7 @@ fn is_alone(journal: &Path) -> bool {
 }
 
 /// The journal that has all entries: that in this folder, unless the daemon goes on with its mirror alone.
-pub(crate) fn complete(journal: &Path) -> PathBuf {
+pub fn complete(journal: &Path) -> PathBuf {
     let other = may_be_behind(journal).map(|other| Path::new(&other).join("journal"));
     other.filter(|other| is_alone(other)).unwrap_or_else(|| journal.to_owned())
 }

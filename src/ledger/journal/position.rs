@@ -56,8 +56,15 @@ impl Position {
     }
 }
 
+/// For people: `byte 72 of the journal's file 00000001`.
+impl std::fmt::Display for Position {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "byte {} of the journal's file {:08}", self.offset(), self.segment())
+    }
+}
+
 impl std::fmt::Debug for Position {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:08}+{}", self.segment(), self.offset())
+        std::fmt::Display::fmt(self, f)
     }
 }

@@ -32,7 +32,9 @@ pub(crate) struct Reader {
 #[derive(Debug)]
 struct Shared {
     folder: RwLock<PathBuf>,
-    /// What was to be made beside the journal could not be: its disk may have failed.
+    /// Where the same journal is once more, for what cannot be read.
+    twin: RwLock<Option<PathBuf>>,
+    /// The journal could not be read, or what was to be made beside it not be made: its disk may have failed.
     suspected: AtomicBool,
     /// Opened when first read.
     files: RwLock<Vec<(u32, Option<Arc<File>>)>>,
@@ -47,6 +49,7 @@ impl Reader {
         let files = segments.into_iter().map(|segment| (segment, None)).collect();
         let shared = Shared {
             folder: RwLock::new(folder.to_owned()),
+            twin: RwLock::default(),
             suspected: AtomicBool::new(false),
             files: RwLock::new(files),
             damage: Damage::default(),
@@ -71,10 +74,20 @@ impl Reader {
         folder.parent().map(Path::to_owned).unwrap_or(folder)
     }
 
-    /// From now on the journal is that in another folder, which has the same entries.
+    /// What cannot be read is read from another folder that has the same entries.
+    pub(super) fn set_twin(&self, folder: &Path) {
+        *self.shared.twin.write() = Some(folder.to_owned());
+    }
+
+    fn twin(&self) -> Option<PathBuf> {
+        self.shared.twin.read().clone()
+    }
+
+    /// From now on the journal is that in another folder, which has the same entries, and this one is its twin.
     pub(super) fn move_to(&self, folder: &Path) {
         let mut files = self.shared.files.write();
-        *self.shared.folder.write() = folder.to_owned();
+        let before = std::mem::replace(&mut *self.shared.folder.write(), folder.to_owned());
+        *self.shared.twin.write() = Some(before);
         files.iter_mut().for_each(|(_, file)| *file = None);
     }
 
@@ -108,32 +121,45 @@ impl Reader {
         &self.shared.damage
     }
 
-    /// The entry at a position that the index gave.
+    /// The entry at a position that the index gave, from the journal's twin if the journal's own cannot be read.
     ///
     /// # Errors
     /// Damage: the frame's checksum does not fit. Nothing of it is served.
     pub(crate) fn entry(&self, position: Position) -> Result<Entry, JournalError> {
-        self.read_entry(position).inspect_err(|error| self.damage().note(error))
+        self.read_entry(position).or_else(|error| {
+            self.note(&error);
+            let twin = self.twin().filter(|_| error.is_damage());
+            let path = twin.map(|folder| segment::path(&folder, position.segment()));
+            let entry = path.and_then(|path| read_at(&File::open(&path).ok()?, &path, position).ok());
+            entry.ok_or(error)
+        })
+    }
+
+    /// Takes note of what could not be read.
+    fn note(&self, error: &JournalError) {
+        self.damage().note(error);
+        if error.is_damage() && matches!(error, JournalError::Io { .. }) {
+            self.suspect_disk();
+        }
     }
 
     fn read_entry(&self, position: Position) -> Result<Entry, JournalError> {
         let path = segment::path(&self.folder(), position.segment());
-        let damaged = |what: &dyn ToString| JournalError::damaged(&path, position.offset().into(), what.to_string());
-        let file = self.file(position.segment())?;
-        // Most entries fit the first read.
-        let mut bytes = vec![0; 2048];
-        let offset = u64::from(position.offset());
-        let read = read_up_to(&file, &mut bytes, offset).map_err(|error| JournalError::io(&path, error))?;
-        let head = bytes[..read].first_chunk::<HEAD>().ok_or_else(|| damaged(&"the file ends here"))?;
-        let length = HEAD + frame::payload_length(head).map_err(|error| damaged(&error))?;
-        if length > read {
-            bytes.resize(length, 0);
-            read_up_to(&file, &mut bytes, offset).map_err(|error| JournalError::io(&path, error))?;
+        read_at(&*self.file(position.segment())?, &path, position)
+    }
+
+    /// The bytes of whole frames of one file, which were verified when they were read.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(crate) fn bytes(&self, from: Position, to: Position) -> Result<Vec<u8>, JournalError> {
+        let path = segment::path(&self.folder(), from.segment());
+        let mut bytes = vec![0; to.offset().saturating_sub(from.offset()) as usize];
+        let read = read_up_to(&*self.file(from.segment())?, &mut bytes, from.offset().into());
+        match read.map_err(|error| JournalError::io(&path, error))? == bytes.len() && from.segment() == to.segment() {
+            true => Ok(bytes),
+            false => Err(JournalError::damaged(&path, from.offset().into(), "the file ends here")),
         }
-        bytes.truncate(length);
-        Frame::parse(&bytes).map_err(|error| damaged(&error))?;
-        Entry::decode(Bytes::from(bytes).slice(HEAD..))
-            .map_err(|error| JournalError::invalid_entry(&path, offset, error))
     }
 
     /// The error for an entry that is whole but does not fit what else is known.
@@ -224,7 +250,12 @@ impl Reader {
     /// All frames from `from` up to `end`, in order; [`Position::start`] is the first. The hash chain is checked
     /// from frame to frame.
     pub(crate) fn frames(&self, from: Position, end: Position) -> Frames {
-        Frames { reader: self.clone(), next: from, end, file: None, chain: None, failed: false }
+        Frames { own: false, ..self.own_frames(from, end) }
+    }
+
+    /// As [`Reader::frames`], but what the journal's own files do not give is an error, whatever its twin has.
+    pub(super) fn own_frames(&self, from: Position, end: Position) -> Frames {
+        Frames { reader: self.clone(), next: from, end, file: None, chain: None, own: true, twin: None, failed: false }
     }
 
     /// Opens a file again: another one may have its name now, restored from a backup.
@@ -258,6 +289,24 @@ impl Reader {
     }
 }
 
+/// The entry at a position of this file.
+fn read_at(file: &File, path: &Path, position: Position) -> Result<Entry, JournalError> {
+    let damaged = |what: &dyn ToString| JournalError::damaged(path, position.offset().into(), what.to_string());
+    // Most entries fit the first read.
+    let mut bytes = vec![0; 2048];
+    let offset = u64::from(position.offset());
+    let read = read_up_to(file, &mut bytes, offset).map_err(|error| JournalError::io(path, error))?;
+    let head = bytes[..read].first_chunk::<HEAD>().ok_or_else(|| damaged(&"the file ends here"))?;
+    let length = HEAD + frame::payload_length(head).map_err(|error| damaged(&error))?;
+    if length > read {
+        bytes.resize(length, 0);
+        read_up_to(file, &mut bytes, offset).map_err(|error| JournalError::io(path, error))?;
+    }
+    bytes.truncate(length);
+    Frame::parse(&bytes).map_err(|error| damaged(&error))?;
+    Entry::decode(Bytes::from(bytes).slice(HEAD..)).map_err(|error| JournalError::invalid_entry(path, offset, error))
+}
+
 /// Counts the frames of a file by their lengths alone.
 struct Walk {
     file: OpenFile,
@@ -289,6 +338,10 @@ pub(crate) struct Frames {
     file: Option<OpenFile>,
     /// The chain hash before the next frame, once it is known.
     chain: Option<ChainHash>,
+    /// Whether the twin is left alone.
+    own: bool,
+    /// Where they are read since the journal's own files failed.
+    twin: Option<PathBuf>,
     failed: bool,
 }
 
@@ -376,8 +429,12 @@ impl Frames {
     /// Opens the file in which the next frame is; the first frame of a file must continue the chain.
     fn open(&mut self) -> Result<OpenFile, JournalError> {
         let number = self.next.segment();
-        let path = segment::path(&self.reader.folder(), number);
-        let file = self.reader.file(number)?;
+        let folder = self.twin.clone().unwrap_or_else(|| self.reader.folder());
+        let path = segment::path(&folder, number);
+        let file = match &self.twin {
+            Some(_) => Arc::new(File::open(&path).map_err(|error| JournalError::io(&path, error))?),
+            None => self.reader.file(number)?,
+        };
         let header = Header::read(&file, &path)?;
         if self.next.offset() == 0 {
             self.next = Position::new(number, header.length());
@@ -397,7 +454,16 @@ impl Iterator for Frames {
         if self.failed {
             return None;
         }
-        let read = self.read().inspect_err(|error| self.reader.damage().note(error));
+        let read = self.read().or_else(|error| {
+            self.reader.note(&error);
+            match self.reader.twin().filter(|_| error.is_damage() && !self.own && self.twin.is_none()) {
+                Some(twin) => {
+                    (self.twin, self.file) = (Some(twin), None);
+                    self.read().map_err(|_| error)
+                }
+                None => Err(error),
+            }
+        });
         self.failed = read.is_err();
         read.transpose()
     }

@@ -552,3 +552,43 @@ fn scrub_of_a_file_finds_every_flipped_byte() {
     }
     scrub().unwrap();
 }
+
+/// A journal whose own files cannot be read any more, or not all, is read from its mirror, and the fault is known.
+#[test]
+fn journal_that_cannot_be_read_is_read_from_its_mirror() {
+    let (home, other) = (temporary(), temporary());
+    let [folder, mirror] = [&home, &other].map(|folder| folder.path().join("journal"));
+    fs::create_dir(&folder).unwrap();
+    fs::create_dir(&mirror).unwrap();
+    let mut journal = open(&folder).unwrap();
+    journal.start_mirror(&mirror).unwrap();
+    let positions = write(&mut journal, 0..12);
+    let (reader, end) = (journal.reader().clone(), journal.end());
+    assert!(journal.segment() > 2, "one file only");
+    let whole = |what: &str| {
+        for (number, position) in positions.iter().enumerate() {
+            assert_eq!(certificate(&reader.entry(*position).unwrap()), certificate(&entry(number as u64)), "{what}");
+        }
+        let frames = reader.frames(Position::start(), end);
+        let read: Vec<_> = frames.map(|frame| certificate(&frame.unwrap().entry).clone()).collect();
+        assert_eq!(read, expected(12), "{what}");
+    };
+    whole("nothing is wrong");
+    assert_eq!((reader.known_damage(), reader.take_suspicion()), (None, false));
+    // An octet of the second entry.
+    let first = segment::path(&folder, 1);
+    let before = fs::read(&first).unwrap();
+    let at = positions[1].offset() as usize + frame::HEAD + 3;
+    fs::File::options().write(true).open(&first).unwrap().write_all_at(&[!before[at]], at as u64).unwrap();
+    whole("an octet is another");
+    assert!(reader.known_damage().unwrap().contains("00000001"));
+    // That is no failing disk, and whoever looks for damage finds it.
+    assert!(!reader.take_suspicion());
+    assert!(reader.own_frames(Position::start(), end).any(|frame| frame.is_err()));
+    fs::write(&first, &before).unwrap();
+    // All of it is gone, as when a disk gives no file any more.
+    fs::rename(&folder, home.path().join("gone")).unwrap();
+    journal.reader().reopen(1).unwrap_err();
+    whole("the files are gone");
+    assert!(reader.take_suspicion());
+}

@@ -67,7 +67,7 @@ impl Newest<'_> {
             // The bytes are there, and wrong.
             if let Some(known) = known.filter(|known| Position::new(self.segment, self.end) < *known) {
                 let what = format!(
-                    "{what}; this is not the torn end of a crash, because the index knows the file to have been whole \
+                    "{what}; this is not what a crash leaves of its last write, because the index knows the file to have been whole \
                      up to byte {} (to abandon what is unreadable, move the index away)",
                     known.offset()
                 );
@@ -75,7 +75,7 @@ impl Newest<'_> {
             }
             tracing::warn!(
                 file = %path.display(), at = self.end, bytes, %what,
-                "cut off the journal's torn end: a crash interrupted its last write"
+                "cut off the incomplete last entry of the journal: a crash interrupted its last write"
             );
         }
         if let Some(path) = headless {

@@ -103,6 +103,39 @@ fn code_opens_one_certificate_of_its_device() {
     daemon.end();
 }
 
+/// A file of codes that open nothing is not left behind, and the list of an order is that of its codes as well.
+#[test]
+fn codes_that_would_open_nothing_are_not_made() {
+    let (site, daemon) = site(1, "");
+    let list = format!("# the batch of May\nd1,{}\nd2\n", "0a".repeat(32));
+    site.token.write("list.txt", &list);
+    site.token.write("other.txt", "d2\nd3\n");
+    succeeded(&site.operator(&[
+        "order",
+        "create",
+        "listed",
+        "--profile",
+        "device",
+        "--quantity",
+        "2",
+        "--devices",
+        "list.txt",
+    ]));
+    let create = |order: &str, list: &str, more: &[&str]| {
+        let words = ["vend", "create", "--order", order, "--devices", list, "--out", "codes.csv"];
+        site.operator(&[&words[..], more].concat())
+    };
+    refused(&create("lsited", "list.txt", &[]), &["ORDER_UNKNOWN"]);
+    assert!(!site.path("codes.csv").exists());
+    succeeded(&create("listed", "list.txt", &["--qr", "qr"]));
+    fs::remove_file(site.path("codes.csv")).unwrap();
+    succeeded(&site.operator(&["vend", "cancel", "d2"]));
+    refused(&create("listed", "other.txt", &[]), &["DEVICE_NOT_ON_ORDER", "\"d3\""]);
+    daemon.end();
+    fs::remove_file(site.path("codes.csv")).unwrap();
+    assert!(!create("listed", "list.txt", &[]).status.success() && !site.path("codes.csv").exists());
+}
+
 /// All that is in a folder.
 fn contents(folder: &Path) -> Vec<u8> {
     let mut all = Vec::new();

@@ -46,24 +46,22 @@ impl Faults {
         Faults::configure(site, settings, &other, &["[issuers.main]"])
     }
 
-    /// The keys of these tables are reached through the faults.
-    fn configure(site: &Site, settings: &str, real: &Path, tables: &[&str]) -> Faults {
+    /// As [`Faults::between`], in the configuration that is there.
+    pub(crate) fn in_configuration(site: &Site, settings: &str) -> Faults {
+        let text = fs::read_to_string(site.path("birthmark.toml")).unwrap();
+        site.token.write("birthmark.toml", &through(text, settings, module(), &["[issuers.main]"]));
+        Faults::new(site)
+    }
+
+    fn new(site: &Site) -> Faults {
         let faults = Faults { script: site.path("faults"), version: Cell::new(0) };
         fs::write(&faults.script, "").unwrap();
-        site.configure(|mut text| {
-            for table in tables {
-                let (before, rest) = text.split_at(text.find(table).unwrap());
-                let rest = rest.replacen(module().to_str().unwrap(), fault_module().to_str().unwrap(), 1);
-                text = before.to_owned() + &rest;
-            }
-            let environment = format!(
-                "[environment]\nPKCS11_FAULT_MODULE = \"{}\"\nPKCS11_FAULT_SCRIPT = \"{{config_dir}}/faults\"\n",
-                real.display()
-            );
-            let text = text.replacen("[issuers.main]\n", &format!("[issuers.main]\n{settings}\n"), 1);
-            text.replacen("[environment]\n", &environment, 1)
-        });
         faults
+    }
+
+    fn configure(site: &Site, settings: &str, real: &Path, tables: &[&str]) -> Faults {
+        site.configure(|text| through(text, settings, real, tables));
+        Faults::new(site)
     }
 
     /// Has these faults happen to the next daemon, and no others.
@@ -93,6 +91,21 @@ impl Faults {
     }
 }
 
+/// A configuration in which the keys of these tables are reached through the faults.
+fn through(mut text: String, settings: &str, real: &Path, tables: &[&str]) -> String {
+    for table in tables {
+        let (before, rest) = text.split_at(text.find(table).unwrap());
+        let rest = rest.replacen(module().to_str().unwrap(), fault_module().to_str().unwrap(), 1);
+        text = before.to_owned() + &rest;
+    }
+    let environment = format!(
+        "[environment]\nPKCS11_FAULT_MODULE = \"{}\"\nPKCS11_FAULT_SCRIPT = \"{{config_dir}}/faults\"\n",
+        real.display()
+    );
+    let text = text.replacen("[issuers.main]\n", &format!("[issuers.main]\n{settings}\n"), 1);
+    text.replacen("[environment]\n", &environment, 1)
+}
+
 /// Stations that have devices certified, one after the other, until they are stopped. A request that was refused
 /// because the HSM is away is sent again, as a station does.
 pub(crate) struct Load {
@@ -108,6 +121,11 @@ const WINDOW: usize = 16;
 impl Load {
     /// Four stations.
     pub(crate) async fn start(site: &Site, daemon: &Daemon, order: &str) -> Load {
+        Load::start_at(site, daemon, order, 0).await
+    }
+
+    /// Four stations, whose devices have numbers from this one on.
+    pub(crate) async fn start_at(site: &Site, daemon: &Daemon, order: &str, first: usize) -> Load {
         let mut load =
             Load { stop: Arc::default(), issued: Arc::default(), refused: Arc::default(), stations: Vec::new() };
         for station in 0..4 {
@@ -117,7 +135,7 @@ impl Load {
             load.stations.push(tokio::spawn(async move {
                 let mut open: BTreeMap<String, IssueRequest> = BTreeMap::new();
                 let mut certificates = Vec::new();
-                for number in 0.. {
+                for number in first.. {
                     if !stop.load(Ordering::Relaxed) {
                         let device = format!("{order}-s{station}-{number}");
                         let request = request(&device, &order, csr(&device));

@@ -11,10 +11,13 @@ use std::{
 };
 
 use birthmark::{client::Connection, proto::admin_client::AdminClient};
-use birthmark_bench::site::{self, CONFIGURATION, Plan};
 pub(crate) use birthmark_bench::{
-    assertions::{certificate, judge_under, key_of, wait_until},
+    assertions::{certificate, free_port, judge_under, key_of, wait_until},
     process::{PATIENCE, Process},
+};
+use birthmark_bench::{
+    shared::Sharing,
+    site::{self, CONFIGURATION, Plan},
 };
 use rustix::process::Signal;
 use tonic::transport::Channel;
@@ -53,6 +56,11 @@ impl Site {
     pub(crate) fn configure(&self, change: impl FnOnce(String) -> String) {
         let listen = self.grpc.borrow().map_or("127.0.0.1:0".to_owned(), |address| address.to_string());
         self.token.write(CONFIGURATION, &change(self.site.configuration([&listen, "127.0.0.1:0"])));
+    }
+
+    /// The configuration of a further daemon that shares this one's ledger; its token is made.
+    pub(crate) fn further(&self, sharing: &Sharing<'_>, configuration: &str, name: &str) -> String {
+        sharing.further(&self.site, configuration, name).unwrap()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -265,8 +273,9 @@ pub(crate) fn must_refuse(site: &Site, says: &[&str]) {
 
 /// What was said but for the log of what went well before.
 pub(crate) fn without_progress(said: &str) -> String {
-    // The usual profile takes any device id as the CN, which is warned about.
-    let warned = |line: &str| line.contains("Z  WARN ") && line.contains("proof of possession of a CA");
+    // The usual profile takes any device id as the CN, and the first start has no ledger yet: both are warned about.
+    let usual = ["proof of possession of a CA", "a new ledger begins"];
+    let warned = |line: &str| line.contains("Z  WARN ") && usual.iter().any(|usual| line.contains(usual));
     // What the security log has is on the console as well.
     let noted = |line: &str| line.contains("Z ERROR ") && line.contains("the HSM's token refused the login");
     said.lines()

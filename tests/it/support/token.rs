@@ -16,7 +16,7 @@ pub(crate) const LABEL: &str = "birthmark";
 
 const PIN: &str = "123456";
 
-/// The PKCS#11 module that the tests run on: SoftHSM unless BIRTHMARK_TEST_HSM says otherwise. hsm-config/README.md
+/// The PKCS#11 module that the tests run on: SoftHSM unless BIRTHMARK_TEST_HSM says otherwise. docs/hsm.md
 /// says how the others are run.
 #[derive(Clone, Copy, PartialEq)]
 #[expect(clippy::enum_variant_names, reason = "SoftHSM is its name")]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Callable, Optional, cast
 
 import grpc
 
 from . import _wire
-from ._connect import OPTIONS, Target
+from ._connect import Target
 from .model import Access
 
 Event = tuple[str, Any, Any]
@@ -27,11 +27,21 @@ class CallFailed(Exception):
         self.failure = failure
 
 
+def why(faults: Sequence[Exception]) -> Exception:
+    """Of what kept all daemons from answering, what tells the most: that one may come back, if one may."""
+    calls = [fault for fault in faults if isinstance(fault, CallFailed)]
+    passing = [call for call in calls if call.failure.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")]
+    if len(faults) > 1 and len(passing) == len(faults):
+        return CallFailed(_wire.Failure("UNAVAILABLE", "; ".join(call.failure.message for call in passing)))
+    return [*passing, *calls, *faults][0]
+
+
 class Connection:
     """A channel, and what the daemon said at its beginning."""
 
     def __init__(self, target: Target) -> None:
-        self.channel: Any = grpc.secure_channel(target.address, target.identity.credentials(), OPTIONS)
+        self.target = target
+        self.channel: Any = grpc.secure_channel(target.address, target.identity.credentials(), target.options)
         self.access = Access((), ())
         self.users = 0
 

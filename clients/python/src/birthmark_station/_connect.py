@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import socket
 import ssl
 import stat
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, Union
 from urllib.parse import urlsplit
 
 import grpc
@@ -19,12 +22,18 @@ from .errors import SettingsError, TlsError
 
 PathLike = Union[str, "os.PathLike[str]"]
 
+Servers = Union[None, str, Sequence[str]]
+"""One https://HOST:PORT or several, also with commas between them; none: the environment's BIRTHMARK_SERVER."""
+
 OPENING = 10.0
 """How many seconds connecting with the first call may take; a healthy line network needs milliseconds."""
 
 _PROBING = 3.0
 
-OPTIONS = [
+_AVOIDED = 10.0
+"""For how many seconds a daemon that was left is asked after the others."""
+
+OPTIONS: list[tuple[str, Any]] = [
     # A daemon that lost its power sends no FIN: without pings a station would wait for it indefinitely.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -108,16 +117,16 @@ class Identity:
         return context
 
 
-@dataclass(frozen=True)
-class Target:
-    """A daemon, and who we are to it."""
+class Targets:
+    """The daemons that serve one ledger, one or several: which is asked first, and which when that one is away."""
 
-    host: str
-    port: int
-    identity: Identity
+    def __init__(self, servers: list[tuple[str, int]], identity: Identity) -> None:
+        self.identity = identity
+        self._servers = servers
+        self._left: Optional[tuple[Target, float]] = None
 
     @classmethod
-    def of(cls, server: Optional[str], identity: Union[None, PathLike, Identity]) -> Target:
+    def of(cls, server: Servers, identity: Union[None, PathLike, Identity]) -> Targets:
         """What the caller said, or the environment: BIRTHMARK_SERVER and BIRTHMARK_IDENTITY. Raises SettingsError."""
         server = server or os.environ.get("BIRTHMARK_SERVER")
         identity = identity or os.environ.get("BIRTHMARK_IDENTITY")
@@ -127,16 +136,56 @@ class Target:
             raise SettingsError(
                 'say who this is: the folder that "birthmark station enroll" made, or set BIRTHMARK_IDENTITY'
             )
-        host, port = _host_and_port(server)
+        names = [server] if isinstance(server, str) else server
+        servers = [_host_and_port(url.strip()) for name in names for url in name.split(",")]
         if not isinstance(identity, Identity):
             identity = Identity.from_folder(identity)
         identity.check()
-        return cls(host, port, identity)
+        return cls(servers, identity)
+
+    def in_order(self) -> list[Target]:
+        """All daemons. Each identity has an order of its own, so that stations spread; one that was left comes last."""
+        targets = [
+            Target(host, port, self.identity, at) for host, port in self._servers for at in _addresses(host, port)
+        ]
+        try:
+            who = Path(self.identity.certificate).read_bytes()
+        except OSError:
+            # It is being renewed.
+            who = b""
+        targets.sort(key=lambda target: hashlib.sha256(who + target.address.encode()).digest())
+        if self._left is not None and time.monotonic() - self._left[1] < _AVOIDED:
+            left = self._left[0]
+            targets.sort(key=lambda target: target == left)
+        return targets
+
+    def leave(self, target: Target) -> None:
+        """It was of no use: for a moment the others come first."""
+        self._left = (target, time.monotonic())
+
+
+@dataclass(frozen=True)
+class Target:
+    """A daemon, and who we are to it."""
+
+    host: str
+    port: int
+    identity: Identity
+    at: Optional[str] = None
+    """One of the name's addresses, if it stands for several machines."""
 
     @property
     def address(self) -> str:
         """As gRPC wants it."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        host = self.at or self.host
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+    @property
+    def options(self) -> list[tuple[str, Any]]:
+        """The certificate is that of the name, whichever of its addresses this is."""
+        if self.at is None:
+            return OPTIONS
+        return [*OPTIONS, ("grpc.ssl_target_name_override", self.host)]
 
     def diagnose(self, failure: _wire.Failure) -> _wire.Failure:
         """Why a connection could not be made, which gRPC tells in words that help nobody. Raises TlsError.
@@ -149,7 +198,7 @@ class Target:
         context = self.identity._context()
         try:
             with (
-                socket.create_connection((self.host, self.port), _PROBING) as plain,
+                socket.create_connection((self.at or self.host, self.port), _PROBING) as plain,
                 context.wrap_socket(plain, server_hostname=self.host) as secured,
             ):
                 # With TLS 1.3 a refusal of our certificate comes after the handshake, in place of HTTP/2's first frame.
@@ -169,6 +218,28 @@ class Target:
         except OSError as error:
             return _wire.Failure("UNAVAILABLE", f"{at}: {error.strerror or error}")
         return failure
+
+
+def _is_address(host: str) -> bool:
+    return ":" in host or host.replace(".", "").isdigit()
+
+
+def _addresses(host: str, port: int) -> list[Optional[str]]:
+    """Those of a name that stands for several machines; otherwise none, and gRPC resolves it."""
+    if _is_address(host):
+        return [None]
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return [None]
+    families: dict[Any, list[Optional[str]]] = {}
+    for family, _, _, _, address in found:
+        addresses = families.setdefault(family, [])
+        if str(address[0]) not in addresses:
+            addresses.append(str(address[0]))
+    if all(len(addresses) < 2 for addresses in families.values()):
+        return [None]
+    return [address for addresses in families.values() for address in addresses]
 
 
 def _host_and_port(server: str) -> tuple[str, int]:

@@ -14,10 +14,12 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Callable, Optional
 
 from . import _der
+from ._archive import Archive
 from ._places import Places
 from ._session import is_id
 from .errors import Refused
@@ -150,12 +152,15 @@ class Source:
             elif not path.is_dir():
                 self.ignored += 1
 
-    def watch(self, poll: float, settle: float) -> Iterator[FileRequest]:
+    def watch(self, poll: float, settle: float, keep_days: int) -> Iterator[FileRequest]:
         """Every CSR that is in the folder or comes later. Nothing that lies in the folder ends this."""
+        archive = Archive(self._folder, self._places.out, keep_days)
         known: dict[str, _Known] = {}
         told: set[str] = set()
         readable = True
         while not self.stop.is_set():
+            for fault in archive.turn(date.today()):
+                self._say(fault)
             try:
                 files, others = self._look()
             except OSError as error:
@@ -220,10 +225,6 @@ class Source:
             message = f"cannot read {path}: {content.strerror or content}"
             self._refused(device_id, path, Refused(message, "CSR_UNREADABLE"))
             return
-        taken = self._places.claim(device_id) if is_id(device_id) else None
-        if taken is not None:
-            self._refused(device_id, path, Refused(taken, "NAME_REFUSED"))
-            return
         try:
             csr = _der.csr_der(content)
         except ValueError as error:
@@ -235,6 +236,11 @@ class Source:
         if self._places.watched is None and self._seen.setdefault(device_id, digest) != digest:
             message = "an earlier CSR of this run for the same device is a different one"
             self._refused(device_id, path, Refused(message, "DUPLICATE_DEVICE"))
+            return
+        # Last, so that nothing that is refused here has a name.
+        taken = self._places.claim(device_id) if is_id(device_id) else None
+        if taken is not None:
+            self._refused(device_id, path, Refused(taken, "NAME_REFUSED"))
             return
         certificate = self._places.existing(device_id, _der.csr_key(csr)) if is_id(device_id) else None
         if certificate is not None:
@@ -253,8 +259,7 @@ def _settled(known: dict[str, _Known], now: dict[str, tuple[int, int]]) -> list[
         file = known.get(name)
         if file is None or file.look != look:
             known[name] = _Known(look, time.monotonic())
-        elif look[0] > 0:
-            # Most tools make an empty file first.
+        else:
             names.append(name)
     return sorted(names)
 

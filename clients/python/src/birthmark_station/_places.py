@@ -34,8 +34,10 @@ class Places:
 
     def __init__(self, out: Path, chain: bool, watched: Optional[Path]) -> None:
         self.out, self.chain_wanted, self.watched = out, chain, watched
-        # None: the folder tells upper from lower case.
-        self._ids: Optional[dict[str, str]] = None
+        # The devices that are asked for and those whose certificates are there, by their id in lower case, with the
+        # number of their CSRs that were not refused; hashes, since a hot folder runs for years. None: names may differ
+        # in case alone.
+        self._taken: Optional[dict[int, tuple[int, int]]] = None
         self._colon = True
         self._lock = threading.Lock()
 
@@ -43,6 +45,9 @@ class Places:
         """Makes the folders, and finds out what ``out`` can hold. Gives sentences about the others. Raises OSError."""
         self.out.mkdir(parents=True, exist_ok=True)
         self._look_at_names()
+        if self._taken is not None:
+            for path in self.out.glob("*.pem"):
+                self._take(path.stem)
         said = []
         for name in ("done", "failed") if self.watched is not None else ():
             assert self.watched is not None
@@ -58,6 +63,10 @@ class Places:
         upper.write_bytes(b"")
         same = lower.exists()
         upper.unlink()
+        if self.watched is not None:
+            # Each name in a hot folder must be one on Windows too, wherever it is: it is often a share.
+            self._taken, self._colon = {}, False
+            return
         if not same:
             return
         colon = self.out / f".birthmark_{ending}".replace("_", ":")
@@ -70,26 +79,43 @@ class Places:
         for left in (colon, self.out / ".birthmark"):
             with contextlib.suppress(OSError):
                 left.unlink()
-        self._ids = {path.stem.lower(): path.stem for path in self.out.glob("*.pem")}
+        self._taken = {}
 
     def claim(self, device_id: str) -> Optional[str]:
-        """Takes the names of this device's files for it; a sentence if they are another's or cannot be."""
+        """Takes the names of this device's files, until `release`; a sentence if they are another's or cannot be."""
         if self.chain_wanted and device_id.lower().endswith(_CHAIN):
             return f'with --chain a device id cannot end in "{_CHAIN}", as the chain files do'
-        if self._ids is None:
+        if self._taken is None:
             return None
-        if ":" in device_id and not self._colon:
-            return f"the folder {self.out} can hold no file whose name has a colon; choose another with --out"
-        if device_id.lower().partition(".")[0] in _RESERVED:
-            return f'"{device_id}" is no file name on Windows, where {self.out} may be; choose another --out'
-        with self._lock:
-            taken = self._ids.setdefault(device_id.lower(), device_id)
-        if taken != device_id:
+        if (":" in device_id and not self._colon) or device_id.lower().partition(".")[0] in _RESERVED:
+            return f'"{device_id}" is no file name on Windows, where {self.out} may be'
+        if not self._take(device_id):
             return (
-                f"the folder {self.out} does not tell upper from lower case, and {taken}.pem in it is for another "
-                "device; choose another folder with --out"
+                f'"{device_id}" differs only in upper and lower case from another device whose files are in '
+                f"{self.out}, and file systems such as Windows' do not tell them apart; sign it with another --out"
             )
         return None
+
+    def release(self, device_id: str) -> None:
+        """Gives the names back: the device has no files, and the next may be what it should have been called."""
+        if self._taken is None:
+            return
+        name = hash(device_id.lower())
+        with self._lock:
+            owner, uses = self._taken.pop(name, (0, 0))
+            if uses > 1:
+                self._taken[name] = owner, uses - 1
+
+    def _take(self, device_id: str) -> bool:
+        """False if the name is another's."""
+        assert self._taken is not None
+        name, device = hash(device_id.lower()), hash(device_id)
+        with self._lock:
+            owner, uses = self._taken.get(name, (device, 0))
+            if owner != device:
+                return False
+            self._taken[name] = device, uses + 1
+            return True
 
     def certificate(self, device_id: str) -> Path:
         """The certificate's file."""

@@ -154,8 +154,8 @@ class Session:
         request = wanted if isinstance(wanted, Request) else Request(*wanted)
         profile = request.profile if request.profile is not None else self._profile
         order = request.order if request.order is not None else self._order
-        if profile is None:
-            raise SettingsError(f"no profile is given for {request.device_id!r}, neither with it nor for all")
+        if not profile and not order:
+            raise SettingsError(f"neither profile nor order is given for {request.device_id!r}, with it or for all")
         if not is_id(request.device_id):
             message = (
                 f"{request.device_id[:140]!r} is not a device id: 1 to 128 characters of A-Z a-z 0-9 . _ : -, "
@@ -171,7 +171,7 @@ class Session:
             return self._refuse(request, Refused(str(error), "CSR_MALFORMED"))
         reissue = self._reissue if request.reissue is None else request.reissue
         number, self._next_id = self._next_id, self._next_id + 1
-        message_ = _wire.issue_request(str(number), request.device_id, order or "", profile, csr, reissue)
+        message_ = _wire.issue_request(str(number), request.device_id, order or "", profile or "", csr, reissue)
         self._unanswered[number] = _Unanswered(request, message_, key)
         self._wait()
         return message_

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
 from typing import Callable, Optional, Union
 
 from . import _wire
-from ._channel import CallFailed, Connection, Event, Stream
+from ._channel import CallFailed, Connection, Event, why
+from ._client import Client, Exchange
 from ._confirming import Confirming, Taken
-from ._connect import OPENING, Identity, PathLike, Target
-from ._session import Broken, OnProgress, Session, Wanted, limit, unavailable
-from .errors import SettingsError
+from ._connect import OPENING, Identity, PathLike, Servers, Target
+from ._session import OnProgress, Session, Wanted, limit, unavailable
+from .errors import TlsError
 from .model import Access, Certificate, Confirmation, Csr, Request, Result
 
 
-class AsyncStation:
+class AsyncStation(Client):
     """As `Station`, for asyncio: each method is one to await, and ``issue_many`` an asynchronous generator.
 
     To be used within one event loop. A call that is cancelled leaves nothing behind; asking again is free.
     """
 
-    def __init__(self, server: Optional[str] = None, identity: Union[None, PathLike, Identity] = None) -> None:
-        self._target = Target.of(server, identity)
+    def __init__(self, server: Servers = None, identity: Union[None, PathLike, Identity] = None) -> None:
+        super().__init__(server, identity)
         self._connecting: Optional[asyncio.Lock] = None
-        self._connection: Optional[Connection] = None
-        self._connected = self._closed = False
 
     async def __aenter__(self) -> AsyncStation:
         return self
@@ -40,17 +38,14 @@ class AsyncStation:
 
     async def close(self) -> None:
         """See `Station.close`."""
-        self._closed = True
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.channel.close()
+        self._end()
 
     async def issue(
         self,
         device_id: str,
         csr: Csr,
         *,
-        profile: str,
+        profile: Optional[str] = None,
         order: Optional[str] = None,
         reissue: bool = False,
         timeout: Optional[float] = 60.0,
@@ -147,70 +142,35 @@ class AsyncStation:
         events: asyncio.Queue[Event] = asyncio.Queue()
         permits = asyncio.Semaphore(window)
         feeder = loop.create_task(_feed(requests, events, permits))
-        stream: Optional[Stream] = None
+        exchange = Exchange(self, session)
         try:
             while not session.done:
-                session.check()
-                if stream is None and not session.idle and time.monotonic() >= session.reopen_at:
-                    stream = await self._open(session, events)
+                if exchange.needs_stream():
+                    await self._open(exchange, session, events)
                     continue
-                if stream is not None:
-                    stream.send(session.due())
                 # Not wait_for, which may lose what comes at the very moment when the time is over.
-                pause = session.pause(stream is not None)
-                tick = loop.call_later(min(pause, 3600.0), events.put_nowait, ("tick", None, None))
+                tick = loop.call_later(min(exchange.pause(), 3600.0), events.put_nowait, ("tick", None, None))
                 try:
-                    kind, origin, content = await events.get()
+                    event = await events.get()
                 finally:
                     tick.cancel()
-                result = None
-                if kind == "item":
-                    added = session.add(content)
-                    if isinstance(added, Result):
-                        result = added
-                    elif stream is not None:
-                        stream.send([added])
-                elif kind == "reply":
-                    try:
-                        result = session.settle(content)
-                    except Broken as error:
-                        if stream is not None and origin is stream:
-                            broken, stream = stream, None
-                            self._break(broken, session, error.failure)
-                elif kind == "broken":
-                    if stream is not None and origin is stream:
-                        broken, stream = stream, None
-                        self._break(broken, session, content)
-                elif kind == "ended":
-                    session.input_ended = True
-                elif kind == "failed":
-                    raise content
+                result = exchange.take(event)
                 if result is not None:
                     yield result
                     permits.release()
         finally:
             feeder.cancel()
-            if stream is not None:
-                stream.close(cancel=not session.idle)
-                self._release(stream.connection)
+            exchange.close()
 
-    async def _open(self, session: Session, events: asyncio.Queue[Event]) -> Optional[Stream]:
+    async def _open(self, exchange: Exchange, session: Session, events: asyncio.Queue[Event]) -> None:
         session.opening()
         try:
             connection = await self._acquire(session.time_left(OPENING))
         except CallFailed as error:
             session.broken(error.failure)
-            return None
-        loop = asyncio.get_running_loop()
-        stream = Stream(connection, lambda event: _soon(loop, events.put_nowait, event))
-        stream.send(session.opened(connection.access))
-        return stream
-
-    def _break(self, stream: Stream, session: Session, failure: _wire.Failure) -> None:
-        self._drop(stream.connection)
-        stream.close(cancel=True)
-        self._release(stream.connection)
-        session.broken(failure)
+        else:
+            loop = asyncio.get_running_loop()
+            exchange.open(connection, lambda event: _soon(loop, events.put_nowait, event))
 
     async def _acquire(self, timeout: float) -> Connection:
         """The connection, which is made if there is none. Raises TlsError and CallFailed."""
@@ -221,45 +181,35 @@ class AsyncStation:
         except asyncio.TimeoutError:
             raise CallFailed(_wire.Failure("DEADLINE_EXCEEDED", "still connecting")) from None
         try:
-            if self._closed:
-                raise SettingsError("the station is closed")
-            if self._connection is None:
-                self._connection = await self._connect(timeout)
-                self._connected = True
-            self._connection.users += 1
-            return self._connection
+            connection = self._use(None) or self._use(await self._connect(timeout))
+            assert connection is not None
+            return connection
         finally:
             self._connecting.release()
 
     async def _connect(self, timeout: float) -> Connection:
-        try:
-            connection = Connection(self._target)
-        except SettingsError as error:
-            if not self._connected:
-                raise
-            # Somebody is renewing the certificate.
-            raise CallFailed(_wire.Failure("UNAVAILABLE", error.message)) from None
+        targets = await asyncio.get_running_loop().run_in_executor(None, self._targets.in_order)
+        faults: list[Exception] = []
+        for target in targets:
+            try:
+                return await self._connect_to(target, timeout / len(targets))
+            except (CallFailed, TlsError) as error:
+                faults.append(error)
+        raise why(faults)
+
+    async def _connect_to(self, target: Target, timeout: float) -> Connection:
+        connection = self._channel_to(target)
         try:
             reply = await _call(connection, _wire.GET_ISSUER, _wire.get_issuer_request(), timeout)
         except CallFailed as error:
             connection.channel.close()
             loop = asyncio.get_running_loop()
-            raise CallFailed(await loop.run_in_executor(None, self._target.diagnose, error.failure)) from None
+            raise CallFailed(await loop.run_in_executor(None, target.diagnose, error.failure)) from None
         except BaseException:
             connection.channel.close()
             raise
         connection.access = _wire.get_issuer_reply(reply)
         return connection
-
-    def _drop(self, connection: Connection) -> None:
-        """Nobody gets this connection again."""
-        if self._connection is connection:
-            self._connection = None
-
-    def _release(self, connection: Connection) -> None:
-        connection.users -= 1
-        if connection.users == 0 and self._connection is not connection:
-            connection.channel.close()
 
 
 async def _call(connection: Connection, method: str, message: bytes, timeout: float) -> bytes:

@@ -1,4 +1,4 @@
-"""The command `birthmark-station`: a folder of CSRs, and the folder of their certificates."""
+"""The command `birthmark-hot-folder`: a folder of CSRs, and the folder of their certificates."""
 
 from __future__ import annotations
 
@@ -43,7 +43,11 @@ Files written:
   DIR/<device-id>.chain.pem   with --chain: the certificate and its CAs but the root, as the device presents them
   DIR/<device-id>.error.json  why a device was refused; removed when it succeeds
 
+A hot folder (--watch), and any DIR that does not tell upper from lower case, holds the files of one of Dev-1 and dev-1;
+the other is refused, and so is what can be no file name on Windows, as CON and a:b.
+
 With --watch, CSRs move to IN/done/ or, with their .error.json, to IN/failed/; one of the same name is replaced there.
+What came on earlier days lies in a folder of its day there, such as IN/done/2026-01-31/.
 A CSR that is not whole, or cannot be read, is given the time of --settle. While the order as a whole is refused (used
 up, closed, not open yet, unknown), CSRs stay in IN and are tried again, and one line says why; so does a CSR whose
 certificate cannot be written.
@@ -81,7 +85,9 @@ def main(arguments: Optional[list[str]] = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="birthmark-station", description="A station of the Birthmark signing daemon.")
+    parser = argparse.ArgumentParser(
+        prog="birthmark-hot-folder", description="A station of the Birthmark signing daemon."
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     raw = argparse.RawDescriptionHelpFormatter
@@ -91,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sign.set_defaults(run=_sign)
     sign.add_argument("--order", metavar="ID", help="the production order; only some profiles can do without")
-    sign.add_argument("--profile", metavar="NAME", required=True, help="the profile of the certificates")
+    sign.add_argument("--profile", metavar="NAME", help="the profile of the certificates, if it is not the order's")
     sign.add_argument("--reissue", action="store_true", help="the devices' certificates were scrapped or revoked")
     sign.add_argument("--in", dest="input", metavar="IN", type=Path, required=True, help="the folder of CSRs")
     sign.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder for the certificates")
@@ -105,6 +111,8 @@ def _parser() -> argparse.ArgumentParser:
         default=30.0,
         help="how long --watch waits for the rest of a file (30s)",
     )
+    keep = "for how many days --watch keeps what it moved to done/ and failed/ (365); 0: forever"
+    sign.add_argument("--keep-days", metavar="DAYS", type=_days, default=365, help=keep)
     sign.add_argument("--window", metavar="N", type=_window, default=64, help="how many may be unanswered (64)")
     sign.add_argument(
         "--give-up-after",
@@ -125,7 +133,8 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in (sign, confirm):
         group = command.add_argument_group("connection")
-        group.add_argument("--server", metavar="URL", help="https://HOST:PORT (BIRTHMARK_SERVER)")
+        server = "https://HOST:PORT; of several daemons that serve one ledger, each (BIRTHMARK_SERVER, with commas)"
+        group.add_argument("--server", metavar="URL", action="append", help=server)
         group.add_argument(
             "--identity", metavar="DIR", help="a folder with cert.pem, key.pem and ca.pem (BIRTHMARK_IDENTITY)"
         )
@@ -138,6 +147,8 @@ def _sign(arguments: argparse.Namespace) -> int:
         raise SettingsError(f"{folder} is no folder")
     if out.is_dir() and folder.samefile(out):
         raise SettingsError(f"CSRs and certificates cannot share the folder {out}: a certificate could replace a CSR")
+    if not arguments.order and not arguments.profile:
+        raise SettingsError("name an order with --order, a profile with --profile, or both")
     if arguments.order and not is_id(arguments.order, 64):
         raise SettingsError(f"{arguments.order!r} cannot be the id of an order")
     places = Places(out, arguments.chain, folder if arguments.watch else None)
@@ -146,7 +157,8 @@ def _sign(arguments: argparse.Namespace) -> int:
         try:
             for warning in places.make():
                 _say(warning)
-            _check_profile(station, arguments.profile)
+            if arguments.profile:
+                _check_profile(station, arguments.profile, arguments.order)
             ended = output.run(station)
         except (BirthmarkError, OSError) as error:
             output.finish(str(error))
@@ -162,15 +174,18 @@ def _sign(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_profile(station: Station, profile: str) -> None:
+def _check_profile(station: Station, profile: str, order: Optional[str]) -> None:
     try:
-        names = [known.name for known in station.access().profiles]
+        profiles = station.access().profiles
     except Unavailable:
         # The run waits for the daemon.
         return
-    if profile not in names:
-        may = f"it may use: {', '.join(names)}" if names else "it may use none"
-        raise SettingsError(f"this station may use no profile {profile!r}; {may}")
+    found = next((known for known in profiles if known.name == profile), None)
+    if found is None:
+        names = ", ".join(known.name for known in profiles)
+        raise SettingsError(f"this station may use no profile {profile!r}; it may use: {names or 'none'}")
+    if not (order or found.order_optional):
+        raise SettingsError(f"the profile {profile!r} requires an order; name one with --order")
 
 
 class _Output:
@@ -215,7 +230,9 @@ class _Output:
         )
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         source = self.source
-        requests = source.watch(arguments.poll, arguments.settle) if arguments.watch else source.once()
+        requests = source.once()
+        if arguments.watch:
+            requests = source.watch(arguments.poll, arguments.settle, arguments.keep_days)
         try:
             for result in station._results(requests, arguments.window, session):
                 self._settle(result)
@@ -275,6 +292,7 @@ class _Output:
             return
         error = result.error
         assert error is not None
+        self._places.release(request.device_id)
         if self._places.watched is not None and _concerns_order(error):
             self._held(request, error)
         elif _concerns_all(error):
@@ -308,7 +326,7 @@ class _Output:
 
     def _refused_file(self, device_id: str, file: Path, error: Refused) -> None:
         with self._lock:
-            terms = {"order": self._arguments.order or "", "profile": self._arguments.profile}
+            terms = {"order": self._arguments.order or "", "profile": self._arguments.profile or ""}
             try:
                 self._places.put_refusal(device_id, file, {**terms, "reason": error.reason, "message": error.message})
             except OSError as trouble:
@@ -438,8 +456,14 @@ def _window(text: str) -> int:
     return int(text)
 
 
+def _days(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError("a number of days from 0 to 65535")
+    return int(text)
+
+
 def _say(line: str) -> None:
-    print(f"birthmark-station: {line}", file=sys.stderr, flush=True)
+    print(f"birthmark-hot-folder: {line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

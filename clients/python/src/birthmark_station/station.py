@@ -7,27 +7,29 @@ import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Optional, Union
+from typing import Optional, Union
 
 from . import _wire
-from ._channel import CallFailed, Connection, Event, Stream
+from ._channel import CallFailed, Connection, Event, why
+from ._client import Client, Exchange
 from ._confirming import Confirming, Taken
-from ._connect import OPENING, Identity, PathLike, Target
-from ._session import Broken, OnProgress, Session, Wanted, limit, unavailable
-from .errors import SettingsError
+from ._connect import OPENING, Identity, PathLike, Servers, Target
+from ._session import OnProgress, Session, Wanted, limit, unavailable
+from .errors import TlsError
 from .model import Access, Certificate, Confirmation, Csr, Request, Result
 
 # How long a wait lasts at most: on Windows Ctrl-C does not interrupt one.
 _SLICE = 0.5
 
 
-class Station:
+class Station(Client):
     """A station's connection to the daemon. It connects when it is first needed, and again whenever that is needed.
 
     All methods may be called from several threads at once.
 
     Args:
-        server: The daemon's address, ``https://HOST:PORT``; if none, the environment's ``BIRTHMARK_SERVER``.
+        server: The daemon's address, ``https://HOST:PORT``, or those of several daemons that serve one ledger, as a
+            list or with commas between them; if none, the environment's ``BIRTHMARK_SERVER``.
         identity: The folder with cert.pem, key.pem and ca.pem that ``birthmark station enroll`` made, or an `Identity`;
             if none, the environment's ``BIRTHMARK_IDENTITY``.
 
@@ -35,13 +37,9 @@ class Station:
         SettingsError: The address or the identity cannot be used.
     """
 
-    def __init__(self, server: Optional[str] = None, identity: Union[None, PathLike, Identity] = None) -> None:
-        self._target = Target.of(server, identity)
+    def __init__(self, server: Servers = None, identity: Union[None, PathLike, Identity] = None) -> None:
+        super().__init__(server, identity)
         self._connecting = threading.Lock()
-        # Never held while anything is waited for.
-        self._lock = threading.Lock()
-        self._connection: Optional[Connection] = None
-        self._connected = self._closed = False
 
     def __enter__(self) -> Station:
         return self
@@ -53,18 +51,14 @@ class Station:
 
     def close(self) -> None:
         """Ends the connection, and with it the calls under way."""
-        with self._lock:
-            self._closed = True
-            connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.channel.close()
+        self._end()
 
     def issue(
         self,
         device_id: str,
         csr: Csr,
         *,
-        profile: str,
+        profile: Optional[str] = None,
         order: Optional[str] = None,
         reissue: bool = False,
         timeout: Optional[float] = 60.0,
@@ -77,7 +71,7 @@ class Station:
         Args:
             device_id: The device.
             csr: Its CSR, PEM or DER.
-            profile: The name of the profile that decides what the certificate says.
+            profile: The name of the profile that decides what the certificate says; none: the order's.
             order: The production order that the device is charged to; only some profiles can do without.
             reissue: The device's certificate was scrapped or revoked, and it is to have a new one, for a new key.
             timeout: Seconds in all, retries and reconnects included; none: wait indefinitely.
@@ -119,7 +113,7 @@ class Station:
         Args:
             requests: The devices. But for a list or tuple it is read in a thread of its own, so it may wait for devices
                 to come, and never more than ``window`` ahead of what was yielded.
-            profile: For those that name none themselves.
+            profile: For those that name none themselves; none: that of their order.
             order: For those that name none themselves.
             reissue: For those that do not say.
             window: How many may be unanswered, 1 to 4096.
@@ -203,75 +197,39 @@ class Station:
         source: Union[_Inline, _Feeder] = (
             _Inline(requests) if isinstance(requests, (list, tuple)) else _Feeder(requests, events, window)
         )
-        stream: Optional[Stream] = None
+        exchange = Exchange(self, session)
         try:
             while not session.done:
-                session.check()
-                if stream is None and not session.idle and time.monotonic() >= session.reopen_at:
-                    stream = self._open(session, events)
+                if exchange.needs_stream():
+                    self._open(exchange, session, events)
                     continue
-                if stream is not None:
-                    stream.send(session.due())
-                kind: str
-                origin: Any
-                content: Any
+                pause = exchange.pause()
+                event: Event
                 if session.room and source.has_more():
-                    kind, origin, content = "item", None, source.take()
+                    event = "item", None, source.take()
                 elif isinstance(source, _Inline) and session.room:
-                    session.input_ended = True
-                    continue
+                    event = "ended", None, None
                 else:
                     try:
-                        kind, origin, content = events.get(timeout=min(session.pause(stream is not None), _SLICE))
+                        event = events.get(timeout=min(pause, _SLICE))
                     except queue.Empty:
                         continue
-                result = None
-                if kind == "item":
-                    added = session.add(content)
-                    if isinstance(added, Result):
-                        result = added
-                    elif stream is not None:
-                        stream.send([added])
-                elif kind == "reply":
-                    try:
-                        result = session.settle(content)
-                    except Broken as error:
-                        if stream is not None and origin is stream:
-                            broken, stream = stream, None
-                            self._break(broken, session, error.failure)
-                elif kind == "broken":
-                    if stream is not None and origin is stream:
-                        broken, stream = stream, None
-                        self._break(broken, session, content)
-                elif kind == "ended":
-                    session.input_ended = True
-                else:
-                    raise content
+                result = exchange.take(event)
                 if result is not None:
                     yield result
                     source.settled()
         finally:
             source.stop()
-            if stream is not None:
-                stream.close(cancel=not session.idle)
-                self._release(stream.connection)
+            exchange.close()
 
-    def _open(self, session: Session, events: queue.Queue[Event]) -> Optional[Stream]:
+    def _open(self, exchange: Exchange, session: Session, events: queue.Queue[Event]) -> None:
         session.opening()
         try:
             connection = self._acquire(session.time_left(OPENING))
         except CallFailed as error:
             session.broken(error.failure)
-            return None
-        stream = Stream(connection, events.put)
-        stream.send(session.opened(connection.access))
-        return stream
-
-    def _break(self, stream: Stream, session: Session, failure: _wire.Failure) -> None:
-        stream.close(cancel=True)
-        self._drop(stream.connection)
-        self._release(stream.connection)
-        session.broken(failure)
+        else:
+            exchange.open(connection, events.put)
 
     def _acquire(self, timeout: float) -> Connection:
         """The connection, which is made if there is none. Raises TlsError and CallFailed."""
@@ -288,50 +246,28 @@ class Station:
         finally:
             self._connecting.release()
 
-    def _use(self, made: Optional[Connection]) -> Optional[Connection]:
-        """The connection that is there, or the one that was just made, with one user more. Raises SettingsError."""
-        with self._lock:
-            if not self._closed:
-                self._connection = self._connection or made
-                if self._connection is not None:
-                    self._connected = True
-                    self._connection.users += 1
-                return self._connection
-        if made is not None:
-            made.channel.close()
-        raise SettingsError("the station is closed")
-
     def _connect(self, timeout: float) -> Connection:
-        try:
-            connection = Connection(self._target)
-        except SettingsError as error:
-            if not self._connected:
-                raise
-            # Somebody is renewing the certificate.
-            raise CallFailed(_wire.Failure("UNAVAILABLE", error.message)) from None
+        targets = self._targets.in_order()
+        faults: list[Exception] = []
+        for target in targets:
+            try:
+                return self._connect_to(target, timeout / len(targets))
+            except (CallFailed, TlsError) as error:
+                faults.append(error)
+        raise why(faults)
+
+    def _connect_to(self, target: Target, timeout: float) -> Connection:
+        connection = self._channel_to(target)
         try:
             reply = connection.call(_wire.GET_ISSUER, _wire.get_issuer_request(), timeout)
         except CallFailed as error:
             connection.channel.close()
-            raise CallFailed(self._target.diagnose(error.failure)) from None
+            raise CallFailed(target.diagnose(error.failure)) from None
         except BaseException:
             connection.channel.close()
             raise
         connection.access = _wire.get_issuer_reply(reply)
         return connection
-
-    def _drop(self, connection: Connection) -> None:
-        """Nobody gets this connection again."""
-        with self._lock:
-            if self._connection is connection:
-                self._connection = None
-
-    def _release(self, connection: Connection) -> None:
-        with self._lock:
-            connection.users -= 1
-            unused = connection.users == 0 and self._connection is not connection
-        if unused:
-            connection.channel.close()
 
 
 class _Inline:

@@ -2,7 +2,10 @@
 
 use std::{
     fs::File,
+    future::poll_fn,
     path::{Path, PathBuf},
+    pin::Pin,
+    task::Poll,
     time::Duration,
 };
 
@@ -10,10 +13,15 @@ use birthmark_base::{
     durable, pem,
     text_file::{self, EncodingError, TextError},
 };
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint};
 
-use super::error::{ClientError, SettingsError};
-use crate::failure::cause::{certificate_refusal, innermost, speaks_no_tls};
+use super::{
+    error::{ClientError, SettingsError},
+    servers::{Candidate, Servers, host},
+    tls::{IdentityFiles, Tls},
+};
+use crate::failure::cause::{certificate_refusal, innermost, speaks_no_tls, unreachable};
 
 /// The longest file of an identity, in bytes.
 const LONGEST_FILE: u64 = 1 << 20;
@@ -21,70 +29,128 @@ const LONGEST_FILE: u64 = 1 << 20;
 /// Connecting includes the TLS handshake; a healthy line network needs milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A daemon that can be connected to, again and again.
+/// After which time the next daemon is tried as well.
+const NEXT: Duration = Duration::from_secs(1);
+
+/// A daemon that can be connected to, again and again, or several that serve one ledger.
 #[derive(Clone, Debug)]
 pub struct Daemon {
-    endpoint: Endpoint,
-    /// Its address and the folder of the identity, which is read again for each connection: it may be renewed.
-    server: Option<(Uri, PathBuf)>,
+    way: Way,
     address: String,
     /// What else the user could say, if the default address was used.
     hint: &'static str,
 }
 
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of each connection")]
+enum Way {
+    Socket(Endpoint),
+    /// Each as it was read first, and the folder of the identity, which is read again for each connection: it
+    /// may be renewed.
+    Servers {
+        servers: Servers,
+        first: Vec<(Candidate, Secured)>,
+        identity: PathBuf,
+    },
+}
+
 impl Daemon {
-    pub(super) fn at_server(url: &str, identity: &Path) -> Result<Self, SettingsError> {
-        let uri: Uri = url
-            .parse()
-            .ok()
-            .filter(|uri: &Uri| {
-                uri.scheme_str() == Some("https")
-                    && uri.host().is_some_and(|host| !host.is_empty())
-                    && uri.port().is_some()
-            })
-            .ok_or_else(|| SettingsError::Address(url.to_owned()))?;
-        let endpoint = secured(&uri, identity)?;
-        Ok(Daemon { endpoint, server: Some((uri, identity.to_owned())), address: url.to_owned(), hint: "" })
+    pub(super) fn at_server(list: &str, identity: &Path) -> Result<Self, SettingsError> {
+        let servers = Servers::parse(list)?;
+        let first = servers.uris().iter().map(|uri| {
+            let candidate = Candidate { uri: uri.clone(), address: None };
+            let secured = secured(&candidate, identity)?;
+            Ok((candidate, secured))
+        });
+        let first = first.collect::<Result<_, SettingsError>>()?;
+        let way = Way::Servers { servers, first, identity: identity.to_owned() };
+        Ok(Daemon { way, address: list.to_owned(), hint: "" })
     }
 
     /// The folder of the identity that it is spoken with; none on the Unix socket.
     pub fn identity(&self) -> Option<&Path> {
-        self.server.as_ref().map(|(_, identity)| identity.as_path())
+        match &self.way {
+            Way::Servers { identity, .. } => Some(identity),
+            Way::Socket(_) => None,
+        }
     }
 
     pub(super) fn at_socket(path: &Path, hint: &'static str) -> Result<Self, SettingsError> {
         let unusable = || SettingsError::Socket(path.to_owned());
         let text = path.to_str().ok_or_else(unusable)?;
         let endpoint = Endpoint::from_shared(format!("unix://{text}")).map_err(|_| unusable())?;
-        Ok(Daemon { endpoint: tuned(endpoint), server: None, address: text.to_owned(), hint })
+        Ok(Daemon { way: Way::Socket(tuned(endpoint)), address: text.to_owned(), hint })
     }
 
-    /// Opens a new connection.
+    /// Opens a new connection. Of several daemons it is the first that answers, in an order of this identity's own; the next one
+    /// is tried when one fails, or has not answered for a second.
     ///
     /// # Errors
     /// [`ClientError::Connect`] and [`ClientError::NotTls`].
     pub async fn connect(&self) -> Result<Channel, ClientError> {
-        let endpoint = match &self.server {
-            // What was read before serves as well while the folder, perhaps on a share, cannot be read.
-            Some((uri, identity)) => secured(uri, identity).unwrap_or_else(|_| self.endpoint.clone()),
-            None => self.endpoint.clone(),
-        };
-        let cause = match tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await {
-            Ok(Ok(channel)) => return Ok(channel),
-            Ok(Err(error)) => error,
-            Err(_) => {
-                let cause = format!("no answer within {} s", CONNECT_TIMEOUT.as_secs());
-                return Err(ClientError::Connect { address: self.address.clone(), cause, lasting: false });
+        let (servers, first, identity, candidates) = match &self.way {
+            Way::Socket(endpoint) => {
+                return connected(endpoint.connect()).await.map_err(|fault| self.error(vec![(String::new(), fault)]));
+            }
+            Way::Servers { servers, first, identity } => {
+                let certificate = read(&identity.join("cert.pem")).unwrap_or_default();
+                (servers, first, identity, servers.in_order(&certificate).await)
             }
         };
-        if speaks_no_tls(&cause) {
-            return Err(ClientError::NotTls(self.address.clone()));
+        let (mut waiting, mut trying) = (candidates.into_iter().peekable(), Vec::<Attempt>::new());
+        let mut faults = Vec::new();
+        loop {
+            if let Some(candidate) = waiting.next() {
+                // What was read before serves as well while the folder, perhaps on a share, cannot be read.
+                let known =
+                    || first.iter().find(|(known, _)| known.uri == candidate.uri).map(|(_, known)| known.clone());
+                let Some(Secured { endpoint, tls }) = secured(&candidate, identity).ok().or_else(known) else {
+                    continue;
+                };
+                trying.push(Box::pin(async move { (connected(tls.connect(endpoint)).await, candidate) }));
+            }
+            let answered = match waiting.peek() {
+                Some(_) => match timeout(NEXT, first_of(&mut trying)).await {
+                    Ok(answered) => answered,
+                    Err(_) => continue,
+                },
+                None => first_of(&mut trying).await,
+            };
+            match answered {
+                Some((Ok(channel), candidate)) => {
+                    servers.connected(candidate);
+                    return Ok(channel);
+                }
+                Some((Err(fault), candidate)) => faults.push((candidate.name(), fault)),
+                None => return Err(self.error(faults)),
+            }
         }
-        let (cause, lasting) = match certificate_refusal(&cause) {
-            Some(refusal) => (refusal, true),
-            None => (format!("{}{}", innermost(&cause), self.hint), false),
-        };
-        Err(ClientError::Connect { address: self.address.clone(), cause, lasting })
+    }
+
+    /// The daemon of the newest connection is of no use for now: the next connection is made to another one, if there is one.
+    pub(crate) fn leave(&self) {
+        if let Way::Servers { servers, .. } = &self.way {
+            servers.leave();
+        }
+    }
+
+    /// Why none of them was to be had.
+    fn error(&self, faults: Vec<(String, Fault)>) -> ClientError {
+        if !faults.is_empty() && faults.iter().all(|(_, fault)| matches!(fault, Fault::NotTls)) {
+            return ClientError::NotTls(self.address.clone());
+        }
+        let lasting = !faults.is_empty() && faults.iter().all(|(_, fault)| !matches!(fault, Fault::Passing(_)));
+        let one = faults.len() == 1;
+        let causes = faults.into_iter().map(|(name, fault)| {
+            let cause = match fault {
+                Fault::NotTls => "it does not speak TLS".to_owned(),
+                Fault::Lasting(cause) => cause,
+                Fault::Passing(cause) => format!("{cause}{}", self.hint),
+            };
+            if one { cause } else { format!("{name}: {cause}") }
+        });
+        let cause = causes.collect::<Vec<_>>().join("; ");
+        ClientError::Connect { address: self.address.clone(), cause, lasting }
     }
 
     /// Whether no daemon was named, so that it is the one at [`super::DEFAULT_SOCKET`].
@@ -98,27 +164,77 @@ impl Daemon {
     }
 }
 
+/// Why there is no connection to one daemon.
+enum Fault {
+    NotTls,
+    Lasting(String),
+    Passing(String),
+}
+
+type Attempt = Pin<Box<dyn Future<Output = (Result<Channel, Fault>, Candidate)> + Send>>;
+
+/// What the first attempt that ends comes to; none if there is none.
+async fn first_of(attempts: &mut Vec<Attempt>) -> Option<(Result<Channel, Fault>, Candidate)> {
+    poll_fn(|context| {
+        if attempts.is_empty() {
+            return Poll::Ready(None);
+        }
+        let ended = attempts.iter_mut().enumerate().find_map(|(index, attempt)| match attempt.as_mut().poll(context) {
+            Poll::Ready(end) => Some((index, end)),
+            Poll::Pending => None,
+        });
+        match ended {
+            Some((index, end)) => {
+                drop(attempts.swap_remove(index));
+                Poll::Ready(Some(end))
+            }
+            None => Poll::Pending,
+        }
+    })
+    .await
+}
+
+async fn connected(
+    connecting: impl Future<Output = Result<Channel, tonic::transport::Error>>,
+) -> Result<Channel, Fault> {
+    match timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(Ok(channel)) => Ok(channel),
+        Ok(Err(error)) if speaks_no_tls(&error) => Err(Fault::NotTls),
+        Ok(Err(error)) => Err(match certificate_refusal(&error) {
+            Some(refusal) => Fault::Lasting(refusal),
+            None => Fault::Passing(unreachable(&error)),
+        }),
+        Err(_) => Err(Fault::Passing(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
+    }
+}
+
+/// A daemon at an address, spoken with as an identity.
+#[derive(Clone, Debug)]
+struct Secured {
+    endpoint: Endpoint,
+    tls: Tls,
+}
+
 /// The daemon at this address, spoken with as this identity.
-fn secured(uri: &Uri, identity: &Path) -> Result<Endpoint, SettingsError> {
-    // Only the first call has an effect; another provider that is already there serves as well.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+fn secured(candidate: &Candidate, identity: &Path) -> Result<Secured, SettingsError> {
     // What a renewal with a new key was at when it was killed; in a folder that cannot be written there is none.
     let _ = durable::take_staged(identity, &["key.pem", "cert.pem"]);
     let ca = read(&identity.join("ca.pem"))?;
     let blocks = pem::blocks(&ca).unwrap_or_default();
-    let ca: String =
-        blocks.iter().filter(|block| block.is_certificate()).map(|block| pem::certificate_pem(&block.der)).collect();
+    let ca: Vec<_> = blocks.into_iter().filter(pem::Block::is_certificate).map(|block| block.der).collect();
     if ca.is_empty() {
         return Err(SettingsError::NoCertificate(identity.join("ca.pem")));
     }
-    let tls = ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(ca))
-        .identity(Identity::from_pem(read(&identity.join("cert.pem"))?, read_key(&identity.join("key.pem"))?))
-        .timeout(CONNECT_TIMEOUT);
-    let endpoint = Endpoint::from(uri.clone())
-        .tls_config(tls)
+    let (certificate, key) = (read(&identity.join("cert.pem"))?, read_key(&identity.join("key.pem"))?);
+    let tls = Tls::new(host(&candidate.uri), IdentityFiles { folder: identity, ca, certificate, key })?;
+    // The certificate is that of the name, whichever of its addresses this is. That TLS is spoken is this module's affair.
+    let authority = match candidate.address {
+        Some(address) => address.to_string(),
+        None => candidate.uri.authority().map(ToString::to_string).unwrap_or_default(),
+    };
+    let endpoint = Endpoint::from_shared(format!("http://{authority}"))
         .map_err(|error| SettingsError::Identity { folder: identity.to_owned(), cause: innermost(&error) })?;
-    Ok(tuned(endpoint))
+    Ok(Secured { endpoint: tuned(endpoint.origin(candidate.uri.clone())), tls })
 }
 
 fn tuned(endpoint: Endpoint) -> Endpoint {

@@ -137,7 +137,7 @@ async fn refused_certificate_is_distinguished_from_an_outage() -> Result<(), Box
     for (port, identity, message) in [
         (port, theirs.identity(&ours)?, "refused the identity's certificate"),
         (port, ours.identity(&theirs)?, "does not come from the CA"),
-        (ours.serve("elsewhere").await?, ours.identity(&ours)?, "not for this host name"),
+        (ours.serve("elsewhere").await?, ours.identity(&ours)?, "not for localhost, but for elsewhere"),
         (
             ours.serve_with(ours.issue_for("localhost", [2020, 2021])?).await?,
             ours.identity(&ours)?,
@@ -157,7 +157,21 @@ async fn refused_certificate_is_distinguished_from_an_outage() -> Result<(), Box
         listener.local_addr()?.port()
     };
     let error = call(away, &good).await.err().unwrap_or_default();
-    assert!(error.contains("refused") && !error.starts_with("lasting"), "{error}");
+    assert!(error.contains("nobody listens there") && !error.starts_with("lasting"), "{error}");
+    Ok(())
+}
+
+/// A daemon's refusal of the identity is heard by whoever connects, each time, before a call is made.
+#[tokio::test]
+async fn refusal_of_an_identity_is_heard_by_each_connection() -> Result<(), Box<dyn StdError>> {
+    let (ours, theirs) = (Pki::new()?, Pki::new()?);
+    let (port, identity) = (ours.serve("localhost").await?, theirs.identity(&ours)?);
+    let daemon = Daemon::at_server(&format!("https://localhost:{port}"), identity.path())?;
+    for _ in 0..30 {
+        let error = daemon.connect().await.map(drop).err();
+        let heard = matches!(&error, Some(ClientError::Connect { lasting: true, cause, .. }) if cause.contains("refused the identity"));
+        assert!(heard, "{error:?}");
+    }
     Ok(())
 }
 
@@ -207,6 +221,34 @@ fn unusable_identity_is_named() -> Result<(), Box<dyn StdError>> {
         assert!(at(&identity).contains(message), "{name}: {}", at(&identity));
         fs::remove_file(identity.path().join(name))?;
         assert!(at(&identity).contains(name), "{}", at(&identity));
+    }
+    Ok(())
+}
+
+/// One that is away, one with a certificate for another name and one of another CA: the one that is left serves. With the fourth
+/// gone as well, the error names each.
+#[tokio::test]
+async fn server_that_is_away_is_passed_over_at_once() -> Result<(), Box<dyn StdError>> {
+    let (ours, theirs) = (Pki::new()?, Pki::new()?);
+    let identity = ours.identity(&ours)?;
+    let away = || std::net::TcpListener::bind("127.0.0.1:0")?.local_addr().map(|at| at.port());
+    let bad = [away()?, ours.serve("elsewhere").await?, theirs.serve("localhost").await?];
+    let good = ours.serve("localhost").await?;
+    let list =
+        |ports: &[u16]| ports.iter().map(|port| format!("https://localhost:{port}")).collect::<Vec<_>>().join(",");
+    let daemon = Daemon::at_server(&list(&[&bad[..], &[good]].concat()), identity.path())?;
+    let began = std::time::Instant::now();
+    let mut health = tonic_health::pb::health_client::HealthClient::new(daemon.connect().await?);
+    health.check(tonic_health::pb::HealthCheckRequest::default()).await?;
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+    let none = Daemon::at_server(&list(&bad), identity.path())?.connect().await;
+    let (cause, lasting) = match none {
+        Err(ClientError::Connect { cause, lasting, .. }) => (cause, lasting),
+        other => (format!("{other:?}"), true),
+    };
+    assert!(!lasting, "{cause}");
+    for word in ["nobody listens there", "not for localhost", "does not come from the CA", &bad[2].to_string()] {
+        assert!(cause.contains(word), "{cause}");
     }
     Ok(())
 }

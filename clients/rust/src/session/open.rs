@@ -14,8 +14,8 @@ use super::{
 use crate::{
     ClientError, Daemon, Error,
     proto::{
-        GetIssuerRequest, IssueReply, IssueRequest, IssuedCertificate, Issuer, issuance_client::IssuanceClient,
-        issue_reply::Result as Answer,
+        GetIssuerRequest, IssueReply, IssueRequest, IssuedCertificate, Issuer, OrderRequirement, Profile,
+        issuance_client::IssuanceClient, issue_reply::Result as Answer,
     },
     request::Chain,
 };
@@ -82,14 +82,7 @@ pub(super) async fn open(daemon: &Daemon, options: &Options, again: bool) -> Res
     let mut client: IssuanceClient<Channel> = IssuanceClient::new(channel);
     let known = timeout(OPENING, client.get_issuer(GetIssuerRequest::default())).await.map_err(silent)?;
     let known = known.map_err(|status| stream_failure(status.into()))?.into_inner();
-    if let Some(profile) = &options.profile
-        && !known.profiles.iter().any(|known| known.name == *profile)
-    {
-        let names: Vec<_> = known.profiles.into_iter().map(|profile| profile.name).collect();
-        let message = match &names[..] {
-            [] => "this station may use no profile of the daemon".to_owned(),
-            names => format!("this station may use no profile {}; it may use: {}", quoted(profile), names.join(", ")),
-        };
+    if let Some(message) = options.profile.as_ref().and_then(|name| obstacle(name, options, &known.profiles)) {
         // A changed configuration may be changed back; a hot folder that was served waits for that.
         return Err(if again { passing(message) } else { Break::End(Error::Profile(message)) });
     }
@@ -99,4 +92,19 @@ pub(super) async fn open(daemon: &Daemon, options: &Options, again: bool) -> Res
     let replies = timeout(OPENING, client.issue(ReceiverStream::new(outgoing))).await.map_err(silent)?;
     let replies = replies.map_err(|status| stream_failure(status.into()))?.into_inner();
     Ok(Stream { chains, requests, replies })
+}
+
+/// What keeps all requests from getting a certificate of this profile.
+fn obstacle(name: &str, options: &Options, known: &[Profile]) -> Option<String> {
+    match known.iter().find(|profile| profile.name == *name) {
+        None if known.is_empty() => Some("this station may use no profile of the daemon".to_owned()),
+        None => {
+            let names: Vec<_> = known.iter().map(|profile| profile.name.as_str()).collect();
+            Some(format!("this station may use no profile {}; it may use: {}", quoted(name), names.join(", ")))
+        }
+        Some(profile) if options.without_order && profile.order_requirement() == OrderRequirement::Required => {
+            Some(format!("the profile {} requires an order; name one", quoted(name)))
+        }
+        Some(_) => None,
+    }
 }

@@ -12,12 +12,14 @@ pub struct Options {
     /// A profile that the station must be allowed to use: asked for at each connection, so that a wrong name is found
     /// before the first request.
     pub profile: Option<String>,
+    /// No request names an order: a profile that demands one is found as early.
+    pub without_order: bool,
 }
 
 impl Default for Options {
     /// A window of 64, a minute of patience, and no profile that is looked for.
     fn default() -> Self {
-        Options { window: 64, give_up_after: Some(Duration::from_secs(60)), profile: None }
+        Options { window: 64, give_up_after: Some(Duration::from_secs(60)), profile: None, without_order: false }
     }
 }
 

@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, value_name = "ID")]
     order: Option<String>,
 
-    /// The profile of the certificates; also tries the HSM
+    /// The profile of the certificates [default: the order's]. With either of them the HSM is tried too
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
 
@@ -146,7 +146,8 @@ fn order(args: &Args, reply: &CheckReply) -> Option<Line> {
 }
 
 fn profile(args: &Args, reply: &CheckReply) -> Vec<Line> {
-    let Some(profile) = &args.profile else { return Vec::new() };
+    let of_order = reply.order.as_ref().and_then(|order| Some(&order.terms.as_ref()?.profile));
+    let Some(profile) = args.profile.as_ref().or(of_order) else { return Vec::new() };
     if !reply.profiles.contains(profile) {
         let usable = match reply.profiles.as_slice() {
             [] => "none".to_owned(),

@@ -4,6 +4,7 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,8 +15,16 @@ use birthmark_client::{Client, Named};
 use super::{
     connection::DaemonArgs,
     shared::{print, print_json},
+    signals::{INTERRUPTED, TERMINATED, stop_at_signals},
+    watching::WatchArgs,
 };
-use crate::confirm::{self, Found, Refused};
+use crate::{
+    confirm::{self, Found, Refused},
+    confirm_folder::{self, Watch},
+    output::Report,
+    progress::Progress,
+    sign::{End, Stop},
+};
 
 pub(super) const AFTER: &str = "\
 Confirming again is free: after a failure, run it again.
@@ -23,17 +32,24 @@ Confirming again is free: after a failure, run it again.
 From a folder, every *.pem file that begins with a device's certificate is taken, whatever its name, and every \
 certificate once. Files with a CA certificate, a key or something else are named and skipped.
 
+With --watch, the line puts a device's certificate (*.pem, .crt, .cer or .der) into DIR once the device has it. It is \
+confirmed if it is octet for octet what was issued, and moves to DIR/done/, or with why not in a .error.json to \
+DIR/failed/; what came on earlier days lies in a folder of its day there. While the daemon is away files stay. Let DIR be \
+another folder than that of \"birthmark station sign --out\", which knows by its files who has a certificate.
+
 With --read-back, a test stand proves what the device really stores: the certificate is confirmed only if it is octet for \
 octet the one that was issued (otherwise CERTIFICATE_MISMATCH).
 
 With --json, standard output has one object: confirmed, a number, and refused, an array of serial_number (none for a \
-file that cannot be read), device_id (if it was named), reason and message.
+file that cannot be read), device_id (if it was named), reason and message. With --watch it has an object per file, with \
+file, status (confirmed or refused), serial_number, and reason and message of one that is refused.
 
 Exit codes:
   0  every certificate is confirmed
   1  none is confirmed, there is none, or the daemon could not be asked
   2  wrong usage
-  3  some were refused, or a file cannot be read";
+  3  some were refused, or a file cannot be read
+  130, 143  with --watch: stopped by SIGINT (Ctrl-C), by SIGTERM";
 
 #[doc(hidden)]
 #[derive(Debug, clap::Args)]
@@ -51,6 +67,13 @@ pub struct Args {
     #[arg(long, value_name = "PATH", conflicts_with_all = ["which", "device"])]
     certificates: Option<PathBuf>,
 
+    /// Go on and confirm whatever comes into the folder of --certificates, until stopped
+    #[arg(long, requires = "certificates")]
+    watch: bool,
+
+    #[command(flatten)]
+    watching: WatchArgs,
+
     /// The certificate that was read back from the device, PEM or DER: confirm it only if it is what was issued; with a
     /// DEVICE, only if it is this device's
     #[arg(long, value_name = "FILE", conflicts_with = "certificates")]
@@ -61,11 +84,16 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(folder) = args.certificates.clone().filter(|_| args.watch) {
+        return watch(folder, args).await;
+    }
     let (certificates, unreadable) = match (&args.certificates, &args.read_back) {
         (Some(folder), _) => certificates_in(folder)?,
         (None, Some(file)) => (vec![read_back(file, &args.which)?], Vec::new()),
         (None, None) => (named(&args.which, args.device)?, Vec::new()),
     };
+    // What ends without a line may be a program that failed.
+    ensure!(!certificates.is_empty() || !unreadable.is_empty(), "standard input names no certificate");
     // Whoever starts it sees at once if the daemon is away.
     let client = Client::from(args.daemon.connection.daemon()?).patience(Duration::ZERO);
     let mut summary = confirm::confirm(&client, &certificates).await?;
@@ -85,6 +113,21 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         (0, _) => ExitCode::FAILURE,
         _ => ExitCode::from(3),
     })
+}
+
+async fn watch(folder: PathBuf, args: Args) -> anyhow::Result<ExitCode> {
+    ensure!(folder.is_dir(), "--watch needs a folder, and {} is not one", folder.display());
+    let WatchArgs { poll, settle, keep_days } = args.watching;
+    let watch = Watch { folder, poll, settle, keep_days };
+    // A file stays while the daemon is away, so nothing is waited for inside a call.
+    let client = Client::from(args.daemon.connection.daemon()?).patience(Duration::ZERO);
+    let report = args.daemon.json.then(|| Box::new(std::io::stdout()) as Report);
+    let progress = Arc::new(Progress::on_standard_error());
+    match confirm_folder::run(&client, watch, progress, report, stop_at_signals()?).await {
+        End::Failed(message) => Err(anyhow!(message)),
+        End::Stopped(Stop::Terminate) => Ok(ExitCode::from(TERMINATED)),
+        End::Stopped(Stop::Interrupt) | End::Done => Ok(ExitCode::from(INTERRUPTED)),
+    }
 }
 
 /// The certificates of a folder or file, and what of it cannot be read.

@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use birthmark_client::{ClientError, Connection, Daemon, proto::admin_client::AdminClient};
-use tonic::transport::Channel;
+use birthmark_client::{ClientError, Connection, Daemon, MarkedChannel, proto::admin_client::AdminClient};
 
 /// Which daemon to speak with and as whom.
 // The environment is read by the library and not by clap: a flag must win over the other flag's variable instead of
@@ -11,9 +10,10 @@ use tonic::transport::Channel;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectionArgs {
-    /// The daemon's address, as https://HOST:PORT; needs --identity [env: BIRTHMARK_SERVER]
+    /// The daemon's address, as https://HOST:PORT; needs --identity. Of several daemons that serve one ledger, each; with commas in
+    /// the variable [env: BIRTHMARK_SERVER]
     #[arg(long, value_name = "URL", conflicts_with = "socket")]
-    server: Option<String>,
+    server: Vec<String>,
 
     /// A folder with cert.pem, key.pem and ca.pem, as "birthmark station enroll" makes it [env: BIRTHMARK_IDENTITY]
     #[arg(long, value_name = "DIR", conflicts_with = "socket")]
@@ -28,6 +28,7 @@ impl ConnectionArgs {
     /// As the client's library has it.
     pub fn connection(&self) -> Connection {
         let ConnectionArgs { server, identity, socket } = self.clone();
+        let server = (!server.is_empty()).then(|| server.join(","));
         Connection { server, identity, socket }
     }
 
@@ -53,19 +54,24 @@ pub struct DaemonArgs {
 }
 
 impl DaemonArgs {
-    /// Connects.
+    /// Connects; on the standard error it is said when an answer is of an earlier moment.
     ///
     /// # Errors
     /// As [`ConnectionArgs::daemon`], or that there is no connection.
-    pub async fn channel(&self) -> anyhow::Result<Channel> {
-        Ok(self.connection.daemon()?.connect().await?)
+    pub async fn channel(&self) -> anyhow::Result<MarkedChannel> {
+        let channel = self.connection.daemon()?.connect().await?;
+        Ok(MarkedChannel::new(channel, |moment| {
+            eprintln!(
+                "birthmark: as of {moment}: what others have written since cannot be seen, the ledger's database is away"
+            );
+        }))
     }
 
     /// Connects to the operators' service.
     ///
     /// # Errors
     /// As [`DaemonArgs::channel`].
-    pub async fn admin(&self) -> anyhow::Result<AdminClient<Channel>> {
+    pub async fn admin(&self) -> anyhow::Result<AdminClient<MarkedChannel>> {
         Ok(AdminClient::new(self.channel().await?))
     }
 }

@@ -1,5 +1,9 @@
 //! What the commands have in common.
 
+use std::time::Duration;
+
+use anyhow::Context;
+
 /// Runs a command that speaks with the daemon.
 ///
 /// # Errors
@@ -20,4 +24,10 @@ pub(super) fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
 /// Prints on standard output.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
     Ok(birthmark_base::console::print(text)?)
+}
+
+/// A duration.
+pub(super) fn duration(text: &str) -> anyhow::Result<Duration> {
+    let duration = text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
+    duration.filter(|duration| !duration.is_zero()).context("a duration is written as 500ms, 90s, 10m or 2h")
 }

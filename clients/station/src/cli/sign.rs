@@ -7,13 +7,15 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{anyhow, bail};
 use birthmark_client::Daemon;
 use clap::value_parser;
 
 use super::{
     connection::ConnectionArgs,
+    shared::duration,
     signals::{INTERRUPTED, TERMINATED, stop_at_signals},
+    watching::WatchArgs,
 };
 use crate::{
     input::Input,
@@ -45,16 +47,20 @@ Files written:
   DIR/<device-id>.chain.pem   with --chain: the certificate and its CAs but the root, as the device presents them
   DIR/<device-id>.error.json  why a device was refused; removed when it succeeds. Of a second, different CSR of one
                               device: DIR/<file>.error.json
-A folder that does not tell upper from lower case, as on a memory stick or a Windows share, holds the files of one \
-of Dev-1 and dev-1; the other is refused.
+A hot folder (--watch), and any DIR that does not tell upper from lower case, as on a memory stick or a Windows share, \
+holds the files of one of Dev-1 and dev-1; the other is refused, and so is what can be no file name on Windows, as CON and \
+a:b.
 
 With --watch, CSRs move to IN/done/ or, with their .error.json, to IN/failed/; one of the same name is replaced there. \
+What came on earlier days lies in a folder of its day there, such as IN/done/2026-01-31/; certificates are never removed. \
 A CSR that is not whole, or cannot be read, is given the time of --settle. While the order as a whole is refused (used \
 up, closed, not open yet, unknown), CSRs stay in IN and are tried again, and one line says why; so does a CSR whose \
 certificate cannot be written.
 
 With --json, standard output has an object per device as it completes, with device_id, status (issued, replayed, \
-already_there, refused, or held with --watch), serial_number, certificate_id and file, or reason and message; and at the end {\"summary\": …}.
+already_there, refused, or held with --watch), serial_number, certificate_id and file, or reason and message; and at the \
+end {\"summary\": …}. \"replayed\": the daemon returned the certificate of an earlier request again; \"already there\": it \
+was in DIR, and nobody was asked.
 With --out -, it is the same without any file: certificate and, with --chain, chain (the CAs but the root) are PEM in the \
 object, and every device is asked for, which is free for those that were asked for before.
 
@@ -74,9 +80,9 @@ pub struct Args {
     #[arg(long, value_name = "ID")]
     order: Option<String>,
 
-    /// The profile of the certificates
+    /// The profile of the certificates [default: that of each device's order]
     #[arg(long, value_name = "NAME")]
-    profile: String,
+    profile: Option<String>,
 
     /// The devices' certificates were scrapped or revoked: give them new ones, for new keys
     #[arg(long)]
@@ -98,13 +104,8 @@ pub struct Args {
     #[arg(long)]
     watch: bool,
 
-    /// The interval at which --watch looks into the folder
-    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = duration, requires = "watch")]
-    poll: Duration,
-
-    /// How long --watch waits for the rest of a file that is not whole
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, requires = "watch")]
-    settle: Duration,
+    #[command(flatten)]
+    watching: WatchArgs,
 
     /// How many requests may be unanswered
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = value_parser!(u16).range(1..=4096))]
@@ -125,7 +126,10 @@ pub struct Args {
 
 pub(super) async fn run(args: Box<Args>) -> anyhow::Result<ExitCode> {
     let input = match Input::at(&args.input)? {
-        Input::Folder(folder) if args.watch => Input::Watch { folder, poll: args.poll, settle: args.settle },
+        Input::Folder(folder) if args.watch => {
+            let WatchArgs { poll, settle, keep_days } = args.watching;
+            Input::Watch { folder, poll, settle, keep_days }
+        }
         _ if args.watch => bail!("--watch needs a folder, and {} is not one", args.input.display()),
         input => input,
     };
@@ -142,7 +146,7 @@ pub(super) async fn run(args: Box<Args>) -> anyhow::Result<ExitCode> {
     }
     let job = Job {
         order: args.order.unwrap_or_default(),
-        profile: args.profile,
+        profile: args.profile.unwrap_or_default(),
         reissue: args.reissue,
         input,
         out,
@@ -152,6 +156,7 @@ pub(super) async fn run(args: Box<Args>) -> anyhow::Result<ExitCode> {
     };
     let name = job.input.name();
     let from_folder = matches!(job.input, Input::Folder(_));
+    let from_lines = matches!(job.input, Input::Lines(_));
     let report = (args.json || job.out.is_none()).then(|| Box::new(std::io::stdout()) as Report);
     let progress = Arc::new(Progress::on_standard_error());
     let stop = stop_at_signals()?;
@@ -167,9 +172,13 @@ pub(super) async fn run(args: Box<Args>) -> anyhow::Result<ExitCode> {
         End::Stopped(Stop::Interrupt) => Ok(ExitCode::from(INTERRUPTED)),
         End::Stopped(Stop::Terminate) => Ok(ExitCode::from(TERMINATED)),
         // A program that writes lines may have none to write.
+        End::Done if devices == 0 && from_lines => Err(anyhow!("there is no line in {name}")),
         End::Done if devices == 0 && from_folder => Err(anyhow!(
-            "there is no CSR in {name}; it has {} that are named otherwise than *.csr, .pem, .der, .p10 or .req",
-            plural(summary.ignored_files, "file")
+            "there is no CSR in {name}, where files of the names *.csr, .pem, .der, .p10 or .req are taken{}",
+            match summary.ignored_files {
+                0 => "; it is empty".to_owned(),
+                others => format!("; it has {} of other names", plural(others, "file")),
+            }
         )),
         End::Done if summary.refused == 0 => Ok(ExitCode::SUCCESS),
         End::Done if summary.succeeded() == 0 => Ok(ExitCode::FAILURE),
@@ -201,9 +210,4 @@ async fn keep_renewed(daemon: &Daemon, progress: &Arc<Progress>) {
             renew(&daemon, &progress).await;
         }
     });
-}
-
-fn duration(text: &str) -> anyhow::Result<Duration> {
-    let duration = text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
-    duration.filter(|duration| !duration.is_zero()).context("a duration is written as 500ms, 90s, 10m or 2h")
 }

@@ -9,7 +9,7 @@ use crate::input::Input;
 pub struct Job {
     /// The production order that devices are charged to; empty without one.
     pub order: String,
-    /// The profile of their certificates.
+    /// The profile of their certificates; empty: that of the order.
     pub profile: String,
     /// The devices' certificates were scrapped or revoked, and they are to have new ones.
     pub reissue: bool,

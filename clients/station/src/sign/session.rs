@@ -17,6 +17,7 @@ use crate::{
     input::{Input, InputError},
     item::{Item, Refused, Wanted},
     output::Outcome,
+    places::Places,
     progress::Progress,
 };
 
@@ -28,6 +29,7 @@ pub(super) struct Session {
     job: Job,
     items: mpsc::Receiver<Result<Item, InputError>>,
     requests: birthmark_client::Session<Wanted>,
+    places: Arc<Places>,
     outcomes: mpsc::Sender<Outcome>,
     stop: watch::Receiver<Option<Stop>>,
     progress: Arc<Progress>,
@@ -39,13 +41,19 @@ impl Session {
         job: Job,
         items: mpsc::Receiver<Result<Item, InputError>>,
         outcomes: mpsc::Sender<Outcome>,
-        progress: Arc<Progress>,
+        (places, progress): (Arc<Places>, Arc<Progress>),
         stop: watch::Receiver<Option<Stop>>,
     ) -> Self {
-        let profile = Some(job.profile.clone());
-        let options = Options { window: job.window, give_up_after: job.give_up_after, profile };
+        // Lines may name their own.
+        let lines = matches!(job.input, Input::Lines(_) | Input::StandardInput);
+        let options = Options {
+            window: job.window,
+            give_up_after: job.give_up_after,
+            profile: Some(job.profile.clone()).filter(|profile| !profile.is_empty()),
+            without_order: job.order.is_empty() && !lines,
+        };
         let requests = birthmark_client::Session::new(daemon.clone(), options);
-        Session { job, items, requests, outcomes, stop, progress }
+        Session { job, items, requests, places, outcomes, stop, progress }
     }
 
     pub(super) async fn run(mut self) -> End {
@@ -144,6 +152,7 @@ impl Session {
             Ok(certificate) => return Ok(Outcome::Issued { wanted, certificate }),
             Err(failure) => failure,
         };
+        self.places.release(&wanted.device_id);
         let watched = matches!(self.job.input, Input::Watch { .. });
         let (reason, message) = (failure.reason(), failure.message.clone());
         if watched && concerns_order(&failure) {

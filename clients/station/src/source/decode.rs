@@ -49,7 +49,9 @@ pub(super) fn csr_of_file(content: &[u8]) -> Result<Vec<u8>, DecodeError> {
     match text_of(content).map_err(DecodeError::Encoding)? {
         Some(text) => csr_of_pem(&text),
         None => match der_length(content) {
-            Some(whole) if whole > content.len() => Err(DecodeError::Unfinished { have: content.len(), whole }),
+            Some(whole) if whole > content.len() && content.first() == Some(&0x30) => {
+                Err(DecodeError::Unfinished { have: content.len(), whole })
+            }
             _ => within_limit(content.to_vec()),
         },
     }
@@ -64,7 +66,7 @@ pub(super) fn csr_of_text(text: &str) -> Result<Vec<u8>, DecodeError> {
     within_limit(BASE64_STANDARD.decode(compact).map_err(DecodeError::Base64)?)
 }
 
-/// Whether this is the beginning of a CSR that is still being written.
+/// Whether this is the beginning of a CSR that is still being written. Most tools make an empty file first.
 pub(super) fn is_unfinished(content: &[u8]) -> bool {
     if content.len() < 4 || content.ends_with(&NOT_COPIED_YET) || content.iter().all(u8::is_ascii_whitespace) {
         return true;

@@ -140,9 +140,6 @@ impl Reader {
             let message = format!("{} cannot be the id of an order", quoted(order));
             return refused(device_id, file, terms, "REQUEST_INVALID", message);
         }
-        if let Err(error) = self.places.claim(&device_id) {
-            return refused(device_id, file, terms, "NAME_REFUSED", error.to_string());
-        }
         let csr = match csr() {
             Ok(csr) => csr,
             Err(error) => return refused(device_id, file, terms, "CSR_MALFORMED", error.to_string()),
@@ -155,6 +152,10 @@ impl Reader {
         if self.places.watched().is_none() && !self.seen.first_or_same(&device_id, &csr) {
             let message = "an earlier CSR of this run for the same device is a different one".to_owned();
             return refused(device_id, file, terms, "DUPLICATE_DEVICE", message);
+        }
+        // Last, so that nothing that is refused here has a name.
+        if let Err(error) = self.places.claim(&device_id) {
+            return refused(device_id, file, terms, "NAME_REFUSED", error.to_string());
         }
         match self.places.existing(&device_id, &key) {
             Some(certificate) => Item::AlreadyThere { device_id, certificate, file },

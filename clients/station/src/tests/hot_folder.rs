@@ -16,7 +16,7 @@ async fn watch_until(scene: &Scene, done: impl Fn() -> bool) -> Result<(Summary,
 
 fn watching(scene: &mut Scene, settle: Duration) -> std::path::PathBuf {
     let folder = scene.folder.path().join("in");
-    scene.job.input = Input::Watch { folder: folder.clone(), poll: Duration::from_millis(5), settle };
+    scene.job.input = Input::Watch { folder: folder.clone(), poll: Duration::from_millis(5), settle, keep_days: 0 };
     folder
 }
 
@@ -211,5 +211,67 @@ async fn files_of_one_device_keep_their_refusals() -> TestResult {
     scene.serve(|_, _| Act::Issue)?;
     let (summary, _) = scene.run().await?;
     assert_eq!((summary.issued, summary.refused, scene.written(".error.json")?), (1, 1, 1));
+    Ok(())
+}
+
+/// A hot folder's names must be possible on Windows too, wherever it is: what cannot be there is that device's refusal, and a
+/// device that was refused keeps nobody from the name that it should have had.
+#[tokio::test]
+async fn hot_folder_refuses_names_that_windows_cannot_hold() -> TestResult {
+    let mut scene = Scene::new(0)?;
+    let folder = watching(&mut scene, Duration::from_millis(20));
+    scene.serve(|_, request| match request.device_id.as_str() {
+        "typo-1" => Act::Refuse(with_reason(Code::PermissionDenied, "DEVICE_NOT_ON_ORDER", None)),
+        _ => Act::Issue,
+    })?;
+    let (out, failed) = (scene.out(), folder.join("failed"));
+    fs::create_dir(&out)?;
+    fs::write(out.join("OLD.pem"), "of an earlier run")?;
+    for name in ["DD", "CON", "lpt9.x", "aa:bb", "old", "typo-1"] {
+        fs::write(folder.join(format!("{name}.csr")), csr()?)?;
+    }
+    // Nothing was written into it, and nothing will be.
+    fs::write(folder.join("empty.csr"), "")?;
+    let later = async {
+        while !(folder.join("done/DD.csr").exists() && failed.join("typo-1.csr").exists()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        fs::write(folder.join("dd.csr"), csr()?)?;
+        fs::write(folder.join("TYPO-1.csr"), csr()?)?;
+        TestResult::Ok(())
+    };
+    let refused = ["CON", "lpt9.x", "aa:bb", "old", "dd", "typo-1", "empty"];
+    let done =
+        || out.join("TYPO-1.pem").exists() && refused.iter().all(|name| failed.join(format!("{name}.csr")).exists());
+    let (run, put) = tokio::join!(watch_until(&scene, done), later);
+    put?;
+    let (summary, end) = run?;
+    assert_eq!((end, summary.issued, summary.refused), (End::Stopped(Stop::Interrupt), 2, 7));
+    let counts: Vec<_> =
+        summary.refused_by_reason.iter().map(|(reason, group)| (reason.as_str(), group.count)).collect();
+    assert_eq!(counts, [("CSR_MALFORMED", 1), ("DEVICE_NOT_ON_ORDER", 1), ("NAME_REFUSED", 5)]);
+    for (name, word) in [("dd", "upper and lower case"), ("aa:bb", "no file name on Windows"), ("empty", "empty")] {
+        let refusal = fs::read_to_string(failed.join(format!("{name}.error.json")))?;
+        assert!(refusal.contains(word), "{name}: {refusal}");
+    }
+    Ok(())
+}
+
+/// Without an order, under a profile that requires one, every CSR would be refused: none is touched.
+#[tokio::test]
+async fn hot_folder_without_a_required_order_touches_nothing() -> TestResult {
+    let mut scene = Scene::new(3)?;
+    let folder = watching(&mut scene, Duration::ZERO);
+    scene.job.order.clear();
+    scene.serve(|_, _| Act::Issue)?;
+    let (summary, end) = tokio::time::timeout(Duration::from_secs(20), scene.run()).await??;
+    assert!(matches!(&end, End::Failed(message) if message.contains("requires an order")), "{end:?}");
+    assert_eq!(
+        (
+            summary.refused,
+            fs::read_dir(&folder)?.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_file())).count()
+        ),
+        (0, 3)
+    );
     Ok(())
 }

@@ -1,0 +1,3 @@
+module birthmark.example/peers
+
+go 1.25

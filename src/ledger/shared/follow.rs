@@ -1,0 +1,135 @@
+//! What others have appended, taken into the copy and held against it.
+
+use crate::{
+    ledger::{
+        copy::{FollowError, LedgerCopy},
+        entry::Event,
+        journal::{Batch, Position},
+    },
+    serial::SerialNumber,
+};
+
+use super::{
+    database::Turn,
+    error::SharedError,
+    sql::{BatchRow, HeadRow},
+};
+
+/// How far the copy follows.
+#[derive(Debug, Default)]
+pub(super) struct Following {
+    /// The newest batch that the copy has.
+    pub(super) known: u64,
+    /// Reservations that have ended since somebody took notice.
+    pub(super) ended: Vec<SerialNumber>,
+    /// A batch of this daemon's own that may have been committed.
+    awaited: Option<Awaited>,
+}
+
+#[derive(Debug)]
+struct Awaited {
+    batch: u64,
+    epoch: u64,
+    frames: Vec<u8>,
+    arrived: bool,
+}
+
+impl Following {
+    /// Takes in what was read.
+    pub(super) fn take_in(&mut self, copy: &mut LedgerCopy, turn: &Turn) -> Result<(), SharedError> {
+        for row in &turn.rows {
+            self.take_in_one(copy, row)?;
+        }
+        Ok(())
+    }
+
+    fn take_in_one(&mut self, copy: &mut LedgerCopy, row: &BatchRow) -> Result<(), SharedError> {
+        let differs = |what: String| SharedError::Differs { what: format!("the batch {}: {what}", row.batch) };
+        if row.batch != self.known + 1 {
+            return Err(differs(format!("the one after {} is not there", self.known)));
+        }
+        let place = Position::from_number(row.place);
+        let batch = Batch { first: row.first, place, frames: row.frames() };
+        let (mut over, ended, mut checkpoint) = (Vec::new(), &mut self.ended, None);
+        copy.follow(batch, |entry| match &entry.event {
+            Event::Issued { serial_number, .. }
+            | Event::Abandoned { serial_number, .. }
+            | Event::ProofIssued { serial_number, .. } => ended.push(*serial_number),
+            Event::Ended { epoch } => over.push(*epoch),
+            Event::Checkpoint { note, .. } => checkpoint = Some(note.as_str().into()),
+            _ => {}
+        })
+        .map_err(|error| match error {
+            FollowError::Differs(what) => differs(what),
+            FollowError::Ledger(error) => differs(error.to_string()),
+        })?;
+        if checkpoint.is_some() {
+            *copy.writer.common.followed_checkpoint.lock() = checkpoint;
+        }
+        self.known = row.batch;
+        if let Some(awaited) = self.awaited.as_mut().filter(|awaited| awaited.batch == row.batch) {
+            awaited.arrived = awaited.epoch == row.epoch && awaited.frames == row.frames();
+        }
+        // 0: an operator wrote it.
+        let open = |epoch| {
+            let memory = copy.writer.common.memory();
+            memory.epochs.get(&epoch).is_some_and(|known| known.is_open() || over.contains(&epoch))
+        };
+        match row.epoch == 0 || open(row.epoch) {
+            true => Ok(()),
+            false => Err(differs(format!("it was written in the epoch {}, which is over", row.epoch))),
+        }
+    }
+
+    /// From now on it is noticed if this batch comes.
+    pub(super) fn look_out(&mut self, batch: u64, epoch: u64, frames: Vec<u8>) {
+        self.awaited = Some(Awaited { batch, epoch, frames, arrived: false });
+    }
+
+    /// Whether it has come; nobody looks out any more.
+    pub(super) fn take_arrived(&mut self) -> bool {
+        self.awaited.take().is_some_and(|awaited| awaited.arrived)
+    }
+
+    /// The head names batches that the journal does not have.
+    pub(super) fn gap(&self, head: &HeadRow) -> SharedError {
+        let (known, batch) = (self.known, head.batch);
+        let what = format!(
+            "its table head names the batch {batch}, and its table journal has none after {known}: rows were removed"
+        );
+        SharedError::Differs { what }
+    }
+
+    /// After all is taken in, the database has come to what the copy has come to.
+    pub(super) fn check_head(&self, copy: &LedgerCopy, head: &HeadRow) -> Result<(), SharedError> {
+        let journal = &copy.writer.journal;
+        let here = (self.known, journal.next_sequence() - 1, *journal.chain());
+        match here == (head.batch, head.sequence, head.chain) {
+            true => Ok(()),
+            false => Err(self.loss(copy, head)),
+        }
+    }
+
+    /// A database never has less than the copy, and at the same batch the same.
+    pub(super) fn check_witness(&self, copy: &LedgerCopy, head: &HeadRow) -> Result<(), SharedError> {
+        match head.batch > self.known {
+            true => Ok(()),
+            false => self.check_head(copy, head),
+        }
+    }
+
+    fn loss(&self, copy: &LedgerCopy, head: &HeadRow) -> SharedError {
+        let entries = copy.writer.journal.next_sequence() - 1;
+        if head.batch < self.known || head.sequence < entries {
+            return SharedError::Lost {
+                what: format!(
+                    "this daemon's copy has {} batches ({entries} entries), and it has {} ({} entries)",
+                    self.known, head.batch, head.sequence
+                ),
+            };
+        }
+        SharedError::Differs {
+            what: format!("at the batch {} the entries up to number {entries} are others", head.batch),
+        }
+    }
+}

@@ -1,0 +1,537 @@
+//! The side that changes.
+//!
+//! A batch takes its turn (the lock of one row), takes in what others have appended, is decided on that, and is appended and
+//! committed: two round trips. What is answered stands behind a COMMIT that came without a warning. Where it is not known whether
+//! one has happened, that is found out in the next turn, since the transaction before held the lock and so is over; then it is
+//! answered only behind a write that came after it, because a server that was restarted may show what its standby lacks.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    claims::Rows,
+    database::{Append, Database, NotAppended, PAGE, Turn},
+    error::{Failure, SharedError},
+    follow::Following,
+    lives::Lives,
+    sql::HeadRow,
+};
+use crate::{
+    ledger::{
+        actor::Actor,
+        api::Ledger,
+        copy::{Away, LedgerCopy, Written},
+        epoch::Epoch,
+        error::LedgerError,
+        folder_lock::FolderLock,
+        journal::Journal,
+        marker::Marker,
+        operation::{Action, Operation, Outcome},
+    },
+    metrics,
+    serial::SerialNumber,
+};
+
+/// How often this daemon says that it lives, and looks what others do.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// How often it looks while somebody waits for what another daemon has reserved.
+const WAITING: Duration = Duration::from_millis(50);
+
+/// The pauses between attempts: the first, and the longest after doubling.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+const STOPPED: &str = "the daemon stopped before the certificate was recorded";
+
+/// The side that changes of a ledger that several daemons share.
+#[derive(Debug)]
+pub struct SharedLedger {
+    pub(super) copy: LedgerCopy,
+    pub(super) database: Database,
+    pub(super) following: Following,
+    /// All batches up to this one are durable: a write of this daemon stands behind them.
+    pub(super) proven: u64,
+    pub(super) life: Life,
+    pub(super) lives: Lives,
+    /// A batch whose COMMIT is not known.
+    sent: Option<Unsettled>,
+    /// What was reserved for requests that were told of an error.
+    orphans: Vec<SerialNumber>,
+    /// When the database last answered.
+    heard: Timestamp,
+    /// When something was last written that says that this daemon lives.
+    renewed: Option<Instant>,
+    /// Ends after all that uses the folder.
+    pub(super) _lock: FolderLock,
+}
+
+/// This daemon's life.
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) name: String,
+    pub(super) folder: PathBuf,
+    pub(super) ledger: [u8; 16],
+    /// The epochs that were begun from the folder, the newest last; whether one is open the journal says.
+    pub(super) epochs: Vec<u64>,
+    /// The newest was begun by this process.
+    pub(super) begun: bool,
+    pub(super) lease: Duration,
+}
+
+impl Life {
+    /// The newest; 0: none was begun yet.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epochs.last().copied().filter(|_| self.begun).unwrap_or(0)
+    }
+
+    fn is_open_in(&self, epochs: &BTreeMap<u64, Arc<Epoch>>) -> bool {
+        epochs.get(&self.epoch()).is_some_and(|epoch| epoch.is_open() && epoch.daemon == self.name)
+    }
+}
+
+/// A batch whose COMMIT is not known; [`Following`] looks out for it.
+#[derive(Debug)]
+struct Unsettled {
+    /// None: those who asked were told of an error.
+    outcomes: Option<Vec<Outcome>>,
+    reserved: Vec<SerialNumber>,
+}
+
+impl SharedLedger {
+    pub(super) fn new(
+        (copy, database, following): (LedgerCopy, Database, Following),
+        life: Life,
+        lock: FolderLock,
+    ) -> SharedLedger {
+        SharedLedger {
+            copy,
+            database,
+            following,
+            proven: 0,
+            life,
+            lives: Lives::default(),
+            sent: None,
+            orphans: Vec::new(),
+            heard: Timestamp::now(),
+            renewed: None,
+            _lock: lock,
+        }
+    }
+
+    /// Whether this daemon's epoch is open.
+    pub(super) fn is_alive(&self) -> bool {
+        self.life.is_open_in(&self.copy.writer.common.memory().epochs)
+    }
+
+    /// Decides and appends, again and again until it is done or `patience` is over.
+    pub(super) fn persist(&mut self, now: Timestamp, operations: &[Operation]) -> Result<Vec<Outcome>, LedgerError> {
+        let deadline = self.database.deadline();
+        let (mut stands, mut pause) = (None, FIRST_PAUSE);
+        loop {
+            let why = match self.attempt(now, operations, &mut stands) {
+                Ok(outcomes) => {
+                    self.note_back();
+                    return Ok(outcomes);
+                }
+                Err(Failure::Ledger(error)) => {
+                    self.database.disconnect();
+                    return Err(error);
+                }
+                Err(Failure::Again(why)) => {
+                    metrics::ledger_retry();
+                    why
+                }
+                Err(Failure::Away(why)) => {
+                    self.note_away(&why);
+                    why
+                }
+            };
+            if Instant::now() >= deadline {
+                return Err(self.give_up(stands, &why));
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Nobody is answered; what comes of it is tidied up when that is known.
+    fn give_up(&mut self, stands: Option<Vec<Outcome>>, why: &str) -> LedgerError {
+        self.orphans.extend(stands.iter().flatten().filter_map(reserved));
+        if let Some(sent) = &mut self.sent {
+            sent.outcomes = None;
+        }
+        let cause = SharedError::Away { place: self.database.place().to_owned(), what: why.to_owned() };
+        LedgerError::Unavailable { notice: "the ledger's database cannot be used now", cause: Box::new(cause) }
+    }
+
+    fn note_away(&mut self, why: &str) {
+        let (sentence, news) = self.database.is_away(why);
+        self.lives.blind();
+        if news {
+            tracing::error!("{sentence}");
+        }
+        *self.copy.writer.common.away.lock() = Some(Away { why: sentence, as_of: self.heard });
+    }
+
+    fn note_back(&mut self) {
+        self.heard = Timestamp::now();
+        if self.database.is_back() {
+            tracing::info!(place = self.database.place(), "the ledger's database answers again");
+            *self.copy.writer.common.away.lock() = None;
+        }
+    }
+
+    /// One turn. `stands` are the outcomes of these operations, once they are known to have been committed by an earlier attempt.
+    fn attempt(
+        &mut self,
+        now: Timestamp,
+        operations: &[Operation],
+        stands: &mut Option<Vec<Outcome>>,
+    ) -> Result<Vec<Outcome>, Failure> {
+        self.database.connect()?;
+        let silent = self.lives.silent(self.life.lease, self.life.epoch());
+        let turn = loop {
+            let turn = self.database.take_turn(self.following.known, !silent.is_empty())?;
+            self.compare_clocks(&turn.head);
+            self.following.take_in(&mut self.copy, &turn).map_err(|error| Failure::Ledger(error.fatal()))?;
+            // One that has less than the copy is looked at below.
+            if self.following.known >= turn.head.batch {
+                break turn;
+            }
+            // The rows were read after the head, under its lock.
+            if (turn.rows.len() as i64) < PAGE {
+                return Err(Failure::Ledger(self.following.gap(&turn.head).fatal()));
+            }
+            // Too much to be read while everybody waits.
+            self.database.give_back();
+            self.catch_up()?;
+        };
+        self.following.check_head(&self.copy, &turn.head).map_err(|error| Failure::Ledger(error.fatal()))?;
+        self.settle(stands);
+        if let Some(outcomes) = stands.take() {
+            return match self.renew() {
+                Ok(()) => Ok(outcomes),
+                Err(failure) => {
+                    *stands = Some(outcomes);
+                    Err(failure)
+                }
+            };
+        }
+        let prefix = self.prefix(&turn, &silent)?;
+        let outcomes = match prefix.is_empty() {
+            true => self.decide(now, operations, &turn, 0),
+            false => {
+                let skip = prefix.len();
+                let all: Vec<_> = prefix.into_iter().chain(operations.iter().cloned()).collect();
+                self.decide(now, &all, &turn, skip)
+            }
+        }?;
+        Ok(outcomes)
+    }
+
+    /// Reads what is more than a page, without anybody's turn.
+    pub(super) fn catch_up(&mut self) -> Result<(), Failure> {
+        loop {
+            let looked = self.database.look(self.following.known, None)?;
+            let full = looked.rows.len() as i64 == PAGE;
+            self.following.take_in(&mut self.copy, &looked).map_err(|error| Failure::Ledger(error.fatal()))?;
+            if !full {
+                return Ok(());
+            }
+        }
+    }
+
+    fn compare_clocks(&self, head: &HeadRow) {
+        if let Ok(theirs) = Timestamp::from_microsecond(head.clock) {
+            let ahead: SignedDuration = Timestamp::now().duration_since(theirs);
+            self.copy.writer.common.clock().compared(ahead);
+        }
+    }
+
+    /// Whether the batch that was sent before is there: now that is known.
+    fn settle(&mut self, stands: &mut Option<Vec<Outcome>>) {
+        let Some(Unsettled { outcomes, reserved }) = self.sent.take() else { return };
+        let happened = self.following.take_arrived();
+        metrics::ledger_unknown(happened);
+        match outcomes {
+            Some(outcomes) if happened => *stands = Some(outcomes),
+            None if happened => self.orphans.extend(reserved),
+            _ => {}
+        }
+    }
+
+    /// A write of this daemon's own: when it is acknowledged, all before it is durable.
+    fn renew(&mut self) -> Result<(), Failure> {
+        let epoch = self.is_alive().then(|| self.life.epoch());
+        match self.database.renew(epoch) {
+            Ok(()) => {
+                (self.proven, self.renewed) = (self.following.known, Some(Instant::now()));
+                Ok(())
+            }
+            Err(NotAppended::Nothing(failure)) => Err(failure),
+            Err(NotAppended::Unknown(what)) => Err(Failure::Away(what)),
+        }
+    }
+
+    /// What has to be done before anything else: this daemon's epoch begins, and what nobody works on any more ends.
+    fn prefix(&mut self, turn: &Turn, silent: &[(u64, i64)]) -> Result<Vec<Operation>, Failure> {
+        let mut operations = Vec::new();
+        let operation = |action| Operation { actor: Actor::daemon(), action };
+        let memory = self.copy.writer.common.memory();
+        let abandon =
+            |serial_number, reason: &str| operation(Action::Abandon { serial_number, reason: reason.to_owned() });
+        let mut opens = None;
+        if !self.life.is_open_in(&memory.epochs) {
+            // What has ended, or came to be another daemon's, needs no remembering.
+            let (name, known) = (&self.life.name, &memory.epochs);
+            self.life
+                .epochs
+                .retain(|number| known.get(number).is_none_or(|epoch| epoch.is_open() && epoch.daemon == *name));
+            // The folder is locked: whoever wrote from here before is dead.
+            for former in self.life.epochs.iter().filter_map(|epoch| memory.epochs.get(epoch)) {
+                if former.daemon != self.life.name {
+                    continue;
+                }
+                if former.is_open() {
+                    operations.extend(memory.reservations_of(former.number).map(|serial| abandon(serial, STOPPED)));
+                    operations.push(operation(Action::EndEpoch { epoch: former.number }));
+                } else if self.renewed.is_some() {
+                    tracing::error!(
+                        epoch = former.number,
+                        "the others had given up this daemon; it begins a new epoch"
+                    );
+                }
+            }
+            operations.push(operation(Action::OpenEpoch { daemon: self.life.name.clone() }));
+            opens = Some(memory.epochs.keys().next_back().map_or(1, |newest| newest + 1));
+        }
+        let reserved = |serial: &&SerialNumber| memory.reservations().any(|known| known == **serial);
+        let reason = "its request was told of an error";
+        operations.extend(self.orphans.iter().filter(reserved).map(|serial| abandon(*serial, reason)));
+        for (epoch, renewed) in silent {
+            // Under the lock: it has not been heard of since.
+            let is_silent = turn.daemons.iter().any(|daemon| daemon.epoch == *epoch && daemon.renewed == *renewed);
+            let Some(known) = memory.epochs.get(epoch).filter(|known| known.is_open() && is_silent) else { continue };
+            let reason = format!("nothing was heard of the daemon \"{}\" for too long", known.daemon);
+            tracing::warn!(
+                daemon = known.daemon,
+                epoch,
+                "a daemon was not heard of for too long; what it reserved is abandoned"
+            );
+            operations.extend(memory.reservations_of(*epoch).map(|serial| abandon(serial, &reason)));
+            operations.push(operation(Action::EndEpoch { epoch: *epoch }));
+        }
+        drop(memory);
+        if let Some(epoch) = opens {
+            // Before it can be known to anybody: a start after a crash must know its own.
+            if self.life.epochs.last() != Some(&epoch) {
+                self.life.epochs.push(epoch);
+            }
+            self.life.begun = true;
+            let marker = Marker { ledger: self.life.ledger, epochs: self.life.epochs.clone() };
+            let failed = |cause| {
+                Failure::Ledger(
+                    LedgerError::Folder { folder: self.life.folder.display().to_string(), cause }.into_fatal(),
+                )
+            };
+            marker.write(&self.life.folder).map_err(failed)?;
+        }
+        Ok(operations)
+    }
+
+    /// Decides, appends, and gives the outcomes but for the first `skip`.
+    fn decide(
+        &mut self,
+        now: Timestamp,
+        operations: &[Operation],
+        turn: &Turn,
+        skip: usize,
+    ) -> Result<Vec<Outcome>, Failure> {
+        let SharedLedger { copy, database, following, proven, life, sent, orphans, renewed, .. } = self;
+        let mut failure = None;
+        let stopped = || LedgerError::NotWritten("the batch was not appended".into());
+        let decided = copy.writer.commit(now, operations, |journal, written| {
+            let Some((_, entries, _)) = journal.staged() else {
+                // Nothing to append; but what the answers rest on must be durable.
+                orphans.clear();
+                if following.known == *proven {
+                    database.give_back();
+                    return Ok(());
+                }
+                let done = database.renew(Some(life.epoch()));
+                return match done {
+                    Ok(()) => {
+                        (*proven, *renewed) = (following.known, Some(Instant::now()));
+                        Ok(())
+                    }
+                    Err(NotAppended::Nothing(error)) => Err(stop(&mut failure, error, stopped())),
+                    Err(NotAppended::Unknown(what)) => Err(stop(&mut failure, Failure::Away(what), stopped())),
+                };
+            };
+            let appended = append(journal, written, (&mut *database, life.epoch()), (&turn.head, entries));
+            match appended {
+                Ok(()) => {}
+                Err(NotAppended::Nothing(error)) => {
+                    journal.discard();
+                    return Err(stop(&mut failure, error, stopped()));
+                }
+                Err(NotAppended::Unknown(what)) => {
+                    let frames = journal.staged().map(|(batch, ..)| batch.frames.to_vec()).unwrap_or_default();
+                    let outcomes = written.outcomes.get(skip..).unwrap_or_default().to_vec();
+                    let reserved = outcomes.iter().filter_map(reserved).collect();
+                    following.look_out(turn.head.batch + 1, life.epoch(), frames);
+                    *sent = Some(Unsettled { outcomes: Some(outcomes), reserved });
+                    journal.discard();
+                    return Err(stop(&mut failure, Failure::Away(what), stopped()));
+                }
+            }
+            // It is durable elsewhere; a copy that cannot hold it is behind, and knows it at the next start.
+            journal.commit_copied().map_err(|error| LedgerError::from(error).into_fatal())?;
+            // Somebody here may wait for what another daemon had reserved.
+            following.ended.extend(operations.iter().take(skip).filter_map(abandoned));
+            following.known += 1;
+            (*proven, *renewed) = (following.known, Some(Instant::now()));
+            orphans.clear();
+            // Those before it have ended with it.
+            life.epochs.drain(..life.epochs.len().saturating_sub(1));
+            Ok(())
+        });
+        match (decided, failure) {
+            (_, Some(failure)) => Err(failure),
+            (Err(error), None) => Err(Failure::Ledger(error)),
+            (Ok(mut outcomes), None) => Ok(outcomes.split_off(skip.min(outcomes.len()))),
+        }
+    }
+
+    /// A heartbeat: says that this daemon lives, and takes in what others did.
+    fn look(&mut self) -> Result<(), Failure> {
+        self.database.connect()?;
+        let due = self.renewed.is_none_or(|renewed| renewed.elapsed() >= HEARTBEAT - WAITING);
+        let looked = self.database.look(self.following.known, due.then_some(self.life.epoch()))?;
+        if due {
+            self.renewed = Some(Instant::now());
+        }
+        self.compare_clocks(&looked.head);
+        metrics::ledger_follow_lag(looked.head.batch.saturating_sub(self.following.known));
+        self.following.check_witness(&self.copy, &looked.head).map_err(|error| Failure::Ledger(error.fatal()))?;
+        self.following.take_in(&mut self.copy, &looked).map_err(|error| Failure::Ledger(error.fatal()))?;
+        // The rows were read after the head.
+        if self.following.known < looked.head.batch && (looked.rows.len() as i64) < PAGE {
+            return Err(Failure::Ledger(self.following.gap(&looked.head).fatal()));
+        }
+        if self.following.known < looked.head.batch {
+            self.catch_up()?;
+        }
+        self.lives.look(&looked.daemons, Instant::now());
+        let daemons = looked.daemons.iter();
+        metrics::ledger_daemons(daemons.map(|daemon| (daemon.name.as_str(), daemon.age as f64 / 1e6)));
+        Ok(())
+    }
+
+    fn is_open(&self, epoch: u64) -> bool {
+        self.copy.writer.common.memory().epochs.get(&epoch).is_some_and(|known| known.is_open())
+    }
+
+    /// Whether there is something to do that nobody asks for.
+    fn has_chores(&self) -> bool {
+        self.sent.is_some()
+            || !self.orphans.is_empty()
+            || !self.is_alive()
+            || self.lives.silent(self.life.lease, self.life.epoch()).iter().any(|(epoch, _)| self.is_open(*epoch))
+    }
+}
+
+impl Ledger for SharedLedger {
+    fn commit(&mut self, now: Timestamp, operations: &[Operation]) -> Result<Vec<Outcome>, LedgerError> {
+        self.persist(now, operations)
+    }
+
+    fn follow_after(&self, waiting: bool) -> Option<Duration> {
+        Some(if waiting && !self.database.seems_away() { WAITING } else { HEARTBEAT })
+    }
+
+    fn follow(&mut self, now: Timestamp) -> Result<(), LedgerError> {
+        let done = self.look().and_then(|()| match self.has_chores() {
+            true => self.attempt(now, &[], &mut None).map(drop),
+            false => Ok(()),
+        });
+        match done {
+            Ok(()) => self.note_back(),
+            Err(Failure::Ledger(error)) => {
+                self.database.disconnect();
+                return Err(error);
+            }
+            Err(Failure::Again(_)) => metrics::ledger_retry(),
+            Err(Failure::Away(why)) => self.note_away(&why),
+        }
+        Ok(())
+    }
+
+    fn take_ended(&mut self) -> Vec<SerialNumber> {
+        std::mem::take(&mut self.following.ended)
+    }
+
+    fn close(mut self) -> Result<(), LedgerError> {
+        // What cannot be said now is found by the next life, or by the others.
+        if self.is_alive() {
+            let epoch = self.life.epoch();
+            let reservations: Vec<_> = self.copy.writer.common.memory().reservations_of(epoch).collect();
+            let abandon = |serial_number| Action::Abandon { serial_number, reason: STOPPED.to_owned() };
+            let actions = reservations.into_iter().map(abandon).chain([Action::EndEpoch { epoch }]);
+            let operations: Vec<_> = actions.map(|action| Operation { actor: Actor::daemon(), action }).collect();
+            let ended = self.attempt(Timestamp::now(), &operations, &mut None);
+            if let Err(Failure::Ledger(error)) = ended {
+                return Err(error);
+            }
+        }
+        self.copy.close();
+        Ok(())
+    }
+}
+
+/// Keeps why an attempt failed, beside the error that stops the copy.
+fn stop(failure: &mut Option<Failure>, why: Failure, error: LedgerError) -> LedgerError {
+    *failure = Some(why);
+    error
+}
+
+fn append(
+    journal: &Journal,
+    written: &Written<'_>,
+    (database, epoch): (&mut Database, u64),
+    (before, entries): (&HeadRow, u64),
+) -> Result<(), NotAppended> {
+    let Some((batch, _, chain)) = journal.staged() else { return Ok(()) };
+    let (number, sequence) = (before.batch + 1, batch.first + entries - 1);
+    database.append(&Append {
+        epoch,
+        before,
+        first: batch.first,
+        place: batch.place.to_number(),
+        frames: batch.frames,
+        after: HeadRow { batch: number, sequence, chain, ..before.clone() },
+        claims: Rows::of(written.claims),
+    })
+}
+
+fn abandoned(operation: &Operation) -> Option<SerialNumber> {
+    match operation.action {
+        Action::Abandon { serial_number, .. } => Some(serial_number),
+        _ => None,
+    }
+}
+
+fn reserved(outcome: &Outcome) -> Option<SerialNumber> {
+    match outcome {
+        Outcome::Reserved(serial_number) => Some(*serial_number),
+        _ => None,
+    }
+}

@@ -1,0 +1,304 @@
+//! Two real daemons that share a ledger on PostgreSQL, each with a token of its own and the same CA key, and stations that ask
+//! whichever answers.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use birthmark::{client::Connection, proto::IssueRequest};
+use birthmark_bench::postgres::{Server, psql};
+use tonic::Code;
+
+use crate::support::{
+    faults::Faults,
+    pair::{Certificates, Pair, account, pause},
+    site::{Answer, IssueStream, Site, csr, request, wait_until},
+    token::{succeeded, text},
+};
+
+/// Where the daemons are; one that was restarted may be somewhere else.
+type Urls = Arc<parking_lot::Mutex<[String; 2]>>;
+
+async fn open(url: String, identity: PathBuf) -> Option<IssueStream> {
+    let connection = Connection { server: Some(url), identity: Some(identity), socket: None };
+    let connected = tokio::time::timeout(Duration::from_secs(3), connection.daemon().unwrap().connect()).await;
+    IssueStream::open(connected.ok()?.ok()?).await.ok()
+}
+
+/// A station that has these devices certified, by whichever daemon answers, until each has its certificate or the order is used up.
+/// What it was told once it must be told again.
+async fn station(urls: Urls, identity: PathBuf, devices: Vec<IssueRequest>, first: usize) -> (Certificates, u64) {
+    let (mut got, mut used_up, mut at, mut stream) = (Certificates::new(), 0, first, None);
+    for (number, request) in devices.into_iter().enumerate() {
+        let begun = Instant::now();
+        loop {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{} was not answered in time", request.request_id);
+            if stream.is_none() {
+                at += 1;
+                let url = urls.lock()[at % 2].clone();
+                stream = open(url, identity.clone()).await;
+                if stream.is_none() {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            }
+            let Some(open) = &mut stream else { continue };
+            let answered = async {
+                open.try_send(request.clone()).await.ok()?;
+                open.receive().await.ok()?
+            };
+            let Ok(Some(reply)) = tokio::time::timeout(Duration::from_secs(6), answered).await else {
+                stream = None;
+                continue;
+            };
+            match Answer::of(reply) {
+                Answer::Issued(certificate) => {
+                    got.insert(request.request_id.clone(), certificate.certificate.to_vec());
+                    break;
+                }
+                Answer::Refused { reason, .. } if reason == "ORDER_EXHAUSTED" => {
+                    used_up += 1;
+                    break;
+                }
+                Answer::Refused { code: Code::Unavailable, retry: true, .. } => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                other => panic!("{}: {other:?}", request.request_id),
+            }
+        }
+        // Now and then the other one is asked next.
+        if number % 7 == 3 {
+            stream = None;
+        }
+    }
+    (got, used_up)
+}
+
+/// What is done to the daemons and their database while stations ask.
+struct Attacks {
+    schema: String,
+    owner: String,
+}
+
+impl Attacks {
+    /// Ends sessions that are about to write.
+    fn kill_session(&self) {
+        let kill = format!(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE relation = '{}.head'::regclass AND pid <> pg_backend_pid()",
+            self.schema
+        );
+        psql(&self.owner, &kill).unwrap();
+    }
+}
+
+/// Daemons are killed, stopped while they have their turn, and stopped past their lease; sessions are ended by the server; two
+/// stations ask for the same devices at both daemons; there are more devices than the order has units. At the end: every device
+/// that was told of a certificate has exactly this one, no order is exceeded, and the journal keeps all rules.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[expect(clippy::too_many_lines, reason = "stations, attacks and the account of both are one story")]
+async fn two_daemons_under_attack_lose_and_double_nothing() {
+    let seconds = std::env::var("BIRTHMARK_TORTURE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(25);
+    let pair = Pair::new("patience = \"20s\"\n");
+    let (mut one, mut two) = (pair.one(), pair.two());
+    let rounds = seconds / 12 + 1;
+    let quantity = 150_u64;
+    for round in 0..rounds {
+        pair.site.create_order(&format!("lot-{round}"), quantity);
+    }
+    let urls: Urls = Arc::new(parking_lot::Mutex::new([one.url(), two.url()]));
+    // The other one follows every second.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let requests: Arc<Vec<Vec<IssueRequest>>> = Arc::new(
+        (0..rounds)
+            .map(|round| {
+                (0..200)
+                    .map(|number| format!("r{round}-d{number}"))
+                    .map(|device| request(&device, &format!("lot-{round}"), csr(&device)))
+                    .collect()
+            })
+            .collect(),
+    );
+    let identities: Vec<_> = (0..4).map(|number| pair.site.identity("station", &format!("line1/t{number}"))).collect();
+    let stations: Vec<_> = (0..4)
+        .map(|number| {
+            let (urls, identity, requests) = (Arc::clone(&urls), identities[number].clone(), Arc::clone(&requests));
+            tokio::spawn(async move {
+                let mut all = (Certificates::new(), 0);
+                for devices in requests.iter() {
+                    // Each two stations have the same devices, one from the front and one from the back.
+                    let mut devices = devices[number / 2 * 100..number / 2 * 100 + 100].to_vec();
+                    if number % 2 == 1 {
+                        devices.reverse();
+                    }
+                    let (got, used_up) = station(Arc::clone(&urls), identity.clone(), devices, number).await;
+                    all.0.extend(got);
+                    all.1 += used_up;
+                }
+                all
+            })
+        })
+        .collect();
+    let attacks = Attacks { schema: pair.place.schema.clone(), owner: pair.place.owner.clone() };
+    let mut attack = 0_u32;
+    while stations.iter().any(|station| !station.is_finished()) {
+        tokio::task::block_in_place(|| {
+            match attack % 6 {
+                0 | 3 => (0..20).for_each(|_| {
+                    attacks.kill_session();
+                    std::thread::sleep(Duration::from_millis(15));
+                }),
+                1 => {
+                    two.kill();
+                    two.wait();
+                    two = pair.two();
+                    urls.lock()[1] = two.url();
+                }
+                2 => {
+                    one.kill();
+                    one.wait();
+                    one = pair.one();
+                    urls.lock()[0] = one.url();
+                }
+                // Past the lease.
+                4 => pause(&two, 7000),
+                // Longer than a session may be idle in its turn, and shorter than the lease.
+                _ => pause(&one, 2500),
+            }
+        });
+        attack += 1;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let mut certificates = Certificates::new();
+    for station in stations {
+        for (device, certificate) in station.await.unwrap().0 {
+            // Whoever asked, the device has one.
+            let same = certificates.entry(device.clone()).or_insert_with(|| certificate.clone());
+            assert_eq!(*same, certificate, "{device} has two certificates");
+        }
+    }
+    assert!(attack >= 2, "only {attack} attacks");
+    // The same bytes, from both.
+    let both = urls.lock().clone();
+    for url in both {
+        let mut stream = loop {
+            // A daemon that was stopped past its lease may take its time on a busy machine.
+            match open(url.clone(), identities[0].clone()).await {
+                Some(stream) => break stream,
+                None => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        };
+        for request in requests.iter().flatten().step_by(9) {
+            if let Some(certificate) = certificates.get(&request.request_id) {
+                assert_eq!(stream.ask(request.clone()).await.issued().certificate, *certificate);
+            }
+        }
+    }
+    let issued: u64 =
+        (0..rounds).map(|round| pair.site.order(&format!("lot-{round}"))["issued"].as_u64().unwrap()).sum();
+    // A certificate may have been recorded whose device was never told: it is told at the next retry.
+    assert!(issued >= certificates.len() as u64 && issued <= quantity * rounds, "{issued} of {}", certificates.len());
+    one.end();
+    two.end();
+    account(&pair, &certificates);
+}
+
+/// A daemon that stands still past its lease while its HSM signs is given up by the other, and what was signed never leaves it: the
+/// station is told `RESERVATION_LOST` once, asks again, and has one certificate, the same at both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn station_of_a_given_up_daemon_is_told_and_asks_again() {
+    let pair = Pair::new("patience = \"10s\"\n");
+    let faults = Faults::in_configuration(&pair.site, "call_limit_seconds = 60\nwait_seconds = 60");
+    let (one, two) = (pair.one(), pair.two());
+    pair.site.create_order("lot", 10);
+    let mut stream = pair.site.stream(&one, "line1/t1").await;
+    let first = stream.ask(request("d1", "lot", csr("d1"))).await.issued();
+    faults.set("hang C_Sign 3s");
+    let second = request("d2", "lot", csr("d2"));
+    stream.send(second.clone()).await;
+    let used = || psql(&pair.place.owner, "SELECT used FROM orders WHERE id = 'lot'").unwrap();
+    wait_until("it is reserved", || used() == "2");
+    tokio::task::block_in_place(|| pause(&one, 8000));
+    let told = Answer::of(stream.receive().await.unwrap().unwrap());
+    told.must_be(Code::Unavailable, "RESERVATION_LOST");
+    let issued = stream.ask(second.clone()).await.issued();
+    let mut other = pair.site.stream(&two, "line1/t2").await;
+    assert_eq!(other.ask(second).await.issued().certificate, issued.certificate);
+    assert_eq!(used(), "2");
+    drop((stream, other));
+    one.end();
+    two.end();
+    let dump = text(&pair.site.token.birthmark(&["journal", "dump", "data"]).stdout);
+    assert_eq!(dump.matches("nothing was heard of the daemon").count(), 1, "{dump}");
+    let certificates =
+        [("d1", first), ("d2", issued)].map(|(device, issued)| (device.to_owned(), issued.certificate.to_vec()));
+    account(&pair, &Certificates::from(certificates));
+}
+
+/// The way of a site: one machine, then a database and two daemons, then one machine again; a database that is away is said, and
+/// reads go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn site_moves_to_a_shared_ledger_and_back() {
+    let site = Site::new();
+    let alone = site.start();
+    site.create_order("lot", 20);
+    let mut stream = site.stream(&alone, "line1/t1").await;
+    let first = stream.ask(request("d1", "lot", csr("d1"))).await.issued();
+    drop(stream);
+    alone.end();
+    let place = Server::shared().place().unwrap();
+    let shared = |ledger: &str| {
+        format!("[ledger]\npath = \"data\"\ndatabase = \"{}\"\ndaemon = \"one\"\ncopies = 1\n{ledger}", place.daemons)
+    };
+    site.configure(|text| text.replace("[ledger]\npath = \"data\"\n", &shared("patience = \"1s\"\n")));
+    let own = |arguments: &[&str]| {
+        let all = [&["ledger"][..], arguments, &["--config", "birthmark.toml", "--database", &place.owner]].concat();
+        site.token.birthmark(&all)
+    };
+    let created = succeeded(&own(&["create", "--from", "data", "--role", &place.role]));
+    assert!(created.contains("entries"), "{created}");
+    let one = site.start();
+    let mut stream = site.stream(&one, "line1/t1").await;
+    let request_again = request("d1", "lot", csr("d1"));
+    // Another key: the device has its certificate.
+    stream.ask(request_again).await.must_be(Code::AlreadyExists, "DEVICE_HAS_CERTIFICATE");
+    let second = stream.ask(request("d2", "lot", csr("d2"))).await.issued();
+    let status = succeeded(&own(&["status", "--json"]));
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["daemons"][0]["daemon"], "one");
+    assert!(one.metric("birthmark_ledger_commit_duration_seconds_count", &[]) > 0.0);
+    wait_until("the heartbeat", || one.metric("birthmark_ledger_daemons", &[]) > 0.0);
+    // The database takes nothing any more: it is said, and what is known is read.
+    psql(&place.owner, &format!("REVOKE ALL ON head FROM {}", place.role)).unwrap();
+    let asked = stream.ask(request("d3", "lot", csr("d3"))).await;
+    asked.must_be(Code::Unavailable, "STORAGE_UNAVAILABLE");
+    let (code, said) = one.get("/readyz");
+    assert!(code == 503 && said.contains("is away since") && said.contains("permission denied"), "{code} {said}");
+    assert_eq!(site.order("lot")["issued"], 2);
+    // With the moment of which it is: in the answers, for whoever reads on the command line, and in the status.
+    let marked = |answer: &std::process::Output| text(&answer.stderr).contains("birthmark: as of 2");
+    assert!(marked(&site.operator(&["order", "show", "lot"])));
+    let as_of = || -> serde_json::Value {
+        let status: serde_json::Value = serde_json::from_str(&one.get("/status.json").1).unwrap();
+        status["ledger"]["as_of"].clone()
+    };
+    wait_until("the status says of which moment it is", || as_of().is_string());
+    psql(&place.owner, &format!("GRANT SELECT, UPDATE ON head TO {}", place.role)).unwrap();
+    wait_until("the daemon is ready again", || one.get("/readyz").0 == 200);
+    assert!(!marked(&site.operator(&["order", "show", "lot"])));
+    wait_until("the status is of now", || as_of().is_null());
+    let third = stream.ask(request("d3", "lot", csr("d3"))).await.issued();
+    drop(stream);
+    one.end();
+    succeeded(&own(&["leave"]));
+    site.configure(|text| text);
+    let alone = site.start();
+    let mut stream = site.stream(&alone, "line1/t1").await;
+    let fourth = stream.ask(request("d4", "lot", csr("d4"))).await.issued();
+    let serials = [first, second, third, fourth].map(|issued| issued.serial_number);
+    assert!(serials.is_sorted(), "{serials:?}");
+    drop(stream);
+    alone.end();
+    succeeded(&site.token.birthmark(&["journal", "verify", "data"]));
+}
