@@ -1,7 +1,7 @@
 //! The `birthmark` program, run as its users run it.
 
 use std::{
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -29,4 +29,21 @@ pub fn command(program: &Path, folder: &Path, arguments: &[&str]) -> Command {
         command.env_remove(variable);
     }
     command
+}
+
+/// Writes a program, or a script, to be run where it lies, folders and all.
+///
+/// The process that writes it has no other thread: a file that is open for writing cannot be run (ETXTBSY), and a child
+/// that another thread of ours is about to start would hold what we write open for a moment.
+///
+/// # Errors
+///
+/// It cannot be written there, or `install` is missing.
+pub fn install(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut writer = Command::new("install");
+    let mut writer = writer.args(["-D", "-m", "755", "/dev/stdin"]).arg(path).stdin(Stdio::piped()).spawn()?;
+    let written = writer.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(content));
+    let ended = writer.wait()?;
+    written?;
+    if ended.success() { Ok(()) } else { Err(io::Error::other(format!("install: {ended}: {}", path.display()))) }
 }

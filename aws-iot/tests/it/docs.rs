@@ -6,7 +6,6 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -42,9 +41,7 @@ pub(crate) fn daemon_program() -> PathBuf {
 }
 
 fn executable(folder: &Path, name: &str, script: &str) {
-    let path = folder.join(name);
-    fs::write(&path, format!("#!/bin/bash\n{script}\n")).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    birthmark_bench::program::install(&folder.join(name), format!("#!/bin/bash\n{script}\n").as_bytes()).unwrap();
 }
 
 /// The programs that stand in, first on PATH.

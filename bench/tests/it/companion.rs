@@ -3,28 +3,27 @@
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Output},
 };
 
-use birthmark_bench::assertions::{refused, succeeded, text};
+use birthmark_bench::{
+    assertions::{refused, succeeded, text},
+    program::install,
+};
 
 /// Runs a copy of `birthmark` in a folder where `birthmark-bench` is not beside it.
 fn alone(folder: &Path, path: &Path, arguments: &[&str]) -> Output {
     let program = folder.join("bin/birthmark");
     if !program.exists() {
-        fs::create_dir_all(program.parent().unwrap()).unwrap();
-        fs::copy(super::birthmark(), &program).unwrap();
+        install(&program, &fs::read(super::birthmark()).unwrap()).unwrap();
     }
     Command::new(program).args(arguments).env("PATH", path).output().unwrap()
 }
 
 /// A companion that tells its arguments and exits with 7.
 fn write_stub(path: &Path) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, "#!/bin/sh\necho \"$0: $*\"\nexit 7\n").unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    install(path, b"#!/bin/sh\necho \"$0: $*\"\nexit 7\n").unwrap();
 }
 
 /// The message names where the program was looked for, and how to get it.
