@@ -13,13 +13,14 @@ use std::{
     time::Duration,
 };
 
+use anyhow::{Context, ensure};
+use birthmark_bench::site::{CONFIGURATION, text};
+
 use self::{
     factory::{Demo, Device, ORDER, Verified},
     stations::Fleet,
 };
 use crate::console::{print, step};
-use anyhow::{Context, ensure};
-use birthmark_bench::site::{CONFIGURATION, text};
 
 /// The addresses for gRPC and HTTP in the configuration that is kept.
 const USUAL_ADDRESSES: [&str; 2] = ["127.0.0.1:7443", "127.0.0.1:7446"];

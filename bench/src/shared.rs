@@ -6,6 +6,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, ensure};
@@ -25,6 +27,9 @@ pub struct Sharing<'a> {
     /// Further lines of `[ledger]`.
     pub lines: &'a str,
 }
+
+/// A daemon reads what others have written once in this time at least.
+const FOLLOWED: Duration = Duration::from_millis(1500);
 
 /// The lines of a site's configuration that make its ledger one on this machine alone.
 const EMBEDDED: &str = "[ledger]\npath = \"data\"\n";
@@ -111,4 +116,9 @@ fn copy_token(configuration: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let file = folder.join(format!("{name}.conf"));
     fs::write(&file, read.replace("/tokens", &format!("/tokens-{name}")))?;
     Ok(file)
+}
+
+/// Waits until each daemon knows what another one has written.
+pub fn wait_until_followed() {
+    thread::sleep(FOLLOWED);
 }

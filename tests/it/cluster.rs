@@ -274,7 +274,7 @@ async fn site_moves_to_a_shared_ledger_and_back() {
     let asked = stream.ask(request("d3", "lot", csr("d3"))).await;
     asked.must_be(Code::Unavailable, "STORAGE_UNAVAILABLE");
     let (code, said) = one.get("/readyz");
-    assert!(code == 503 && said.contains("is away since") && said.contains("permission denied"), "{code} {said}");
+    assert!(code == 503 && said.contains("is away since") && said.contains("GRANT UPDATE ON head TO"), "{code} {said}");
     assert_eq!(site.order("lot")["issued"], 2);
     // With the moment of which it is: in the answers, for whoever reads on the command line, and in the status.
     let marked = |answer: &std::process::Output| text(&answer.stderr).contains("birthmark: as of 2");

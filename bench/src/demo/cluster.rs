@@ -4,7 +4,6 @@
 use std::{
     fs,
     process::ExitCode,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -26,9 +25,6 @@ const DAEMONS: [&str; 2] = ["hall-1", "hall-2"];
 
 /// How long the daemons wait for the database, and how long one may be silent before the other gives up what it had reserved.
 const TIMES: &str = "patience = \"60s\"\nlease = \"90s\"\n";
-
-/// A daemon reads what the other has written once in this time at least.
-const FOLLOWED: Duration = Duration::from_millis(1500);
 
 /// What the failure did.
 struct Failure {
@@ -64,7 +60,7 @@ pub(super) fn run(devices: u32, stations: u32) -> anyhow::Result<ExitCode> {
     site.write(CONFIGURATION, &fixed.replacen("127.0.0.1:0", &one.grpc.to_string(), 1))?;
     let two = shared::start(site, DAEMONS[1])?;
     site.birthmark(&["order", "create", ORDER, "--profile", "device", "--quantity", &devices.len().to_string()])?;
-    thread::sleep(FOLLOWED);
+    shared::wait_until_followed();
 
     step(&format!(
         "{stations} stations stream their CSRs; half-way the primary and the daemon {} are killed",

@@ -1,7 +1,7 @@
 //! Where the daemons' ledger is: on this machine alone, or in a PostgreSQL that is started for the measurement, with or without a
 //! standby.
 
-use std::{fmt, thread, time::Duration, time::Instant};
+use std::{fmt, time::Instant};
 
 use anyhow::{Context, ensure};
 use birthmark_bench::{
@@ -16,9 +16,6 @@ use crate::console::step;
 
 /// The name of the daemon that has the site's own token.
 const FIRST: &str = "one";
-
-/// A daemon reads what others have written once in this time at least.
-const FOLLOWED: Duration = Duration::from_millis(1500);
 
 /// A shared ledger: its database, and the site's configuration before it.
 pub(super) struct Shared {
@@ -106,9 +103,4 @@ impl fmt::Display for CaughtUp {
             *entries as f64 / reading
         )
     }
-}
-
-/// Waits until each daemon knows what another one has written.
-pub(super) fn wait_until_followed() {
-    thread::sleep(FOLLOWED);
 }

@@ -10,7 +10,7 @@ use crate::{
 };
 
 use super::{
-    database::Turn,
+    database::{PAGE, Turn},
     error::SharedError,
     sql::{BatchRow, HeadRow},
 };
@@ -35,10 +35,18 @@ struct Awaited {
 }
 
 impl Following {
-    /// Takes in what was read.
+    /// Takes in what was read: all that there is, unless that is more than a page.
     pub(super) fn take_in(&mut self, copy: &mut LedgerCopy, turn: &Turn) -> Result<(), SharedError> {
         for row in &turn.rows {
             self.take_in_one(copy, row)?;
+        }
+        let (known, batch) = (self.known, turn.head.batch);
+        // The rows were read after the head.
+        if known < batch && (turn.rows.len() as i64) < PAGE {
+            let what = format!(
+                "its table head names the batch {batch}, and its table journal has none after {known}: rows were removed"
+            );
+            return Err(SharedError::Differs { what });
         }
         Ok(())
     }
@@ -89,15 +97,6 @@ impl Following {
     /// Whether it has come; nobody looks out any more.
     pub(super) fn take_arrived(&mut self) -> bool {
         self.awaited.take().is_some_and(|awaited| awaited.arrived)
-    }
-
-    /// The head names batches that the journal does not have.
-    pub(super) fn gap(&self, head: &HeadRow) -> SharedError {
-        let (known, batch) = (self.known, head.batch);
-        let what = format!(
-            "its table head names the batch {batch}, and its table journal has none after {known}: rows were removed"
-        );
-        SharedError::Differs { what }
     }
 
     /// After all is taken in, the database has come to what the copy has come to.

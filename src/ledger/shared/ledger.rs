@@ -175,6 +175,8 @@ impl SharedLedger {
     fn note_away(&mut self, why: &str) {
         let (sentence, news) = self.database.is_away(why);
         self.lives.blind();
+        // That it takes writes again is known by one.
+        self.proven = 0;
         if news {
             tracing::error!("{sentence}");
         }
@@ -205,10 +207,6 @@ impl SharedLedger {
             // One that has less than the copy is looked at below.
             if self.following.known >= turn.head.batch {
                 break turn;
-            }
-            // The rows were read after the head, under its lock.
-            if (turn.rows.len() as i64) < PAGE {
-                return Err(Failure::Ledger(self.following.gap(&turn.head).fatal()));
             }
             // Too much to be read while everybody waits.
             self.database.give_back();
@@ -423,10 +421,6 @@ impl SharedLedger {
         metrics::ledger_follow_lag(looked.head.batch.saturating_sub(self.following.known));
         self.following.check_witness(&self.copy, &looked.head).map_err(|error| Failure::Ledger(error.fatal()))?;
         self.following.take_in(&mut self.copy, &looked).map_err(|error| Failure::Ledger(error.fatal()))?;
-        // The rows were read after the head.
-        if self.following.known < looked.head.batch && (looked.rows.len() as i64) < PAGE {
-            return Err(Failure::Ledger(self.following.gap(&looked.head).fatal()));
-        }
         if self.following.known < looked.head.batch {
             self.catch_up()?;
         }
@@ -443,6 +437,7 @@ impl SharedLedger {
     /// Whether there is something to do that nobody asks for.
     fn has_chores(&self) -> bool {
         self.sent.is_some()
+            || self.database.seems_away()
             || !self.orphans.is_empty()
             || !self.is_alive()
             || self.lives.silent(self.life.lease, self.life.epoch()).iter().any(|(epoch, _)| self.is_open(*epoch))

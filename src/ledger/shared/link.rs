@@ -21,6 +21,27 @@ use super::{
 /// The form of the tables that this version knows.
 pub(super) const FORMAT: i64 = 1;
 
+/// Why no host could be connected to: each with what it said, or nothing where it did not answer in time.
+struct Faults(Vec<(String, Option<tokio_postgres::Error>)>);
+
+impl Faults {
+    fn told(&self) -> String {
+        let told = self.0.iter().map(|(host, fault)| {
+            let told = fault.as_ref().map_or_else(|| "it does not answer".to_owned(), sentence);
+            if self.0.len() == 1 { told } else { format!("{host}: {told}") }
+        });
+        told.collect::<Vec<_>>().join("; ")
+    }
+
+    /// Nothing was heard of one, or it is about to start or to stop, or has no connection left.
+    fn may_pass(&self) -> bool {
+        self.0.iter().any(|(_, fault)| {
+            let code = fault.as_ref().and_then(tokio_postgres::Error::code).map(SqlState::code);
+            code.is_none_or(|code| code.starts_with("57P") || code.starts_with("53"))
+        })
+    }
+}
+
 /// A connection that was found fit, with its statements prepared.
 pub(super) struct Link {
     pub(super) client: Client,
@@ -45,18 +66,12 @@ impl std::fmt::Debug for Link {
 impl Link {
     /// Connects to the first host that answers and is what the URL asks for, without a look at what is there.
     pub(super) async fn plain(target: &Target) -> Result<Link, SharedError> {
-        Link::to_any(target).await.map_err(|faults| {
-            let one = faults.len() == 1;
-            let told = faults.iter().map(|(host, fault)| {
-                let told = fault.as_ref().map_or_else(|| "it does not answer".to_owned(), sentence);
-                if one { told } else { format!("{host}: {told}") }
-            });
-            SharedError::Away { place: target.place.clone(), what: told.collect::<Vec<_>>().join("; ") }
-        })
+        let away = |faults: Faults| SharedError::Away { place: target.place.clone(), what: faults.told() };
+        Link::to_any(target).await.map_err(away)
     }
 
     /// One host after the other, each with its time: one that takes a connection and says nothing keeps nobody from the others.
-    async fn to_any(target: &Target) -> Result<Link, Vec<(String, Option<tokio_postgres::Error>)>> {
+    async fn to_any(target: &Target) -> Result<Link, Faults> {
         let mut faults = Vec::new();
         for (host, config) in &target.hosts {
             let warned = Arc::new(AtomicBool::new(false));
@@ -78,21 +93,13 @@ impl Link {
                 Err(_) => faults.push((host.clone(), None)),
             }
         }
-        Err(faults)
+        Err(Faults(faults))
     }
 
-    /// Whether it may answer later by itself: nothing was heard, or it is about to start or to stop, or has no connection left.
+    /// What is in the way where it may answer later by itself.
     pub(super) async fn is_away(target: &Target) -> Option<String> {
         let faults = Link::to_any(target).await.err()?;
-        let passes = |fault: &Option<tokio_postgres::Error>| {
-            let code = fault.as_ref().and_then(tokio_postgres::Error::code).map(SqlState::code);
-            code.is_none_or(|code| code.starts_with("57P") || code.starts_with("53"))
-        };
-        let told = |(host, fault): &(String, Option<tokio_postgres::Error>)| {
-            format!("{host}: {}", fault.as_ref().map_or_else(|| "it does not answer".to_owned(), sentence))
-        };
-        let away = faults.iter().any(|(_, fault)| passes(fault));
-        away.then(|| faults.iter().map(told).collect::<Vec<_>>().join("; "))
+        faults.may_pass().then(|| faults.told())
     }
 
     /// Connects as a daemon: with its statements, to a database that loses nothing.
@@ -146,6 +153,14 @@ impl Link {
                 )));
             }
             Some(false) => {}
+        }
+        let lacking: Vec<String> = self.client.query_one(&sql::lacking(), &[]).await.map_err(away)?.get(0);
+        if !lacking.is_empty() {
+            let role = &target.user;
+            let grants = lacking.iter().map(|right| format!("GRANT {right} TO {role}")).collect::<Vec<_>>().join("; ");
+            let what =
+                format!("the role {role} lacks rights that a daemon needs; as the owner of the tables: {grants}");
+            return Err(unfit(what));
         }
         let head = self.client.query_opt("SELECT format, closed FROM head", &[]).await.map_err(away)?;
         let Some(head) = head else {

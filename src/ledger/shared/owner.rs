@@ -10,7 +10,7 @@ use super::{
     error::{SharedError, sentence},
     link::{FORMAT, Link},
     settings::DatabaseSettings,
-    sql::{BatchRow, DaemonRow, HeadRow, signed},
+    sql::{BatchRow, DaemonRow, HeadRow, RIGHTS, signed},
     target::Target,
 };
 use crate::ledger::{
@@ -214,11 +214,8 @@ impl Owner {
             self.derive()?;
         }
         let role = format!("\"{}\"", role.replace('"', "\"\""));
-        self.run(client.batch_execute(&format!(
-            "GRANT SELECT, INSERT ON journal TO {role}; GRANT SELECT, UPDATE ON head TO {role}; \
-             GRANT SELECT, INSERT, DELETE ON names TO {role}; GRANT SELECT, INSERT, UPDATE ON orders TO {role}; \
-             GRANT SELECT, INSERT, UPDATE, DELETE ON daemons TO {role}"
-        )))?;
+        let grants = RIGHTS.map(|(table, rights)| format!("GRANT {} ON {table} TO {role}", rights.join(", ")));
+        self.run(client.batch_execute(&grants.join("; ")))?;
         Ok(Created { ledger, entries })
     }
 

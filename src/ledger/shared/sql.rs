@@ -20,6 +20,25 @@ pub(super) const PRIVILEGES: &str = "SELECT CASE WHEN to_regclass('journal') IS 
      THEN has_table_privilege('journal', 'UPDATE') OR has_table_privilege('journal', 'DELETE') \
      OR has_table_privilege('journal', 'TRUNCATE') OR has_any_column_privilege('journal', 'UPDATE') END";
 
+/// What a daemon's role may do to each table.
+pub(super) const RIGHTS: [(&str, &[&str]); 5] = [
+    ("journal", &["SELECT", "INSERT"]),
+    ("head", &["SELECT", "UPDATE"]),
+    ("names", &["SELECT", "INSERT", "DELETE"]),
+    ("orders", &["SELECT", "INSERT", "UPDATE"]),
+    ("daemons", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+];
+
+/// An array of those that this role lacks, each as `INSERT ON journal`.
+pub(super) fn lacking() -> String {
+    let lacking = RIGHTS.iter().flat_map(|(table, rights)| {
+        let lacks =
+            |right| format!("CASE WHEN NOT has_table_privilege('{table}', '{right}') THEN '{right} ON {table}' END");
+        rights.iter().map(lacks).collect::<Vec<_>>()
+    });
+    format!("SELECT array_remove(ARRAY[{}], NULL)", lacking.collect::<Vec<_>>().join(", "))
+}
+
 pub(super) const LOCK_HEAD: usize = 0;
 pub(super) const HEAD: usize = 1;
 pub(super) const BATCHES: usize = 2;

@@ -317,6 +317,30 @@ fn database_that_takes_no_writes_is_said_with_its_reason() {
     scene.check(vec![one]);
 }
 
+/// A right that was taken away is named as long as it is missing, though all else works, and nobody has to start the daemon again.
+#[test]
+fn missing_right_is_named_until_it_is_given() {
+    let scene = Scene::new();
+    let mut one = scene.open_at(&scene.place.daemons, "one", tempfile::tempdir().unwrap(), 1);
+    one.ask(order("lot", 10));
+    let role = scene.place.daemons.split("://").nth(1).and_then(|rest| rest.split(['@', ':']).next()).unwrap();
+    for right in ["INSERT ON journal", "DELETE ON names", "UPDATE ON head"] {
+        psql(&scene.place.owner, &format!("REVOKE {right} FROM {role}")).unwrap();
+        // Only what is connected anew looks at its rights, unless it needs them.
+        one.ledger.database.disconnect();
+        assert!(matches!(one.try_ask(reserve(1, "lot")), Err(LedgerError::Unavailable { .. })), "{right}");
+        one.ledger.follow(Timestamp::now()).unwrap();
+        let said = one.records.healthy().unwrap_err();
+        let grant = format!("GRANT {right} TO {role}");
+        assert!(said.contains("lacks rights") && said.contains(&grant), "{said}");
+        psql(&scene.place.owner, &grant).unwrap();
+        one.ledger.follow(Timestamp::now()).unwrap();
+        assert_eq!(one.records.healthy(), Ok(()));
+    }
+    one.issue(1, "lot");
+    scene.check(vec![one]);
+}
+
 /// At other isolation levels conflicts come as errors, and all holds the same.
 #[test]
 fn two_daemons_hold_the_rules_at_every_isolation_level() {
