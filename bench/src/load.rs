@@ -23,7 +23,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use birthmark_bench::{
-    program,
+    program, shared,
     site::{ANY_ADDRESSES, CONFIGURATION, Daemon, Site, text},
 };
 use clap::Subcommand;
@@ -100,8 +100,9 @@ fn bench(options: &Options) -> anyhow::Result<ExitCode> {
         "--baseline compares with one run, and --ledger asks for {}; leave out one of them",
         options.ledger.len()
     );
-    // What cannot be read is said before minutes of measuring.
+    // What cannot be read or written is said before minutes of measuring.
     let baseline = options.baseline.as_deref().map(Baseline::read).transpose()?;
+    options.csrs_out.as_deref().map(devices::make_folder).transpose()?;
     let [ledger] = options.ledger[..] else {
         let reports =
             options.ledger.iter().map(|ledger| run_with(options, *ledger)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -156,7 +157,7 @@ fn run_with(options: &Options, ledger: LedgerName) -> anyhow::Result<Report> {
     let quantity = (1_u64 << 40).to_string();
     site.birthmark(&["order", "create", ORDER, "--profile", "device", "--quantity", &quantity])?;
     if daemons.len() > 1 {
-        ledgers::wait_until_followed();
+        shared::wait_until_followed();
     }
     let devices = devices(options, &before, processors);
     let databases = shared.as_ref().map(Shared::processes).unwrap_or_default();

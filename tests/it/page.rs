@@ -144,6 +144,43 @@ async fn page_shows_what_metrics_say_in_every_scheme_and_size() {
     daemon.end();
 }
 
+/// With keys alone the orders are reached at once and the focus is seen; a screen reader reads the state first, every table by its
+/// columns, charts in words, and nothing that has no name.
+#[tokio::test(flavor = "multi_thread")]
+async fn page_is_used_by_keyboard_and_read_aloud() {
+    let site = Site::new();
+    let daemon = site.start();
+    site.create_order("o1", 4);
+    let mut stream = site.stream(&daemon, "line1/t1").await;
+    stream.ask(request("d1", "o1", csr("d1"))).await.issued();
+    let mut browser = Browser::start();
+    browser.open(&daemon, "dark", "phone");
+    browser.until(&format!("{ROWS} === 1 && document.getElementById('order-rows').innerText.includes('1 of 4')"));
+
+    let skip = browser.ask(json!({"do": "press", "key": "TAB"}));
+    assert_eq!((skip["at"].as_str(), skip["seen"].as_bool()), (Some("#orders"), Some(true)), "{skip}");
+    assert_ne!(skip["outline"], "none", "{skip}");
+    let orders = browser.ask(json!({"do": "press", "key": "ENTER"}));
+    assert_eq!(orders["at"], "orders", "{orders}");
+    assert_eq!(browser.ask(json!({"do": "value", "expression": "scrollY > 0"})), json!(true));
+
+    let read: Vec<(String, String)> = serde_json::from_value(browser.ask(json!({"do": "read"}))).unwrap();
+    let place = |role: &str, name: &str| read.iter().position(|(r, n)| r == role && n.contains(name));
+    let must = |role: &str, name: &str| place(role, name).unwrap_or_else(|| panic!("no {role} {name:?}: {read:?}"));
+    let headings: Vec<_> = read.iter().filter(|(role, _)| role == "heading").map(|(_, name)| name.as_str()).collect();
+    assert_eq!(headings.first(), Some(&"Ready"), "{read:?}");
+    must("status", "");
+    assert!(must("table", "Open orders") < must("columnheader", "Expected end"));
+    assert!(must("columnheader", "Progress") < must("cell", "1 of 4"));
+    assert!(must("table", "Stations") < must("columnheader", "Refusals since the start"));
+    must("image", "Certificates over the last hour");
+    let nameless = ["heading", "image", "table", "link", "columnheader", "region"];
+    for (role, name) in &read {
+        assert!(!nameless.contains(&role.as_str()) || !name.is_empty(), "a {role} without a name: {read:?}");
+    }
+    daemon.end();
+}
+
 /// The page says within a second what `/readyz` says, when it begins and when it is over; and at once when the daemon is gone and
 /// back.
 #[tokio::test(flavor = "multi_thread")]
@@ -169,6 +206,8 @@ async fn page_flips_within_a_second_and_comes_back_by_itself() {
         if code == 503 {
             assert!(browser.text("#causes").contains("hsm of issuer main"), "{}", browser.text("#causes"));
             assert!(browser.text("#hsm").contains("does not sign"), "{}", browser.text("#hsm"));
+            // For who cannot see it.
+            assert!(browser.text("#said").starts_with("Not ready: hsm of issuer main"), "{}", browser.text("#said"));
             browser.check(None);
         }
     }

@@ -7,6 +7,8 @@ standard output.
   {"do": "watched"}                                           when that was, in milliseconds since 1970
   {"do": "value", "expression": JAVASCRIPT}
   {"do": "check"}                       what axe-core finds, what the console says, what was asked of others, what sticks out
+  {"do": "press", "key": "TAB" | "ENTER"}   what has the focus then: its id or href, whether it is to be seen, and its outline
+  {"do": "read"}                        what a screen reader reads: role and name of each node of the accessibility tree
   {"do": "shot", "file": PATH}
 """
 
@@ -20,6 +22,8 @@ from urllib.parse import urlsplit
 import axe_playwright_python
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 SIZES = {"desktop": (1920, 1080, False), "phone": (390, 844, True)}
@@ -100,6 +104,26 @@ class Browser:
             "elsewhere": elsewhere,
             "sticks_out": self.value("document.documentElement.scrollWidth > innerWidth"),
         }
+
+    def press(self, key):
+        ActionChains(self.driver).send_keys(getattr(Keys, key)).perform()
+        return self.value(
+            """(() => {
+              const focused = document.activeElement, box = focused.getBoundingClientRect();
+              return {
+                at: focused.id || focused.getAttribute("href") || focused.tagName,
+                seen: box.top >= 0 && box.bottom <= innerHeight && box.width > 0,
+                outline: getComputedStyle(focused).outlineStyle,
+              };
+            })()"""
+        )
+
+    def read(self):
+        nodes = self.devtools("Accessibility.getFullAXTree")["nodes"]
+        read = [
+            [node["role"]["value"], node.get("name", {}).get("value", "")] for node in nodes if not node["ignored"]
+        ]
+        return [[role, name] for role, name in read if role not in ("none", "generic", "InlineTextBox")]
 
     def shot(self, file):
         height = min(self.value("document.documentElement.scrollHeight"), 4000)

@@ -71,11 +71,19 @@ pub(super) fn csr(device_id: &str) -> anyhow::Result<Vec<u8>> {
     Ok(params.serialize_request(&key)?.der().to_vec())
 }
 
-/// Writes the first CSRs into a new folder, as PEM, so that other programs can be measured with them.
-pub(super) fn write(devices: &[Bytes], folder: &Path) -> anyhow::Result<()> {
+/// Makes the folder for the CSRs.
+///
+/// # Errors
+///
+/// There is something already, or nothing can be made there.
+pub(super) fn make_folder(folder: &Path) -> anyhow::Result<()> {
     ensure!(!folder.exists(), "{} exists; choose a new folder for the CSRs", folder.display());
+    fs::create_dir_all(folder).with_context(|| format!("cannot write the CSRs into {}", folder.display()))
+}
+
+/// Writes the first CSRs into a folder, as PEM, so that other programs can be measured with them.
+pub(super) fn write(devices: &[Bytes], folder: &Path) -> anyhow::Result<()> {
     let unwritable = || format!("cannot write the CSRs into {}", folder.display());
-    fs::create_dir_all(folder).with_context(unwritable)?;
     for device in devices.iter().take(WRITTEN) {
         let request = IssueRequest::decode(device.clone())?;
         let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);

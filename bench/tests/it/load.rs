@@ -140,6 +140,7 @@ fn bench_with_impossible_options_makes_nothing() {
         (&["--hsm-latency", "fast"], "must be a time from 0 to 1s, such as 5ms"),
         (&["--hsm-parallel", "8"], "--hsm-latency"),
         (&["--baseline", "none.json"], "cannot read the baseline none.json"),
+        (&["--csrs-out", "."], ". exists; choose a new folder for the CSRs"),
         (&["--rate", "100", "--window", "8"], "cannot be used with"),
         (&["--hsm-latency", "5ms", "--hsm-module", "none.so"], "--package pkcs11-fault"),
     ] {
