@@ -163,13 +163,15 @@ fn status(args: &StatusArgs) -> anyhow::Result<()> {
                 .collect::<Vec<_>>(),
         }));
     }
+    let none = daemons.is_empty().then(|| "none runs".to_owned());
     let seen = daemons.iter().map(|one| format!("{} (epoch {}, heard of {:.1} s ago)", one.name, one.epoch, one.age));
     print(&table::fields(&[
         ("ledger", Some(hex::encode(ledger))),
-        ("entries", Some(format!("{entries} in {batches} batches"))),
+        ("entries", Some(entries.to_string())),
+        ("batches", Some(batches.to_string())),
         ("chain hash", Some(hex::encode(chain))),
         ("closed", closed),
         ("standbys", Some(if standbys.is_empty() { "none is synchronous".to_owned() } else { standbys })),
-        ("daemons", Some(seen.collect::<Vec<_>>().join("\n"))),
+        ("daemons", Some(none.unwrap_or_else(|| seen.collect::<Vec<_>>().join("\n")))),
     ]))
 }

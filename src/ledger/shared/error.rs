@@ -151,6 +151,9 @@ fn detail(db: &DbError) -> String {
 const POOLER: &str =
     "; does a pooler in transaction mode stand before it? Its sessions forget what they are told: connect directly";
 
+/// Where passwords come from.
+const PASSWORD: &str = "; the password is in the file that ledger.database_password names, or --password-file";
+
 /// What a setting that is not as it must be means.
 pub(super) fn unfit(setting: &str) -> String {
     match setting {
@@ -163,6 +166,10 @@ pub(super) fn unfit(setting: &str) -> String {
 pub(super) fn sentence(error: &tokio_postgres::Error) -> String {
     if let Some(db) = error.as_db_error() {
         let advice = match *db.code() {
+            SqlState::INVALID_PASSWORD => PASSWORD,
+            SqlState::UNDEFINED_OBJECT | SqlState::INVALID_CATALOG_NAME => {
+                "; make it first, as docs/cluster.md shows (CREATE ROLE, CREATE DATABASE)"
+            }
             SqlState::UNDEFINED_TABLE => "; \"birthmark ledger create\" makes the tables",
             SqlState::DUPLICATE_PSTATEMENT | SqlState::INVALID_SQL_STATEMENT_NAME => POOLER,
             SqlState::INSUFFICIENT_PRIVILEGE => {
@@ -180,6 +187,9 @@ pub(super) fn sentence(error: &tokio_postgres::Error) -> String {
             text = format!("{text}: {more}");
         }
         cause = error.source();
+    }
+    if text.ends_with("password missing") {
+        text.push_str(PASSWORD);
     }
     text
 }

@@ -159,7 +159,7 @@ impl Owner {
         let folder = match from {
             None => None,
             Some(folder) => {
-                if !Journal::exists(&folder.join("journal"))? {
+                if !folder.is_dir() || !Journal::exists(&folder.join("journal"))? {
                     return Err(SharedError::Folder(format!("there is no ledger in {}", folder.display())).at_start());
                 }
                 // What a crash left open ends first.
@@ -348,8 +348,12 @@ impl Owner {
             let head = self.head(" FOR UPDATE")?;
             let entries = journal.next_sequence() - 1;
             if entries <= head.sequence {
-                let what = format!("the copy has {entries} entries, and the database {}", head.sequence);
-                return Err(LedgerError::NothingToAccept(what));
+                let what = format!(
+                    "there is nothing to restore: the copy in {} has {entries} entries, and the database {}",
+                    folder.display(),
+                    head.sequence
+                );
+                return Err(SharedError::Folder(what).at_start());
             }
             let mut scan = Scan::open(&journal.reader().folder())?;
             let chain = scan.chain_after(head.sequence)?.unwrap_or_default();

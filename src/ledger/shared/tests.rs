@@ -351,6 +351,12 @@ fn unfit_database_or_folder_is_refused_with_a_sentence() {
         assert!(refused.contains(what), "{what}: {refused}");
     };
     says(scene.try_daemon("one"), "birthmark ledger create");
+    let create = |role: &str, from: Option<&str>| {
+        scene.owner().create(role, from.map(std::path::Path::new)).unwrap_err().to_string()
+    };
+    let refused = create("nobody-of-this-name", None);
+    assert!(refused.contains("does not exist") && refused.contains("CREATE ROLE"), "{refused}");
+    assert!(create(&scene.place.role, Some("/none/here")).contains("no ledger in /none/here"));
     scene.owner().create(&scene.place.role, None).unwrap();
     says(scene.try_open("one", &tempfile::tempdir().unwrap(), 2), "synchronous_standby_names is empty");
     let own = tempfile::tempdir().unwrap();
@@ -375,7 +381,10 @@ fn unfit_database_or_folder_is_refused_with_a_sentence() {
     fs::remove_dir_all(folder.path().join("index")).unwrap();
     let mut one = scene.open("one", folder);
     one.ask(order("lot", 1));
-    scene.check(vec![one]);
+    let folder = one.close();
+    let refused = scene.owner().restore(folder.path()).unwrap_err().to_string();
+    assert!(refused.contains("nothing to restore"), "{refused}");
+    scene.check(vec![scene.open("one", folder)]);
     let lossy = Server::start(&["fsync=off"]).unwrap();
     if lossy.port().is_some() {
         let scene = Scene::on(&lossy);
