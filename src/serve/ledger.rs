@@ -3,6 +3,7 @@
 use std::{io, path::Path, thread::JoinHandle};
 
 use jiff::Timestamp;
+use toml::Spanned;
 
 use crate::{
     committer::Committer,
@@ -79,11 +80,14 @@ impl OpenLedger {
 /// What is wrong with the settings of a shared ledger, and what will be; the database is not asked.
 pub(super) fn check(config: &Config) -> (Option<ConfigError>, Option<String>) {
     let Some(database) = database_settings(config) else { return (None, None) };
-    let span = || config.ledger.database.as_ref().map_or(0..0, |database| database.span());
-    let wrong = database.check().err().map(|error| config.error_at(span(), "ledger.database", error));
+    let ledger = &config.ledger;
+    let place = |value: Option<&Spanned<String>>| value.map_or(0..0, Spanned::span);
+    let wrong = database.check().err();
+    let wrong = wrong.map(|error| config.error_at(place(ledger.database.as_ref()), "ledger.database", error));
     let short = database.lease <= database.patience;
-    let message = "ledger.lease is not longer than ledger.patience: a daemon that waits for the database may be given up by the others";
-    (wrong, short.then(|| config.error_at(span(), "ledger.lease", message).to_string()))
+    let message = "should be longer than ledger.patience: the others may give up a daemon that waits for the database";
+    let times = ledger.lease.as_ref().or(ledger.patience.as_ref());
+    (wrong, short.then(|| config.error_at(place(times), "ledger.lease", message).to_string()))
 }
 
 /// Where the ledger is shared, if it is.

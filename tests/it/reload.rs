@@ -187,6 +187,21 @@ async fn reload_under_load_loses_no_reply() {
     daemon.end();
 }
 
+/// A lease that a wait for the database outlasts is warned of, at its own line.
+#[test]
+fn configuration_check_warns_of_a_short_lease_at_its_line() {
+    let site = Site::new();
+    let shared = "[ledger]\npath = \"data\"\ndatabase = \"postgresql://birthmark@127.0.0.1:1/birthmark?sslmode=disable\"\n\
+                  daemon = \"one\"\npatience = \"20s\"\nlease = \"20s\"\n";
+    site.configure(|text| text.replace("[ledger]\npath = \"data\"\n", shared));
+    let run = site.token.birthmark(&["serve", "--check", "--config", "birthmark.toml"]);
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+    let line = 1 + configuration(&site).lines().position(|line| line.starts_with("lease")).unwrap();
+    let said = [text(&run.stdout), text(&run.stderr)].concat();
+    let warning = format!("birthmark.toml:{line}: ledger.lease: should be longer than ledger.patience");
+    assert!(said.contains(&warning), "{said}");
+}
+
 /// `serve --check` tells all faults at once, with file and line.
 #[test]
 fn configuration_check_tells_all_that_is_wrong() {
