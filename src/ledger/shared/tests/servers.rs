@@ -114,6 +114,10 @@ fn give(server_data: &str, name: &str, text: &str) {
 fn database_is_reached_by_tls_and_by_its_name_alone() {
     let server = Server::start(&[]).unwrap();
     let Some(port) = server.port() else { return };
+    if server.sql("SHOW ssl_library").unwrap().is_empty() {
+        eprintln!("SKIPPED: this PostgreSQL was built without TLS");
+        return;
+    }
     let ca = |name: &str| {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
