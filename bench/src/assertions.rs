@@ -76,7 +76,10 @@ pub fn key_of(certificate: &[u8]) -> Vec<u8> {
 /// Runs one of tests/judges on certificates under an issuing CA of this folder's `ca/root.pem`.
 #[track_caller]
 pub fn judge_under(folder: &Path, judge: &str, issuer: &str, certificates: &[PathBuf]) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // When it runs: the folder in which it was built, in the program, would make each build another one.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo, which says where the package is");
+    let root = Path::new(&package).ancestors().find(|folder| folder.join("tests/judges").is_dir());
+    let root = root.expect("the folder tests/judges");
     let program = match judge {
         "go" => root.join("target/go-judge"),
         script => root.join(format!("tests/judges/{script}.sh")),

@@ -95,14 +95,21 @@ impl Attacks {
 
 /// Daemons are killed, stopped while they have their turn, and stopped past their lease; sessions are ended by the server; two
 /// stations ask for the same devices at both daemons; there are more devices than the order has units. At the end: every device
-/// that was told of a certificate has exactly this one, no order is exceeded, and the journal keeps all rules.
+/// that was told of a certificate has exactly this one, no order is exceeded, and the journal keeps all rules. Again and again with
+/// new daemons, for `BIRTHMARK_TORTURE_SECONDS`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-#[expect(clippy::too_many_lines, reason = "stations, attacks and the account of both are one story")]
 async fn two_daemons_under_attack_lose_and_double_nothing() {
     let seconds = std::env::var("BIRTHMARK_TORTURE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(25);
+    let begun = Instant::now();
+    while begun.elapsed().as_secs() < seconds {
+        attack_two_daemons(seconds / 12 + 1).await;
+    }
+}
+
+#[expect(clippy::too_many_lines, reason = "stations, attacks and the account of both are one story")]
+async fn attack_two_daemons(rounds: u64) {
     let pair = Pair::new("patience = \"20s\"\n");
     let (mut one, mut two) = (pair.one(), pair.two());
-    let rounds = seconds / 12 + 1;
     let quantity = 150_u64;
     for round in 0..rounds {
         pair.site.create_order(&format!("lot-{round}"), quantity);
@@ -202,6 +209,7 @@ async fn two_daemons_under_attack_lose_and_double_nothing() {
     one.end();
     two.end();
     account(&pair, &certificates);
+    println!("{} certificates, {attack} attacks, {issued} issued of {}", certificates.len(), quantity * rounds);
 }
 
 /// A daemon that stands still past its lease while its HSM signs is given up by the other, and what was signed never leaves it: the
