@@ -4,6 +4,9 @@
 //! `cargo bench --bench ledger`; with BIRTHMARK_BENCH_RECORDS=10000000 the start and the commits on top of that many
 //! records (some minutes to fill, 10 GB in the system's temporary folder or in BIRTHMARK_BENCH_FOLDER, which is kept).
 //!
+//! With BIRTHMARK_BENCH_RESTARTS=50, instead, so many starts with work between them, in turn after an orderly stop and after
+//! the process was killed.
+//!
 //! With BIRTHMARK_BENCH_ONE_TREE set, instead, what the index alone would cost as one sled tree that takes the keys and
 //! devices of 65,536 records at a time, sorted: the comparison in the head of src/ledger/index/run.rs.
 
@@ -11,6 +14,7 @@ use std::{
     env, fs,
     hint::black_box,
     path::{Path, PathBuf},
+    process::{self, Command},
     time::{Duration, Instant},
 };
 
@@ -157,13 +161,62 @@ fn one_tree(records: u64) {
     println!("one sled tree of {records} records: {} B a record", size(folder.path()) / records);
 }
 
+/// How many batches are issued between two starts.
+const WORK: u32 = 100;
+
+/// The folder of a process that is to be killed.
+const KILLED: &str = "BIRTHMARK_BENCH_KILLED";
+
+/// Starts, and issues some batches.
+fn start_and_work(folder: &Path, certificate: &Bytes) -> (EmbeddedLedger, Duration) {
+    let started = Instant::now();
+    let (mut ledger, _records) = open(folder);
+    let elapsed = started.elapsed();
+    (0..WORK).for_each(|_| issue_batch(&mut ledger, certificate));
+    (ledger, elapsed)
+}
+
+/// Prints how long starts take, and whether the last ones take longer than the first.
+fn restarts(folder: &Path, certificate: &Bytes, starts: u32) {
+    let (mut orderly, mut killed) = (Vec::new(), Vec::new());
+    for _ in 0..starts / 2 {
+        let program = env::current_exe().expect("the program's own path");
+        let run = Command::new(program).env(KILLED, folder).output().expect("the process that is killed");
+        let said = String::from_utf8_lossy(&run.stdout);
+        let micros = said.lines().next().and_then(|line| line.parse().ok());
+        orderly.push(Duration::from_micros(micros.unwrap_or_else(|| panic!("{run:?}"))));
+        let (ledger, elapsed) = start_and_work(folder, certificate);
+        killed.push(elapsed);
+        ledger.close().expect("an orderly close");
+    }
+    for (what, times) in [("an orderly stop", orderly), ("the process was killed", killed)] {
+        let some = times.len().div_ceil(5);
+        let average = |these: &[Duration]| these.iter().sum::<Duration>() / these.len() as u32;
+        println!(
+            "{} starts after {what}: the first {some} {:?} on average, the last {some} {:?}, the longest {:?}",
+            times.len(),
+            average(&times[..some]),
+            average(&times[times.len() - some..]),
+            times.iter().max().expect("a start")
+        );
+    }
+}
+
 fn ledger(criterion: &mut Criterion) {
     let records: u64 = env::var("BIRTHMARK_BENCH_RECORDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
     if env::var_os("BIRTHMARK_BENCH_ONE_TREE").is_some() {
         return one_tree(records);
     }
     let certificate = Bytes::from(vec![0x30; 520]);
+    if let Some(folder) = env::var_os(KILLED) {
+        let (_ledger, elapsed) = start_and_work(Path::new(&folder), &certificate);
+        println!("{}", elapsed.as_micros());
+        process::abort();
+    }
     let (folder, _temporary) = filled(records);
+    if let Some(starts) = env::var("BIRTHMARK_BENCH_RESTARTS").ok().and_then(|text| text.parse().ok()) {
+        return restarts(&folder, &certificate, starts);
+    }
     let (index, journal) = (size(&folder.join("index")), size(&folder.join("journal")));
     println!("disk with {records} records: journal {} B, index {} B a certificate", journal / records, index / records);
 
