@@ -158,9 +158,11 @@ impl Opening<'_> {
             signed += 1;
         }
         let computed = computed().saturating_sub(computed_before) / signed;
-        let processors = thread::available_parallelism().map_or(1, usize::from) as f64;
-        let at_work = processors * shortest.as_secs_f64() / computed.as_secs_f64().max(f64::MIN_POSITIVE);
-        Ok((at_work as usize).clamp(FEWEST, MOST))
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let at_work = processors as f64 * shortest.as_secs_f64() / computed.as_secs_f64().max(f64::MIN_POSITIVE);
+        let at_work = (at_work as usize).clamp(FEWEST, MOST);
+        // They are doubled: where 20 can be at work 32 are tried, and not 16. One that computes gains nothing by more.
+        Ok(if at_work > 2 * processors { at_work.next_power_of_two() } else { at_work })
     }
 
     /// Signatures a second with this number of keys at the same time. The threads sign no certificate, but one fixed text. A
