@@ -175,8 +175,6 @@ impl SharedLedger {
     fn note_away(&mut self, why: &str) {
         let (sentence, news) = self.database.is_away(why);
         self.lives.blind();
-        // That it takes writes again is known by one.
-        self.proven = 0;
         if news {
             tracing::error!("{sentence}");
         }
@@ -437,7 +435,6 @@ impl SharedLedger {
     /// Whether there is something to do that nobody asks for.
     fn has_chores(&self) -> bool {
         self.sent.is_some()
-            || self.database.seems_away()
             || !self.orphans.is_empty()
             || !self.is_alive()
             || self.lives.silent(self.life.lease, self.life.epoch()).iter().any(|(epoch, _)| self.is_open(*epoch))
