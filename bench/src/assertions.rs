@@ -2,10 +2,11 @@
 #![expect(clippy::panic, clippy::expect_used, reason = "a test ends by panicking")]
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     thread,
     time::Instant,
 };
@@ -34,6 +35,23 @@ pub fn refused(run: &Output, says: &[&str]) {
     for word in says {
         assert!(said.contains(word), "{word:?} is not in: {said}");
     }
+}
+
+/// `promtool check metrics` must have nothing to say about the text of `/metrics`.
+#[track_caller]
+pub fn judge_metrics(metrics: &str) {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool (Debian: prometheus) must be installed");
+    let mut stdin = promtool.stdin.take().expect("its standard input");
+    stdin.write_all(metrics.as_bytes()).expect("promtool reads");
+    drop(stdin);
+    let said = promtool.wait_with_output().expect("promtool ends");
+    assert!(said.status.success() && said.stdout.is_empty() && said.stderr.is_empty(), "{said:?}");
 }
 
 /// Looks until it has happened, at the pace of a process that starts.

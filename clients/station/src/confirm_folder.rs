@@ -170,9 +170,9 @@ impl Run {
         match content(&path) {
             Ok(certificate) => Some(certificate),
             Err(ContentError::Text(TextError::Io(error))) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(ContentError::Other(what)) => {
+            Err(error @ ContentError::Other(_)) => {
                 file.taken = true;
-                self.leave_alone(name, &format!("it holds a {what}, not a device's certificate"));
+                self.leave_alone(name, &error.to_string());
                 None
             }
             Err(_) if file.since.elapsed() < self.watch.settle => None,
