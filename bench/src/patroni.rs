@@ -4,6 +4,8 @@
 
 use std::{
     env, fs,
+    io::{self, Write},
+    net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -47,6 +49,8 @@ pub struct Cluster {
 struct Node {
     name: String,
     port: u16,
+    /// Of Patroni's interface.
+    rest: u16,
     folder: PathBuf,
     patroni: Guarded,
 }
@@ -87,7 +91,8 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Waits until both standbys follow, and one has what is acknowledged if replication is synchronous.
+    /// Waits until both standbys follow, and one has what is acknowledged if replication is synchronous, which Patroni knows as well:
+    /// one that dies before stays the server's synchronous standby.
     ///
     /// # Errors
     /// They do not.
@@ -96,7 +101,11 @@ impl Cluster {
         let there = format!(
             "SELECT count(*) = 2 AND bool_or(sync_state = '{state}') FROM pg_stat_replication WHERE application_name <> 'pg_basebackup' AND state = 'streaming'"
         );
-        self.wait("what follows", |cluster| cluster.sql(&there).is_ok_and(|found| found == "t"))
+        self.wait("what follows", |cluster| {
+            let is_known =
+                cluster.replication == Replication::Asynchronous || cluster.nodes.iter().any(Node::is_synchronous);
+            is_known && cluster.sql(&there).is_ok_and(|found| found == "t")
+        })
     }
 
     fn node(&self, name: &str, etcd: &str, replication: Replication) -> anyhow::Result<Node> {
@@ -131,7 +140,7 @@ impl Cluster {
         let mut patroni = unprivileged(Path::new("patroni"));
         patroni.arg(&file);
         let patroni = started(patroni, &folder.join("patroni.log"))?;
-        Ok(Node { name: name.into(), port, folder, patroni })
+        Ok(Node { name: name.into(), port, rest, folder, patroni })
     }
 
     fn wait(&self, what: &str, is_there: impl Fn(&Cluster) -> bool) -> anyhow::Result<()> {
@@ -250,6 +259,16 @@ impl Drop for Cluster {
 }
 
 impl Node {
+    /// Whether Patroni counts it as a synchronous standby.
+    fn is_synchronous(&self) -> bool {
+        let ask = || -> io::Result<String> {
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.rest))?;
+            write!(stream, "GET /synchronous HTTP/1.0\r\n\r\n")?;
+            io::read_to_string(stream)
+        };
+        ask().is_ok_and(|answer| answer.starts_with("HTTP/1.0 200"))
+    }
+
     fn kill(&self) {
         self.patroni.kill();
         let data = self.folder.join("data");
