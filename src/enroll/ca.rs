@@ -112,6 +112,15 @@ pub(super) fn enrolment(certificate: &Certificate, identity: &Identity, method: 
     }
 }
 
+/// For how long a certificate is renewed: without what it was back-dated by, which would make each renewal live longer.
+///
+/// One that begins with its CA was back-dated by less, and nobody knows by how much: it loses the whole, once. One that is
+/// older than the CA was not made with it, nor back-dated.
+fn renewed_life((not_before, not_after): (Timestamp, Timestamp), ca_not_before: Timestamp) -> Duration {
+    let life = Duration::try_from(not_after.duration_since(not_before)).unwrap_or_default();
+    if not_before < ca_not_before { life } else { life.saturating_sub(BACKDATE) }
+}
+
 /// For how long a certificate is wanted.
 #[derive(Clone, Copy, Debug)]
 enum Life {
@@ -153,10 +162,7 @@ impl StationCa {
         (not_before, not_after): (Timestamp, Timestamp),
         csr: &[u8],
     ) -> Result<Certified, EnrollError> {
-        let life = Duration::try_from(not_after.duration_since(not_before)).unwrap_or_default();
-        // What it was back-dated by is no part of its life: each renewal would make that longer. None is begun before the CA.
-        let is_back_dated = not_before > moment(self.certificate.not_before);
-        let life = if is_back_dated { life.saturating_sub(BACKDATE) } else { life };
+        let life = renewed_life((not_before, not_after), moment(self.certificate.not_before));
         let (dns, ip) = (Vec::new(), Vec::new());
         let request = Request { subject: Subject::Peer(identity), days: 0, dns, ip };
         let certified = self.issue(&request, Life::AtMost(life), csr)?;
@@ -225,4 +231,22 @@ fn alternative_names(request: &Request) -> Result<Vec<SanType>, EnrollError> {
         return Err(EnrollError::NoNames);
     }
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Also in the second in which the CA was made.
+    #[test]
+    fn renewal_lives_no_longer_than_what_it_renews() {
+        let hours = |hours: i64| Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(1000 + hours);
+        let day = Duration::from_hours(24);
+        for (begins, lives) in
+            [(-5, day + Duration::from_hours(5)), (0, day - BACKDATE), (3, day - BACKDATE - 3 * BACKDATE)]
+        {
+            assert_eq!(renewed_life((hours(begins), hours(24)), hours(0)), lives, "from {begins} h on");
+        }
+        assert_eq!(renewed_life((hours(0), hours(0)), hours(0)), Duration::ZERO);
+    }
 }
