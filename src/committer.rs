@@ -242,8 +242,8 @@ impl Committer {
         Ok(Issued { serial_number, certificate, issuer, issuer_id, replay: false })
     }
 
-    /// Records that a device has taken its certificate. `profiles` are those that the station that asks may use;
-    /// `None`: all, for it is no station.
+    /// Records that a device has taken its certificate. `device`, if it is known, is the one that the certificate is of: its
+    /// record is found faster. `profiles` are those that the station that asks may use; `None`: all, for it is no station.
     ///
     /// # Errors
     /// As for [`Committer::reserve`].
@@ -251,9 +251,10 @@ impl Committer {
         &self,
         actor: Actor,
         serial_number: SerialNumber,
+        device: Option<String>,
         profiles: Option<Arc<BTreeSet<String>>>,
     ) -> Result<(), CommitError> {
-        let Changed(new) = self.change(actor, operation::confirm(serial_number, profiles)).await?;
+        let Changed(new) = self.change(actor, operation::confirm(serial_number, device, profiles)).await?;
         if new {
             metrics::confirmed();
         }

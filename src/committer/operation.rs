@@ -91,8 +91,12 @@ pub(super) fn record(serial_number: SerialNumber, certificate: Bytes) -> Typed<(
     Typed { action: Action::Record { serial_number, certificate }, read: recorded }
 }
 
-pub(super) fn confirm(serial_number: SerialNumber, profiles: Option<Arc<BTreeSet<String>>>) -> Typed<Changed> {
-    Typed { action: Action::Confirm { serial_number, profiles }, read: changed }
+pub(super) fn confirm(
+    serial_number: SerialNumber,
+    device: Option<String>,
+    profiles: Option<Arc<BTreeSet<String>>>,
+) -> Typed<Changed> {
+    Typed { action: Action::Confirm { serial_number, device, profiles }, read: changed }
 }
 
 pub(super) fn scrap(serial_number: SerialNumber, reason: String) -> Typed<Changed> {

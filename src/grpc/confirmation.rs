@@ -13,7 +13,7 @@ use crate::{
     committer::Committer,
     fairness::FairShare,
     issuer::{IssueError, SHARE},
-    ledger::{Actor, Record, Records},
+    ledger::{Actor, LedgerError, Record, Records},
     proto,
     quote::quoted,
     serial::SerialNumber,
@@ -48,78 +48,105 @@ impl Named {
     }
 }
 
+impl Named {
+    /// What an answer says of it.
+    fn echoed(&self) -> proto::ConfirmResult {
+        let (serial_number, device_id) = match self {
+            Named::Serial(serial_number) => (serial_number.clone(), String::new()),
+            Named::Device(device) => (Bytes::new(), device.clone()),
+            Named::ReadBack(read_back) => (Bytes::new(), read_back.device_id.clone()),
+        };
+        proto::ConfirmResult { serial_number, device_id, ..proto::ConfirmResult::default() }
+    }
+}
+
 impl Confirmations {
     pub(super) fn new(committer: Committer, records: Arc<dyn Records>) -> Self {
         Confirmations { committer, records, turns: FairShare::new(SHARE, AT_ONCE) }
     }
 
-    /// Confirms one certificate, in a turn of the peer.
+    /// Confirms all of these certificates, each for itself; the answers are in the order of what was named.
+    ///
+    /// They are looked up by one task, and confirmed many at once, so that they share a sync of the journal.
     pub(super) async fn confirm(
         &self,
         peer: &PeerLimits,
         actor: &Actor,
-        profiles: Option<Arc<BTreeSet<String>>>,
-        named: Named,
-    ) -> proto::ConfirmResult {
-        let _turn = self.turns.turn(peer.name()).await;
-        let (given, device_id) = match &named {
-            Named::Serial(serial_number) => (serial_number.clone(), String::new()),
-            Named::Device(device) => (Bytes::new(), device.clone()),
-            Named::ReadBack(read_back) => (Bytes::new(), read_back.device_id.clone()),
-        };
-        let (serial_number, confirmed) = match self.find(named).await {
-            Ok(serial) => {
-                let confirmed = self.committer.confirm(actor.clone(), serial, profiles).await;
-                (serial.as_bytes().to_vec().into(), confirmed.map_err(RequestError::from))
-            }
-            Err(error) => (given, Err(error)),
-        };
-        let found = proto::ConfirmResult { serial_number, device_id, ..proto::ConfirmResult::default() };
-        match confirmed.err().map(|error| status::refused_item(&error)) {
-            None => found,
-            Some(RefusedItem { status, reason, retry_after }) => {
-                peer.refused(reason, &status.message);
-                proto::ConfirmResult { error: Some(status), reason: reason.to_owned(), retry_after, ..found }
-            }
-        }
-    }
-
-    /// The serial number of the certificate that is meant.
-    async fn find(&self, named: Named) -> Result<SerialNumber, RequestError> {
-        let serial =
-            |octets: &[u8]| SerialNumber::try_from(octets).map_err(|error| RequestError::Invalid(error.to_string()));
-        match named {
-            Named::Serial(octets) => serial(&octets),
-            Named::Device(device) => {
-                let id = device.clone();
-                let record = self.read(move |records| records.by_device(&id)).await?;
-                record.map(|record| record.serial_number).ok_or(RequestError::DeviceUnknown(device))
-            }
-            Named::ReadBack(proto::ReadBack { certificate, device_id }) => {
-                let parsed = Certificate::from_der(&certificate).map_err(|error| {
-                    RequestError::OtherCertificate(format!("what was read back is no certificate: {error}"))
-                })?;
-                let serial = serial(&parsed.serial_number).map_err(|_| not_issued(&device_id))?;
-                let record = self.read(move |records| records.by_serial_number(&serial)).await?;
-                let record = record.ok_or_else(|| not_issued(&device_id))?;
-                check_read_back(&record, &certificate, &device_id)?;
-                Ok(serial)
-            }
-        }
-    }
-
-    /// Looks up a record, which may have to be read from the disk.
-    async fn read(
-        &self,
-        read: impl FnOnce(&dyn Records) -> Result<Option<Record>, crate::ledger::LedgerError> + Send + 'static,
-    ) -> Result<Option<Record>, RequestError> {
+        profiles: Option<&Arc<BTreeSet<String>>>,
+        named: Vec<Named>,
+    ) -> Vec<proto::ConfirmResult> {
+        let answers: Vec<_> = named.iter().map(Named::echoed).collect();
         let records = Arc::clone(&self.records);
-        let found = tokio::task::spawn_blocking(move || read(&*records)).await;
-        let found = found.map_err(|_| RequestError::from(IssueError::Internal))?;
-        found.map_err(|error| {
+        let find = move || named.into_iter().map(|named| find(&*records, named)).collect();
+        let found: Vec<_> = tokio::task::spawn_blocking(find).await.unwrap_or_default();
+        // The task has ended early only if it panicked.
+        let found = found.into_iter().chain(std::iter::repeat_with(|| Err(IssueError::Internal.into())));
+        let confirmed = answers.into_iter().zip(found).map(|(answer, found)| async {
+            let confirmed = match found {
+                Ok(Found { serial_number, device }) => {
+                    let _turn = self.turns.turn(peer.name()).await;
+                    let confirmed =
+                        self.committer.confirm(actor.clone(), serial_number, device, profiles.cloned()).await;
+                    (serial_number.as_bytes().to_vec().into(), confirmed.map_err(RequestError::from))
+                }
+                Err(error) => (answer.serial_number.clone(), Err(error)),
+            };
+            answered(peer, answer, confirmed)
+        });
+        futures_util::future::join_all(confirmed).await
+    }
+}
+
+/// The answer, of which `answer` has what was named.
+fn answered(
+    peer: &PeerLimits,
+    answer: proto::ConfirmResult,
+    (serial_number, confirmed): (Bytes, Result<(), RequestError>),
+) -> proto::ConfirmResult {
+    let answer = proto::ConfirmResult { serial_number, ..answer };
+    let Some(error) = confirmed.err() else { return answer };
+    let RefusedItem { status, reason, retry_after } = status::refused_item(&error);
+    peer.refused(reason, &status.message);
+    proto::ConfirmResult { error: Some(status), reason: reason.to_owned(), retry_after, ..answer }
+}
+
+/// A certificate that was named.
+struct Found {
+    serial_number: SerialNumber,
+    /// By which its record is found at once.
+    device: Option<String>,
+}
+
+/// The certificate that is meant. The records may have to be read from the disk: here, and not where others wait for it.
+fn find(records: &dyn Records, named: Named) -> Result<Found, RequestError> {
+    let serial =
+        |octets: &[u8]| SerialNumber::try_from(octets).map_err(|error| RequestError::Invalid(error.to_string()));
+    let read = |record: Result<Option<Record>, LedgerError>| {
+        record.map_err(|error| {
             tracing::error!(%error, "a record to be confirmed could not be read");
             RequestError::Storage(Arc::new(error))
         })
+    };
+    match named {
+        Named::Serial(octets) => {
+            let serial_number = serial(&octets)?;
+            let record = read(records.by_serial_number(&serial_number))?;
+            Ok(Found { serial_number, device: record.map(|record| record.holder.device) })
+        }
+        Named::Device(device) => {
+            let record = read(records.by_device(&device))?;
+            let Some(record) = record else { return Err(RequestError::DeviceUnknown(device)) };
+            Ok(Found { serial_number: record.serial_number, device: Some(device) })
+        }
+        Named::ReadBack(proto::ReadBack { certificate, device_id }) => {
+            let parsed = Certificate::from_der(&certificate).map_err(|error| {
+                RequestError::OtherCertificate(format!("what was read back is no certificate: {error}"))
+            })?;
+            let serial_number = serial(&parsed.serial_number).map_err(|_| not_issued(&device_id))?;
+            let record = read(records.by_serial_number(&serial_number))?.ok_or_else(|| not_issued(&device_id))?;
+            check_read_back(&record, &certificate, &device_id)?;
+            Ok(Found { serial_number, device: Some(record.holder.device) })
+        }
     }
 }
 

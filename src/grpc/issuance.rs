@@ -137,10 +137,7 @@ impl proto::issuance_server::Issuance for Service {
             return Err(status::failed_call(&RequestError::Invalid(message)));
         }
         let counted = limits.confirmations(u32::try_from(named.len()).unwrap_or(u32::MAX))?;
-        // Many at once, so that they share a sync of the journal.
-        let results =
-            named.into_iter().map(|named| self.confirmations.confirm(&limits, &actor, profiles.clone(), named));
-        let results = futures_util::future::join_all(results).await;
+        let results = self.confirmations.confirm(&limits, &actor, profiles.as_ref(), named).await;
         let mut reply = Response::new(proto::ConfirmReply { results });
         reply.extensions_mut().insert(Held::new(counted));
         Ok(reply)

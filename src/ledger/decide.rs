@@ -78,7 +78,9 @@ pub(super) fn decide(
         }
         Action::ReserveProof(terms) => proof::reserve(view, now, serial_numbers, terms),
         Action::RecordProof { serial_number, certificate } => proof::record(view, *serial_number, certificate),
-        Action::Confirm { serial_number, profiles } => {
+        Action::Confirm { serial_number, device, profiles } => {
+            // Which record it is does not matter: the view knows where it is then.
+            device.as_deref().map(|device| view.by_device(device)).transpose()?;
             lifecycle::confirm(view, &operation.actor, serial_number, profiles.as_deref())
         }
         Action::Scrap { serial_number, reason } => lifecycle::scrap(view, serial_number, reason),

@@ -3,6 +3,7 @@
 mod batch;
 mod codes;
 mod convert;
+mod head;
 mod invalid;
 mod refused;
 
@@ -13,6 +14,7 @@ use jiff::Timestamp;
 use prost::Message;
 
 use self::convert::{decode_proof_reserved, encode_proof_reserved, hash, replaced};
+pub(crate) use self::head::EntryHead;
 pub use self::invalid::InvalidEntry;
 use super::{
     acceptance::Agreed,

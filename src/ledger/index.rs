@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! DATA/index/mark              in which boot it is open, how far the journal was durable; see [`mark`]
-//! DATA/index/NUMBER.names      sorted runs: where the newest reservation of a key or a device is; see [`run`]
+//! DATA/index/NUMBER.names      sorted runs: where the newest reservation of a key or a device is, and its certificate; see
+//!                              [`run`]
 //! DATA/index/NUMBER.states     sorted runs: states that came after the issue
 //! DATA/index/NUMBER.revoked    sorted runs: what may stand on a revocation list
 //! DATA/index/NUMBER.ended      sorted runs: of what was scrapped or revoked, where it was so first and confirmed before
@@ -39,6 +40,7 @@ mod lookup_key;
 mod manifest;
 mod mark;
 mod peers;
+mod place;
 mod run;
 #[cfg(test)]
 pub(super) mod tests;
@@ -55,13 +57,13 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 
 use self::error::UnusableIndex;
-pub(super) use self::{applied::Applied, error::IndexError, files::aside, lookup_key::LookupKey};
+pub(super) use self::{applied::Applied, error::IndexError, files::aside, lookup_key::LookupKey, place::Place};
 use self::{
     database::{Database, Total},
     files::{clear_leftovers, remove_strays, set_aside, sync_files},
     manifest::Manifest,
     mark::{Mark, State},
-    run::{Kind, Run, Writer},
+    run::{Kind, Run, Value, Writer},
 };
 use super::{
     error::LedgerError,
@@ -116,7 +118,7 @@ const FAN_OUT: usize = 4;
 const FILTER_MEMORY: u64 = 32 << 20;
 
 /// What an entry takes on disk at most, its part of the filter and its fences included.
-const BYTES_AN_ENTRY: u64 = 32;
+const BYTES_AN_ENTRY: u64 = 36;
 
 impl Site {
     /// Holds what the mark knows of the journal against it, whether the index can be used or not, and settles the
@@ -286,11 +288,8 @@ impl Index {
     }
 
     /// Where the newest reservation of a key or a device is.
-    pub(super) fn by_lookup_key(&self, runs: &Runs, key: &LookupKey) -> Result<Option<Position>, IndexError> {
-        self.answer(|| {
-            let found = newest(runs, Kind::Names, key.as_bytes())?;
-            Ok(found.map(|value| run::position(&value)))
-        })
+    pub(super) fn by_lookup_key(&self, runs: &Runs, key: &LookupKey) -> Result<Option<Place>, IndexError> {
+        self.answer(|| Ok(newest(runs, Kind::Names, key.as_bytes())?.map(Place::decode)))
     }
 
     /// A place in the journal at or before the reservation of a serial number, and not far.
@@ -350,7 +349,7 @@ impl Index {
 
     /// What is known of a certificate that may stand on a revocation list.
     pub(super) fn revoked(&self, runs: &Runs, key: &RevokedKey) -> Result<Option<RevokedValue>, IndexError> {
-        self.answer(|| newest(runs, Kind::Revoked, key.as_bytes()))
+        self.answer(|| Ok(newest(runs, Kind::Revoked, key.as_bytes())?.map(revoked_value)))
     }
 
     /// All certificates that may stand on a revocation list, from the first key to the last.
@@ -366,7 +365,7 @@ impl Index {
             for run in oldest_first {
                 run.range((first.as_bytes(), last.as_bytes()), &mut |key, value| {
                     let key = RevokedKey::from_bytes(key).ok_or_else(|| self.malformed("a revoked certificate"))?;
-                    found.insert(key, value);
+                    found.insert(key, revoked_value(value));
                     Ok(())
                 })?;
             }
@@ -533,13 +532,17 @@ fn of_kind(runs: &Runs, kind: Kind) -> impl Iterator<Item = &Arc<Run>> {
 }
 
 /// The value of a key in the newest run that has it.
-fn newest(runs: &Runs, kind: Kind, key: &[u8]) -> Result<Option<[u8; 9]>, IndexError> {
+fn newest(runs: &Runs, kind: Kind, key: &[u8]) -> Result<Option<Value>, IndexError> {
     for run in of_kind(runs, kind) {
         if let Some(value) = run.find(key)? {
             return Ok(Some(value));
         }
     }
     Ok(None)
+}
+
+fn revoked_value(value: Value) -> RevokedValue {
+    value.first_chunk().copied().unwrap_or_default()
 }
 
 /// The lowest level of a kind that has enough runs to be merged.

@@ -67,6 +67,8 @@ pub enum Action {
     Confirm {
         /// The certificate's serial number.
         serial_number: SerialNumber,
+        /// The device that it is of, if that is known: the index has the place of each device's newest record.
+        device: Option<String>,
         /// The profiles that the station that asks may use; `None`: all, for it is no station.
         profiles: Option<Arc<BTreeSet<String>>>,
     },

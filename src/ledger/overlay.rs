@@ -47,10 +47,15 @@ pub(super) struct RecordLocation {
 }
 
 impl RecordLocation {
+    /// Of a certificate that nothing has become of yet.
+    pub(super) fn issued(reserved: Position, issued: Position) -> RecordLocation {
+        let (state, issued) = (RecordState::Issued, Some(issued));
+        RecordLocation { state, reserved, issued, changed: None, pending: None }
+    }
+
     /// Of a certificate that was lost and found again: one entry has all of it.
     pub(super) fn recovered(position: Position) -> RecordLocation {
-        let (state, issued) = (RecordState::Issued, Some(position));
-        RecordLocation { state, reserved: position, issued, changed: None, pending: None }
+        RecordLocation::issued(position, position)
     }
 }
 

@@ -3,7 +3,7 @@
 //! A batch is decided on an overlay of its own. When the batch is durable the overlay is merged into memory; when it is
 //! not, it is dropped, and nothing has happened.
 
-use std::sync::Arc;
+use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ use super::{
     approval::Approval,
     batch::Destination,
     device_list::{ListedDevice, listed_hash},
-    entry::{Entry, Event},
+    entry::{Entry, EntryHead, Event},
     epoch::{Epoch, tag, tag_of},
     error::LedgerError,
     export::{Export, ExportId},
@@ -44,6 +44,15 @@ pub(super) struct View<'a> {
     pub(super) draft: Overlay,
     pub(super) memory: RwLockReadGuard<'a, MemTable>,
     pub(super) journal: &'a Reader,
+    /// Where records are that were looked up: what is decided about one is applied next.
+    located: RefCell<HashMap<SerialNumber, RecordLocation>>,
+}
+
+impl<'a> View<'a> {
+    /// What is known, with this overlay for what a batch changes.
+    pub(super) fn new(draft: Overlay, memory: RwLockReadGuard<'a, MemTable>, journal: &'a Reader) -> View<'a> {
+        View { draft, memory, journal, located: RefCell::default() }
+    }
 }
 
 impl View<'_> {
@@ -74,7 +83,10 @@ impl View<'_> {
         let hash = listed_hash(order, device);
         let found = match self.overlays().find_map(|overlay| overlay.listed.get(&hash)) {
             Some(position) => Some(*position),
-            None => self.index().by_lookup_key(&self.memory.runs, &LookupKey::from_listed(&hash))?,
+            None => {
+                let place = self.index().by_lookup_key(&self.memory.runs, &LookupKey::from_listed(&hash))?;
+                place.map(|place| place.position)
+            }
         };
         let Some(position) = found else { return Ok(None) };
         let entry = self.journal.entry(position)?;
@@ -89,16 +101,34 @@ impl View<'_> {
     }
 
     fn by_lookup_key(&self, key: &LookupKey) -> Result<Option<SerialNumber>, LedgerError> {
-        let Some(position) = self.index().by_lookup_key(&self.memory.runs, key)? else { return Ok(None) };
-        match self.journal.entry(position)?.event {
+        let Some(place) = self.index().by_lookup_key(&self.memory.runs, key)? else { return Ok(None) };
+        match self.journal.entry(place.position)?.event {
             Event::Reserved { serial_number, holder, .. }
             | Event::Recovered(Recovery { serial_number, holder, .. })
                 if [LookupKey::from_key(&holder.key_hash), LookupKey::from_device(&device_hash(&holder.device))]
                     .contains(key) =>
             {
+                if let Some(issued) = place.issued {
+                    self.note_issued(serial_number, place.position, issued)?;
+                }
                 Ok(Some(serial_number))
             }
-            _ => Err(self.contradicted(format!("there is another reservation at {position}"))),
+            _ => Err(self.contradicted(format!("there is another reservation at {}", place.position))),
+        }
+    }
+
+    /// Remembers where a record is, once its certificate is seen there.
+    fn note_issued(&self, serial: SerialNumber, reserved: Position, issued: Position) -> Result<(), LedgerError> {
+        let mut located = self.located.borrow_mut();
+        if located.contains_key(&serial) {
+            return Ok(());
+        }
+        match self.journal.entry(issued)?.event {
+            Event::Issued { serial_number, .. } if serial_number == serial => {
+                located.insert(serial, RecordLocation::issued(reserved, issued));
+                Ok(())
+            }
+            _ => Err(self.contradicted(format!("the certificate {serial} is not at {issued}"))),
         }
     }
 
@@ -119,7 +149,7 @@ impl View<'_> {
             Some(location) => Some(location.clone()),
             None => match self.index().recovered(&self.memory.runs, serial)? {
                 Some(position) => Some(RecordLocation::recovered(position)),
-                None => self.location_in_journal(serial)?,
+                None => self.located_in_journal(serial)?,
             },
         };
         match location {
@@ -139,23 +169,33 @@ impl View<'_> {
         }
     }
 
+    fn located_in_journal(&self, serial: &SerialNumber) -> Result<Option<RecordLocation>, LedgerError> {
+        if let Some(location) = self.located.borrow().get(serial) {
+            return Ok(Some(location.clone()));
+        }
+        let found = self.location_in_journal(serial)?;
+        if let Some(location) = &found {
+            self.located.borrow_mut().insert(*serial, location.clone());
+        }
+        Ok(found)
+    }
+
     /// Reads the journal from a place that is not far before the reservation.
     fn location_in_journal(&self, serial: &SerialNumber) -> Result<Option<RecordLocation>, LedgerError> {
         let Some(start) = self.index().before(&self.memory.runs, serial)? else { return Ok(None) };
         let mut reserved = None;
-        for frame in self.journal.frames(start, self.memory.index.end()) {
+        for frame in self.journal.heads(start, self.memory.index.end()) {
             let ReadFrame { position, entry, .. } = frame?;
-            match (entry.event, reserved) {
-                (Event::Reserved { serial_number, .. }, None) if serial_number == *serial => reserved = Some(position),
+            match (entry, reserved) {
+                (EntryHead::Reserved(found), None) if found == *serial => reserved = Some(position),
                 // Serial numbers rise along the journal: this one was never given.
-                (Event::Reserved { serial_number, .. }, None) if serial_number > *serial => return Ok(None),
+                (EntryHead::Reserved(found), None) if found > *serial => return Ok(None),
                 // Nor to a device, if a proof of possession has it.
-                (Event::ProofReserved { serial_number, .. }, None) if serial_number >= *serial => return Ok(None),
-                (Event::Issued { serial_number, .. }, Some(reserved)) if serial_number == *serial => {
-                    let (state, issued) = (RecordState::Issued, Some(position));
-                    return Ok(Some(RecordLocation { state, reserved, issued, changed: None, pending: None }));
+                (EntryHead::ProofReserved(found), None) if found >= *serial => return Ok(None),
+                (EntryHead::Issued(found), Some(reserved)) if found == *serial => {
+                    return Ok(Some(RecordLocation::issued(reserved, position)));
                 }
-                (Event::Abandoned { serial_number, .. }, Some(reserved)) if serial_number == *serial => {
+                (EntryHead::Abandoned(found), Some(reserved)) if found == *serial => {
                     let state = RecordState::Abandoned;
                     return Ok(Some(RecordLocation { state, reserved, issued: None, changed: None, pending: None }));
                 }

@@ -74,7 +74,9 @@ fn live(ledger: &mut EmbeddedLedger, records: &EmbeddedRecords, numbers: std::op
         issue(ledger, number..number + 1);
         let Some(number) = number.checked_sub(LATER) else { continue };
         let serial_number = records.by_device(&format!("d{number}")).unwrap().unwrap().serial_number;
-        let confirm = Action::Confirm { serial_number, profiles: None };
+        // By its device, or without.
+        let device = number.is_multiple_of(2).then(|| format!("d{number}"));
+        let confirm = Action::Confirm { serial_number, device, profiles: None };
         let actions = match fate(number) {
             // Some are confirmed before.
             RecordState::Scrapped if number.is_multiple_of(3) => {

@@ -343,7 +343,7 @@ fn changes_in_one_batch_have_one_winner() {
     let serial_numbers = issue(&mut ledger, RACES);
     let scrap = |serial_number| Action::Scrap { serial_number, reason: "a test".into() };
     for (device, serial_number) in (0..).zip(serial_numbers) {
-        let mut actions = vec![Action::Confirm { serial_number, profiles: None }, scrap(serial_number)];
+        let mut actions = vec![Action::Confirm { serial_number, device: None, profiles: None }, scrap(serial_number)];
         if device % 2 == 1 {
             actions.reverse();
         }
@@ -374,7 +374,7 @@ fn scrap_and_confirmation_at_once_give_scrapped() {
         scope.spawn(|| {
             runtime().block_on(async {
                 for serial_number in &serial_numbers {
-                    match committer.confirm(actor(), *serial_number, None).await {
+                    match committer.confirm(actor(), *serial_number, None, None).await {
                         Ok(()) | Err(CommitError::Refused(Refusal::StateRefused { .. })) => {}
                         other => panic!("{other:?}"),
                     }

@@ -151,7 +151,7 @@ impl Work {
             for serial_number in self.issued.drain(..changed) {
                 operations.push(operation(match self.random.random_ratio(1, 3) {
                     true => Action::Scrap { serial_number, reason: "a test".into() },
-                    false => Action::Confirm { serial_number, profiles: None },
+                    false => Action::Confirm { serial_number, device: None, profiles: None },
                 }));
             }
             let asked = operations.clone();

@@ -99,8 +99,10 @@ fn workload() {
             // What became of some of those before; they may be in memory or in the index.
             let confirmed: Vec<_> = issued.drain(..issued.len().min(random.random_range(0..5))).collect();
             if !confirmed.is_empty() {
-                let actions =
-                    confirmed.iter().map(|serial| Action::Confirm { serial_number: *serial, profiles: None }).collect();
+                let actions = confirmed
+                    .iter()
+                    .map(|serial| Action::Confirm { serial_number: *serial, device: None, profiles: None })
+                    .collect();
                 let changed = commit(&mut ledger, actions).unwrap();
                 if !changed.iter().all(|outcome| matches!(outcome, Outcome::Changed { .. })) {
                     return;

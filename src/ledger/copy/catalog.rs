@@ -141,7 +141,7 @@ impl Catalog {
     }
 
     fn view<'a>(&'a self, journal: &'a Reader, draft: Overlay) -> View<'a> {
-        View { draft, memory: self.memory(), journal }
+        View::new(draft, self.memory(), journal)
     }
 
     /// Brings memory and index up to the journal's end.

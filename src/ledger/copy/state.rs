@@ -59,7 +59,7 @@ pub(in crate::ledger) struct Away {
 impl Common {
     /// What is known, with an empty overlay for what a batch changes.
     pub(in crate::ledger) fn view(&self) -> View<'_> {
-        View { draft: Overlay::default(), memory: self.memory(), journal: &self.journal }
+        View::new(Overlay::default(), self.memory(), &self.journal)
     }
 
     pub(in crate::ledger) fn memory(&self) -> RwLockReadGuard<'_, MemTable> {

@@ -304,7 +304,10 @@ impl Model {
                 let number = of(certificate)?;
                 let serial_number = self.known[number].serial_number;
                 let name = [STATIONS[0], STATIONS[1], OPERATOR][*actor];
-                (operation(name, Action::Confirm { serial_number, profiles: None }), self.confirm(number, *actor))
+                (
+                    operation(name, Action::Confirm { serial_number, device: None, profiles: None }),
+                    self.confirm(number, *actor),
+                )
             }
             Step::Scrap { certificate } => {
                 let number = of(certificate)?;
@@ -474,14 +477,14 @@ fn refusal_names_the_state_and_what_to_do() {
     scene.scrap();
     let says = [
         (
-            scene.refused(Action::Confirm { serial_number, profiles: None }),
+            scene.refused(Action::Confirm { serial_number, device: None, profiles: None }),
             "is scrapped; only an issued certificate can be confirmed",
         ),
         (scene.refused(Action::Reserve(holder(0, 0, 0))), "which is scrapped; it is never accepted again"),
         (scene.refused(Action::Reissue(holder(0, 0, 0))), "which is scrapped; it is never accepted again"),
         (scene.refused(Action::Reserve(holder(0, 1, 0))), "is scrapped; a request for a new one must say so"),
         (
-            scene.refused(Action::Confirm { serial_number: SerialNumber::sample(), profiles: None }),
+            scene.refused(Action::Confirm { serial_number: SerialNumber::sample(), device: None, profiles: None }),
             "no record of the serial number",
         ),
     ];

@@ -407,6 +407,28 @@ fn lookup_of_a_serial_never_given_reads_one_sample_at_most() {
     assert!(records.journal().take_frames_read() > 0, "the journal was not read");
 }
 
+/// The index has the place of a device's certificate, so that nothing between reservation and certificate is read; by the
+/// serial number the same is found.
+#[test]
+fn lookup_by_device_reads_no_other_entries() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut ledger, records) = open(folder.path());
+    create_order(&mut ledger);
+    issue(&mut ledger, 0..300);
+    drop(records);
+    ledger.close().unwrap();
+    let (ledger, records) = EmbeddedLedger::open(folder.path(), Timestamp::now(), &settings()).unwrap();
+    for number in [0, 1, 150, 299] {
+        records.journal().take_frames_read();
+        let record = records.by_device(&device(number)).unwrap().unwrap();
+        assert_eq!(records.journal().take_frames_read(), 0, "{number}");
+        assert_eq!(record.issued.as_ref().unwrap().certificate, device(number).into_bytes());
+        assert_eq!(records.by_serial_number(&record.serial_number).unwrap(), Some(record));
+        assert!(records.journal().take_frames_read() > 0, "the journal was not read");
+    }
+    ledger.close().unwrap();
+}
+
 /// sled panics where a power cut left its files half written; that costs a rebuild and no more.
 #[test]
 fn index_whose_database_panics_at_open_is_rebuilt() {

@@ -1,6 +1,6 @@
 //! What goes into runs of the settled records, as their entries.
 
-use super::{lookup_key::LookupKey, values};
+use super::{lookup_key::LookupKey, place::Place, values};
 use crate::{
     ledger::{
         journal::Position,
@@ -14,15 +14,17 @@ pub(crate) const SAMPLE: u32 = 48 << 10;
 
 /// Keys and devices whose newest record is among the settled ones, as entries of a run.
 pub(super) fn names(settled: &Overlay) -> Vec<u8> {
-    let location =
-        |serial: &Option<SerialNumber>| settled.records.get(serial.as_ref()?).map(|location| location.reserved);
+    let location = |serial: &Option<SerialNumber>| settled.records.get(serial.as_ref()?).map(Place::of);
     let keys = settled.keys.iter().filter_map(|(key, serial)| Some((LookupKey::from_key(key), location(serial)?)));
     let devices =
         settled.devices.iter().filter_map(|(device, serial)| Some((LookupKey::from_device(device), location(serial)?)));
-    let listed = settled.listed.iter().map(|(hash, position)| (LookupKey::from_listed(hash), *position));
+    let listed = settled
+        .listed
+        .iter()
+        .map(|(hash, position)| (LookupKey::from_listed(hash), Place::without_certificate(*position)));
     let mut names: Vec<_> = keys.chain(devices).chain(listed).collect();
     names.sort_unstable_by_key(|(name, _)| *name);
-    names.iter().flat_map(|(name, position)| name.as_bytes().iter().copied().chain(position.to_bytes())).collect()
+    names.iter().flat_map(|(name, place)| name.as_bytes().iter().copied().chain(place.encode())).collect()
 }
 
 /// What became of certificates, as entries of a run.

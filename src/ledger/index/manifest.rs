@@ -10,7 +10,7 @@ use super::{
 
 /// The form of the manifest and what it pins; another number for each. A new event in the journal is a new form as
 /// well: what an older daemon cannot read is then read by it, and refused.
-const FORMAT: u8 = 13;
+const FORMAT: u8 = 14;
 
 /// What the index is made of.
 pub(super) struct Manifest {

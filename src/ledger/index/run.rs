@@ -40,7 +40,7 @@ mod read;
 mod write;
 
 pub(super) use self::{
-    format::{Kind, Pin},
+    format::{Kind, Pin, Value},
     read::{Run, position},
     write::{Writer, merge},
 };

@@ -12,7 +12,7 @@ const JOURNAL: [u8; 16] = [9; 16];
 /// Entries of a run of keys: as many as asked for, the values telling which.
 fn entries(numbers: impl IntoIterator<Item = u32>, mark: u8) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let entry =
-        |number: u32| (sha256(&number.to_be_bytes())[..16].to_vec(), [&[mark; 4], &number.to_be_bytes()[..]].concat());
+        |number: u32| (sha256(&number.to_be_bytes())[..16].to_vec(), [&[mark; 8], &number.to_be_bytes()[..]].concat());
     numbers.into_iter().map(entry).collect()
 }
 
@@ -22,8 +22,8 @@ fn write(folder: &Path, number: u32, level: u8, entries: &BTreeMap<Vec<u8>, Vec<
     writer.finish().unwrap()
 }
 
-fn value(found: Option<[u8; 9]>) -> Option<Vec<u8>> {
-    found.map(|value| value[..8].to_vec())
+fn value(found: Option<run::Value>) -> Option<Vec<u8>> {
+    found.map(|value| value.to_vec())
 }
 
 #[test]

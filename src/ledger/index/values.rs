@@ -102,10 +102,10 @@ pub(super) fn encode_state_change(state_change: &StateChange) -> Option<[u8; 9]>
     Some(value)
 }
 
-pub(super) fn decode_state_change(value: &[u8; 9]) -> Option<StateChange> {
-    let [code, changed @ ..] = value;
+pub(super) fn decode_state_change(value: &[u8]) -> Option<StateChange> {
+    let (code, changed) = value.split_first()?;
     let (state, _) = LATER.into_iter().find(|(_, known)| known == code)?;
-    Some(StateChange { state, changed: Position::from_bytes(*changed) })
+    Some(StateChange { state, changed: Position::from_bytes(*changed.first_chunk()?) })
 }
 
 /// The parts of an order that the key does not hold.

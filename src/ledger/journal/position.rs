@@ -35,6 +35,16 @@ impl Position {
         self.segment() == other.segment() && self.offset().abs_diff(other.offset()) < bytes
     }
 
+    /// How many bytes it is behind `other`, in the same file.
+    pub(crate) fn distance_from(self, other: Position) -> Option<u32> {
+        (self.segment() == other.segment()).then(|| self.offset().checked_sub(other.offset())).flatten()
+    }
+
+    /// The place this many bytes behind it, in the same file.
+    pub(crate) fn plus(self, bytes: u32) -> Option<Position> {
+        Some(Position::new(self.segment(), self.offset().checked_add(bytes)?))
+    }
+
     /// As entries have it: it rises along the journal.
     pub(crate) fn to_number(self) -> u64 {
         self.0

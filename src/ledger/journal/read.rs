@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    marker::PhantomData,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -21,7 +22,10 @@ use super::{
     position::Position,
     segment::{self, Header},
 };
-use crate::ledger::{entry::Entry, head::ChainHash};
+use crate::ledger::{
+    entry::{Entry, EntryHead, InvalidEntry},
+    head::ChainHash,
+};
 
 /// Reads frames by position or from a position on. Clones share the open files.
 #[derive(Clone, Debug)]
@@ -250,12 +254,18 @@ impl Reader {
     /// All frames from `from` up to `end`, in order; [`Position::start`] is the first. The hash chain is checked
     /// from frame to frame.
     pub(crate) fn frames(&self, from: Position, end: Position) -> Frames {
-        Frames { own: false, ..self.own_frames(from, end) }
+        Frames { own: false, ..Frames::new(self, from, end) }
     }
 
     /// As [`Reader::frames`], but what the journal's own files do not give is an error, whatever its twin has.
     pub(super) fn own_frames(&self, from: Position, end: Position) -> Frames {
-        Frames { reader: self.clone(), next: from, end, file: None, chain: None, own: true, twin: None, failed: false }
+        Frames::new(self, from, end)
+    }
+
+    /// As [`Reader::frames`], to find an entry of which the rest is read where it lies: each frame's checksum is checked, and not
+    /// the chain.
+    pub(crate) fn heads(&self, from: Position, end: Position) -> Frames<EntryHead> {
+        Frames { own: false, ..Frames::new(self, from, end) }
     }
 
     /// Opens a file again: another one may have its name now, restored from a backup.
@@ -318,7 +328,7 @@ struct Walk {
 
 impl Walk {
     fn step(&mut self) -> Result<(), JournalError> {
-        self.file.fill(self.offset, HEAD)?;
+        self.file.fill(self.offset, HEAD, Entry::CHUNK)?;
         let length = self.file.ahead.first_chunk::<HEAD>().ok_or(FrameError::Short).and_then(frame::payload_length);
         let length = HEAD + length.map_err(|error| self.file.damaged(self.offset, error))?;
         // A frame that is longer than what was read ahead is left behind.
@@ -329,9 +339,37 @@ impl Walk {
     }
 }
 
+/// What is read of a frame.
+pub(crate) trait Content: Sized {
+    /// Whether each frame must follow the one before by its hash.
+    const CHAINED: bool;
+    /// How much is read from a file at once.
+    const CHUNK: usize;
+
+    fn decode(payload: Bytes) -> Result<Self, InvalidEntry>;
+}
+
+impl Content for Entry {
+    const CHAINED: bool = true;
+    const CHUNK: usize = 128 << 10;
+
+    fn decode(payload: Bytes) -> Result<Self, InvalidEntry> {
+        Entry::decode(payload)
+    }
+}
+
+impl Content for EntryHead {
+    const CHAINED: bool = false;
+    const CHUNK: usize = 32 << 10;
+
+    fn decode(payload: Bytes) -> Result<Self, InvalidEntry> {
+        EntryHead::decode(payload)
+    }
+}
+
 /// Frames in order; made by [`Reader::frames`]. Ends after the first error.
 #[derive(Debug)]
-pub(crate) struct Frames {
+pub(crate) struct Frames<C = Entry> {
     reader: Reader,
     next: Position,
     end: Position,
@@ -343,6 +381,7 @@ pub(crate) struct Frames {
     /// Where they are read since the journal's own files failed.
     twin: Option<PathBuf>,
     failed: bool,
+    content: PhantomData<C>,
 }
 
 /// The file that is being read, and what of it has been read from the next frame on.
@@ -353,18 +392,15 @@ struct OpenFile {
     ahead: Bytes,
 }
 
-/// How much is read from a file at once.
-const CHUNK: usize = 128 << 10;
-
 impl OpenFile {
     fn damaged(&self, offset: u32, what: impl ToString) -> JournalError {
         JournalError::damaged(&self.path, offset.into(), what)
     }
 
-    /// Has at least the `wanted` bytes from `offset` on in `ahead`, if the file does.
-    fn fill(&mut self, offset: u32, wanted: usize) -> Result<(), JournalError> {
+    /// Has at least the `wanted` bytes from `offset` on in `ahead`, if the file does; reads `chunk` bytes at once.
+    fn fill(&mut self, offset: u32, wanted: usize, chunk: usize) -> Result<(), JournalError> {
         if self.ahead.len() < wanted {
-            let mut bytes = vec![0; wanted.max(CHUNK)];
+            let mut bytes = vec![0; wanted.max(chunk)];
             let read = read_up_to(&self.file, &mut bytes, offset.into());
             bytes.truncate(read.map_err(|error| JournalError::io(&self.path, error))?);
             self.ahead = bytes.into();
@@ -375,7 +411,7 @@ impl OpenFile {
 
 /// A frame that was read, and where it lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ReadFrame {
+pub(crate) struct ReadFrame<C = Entry> {
     /// Where it begins.
     pub(crate) position: Position,
     /// Where the next one begins.
@@ -383,11 +419,25 @@ pub(crate) struct ReadFrame {
     /// The chain hash after it.
     pub(crate) chain: ChainHash,
     /// What it holds.
-    pub(crate) entry: Entry,
+    pub(crate) entry: C,
 }
 
-impl Frames {
-    fn read(&mut self) -> Result<Option<ReadFrame>, JournalError> {
+impl<C: Content> Frames<C> {
+    fn new(reader: &Reader, from: Position, end: Position) -> Self {
+        Frames {
+            reader: reader.clone(),
+            next: from,
+            end,
+            file: None,
+            chain: None,
+            own: true,
+            twin: None,
+            failed: false,
+            content: PhantomData,
+        }
+    }
+
+    fn read(&mut self) -> Result<Option<ReadFrame<C>>, JournalError> {
         loop {
             if self.next >= self.end {
                 return Ok(None);
@@ -400,20 +450,20 @@ impl Frames {
                 }
             };
             let (number, offset) = (self.next.segment(), self.next.offset());
-            file.fill(offset, HEAD)?;
+            file.fill(offset, HEAD, C::CHUNK)?;
             if file.ahead.is_empty() && number < self.end.segment() {
                 self.next = Position::new(number + 1, 0);
                 continue;
             }
             let length = file.ahead.first_chunk::<HEAD>().ok_or(FrameError::Short).and_then(frame::payload_length);
             let length = HEAD + length.map_err(|error| file.damaged(offset, error))?;
-            file.fill(offset, length)?;
+            file.fill(offset, length, C::CHUNK)?;
             let frame = Frame::parse(&file.ahead).map_err(|error| file.damaged(offset, error))?;
-            if self.chain.is_some_and(|before| !frame.follows(&before)) {
+            if C::CHAINED && self.chain.is_some_and(|before| !frame.follows(&before)) {
                 return Err(file.damaged(offset, BROKEN_CHAIN));
             }
             let chain = frame.chain;
-            let entry = Entry::decode(file.ahead.slice(HEAD..length))
+            let entry = C::decode(file.ahead.slice(HEAD..length))
                 .map_err(|error| JournalError::invalid_entry(&file.path, offset.into(), error))?;
             file.ahead = file.ahead.slice(length..);
             self.file = Some(file);
@@ -447,8 +497,8 @@ impl Frames {
     }
 }
 
-impl Iterator for Frames {
-    type Item = Result<ReadFrame, JournalError>;
+impl<C: Content> Iterator for Frames<C> {
+    type Item = Result<ReadFrame<C>, JournalError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.failed {

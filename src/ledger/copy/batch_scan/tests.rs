@@ -256,7 +256,7 @@ fn change(ledger: &mut EmbeddedLedger, model: &mut Model, step: &Step) {
     let Some(known) = model.known.get_mut(&serial_number) else { return };
     let (may, action) = match step {
         Step::Confirm { .. } => {
-            (known.is_live() && !known.confirmed, Action::Confirm { serial_number, profiles: None })
+            (known.is_live() && !known.confirmed, Action::Confirm { serial_number, device: None, profiles: None })
         }
         Step::Scrap { .. } => (known.is_live(), Action::Scrap { serial_number, reason: "a test".into() }),
         _ => (!known.revoked, Action::Revoke { serial_number, reason: RevocationReason::Superseded }),

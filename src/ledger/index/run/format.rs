@@ -10,7 +10,7 @@ use crate::{
 /// What a run is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Where the newest reservation of a key or a device is.
+    /// Where the newest reservation of a key or a device is, and how far behind it its certificate.
     Names,
     /// The state of a serial number, and the entry that made it so, once that is something that came after the issue.
     States,
@@ -63,7 +63,8 @@ impl Kind {
     /// Bytes of a key and its value.
     pub(crate) fn entry(self) -> usize {
         match self {
-            Kind::Names | Kind::Samples | Kind::Recovered | Kind::Ended => self.key() + 8,
+            Kind::Names => self.key() + 12,
+            Kind::Samples | Kind::Recovered | Kind::Ended => self.key() + 8,
             Kind::States | Kind::Revoked => self.key() + 9,
         }
     }
@@ -78,13 +79,18 @@ impl Kind {
 pub(super) const BLOCK: usize = 256;
 pub(super) const CHECKSUM: usize = 4;
 const MAGIC: &[u8; 8] = b"BMINDEX\0";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Bytes before the filter; a page, so that the filter's pages are pages of the file.
 pub(super) const HEADER: usize = 4096;
 /// Bytes of the longest block.
-pub(super) const LONGEST_BLOCK: usize = BLOCK * (LONGEST_KEY + 9) + CHECKSUM;
+pub(super) const LONGEST_BLOCK: usize = BLOCK * (LONGEST_KEY + LONGEST_VALUE) + CHECKSUM;
 /// Bytes of the longest key.
 pub(super) const LONGEST_KEY: usize = RevokedKey::LENGTH;
+/// Bytes of the longest value.
+const LONGEST_VALUE: usize = 12;
+
+/// A value, padded with zeros.
+pub(crate) type Value = [u8; LONGEST_VALUE];
 
 /// Bytes of a page of the filter: as many lines as fit beside a checksum.
 pub(super) const PAGE: usize = 4096;

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{
     file::RunFile,
     filter::Filter,
-    format::{BLOCK, CHECKSUM, LONGEST_BLOCK, LONGEST_KEY, Layout, Part, Pin, Sums, footer_sum, header, pages},
+    format::{BLOCK, CHECKSUM, LONGEST_BLOCK, LONGEST_KEY, Layout, Part, Pin, Sums, Value, footer_sum, header, pages},
 };
 use crate::ledger::{index::error::IndexError, journal::Position};
 
@@ -21,10 +21,10 @@ pub(crate) struct Run {
 }
 
 /// An entry that was found: its key and its value, padded with zeros.
-pub(crate) type Found = ([u8; LONGEST_KEY], [u8; 9]);
+pub(crate) type Found = ([u8; LONGEST_KEY], Value);
 
 /// Gets a key and its value, padded with zeros.
-type Visitor<'a> = dyn FnMut(&[u8], [u8; 9]) -> Result<(), IndexError> + 'a;
+type Visitor<'a> = dyn FnMut(&[u8], Value) -> Result<(), IndexError> + 'a;
 
 impl Run {
     /// Opens a run that the manifest pins. Its filter is kept in memory if that takes no more than `memory` bytes.
@@ -69,7 +69,7 @@ impl Run {
     }
 
     /// The value of a key, if it is in this run.
-    pub(crate) fn find(&self, key: &[u8]) -> Result<Option<[u8; 9]>, IndexError> {
+    pub(crate) fn find(&self, key: &[u8]) -> Result<Option<Value>, IndexError> {
         if let Some(filter) = &self.filter
             && !filter.may_contain(&self.file, key)?
         {
@@ -107,7 +107,7 @@ impl Run {
         }
         let at = last_not_greater(block, entry, length, key)
             .ok_or_else(|| self.file.damaged("a block contradicts its fence"))?;
-        let (mut found, mut value) = ([0; LONGEST_KEY], [0; 9]);
+        let (mut found, mut value) = ([0; LONGEST_KEY], Value::default());
         let (key, rest) = block[at * entry..][..entry].split_at(length);
         found[..length].copy_from_slice(key);
         value[..rest.len()].copy_from_slice(rest);
@@ -138,7 +138,7 @@ impl Run {
                 break;
             }
             if key >= first {
-                let mut value = [0; 9];
+                let mut value = Value::default();
                 value[..rest.len()].copy_from_slice(rest);
                 found(key, value)?;
             }
@@ -224,7 +224,7 @@ impl Entries<'_> {
     }
 }
 
-/// A position as a value of a run.
-pub(crate) fn position(value: &[u8]) -> Position {
+/// The position with which a value begins.
+pub(crate) fn position(value: &Value) -> Position {
     Position::from_bytes(value.first_chunk().copied().unwrap_or_default())
 }
