@@ -26,7 +26,7 @@ use super::{
     recovery::Recovery,
     revoked::{self, CaId, RevokedCause, RevokedKey},
     vending::{CreatedCodes, VendingBatch, VendingCode},
-    view::{View, certificate_at},
+    view::View,
 };
 use crate::{serial::SerialNumber, x509_time::Time};
 
@@ -366,7 +366,7 @@ impl View<'_> {
     /// Whose certificate it is, and when it expires; `None` if what is recorded is no certificate, which no list can name.
     fn ca_and_end(&self, serial: &SerialNumber) -> Result<Option<(CaId, Time)>, ApplyError> {
         let Some(issued) = self.location(serial)?.and_then(|location| location.issued) else { return Ok(None) };
-        let issued = certificate_at(self.journal, issued).map_err(LedgerError::from)?;
+        let issued = self.certificate_at(issued)?;
         Ok(revoked::ca_and_end(&issued.certificate).ok())
     }
 

@@ -46,12 +46,27 @@ pub(super) struct View<'a> {
     pub(super) journal: &'a Reader,
     /// Where records are that were looked up: what is decided about one is applied next.
     located: RefCell<HashMap<SerialNumber, RecordLocation>>,
+    /// What the index knows of their states, likewise.
+    states: RefCell<HashMap<SerialNumber, Option<StateChange>>>,
+    /// Entries that were read, likewise.
+    entries: RefCell<HashMap<Position, Arc<Entry>>>,
 }
 
 impl<'a> View<'a> {
     /// What is known, with this overlay for what a batch changes.
     pub(super) fn new(draft: Overlay, memory: RwLockReadGuard<'a, MemTable>, journal: &'a Reader) -> View<'a> {
-        View { draft, memory, journal, located: RefCell::default() }
+        let (located, states, entries) = (RefCell::default(), RefCell::default(), RefCell::default());
+        View { draft, memory, journal, located, states, entries }
+    }
+
+    /// An entry at a place that the index gave.
+    fn entry(&self, position: Position) -> Result<Arc<Entry>, JournalError> {
+        if let Some(entry) = self.entries.borrow().get(&position) {
+            return Ok(Arc::clone(entry));
+        }
+        let entry = Arc::new(self.journal.entry(position)?);
+        self.entries.borrow_mut().insert(position, Arc::clone(&entry));
+        Ok(entry)
     }
 }
 
@@ -102,16 +117,16 @@ impl View<'_> {
 
     fn by_lookup_key(&self, key: &LookupKey) -> Result<Option<SerialNumber>, LedgerError> {
         let Some(place) = self.index().by_lookup_key(&self.memory.runs, key)? else { return Ok(None) };
-        match self.journal.entry(place.position)?.event {
+        match &self.entry(place.position)?.event {
             Event::Reserved { serial_number, holder, .. }
             | Event::Recovered(Recovery { serial_number, holder, .. })
                 if [LookupKey::from_key(&holder.key_hash), LookupKey::from_device(&device_hash(&holder.device))]
                     .contains(key) =>
             {
                 if let Some(issued) = place.issued {
-                    self.note_issued(serial_number, place.position, issued)?;
+                    self.note_issued(*serial_number, place.position, issued)?;
                 }
-                Ok(Some(serial_number))
+                Ok(Some(*serial_number))
             }
             _ => Err(self.contradicted(format!("there is another reservation at {}", place.position))),
         }
@@ -123,8 +138,8 @@ impl View<'_> {
         if located.contains_key(&serial) {
             return Ok(());
         }
-        match self.journal.entry(issued)?.event {
-            Event::Issued { serial_number, .. } if serial_number == serial => {
+        match &self.entry(issued)?.event {
+            Event::Issued { serial_number, .. } if *serial_number == serial => {
                 located.insert(serial, RecordLocation::issued(reserved, issued));
                 Ok(())
             }
@@ -165,8 +180,17 @@ impl View<'_> {
     pub(super) fn state_change(&self, serial: &SerialNumber) -> Result<Option<StateChange>, LedgerError> {
         match self.overlays().find_map(|overlay| overlay.state_changes.get(serial)) {
             Some(state_change) => Ok(Some(*state_change)),
-            None => Ok(self.index().state_change(&self.memory.runs, serial)?),
+            None => self.indexed_state(serial),
         }
+    }
+
+    fn indexed_state(&self, serial: &SerialNumber) -> Result<Option<StateChange>, LedgerError> {
+        if let Some(known) = self.states.borrow().get(serial) {
+            return Ok(*known);
+        }
+        let found = self.index().state_change(&self.memory.runs, serial)?;
+        self.states.borrow_mut().insert(*serial, found);
+        Ok(found)
     }
 
     fn located_in_journal(&self, serial: &SerialNumber) -> Result<Option<RecordLocation>, LedgerError> {
@@ -454,15 +478,33 @@ impl View<'_> {
 
     /// The reservation of a serial number; it must be durable.
     pub(super) fn reserved(&self, location: &RecordLocation) -> Result<ReservedEntry, LedgerError> {
-        Ok(reserved_at(self.journal, location)?)
+        let position = location.reserved;
+        let Entry { time, actor, event } = &*self.entry(position)?;
+        match event {
+            Event::Reserved { holder, replaces, .. } | Event::Recovered(Recovery { holder, replaces, .. }) => {
+                Ok(ReservedEntry { time: *time, actor: actor.clone(), holder: holder.clone(), replaces: *replaces })
+            }
+            _ => Err(self.journal.contradiction(position, "the index says that a reservation is here").into()),
+        }
+    }
+
+    /// The certificate whose entry is at `position`.
+    pub(super) fn certificate_at(&self, position: Position) -> Result<IssuedCertificate, LedgerError> {
+        let Entry { time, event, .. } = &*self.entry(position)?;
+        match event {
+            Event::Issued { certificate, .. } | Event::Recovered(Recovery { certificate, .. }) => {
+                Ok(IssuedCertificate { at: *time, certificate: certificate.clone() })
+            }
+            _ => Err(self.journal.contradiction(position, "the index says that a certificate is here").into()),
+        }
     }
 
     /// All that is known of a serial number.
     pub(super) fn record(&self, serial_number: &SerialNumber) -> Result<Option<Record>, LedgerError> {
         let Some(location) = self.location(serial_number)? else { return Ok(None) };
-        let reserved = reserved_at(self.journal, &location)?;
+        let reserved = self.reserved(&location)?;
         let issued = match location.issued {
-            Some(position) => Some(certificate_at(self.journal, position)?),
+            Some(position) => Some(self.certificate_at(position)?),
             None => None,
         };
         let changed = match location.changed {
@@ -506,27 +548,6 @@ pub(super) struct ReservedEntry {
     pub(super) actor: Actor,
     pub(super) holder: Holder,
     pub(super) replaces: Option<SerialNumber>,
-}
-
-fn reserved_at(journal: &Reader, location: &RecordLocation) -> Result<ReservedEntry, JournalError> {
-    let Entry { time, actor, event } = journal.entry(location.reserved)?;
-    match event {
-        Event::Reserved { holder, replaces, .. } | Event::Recovered(Recovery { holder, replaces, .. }) => {
-            Ok(ReservedEntry { time, actor, holder, replaces })
-        }
-        _ => Err(journal.contradiction(location.reserved, "the index says that a reservation is here")),
-    }
-}
-
-/// The certificate whose entry is at `position`.
-pub(super) fn certificate_at(journal: &Reader, position: Position) -> Result<IssuedCertificate, JournalError> {
-    let Entry { time, event, .. } = journal.entry(position)?;
-    match event {
-        Event::Issued { certificate, .. } | Event::Recovered(Recovery { certificate, .. }) => {
-            Ok(IssuedCertificate { at: time, certificate })
-        }
-        _ => Err(journal.contradiction(position, "the index says that a certificate is here")),
-    }
 }
 
 /// The certificate of the proof of possession whose entry is at `position`.

@@ -6,13 +6,8 @@
 use super::decision::{Decision, refuse};
 use crate::{
     ledger::{
-        entry::Event,
-        error::LedgerError,
-        operation::Outcome,
-        record::RecordState,
-        recovery::Recovery,
-        refusal::Refusal,
-        view::{View, certificate_at},
+        entry::Event, error::LedgerError, operation::Outcome, record::RecordState, recovery::Recovery,
+        refusal::Refusal, view::View,
     },
     serial::SerialNumber,
 };
@@ -26,7 +21,7 @@ pub(super) fn recover(view: &View<'_>, recovery: &Recovery) -> Result<Decision, 
         }
         Some(location) if location.state != RecordState::Abandoned => {
             let recorded = match location.issued.filter(|_| view.is_durable(serial_number)) {
-                Some(position) => Some(certificate_at(view.journal, position)?.certificate),
+                Some(position) => Some(view.certificate_at(position)?.certificate),
                 None => None,
             };
             return match recorded.is_none_or(|recorded| recorded == *certificate) {

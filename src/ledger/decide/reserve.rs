@@ -17,7 +17,7 @@ use crate::{
         overlay::OrderLocation,
         record::{Holder, RecordState},
         refusal::Refusal,
-        view::{View, certificate_at},
+        view::View,
     },
     serial::SerialNumbers,
 };
@@ -91,7 +91,7 @@ fn decide_by_key(view: &View<'_>, holder: &Holder, kind: ReserveKind) -> Result<
     Ok(Some(match location.issued {
         // Recorded by this very batch: it can be read when the batch is durable.
         Some(position) if view.is_durable(&serial_number) => {
-            let certificate = certificate_at(view.journal, position)?.certificate;
+            let certificate = view.certificate_at(position)?.certificate;
             let Holder { issuer, issuer_id, .. } = found;
             (Outcome::Replay { serial_number, certificate, issuer, issuer_id }, None)
         }

@@ -134,8 +134,8 @@ fn run_of_another_number_or_journal_is_not_taken() {
     assert!(Run::open(folder.path(), &[8; 16], other, 0).is_err());
     // A block of it in the place of the same block.
     let pin = write(folder.path(), 1, 0, &entries(0..300, 1));
-    let mut block = vec![0; 6148];
-    let place = pin.length - (8 + 16 + 4) - (256 * 16 + 4) - 2 * 6148;
+    let mut block = vec![0; 256 * (16 + 12) + 4];
+    let place = pin.length - (8 + 16 + 4) - (256 * 16 + 4) - 2 * block.len() as u64;
     fs::File::open(other.path(folder.path())).unwrap().read_exact_at(&mut block, place).unwrap();
     let file = fs::File::options().write(true).open(pin.path(folder.path())).unwrap();
     file.write_all_at(&block, place).unwrap();

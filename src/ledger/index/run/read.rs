@@ -16,8 +16,10 @@ pub(crate) struct Run {
     file: RunFile,
     layout: Layout,
     filter: Option<Filter>,
-    /// The first key of each group.
-    top: Vec<u8>,
+    /// The first key of each block: 16 to 32 bytes for 256 entries.
+    fences: Vec<u8>,
+    /// The last key of all.
+    last: Vec<u8>,
 }
 
 /// An entry that was found: its key and its value, padded with zeros.
@@ -53,9 +55,13 @@ impl Run {
         {
             return Err(file.damaged("the checksum of its footer does not fit"));
         }
-        let top = body[8..].to_vec();
+        let fences = read_fences(&file, &layout, &body[8..])?;
         let filter = if pin.kind.has_filter() { Some(Filter::open(&file, lines, memory)?) } else { None };
-        Ok(Run { pin, file, layout, filter, top })
+        let mut run = Run { pin, file, layout, filter, fences, last: Vec::new() };
+        let mut buffer = [0; LONGEST_BLOCK];
+        let block = run.read_block(run.layout.blocks() - 1, &mut buffer)?;
+        run.last = block[block.len() - pin.kind.entry()..][..pin.kind.key()].to_vec();
+        Ok(run)
     }
 
     /// How many bytes of memory its filter takes.
@@ -70,6 +76,10 @@ impl Run {
 
     /// The value of a key, if it is in this run.
     pub(crate) fn find(&self, key: &[u8]) -> Result<Option<Value>, IndexError> {
+        // Serial numbers rise with time: most runs of them are older than the one that is looked for.
+        if *key > self.last[..] {
+            return Ok(None);
+        }
         if let Some(filter) = &self.filter
             && !filter.may_contain(&self.file, key)?
         {
@@ -83,28 +93,9 @@ impl Run {
     pub(crate) fn floor(&self, key: &[u8]) -> Result<Option<Found>, IndexError> {
         let (length, entry) = (self.pin.kind.key(), self.pin.kind.entry());
         // Less than the first key of all: it is not here.
-        let Some(group) = last_not_greater(&self.top, length, length, key) else { return Ok(None) };
-
+        let Some(number) = last_not_greater(&self.fences, length, length, key) else { return Ok(None) };
         let mut buffer = [0; LONGEST_BLOCK];
-        let fences = &mut buffer[..self.layout.fences_length()];
-        self.file.read_part(Part::Fences, group as u64, self.layout.fences(group as u64), fences)?;
-        let fences = &fences[..self.layout.blocks_in(group as u64) * length];
-        let first = &self.top[group * length..][..length];
-        if fences[..length] != *first {
-            return Err(self.file.damaged("the fences of a group are another's"));
-        }
-        let within = last_not_greater(fences, length, length, key)
-            .ok_or_else(|| self.file.damaged("its fences contradict each other"))?;
-        let mut fence = [0; LONGEST_KEY];
-        fence[..length].copy_from_slice(&fences[within * length..][..length]);
-        let number = (group * BLOCK + within) as u64;
-
-        let block = &mut buffer[..self.layout.block_length()];
-        self.file.read_part(Part::Block, number, self.layout.block(number), block)?;
-        let block = &block[..self.layout.entries_in(number) * entry];
-        if block[..length] != fence[..length] {
-            return Err(self.file.damaged("a block begins with another key than its fence"));
-        }
+        let block = self.read_block(number as u64, &mut buffer)?;
         let at = last_not_greater(block, entry, length, key)
             .ok_or_else(|| self.file.damaged("a block contradicts its fence"))?;
         let (mut found, mut value) = ([0; LONGEST_KEY], Value::default());
@@ -112,6 +103,18 @@ impl Run {
         found[..length].copy_from_slice(key);
         value[..rest.len()].copy_from_slice(rest);
         Ok(Some((found, value)))
+    }
+
+    /// The entries of a block, checked.
+    fn read_block<'a>(&self, number: u64, buffer: &'a mut [u8; LONGEST_BLOCK]) -> Result<&'a [u8], IndexError> {
+        let length = self.pin.kind.key();
+        let block = &mut buffer[..self.layout.block_length()];
+        self.file.read_part(Part::Block, number, self.layout.block(number), block)?;
+        let block = &block[..self.layout.entries_in(number) * self.pin.kind.entry()];
+        if block[..length] != self.fences[number as usize * length..][..length] {
+            return Err(self.file.damaged("a block begins with another key than its fence"));
+        }
+        Ok(block)
     }
 
     /// All entries, from the first on.
@@ -131,7 +134,9 @@ impl Run {
     /// Whatever is not as it was written, and what `found` says.
     pub(crate) fn range(&self, (first, last): (&[u8], &[u8]), found: &mut Visitor<'_>) -> Result<(), IndexError> {
         let length = self.pin.kind.key();
-        let mut entries = self.entries_from_block(self.block_before(first)?)?;
+        // The last block that begins with a key that is not greater, or the first of all.
+        let block = last_not_greater(&self.fences, length, length, first).unwrap_or(0);
+        let mut entries = self.entries_from_block(block as u64)?;
         while let Some(entry) = entries.head() {
             let (key, rest) = entry.split_at(length);
             if key > last {
@@ -146,18 +151,25 @@ impl Run {
         }
         Ok(())
     }
+}
 
-    /// The last block that begins with a key that is not greater than `key`, or the first of all.
-    fn block_before(&self, key: &[u8]) -> Result<u64, IndexError> {
-        let length = self.pin.kind.key();
-        let Some(group) = last_not_greater(&self.top, length, length, key) else { return Ok(0) };
-        let mut fences = vec![0; self.layout.fences_length()];
-        self.file.read_part(Part::Fences, group as u64, self.layout.fences(group as u64), &mut fences)?;
-        let fences = &fences[..self.layout.blocks_in(group as u64) * length];
-        let within = last_not_greater(fences, length, length, key)
-            .ok_or_else(|| self.file.damaged("its fences contradict each other"))?;
-        Ok((group * BLOCK + within) as u64)
+/// The first key of each block, of all groups; `top` has that of each group.
+fn read_fences(file: &RunFile, layout: &Layout, top: &[u8]) -> Result<Vec<u8>, IndexError> {
+    let length = layout.kind.key();
+    let mut fences = Vec::with_capacity(layout.blocks() as usize * length);
+    let mut part = vec![0; layout.fences_length()];
+    for (group, first) in (0..layout.groups()).zip(top.chunks(length)) {
+        file.read_part(Part::Fences, group, layout.fences(group), &mut part)?;
+        let of_group = &part[..layout.blocks_in(group) * length];
+        if of_group[..length] != *first {
+            return Err(file.damaged("the fences of a group are another's"));
+        }
+        fences.extend_from_slice(of_group);
     }
+    if !fences.chunks(length).is_sorted_by(|one, next| one < next) {
+        return Err(file.damaged("its fences contradict each other"));
+    }
+    Ok(fences)
 }
 
 /// The index of the last of these sorted `entry` bytes long entries whose first `length` bytes are not greater than
