@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 
-use super::InvalidEntry;
+use super::invalid::InvalidEntry;
 use crate::serial::SerialNumber;
 
 /// What happened to which serial number, as far as it is needed to find a record in the journal.
