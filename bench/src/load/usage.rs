@@ -93,10 +93,14 @@ impl Usage {
 pub(super) fn family_us(process: u32) -> anyhow::Result<f64> {
     let gone = || format!("cannot read /proc/{process}; the database exited");
     let folder = format!("/proc/{process}");
-    let read = fs::read_to_string(format!("{folder}/task/{process}/children")).with_context(gone)?;
-    let children = read.split_whitespace().filter_map(|child| Some(stat(&Path::new("/proc").join(child))?.1));
+    let mut ticks = 0;
+    // Each thread has a list of those that it began.
+    for thread in fs::read_dir(format!("{folder}/task")).with_context(gone)?.flatten() {
+        let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        let times = children.split_whitespace().filter_map(|child| Some(stat(&Path::new("/proc").join(child))?.1));
+        ticks += times.map(|time| time.user + time.system).sum::<u64>();
+    }
     let own = times(Path::new(&folder)).with_context(gone)?;
-    let ticks: u64 = children.map(|time| time.user + time.system).sum();
     Ok(microseconds(own.iter().sum::<u64>() + ticks))
 }
 
@@ -167,20 +171,31 @@ mod tests {
     /// What a child used counts while it runs and after it.
     #[test]
     fn usage_of_family_has_children_that_run_and_that_ended() {
-        let own = std::process::id();
-        let before = family_us(own).unwrap();
-        let busy = ["-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; read line"];
-        let mut child =
-            std::process::Command::new("sh").args(busy).stdin(std::process::Stdio::piped()).spawn().unwrap();
-        let began = std::time::Instant::now();
-        while stat(&Path::new("/proc").join(child.id().to_string())).is_some_and(|(_, time)| time.user < 3) {
-            assert!(began.elapsed() < std::time::Duration::from_secs(30));
-            std::thread::sleep(std::time::Duration::from_millis(10));
+        use std::{
+            io::{BufRead, BufReader, Write},
+            process::{Command, Stdio},
+            time::{Duration, Instant},
+        };
+
+        let busy = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; read line";
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("sh -c '{busy}'; echo ended; read line")]);
+        let mut parent = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (mut input, output) = (parent.stdin.take().unwrap(), parent.stdout.take().unwrap());
+        let id = parent.id();
+        let used = || family_us(id).unwrap();
+        let began = Instant::now();
+        while used() < 30_000.0 {
+            assert!(began.elapsed() < Duration::from_secs(30), "{} µs", used());
+            std::thread::sleep(Duration::from_millis(10));
         }
-        let running = family_us(own).unwrap();
-        assert!(running - before >= 20_000.0, "{before} {running}");
-        drop(child.stdin.take());
-        child.wait().unwrap();
-        assert!(family_us(own).unwrap() >= running);
+        input.write_all(b"\n").unwrap();
+        let mut said = String::new();
+        BufReader::new(output).read_line(&mut said).unwrap();
+        assert_eq!(said, "ended\n");
+        // It does nothing itself but wait.
+        assert!(used() >= 30_000.0, "{} µs", used());
+        drop(input);
+        parent.wait().unwrap();
     }
 }
