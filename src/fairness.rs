@@ -1,6 +1,7 @@
 //! Equal shares for those who want the same thing at the same time, however many streams or calls they ask with.
 //!
-//! A request has a turn from before its first costly step until its result is durable. A lone asker may have many.
+//! A request has a turn from before its first costly step until its result is durable; a confirmation has one turn to be looked up, and
+//! another to be recorded. A lone asker may have many.
 //! While several ask, none has more turns than the one that asks for least, or a floor that keeps the resource busy: so
 //! what is under way is shared equally, and a newcomer waits for a few requests of the others, not for all that they
 //! have sent. Equal askers (many stations with the same window) are not held up at all.

@@ -23,10 +23,19 @@ use crate::{
 /// The most confirmations that one peer may have at the committer.
 const AT_ONCE: usize = 256;
 
+/// How many certificates are looked up in one turn, by one thread.
+const LOOKED_UP: usize = 32;
+
+/// How many such turns one peer has at once while others have some, and while none has.
+const LOOKUPS: usize = 2;
+const LOOKUPS_ALONE: usize = 8;
+
 /// Confirms certificates.
 pub(super) struct Confirmations {
     committer: Committer,
     records: Arc<dyn Records>,
+    /// The peers' shares of the threads that look up.
+    lookups: Arc<FairShare>,
     /// The peers' shares of the committer.
     turns: Arc<FairShare>,
 }
@@ -62,13 +71,30 @@ impl Named {
 
 impl Confirmations {
     pub(super) fn new(committer: Committer, records: Arc<dyn Records>) -> Self {
-        Confirmations { committer, records, turns: FairShare::new(SHARE, AT_ONCE) }
+        let (lookups, turns) = (FairShare::new(LOOKUPS, LOOKUPS_ALONE), FairShare::new(SHARE, AT_ONCE));
+        Confirmations { committer, records, lookups, turns }
     }
 
     /// Confirms all of these certificates, each for itself; the answers are in the order of what was named.
     ///
-    /// They are looked up by one task, and confirmed many at once, so that they share a sync of the journal.
+    /// Some are looked up while others are confirmed, many at once, so that they share a sync of the journal.
     pub(super) async fn confirm(
+        &self,
+        peer: &PeerLimits,
+        actor: &Actor,
+        profiles: Option<&Arc<BTreeSet<String>>>,
+        named: Vec<Named>,
+    ) -> Vec<proto::ConfirmResult> {
+        let mut named = named.into_iter().peekable();
+        let mut parts = Vec::new();
+        while named.peek().is_some() {
+            let part = named.by_ref().take(LOOKED_UP).collect();
+            parts.push(self.confirm_part(peer, actor, profiles, part));
+        }
+        futures_util::future::join_all(parts).await.into_iter().flatten().collect()
+    }
+
+    async fn confirm_part(
         &self,
         peer: &PeerLimits,
         actor: &Actor,
@@ -77,7 +103,12 @@ impl Confirmations {
     ) -> Vec<proto::ConfirmResult> {
         let answers: Vec<_> = named.iter().map(Named::echoed).collect();
         let records = Arc::clone(&self.records);
-        let find = move || named.into_iter().map(|named| find(&*records, named)).collect();
+        let lookup = self.lookups.turn(peer.name()).await;
+        let find = move || {
+            // Held to the end, whatever becomes of the call.
+            let _lookup = lookup;
+            named.into_iter().map(|named| find(&*records, named)).collect()
+        };
         let found: Vec<_> = tokio::task::spawn_blocking(find).await.unwrap_or_default();
         // The task has ended early only if it panicked.
         let found = found.into_iter().chain(std::iter::repeat_with(|| Err(IssueError::Internal.into())));
@@ -130,7 +161,8 @@ fn find(records: &dyn Records, named: Named) -> Result<Found, RequestError> {
     match named {
         Named::Serial(octets) => {
             let serial_number = serial(&octets)?;
-            let record = read(records.by_serial_number(&serial_number))?;
+            // What cannot be read of it may not be needed to confirm it.
+            let record = read(records.by_serial_number(&serial_number)).ok().flatten();
             Ok(Found { serial_number, device: record.map(|record| record.holder.device) })
         }
         Named::Device(device) => {
