@@ -55,9 +55,7 @@ impl Named {
         let devices = device_ids.into_iter().map(Named::Device);
         serial_numbers.chain(devices).chain(read_back.into_iter().map(Named::ReadBack)).collect()
     }
-}
 
-impl Named {
     /// What an answer says of it.
     fn echoed(&self) -> proto::ConfirmResult {
         let (serial_number, device_id) = match self {
