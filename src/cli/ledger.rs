@@ -32,7 +32,7 @@ pub(crate) struct Args {
 enum Command {
     /// Make the tables, and give the daemons' role its rights
     Create(CreateArgs),
-    /// Bring the tables to the form that this version knows
+    /// Bring the tables to the form that this version knows (there is one so far), or say that they have it
     Upgrade(Place),
     /// Show what the ledger has come to, and which daemons write it
     Status(StatusArgs),
@@ -96,7 +96,7 @@ impl Place {
             password,
             folder: config.resolve(Path::new("")),
             daemon: "ledger".into(),
-            copies: 1,
+            copies: config.ledger.copies(),
             lease: Duration::from_secs(60),
             patience: Duration::from_secs(20),
         };

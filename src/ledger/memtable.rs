@@ -110,6 +110,11 @@ impl MemTable {
         self.reservations().filter(move |serial| tag_of(serial) == tag(epoch))
     }
 
+    /// The epochs that have not ended, in their order.
+    pub(super) fn open_epochs(&self) -> impl Iterator<Item = &Arc<Epoch>> {
+        self.epochs.values().filter(|epoch| epoch.is_open())
+    }
+
     /// Where the oldest of the reservations is.
     pub(super) fn oldest_reservation(&self) -> Option<Position> {
         let proofs = self.pending_proofs.values().map(|(position, _)| *position);

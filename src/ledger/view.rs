@@ -104,11 +104,10 @@ impl View<'_> {
             }
         };
         let Some(position) = found else { return Ok(None) };
-        let entry = self.journal.entry(position)?;
-        let is_one = |listed: &ListedDevice| listed.id == device;
-        match entry.event {
+        // The devices of one list that a batch reserves for have one entry.
+        match &self.entry(position)?.event {
             Event::OrderDevicesListed(list) if list.order == order => {
-                let found = list.devices.into_iter().find(is_one);
+                let found = list.devices.iter().find(|listed| listed.id == device).cloned();
                 found.map(Some).ok_or_else(|| self.contradicted(format!("the device is not listed at {position}")))
             }
             _ => Err(self.contradicted(format!("there is no list of devices at {position}"))),

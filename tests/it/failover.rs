@@ -49,8 +49,8 @@ fn device_request(device: &str) -> IssueRequest {
     request(device, "lot", csr(device))
 }
 
-/// Primaries die like in a power cut while stations wait: no station is told of an error, nothing that was acknowledged is lost or
-/// doubled, and without any standby nothing is acknowledged.
+/// Primaries die like in a power cut while stations wait: no station is told of an error, and nothing that was acknowledged is lost
+/// or doubled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "minutes: make cluster-test"]
 async fn primary_that_dies_loses_and_doubles_nothing() {
@@ -151,6 +151,35 @@ async fn asynchronous_fail_over_is_refused_and_completed() {
     one.end();
     let dump = text(&pair.site.token.birthmark(&["journal", "dump", "data"]).stdout);
     assert_eq!(dump.matches("\"issued\"").count(), number);
+}
+
+/// Strict: without any standby no COMMIT comes back, so nothing is acknowledged, and that is said; all goes on when one is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "minutes: make cluster-test"]
+async fn strict_cluster_without_a_standby_acknowledges_nothing() {
+    let mut cluster = Cluster::start(Replication::Strict).unwrap();
+    let pair = Pair::at(cluster.place().unwrap(), 2, "patience = \"3s\"\n");
+    let one = pair.one();
+    pair.site.create_order("lot", 100);
+    let mut stream = pair.site.stream(&one, "line1/t1").await;
+    stream.ask(device_request("d1")).await.issued();
+    let killed = cluster.kill_standbys().unwrap();
+    stream.ask(device_request("d2")).await.must_be(Code::Unavailable, "STORAGE_UNAVAILABLE");
+    // It stays so, though the database answers whoever only looks.
+    for _ in 0..30 {
+        let (code, said) = one.get("/readyz");
+        assert!(code == 503 && said.contains("is away since"), "{code} {said}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    for name in killed {
+        cluster.start_again(&name).unwrap();
+    }
+    tokio::task::block_in_place(|| cluster.wait_for_standbys()).unwrap();
+    wait_until("the daemon is ready again", || one.get("/readyz").0 == 200);
+    stream.ask(device_request("d2")).await.issued();
+    assert_eq!(pair.site.order("lot")["issued"], 2);
+    drop(stream);
+    one.end();
 }
 
 /// Where Patroni gives up synchronous replication when there is no standby, daemons that ask for two copies reserve nothing; they go

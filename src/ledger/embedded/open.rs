@@ -1,6 +1,6 @@
 //! The side that changes, from its opening to its end.
 
-use std::{fs, io, path::Path, time::Instant};
+use std::{fs, io, path::Path, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 
@@ -13,6 +13,7 @@ use crate::{
             CheckpointFault, CopyRecords, Guards, Indexed, LedgerCopy, Settings, check_against_checkpoint,
             check_against_expected, checkpoint_file,
         },
+        epoch::Epoch,
         error::LedgerError,
         folder_lock::{FolderLock, tighten},
         index::{self, IndexError},
@@ -148,15 +149,21 @@ impl EmbeddedLedger {
         Ok(EmbeddedLedger { copy, _locks: locks })
     }
 
-    /// After a start nobody is working on a reservation any more: each becomes abandoned (invariant 2).
+    /// After a start nobody is working on a reservation any more: each becomes abandoned (invariant 2). Epochs are those of daemons
+    /// that shared the ledger before it was taken out of their database.
     fn abandon_pending(&mut self, now: Timestamp) -> Result<(), LedgerError> {
         let abandon = |serial_number: SerialNumber| {
             let reason = "the daemon stopped before the certificate was recorded".into();
             Operation { actor: Actor::daemon(), action: Action::Abandon { serial_number, reason } }
         };
-        let operations: Vec<_> = self.copy.writer.common.memory().reservations().map(abandon).collect();
+        let mut operations: Vec<_> = self.copy.writer.common.memory().reservations().map(abandon).collect();
         if !operations.is_empty() {
             tracing::info!(reservations = operations.len(), "abandoned the reservations that a crash left unfinished");
+        }
+        let end =
+            |epoch: &Arc<Epoch>| Operation { actor: Actor::daemon(), action: Action::EndEpoch { epoch: epoch.number } };
+        operations.extend(self.copy.writer.common.memory().open_epochs().map(end));
+        if !operations.is_empty() {
             for outcome in self.commit(now, &operations)? {
                 if let Outcome::Failed(error) = outcome
                     && let LedgerError::Unavailable { cause, .. } = &*error

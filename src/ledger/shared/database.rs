@@ -69,7 +69,7 @@ pub(super) struct Append<'a> {
 
 /// Why nothing was appended, as far as is known.
 pub(super) enum NotAppended {
-    /// Nothing has happened.
+    /// Nothing has happened, or what has happened shows that this daemon must stop.
     Nothing(Failure),
     /// It may have happened.
     Unknown(String),

@@ -3,8 +3,8 @@
 use crate::{
     ledger::{
         copy::{FollowError, LedgerCopy},
-        entry::Event,
-        journal::{Batch, Position},
+        entry::{Entry, Event},
+        journal::{Batch, Position, read_batch},
     },
     serial::SerialNumber,
 };
@@ -14,6 +14,9 @@ use super::{
     error::SharedError,
     sql::{BatchRow, HeadRow},
 };
+
+/// The epoch of what an operator wrote.
+const OPERATOR: u64 = 0;
 
 /// How far the copy follows.
 #[derive(Debug, Default)]
@@ -56,14 +59,16 @@ impl Following {
         if row.batch != self.known + 1 {
             return Err(differs(format!("the one after {} is not there", self.known)));
         }
+        if row.epoch != OPERATOR && !is_open(copy, row).map_err(differs)? {
+            return Err(differs(format!("it was written in the epoch {}, which is over", row.epoch)));
+        }
         let place = Position::from_number(row.place);
         let batch = Batch { first: row.first, place, frames: row.frames() };
-        let (mut over, ended, mut checkpoint) = (Vec::new(), &mut self.ended, None);
+        let (ended, mut checkpoint) = (&mut self.ended, None);
         copy.follow(batch, |entry| match &entry.event {
             Event::Issued { serial_number, .. }
             | Event::Abandoned { serial_number, .. }
             | Event::ProofIssued { serial_number, .. } => ended.push(*serial_number),
-            Event::Ended { epoch } => over.push(*epoch),
             Event::Checkpoint { note, .. } => checkpoint = Some(note.as_str().into()),
             _ => {}
         })
@@ -78,15 +83,7 @@ impl Following {
         if let Some(awaited) = self.awaited.as_mut().filter(|awaited| awaited.batch == row.batch) {
             awaited.arrived = awaited.epoch == row.epoch && awaited.frames == row.frames();
         }
-        // 0: an operator wrote it.
-        let open = |epoch| {
-            let memory = copy.writer.common.memory();
-            memory.epochs.get(&epoch).is_some_and(|known| known.is_open() || over.contains(&epoch))
-        };
-        match row.epoch == 0 || open(row.epoch) {
-            true => Ok(()),
-            false => Err(differs(format!("it was written in the epoch {}, which is over", row.epoch))),
-        }
+        Ok(())
     }
 
     /// From now on it is noticed if this batch comes.
@@ -131,4 +128,14 @@ impl Following {
             what: format!("at the batch {} the entries up to number {entries} are others", head.batch),
         }
     }
+}
+
+/// Whether a batch's epoch is open before it, or begins with it.
+fn is_open(copy: &LedgerCopy, row: &BatchRow) -> Result<bool, String> {
+    if copy.writer.common.memory().epochs.get(&row.epoch).is_some_and(|known| known.is_open()) {
+        return Ok(true);
+    }
+    let begins = |entry: &Entry| matches!(entry.event, Event::Opened { epoch, .. } if epoch == row.epoch);
+    let (entries, _) = read_batch(row.frames(), *copy.writer.journal.chain())?;
+    Ok(entries.iter().any(begins))
 }

@@ -20,7 +20,7 @@ use super::{
     database::{Append, Database, NotAppended, PAGE, Turn},
     error::{Failure, SharedError},
     follow::Following,
-    lives::Lives,
+    lives::{Lives, UNHEARD},
     sql::HeadRow,
 };
 use crate::{
@@ -105,6 +105,23 @@ struct Unsettled {
     reserved: Vec<SerialNumber>,
 }
 
+/// When something was asked for. It is decided, and recorded, at the time at which the turn for it comes: others may have written
+/// meanwhile.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    at: Timestamp,
+    begun: Instant,
+}
+
+impl Asked {
+    fn now(self) -> Timestamp {
+        SignedDuration::try_from(self.begun.elapsed())
+            .ok()
+            .and_then(|waited| self.at.checked_add(waited).ok())
+            .unwrap_or(self.at)
+    }
+}
+
 impl SharedLedger {
     pub(super) fn new(
         (copy, database, following): (LedgerCopy, Database, Following),
@@ -133,10 +150,15 @@ impl SharedLedger {
 
     /// Decides and appends, again and again until it is done or `patience` is over.
     pub(super) fn persist(&mut self, now: Timestamp, operations: &[Operation]) -> Result<Vec<Outcome>, LedgerError> {
+        // What was sent before was asked for by others, who were told, or by nobody.
+        if let Some(sent) = &mut self.sent {
+            sent.outcomes = None;
+        }
         let deadline = self.database.deadline();
+        let asked = Asked { at: now, begun: Instant::now() };
         let (mut stands, mut pause) = (None, FIRST_PAUSE);
         loop {
-            let why = match self.attempt(now, operations, &mut stands) {
+            let why = match self.attempt(asked, operations, &mut stands) {
                 Ok(outcomes) => {
                     self.note_back();
                     return Ok(outcomes);
@@ -164,6 +186,7 @@ impl SharedLedger {
 
     /// Nobody is answered; what comes of it is tidied up when that is known.
     fn give_up(&mut self, stands: Option<Vec<Outcome>>, why: &str) -> LedgerError {
+        self.note_away(why);
         self.orphans.extend(stands.iter().flatten().filter_map(reserved));
         if let Some(sent) = &mut self.sent {
             sent.outcomes = None;
@@ -175,6 +198,8 @@ impl SharedLedger {
     fn note_away(&mut self, why: &str) {
         let (sentence, news) = self.database.is_away(why);
         self.lives.blind();
+        // That it takes writes again is known by one.
+        self.proven = 0;
         if news {
             tracing::error!("{sentence}");
         }
@@ -192,7 +217,7 @@ impl SharedLedger {
     /// One turn. `stands` are the outcomes of these operations, once they are known to have been committed by an earlier attempt.
     fn attempt(
         &mut self,
-        now: Timestamp,
+        asked: Asked,
         operations: &[Operation],
         stands: &mut Option<Vec<Outcome>>,
     ) -> Result<Vec<Outcome>, Failure> {
@@ -223,11 +248,11 @@ impl SharedLedger {
         }
         let prefix = self.prefix(&turn, &silent)?;
         let outcomes = match prefix.is_empty() {
-            true => self.decide(now, operations, &turn, 0),
+            true => self.decide(asked.now(), operations, &turn, 0),
             false => {
                 let skip = prefix.len();
                 let all: Vec<_> = prefix.into_iter().chain(operations.iter().cloned()).collect();
-                self.decide(now, &all, &turn, skip)
+                self.decide(asked.now(), &all, &turn, skip)
             }
         }?;
         Ok(outcomes)
@@ -314,7 +339,8 @@ impl SharedLedger {
         operations.extend(self.orphans.iter().filter(reserved).map(|serial| abandon(*serial, reason)));
         for (epoch, renewed) in silent {
             // Under the lock: it has not been heard of since.
-            let is_silent = turn.daemons.iter().any(|daemon| daemon.epoch == *epoch && daemon.renewed == *renewed);
+            let row = turn.daemons.iter().find(|daemon| daemon.epoch == *epoch);
+            let is_silent = row.map_or(UNHEARD, |daemon| daemon.renewed) == *renewed;
             let Some(known) = memory.epochs.get(epoch).filter(|known| known.is_open() && is_silent) else { continue };
             let reason = format!("nothing was heard of the daemon \"{}\" for too long", known.daemon);
             tracing::warn!(
@@ -422,10 +448,14 @@ impl SharedLedger {
         if self.following.known < looked.head.batch {
             self.catch_up()?;
         }
-        self.lives.look(&looked.daemons, Instant::now());
+        self.lives.look(&looked.daemons, &self.open_epochs(), Instant::now());
         let daemons = looked.daemons.iter();
         metrics::ledger_daemons(daemons.map(|daemon| (daemon.name.as_str(), daemon.age as f64 / 1e6)));
         Ok(())
+    }
+
+    pub(super) fn open_epochs(&self) -> Vec<u64> {
+        self.copy.writer.common.memory().open_epochs().map(|epoch| epoch.number).collect()
     }
 
     fn is_open(&self, epoch: u64) -> bool {
@@ -435,6 +465,7 @@ impl SharedLedger {
     /// Whether there is something to do that nobody asks for.
     fn has_chores(&self) -> bool {
         self.sent.is_some()
+            || self.database.seems_away()
             || !self.orphans.is_empty()
             || !self.is_alive()
             || self.lives.silent(self.life.lease, self.life.epoch()).iter().any(|(epoch, _)| self.is_open(*epoch))
@@ -452,7 +483,7 @@ impl Ledger for SharedLedger {
 
     fn follow(&mut self, now: Timestamp) -> Result<(), LedgerError> {
         let done = self.look().and_then(|()| match self.has_chores() {
-            true => self.attempt(now, &[], &mut None).map(drop),
+            true => self.attempt(Asked { at: now, begun: Instant::now() }, &[], &mut None).map(drop),
             false => Ok(()),
         });
         match done {
@@ -479,7 +510,8 @@ impl Ledger for SharedLedger {
             let abandon = |serial_number| Action::Abandon { serial_number, reason: STOPPED.to_owned() };
             let actions = reservations.into_iter().map(abandon).chain([Action::EndEpoch { epoch }]);
             let operations: Vec<_> = actions.map(|action| Operation { actor: Actor::daemon(), action }).collect();
-            let ended = self.attempt(Timestamp::now(), &operations, &mut None);
+            let asked = Asked { at: Timestamp::now(), begun: Instant::now() };
+            let ended = self.attempt(asked, &operations, &mut None);
             if let Err(Failure::Ledger(error)) = ended {
                 return Err(error);
             }

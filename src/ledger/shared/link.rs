@@ -21,6 +21,9 @@ use super::{
 /// The form of the tables that this version knows.
 pub(super) const FORMAT: i64 = 1;
 
+/// The oldest server, as `server_version_num` has it.
+const OLDEST: i32 = 130_000;
+
 /// Why no host could be connected to: each with what it said, or nothing where it did not answer in time.
 struct Faults(Vec<(String, Option<tokio_postgres::Error>)>);
 
@@ -114,8 +117,8 @@ impl Link {
         Ok(link)
     }
 
-    /// Whether the database keeps what it acknowledges, and this role can only add to the journal.
-    async fn check(&self, target: &Target, copies: u8) -> Result<(), SharedError> {
+    /// Whether the server keeps what it acknowledges.
+    pub(super) async fn check_durable(&self, target: &Target, copies: u8) -> Result<(), SharedError> {
         let unfit = |what: String| SharedError::Unfit { place: target.place.clone(), what };
         let away =
             |error: tokio_postgres::Error| SharedError::Away { place: target.place.clone(), what: sentence(&error) };
@@ -123,6 +126,9 @@ impl Link {
         let version: String = found.get(0);
         // Others keep their copies by a consensus of their own, which these settings do not describe.
         if version.starts_with("PostgreSQL") && !version.contains("-YB-") {
+            if found.get::<_, i32>(6) < OLDEST {
+                return Err(unfit(format!("it is {version}, and a ledger needs PostgreSQL 13 or newer")));
+            }
             if found.get::<_, bool>(1) {
                 return Err(unfit(
                     "it is a standby (in recovery): add target_session_attrs=read-write to the URL".into(),
@@ -142,6 +148,15 @@ impl Link {
         if found.get::<_, String>(4) != "UTF8" {
             return Err(unfit("its encoding is not UTF8".into()));
         }
+        Ok(())
+    }
+
+    /// Whether the database keeps what it acknowledges, and this role can only add to the journal.
+    async fn check(&self, target: &Target, copies: u8) -> Result<(), SharedError> {
+        self.check_durable(target, copies).await?;
+        let unfit = |what: String| SharedError::Unfit { place: target.place.clone(), what };
+        let away =
+            |error: tokio_postgres::Error| SharedError::Away { place: target.place.clone(), what: sentence(&error) };
         let tables = self.client.query_one(sql::PRIVILEGES, &[]).await.map_err(away)?;
         match tables.get::<_, Option<bool>>(0) {
             None => return Err(unfit("it has no ledger: \"birthmark ledger create\" makes one".into())),

@@ -8,6 +8,9 @@ use std::{
 
 use super::sql::DaemonRow;
 
+/// When a daemon was heard of that has no row: never.
+pub(super) const UNHEARD: i64 = i64::MIN;
+
 /// The most that one look counts: what lies between two looks that are further apart may have been the database's silence.
 const LOOK: Duration = Duration::from_secs(3);
 
@@ -25,17 +28,20 @@ struct Seen {
 }
 
 impl Lives {
-    /// The database has told who was heard of when.
-    pub(super) fn look(&mut self, daemons: &[DaemonRow], now: Instant) {
+    /// The database has told who was heard of when. `open` are the epochs that have not ended: of one without a row, which somebody
+    /// has deleted, nothing is heard.
+    pub(super) fn look(&mut self, daemons: &[DaemonRow], open: &[u64], now: Instant) {
         let passed = self.looked.map_or(Duration::ZERO, |looked| now.duration_since(looked)).min(LOOK);
         self.looked = Some(now);
-        self.seen.retain(|epoch, _| daemons.iter().any(|daemon| daemon.epoch == *epoch));
-        for daemon in daemons {
-            let seen =
-                self.seen.entry(daemon.epoch).or_insert(Seen { renewed: daemon.renewed, silent: Duration::ZERO });
-            match seen.renewed == daemon.renewed {
+        let unheard = open.iter().map(|epoch| (*epoch, UNHEARD));
+        let heard: BTreeMap<_, _> =
+            unheard.chain(daemons.iter().map(|daemon| (daemon.epoch, daemon.renewed))).collect();
+        self.seen.retain(|epoch, _| heard.contains_key(epoch));
+        for (epoch, renewed) in heard {
+            let seen = self.seen.entry(epoch).or_insert(Seen { renewed, silent: Duration::ZERO });
+            match seen.renewed == renewed {
                 true => seen.silent += passed,
-                false => *seen = Seen { renewed: daemon.renewed, silent: Duration::ZERO },
+                false => *seen = Seen { renewed, silent: Duration::ZERO },
             }
         }
     }
@@ -66,17 +72,18 @@ mod tests {
         let (mut lives, begun, lease) = (Lives::default(), Instant::now(), Duration::from_secs(60));
         let at = |seconds| begun + Duration::from_secs(seconds);
         for second in 0..=59 {
-            lives.look(&[row(1, 7), row(2, second as i64)], at(second));
+            lives.look(&[row(1, 7), row(2, second as i64)], &[1, 2, 3], at(second));
         }
         assert_eq!(lives.silent(lease, 9), []);
         // The database is away for ten minutes: that counts for as much as one look.
-        lives.look(&[row(1, 7), row(2, 59)], at(659));
-        assert_eq!(lives.silent(lease, 9), [(1, 7)]);
-        assert_eq!(lives.silent(lease, 1), []);
-        lives.look(&[row(1, 8), row(2, 60)], at(660));
+        lives.look(&[row(1, 7), row(2, 59)], &[1, 2, 3], at(659));
+        // The third has no row.
+        assert_eq!(lives.silent(lease, 9), [(1, 7), (3, UNHEARD)]);
+        assert_eq!(lives.silent(lease, 1), [(3, UNHEARD)]);
+        lives.look(&[row(1, 8), row(2, 60)], &[1, 2], at(660));
         assert_eq!(lives.silent(lease, 9), []);
         lives.blind();
-        lives.look(&[row(1, 8)], at(2000));
+        lives.look(&[row(1, 8)], &[1], at(2000));
         assert_eq!(lives.silent(Duration::from_secs(1), 9), []);
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::Path,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -23,6 +24,7 @@ use crate::ledger::{
         checkpoint_file,
     },
     embedded::Claim,
+    epoch::Epoch,
     error::LedgerError,
     folder_lock::tighten,
     journal::{Batch, Journal, JournalError, split_after},
@@ -126,7 +128,7 @@ impl SharedLedger {
     /// An open epoch that was begun from this folder is over, since the folder is locked, unless the folder was copied: then the
     /// daemon that it was copied from is still heard of.
     fn refuse_twin(&mut self) -> Result<(), LedgerError> {
-        let mut first = None;
+        let (begun, mut first) = (Instant::now(), None);
         loop {
             let looked = self.database.look(self.following.known, None).map_err(at_start)?;
             self.following.take_in(&mut self.copy, &looked).map_err(SharedError::at_start)?;
@@ -142,7 +144,9 @@ impl SharedLedger {
                 return Err(SharedError::SameName { name, epoch: own.epoch, since }.at_start());
             }
             first = Some(own.renewed);
-            if Duration::from_micros(u64::try_from(own.age).unwrap_or(0)) >= HEARD {
+            // After a fail-over the clock that its age is by may be another one.
+            let age = Duration::from_micros(u64::try_from(own.age).unwrap_or(0));
+            if age >= HEARD || begun.elapsed() >= HEARD {
                 return Ok(());
             }
             drop(memory);
@@ -158,13 +162,14 @@ impl SharedLedger {
         loop {
             let namesake = {
                 let memory = self.copy.writer.common.memory();
-                let mut open = memory.epochs.values().filter(|epoch| epoch.is_open() && epoch.daemon == self.life.name);
-                open.rfind(|epoch| !self.life.epochs.contains(&epoch.number)).cloned()
+                let mine = |epoch: &&Arc<Epoch>| epoch.daemon == self.life.name;
+                let known = |epoch: &&Arc<Epoch>| self.life.epochs.contains(&epoch.number);
+                memory.open_epochs().filter(|epoch| mine(epoch) && !known(epoch)).last().cloned()
             };
             let Some(namesake) = namesake else { return Ok(()) };
             let looked = self.database.look(self.following.known, None).map_err(at_start)?;
             self.following.take_in(&mut self.copy, &looked).map_err(SharedError::at_start)?;
-            self.lives.look(&looked.daemons, Instant::now());
+            self.lives.look(&looked.daemons, &self.open_epochs(), Instant::now());
             let renewed =
                 looked.daemons.iter().find(|daemon| daemon.epoch == namesake.number).map(|daemon| daemon.renewed);
             if *first.get_or_insert(renewed) != renewed {
@@ -184,6 +189,14 @@ fn at_start(failure: Failure) -> LedgerError {
         Failure::Ledger(error) => error,
         Failure::Again(what) | Failure::Away(what) => LedgerError::Storage(what.into()),
     }
+}
+
+/// The daemons that have not ended, as the copy in a folder that no daemon uses has it.
+pub(super) fn open_daemons(folder: &Path, id: [u8; 16]) -> Result<Vec<String>, LedgerError> {
+    let (_, mut copy) = open_copy(folder, &Settings::default(), &Guards::default(), id)?;
+    let open = copy.writer.common.memory().open_epochs().map(|epoch| epoch.daemon.clone()).collect();
+    copy.close();
+    Ok(open)
 }
 
 /// Opens the copy of the ledger with this id. An index that knows more than the journal is no evidence here: the journal is not on

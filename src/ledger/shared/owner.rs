@@ -9,6 +9,7 @@ use super::{
     derive::Derived,
     error::{SharedError, sentence},
     link::{FORMAT, Link},
+    open::open_daemons,
     settings::DatabaseSettings,
     sql::{BatchRow, DaemonRow, HeadRow, RIGHTS, signed},
     target::Target,
@@ -27,7 +28,7 @@ const SCHEMA: &str = include_str!("schema.sql");
 const POSTGRESQL: &str = include_str!("postgresql.sql");
 
 /// How many bytes of frames are put into one row.
-const ROW: usize = 512 << 10;
+const ROW: usize = 64 << 10;
 
 const HEAD: &str = "SELECT batch, sequence, chain, (extract(epoch from clock_timestamp()) * 1000000)::bigint, closed, \
      coalesce(current_setting('synchronous_standby_names', true), ''), NULL::text FROM head";
@@ -37,6 +38,7 @@ const BATCHES: &str = "SELECT batch, epoch, first, place, frames FROM journal WH
 pub struct Owner {
     runtime: Runtime,
     target: Target,
+    copies: u8,
     link: Link,
 }
 
@@ -98,10 +100,10 @@ impl Owner {
         let failed = |error: std::io::Error| SharedError::Away { place: target.place.clone(), what: error.to_string() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let link = runtime.block_on(Link::plain(&target))?;
-        let owner = Owner { runtime, target, link };
+        let owner = Owner { runtime, target, copies: settings.copies, link };
         // Neither a limit of this role's own, nor an acknowledgement that waits for nothing.
         let session = "SET synchronous_commit = on; SET lock_timeout = '30s'; SET statement_timeout = 0; \
-                       SET idle_in_transaction_session_timeout = 0";
+                       SET idle_in_transaction_session_timeout = 0; SET client_min_messages = notice";
         let told = owner.runtime.block_on(owner.link.client.batch_execute(session));
         told.map_err(|error| SharedError::Away { place: owner.target.place.clone(), what: sentence(&error) })?;
         Ok(owner)
@@ -118,8 +120,19 @@ impl Owner {
 
     /// Whether the tables are there.
     fn has_ledger(&self) -> Result<bool, LedgerError> {
-        let there = "SELECT to_regclass('head') IS NOT NULL";
-        self.run(async { Ok(self.client().query_one(there, &[]).await?.get(0)) })
+        self.run(has_ledger(self.client()))
+    }
+
+    /// The same by a connection of its own: this one may have been lost.
+    fn has_ledger_now(&self) -> Result<bool, LedgerError> {
+        let link = self.runtime.block_on(Link::plain(&self.target)).map_err(SharedError::at_start)?;
+        self.run(has_ledger(&link.client))
+    }
+
+    /// What is moved into a database, or out of it, must be as safe there as what daemons write.
+    fn check_durable(&self) -> Result<(), LedgerError> {
+        let checked = self.runtime.block_on(self.link.check_durable(&self.target, self.copies));
+        checked.map_err(SharedError::at_start)
     }
 
     fn failed(&self, what: String) -> LedgerError {
@@ -162,6 +175,7 @@ impl Owner {
                 if !folder.is_dir() || !Journal::exists(&folder.join("journal"))? {
                     return Err(SharedError::Folder(format!("there is no ledger in {}", folder.display())).at_start());
                 }
+                self.check_durable()?;
                 // What a crash left open ends first.
                 EmbeddedLedger::open(folder, jiff::Timestamp::now(), &Settings::default())?.0.close()?;
                 Some((FolderLock::take(folder)?, folder))
@@ -189,12 +203,25 @@ impl Owner {
             }
             Ok(created)
         });
+        let (Err(error), Some((_, folder))) = (&created, &folder) else { return created };
         // Where it is known that nothing came of it the folder stays the ledger that it was.
-        if let (Err(_), Some((_, folder)), Ok(false)) = (&created, &folder, self.has_ledger()) {
-            let unusable = |cause| LedgerError::Folder { folder: folder.display().to_string(), cause };
-            Marker::remove(folder).map_err(unusable)?;
+        match self.has_ledger_now() {
+            Ok(true) => created,
+            Ok(false) => {
+                let unusable = |cause| LedgerError::Folder { folder: folder.display().to_string(), cause };
+                Marker::remove(folder).map_err(unusable)?;
+                created
+            }
+            Err(_) => {
+                let what = format!(
+                    "{error}; whether the ledger was made is not known, and until it is, the folder {0} is not used. When the \
+                     database answers: if \"birthmark ledger status\" finds a ledger there, it was; if it finds none, remove the \
+                     file {0}/shared and try again",
+                    folder.display()
+                );
+                Err(SharedError::Folder(what).at_start())
+            }
         }
-        created
     }
 
     fn fill(&self, role: &str, journal: Option<&Journal>) -> Result<Created, LedgerError> {
@@ -298,7 +325,7 @@ impl Owner {
         })
     }
 
-    /// Brings the tables to the form that this version knows: they have it, or are of another version.
+    /// Brings the tables to the form that this version knows. There is one so far: they have it, or are of another version.
     ///
     /// # Errors
     /// Tables of a form that this version does not know.
@@ -343,9 +370,13 @@ impl Owner {
     /// # Errors
     /// A copy that has no more than the database, or goes another way.
     pub fn restore(&self, folder: &Path) -> Result<Restored, LedgerError> {
+        self.check_durable()?;
         let (_lock, journal) = self.copy_in(folder)?;
         self.transaction(|| {
             let head = self.head(" FOR UPDATE")?;
+            if let Some(why) = head.closed {
+                return Err(self.failed(format!("its ledger is closed: {why}")));
+            }
             let entries = journal.next_sequence() - 1;
             if entries <= head.sequence {
                 let what = format!(
@@ -359,8 +390,8 @@ impl Owner {
             let chain = scan.chain_after(head.sequence)?.unwrap_or_default();
             if chain != head.chain {
                 let what = format!(
-                    "up to the entry {} they are not the same, so others have written since; \"birthmark journal reconcile\" \
-                     takes certificates that only the copy has into the ledger",
+                    "up to the entry {} they are not the same, so others have written since; docs/cluster.md, \"When two copies \
+                     differ\", has the way of the certificates that only this copy has",
                     head.sequence
                 );
                 return Err(SharedError::Differs { what }.at_start());
@@ -389,10 +420,22 @@ impl Owner {
     /// # Errors
     /// A daemon that has not ended, or a copy that is not whole.
     pub fn leave(&self, folder: &Path) -> Result<u64, LedgerError> {
+        self.check_durable()?;
         let (_lock, mut journal) = self.copy_in(folder)?;
         let entries = journal.next_sequence() - 1;
+        // By the journal: the table `daemons` is what the daemons themselves say, and rows of it can be deleted.
+        let open = open_daemons(folder, self.ledger()?)?;
+        let why = format!(
+            "it was taken out of this database, into {} on {}",
+            folder.display(),
+            rustix::system::uname().nodename().to_string_lossy()
+        );
         self.transaction(|| {
             let head = self.head(" FOR UPDATE")?;
+            // What a crash before the folder's own part interrupted goes on.
+            if let Some(closed) = head.closed.filter(|closed| *closed != why) {
+                return Err(self.failed(format!("its ledger is closed: {closed}")));
+            }
             if (entries, *journal.chain()) != (head.sequence, head.chain) {
                 let what = format!(
                     "the copy in {} ends at the entry {entries}, and the ledger at {}: start its daemon once, so that it follows",
@@ -401,12 +444,14 @@ impl Owner {
                 );
                 return Err(SharedError::Differs { what }.at_start());
             }
-            let open = self.run(self.client().query("SELECT name FROM daemons ORDER BY epoch", &[]))?;
-            if let Some(name) = open.first().and_then(|row| row.try_get::<_, String>(0).ok()) {
-                let what = format!("the daemon \"{name}\" has not ended: stop it; one that crashed is started and stopped once");
+            if !open.is_empty() {
+                let what = format!(
+                    "daemons have not ended: {}. Stop those that run; start and stop one that crashed, or, if its machine is gone, \
+                     let any other run for the lease (ledger.lease) and stop that",
+                    open.join(", ")
+                );
                 return Err(self.failed(what));
             }
-            let why = format!("it was taken out of this database, into {}", folder.display());
             self.run(self.client().execute("UPDATE head SET closed = $1", &[&why]))
         })?;
         journal.settle(None)?;
@@ -430,4 +475,8 @@ impl Owner {
         journal.settle(None)?;
         Ok((lock, journal))
     }
+}
+
+async fn has_ledger(client: &Client) -> Result<bool, tokio_postgres::Error> {
+    Ok(client.query_one("SELECT to_regclass('head') IS NOT NULL", &[]).await?.get(0))
 }

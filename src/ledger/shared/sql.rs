@@ -7,13 +7,15 @@ use crate::ledger::head::ChainHash;
 /// A statement by its place in [`ALL`], and its parameters.
 pub(super) type Sent<'p> = (usize, &'p [&'p (dyn ToSql + Sync)]);
 
-/// What each session of a daemon is told. There is no limit of a statement's time: it would cut short the wait for a standby.
+/// What each session of a daemon is told. There is no limit of a statement's time: it would cut short the wait for a standby. That
+/// such a wait was cut short is told by a warning alone.
 pub(super) const SESSION: &str = "SET synchronous_commit = on; SET idle_in_transaction_session_timeout = '2s'; \
-     SET lock_timeout = '10s'; SET statement_timeout = 0; SET birthmark.session = 'told'";
+     SET lock_timeout = '10s'; SET statement_timeout = 0; SET client_min_messages = notice; SET birthmark.session = 'told'";
 
 pub(super) const FITNESS: &str = "SELECT version(), pg_is_in_recovery(), current_setting('fsync'), \
      current_setting('full_page_writes'), current_setting('server_encoding'), \
-     coalesce(current_setting('synchronous_standby_names', true), '')";
+     coalesce(current_setting('synchronous_standby_names', true), ''), \
+     coalesce(current_setting('server_version_num', true), '0')::int";
 
 /// Whether this role may do more to the journal than add to it; NULL if there is none.
 pub(super) const PRIVILEGES: &str = "SELECT CASE WHEN to_regclass('journal') IS NOT NULL \
@@ -54,7 +56,7 @@ pub(super) const INSERT_DAEMON: usize = 11;
 pub(super) const DELETE_DAEMONS: usize = 12;
 pub(super) const TOUCH_HEAD: usize = 13;
 
-/// The row of `head`, the database's clock, and what it was told and has not kept to.
+/// The row of `head`, the database's clock, which is read when the lock is there, and what it was told and has not kept to.
 macro_rules! head {
     ($lock:literal) => {
         concat!(
@@ -62,8 +64,10 @@ macro_rules! head {
              coalesce(current_setting('synchronous_standby_names', true), ''), CASE \
              WHEN coalesce(current_setting('birthmark.session', true), '') <> 'told' THEN 'session' \
              WHEN coalesce(current_setting('fsync', true), 'on') <> 'on' THEN 'fsync' \
-             WHEN coalesce(current_setting('full_page_writes', true), 'on') <> 'on' THEN 'full_page_writes' END FROM head",
-            $lock
+             WHEN coalesce(current_setting('full_page_writes', true), 'on') <> 'on' THEN 'full_page_writes' END \
+             FROM (SELECT batch, sequence, chain, closed FROM head",
+            $lock,
+            ") AS head"
         )
     };
 }

@@ -17,7 +17,7 @@ use super::{
     proxy::Proxy,
     scene::{self, Daemon, Scene, order, record, reserve},
 };
-use crate::ledger::{Ledger, LedgerError, Outcome, Records, Refusal};
+use crate::ledger::{Action, Ledger, LedgerError, Outcome, Records, Refusal};
 
 fn port() -> Option<u16> {
     Server::shared().port()
@@ -260,6 +260,126 @@ fn unknown_commit_that_was_given_up_is_tidied() {
     assert!(one.records.healthy().is_ok());
     // The order's one unit is free again, at both.
     two.issue(1, "lot");
+    scene.check(vec![one, two]);
+}
+
+/// A COMMIT of what nobody asked for, whose answer was lost: the next request is decided by itself.
+#[test]
+fn unknown_commit_of_a_chore_takes_no_requests_place() {
+    let Some(port) = port() else { return };
+    let scene = Scene::new();
+    let proxy = Proxy::to(port);
+    let url = proxy.url(&scene.place.daemons, port);
+    let mut one = scene.open_at(&url, "one", tempfile::tempdir().unwrap(), 20);
+    one.ask(order("lot", 10));
+    let _two = scene.daemon("two").crash();
+    let mut look = || {
+        thread::sleep(Duration::from_secs(1));
+        one.ledger.follow(Timestamp::now()).unwrap();
+        one.records.healthy().is_ok()
+    };
+    look();
+    proxy.cut_after(1000, true);
+    look();
+    let messages = 1000 - proxy.left();
+    let begun = Instant::now();
+    while psql(&scene.place.owner, "SELECT count(*) FROM daemons").unwrap() == "2" {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the silent daemon was not given up");
+        // It looks, takes its turn, and the next message has the COMMIT that ends the other's epoch.
+        proxy.cut_after(messages + 1, true);
+        if look() {
+            continue;
+        }
+        proxy.cut_after(-1, true);
+    }
+    assert!(one.records.healthy().is_err(), "the COMMIT was not cut off");
+    proxy.heal();
+    one.issue(1, "lot");
+    scene.check(vec![one]);
+}
+
+/// While the database takes connections and answers, and no COMMIT comes back, it is said to be away; one that does ends that.
+#[test]
+fn database_whose_commits_hang_is_away_until_one_comes_back() {
+    let server = Server::start(&[]).unwrap();
+    if server.port().is_none() {
+        return;
+    }
+    let scene = Scene::on(&server);
+    let mut one = scene.open_at(&scene.place.daemons, "one", tempfile::tempdir().unwrap(), 1);
+    one.ask(order("lot", 10));
+    let set = |standbys: &str| {
+        server.sql(&format!("ALTER SYSTEM SET synchronous_standby_names = '{standbys}'")).unwrap();
+        server.sql("SELECT pg_reload_conf()").unwrap();
+        thread::sleep(Duration::from_millis(300));
+    };
+    set("nobody");
+    assert!(matches!(one.try_ask(reserve(1, "lot")), Err(LedgerError::Unavailable { .. })));
+    for _ in 0..3 {
+        one.ledger.follow(Timestamp::now()).unwrap();
+        assert!(one.records.healthy().unwrap_err().contains("is away since"));
+    }
+    set("");
+    one.follow_for(Duration::from_secs(2));
+    assert_eq!(one.records.healthy(), Ok(()));
+    one.issue(1, "lot");
+    scene.check(vec![one]);
+}
+
+/// The database's clock is the one of the moment at which the turn comes, however long it was waited for.
+#[test]
+fn clock_is_compared_when_the_turn_comes() {
+    let scene = Scene::new();
+    let mut one = scene.daemon("one");
+    let owner = scene.place.owner.clone();
+    let holder = thread::spawn(move || {
+        psql(&owner, "BEGIN; SELECT count(*) FROM (SELECT 1 FROM head FOR UPDATE) AS h; SELECT pg_sleep(3); ROLLBACK")
+    });
+    thread::sleep(Duration::from_secs(1));
+    let (begun, known) = (Instant::now(), one.ledger.following.known);
+    let turn = one.ledger.database.take_turn(known, false).unwrap_or_else(|failure| panic!("{failure:?}"));
+    let ahead = Timestamp::now().as_microsecond() - turn.head.clock;
+    one.ledger.database.give_back();
+    assert!(begun.elapsed() > Duration::from_secs(1), "it did not wait: {:?}", begun.elapsed());
+    assert!(ahead < 500_000, "{ahead} µs");
+    holder.join().unwrap().unwrap();
+    scene.check(vec![one]);
+}
+
+/// A row of `names` that somebody has deleted is missed when it is to be freed: the daemon stops, and the table is made again.
+#[test]
+fn row_of_names_that_is_gone_stops_the_daemon() {
+    let scene = Scene::new();
+    let mut one = scene.daemon("one");
+    one.ask(order("lot", 10));
+    let serial_number = one.reserved(1, "lot");
+    psql(&scene.place.owner, "DELETE FROM names").unwrap();
+    let abandon = Action::Abandon { serial_number, reason: "no answer".into() };
+    let stopped = one.try_ask(abandon).unwrap_err();
+    assert!(stopped.is_fatal() && stopped.to_string().contains("the table names"), "{stopped}");
+    let folder = one.crash();
+    scene.owner().rebuild().unwrap();
+    let mut one = scene.open("one", folder);
+    one.issue(1, "lot");
+    scene.check(vec![one]);
+}
+
+/// A request that waited while others wrote is decided at the time at which its turn came: the clock has not gone backwards.
+#[test]
+fn request_that_waited_is_decided_at_the_time_of_its_turn() {
+    let Some(port) = port() else { return };
+    let scene = Scene::new();
+    let proxy = Proxy::to(port);
+    let url = proxy.url(&scene.place.daemons, port);
+    let (mut one, mut two) = (scene.open_at(&url, "one", tempfile::tempdir().unwrap(), 20), scene.daemon("two"));
+    two.ask(order("lot", 10));
+    proxy.block();
+    let asked = thread::spawn(move || (one.ask(reserve(1, "lot")), one));
+    thread::sleep(Duration::from_secs(7));
+    two.issue(2, "lot");
+    proxy.heal();
+    let (outcome, one) = asked.join().unwrap();
+    assert!(matches!(outcome, Outcome::Reserved(_)), "{outcome:?}");
     scene.check(vec![one, two]);
 }
 

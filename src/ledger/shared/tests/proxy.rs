@@ -64,6 +64,11 @@ impl Proxy {
         self.state.cut_after.store(messages, Ordering::SeqCst);
     }
 
+    /// How many messages may come until it is cut.
+    pub(super) fn left(&self) -> i64 {
+        self.state.cut_after.load(Ordering::SeqCst)
+    }
+
     /// The same, and nothing comes through after that.
     pub(super) fn cut_for_good_after(&self, messages: i64) {
         self.state.blocks.store(true, Ordering::SeqCst);

@@ -132,6 +132,7 @@ impl Scene {
     /// At the end: every copy has the same files, the audit finds nothing wrong with them, and the tables say the same.
     pub(super) fn check(&self, daemons: Vec<Daemon>) {
         let folders: Vec<_> = daemons.into_iter().map(Daemon::close).collect();
+        let as_they_ran: Vec<_> = folders.iter().map(|folder| files(folder.path())).collect();
         // All have followed each other's end.
         let folders: Vec<_> = folders
             .into_iter()
@@ -143,8 +144,8 @@ impl Scene {
             .collect();
         let last = self.open("check-last", tempfile::tempdir().unwrap()).close();
         let expected = files(last.path());
-        for folder in &folders {
-            for ((name, bytes), (same, expected)) in files(folder.path()).iter().zip(&expected) {
+        for copy in as_they_ran.into_iter().chain(folders.iter().map(|folder| files(folder.path()))) {
+            for ((name, bytes), (same, expected)) in copy.iter().zip(&expected) {
                 assert!(name == same && expected.starts_with(bytes), "{name} differs");
             }
         }
