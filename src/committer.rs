@@ -432,7 +432,7 @@ impl Drop for Reservation {
 type Waiting = HashMap<SerialNumber, Vec<Request>>;
 
 fn run(mut ledger: impl Ledger, requests: Receiver<Request>, permits: &Semaphore) -> Result<(), LedgerError> {
-    let mut waiting = Waiting::new();
+    let (mut waiting, mut failures) = (Waiting::new(), Failures::default());
     let in_flight = || CAPACITY - permits.available_permits();
     let mut followed = Instant::now();
     loop {
@@ -455,7 +455,7 @@ fn run(mut ledger: impl Ledger, requests: Receiver<Request>, permits: &Semaphore
             batch = commit(&mut ledger, batch, &mut waiting, &mut failed)?;
         }
         if let Some(failed) = failed {
-            fail(failed, &requests);
+            fail(failed, &requests, &mut failures);
         }
     }
     ledger.close()
@@ -530,8 +530,8 @@ fn commit(
 
 /// Fails operations of a batch. Abandonments have no caller to retry them, so they are put back until they are durable:
 /// otherwise their devices could get no certificate until the daemon starts again.
-fn fail((error, batch): (LedgerError, Vec<Request>), requests: &Receiver<Request>) {
-    tracing::error!(%error, operations = batch.len(), "the ledger could not commit these operations; what may have happened all the same is found out before the next ones");
+fn fail((error, batch): (LedgerError, Vec<Request>), requests: &Receiver<Request>, failures: &mut Failures) {
+    failures.log(&error, batch.len());
     let error = Arc::new(error);
     let (answered, again): (Vec<_>, Vec<_>) = batch.into_iter().partition(|request| request.reply.is_some());
     for Request { reply, .. } in answered {
@@ -539,6 +539,35 @@ fn fail((error, batch): (LedgerError, Vec<Request>), requests: &Receiver<Request
     }
     requests.put_back(again);
     thread::sleep(PAUSE);
+}
+
+/// Logs what the storage did not take: what nobody waits for is tried again ten times a second, for as long as an outage lasts.
+#[derive(Debug, Default)]
+struct Failures {
+    /// The newest line's error, and when that was.
+    last: Option<(String, Instant)>,
+    more: u64,
+}
+
+impl Failures {
+    /// In which an error has one line.
+    const PAUSE: Duration = Duration::from_secs(60);
+
+    fn log(&mut self, error: &LedgerError, operations: usize) {
+        let error = error.to_string();
+        if self.last.as_ref().is_some_and(|(last, when)| *last == error && when.elapsed() < Failures::PAUSE) {
+            self.more += 1;
+            return;
+        }
+        let more_since_last = std::mem::take(&mut self.more);
+        tracing::error!(
+            error,
+            operations,
+            more_since_last,
+            "the ledger could not commit these operations; what may have happened all the same is found out before the next ones"
+        );
+        self.last = Some((error, Instant::now()));
+    }
 }
 
 fn answer(reply: Option<Reply>, outcome: Result<Outcome, CommitError>) {

@@ -460,6 +460,29 @@ impl Config {
         }
     }
 
+    /// The addresses that another port of the daemon listens on already.
+    fn taken_addresses(&self) -> Vec<ConfigError> {
+        let http = self.http.as_ref().map(|http| ("http.listen", &http.listen));
+        let est = self.est.as_ref().map(|est| ("est.listen", &est.listen));
+        let ports: Vec<_> = [("server.listen", &self.server.listen)].into_iter().chain(http).chain(est).collect();
+        let collide = |one: &SocketAddr, other: &SocketAddr| {
+            let (this, that) = (one.ip(), other.ip());
+            one.port() == other.port()
+                && one.port() != 0
+                && (this == that || this.is_unspecified() || that.is_unspecified())
+        };
+        let mut taken = Vec::new();
+        for (number, (key, listen)) in ports.iter().enumerate() {
+            let before = ports.iter().take(number).find(|(_, other)| collide(listen.get_ref(), other.get_ref()));
+            if let Some((other, _)) = before {
+                let message =
+                    format!("{} is the address of {other} already; each port needs its own", listen.get_ref());
+                taken.push(self.error_at(listen.span(), key, message));
+            }
+        }
+        taken
+    }
+
     /// All that is wrong with the values, as far as the file alone tells.
     fn problems(&self) -> Vec<ConfigError> {
         let mut problems = Vec::new();
@@ -469,6 +492,7 @@ impl Config {
         if !(1..=3600).contains(self.server.stall_seconds.get_ref()) {
             problems.push(self.error_at(self.server.stall_seconds.span(), "server.stall_seconds", "must be 1 to 3600"));
         }
+        problems.extend(self.taken_addresses());
         if self.issuers.is_empty() {
             problems.push(self.error_at(0..0, "issuers", "there must be at least one [issuers.NAME]"));
         }

@@ -9,21 +9,39 @@ const ALPHABET: &str = "A-Z a-z 0-9 . _ : -";
 
 /// Why a text is no id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{shown:?} must be 1 to {longest} of the characters {ALPHABET} and begin with a letter or digit")]
+#[error(
+    "{shown:?} must be 1 to {longest} of the characters {ALPHABET} and begin with a letter or digit{}",
+    odd_character(*.odd)
+)]
 pub struct InvalidId {
     /// The beginning of the text.
     shown: String,
     /// The limit of this kind of id.
     longest: usize,
+    /// The first character that no id has.
+    odd: Option<char>,
+}
+
+impl InvalidId {
+    /// Names the first character that no id has, if there is one: some look like those that are allowed.
+    pub fn odd(&self) -> String {
+        odd_character(self.odd)
+    }
+}
+
+fn odd_character(odd: Option<char>) -> String {
+    odd.map(|odd| format!("; \"{}\" (U+{:04X}) is none of them", odd.escape_debug(), u32::from(odd)))
+        .unwrap_or_default()
 }
 
 fn check(id: &str, longest: usize) -> Result<(), InvalidId> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
-    let first = id.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    if first && id.len() <= longest && id.bytes().all(allowed) {
+    let allowed = |character: char| character.is_ascii_alphanumeric() || "._:-".contains(character);
+    let first = id.chars().next().is_some_and(|character| character.is_ascii_alphanumeric());
+    let odd = id.chars().find(|character| !allowed(*character));
+    if first && id.len() <= longest && odd.is_none() {
         return Ok(());
     }
-    Err(InvalidId { shown: id.chars().take(40).collect(), longest })
+    Err(InvalidId { shown: id.chars().take(40).collect(), longest, odd })
 }
 
 macro_rules! id {

@@ -206,7 +206,10 @@ impl Server {
     pub fn place(&self) -> anyhow::Result<Place> {
         let schema = format!("t_{}_{}", std::process::id(), number());
         self.sql(&format!("CREATE SCHEMA {schema}; GRANT USAGE ON SCHEMA {schema} TO {ROLE}"))?;
-        let within = |url: &str| format!("{url}?sslmode=disable&options=-csearch_path%3D{schema}");
+        let within = |url: &str| {
+            let joint = if url.contains('?') { "&" } else { "?sslmode=disable&" };
+            format!("{url}{joint}options=-csearch_path%3D{schema}")
+        };
         let (owner, daemons) = (within(&self.owner), within(&self.daemons));
         Ok(Place { owner, daemons, schema, role: ROLE.into() })
     }

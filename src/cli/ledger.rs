@@ -46,8 +46,9 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Place {
-    /// A daemon's configuration, which names database and data folder
-    #[arg(long, value_name = "FILE", default_value = "/etc/birthmark/birthmark.toml")]
+    /// A daemon's configuration, which names database and data folder;
+    /// birthmark.toml in the current folder, where there is one, goes before the default
+    #[arg(long, value_name = "FILE", default_value_os_t = super::usual_configuration())]
     config: PathBuf,
 
     /// The database's URL as its owner has it [default: ledger.database]
@@ -116,7 +117,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             let (owner, config) = place.open()?;
             let Restored { first, entries } = owner.restore(&config.resolve(config.ledger.path.get_ref()))?;
             let last = first + entries - 1;
-            print(&format!("the entries {first} to {last} are in the database again; start the daemons\n"))?;
+            print(&format!(
+                "the entries {first} to {last} are in the database again. Start the daemons, unless another one's data folder has \
+                 more than {last} entries: then \"birthmark ledger restore\" with its configuration first\n"
+            ))?;
         }
         Command::Rebuild(place) => {
             place.open()?.0.rebuild()?;
@@ -139,7 +143,12 @@ fn create(args: &CreateArgs) -> anyhow::Result<()> {
     let (owner, config) = args.place.open()?;
     let of_url = |url: &str| url.split_once("://").and_then(|(_, rest)| Some(rest.split_once('@')?.0.to_owned()));
     let of_daemons = config.ledger.database.as_ref().and_then(|database| of_url(database.get_ref()));
-    let role = args.role.clone().or(of_daemons).unwrap_or_else(|| owner.user().to_owned());
+    let role = args.role.clone().or(of_daemons).with_context(|| {
+        let owner = owner.user();
+        format!(
+            "name the daemons' role, which is another one than {owner}: --role, or ledger.database in the configuration"
+        )
+    })?;
     let Created { ledger, entries } = owner.create(&role, args.from.as_deref())?;
     print(&table::fields(&[
         ("ledger", Some(hex::encode(ledger))),

@@ -26,7 +26,8 @@ pub(crate) fn csv<S: AsRef<str>>(cells: impl IntoIterator<Item = S>) -> String {
 pub(crate) fn fields(fields: &[(&str, Option<String>)]) -> String {
     let longest = fields.iter().map(|(name, _)| width(name)).max().unwrap_or(0);
     let present = fields.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
-    present.map(|(name, value)| format!("{name:<longest$}  {value}\n")).collect()
+    let below = format!("\n{:longest$}  ", "");
+    present.map(|(name, value)| format!("{name:<longest$}  {}\n", value.replace('\n', &below))).collect()
 }
 
 fn width(text: &str) -> usize {
@@ -47,8 +48,8 @@ mod tests {
         let odd = [vec!["a,b".to_owned(), "say \"x\"".to_owned()], vec!["=1+1".to_owned(), "-5".to_owned()]];
         assert_eq!(csv_table(&["ID", ">LEFT"], &odd), "id,left\r\n\"a,b\",\"say \"\"x\"\"\"\r\n=1+1,-5\r\n");
         assert_eq!(
-            fields(&[("id", Some("a".into())), ("none", None), ("from", Some("b".into()))]),
-            "id    a\nfrom  b\n"
+            fields(&[("id", Some("a".into())), ("none", None), ("from", Some("b\nc".into()))]),
+            "id    a\nfrom  b\n      c\n"
         );
     }
 }

@@ -53,7 +53,7 @@ fn operation_that_the_disk_does_not_take_fails_alone() {
     let (error, requests) = failed.unwrap();
     assert!(matches!(error, LedgerError::NotWritten(_)) && requests.len() == 2);
     let (_queue, receiver) = queue::queue();
-    fail((error, requests), &receiver);
+    fail((error, requests), &receiver, &mut Failures::default());
     for (id, outcome) in ids.iter().zip(&mut outcomes) {
         match outcome.try_recv().unwrap() {
             Ok(Outcome::Changed { retry: false }) => assert!(id.len() < 100),

@@ -271,7 +271,8 @@ pub enum Refusal {
     /// The device has a live certificate.
     #[error(
         "the device \"{device}\" has the live certificate {serial_number} (order \"{order}\", profile \"{profile}\"), \
-         for another key, order or profile"
+         for another key, order or profile than it is asked for now; if that one is not used any more, an operator scraps it \
+         (\"birthmark record scrap\"), and the request is made again as a reissue"
     )]
     DeviceHasCertificate {
         /// The device.

@@ -166,3 +166,37 @@ async fn library_goes_on_with_another_server() {
     station.issue(Request::new("e", "device", csr("e")).order("lot")).await.unwrap().unwrap();
     second.end();
 }
+
+/// A connection that takes long is not begun anew with each request that comes meanwhile: here three of four servers take
+/// connections and say nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn library_connects_while_requests_keep_coming() {
+    let site = Site::new();
+    let daemon = site.start();
+    site.create_order("lot", 100);
+    let silent: Vec<_> = (0..3).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let silent_urls = silent.iter().map(|server| format!("https://localhost:{}", server.local_addr().unwrap().port()));
+    let servers: Vec<_> = silent_urls.chain([daemon.url()]).collect();
+    let identity = Some(site.identity("station", "line1/t1"));
+    let connection = Connection { server: Some(servers.join(",")), identity, ..Connection::default() };
+    let station = Client::new(&connection).unwrap();
+    let (give, wanted) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        for number in 0..40 {
+            let name = format!("d{number}");
+            let request = Request::new(&name, "device", csr(&name)).order("lot");
+            if give.send(request).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    });
+    let began = std::time::Instant::now();
+    let wanted = tokio_stream::wrappers::ReceiverStream::new(wanted);
+    let mut answers = station.issue_many(wanted, Options::default());
+    answers.next().await.unwrap().unwrap().result.unwrap();
+    // A second for each that is silent; the requests come for twelve.
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    drop(answers);
+    daemon.end();
+}

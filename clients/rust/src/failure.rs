@@ -39,6 +39,11 @@ impl From<Status> for Failure {
             (Some(refusal), _) => refusal,
             // From the transport, whose outermost message says next to nothing.
             (None, Some(source)) => format!("the connection failed: {}", innermost(source)),
+            // As tonic says of what is no gRPC.
+            (None, None) if status.message().contains("while receiving response with status") => format!(
+                "what answers is not the daemon's gRPC port ([server] listen), but perhaps its EST port: {}",
+                status.message()
+            ),
             (None, None) => status.message().to_owned(),
         };
         Failure {

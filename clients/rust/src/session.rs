@@ -3,7 +3,8 @@
 //!
 //! One task owns the unanswered requests and does everything in turn; it is never in two places. What it must not lose is
 //! in [`Session`], not in a future, so that [`Session::next`] may be dropped when something else is ready first. (tokio's
-//! channels and timers and tonic's `Streaming` lose nothing when their futures are dropped.)
+//! channels and timers and tonic's `Streaming` lose nothing when their futures are dropped; what would begin anew, such as
+//! a connection, is a task of its own.)
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -11,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
 use tonic::Code;
 
 pub use self::options::Options;
@@ -22,7 +26,7 @@ use self::{
 use crate::{
     Certificate, Daemon, Error, Failure, Request,
     backoff::backoff,
-    proto::{IssueReply, IssueRequest, issue_reply::Result as Answer},
+    proto::{IssueReply, IssueRequest, Issuer, issue_reply::Result as Answer},
     request::{checked, mismatched},
 };
 
@@ -56,8 +60,11 @@ pub struct Session<T> {
     /// What is to be told next.
     events: VecDeque<Event<T>>,
     stream: Option<Stream>,
+    /// A connection that is being made.
+    opening: JoinSet<Result<Stream, Break>>,
     /// A reply whose issuer is asked for.
     reply: Option<IssueReply>,
+    asking: JoinSet<Result<Vec<Issuer>, Break>>,
     /// No connection is made before.
     pause: Option<Instant>,
     /// No other connection is made.
@@ -98,7 +105,9 @@ impl<T> Session<T> {
             next_id: 0,
             events: VecDeque::new(),
             stream: None,
+            opening: JoinSet::new(),
             reply: None,
+            asking: JoinSet::new(),
             pause: None,
             last: false,
             waiting_since: None,
@@ -184,7 +193,10 @@ impl<T> Session<T> {
     async fn step(&mut self) -> Result<(), Break> {
         let Some(stream) = &mut self.stream else { return self.connect().await };
         if let Some(reply) = &self.reply {
-            stream.chains.learn(reply).await?;
+            if let Some(issuer) = stream.chains.unknown(reply) {
+                let asked = under_way(&mut self.asking, || stream.chains.ask(issuer)).await?;
+                asked.into_iter().for_each(|issuer| stream.chains.add(issuer));
+            }
             if let Some(reply) = self.reply.take() {
                 self.settle(reply);
             }
@@ -211,7 +223,8 @@ impl<T> Session<T> {
             sleep_until(pause).await;
             self.pause = None;
         }
-        self.stream = Some(open(&self.daemon, &self.options, self.connected).await?);
+        let begin = || open(self.daemon.clone(), self.options.clone(), self.connected);
+        self.stream = Some(under_way(&mut self.opening, begin).await?);
         self.connected = true;
         if self.unanswered.is_empty() {
             self.waiting_since = None;
@@ -230,7 +243,7 @@ impl<T> Session<T> {
     /// The connection is lost: another one is made after a pause.
     fn broken(&mut self, outage: Outage) {
         self.daemon.leave();
-        (self.stream, self.reply) = (None, None);
+        (self.stream, self.reply, self.asking) = (None, None, JoinSet::new());
         self.note_outage(outage.message, outage.vague && self.attempts == 0);
         for unanswered in self.unanswered.values_mut() {
             unanswered.delayed = true;
@@ -318,6 +331,22 @@ impl<T> Session<T> {
     fn timed_out(&self) -> Error {
         let cause = self.outage.as_ref().map(|(_, message)| message.clone());
         Error::GaveUp { after: self.options.give_up_after.unwrap_or_default(), cause }
+    }
+}
+
+/// Waits for what is under way, or begins it: whoever waits may give up and come again, and it goes on.
+async fn under_way<T, F>(tasks: &mut JoinSet<Result<T, Break>>, begin: impl FnOnce() -> F) -> Result<T, Break>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Break>> + Send + 'static,
+{
+    if tasks.is_empty() {
+        tasks.spawn(begin());
+    }
+    match tasks.join_next().await {
+        Some(Ok(done)) => done,
+        Some(Err(error)) => Err(passing(format!("the connection's task ended: {error}"))),
+        None => Err(passing("the connection's task is gone".to_owned())),
     }
 }
 

@@ -19,6 +19,9 @@ use crate::metrics;
 /// What the table `daemons` has of this one.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// How the reason begins for which a ledger is closed until it is completed.
+pub(super) const LOST: &str = "it has lost what it had acknowledged";
+
 /// How many batches are read at once.
 pub(super) const PAGE: i64 = 64;
 
@@ -188,6 +191,28 @@ impl Database {
     fn check(&self, head: &HeadRow) -> Result<(), Failure> {
         let unfit = head.unfit.as_deref().map(unfit);
         unfit.or_else(|| too_few_copies(self.copies, &head.standbys)).map_or(Ok(()), |what| Err(Failure::Away(what)))
+    }
+
+    /// Where the database lacks what this daemon's copy has, nobody writes before it is completed: a daemon whose copy has no more
+    /// than the database cannot see that anything is missing.
+    pub(super) fn note_loss(&self, error: &SharedError) {
+        let (SharedError::Lost { what }, Some(link)) = (error, &self.link) else { return };
+        let why = format!("{LOST}: {what}; \"birthmark ledger restore\" completes it");
+        let noted = async {
+            // The turn, if this daemon has it.
+            link.client.batch_execute("ROLLBACK").await?;
+            link.client.execute("UPDATE head SET closed = $1 WHERE closed IS NULL", &[&why]).await
+        };
+        let noted = self.runtime.block_on(async { timeout(ANSWER, noted).await });
+        match noted {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::error!(error = sentence(&error), "the other daemons could not be told that batches are lost")
+            }
+            Err(_) => tracing::error!(
+                "the other daemons could not be told that batches are lost: the database does not answer"
+            ),
+        }
     }
 
     /// Gives the right back; nothing has changed.

@@ -36,8 +36,8 @@ pub enum SharedError {
     },
     /// This copy knows batches that the database does not have.
     #[error(
-        "the ledger's database has lost what it had acknowledged: {what}; nothing is signed until it is completed. Stop all \
-         daemons, and use \"birthmark ledger restore\" where the data folder has the most entries"
+        "the ledger's database has lost what it had acknowledged: {what}; no daemon signs anything until it is completed. Stop \
+         all daemons, and use \"birthmark ledger restore\" with the configuration whose data folder has the most entries"
     )]
     Lost {
         /// What each has.
@@ -61,7 +61,7 @@ pub enum SharedError {
         /// The table, and what the database says.
         what: String,
     },
-    /// Rows that must have been there were not.
+    /// Rows that must have been there were not; what was found out by that is committed.
     #[error(
         "the table {table} of the ledger's database lacks rows that it must have ({found} of {expected} were there): somebody has \
          changed it. \"birthmark ledger rebuild\" makes it from the journal again"
@@ -77,6 +77,9 @@ pub enum SharedError {
     /// The folder holds another ledger, or one of its own.
     #[error("{0}")]
     Folder(String),
+    /// What the owner asks for cannot be done.
+    #[error("{0}")]
+    Refused(String),
     /// Another daemon has this one's name.
     #[error(
         "the daemon \"{name}\" runs already, with another data folder (epoch {epoch}, since {since}); give each daemon a name of \

@@ -4,7 +4,7 @@ use crate::{
     ledger::{
         copy::{FollowError, LedgerCopy},
         entry::{Entry, Event},
-        journal::{Batch, Position, read_batch},
+        journal::{Batch, Position, Scan, read_batch},
     },
     serial::SerialNumber,
 };
@@ -117,16 +117,25 @@ impl Following {
     fn loss(&self, copy: &LedgerCopy, head: &HeadRow) -> SharedError {
         let entries = copy.writer.journal.next_sequence() - 1;
         if head.batch < self.known || head.sequence < entries {
-            return SharedError::Lost {
-                what: format!(
-                    "this daemon's copy has {} batches ({entries} entries), and it has {} ({} entries)",
-                    self.known, head.batch, head.sequence
-                ),
-            };
+            let what = format!(
+                "this daemon's copy has {} batches ({entries} entries), and it has {} ({} entries)",
+                self.known, head.batch, head.sequence
+            );
+            return lost(copy, head, what);
         }
         SharedError::Differs {
             what: format!("at the batch {} the entries up to number {entries} are others", head.batch),
         }
+    }
+}
+
+/// A database that has less than the copy has lost it, unless what it has goes another way.
+pub(super) fn lost(copy: &LedgerCopy, head: &HeadRow, what: String) -> SharedError {
+    let scan = Scan::open(&copy.writer.journal.reader().folder());
+    match scan.and_then(|scan| scan.chain_after(head.sequence)) {
+        Ok(chain) if chain.unwrap_or_default() == head.chain => SharedError::Lost { what },
+        Ok(_) => SharedError::Differs { what: format!("{what}, of which the last are others") },
+        Err(error) => SharedError::Differs { what: format!("{what}; the copy cannot be read: {error}") },
     }
 }
 

@@ -235,7 +235,7 @@ impl SharedLedger {
             self.database.give_back();
             self.catch_up()?;
         };
-        self.following.check_head(&self.copy, &turn.head).map_err(|error| Failure::Ledger(error.fatal()))?;
+        self.following.check_head(&self.copy, &turn.head).map_err(|error| self.refused(error))?;
         self.settle(stands);
         if let Some(outcomes) = stands.take() {
             return match self.renew() {
@@ -256,6 +256,12 @@ impl SharedLedger {
             }
         }?;
         Ok(outcomes)
+    }
+
+    /// This daemon must stop; where batches are lost, so must the others.
+    fn refused(&self, error: SharedError) -> Failure {
+        self.database.note_loss(&error);
+        Failure::Ledger(error.fatal())
     }
 
     /// Reads what is more than a page, without anybody's turn.
@@ -443,7 +449,7 @@ impl SharedLedger {
         }
         self.compare_clocks(&looked.head);
         metrics::ledger_follow_lag(looked.head.batch.saturating_sub(self.following.known));
-        self.following.check_witness(&self.copy, &looked.head).map_err(|error| Failure::Ledger(error.fatal()))?;
+        self.following.check_witness(&self.copy, &looked.head).map_err(|error| self.refused(error))?;
         self.following.take_in(&mut self.copy, &looked).map_err(|error| Failure::Ledger(error.fatal()))?;
         if self.following.known < looked.head.batch {
             self.catch_up()?;

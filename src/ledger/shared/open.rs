@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use super::{
     database::Database,
     error::{Failure, SharedError},
-    follow::Following,
+    follow::{Following, lost},
     ledger::{Life, SharedLedger},
     settings::DatabaseSettings,
     sql::HeadRow,
@@ -91,7 +91,10 @@ impl SharedLedger {
         let (marker, mut copy) = open_copy(folder, settings, guards, id)?;
         copy.writer.gathers_claims = true;
         let head = database.look(u64::MAX, None).map_err(at_start)?.head;
-        let following = find_known(&database, &mut copy, &head).map_err(SharedError::at_start)?;
+        let following = find_known(&database, &mut copy, &head).map_err(|error| {
+            database.note_loss(&error);
+            error.at_start()
+        })?;
         let life = Life {
             name: shared.daemon.clone(),
             folder: folder.to_owned(),
@@ -265,7 +268,7 @@ fn find_known(database: &Database, copy: &mut LedgerCopy, head: &HeadRow) -> Res
     }
     if entries > head.sequence {
         let what = format!("this daemon's copy has {entries} entries, and it has {}", head.sequence);
-        return Err(SharedError::Lost { what });
+        return Err(lost(copy, head, what));
     }
     let away = |failure: Failure| match failure {
         Failure::Ledger(error) => SharedError::Differs { what: error.to_string() },

@@ -6,6 +6,7 @@ use tokio::runtime::Runtime;
 use tokio_postgres::{Client, types::ToSql};
 
 use super::{
+    database::LOST,
     derive::Derived,
     error::{SharedError, sentence},
     link::{FORMAT, Link},
@@ -190,9 +191,9 @@ impl Owner {
             }
         };
         if self.has_ledger()? {
-            let what = "it has a ledger already; \"birthmark ledger status\" shows it, and another one needs a schema or a database \
+            let what = "this database has a ledger already; \"birthmark ledger status\" shows it, and another one needs a schema or a database \
                         of its own";
-            return Err(self.failed(what.into()));
+            return Err(SharedError::Refused(what.into()).at_start());
         }
         let created = self.transaction(|| {
             let created = self.fill(role, journal.as_ref())?;
@@ -240,9 +241,17 @@ impl Owner {
             entries = self.push(journal, Position::start(), (0, 0))?;
             self.derive()?;
         }
-        let role = format!("\"{}\"", role.replace('"', "\"\""));
-        let grants = RIGHTS.map(|(table, rights)| format!("GRANT {} ON {table} TO {role}", rights.join(", ")));
+        let quoted = format!("\"{}\"", role.replace('"', "\"\""));
+        let grants = RIGHTS.map(|(table, rights)| format!("GRANT {} ON {table} TO {quoted}", rights.join(", ")));
         self.run(client.batch_execute(&grants.join("; ")))?;
+        let may_change = "SELECT has_table_privilege($1::name, 'journal', 'UPDATE')";
+        if self.run(async { Ok(client.query_one(may_change, &[&role]).await?.get(0)) })? {
+            let what = format!(
+                "the role {role} may change the journal, since it owns the tables or is a superuser; no daemon starts with that: \
+                 name another one (--role)"
+            );
+            return Err(SharedError::Refused(what).at_start());
+        }
         Ok(Created { ledger, entries })
     }
 
@@ -374,8 +383,8 @@ impl Owner {
         let (_lock, journal) = self.copy_in(folder)?;
         self.transaction(|| {
             let head = self.head(" FOR UPDATE")?;
-            if let Some(why) = head.closed {
-                return Err(self.failed(format!("its ledger is closed: {why}")));
+            if let Some(why) = head.closed.filter(|why| !why.starts_with(LOST)) {
+                return Err(closed(&why));
             }
             let entries = journal.next_sequence() - 1;
             if entries <= head.sequence {
@@ -410,6 +419,7 @@ impl Owner {
             };
             let pushed = self.push(&journal, from, (head.batch, head.sequence))?;
             self.derive()?;
+            self.run(self.client().execute("UPDATE head SET closed = NULL", &[]))?;
             Ok(Restored { first: head.sequence + 1, entries: pushed })
         })
     }
@@ -433,8 +443,8 @@ impl Owner {
         self.transaction(|| {
             let head = self.head(" FOR UPDATE")?;
             // What a crash before the folder's own part interrupted goes on.
-            if let Some(closed) = head.closed.filter(|closed| *closed != why) {
-                return Err(self.failed(format!("its ledger is closed: {closed}")));
+            if let Some(reason) = head.closed.filter(|closed| *closed != why) {
+                return Err(closed(&reason));
             }
             if (entries, *journal.chain()) != (head.sequence, head.chain) {
                 let what = format!(
@@ -450,7 +460,7 @@ impl Owner {
                      let any other run for the lease (ledger.lease) and stop that",
                     open.join(", ")
                 );
-                return Err(self.failed(what));
+                return Err(SharedError::Refused(what).at_start());
             }
             self.run(self.client().execute("UPDATE head SET closed = $1", &[&why]))
         })?;
@@ -475,6 +485,10 @@ impl Owner {
         journal.settle(None)?;
         Ok((lock, journal))
     }
+}
+
+fn closed(why: &str) -> LedgerError {
+    SharedError::Refused(format!("this database's ledger is closed: {why}")).at_start()
 }
 
 async fn has_ledger(client: &Client) -> Result<bool, tokio_postgres::Error> {

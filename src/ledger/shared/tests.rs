@@ -217,6 +217,8 @@ fn database_that_lost_batches_is_refused_and_restored() {
     for number in 0..5 {
         one.issue(number, "lot");
     }
+    // It sees nothing of what is lost later.
+    let mut two = scene.open_at(&scene.place.daemons, "two", tempfile::tempdir().unwrap(), 1);
     // As a fail-over to a standby that lagged does.
     let dump = "SELECT batch || ' ' || sequence || ' ' || encode(chain, 'hex') FROM head";
     let old = psql(&scene.place.owner, dump).unwrap();
@@ -239,8 +241,18 @@ fn database_that_lost_batches_is_refused_and_restored() {
         "{lost}"
     );
     let folder = one.crash();
-    let lost = scene.try_open("one", &folder, 1).map(drop).unwrap_err();
-    assert!(matches!(&lost, LedgerError::Lost { .. }), "{lost}");
+    for _ in 0..2 {
+        let other = two.try_ask(reserve(51, "lot")).unwrap_err();
+        assert!(matches!(&other, LedgerError::Unavailable { .. }), "{other}");
+        let why = two.records.healthy().unwrap_err();
+        assert!(why.contains("has lost what it had acknowledged"), "{why}");
+        // Whoever notices it closes the ledger, also at a start.
+        psql(&scene.place.owner, "UPDATE head SET closed = NULL").unwrap();
+        let lost = scene.try_open("one", &folder, 1).map(drop).unwrap_err();
+        assert!(matches!(&lost, LedgerError::Lost { .. }), "{lost}");
+    }
+    let closed = scene.try_daemon("three").map(drop).unwrap_err().to_string();
+    assert!(closed.contains("is closed") && closed.contains("birthmark ledger restore"), "{closed}");
     let restored = scene.owner().restore(folder.path()).unwrap();
     assert_eq!((restored.first, restored.entries), (old[1].parse::<u64>().unwrap() + 1, entries - restored.first + 1));
     let mut one = scene.open("one", folder);
@@ -248,6 +260,39 @@ fn database_that_lost_batches_is_refused_and_restored() {
         assert!(matches!(one.ask(reserve(number, "lot")), Outcome::Replay { .. }));
     }
     one.issue(50, "lot");
+    two.follow_for(Duration::from_millis(500));
+    two.issue(51, "lot");
+    scene.check(vec![one, two]);
+}
+
+/// Invariant 8. A copy that has more, and of something else, closes nothing: the ledger goes on without its daemon.
+#[test]
+fn diverged_copy_is_refused_and_closes_nothing() {
+    let scene = Scene::new();
+    let (mut one, two) = (scene.daemon("one"), scene.daemon("two").close());
+    one.ask(order("lot", 100));
+    let head =
+        psql(&scene.place.owner, "SELECT batch || ' ' || sequence || ' ' || encode(chain, 'hex') FROM head").unwrap();
+    let head: Vec<_> = head.split(' ').collect();
+    let mut copy = scene.open("two", two);
+    for number in 0..6 {
+        copy.issue(number, "lot");
+    }
+    let copy = copy.crash();
+    // An old backup takes the place of the database, and nobody notices for a while.
+    let back = format!(
+        "DELETE FROM journal WHERE batch > {0}; DELETE FROM daemons WHERE epoch > 2; \
+         UPDATE head SET batch = {0}, sequence = {1}, chain = '\\x{2}'",
+        head[0], head[1], head[2]
+    );
+    psql(&scene.place.owner, &back).unwrap();
+    scene.owner().rebuild().unwrap();
+    one.issue(50, "lot");
+    let refused = scene.try_open("two", &copy, 1).map(drop).unwrap_err();
+    assert!(matches!(&refused, LedgerError::Storage(_)) && refused.to_string().contains("are others"), "{refused}");
+    let refused = scene.owner().restore(copy.path()).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("When two copies differ"), "{refused}");
+    one.issue(51, "lot");
     scene.check(vec![one]);
 }
 

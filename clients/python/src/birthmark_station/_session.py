@@ -157,9 +157,10 @@ class Session:
         if not profile and not order:
             raise SettingsError(f"neither profile nor order is given for {request.device_id!r}, with it or for all")
         if not is_id(request.device_id):
+            odd = next((c for c in request.device_id if not (c.isascii() and (c.isalnum() or c in "._:-"))), None)
             message = (
                 f"{request.device_id[:140]!r} is not a device id: 1 to 128 characters of A-Z a-z 0-9 . _ : -, "
-                "the first a letter or digit"
+                f"the first a letter or digit{'' if odd is None else f'; {odd!r} (U+{ord(odd):04X}) is none of them'}"
             )
             return self._refuse(request, Refused(message, "REQUEST_INVALID"))
         if order and not is_id(order, 64):

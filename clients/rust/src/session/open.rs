@@ -38,7 +38,7 @@ pub(super) struct Chains {
 }
 
 impl Chains {
-    fn add(&mut self, Issuer { name, generation, chain, .. }: Issuer) {
+    pub(super) fn add(&mut self, Issuer { name, generation, chain, .. }: Issuer) {
         if let Some(chain) = Chain::of(&chain) {
             self.known.insert((name, generation), chain);
         }
@@ -49,21 +49,26 @@ impl Chains {
         self.known.get(&(issued.issuer.clone(), issued.issuer_generation))
     }
 
-    /// Asks for the chain of a reply's certificate, unless it is known.
-    pub(super) async fn learn(&mut self, reply: &IssueReply) -> Result<(), Break> {
-        let Some(Answer::Issued(issued)) = &reply.result else { return Ok(()) };
-        if self.of(issued).is_some() {
-            return Ok(());
+    /// The issuer of a reply's certificate, unless its chain is known.
+    pub(super) fn unknown(&self, reply: &IssueReply) -> Option<GetIssuerRequest> {
+        let Some(Answer::Issued(issued)) = &reply.result else { return None };
+        let of = || GetIssuerRequest { issuer: issued.issuer.clone(), generation: issued.issuer_generation };
+        self.of(issued).is_none().then(of)
+    }
+
+    /// Asks for an issuer; gives none if the daemon has none: the device is refused then.
+    pub(super) fn ask(
+        &self,
+        issuer: GetIssuerRequest,
+    ) -> impl Future<Output = Result<Vec<Issuer>, Break>> + Send + use<> {
+        let mut client = self.client.clone();
+        async move {
+            match timeout(OPENING, client.get_issuer(issuer)).await.map_err(silent)? {
+                Ok(reply) => Ok(reply.into_inner().issuers),
+                Err(status) if matches!(status.code(), Code::NotFound | Code::InvalidArgument) => Ok(Vec::new()),
+                Err(status) => Err(stream_failure(status.into())),
+            }
         }
-        let request = GetIssuerRequest { issuer: issued.issuer.clone(), generation: issued.issuer_generation };
-        let asked = timeout(OPENING, self.client.get_issuer(request)).await.map_err(silent)?;
-        match asked {
-            Ok(reply) => reply.into_inner().issuers.into_iter().for_each(|issuer| self.add(issuer)),
-            // The device is refused then.
-            Err(status) if matches!(status.code(), Code::NotFound | Code::InvalidArgument) => {}
-            Err(status) => return Err(stream_failure(status.into())),
-        }
-        Ok(())
     }
 }
 
@@ -72,7 +77,7 @@ fn silent<T>(_: T) -> Break {
 }
 
 /// Connects, learns the issuers' chains and opens a stream. `again`: the daemon has accepted this session before.
-pub(super) async fn open(daemon: &Daemon, options: &Options, again: bool) -> Result<Stream, Break> {
+pub(super) async fn open(daemon: Daemon, options: Options, again: bool) -> Result<Stream, Break> {
     let channel = daemon.connect().await.map_err(|error| match error {
         ClientError::Connect { lasting: false, .. } => passing(error.to_string()),
         // Something stands in for a daemon that was there before.
@@ -82,7 +87,7 @@ pub(super) async fn open(daemon: &Daemon, options: &Options, again: bool) -> Res
     let mut client: IssuanceClient<Channel> = IssuanceClient::new(channel);
     let known = timeout(OPENING, client.get_issuer(GetIssuerRequest::default())).await.map_err(silent)?;
     let known = known.map_err(|status| stream_failure(status.into()))?.into_inner();
-    if let Some(message) = options.profile.as_ref().and_then(|name| obstacle(name, options, &known.profiles)) {
+    if let Some(message) = options.profile.as_ref().and_then(|name| obstacle(name, &options, &known.profiles)) {
         // A changed configuration may be changed back; a hot folder that was served waits for that.
         return Err(if again { passing(message) } else { Break::End(Error::Profile(message)) });
     }

@@ -127,12 +127,13 @@ impl Reader {
         terms: Terms,
         csr: impl FnOnce() -> Result<Vec<u8>, DecodeError>,
     ) -> Item {
-        if DeviceId::check(&device_id).is_err() {
+        if let Err(error) = DeviceId::check(&device_id) {
             let message = format!(
                 "{} is not a device id: 1 to {} characters of A-Z a-z 0-9 . _ : -, \
-                 the first a letter or digit",
+                 the first a letter or digit{}",
                 quoted(&device_id),
-                DeviceId::LONGEST
+                DeviceId::LONGEST,
+                error.odd()
             );
             return refused(device_id, file, terms, "REQUEST_INVALID", message);
         }
