@@ -372,4 +372,44 @@ mod tests {
         let told = errors(&good.replace("[ledger]\npath = \"data\"\n", ""));
         assert!(told.len() == 1 && told[0].ends_with("birthmark.toml:1: the key `ledger` is missing"), "{told:?}");
     }
+
+    /// Two ports cannot have one address; any free port is nobody's.
+    #[test]
+    fn address_that_another_port_has_is_told() {
+        let text = |server: &str, http: &str, est: &str| {
+            format!(
+                "[server]\nlisten = \"{server}\"\ncertificate = \"c\"\nkey = \"k\"\nclient_ca = \"a\"\n[http]\nlisten = \"{http}\"\n\
+                 [est]\nlisten = \"{est}\"\n[ledger]\npath = \"data\"\n[issuers.main]\nchain = [\"c\"]\nkey_uri = \"pkcs11:\"\n\
+                 [profiles.device]\nissuer = \"main\"\n"
+            )
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("birthmark.toml");
+        for (server, http, est, told) in [
+            ("127.0.0.1:8443", "127.0.0.1:8080", "127.0.0.1:8444", vec![]),
+            ("127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", vec![]),
+            ("127.0.0.1:8443", "127.0.0.2:8443", "[::1]:8443", vec![]),
+            (
+                "127.0.0.1:8443",
+                "127.0.0.1:8443",
+                "127.0.0.1:8444",
+                vec!["toml:7: http.listen: 127.0.0.1:8443 is the address of server.listen"],
+            ),
+            (
+                "0.0.0.0:8443",
+                "127.0.0.1:8080",
+                "127.0.0.1:8443",
+                vec!["toml:9: est.listen: 127.0.0.1:8443 is the address of server.listen"],
+            ),
+        ] {
+            std::fs::write(&path, text(server, http, est)).unwrap();
+            let (_, errors) = crate::config::Config::load_with_all_problems(&path);
+            let errors: Vec<_> =
+                errors.iter().map(ToString::to_string).filter(|error| error.contains("listen")).collect();
+            assert!(
+                errors.len() == told.len() && errors.iter().zip(&told).all(|(error, told)| error.contains(told)),
+                "{errors:?}"
+            );
+        }
+    }
 }
