@@ -277,8 +277,14 @@ impl Node {
         if let Some(pid) = pid.lines().next()
             && fs::read_link(Path::new("/proc").join(pid).join("cwd")).is_ok_and(|folder| folder == data)
         {
-            // Its children end when they notice that it is gone.
-            let _ = signal(pid, "KILL");
+            // All at once, as a power cut does: a child that notices that it is gone shows what no standby has.
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            let all: Vec<_> = [pid].into_iter().chain(children.split_whitespace()).collect();
+            for name in ["STOP", "KILL"] {
+                for pid in &all {
+                    let _ = signal(pid, name);
+                }
+            }
         }
     }
 }

@@ -566,8 +566,7 @@ impl Journal {
     /// `with_length`: as files are begun since birthmark 0.1.
     fn rotate(&mut self, with_length: bool) -> Result<(), AppendError> {
         self.check_own()?;
-        // A copy's writes are not synced each; the next file says how long this one is.
-        self.file.sync_data().map_err(AppendError::Unknown)?;
+        self.file.sync_data().map_err(AppendError::Unknown)?; // A copy's writes are not synced each.
         let length_before = with_length.then_some(u64::from(self.end));
         let header = Header { id: self.id, first_sequence: self.sequence, chain: self.chain, length_before };
         let next = self.segment + 1;

@@ -22,6 +22,7 @@ mod sql;
 mod target;
 #[cfg(test)]
 mod tests;
+mod unacknowledged;
 
 pub use self::{
     error::SharedError,

@@ -43,6 +43,15 @@ pub enum SharedError {
         /// What each has.
         what: String,
     },
+    /// This copy has batches that were read, and never acknowledged.
+    #[error(
+        "the ledger's database lacks batches that this daemon has read, and that were never acknowledged to it: {what}; what it lacks \
+         was shown before a standby had it. Started again, the daemon puts its copy aside and reads what the database has"
+    )]
+    Unacknowledged {
+        /// What each has.
+        what: String,
+    },
     /// What it holds does not continue this copy.
     #[error(
         "the ledger's database and this daemon's copy differ: {what}; nothing is signed. \"birthmark journal verify\" tells \

@@ -22,6 +22,7 @@ use super::{
     follow::Following,
     lives::{Lives, UNHEARD},
     sql::HeadRow,
+    unacknowledged,
 };
 use crate::{
     ledger::{
@@ -59,6 +60,8 @@ pub struct SharedLedger {
     pub(super) following: Following,
     /// All batches up to this one are durable: a write of this daemon stands behind them.
     pub(super) proven: u64,
+    /// The newest batch up to which they were at any time: a database that lacks one of these has lost it.
+    acknowledged: u64,
     pub(super) life: Life,
     pub(super) lives: Lives,
     /// A batch whose COMMIT is not known.
@@ -133,6 +136,7 @@ impl SharedLedger {
             database,
             following,
             proven: 0,
+            acknowledged: 0,
             life,
             lives: Lives::default(),
             sent: None,
@@ -235,7 +239,7 @@ impl SharedLedger {
             self.database.give_back();
             self.catch_up()?;
         };
-        self.following.check_head(&self.copy, &turn.head).map_err(|error| self.refused(error))?;
+        self.following.check_head(&self.copy, &turn.head).map_err(|error| self.refused(error, &turn.head))?;
         self.settle(stands);
         if let Some(outcomes) = stands.take() {
             return match self.renew() {
@@ -258,8 +262,22 @@ impl SharedLedger {
         Ok(outcomes)
     }
 
-    /// This daemon must stop; where batches are lost, so must the others.
-    fn refused(&self, error: SharedError) -> Failure {
+    /// This daemon must stop. Where batches are lost that were acknowledged to it, so must the others. What it only read may never
+    /// have been acknowledged to anybody: a server whose main process is killed shows for a moment what no standby has. Then this
+    /// daemon begins again with what the database has; whoever was told of such a batch knows by itself.
+    fn refused(&self, error: SharedError, head: &HeadRow) -> Failure {
+        let error = match error {
+            SharedError::Lost { what } if head.batch >= self.acknowledged => {
+                match unacknowledged::note(&self.life.folder) {
+                    Ok(()) => SharedError::Unacknowledged { what },
+                    Err(cause) => {
+                        let folder = self.life.folder.display().to_string();
+                        return Failure::Ledger(LedgerError::Folder { folder, cause }.into_fatal());
+                    }
+                }
+            }
+            error => error,
+        };
         self.database.note_loss(&error);
         Failure::Ledger(error.fatal())
     }
@@ -301,6 +319,7 @@ impl SharedLedger {
         match self.database.renew(epoch) {
             Ok(()) => {
                 (self.proven, self.renewed) = (self.following.known, Some(Instant::now()));
+                self.acknowledged = self.proven;
                 Ok(())
             }
             Err(NotAppended::Nothing(failure)) => Err(failure),
@@ -383,7 +402,7 @@ impl SharedLedger {
         turn: &Turn,
         skip: usize,
     ) -> Result<Vec<Outcome>, Failure> {
-        let SharedLedger { copy, database, following, proven, life, sent, orphans, renewed, .. } = self;
+        let SharedLedger { copy, database, following, proven, acknowledged, life, sent, orphans, renewed, .. } = self;
         let mut failure = None;
         let stopped = || LedgerError::NotWritten("the batch was not appended".into());
         let decided = copy.writer.commit(now, operations, |journal, written| {
@@ -398,6 +417,7 @@ impl SharedLedger {
                 return match done {
                     Ok(()) => {
                         (*proven, *renewed) = (following.known, Some(Instant::now()));
+                        *acknowledged = *proven;
                         Ok(())
                     }
                     Err(NotAppended::Nothing(error)) => Err(stop(&mut failure, error, stopped())),
@@ -427,6 +447,7 @@ impl SharedLedger {
             following.ended.extend(operations.iter().take(skip).filter_map(abandoned));
             following.known += 1;
             (*proven, *renewed) = (following.known, Some(Instant::now()));
+            *acknowledged = *proven;
             orphans.clear();
             // Those before it have ended with it.
             life.epochs.drain(..life.epochs.len().saturating_sub(1));
@@ -449,7 +470,7 @@ impl SharedLedger {
         }
         self.compare_clocks(&looked.head);
         metrics::ledger_follow_lag(looked.head.batch.saturating_sub(self.following.known));
-        self.following.check_witness(&self.copy, &looked.head).map_err(|error| self.refused(error))?;
+        self.following.check_witness(&self.copy, &looked.head).map_err(|error| self.refused(error, &looked.head))?;
         self.following.take_in(&mut self.copy, &looked).map_err(|error| Failure::Ledger(error.fatal()))?;
         if self.following.known < looked.head.batch {
             self.catch_up()?;

@@ -17,6 +17,7 @@ use super::{
     ledger::{Life, SharedLedger},
     settings::DatabaseSettings,
     sql::HeadRow,
+    unacknowledged,
 };
 use crate::ledger::{
     copy::{
@@ -91,10 +92,7 @@ impl SharedLedger {
         let (marker, mut copy) = open_copy(folder, settings, guards, id)?;
         copy.writer.gathers_claims = true;
         let head = database.look(u64::MAX, None).map_err(at_start)?.head;
-        let following = find_known(&database, &mut copy, &head).map_err(|error| {
-            database.note_loss(&error);
-            error.at_start()
-        })?;
+        let following = find_known(&database, &mut copy, &head).map_err(SharedError::at_start)?;
         let life = Life {
             name: shared.daemon.clone(),
             folder: folder.to_owned(),
@@ -212,6 +210,13 @@ fn open_copy(
 ) -> Result<(Marker, LedgerCopy), LedgerError> {
     let refused = |what: String| SharedError::Folder(what).at_start();
     let unusable = |cause| LedgerError::Folder { folder: folder.display().to_string(), cause };
+    if unacknowledged::put_aside(folder).map_err(unusable)? {
+        tracing::warn!(
+            folder = %folder.display(),
+            "the copy had batches that were never acknowledged: its journal is {} now, and it is read again from the database",
+            unacknowledged::ASIDE
+        );
+    }
     let marker = Marker::read(folder).map_err(refused)?;
     let has_entries = Journal::exists(&folder.join("journal"))?;
     let marker = match marker {

@@ -241,16 +241,19 @@ fn database_that_lost_batches_is_refused_and_restored() {
         "{lost}"
     );
     let folder = one.crash();
-    for _ in 0..2 {
-        let other = two.try_ask(reserve(51, "lot")).unwrap_err();
-        assert!(matches!(&other, LedgerError::Unavailable { .. }), "{other}");
-        let why = two.records.healthy().unwrap_err();
-        assert!(why.contains("has lost what it had acknowledged"), "{why}");
-        // Whoever notices it closes the ledger, also at a start.
-        psql(&scene.place.owner, "UPDATE head SET closed = NULL").unwrap();
-        let lost = scene.try_open("one", &folder, 1).map(drop).unwrap_err();
-        assert!(matches!(&lost, LedgerError::Lost { .. }), "{lost}");
-    }
+    // The one that noticed it has closed the ledger.
+    let other = two.try_ask(reserve(51, "lot")).unwrap_err();
+    assert!(matches!(&other, LedgerError::Unavailable { .. }), "{other}");
+    let why = two.records.healthy().unwrap_err();
+    assert!(why.contains("has lost what it had acknowledged"), "{why}");
+    psql(&scene.place.owner, "UPDATE head SET closed = NULL").unwrap();
+    let lost = scene.try_open("one", &folder, 1).map(drop).unwrap_err();
+    assert!(matches!(&lost, LedgerError::Lost { .. }), "{lost}");
+    psql(
+        &scene.place.owner,
+        "UPDATE head SET closed = 'it has lost what it had acknowledged: birthmark ledger restore'",
+    )
+    .unwrap();
     let closed = scene.try_daemon("three").map(drop).unwrap_err().to_string();
     assert!(closed.contains("is closed") && closed.contains("birthmark ledger restore"), "{closed}");
     let restored = scene.owner().restore(folder.path()).unwrap();
@@ -263,6 +266,42 @@ fn database_that_lost_batches_is_refused_and_restored() {
     two.follow_for(Duration::from_millis(500));
     two.issue(51, "lot");
     scene.check(vec![one, two]);
+}
+
+/// Invariant 8. What a daemon only read, and was never acknowledged to it, is no loss: it begins again with what the database has,
+/// and the others go on.
+#[test]
+fn batch_that_was_shown_and_never_acknowledged_is_put_aside() {
+    let scene = Scene::new();
+    let (mut one, mut two) = (scene.daemon("one"), scene.daemon("two"));
+    two.ask(order("lot", 100));
+    one.ledger.follow(Timestamp::now()).unwrap();
+    let head = "SELECT batch || ' ' || sequence || ' ' || encode(chain, 'hex') FROM head";
+    let head = psql(&scene.place.owner, head).unwrap();
+    let head: Vec<_> = head.split(' ').collect();
+    // A server that dies shows it to the other one, and its standby does not have it.
+    one.reserved(1, "lot");
+    let one = one.crash();
+    two.ledger.follow(Timestamp::now()).unwrap();
+    let back = format!(
+        "DELETE FROM journal WHERE batch > {0}; UPDATE head SET batch = {0}, sequence = {1}, chain = '\\x{2}'",
+        head[0], head[1], head[2]
+    );
+    psql(&scene.place.owner, &back).unwrap();
+    scene.owner().rebuild().unwrap();
+    let stopped = two.ledger.follow(Timestamp::now()).unwrap_err();
+    assert!(stopped.is_fatal() && stopped.to_string().contains("never acknowledged to it"), "{stopped}");
+    assert_eq!(scene.owner().status().unwrap().closed, None);
+    let mut three = scene.daemon("three");
+    three.issue(1, "lot");
+    let mut two = scene.open("two", two.crash());
+    assert!(two.folder().join("journal.unacknowledged").is_dir());
+    assert!(matches!(two.ask(reserve(1, "lot")), Outcome::Replay { .. }));
+    two.issue(2, "lot");
+    // The one to which it was acknowledged knows that it is lost.
+    let refused = scene.try_open("one", &one, 1).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("are others") || refused.contains("differ"), "{refused}");
+    scene.check(vec![two, three]);
 }
 
 /// Invariant 8. A copy that has more, and of something else, closes nothing: the ledger goes on without its daemon.
