@@ -89,7 +89,7 @@ async fn primary_that_dies_loses_and_doubles_nothing() {
     stop.store(true, Ordering::Relaxed);
     let (mut certificates, mut requests, mut longest) = (Certificates::new(), Vec::new(), Duration::ZERO);
     for station in stations {
-        let got = station.await.unwrap();
+        let got = station.await.unwrap_or_else(|error| panic!("{error}; the daemons' log: {}", pair.site.log()));
         certificates.extend(got.certificates);
         requests.extend(got.requests);
         longest = longest.max(got.longest);
