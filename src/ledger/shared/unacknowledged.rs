@@ -31,8 +31,8 @@ pub(super) fn put_aside(folder: &Path) -> io::Result<bool> {
         return Ok(false);
     }
     let (journal, aside) = (folder.join("journal"), folder.join(ASIDE));
-    // Whatever a crash interrupted goes on.
-    if journal.exists() {
+    // Whatever a crash interrupted goes on; an empty folder in the journal's place is what came after it was put aside.
+    if journal.exists() && fs::read_dir(&journal)?.next().is_some() {
         remove(&aside)?;
         fs::rename(&journal, &aside)?;
         durable::create_folder(&journal)?;
