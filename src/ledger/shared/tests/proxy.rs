@@ -10,11 +10,16 @@ use std::{
     thread,
 };
 
+/// What a daemon sends at the end of a batch, and nowhere else: a simple query (PostgreSQL's protocol, "Query").
+const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
+
 /// How it is cut.
 #[derive(Debug, Default)]
 struct State {
     /// After so many more messages of the daemon; negative: not.
     cut_after: AtomicI64,
+    /// At the next COMMIT of a batch.
+    cut_at_commit: AtomicBool,
     /// The message at which it is cut is sent on before.
     delivers: AtomicBool,
     /// Nothing is let through after that.
@@ -45,9 +50,10 @@ impl Proxy {
                 }
                 let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { continue };
                 let (from, to, there) = (client.try_clone().unwrap(), server.try_clone().unwrap(), Arc::clone(&state));
-                thread::spawn(move || forward(from, to, &there));
-                let back = Arc::clone(&state);
-                thread::spawn(move || answer(server, client, &back));
+                let (gone, back) = (Arc::new(AtomicBool::new(false)), Arc::clone(&state));
+                let left = Arc::clone(&gone);
+                thread::spawn(move || forward(from, to, &left, &there));
+                thread::spawn(move || answer(server, client, &gone, &back));
             }
         });
         proxy
@@ -64,15 +70,16 @@ impl Proxy {
         self.state.cut_after.store(messages, Ordering::SeqCst);
     }
 
-    /// How many messages may come until it is cut.
-    pub(super) fn left(&self) -> i64 {
-        self.state.cut_after.load(Ordering::SeqCst)
+    /// It is cut at the next COMMIT of a batch, which arrives.
+    pub(super) fn cut_at_commit(&self) {
+        self.state.delivers.store(true, Ordering::SeqCst);
+        self.state.cut_at_commit.store(true, Ordering::SeqCst);
     }
 
     /// The same, and nothing comes through after that.
-    pub(super) fn cut_for_good_after(&self, messages: i64) {
+    pub(super) fn cut_for_good_at_commit(&self) {
         self.state.blocks.store(true, Ordering::SeqCst);
-        self.cut_after(messages, true);
+        self.cut_at_commit();
     }
 
     /// Nothing comes through any more; what was under way is cut.
@@ -88,6 +95,7 @@ impl Proxy {
     /// All is well again.
     pub(super) fn heal(&self) {
         self.state.cut_after.store(-1, Ordering::SeqCst);
+        self.state.cut_at_commit.store(false, Ordering::SeqCst);
         self.state.blocks.store(false, Ordering::SeqCst);
         self.state.blocked.store(false, Ordering::SeqCst);
         self.state.mute.store(false, Ordering::SeqCst);
@@ -99,25 +107,29 @@ fn cut(one: &TcpStream, other: &TcpStream) {
     let _ = other.shutdown(Shutdown::Both);
 }
 
-fn forward(mut client: TcpStream, mut server: TcpStream, state: &State) {
+/// `gone`: the daemon has gone, and the server does all that came before that.
+fn forward(mut client: TcpStream, mut server: TcpStream, gone: &AtomicBool, state: &State) {
     let mut bytes = [0; 65_536];
     while let Ok(read @ 1..) = client.read(&mut bytes) {
         if state.blocked.load(Ordering::SeqCst) {
             return cut(&client, &server);
         }
         let left = state.cut_after.load(Ordering::SeqCst);
-        if left == 0 {
+        let commits = bytes[..read].ends_with(COMMIT) && state.cut_at_commit.swap(false, Ordering::SeqCst);
+        if left == 0 || commits {
             state.cut_after.store(-1, Ordering::SeqCst);
             if state.blocks.load(Ordering::SeqCst) {
                 state.blocked.store(true, Ordering::SeqCst);
             }
-            if state.delivers.load(Ordering::SeqCst) {
-                let _ = server.write_all(&bytes[..read]);
-                // It arrives before the end does, and no answer comes back.
-                let _ = client.shutdown(Shutdown::Both);
-                thread::sleep(std::time::Duration::from_millis(30));
+            if !state.delivers.load(Ordering::SeqCst) {
+                return cut(&client, &server);
             }
-            return cut(&client, &server);
+            // No answer comes back. A server that could not send one would do nothing more.
+            gone.store(true, Ordering::SeqCst);
+            let _ = client.shutdown(Shutdown::Both);
+            let _ = server.write_all(&bytes[..read]);
+            let _ = server.shutdown(Shutdown::Write);
+            return;
         }
         if left > 0 {
             state.cut_after.store(left - 1, Ordering::SeqCst);
@@ -129,13 +141,14 @@ fn forward(mut client: TcpStream, mut server: TcpStream, state: &State) {
     cut(&client, &server);
 }
 
-fn answer(mut server: TcpStream, mut client: TcpStream, state: &State) {
+fn answer(mut server: TcpStream, mut client: TcpStream, gone: &AtomicBool, state: &State) {
     let mut bytes = [0; 65_536];
     while let Ok(read @ 1..) = server.read(&mut bytes) {
-        if state.mute.load(Ordering::SeqCst) {
+        if gone.load(Ordering::SeqCst) || state.mute.load(Ordering::SeqCst) {
             continue;
         }
-        if state.blocked.load(Ordering::SeqCst) || client.write_all(&bytes[..read]).is_err() {
+        let blocked = state.blocked.load(Ordering::SeqCst);
+        if (blocked || client.write_all(&bytes[..read]).is_err()) && !gone.load(Ordering::SeqCst) {
             break;
         }
     }
