@@ -11,6 +11,7 @@ pub mod patroni;
 pub mod postgres;
 pub mod process;
 pub mod program;
+pub mod proxy;
 pub mod shared;
 pub mod site;
 pub mod softhsm;

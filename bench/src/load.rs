@@ -68,7 +68,7 @@ enum Part {
     Floor(floor::Args),
 }
 
-/// The window that a stream has unless the configuration says otherwise.
+/// The window that an identity has unless the configuration says otherwise.
 const USUAL_WINDOW: u32 = 256;
 
 /// What the names of the first measurement's devices begin with.
@@ -248,8 +248,9 @@ fn configure(site: &Site, options: &Options, fault_module: Option<&Path>) -> any
         environment: vec![(token.variable, text(&site.path(token.configuration))?)],
     };
     let mut configuration = site.configuration(ANY_ADDRESSES);
-    if options.window > USUAL_WINDOW {
-        add(&mut configuration, "server", &format!("window = {}", options.window));
+    let window = options.identity_window();
+    if window > USUAL_WINDOW {
+        add(&mut configuration, "server", &format!("window = {window}"));
     }
     if let Some(sessions) = options.sessions {
         add(&mut configuration, &format!("issuers.{ISSUER}"), &format!("sessions = {sessions}"));
@@ -295,9 +296,6 @@ fn fdatasync_us(path: &Path) -> anyhow::Result<f64> {
     Ok(took[SYNCS / 2].as_secs_f64() * 1e6)
 }
 
-/// The most devices that are made for the windows alone.
-const MOST_OPEN: u64 = 1_000_000;
-
 /// How many devices the stations may need.
 fn devices(options: &Options, measured: &floor::Measured, processors: usize) -> usize {
     let seconds = (options.warm_up() + options.seconds) as f64;
@@ -311,7 +309,7 @@ fn devices(options: &Options, measured: &floor::Measured, processors: usize) -> 
     // In a closed loop all windows are full at the beginning, whatever the rate.
     let open = match options.rate {
         Some(_) => 0,
-        None => (u64::from(options.stations) * u64::from(options.window)).min(MOST_OPEN),
+        None => u64::from(options.stations) * u64::from(options.window),
     };
     (seconds * rate).ceil() as usize + open as usize
 }

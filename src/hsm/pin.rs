@@ -106,6 +106,14 @@ impl TokenUri {
         }
     }
 
+    /// Whether the file that pin-source names, if it names one, can be read and holds what may be a PIN.
+    ///
+    /// # Errors
+    /// If it cannot be read, is open to others, or cannot be a PIN.
+    pub fn check_pin_file(&self, base_dir: &Path) -> Result<(), Error> {
+        if self.pin_source.is_some() { self.pin(base_dir).map(drop) } else { Ok(()) }
+    }
+
     /// That there is none; of several tokens the environment's is for none.
     pub(super) fn no_pin(&self, one_of_several: bool) -> Error {
         Error::PinMissing { token: self.label.clone().unwrap_or_else(|| self.to_string()), one_of_several }

@@ -1,6 +1,6 @@
 //! A configuration tried out without a start: all that is wrong with it, and what will be soon. The HSM is not asked.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{collections::BTreeSet, fmt::Display, path::Path, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -8,7 +8,7 @@ use super::{
     certificates::watched,
     destinations, ledger,
     lists::Lists,
-    peers::{ClientCrl, socket_role},
+    peers::{ClientCrl, certifier, socket_role},
     security,
     tls::open_tls,
 };
@@ -62,13 +62,15 @@ pub fn check(file: &Path) -> Checked {
             issuers.insert(name.clone(), Arc::new(issuer.with_crl_shards(settings.crl_shards())));
         }
         for uri in settings.key_uri.get_ref().uris() {
-            let key = format!("issuers.{name}.key_uri");
-            checked.note(KeyUri::parse(uri).map_err(|error| config.error_at(settings.key_uri.span(), &key, error)));
+            let problem = |error: &dyn Display| {
+                config.error_at(settings.key_uri.span(), &format!("issuers.{name}.key_uri"), error)
+            };
+            checked.note(check_key(&config, uri, &problem));
         }
     }
     if let Some(audit) = &config.audit {
-        let uri = KeyUri::parse(audit.key_uri.get_ref());
-        checked.note(uri.map_err(|error| config.error_at(audit.key_uri.span(), "audit.key_uri", error)));
+        let problem = |error: &dyn Display| config.error_at(audit.key_uri.span(), "audit.key_uri", error);
+        checked.note(check_key(&config, audit.key_uri.get_ref(), &problem));
     }
     let whole = issuers.len() == config.issuers.len();
     for (name, settings) in &config.profiles {
@@ -86,6 +88,7 @@ pub fn check(file: &Path) -> Checked {
     checked.note(configure::refused_keys(&config, &issuers));
     checked.note(open_tls(&config, &Access::new()));
     checked.note(socket_role(&config));
+    checked.note(certifier(&config));
     checked.note(security::receiver(&config));
     checked.note(ClientCrl::read(&config));
     checked.note(configure::check_client_ca(&config, &issuers));
@@ -103,6 +106,12 @@ pub fn check(file: &Path) -> Checked {
         checked.warnings.push(config.error_at(mirror.span(), "ledger.mirror", message).to_string());
     }
     checked
+}
+
+/// A key's URI, and the file with the token's PIN.
+fn check_key(config: &Config, uri: &str, problem: &dyn Fn(&dyn Display) -> ConfigError) -> Result<(), ConfigError> {
+    let uri = KeyUri::parse(uri).map_err(|error| problem(&error))?;
+    uri.token.check_pin_file(config.folder()).map_err(|error| problem(&error))
 }
 
 fn issuers_of(settings: &config::Profile) -> BTreeSet<&str> {

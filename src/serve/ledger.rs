@@ -11,7 +11,7 @@ use crate::{
     ledger::{
         LedgerError, Records,
         embedded::{self, Claim, EmbeddedLedger, EmbeddedRecords, Guards, Settings},
-        shared::{DatabaseSettings, SharedLedger},
+        shared::{DatabaseSettings, SharedError, SharedLedger},
     },
 };
 
@@ -82,8 +82,15 @@ pub(super) fn check(config: &Config) -> (Option<ConfigError>, Option<String>) {
     let Some(database) = database_settings(config) else { return (None, None) };
     let ledger = &config.ledger;
     let place = |value: Option<&Spanned<String>>| value.map_or(0..0, Spanned::span);
-    let wrong = database.check().err();
-    let wrong = wrong.map(|error| config.error_at(place(ledger.database.as_ref()), "ledger.database", error));
+    let wrong = database.check().err().map(|error| {
+        let password = ledger.database_password.as_ref();
+        let of_password =
+            matches!(&error, SharedError::File { path, .. } if database.password.as_deref() == Some(Path::new(path)));
+        match password.filter(|_| of_password) {
+            Some(file) => config.error_at(file.span(), "ledger.database_password", error),
+            None => config.error_at(place(ledger.database.as_ref()), "ledger.database", error),
+        }
+    });
     let short = database.lease <= database.patience;
     let message = "should be longer than ledger.patience: the others may give up a daemon that waits for the database";
     let times = ledger.lease.as_ref().or(ledger.patience.as_ref());

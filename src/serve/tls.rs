@@ -17,6 +17,10 @@ pub(super) fn open_tls(config: &Config, access: &Arc<Access>) -> Result<Arc<rust
         [certificate, key, client_ca].map(|path| config.resolve(path.get_ref()));
     let tls =
         tls::configure([&certificate_file, &key_file, &client_ca_file], access).map_err(|error| match &error {
+            TlsError::Certificate { .. } if !certificate_file.exists() => {
+                let message = format!("{error}; \"birthmark station enroll NAME --role server\" makes it");
+                config.error_at(certificate.span(), "server.certificate", message)
+            }
             TlsError::Certificate { .. } | TlsError::Setup(_) => {
                 config.error_at(certificate.span(), "server.certificate", error)
             }

@@ -8,11 +8,16 @@ use std::{
 };
 
 use birthmark::{client::Connection, proto::IssueRequest};
-use birthmark_bench::postgres::{Server, psql};
+use birthmark_bench::{
+    postgres::{Place, Server, psql},
+    proxy::Proxy,
+};
+use rcgen::KeyPair;
 use tonic::Code;
 
 use crate::support::{
     faults::Faults,
+    issue::csr_of,
     pair::{Certificates, Pair, account, pause},
     site::{Answer, IssueStream, Site, csr, request, wait_until},
     token::{succeeded, text},
@@ -27,8 +32,32 @@ async fn open(url: String, identity: PathBuf) -> Option<IssueStream> {
     IssueStream::open(connected.ok()?.ok()?).await.ok()
 }
 
-/// A station that has these devices certified, by whichever daemon answers, until each has its certificate or the order is used up.
-/// What it was told once it must be told again.
+/// The devices of each order, by number. Of ten, the last two have one key.
+fn devices(orders: u64) -> Vec<Vec<IssueRequest>> {
+    let device = |order: u64, number: usize, key: &KeyPair| {
+        let device = format!("r{order}-d{number}");
+        request(&device, &format!("lot-{order}"), csr_of(key, &device))
+    };
+    let devices = |order: u64| {
+        let mut key = KeyPair::generate().unwrap();
+        let mut next = |number: usize| {
+            if number % 10 != 9 {
+                key = KeyPair::generate().unwrap();
+            }
+            device(order, number, &key)
+        };
+        (0..200).map(&mut next).collect()
+    };
+    (0..orders).map(devices).collect()
+}
+
+/// Whether another device has this one's key.
+fn is_cloned(device: &str) -> bool {
+    device.ends_with('8') || device.ends_with('9')
+}
+
+/// A station that has these devices certified, by whichever daemon answers, until each has its certificate, the order is used up, or
+/// another device has its key. What it was told once it must be told again.
 async fn station(urls: Urls, identity: PathBuf, devices: Vec<IssueRequest>, first: usize) -> (Certificates, u64) {
     let (mut got, mut used_up, mut at, mut stream) = (Certificates::new(), 0, first, None);
     for (number, request) in devices.into_iter().enumerate() {
@@ -62,6 +91,7 @@ async fn station(urls: Urls, identity: PathBuf, devices: Vec<IssueRequest>, firs
                     used_up += 1;
                     break;
                 }
+                Answer::Refused { reason, .. } if reason == "KEY_REUSED" && is_cloned(&request.request_id) => break,
                 Answer::Refused { code: Code::Unavailable, retry: true, .. } => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
@@ -78,24 +108,44 @@ async fn station(urls: Urls, identity: PathBuf, devices: Vec<IssueRequest>, firs
 
 /// What is done to the daemons and their database while stations ask.
 struct Attacks {
-    schema: String,
-    owner: String,
+    place: Place,
+    proxy: Option<Proxy>,
 }
 
 impl Attacks {
+    /// Where the daemons find their database over a network that can be cut, unless it is somebody's own.
+    fn new() -> Attacks {
+        let server = Server::shared();
+        let mut place = server.place().unwrap();
+        let proxy = server.port().map(|port| {
+            let proxy = Proxy::to(port).unwrap();
+            place.daemons = proxy.url(&place.daemons, port);
+            proxy
+        });
+        Attacks { place, proxy }
+    }
+
+    /// Ends the connection of whoever commits next: the COMMIT arrives, and its answer does not.
+    fn cut_at_commit(&self) {
+        if let Some(proxy) = &self.proxy {
+            proxy.cut_at_commit();
+        }
+    }
+
     /// Ends sessions that are about to write.
     fn kill_session(&self) {
         let kill = format!(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE relation = '{}.head'::regclass AND pid <> pg_backend_pid()",
-            self.schema
+            self.place.schema
         );
-        psql(&self.owner, &kill).unwrap();
+        psql(&self.place.owner, &kill).unwrap();
     }
 }
 
-/// Daemons are killed, stopped while they have their turn, and stopped past their lease; sessions are ended by the server; two
-/// stations ask for the same devices at both daemons; there are more devices than the order has units. At the end: every device
-/// that was told of a certificate has exactly this one, no order is exceeded, and the journal keeps all rules. Again and again with
+/// Daemons are killed, stopped while they have their turn, and stopped past their lease; sessions are ended by the server, and
+/// connections are cut behind a COMMIT; two stations ask for the same devices at both daemons; devices have other devices' keys;
+/// there are more devices than the order has units. At the end: every device that was told of a certificate has exactly this one,
+/// no key has two, no order is exceeded, and the journal keeps all rules. Again and again with
 /// new daemons, for `BIRTHMARK_TORTURE_SECONDS`, and until each attack was made once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_daemons_under_attack_lose_and_double_nothing() {
@@ -107,12 +157,13 @@ async fn two_daemons_under_attack_lose_and_double_nothing() {
 }
 
 /// How many kinds of attack there are.
-const KINDS: u32 = 6;
+const KINDS: u32 = 7;
 
 /// One life of both daemons. `attack` counts on from one to the next.
 #[expect(clippy::too_many_lines, reason = "stations, attacks and the account of both are one story")]
 async fn attack_two_daemons(rounds: u64, attack: &mut u32) {
-    let pair = Pair::new("patience = \"20s\"\n");
+    let attacks = Attacks::new();
+    let pair = Pair::at(attacks.place.clone(), 1, "patience = \"20s\"\n");
     let (mut one, mut two) = (pair.one(), pair.two());
     let quantity = 150_u64;
     for round in 0..rounds {
@@ -121,16 +172,7 @@ async fn attack_two_daemons(rounds: u64, attack: &mut u32) {
     let urls: Urls = Arc::new(parking_lot::Mutex::new([one.url(), two.url()]));
     // The other one follows every second.
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    let requests: Arc<Vec<Vec<IssueRequest>>> = Arc::new(
-        (0..rounds)
-            .map(|round| {
-                (0..200)
-                    .map(|number| format!("r{round}-d{number}"))
-                    .map(|device| request(&device, &format!("lot-{round}"), csr(&device)))
-                    .collect()
-            })
-            .collect(),
-    );
+    let requests = Arc::new(devices(rounds));
     let identities: Vec<_> = (0..4).map(|number| pair.site.identity("station", &format!("line1/t{number}"))).collect();
     let stations: Vec<_> = (0..4)
         .map(|number| {
@@ -151,12 +193,15 @@ async fn attack_two_daemons(rounds: u64, attack: &mut u32) {
             })
         })
         .collect();
-    let attacks = Attacks { schema: pair.place.schema.clone(), owner: pair.place.owner.clone() };
     while stations.iter().any(|station| !station.is_finished()) {
         tokio::task::block_in_place(|| {
             match *attack % KINDS {
                 0 | 3 => (0..20).for_each(|_| {
                     attacks.kill_session();
+                    std::thread::sleep(Duration::from_millis(15));
+                }),
+                5 => (0..20).for_each(|_| {
+                    attacks.cut_at_commit();
                     std::thread::sleep(Duration::from_millis(15));
                 }),
                 1 => {
@@ -187,6 +232,12 @@ async fn attack_two_daemons(rounds: u64, attack: &mut u32) {
             let same = certificates.entry(device.clone()).or_insert_with(|| certificate.clone());
             assert_eq!(*same, certificate, "{device} has two certificates");
         }
+    }
+    for device in certificates.keys().filter_map(|device| device.strip_suffix('8')) {
+        assert!(
+            !certificates.contains_key(&format!("{device}9")),
+            "{device}8 and {device}9 have certificates of one key"
+        );
     }
     // The same bytes, from both.
     let both = urls.lock().clone();

@@ -15,7 +15,7 @@ use tonic::Code;
 
 use crate::support::{
     pair::{Certificates, Pair, account},
-    site::{IssueStream, csr, request, wait_until},
+    site::{Daemon, IssueStream, csr, request, wait_until},
     token::text,
 };
 
@@ -153,24 +153,17 @@ async fn asynchronous_fail_over_is_refused_and_completed() {
     assert_eq!(dump.matches("\"issued\"").count(), number);
 }
 
-/// Strict: without any standby no COMMIT comes back, so nothing is acknowledged, and that is said; all goes on when one is back.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-#[ignore = "minutes: make cluster-test"]
-async fn strict_cluster_without_a_standby_acknowledges_nothing() {
-    let mut cluster = Cluster::start(Replication::Strict).unwrap();
+/// Without any standby a daemon that asks for two copies issues nothing, which `refused` looks at; it goes on by itself when one is
+/// back.
+async fn without_a_standby(replication: Replication, refused: impl AsyncFnOnce(&Pair, &Daemon, &mut IssueStream)) {
+    let mut cluster = Cluster::start(replication).unwrap();
     let pair = Pair::at(cluster.place().unwrap(), 2, "patience = \"3s\"\n");
     let one = pair.one();
     pair.site.create_order("lot", 100);
     let mut stream = pair.site.stream(&one, "line1/t1").await;
     stream.ask(device_request("d1")).await.issued();
     let killed = cluster.kill_standbys().unwrap();
-    stream.ask(device_request("d2")).await.must_be(Code::Unavailable, "STORAGE_UNAVAILABLE");
-    // It stays so, though the database answers whoever only looks.
-    for _ in 0..30 {
-        let (code, said) = one.get("/readyz");
-        assert!(code == 503 && said.contains("is away since"), "{code} {said}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    refused(&pair, &one, &mut stream).await;
     for name in killed {
         cluster.start_again(&name).unwrap();
     }
@@ -182,27 +175,30 @@ async fn strict_cluster_without_a_standby_acknowledges_nothing() {
     one.end();
 }
 
-/// Where Patroni gives up synchronous replication when there is no standby, daemons that ask for two copies reserve nothing; they go
-/// on by themselves when one is back.
+/// Strict: no COMMIT comes back, so nothing is acknowledged, and that is said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "minutes: make cluster-test"]
+async fn strict_cluster_without_a_standby_acknowledges_nothing() {
+    without_a_standby(Replication::Strict, async |_, one, stream| {
+        stream.ask(device_request("d2")).await.must_be(Code::Unavailable, "STORAGE_UNAVAILABLE");
+        // It stays so, though the database answers whoever only looks.
+        for _ in 0..30 {
+            let (code, said) = one.get("/readyz");
+            assert!(code == 503 && said.contains("is away since"), "{code} {said}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    })
+    .await;
+}
+
+/// Where Patroni gives up synchronous replication when there is no standby, daemons that ask for two copies reserve nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "minutes: make cluster-test"]
 async fn cluster_without_a_standby_is_refused_until_one_is_back() {
-    let mut cluster = Cluster::start(Replication::NotStrict).unwrap();
-    let pair = Pair::at(cluster.place().unwrap(), 2, "patience = \"3s\"\n");
-    let one = pair.one();
-    pair.site.create_order("lot", 100);
-    let mut stream = pair.site.stream(&one, "line1/t1").await;
-    stream.ask(device_request("d1")).await.issued();
-    let killed = cluster.kill_standbys().unwrap();
-    wait_until("it is said", || one.get("/readyz").1.contains("no synchronous standby"));
-    stream.ask(device_request("d2")).await.must_be(Code::Unavailable, "STORAGE_UNAVAILABLE");
-    assert_eq!(pair.site.order("lot")["issued"], 1);
-    for name in killed {
-        cluster.start_again(&name).unwrap();
-    }
-    tokio::task::block_in_place(|| cluster.wait_for_standbys()).unwrap();
-    wait_until("the daemon is ready again", || one.get("/readyz").0 == 200);
-    stream.ask(device_request("d2")).await.issued();
-    drop(stream);
-    one.end();
+    without_a_standby(Replication::NotStrict, async |pair, one, stream| {
+        wait_until("it is said", || one.get("/readyz").1.contains("no synchronous standby"));
+        stream.ask(device_request("d2")).await.must_be(Code::Unavailable, "STORAGE_UNAVAILABLE");
+        assert_eq!(pair.site.order("lot")["issued"], 1);
+    })
+    .await;
 }

@@ -57,6 +57,9 @@ fn pin_that_cannot_be_used_refuses_the_start() {
 
     site.token.set_mode("pin", 0o644);
     must_refuse(&site, &["pin is open to others (mode 0644)", "chmod 600"]);
+    let check = site.token.birthmark(&["serve", "--check", "--config", "birthmark.toml"]);
+    let said = text(&check.stderr);
+    assert!(said.contains(&line(&site, "object=issuing")) && said.contains("pin is open to others"), "{said}");
     site.token.write_secret("pin", "\n");
     must_refuse(&site, &["pin is empty"]);
     fs::remove_file(site.path("pin")).unwrap();

@@ -7,10 +7,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// The figures that are compared: their place in the JSON, and what they are called.
-const FIGURES: [(&str, &str); 8] = [
+const FIGURES: [(&str, &str); 10] = [
     ("/certificates_per_second", "certificates/s"),
     ("/latency_ms/p50", "latency, p50, ms"),
     ("/latency_ms/p99", "latency, p99, ms"),
+    ("/latency_floor_ms", "latency floor, ms"),
+    ("/raw_sign_ratio", "rate over C_Sign alone"),
     ("/daemon_cpu_us_per_certificate", "daemon, µs a certificate"),
     ("/floor_us_per_certificate", "floor, µs a certificate"),
     ("/cpu_ratio", "daemon over floor"),
@@ -19,7 +21,20 @@ const FIGURES: [(&str, &str); 8] = [
 ];
 
 /// What a run was asked for: two runs that differ in it cannot be compared.
-const TERMS: [&str; 8] = ["key", "stations", "window", "rate", "records", "hsm_latency_ms", "ledger", "daemons"];
+const TERMS: [&str; 12] = [
+    "key",
+    "stations",
+    "window",
+    "rate",
+    "seconds_asked",
+    "records",
+    "hsm_latency_ms",
+    "hsm_parallel",
+    "hsm_sessions",
+    "ledger",
+    "daemons",
+    "processors",
+];
 
 /// The JSON of an earlier run.
 pub(super) struct Baseline(Value);

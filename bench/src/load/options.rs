@@ -126,10 +126,19 @@ const IDENTITIES: u32 = 4;
 /// How many connections the daemon lets one identity have.
 const CONNECTIONS: u32 = 16;
 
+/// The most requests that the daemon can be told to let one identity have open.
+const WINDOW: u32 = 65_536;
+
 impl Options {
     /// How many identities the stations share.
     pub(super) fn identities(&self) -> u32 {
-        self.stations.min(IDENTITIES).max(self.stations.div_ceil(CONNECTIONS))
+        let connections = CONNECTIONS.min(WINDOW / self.window).max(1);
+        self.stations.min(IDENTITIES).max(self.stations.div_ceil(connections))
+    }
+
+    /// How many requests one identity has open: those of all the stations that share it.
+    pub(super) fn identity_window(&self) -> u32 {
+        self.stations.div_ceil(self.identities()) * self.window
     }
 
     /// How many seconds come before those that are measured.

@@ -1,7 +1,6 @@
 //! The shared ledger on a real PostgreSQL: its invariants, one test each, and what else two daemons may not do to each other.
 
 mod faults;
-mod proxy;
 mod scene;
 mod servers;
 
@@ -219,25 +218,15 @@ fn database_that_lost_batches_is_refused_and_restored() {
     }
     // It sees nothing of what is lost later.
     let mut two = scene.open_at(&scene.place.daemons, "two", tempfile::tempdir().unwrap(), 1);
-    // As a fail-over to a standby that lagged does.
-    let dump = "SELECT batch || ' ' || sequence || ' ' || encode(chain, 'hex') FROM head";
-    let old = psql(&scene.place.owner, dump).unwrap();
-    let old: Vec<_> = old.split(' ').collect();
+    let old = scene.head();
     for number in 5..9 {
         one.issue(number, "lot");
     }
     let entries = one.records.head().sequence;
-    psql(
-        &scene.place.owner,
-        &format!(
-            "DELETE FROM journal WHERE batch > {0}; UPDATE head SET batch = {0}, sequence = {1}, chain = '\\x{2}'",
-            old[0], old[1], old[2]
-        ),
-    )
-    .unwrap();
+    scene.roll_back(&old);
     let lost = one.try_ask(reserve(50, "lot")).unwrap_err();
     assert!(
-        lost.is_fatal() && lost.to_string().contains(&format!("({entries} entries), and it has {}", old[0])),
+        lost.is_fatal() && lost.to_string().contains(&format!("({entries} entries), and it has {}", old.batch)),
         "{lost}"
     );
     let folder = one.crash();
@@ -257,7 +246,7 @@ fn database_that_lost_batches_is_refused_and_restored() {
     let closed = scene.try_daemon("three").map(drop).unwrap_err().to_string();
     assert!(closed.contains("is closed") && closed.contains("birthmark ledger restore"), "{closed}");
     let restored = scene.owner().restore(folder.path()).unwrap();
-    assert_eq!((restored.first, restored.entries), (old[1].parse::<u64>().unwrap() + 1, entries - restored.first + 1));
+    assert_eq!((restored.first, restored.entries), (old.sequence + 1, entries - restored.first + 1));
     let mut one = scene.open("one", folder);
     for number in 0..9 {
         assert!(matches!(one.ask(reserve(number, "lot")), Outcome::Replay { .. }));
@@ -276,18 +265,12 @@ fn batch_that_was_shown_and_never_acknowledged_is_put_aside() {
     let (mut one, mut two) = (scene.daemon("one"), scene.daemon("two"));
     two.ask(order("lot", 100));
     one.ledger.follow(Timestamp::now()).unwrap();
-    let head = "SELECT batch || ' ' || sequence || ' ' || encode(chain, 'hex') FROM head";
-    let head = psql(&scene.place.owner, head).unwrap();
-    let head: Vec<_> = head.split(' ').collect();
+    let head = scene.head();
     // A server that dies shows it to the other one, and its standby does not have it.
     one.reserved(1, "lot");
     let one = one.crash();
     two.ledger.follow(Timestamp::now()).unwrap();
-    let back = format!(
-        "DELETE FROM journal WHERE batch > {0}; UPDATE head SET batch = {0}, sequence = {1}, chain = '\\x{2}'",
-        head[0], head[1], head[2]
-    );
-    psql(&scene.place.owner, &back).unwrap();
+    scene.roll_back(&head);
     scene.owner().rebuild().unwrap();
     let stopped = two.ledger.follow(Timestamp::now()).unwrap_err();
     assert!(stopped.is_fatal() && stopped.to_string().contains("never acknowledged to it"), "{stopped}");
@@ -310,21 +293,15 @@ fn diverged_copy_is_refused_and_closes_nothing() {
     let scene = Scene::new();
     let (mut one, two) = (scene.daemon("one"), scene.daemon("two").close());
     one.ask(order("lot", 100));
-    let head =
-        psql(&scene.place.owner, "SELECT batch || ' ' || sequence || ' ' || encode(chain, 'hex') FROM head").unwrap();
-    let head: Vec<_> = head.split(' ').collect();
+    let head = scene.head();
     let mut copy = scene.open("two", two);
     for number in 0..6 {
         copy.issue(number, "lot");
     }
     let copy = copy.crash();
     // An old backup takes the place of the database, and nobody notices for a while.
-    let back = format!(
-        "DELETE FROM journal WHERE batch > {0}; DELETE FROM daemons WHERE epoch > 2; \
-         UPDATE head SET batch = {0}, sequence = {1}, chain = '\\x{2}'",
-        head[0], head[1], head[2]
-    );
-    psql(&scene.place.owner, &back).unwrap();
+    scene.roll_back(&head);
+    psql(&scene.place.owner, "DELETE FROM daemons WHERE epoch > 2").unwrap();
     scene.owner().rebuild().unwrap();
     one.issue(50, "lot");
     let refused = scene.try_open("two", &copy, 1).map(drop).unwrap_err();

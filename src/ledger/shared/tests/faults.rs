@@ -10,13 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use birthmark_bench::postgres::{Server, psql};
+use birthmark_bench::{
+    postgres::{Server, psql},
+    proxy::Proxy,
+};
 use jiff::Timestamp;
 
-use super::{
-    proxy::Proxy,
-    scene::{self, Daemon, Scene, order, record, reserve},
-};
+use super::scene::{self, Daemon, Scene, order, record, reserve};
 use crate::ledger::{Action, Ledger, LedgerError, Outcome, Records, Refusal};
 
 fn port() -> Option<u16> {
@@ -132,7 +132,7 @@ fn restarts_leave_no_trace_in_the_folder() {
 fn connection_cut_at_any_message_is_answered_truly() {
     let Some(port) = port() else { return };
     let scene = Scene::new();
-    let proxy = Proxy::to(port);
+    let proxy = Proxy::to(port).unwrap();
     let url = proxy.url(&scene.place.daemons, port);
     let mut two = scene.daemon("two");
     two.ask(order("lot", 10_000));
@@ -240,7 +240,7 @@ fn daemon_paused_in_its_turn_gives_way() {
 fn unknown_commit_that_was_given_up_is_tidied() {
     let Some(port) = port() else { return };
     let scene = Scene::new();
-    let proxy = Proxy::to(port);
+    let proxy = Proxy::to(port).unwrap();
     let url = proxy.url(&scene.place.daemons, port);
     let mut one = scene.open_at(&url, "one", tempfile::tempdir().unwrap(), 2);
     one.ask(order("lot", 1));
@@ -268,7 +268,7 @@ fn unknown_commit_that_was_given_up_is_tidied() {
 fn unknown_commit_of_a_chore_takes_no_requests_place() {
     let Some(port) = port() else { return };
     let scene = Scene::new();
-    let proxy = Proxy::to(port);
+    let proxy = Proxy::to(port).unwrap();
     let url = proxy.url(&scene.place.daemons, port);
     let mut one = scene.open_at(&url, "one", tempfile::tempdir().unwrap(), 20);
     one.ask(order("lot", 10));
@@ -361,7 +361,7 @@ fn row_of_names_that_is_gone_stops_the_daemon() {
 fn request_that_waited_is_decided_at_the_time_of_its_turn() {
     let Some(port) = port() else { return };
     let scene = Scene::new();
-    let proxy = Proxy::to(port);
+    let proxy = Proxy::to(port).unwrap();
     let url = proxy.url(&scene.place.daemons, port);
     let (mut one, mut two) = (scene.open_at(&url, "one", tempfile::tempdir().unwrap(), 20), scene.daemon("two"));
     two.ask(order("lot", 10));
@@ -380,7 +380,7 @@ fn request_that_waited_is_decided_at_the_time_of_its_turn() {
 fn database_away_is_said_after_patience_and_found_again() {
     let Some(port) = port() else { return };
     let scene = Scene::new();
-    let proxy = Proxy::to(port);
+    let proxy = Proxy::to(port).unwrap();
     let url = proxy.url(&scene.place.daemons, port);
     let mut one = scene.open_at(&url, "one", tempfile::tempdir().unwrap(), 2);
     one.ask(order("lot", 10));

@@ -62,6 +62,13 @@ pub(super) struct Scene {
     pub(super) place: Place,
 }
 
+/// The newest batch, its last entry and the chain after it, in hexadecimal digits.
+pub(super) struct Head {
+    pub(super) batch: u64,
+    pub(super) sequence: u64,
+    pub(super) chain: String,
+}
+
 /// A daemon.
 pub(super) struct Daemon {
     pub(super) ledger: SharedLedger,
@@ -127,6 +134,24 @@ impl Scene {
 
     pub(super) fn daemon(&self, name: &str) -> Daemon {
         self.open(name, tempfile::tempdir().unwrap())
+    }
+
+    /// What the ledger has come to in the database.
+    pub(super) fn head(&self) -> Head {
+        let head = "SELECT batch || ' ' || sequence || ' ' || encode(chain, 'hex') FROM head";
+        let head = psql(&self.place.owner, head).unwrap();
+        let [batch, sequence, chain] = head.split(' ').collect::<Vec<_>>()[..] else { panic!("{head}") };
+        Head { batch: batch.parse().unwrap(), sequence: sequence.parse().unwrap(), chain: chain.to_owned() }
+    }
+
+    /// The database has no more than it had then: as after a fail-over to a standby that lagged, or with an old backup.
+    pub(super) fn roll_back(&self, head: &Head) {
+        let Head { batch, sequence, chain } = head;
+        let back = format!(
+            "DELETE FROM journal WHERE batch > {batch}; \
+             UPDATE head SET batch = {batch}, sequence = {sequence}, chain = '\\x{chain}'"
+        );
+        psql(&self.place.owner, &back).unwrap();
     }
 
     /// At the end: every copy has the same files, the audit finds nothing wrong with them, and the tables say the same.
