@@ -216,14 +216,12 @@ fn pool_figures_are_printed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "runs in the process that pool_figures_are_printed starts"]
 async fn measure_the_pool() {
-    const THREADS: usize = 2;
     const TIME: Duration = Duration::from_secs(3);
     let (folder, uri) = place("k");
     let token = Token::open(&uri.token, &folder).unwrap();
     let public = generate(&token, "k", KeyKind::P256).unwrap().public_key().clone();
-    let pool = Arc::new(open(&uri, THREADS, &public, &folder).unwrap());
-    let bare = || {
-        let keys: Vec<_> = (0..THREADS).map(|_| Key::open(&token, &uri.key).unwrap()).collect();
+    let bare = |sessions: usize| {
+        let keys: Vec<_> = (0..sessions).map(|_| Key::open(&token, &uri.key).unwrap()).collect();
         let input = SigningInput::new(pool.algorithm, b"message");
         let began = Instant::now();
         let sign = |key: Key| {
@@ -261,10 +259,12 @@ async fn measure_the_pool() {
         let signed: usize = futures_util::future::join_all((0..16).map(|_| task())).await.into_iter().sum();
         signed as f64 / began.elapsed().as_secs_f64()
     }
-    for _ in 0..3 {
-        let (bare, pool, checked) = (bare(), through(&pool, false).await, through(&pool, true).await);
+    for sessions in [1, 2, 1, 2, 1, 2] {
+        let signer = open(&uri, sessions, &public, &folder).unwrap();
+        let (bare, pool, checked) = (bare(sessions), through(&signer, false).await, through(&signer, true).await);
+        signer.close();
         eprintln!(
-            "bare {bare:.0}/s, pool {pool:.0}/s ({:.1} %), with the check {checked:.0}/s ({:.1} %)",
+            "sessions {sessions}: bare {bare:.0}/s, pool {pool:.0}/s ({:.1} %), with the check {checked:.0}/s ({:.1} %)",
             pool / bare * 100.0,
             checked / bare * 100.0
         );
