@@ -220,9 +220,9 @@ async fn measure_the_pool() {
     let (folder, uri) = place("k");
     let token = Token::open(&uri.token, &folder).unwrap();
     let public = generate(&token, "k", KeyKind::P256).unwrap().public_key().clone();
-    let bare = |sessions: usize| {
+    let bare = |sessions: usize, algorithm: SignatureAlgorithm| {
         let keys: Vec<_> = (0..sessions).map(|_| Key::open(&token, &uri.key).unwrap()).collect();
-        let input = SigningInput::new(pool.algorithm, b"message");
+        let input = SigningInput::new(algorithm, b"message");
         let began = Instant::now();
         let sign = |key: Key| {
             let mut signed = 0;
@@ -261,7 +261,8 @@ async fn measure_the_pool() {
     }
     for sessions in [1, 2, 1, 2, 1, 2] {
         let signer = open(&uri, sessions, &public, &folder).unwrap();
-        let (bare, pool, checked) = (bare(sessions), through(&signer, false).await, through(&signer, true).await);
+        let (bare, pool, checked) =
+            (bare(sessions, signer.algorithm), through(&signer, false).await, through(&signer, true).await);
         signer.close();
         eprintln!(
             "sessions {sessions}: bare {bare:.0}/s, pool {pool:.0}/s ({:.1} %), with the check {checked:.0}/s ({:.1} %)",
