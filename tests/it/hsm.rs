@@ -139,14 +139,17 @@ async fn fault_of_every_kind_costs_time_and_nothing_else() {
             load.more(50);
         } else {
             load.more(200);
-            assert_eq!(daemon.get("/readyz").0, 200, "{script}");
+            // Some failures happen to follow one another, which is an outage until the next probe.
+            wait_until(script, || daemon.get("/readyz").0 == 200);
             faults.set("");
         }
         if !code.is_empty() {
             wait_until(script, || daemon.metric("birthmark_hsm_errors_total", &[code]) > errors);
         }
-        wait_until("all sessions are back", || daemon.metric("birthmark_hsm_sessions", &["issuer=\"main\""]) == 4.0);
-        assert_eq!(daemon.metric("birthmark_hsm_breaker_open", &[]), 0.0, "{script}");
+        wait_until("all sessions are back", || {
+            let sessions = daemon.metric("birthmark_hsm_sessions", &["issuer=\"main\""]);
+            (sessions, daemon.metric("birthmark_hsm_breaker_open", &[])) == (4.0, 0.0)
+        });
     }
 
     // Everything is refused until the module is initialised again, which happens by itself.
