@@ -76,7 +76,7 @@ mod throughput;
 pub mod vending;
 
 // What the daemon has in common with its clients, and the protocol, under the names that everything here knows.
-pub use birthmark_base::{console, durable, hash, id, identity, pem, quote, secrecy, text_file, version};
+pub use birthmark_base::{console, durable, hash, id, identity, pem, quote, secrecy, secret_file, text_file, version};
 pub use birthmark_client::{self as client, proto};
 
 use birthmark_base::{asn1, name, temporary, x509, x509_time};

@@ -1,17 +1,15 @@
 //! Files with a private key.
 
-use std::{
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
+use crate::{
+    secret_file::{self, SecretFileError},
+    text_file::{self, TextError},
+};
 use rustls::pki_types::{
     PrivateKeyDer,
     pem::{Error as PemError, PemObject},
 };
-use zeroize::Zeroizing;
-
-use crate::text_file::{self, TextError};
 
 /// What is wrong with a private key.
 #[derive(Debug, thiserror::Error)]
@@ -48,19 +46,17 @@ pub enum KeyError {
 }
 
 /// The longest PEM file with a private key, in bytes.
-const KEY_FILE: u64 = 1 << 20;
+const KEY_FILE: usize = 1 << 20;
 
 /// Reads the first private key of a PEM file that only its owner may read.
 ///
 /// # Errors
 /// If it cannot be read, others may read it, or it has none.
 pub fn read(path: &Path) -> Result<PrivateKeyDer<'static>, KeyError> {
-    let file = text_file::open_regular(path)?;
-    let mode = file.metadata().map_err(TextError::from)?.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(KeyError::NotPrivate { mode });
-    }
-    let octets = Zeroizing::new(text_file::read_octets(file, KEY_FILE)?);
+    let octets = secret_file::read(path, KEY_FILE).map_err(|fault| match fault {
+        SecretFileError::Exposed { mode } => KeyError::NotPrivate { mode },
+        SecretFileError::File(error) => KeyError::Unreadable(error),
+    })?;
     let text = text_file::decode(&octets).map_err(TextError::from)?;
     PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(KeyError::Malformed)
 }

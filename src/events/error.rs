@@ -18,20 +18,12 @@ pub enum EventsError {
     #[error("an address with mqtts:// needs --ca FILE, --cert FILE and --key FILE")]
     NoCredentials,
     /// A file cannot be read.
-    #[error("cannot read {}: {cause}", path.display())]
+    #[error("{} cannot be used: {cause}", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// Why not.
         cause: String,
-    },
-    /// Others may read a secret.
-    #[error("{0} can be read by others (mode {mode:04o}); run chmod 600 {0}", path.display())]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
     },
     /// TLS does not take certificate and key.
     #[error("certificate and key cannot be used with TLS: {0}")]

@@ -209,7 +209,7 @@ impl Publisher {
             client_id: &self.settings.client_id,
             keep_alive: KEEP_ALIVE.as_secs() as u16,
             will: &will,
-            login: login.as_ref(),
+            login: login.as_ref().map(|(name, password)| (name.as_str(), password.as_str())),
         };
         Ok(mqtt::connect(&self.settings.broker, tls, &connect).await)
     }

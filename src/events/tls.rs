@@ -1,19 +1,15 @@
 //! Mutual TLS with the broker.
 
 use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
+use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
+use zeroize::Zeroizing;
 
 use super::error::EventsError;
-use crate::pem;
+use crate::{pem, private_key, secret_file};
 
 /// The longest file of a password, in bytes.
 const PASSWORD: usize = 4096;
@@ -45,8 +41,7 @@ impl Credentials {
             return Err(EventsError::NoCa(ca.clone()));
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let octets = secret(key)?;
-        let private = PrivateKeyDer::from_pem_slice(&octets)
+        let private = private_key::read(key)
             .map_err(|error| EventsError::File { path: key.clone(), cause: error.to_string() })?;
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -56,14 +51,13 @@ impl Credentials {
     }
 
     /// Name and password for CONNECT.
-    pub(super) fn login(&self) -> Result<Option<(String, Vec<u8>)>, EventsError> {
+    pub(super) fn login(&self) -> Result<Option<(String, Zeroizing<String>)>, EventsError> {
         let Some(name) = self.username.clone() else { return Ok(None) };
-        let mut password = self.password.as_deref().map(secret).transpose()?.unwrap_or_default();
-        // An editor's last line ends with a newline, which is no part of the password.
-        while password.last().is_some_and(|octet| b"\r\n".contains(octet)) {
-            password.pop();
-        }
-        password.truncate(PASSWORD);
+        let read = |path: &PathBuf| {
+            secret_file::read_text(path, PASSWORD)
+                .map_err(|error| EventsError::File { path: path.clone(), cause: error.to_string() })
+        };
+        let password = self.password.as_ref().map(read).transpose()?.unwrap_or_default();
         Ok(Some((name, password)))
     }
 }
@@ -72,14 +66,4 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, EventsError
     let found = pem::read_certificates(path)
         .map_err(|error| EventsError::File { path: path.to_owned(), cause: error.to_string() })?;
     Ok(found.into_iter().map(CertificateDer::from).collect())
-}
-
-/// A file that only its owner may read.
-fn secret(path: &Path) -> Result<Vec<u8>, EventsError> {
-    let failed = |error: std::io::Error| EventsError::File { path: path.to_owned(), cause: error.to_string() };
-    let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(EventsError::Exposed { path: path.to_owned(), mode });
-    }
-    fs::read(path).map_err(failed)
 }

@@ -1,10 +1,6 @@
 //! PINs and other secrets in files: read so that none is tried that cannot be right, and no copy is left in memory.
 
-use std::{
-    io::{self, Read},
-    os::unix::{ffi::OsStringExt, fs::PermissionsExt},
-    path::Path,
-};
+use std::{io, os::unix::ffi::OsStringExt, path::Path};
 
 use cryptoki::types::AuthPin;
 use zeroize::Zeroizing;
@@ -16,7 +12,8 @@ use super::{
 };
 use crate::{
     quote::is_invisible,
-    text_file::{self, EncodingError, TextError},
+    secret_file::{self, SecretFileError},
+    text_file::{self, TextError},
 };
 
 /// The environment variable that holds the PIN where the URI has no pin-source.
@@ -92,7 +89,7 @@ impl TokenUri {
         let malformed = |place: String| move |fault| Error::PinMalformed { place, fault };
         if let Some(path) = &self.pin_source {
             let path = base_dir.join(path);
-            let octets = read_secret_octets(&path)?;
+            let octets = secret_file::read(&path, LONGEST_SECRET).map_err(|fault| unusable(&path, fault))?;
             return Pin::from_octets(&octets).map_err(|fault| match fault {
                 PinFault::Empty => Error::SecretFileEmpty { path },
                 fault => malformed(format!("the secret file {}", path.display()))(fault),
@@ -123,47 +120,29 @@ impl TokenUri {
 /// Reads a text file that holds a secret (a private key in PEM), without its trailing line end.
 ///
 /// # Errors
-/// If it cannot be read, is not text, is empty, or if anyone but its owner may read it.
+/// If it cannot be read, is not text, is empty, or if anyone but its owner has access to it.
 pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, Error> {
-    let octets = read_secret_octets(path)?;
-    let failed = |error: EncodingError| Error::SecretFileText { path: path.to_owned(), source: error.into() };
-    let mut text = Zeroizing::new(text_file::decode(&octets).map_err(failed)?.into_owned());
-    let length = text.trim_end_matches(['\r', '\n']).len();
-    text.truncate(length);
-    if text.is_empty() {
-        return Err(Error::SecretFileEmpty { path: path.to_owned() });
-    }
-    Ok(text)
+    let text = secret_file::read_text(path, LONGEST_SECRET).map_err(|fault| unusable(path, fault))?;
+    if text.is_empty() { Err(Error::SecretFileEmpty { path: path.to_owned() }) } else { Ok(text) }
 }
 
-/// The octets of a regular file that is for its owner's eyes only. A pipe would block, and whoever else opens it would
-/// take the secret away; a device has no end.
-fn read_secret_octets(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let io = |source: io::Error| Error::SecretFile { path: path.to_owned(), source };
-    let unusable = |source| Error::SecretFileText { path: path.to_owned(), source };
-    let file = text_file::open_regular(path).map_err(|error| match error {
-        TextError::Io(source) => io(source),
-        other => unusable(other),
-    })?;
-    let mode = file.metadata().map_err(io)?.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(Error::SecretFileExposed { path: path.to_owned(), mode });
+fn unusable(path: &Path, fault: SecretFileError) -> Error {
+    let path = path.to_owned();
+    match fault {
+        SecretFileError::Exposed { mode } => Error::SecretFileExposed { path, mode },
+        SecretFileError::File(TextError::Io(source)) => Error::SecretFile { path, source },
+        SecretFileError::File(source) => Error::SecretFileText { path, source },
     }
-    // Room for all of it from the start: a buffer that grows leaves copies of the secret in memory.
-    let mut octets = Zeroizing::new(Vec::with_capacity(LONGEST_SECRET + 1));
-    file.take(LONGEST_SECRET as u64 + 1).read_to_end(&mut octets).map_err(io)?;
-    if octets.len() > LONGEST_SECRET {
-        return Err(unusable(TextError::TooLong(LONGEST_SECRET as u64)));
-    }
-    Ok(octets)
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::disallowed_methods, reason = "a test ends before its files matter")]
 
+    use std::{fs, os::unix::fs::PermissionsExt};
+
     use super::*;
-    use std::fs;
+    use crate::text_file::EncodingError;
 
     fn utf16(text: &str, octets: fn(u16) -> [u8; 2]) -> Vec<u8> {
         text.encode_utf16().flat_map(octets).collect()
@@ -209,41 +188,22 @@ mod tests {
         }
     }
 
-    /// A file with a PIN that others can read is refused.
+    /// What is wrong with a secret's file is told, with the file's name.
     #[test]
-    fn pin_file_that_others_can_read_is_refused() {
+    fn secret_file_that_cannot_be_used_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pin");
-        fs::write(&path, "1234\r\n").unwrap();
-        for (mode, good) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o610, false)] {
+        let with = |content: &[u8], mode: u32| {
+            fs::write(&path, content).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            let read = read_secret(&path);
-            assert_eq!(read.is_ok(), good, "{mode:o}");
-            match read {
-                Ok(secret) => assert_eq!(secret.as_str(), "1234"),
-                Err(error) => assert!(error.to_string().contains("chmod 600"), "{error}"),
-            }
-        }
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        fs::write(&path, "\n").unwrap();
-        assert!(matches!(read_secret(&path), Err(Error::SecretFileEmpty { .. })));
-        fs::write(&path, vec![b'1'; LONGEST_SECRET + 1]).unwrap();
-        assert!(matches!(read_secret(&path), Err(Error::SecretFileText { source: TextError::TooLong(_), .. })));
-        assert!(matches!(read_secret(&folder.path().join("none")), Err(Error::SecretFile { .. })));
-    }
-
-    /// To open a pipe would wait for its writer, and a device may have no end.
-    #[test]
-    fn secret_in_a_pipe_or_device_is_refused_at_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let pipe = folder.path().join("pin");
-        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-        for (path, kind) in [(pipe.as_path(), "pipe"), (Path::new("/dev/zero"), "device"), (folder.path(), "folder")] {
-            match read_secret(path) {
-                Err(Error::SecretFileText { source: TextError::NotAFile(found), .. }) => assert_eq!(found, kind),
-                other => panic!("{}: {other:?}", path.display()),
-            }
-        }
+            read_secret(&path)
+        };
+        assert_eq!(with(b"1234\r\n", 0o600).unwrap().as_str(), "1234");
+        assert!(matches!(with(b"1234", 0o640), Err(Error::SecretFileExposed { mode: 0o640, .. })));
+        assert!(matches!(with(b"\n", 0o600), Err(Error::SecretFileEmpty { .. })));
+        assert!(matches!(with(&[b'1'; LONGEST_SECRET + 1], 0o600), Err(Error::SecretFileText { .. })));
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(read_secret(&path), Err(Error::SecretFile { .. })));
     }
 
     /// A blank at an end of a PIN counts, so a refusal can name it.

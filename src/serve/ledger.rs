@@ -1,6 +1,6 @@
 //! The ledger that the configuration names: in the data folder, or shared in a database.
 
-use std::{io, path::Path, thread::JoinHandle};
+use std::{io, ops::Range, path::Path, thread::JoinHandle};
 
 use jiff::Timestamp;
 use toml::Spanned;
@@ -37,6 +37,7 @@ impl OpenLedger {
                 opened.map(|(ledger, records)| (OpenLedger::Embedded(Box::new(ledger)), records)).map_err(wrong)
             }
             Some(database) => {
+                database.check().map_err(|error| unusable(config, error))?;
                 // It has a runtime of its own.
                 let open = || {
                     SharedLedger::wait_for_database(&database, |why| {
@@ -45,8 +46,8 @@ impl OpenLedger {
                     SharedLedger::open_claimed(data, now, (settings, guards), &database, claim)
                 };
                 let opened = tokio::task::block_in_place(open);
-                let span = config.ledger.database.as_ref().map_or(0..0, |database| database.span());
-                let wrong = |error: LedgerError| config.error_at(span, "ledger.database", error);
+                let place = span(config.ledger.database.as_ref());
+                let wrong = |error: LedgerError| config.error_at(place, "ledger.database", error);
                 opened.map(|(ledger, records)| (OpenLedger::Shared(Box::new(ledger)), records)).map_err(wrong)
             }
         };
@@ -80,21 +81,26 @@ impl OpenLedger {
 /// What is wrong with the settings of a shared ledger, and what will be; the database is not asked.
 pub(super) fn check(config: &Config) -> (Option<ConfigError>, Option<String>) {
     let Some(database) = database_settings(config) else { return (None, None) };
-    let ledger = &config.ledger;
-    let place = |value: Option<&Spanned<String>>| value.map_or(0..0, Spanned::span);
-    let wrong = database.check().err().map(|error| {
-        let password = ledger.database_password.as_ref();
-        let of_password =
-            matches!(&error, SharedError::File { path, .. } if database.password.as_deref() == Some(Path::new(path)));
-        match password.filter(|_| of_password) {
-            Some(file) => config.error_at(file.span(), "ledger.database_password", error),
-            None => config.error_at(place(ledger.database.as_ref()), "ledger.database", error),
-        }
-    });
+    let wrong = database.check().err().map(|error| unusable(config, error));
     let short = database.lease <= database.patience;
     let message = "should be longer than ledger.patience: the others may give up a daemon that waits for the database";
-    let times = ledger.lease.as_ref().or(ledger.patience.as_ref());
-    (wrong, short.then(|| config.error_at(place(times), "ledger.lease", message).to_string()))
+    let times = config.ledger.lease.as_ref().or(config.ledger.patience.as_ref());
+    (wrong, short.then(|| config.error_at(span(times), "ledger.lease", message).to_string()))
+}
+
+/// At the setting that names what cannot be used.
+fn unusable(config: &Config, error: SharedError) -> ConfigError {
+    let ledger = &config.ledger;
+    match error {
+        SharedError::Password { .. } => {
+            config.error_at(span(ledger.database_password.as_ref()), "ledger.database_password", error)
+        }
+        _ => config.error_at(span(ledger.database.as_ref()), "ledger.database", error),
+    }
+}
+
+fn span<T>(setting: Option<&Spanned<T>>) -> Range<usize> {
+    setting.map_or(0..0, Spanned::span)
 }
 
 /// Where the ledger is shared, if it is.

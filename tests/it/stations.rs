@@ -237,6 +237,9 @@ async fn station_key_made_on_the_tester_is_certified_and_renewed() {
 
     site.token.write("password", "a secret\n");
     let pkcs12 = ["station", "pkcs12", "--identity", "tester", "--out", "t1.p12", "--password-file", "password"];
+    site.token.set_mode("password", 0o644);
+    refused(&site.token.birthmark(&pkcs12), &["password: it is open to others", "chmod 600"]);
+    site.token.set_mode("password", 0o600);
     succeeded(&site.token.birthmark(&pkcs12));
     let dumped = site.token.openssl(&["pkcs12", "-in", "t1.p12", "-nodes", "-passin", "pass:a secret", "-info"]);
     assert_eq!(dumped.matches("BEGIN CERTIFICATE").count(), 2, "{dumped}");

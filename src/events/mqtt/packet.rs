@@ -20,7 +20,7 @@ pub(crate) struct Connect<'a> {
     pub(crate) client_id: &'a str,
     pub(crate) keep_alive: u16,
     pub(crate) will: &'a Will,
-    pub(crate) login: Option<&'a (String, Vec<u8>)>,
+    pub(crate) login: Option<(&'a str, &'a str)>,
 }
 
 /// What a broker sends to who only publishes.
@@ -47,7 +47,7 @@ impl Connect<'_> {
             payload.extend(field(name.as_bytes()));
             if !password.is_empty() {
                 flags |= 0b0100_0000;
-                payload.extend(field(password));
+                payload.extend(field(password.as_bytes()));
             }
         }
         let mut body = field(b"MQTT");

@@ -18,6 +18,14 @@ pub enum SharedError {
         /// What is wrong with it.
         what: String,
     },
+    /// The file with the password.
+    #[error("the file {path} with the password of the ledger's database cannot be used: {what}")]
+    Password {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// Nothing is heard of it, or it refuses.
     #[error("the ledger's database at {place} cannot be used: {what}")]
     Away {

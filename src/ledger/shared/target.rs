@@ -1,22 +1,22 @@
 //! The URL of a database, and how it is reached: with TLS and a verified name, or without on purpose.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
+use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{error::SharedError, settings::DatabaseSettings};
-use crate::pem;
+use crate::{pem, private_key, secret_file};
 
 /// How long one host may take to answer, TLS and login included.
 pub(super) const ANSWER: Duration = Duration::from_secs(3);
 
 /// How long a connection may be without an answer of the other side's kernel.
 const SILENT: Duration = Duration::from_secs(5);
+
+/// The longest file of a password, in bytes.
+const PASSWORD: usize = 4096;
 
 /// Where a database is, and how it is reached.
 #[derive(Clone)]
@@ -59,7 +59,9 @@ impl Target {
             return Err(SharedError::Url("it names no host: postgresql://USER@HOST/DATABASE".into()));
         }
         if let Some(path) = &settings.password {
-            config.password(password(path)?);
+            let password = secret_file::read_text(path, PASSWORD)
+                .map_err(|error| SharedError::Password { path: path.display().to_string(), what: error.to_string() })?;
+            config.password(password.as_str());
         }
         config.keepalives_idle(SILENT).keepalives_interval(Duration::from_secs(1)).keepalives_retries(3);
         config.tcp_user_timeout(SILENT);
@@ -176,8 +178,7 @@ fn verifying(tls: &Tls, folder: &Path) -> Result<ClientConfig, SharedError> {
         (None, None) => Ok(builder.with_no_client_auth()),
         (Some(certificate), Some(key)) => {
             let path = folder.join(key);
-            let key =
-                PrivateKeyDer::from_pem_slice(&secret(&path)?).map_err(|error| file(&path, &error.to_string()))?;
+            let key = private_key::read(&path).map_err(|error| file(&path, &error.to_string()))?;
             builder.with_client_auth_cert(certificates(&folder.join(certificate))?, key).map_err(failed)
         }
         _ => Err(SharedError::Url("sslcert and sslkey belong together".into())),
@@ -191,25 +192,6 @@ fn file(path: &Path, what: &str) -> SharedError {
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SharedError> {
     let found = pem::read_certificates(path).map_err(|error| file(path, &error.to_string()))?;
     Ok(found.into_iter().map(CertificateDer::from).collect())
-}
-
-/// A file that only its owner may read.
-fn secret(path: &Path) -> Result<Vec<u8>, SharedError> {
-    let failed = |error: std::io::Error| file(path, &error.to_string());
-    let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(file(path, &format!("its mode is {mode:o}, and others may read what is secret; chmod 600")));
-    }
-    fs::read(path).map_err(failed)
-}
-
-fn password(path: &Path) -> Result<Vec<u8>, SharedError> {
-    let mut password = secret(path)?;
-    // An editor's last line ends with a newline, which is no part of the password.
-    while password.last().is_some_and(|octet| b"\r\n".contains(octet)) {
-        password.pop();
-    }
-    Ok(password)
 }
 
 #[cfg(test)]

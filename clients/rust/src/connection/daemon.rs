@@ -11,10 +11,12 @@ use std::{
 
 use birthmark_base::{
     durable, pem,
+    secret_file::{self, SecretFileError},
     text_file::{self, EncodingError, TextError},
 };
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
+use zeroize::Zeroizing;
 
 use super::{
     error::{ClientError, SettingsError},
@@ -24,7 +26,7 @@ use super::{
 use crate::failure::cause::{certificate_refusal, innermost, speaks_no_tls, unreachable};
 
 /// The longest file of an identity, in bytes.
-const LONGEST_FILE: u64 = 1 << 20;
+const LONGEST_FILE: usize = 1 << 20;
 
 /// Connecting includes the TLS handshake; a healthy line network needs milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -250,37 +252,28 @@ fn tuned(endpoint: Endpoint) -> Endpoint {
         .initial_connection_window_size(2 << 20)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, SettingsError> {
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SettingsError> {
     let failed = |source: TextError| SettingsError::File { path: path.to_owned(), source };
     let file = File::open(path).map_err(|error| failed(error.into()))?;
-    let octets = text_file::read_octets(file, LONGEST_FILE).map_err(failed)?;
+    let octets = text_file::read_octets(file, LONGEST_FILE as u64).map_err(failed)?;
+    in_utf8(Zeroizing::new(octets)).map_err(|error| failed(error.into()))
+}
+
+/// As [`read`], but only the file's owner may have access to it.
+fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, SettingsError> {
+    let failed = |source: TextError| SettingsError::File { path: path.to_owned(), source };
+    let octets = secret_file::read(path, LONGEST_FILE).map_err(|fault| match fault {
+        SecretFileError::Exposed { mode } => SettingsError::KeyExposed { path: path.to_owned(), mode },
+        SecretFileError::File(source) => failed(source),
+    })?;
+    in_utf8(octets).map_err(|error| failed(error.into()))
+}
+
+/// The octets as UTF-8, as far as they are text: what is beside the PEM may be in any encoding.
+fn in_utf8(octets: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, EncodingError> {
     match text_file::decode(&octets) {
-        Ok(text) => Ok(text.into_owned().into_bytes()),
-        // Text beside the PEM may be in any encoding.
+        Ok(text) => Ok(Zeroizing::new(text.into_owned().into_bytes())),
         Err(EncodingError::Utf8Invalid { .. }) => Ok(octets),
-        Err(error) => Err(failed(error.into())),
+        Err(error) => Err(error),
     }
-}
-
-/// As [`read`], but the file must not be readable by others.
-fn read_key(path: &Path) -> Result<Vec<u8>, SettingsError> {
-    check_private(path)?;
-    read(path)
-}
-
-#[cfg(unix)]
-fn check_private(path: &Path) -> Result<(), SettingsError> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = path.metadata().map_or(0, |metadata| metadata.permissions().mode() & 0o7777);
-    if mode & 0o077 != 0 {
-        return Err(SettingsError::KeyExposed { path: path.to_owned(), mode });
-    }
-    Ok(())
-}
-
-/// On Windows the access control list of the folder says who may read the key, and no program that its user starts can
-/// tell whether that list is as it should be.
-#[cfg(not(unix))]
-fn check_private(_: &Path) -> Result<(), SettingsError> {
-    Ok(())
 }

@@ -14,6 +14,7 @@ use tokio::{io::AsyncBufReadExt, net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::ServiceExt;
+use zeroize::Zeroizing;
 
 use super::error::SettingsError;
 
@@ -39,9 +40,9 @@ pub(super) struct IdentityFiles<'a> {
     /// DER.
     pub(super) ca: Vec<Vec<u8>>,
     /// PEM.
-    pub(super) certificate: Vec<u8>,
+    pub(super) certificate: Zeroizing<Vec<u8>>,
     /// PEM.
-    pub(super) key: Vec<u8>,
+    pub(super) key: Zeroizing<Vec<u8>>,
 }
 
 impl Tls {

@@ -7,7 +7,11 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use birthmark_base::identity::{Identity, Role};
+use birthmark_base::{
+    identity::{Identity, Role},
+    secret_file,
+};
+use zeroize::Zeroizing;
 
 use super::{
     connection::ConnectionArgs,
@@ -17,6 +21,9 @@ use crate::{
     identity::{NewKey, pkcs12, write_secret},
     renew,
 };
+
+/// The longest file with a key or a password, in bytes.
+const LONGEST_SECRET: usize = 1 << 20;
 
 #[doc(hidden)]
 #[derive(Debug, clap::Args)]
@@ -55,7 +62,7 @@ pub struct Pkcs12Args {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 
-    /// A file whose first line is the password of the new file [default: BIRTHMARK_PKCS12_PASSWORD]
+    /// A file of mode 600 with the password of the new file [default: BIRTHMARK_PKCS12_PASSWORD]
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
 }
@@ -96,23 +103,24 @@ pub(super) fn write_pkcs12(args: Pkcs12Args) -> anyhow::Result<ExitCode> {
         let path = args.identity.join(name);
         fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
     };
-    let (key, certificate, ca) = (read("key.pem")?, read("cert.pem")?, read("ca.pem")?);
+    let key = args.identity.join("key.pem");
+    let key = secret_file::read(&key, LONGEST_SECRET).with_context(|| format!("cannot use {}", key.display()))?;
+    let (certificate, ca) = (read("cert.pem")?, read("ca.pem")?);
     let password = password(args.password_file.as_deref())?;
     let name = args.identity.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let file = pkcs12(&name, &key, &[&certificate, &ca], password.trim_end_matches(['\r', '\n']))
-        .with_context(|| args.identity.display().to_string())?;
+    let file =
+        pkcs12(&name, &key, &[&certificate, &ca], &password).with_context(|| args.identity.display().to_string())?;
     write_secret(&args.out, &file)?;
     print(&format!("{}\n", args.out.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn password(file: Option<&Path>) -> anyhow::Result<String> {
+fn password(file: Option<&Path>) -> anyhow::Result<Zeroizing<String>> {
     if let Some(path) = file {
-        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        return Ok(text.lines().next().unwrap_or_default().to_owned());
+        return secret_file::read_text(path, LONGEST_SECRET).with_context(|| format!("cannot use {}", path.display()));
     }
     if let Ok(password) = std::env::var("BIRTHMARK_PKCS12_PASSWORD") {
-        return Ok(password);
+        return Ok(Zeroizing::new(password));
     }
     bail!("the new file needs a password: --password-file FILE, or BIRTHMARK_PKCS12_PASSWORD in the environment")
 }
