@@ -21,7 +21,7 @@ use crate::{
     csr::{self, CsrError, RefusedKeys},
     fairness::FairShare,
     id::{DeviceId, OrderId},
-    ledger::{Actor, Order, RecordedIssuer, Records, Refusal},
+    ledger::{Actor, Order, RecordedIssuer, Records, Refusal, caught_up},
     live::Live,
     metrics::{Laps, Step},
     profile::{Profile, ProfileError, Profiles, RequestContext, Values},
@@ -177,7 +177,7 @@ impl Issuance {
         // What is asked for is decided by the policy of this moment, whatever comes after it.
         let policy = self.policy.get();
         let of_order = match &request.order {
-            Some(order) if request.profile.is_empty() => Some(self.order(order)?.terms.profile),
+            Some(order) if request.profile.is_empty() => Some(self.order(order).await?.terms.profile),
             _ => None,
         };
         let profile = of_order.as_ref().unwrap_or(&request.profile);
@@ -200,7 +200,7 @@ impl Issuance {
         laps.skip();
         let csr = csr::verify(&request.csr, &policy.refused_keys)?;
         laps.end(Step::Verify);
-        let attributes = self.order_attributes(profile, request.order.as_ref())?;
+        let attributes = self.order_attributes(profile, request.order.as_ref()).await?;
         let values = Values {
             device: &request.device,
             order: request.order.as_ref(),
@@ -210,6 +210,7 @@ impl Issuance {
         let approved = profile.approve(csr, &RequestContext { values, now: Timestamp::now() })?;
         if let Err(refusal) = approved.check_new(&request.device)
             && !self.has_certificate(&request.device).await?
+            && !self.has_certificate_of_others(&request.device).await?
         {
             return Err(refusal.into());
         }
@@ -260,19 +261,24 @@ impl Issuance {
     }
 
     /// The order's attributes, which never change, for a profile whose certificates show some.
-    fn order_attributes(
+    async fn order_attributes(
         &self,
         profile: &Profile,
         order: Option<&OrderId>,
     ) -> Result<BTreeMap<String, String>, IssueError> {
         let Some(order) = order.filter(|_| !profile.order_attributes().is_empty()) else { return Ok(BTreeMap::new()) };
-        Ok(self.order(order)?.terms.attributes)
+        Ok(self.order(order).await?.terms.attributes)
     }
 
-    fn order(&self, order: &OrderId) -> Result<Order, IssueError> {
+    async fn order(&self, order: &OrderId) -> Result<Order, IssueError> {
         // Read on this thread: an order in use lies in memory, as each reservation under it needs it too, and a pool of
         // reading threads would be one that others can fill.
-        match self.records.order(order.as_str()) {
+        let mut found = self.records.order(order.as_str());
+        if matches!(found, Ok(None)) {
+            self.catch_up().await?;
+            found = self.records.order(order.as_str());
+        }
+        match found {
             Ok(Some(order)) => Ok(order),
             Ok(None) => Err(CommitError::Refused(Refusal::OrderUnknown(order.to_string())).into()),
             Err(error) => {
@@ -280,6 +286,20 @@ impl Issuance {
                 Err(CommitError::Storage(Arc::new(error)).into())
             }
         }
+    }
+
+    /// Waits for what other daemons of this ledger have written, before something is refused that they may know.
+    async fn catch_up(&self) -> Result<(), IssueError> {
+        caught_up(&*self.records).await.map_err(|error| CommitError::Storage(Arc::new(error)).into())
+    }
+
+    /// As [`Issuance::has_certificate`], of what another daemon of this ledger may have issued just now.
+    async fn has_certificate_of_others(&self, device: &DeviceId) -> Result<bool, IssueError> {
+        if self.records.looked().is_none() {
+            return Ok(false);
+        }
+        self.catch_up().await?;
+        self.has_certificate(device).await
     }
 
     /// Whether the device has a live certificate, so that the ledger answers the request by itself: with that

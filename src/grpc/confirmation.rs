@@ -13,7 +13,7 @@ use crate::{
     committer::Committer,
     fairness::FairShare,
     issuer::{IssueError, SHARE},
-    ledger::{Actor, LedgerError, Record, Records},
+    ledger::{Actor, LedgerError, Record, Records, caught_up},
     proto,
     quote::quoted,
     serial::SerialNumber,
@@ -100,14 +100,20 @@ impl Confirmations {
         named: Vec<Named>,
     ) -> Vec<proto::ConfirmResult> {
         let answers: Vec<_> = named.iter().map(Named::echoed).collect();
-        let records = Arc::clone(&self.records);
-        let lookup = self.lookups.turn(peer.name()).await;
-        let find = move || {
-            // Held to the end, whatever becomes of the call.
-            let _lookup = lookup;
-            named.into_iter().map(|named| find(&*records, named)).collect()
-        };
-        let found: Vec<_> = tokio::task::spawn_blocking(find).await.unwrap_or_default();
+        let named = Arc::new(named);
+        let mut found = self.look_up(peer, Arc::clone(&named)).await;
+        let missed = |found: &Result<Found, RequestError>| found.as_ref().is_err_and(is_unknown);
+        if self.records.looked().is_some() && found.iter().any(missed) {
+            // Another daemon may have issued it just now.
+            match caught_up(&*self.records).await {
+                Ok(()) => found = self.look_up(peer, named).await,
+                Err(error) => {
+                    let error = Arc::new(error);
+                    let missed = found.iter_mut().filter(|found| missed(found));
+                    missed.for_each(|found| *found = Err(RequestError::Storage(Arc::clone(&error))));
+                }
+            }
+        }
         // The task has ended early only if it panicked.
         let found = found.into_iter().chain(std::iter::repeat_with(|| Err(IssueError::Internal.into())));
         let confirmed = answers.into_iter().zip(found).map(|(answer, found)| async {
@@ -123,6 +129,18 @@ impl Confirmations {
             answered(peer, answer, confirmed)
         });
         futures_util::future::join_all(confirmed).await
+    }
+
+    /// Finds what is named in what is known here, in its order.
+    async fn look_up(&self, peer: &PeerLimits, named: Arc<Vec<Named>>) -> Vec<Result<Found, RequestError>> {
+        let records = Arc::clone(&self.records);
+        let lookup = self.lookups.turn(peer.name()).await;
+        let find = move || {
+            // Held to the end, whatever becomes of the call.
+            let _lookup = lookup;
+            named.iter().map(|named| find(&*records, named)).collect()
+        };
+        tokio::task::spawn_blocking(find).await.unwrap_or_default()
     }
 }
 
@@ -146,8 +164,13 @@ struct Found {
     device: Option<String>,
 }
 
+/// Whether it is refused for good because it is not known here.
+fn is_unknown(error: &RequestError) -> bool {
+    matches!(error, RequestError::DeviceUnknown(_) | RequestError::OtherCertificate(_))
+}
+
 /// The certificate that is meant. The records may have to be read from the disk: here, and not where others wait for it.
-fn find(records: &dyn Records, named: Named) -> Result<Found, RequestError> {
+fn find(records: &dyn Records, named: &Named) -> Result<Found, RequestError> {
     let serial =
         |octets: &[u8]| SerialNumber::try_from(octets).map_err(|error| RequestError::Invalid(error.to_string()));
     let read = |record: Result<Option<Record>, LedgerError>| {
@@ -158,23 +181,23 @@ fn find(records: &dyn Records, named: Named) -> Result<Found, RequestError> {
     };
     match named {
         Named::Serial(octets) => {
-            let serial_number = serial(&octets)?;
+            let serial_number = serial(octets)?;
             // What cannot be read of it may not be needed to confirm it.
             let record = read(records.by_serial_number(&serial_number)).ok().flatten();
             Ok(Found { serial_number, device: record.map(|record| record.holder.device) })
         }
         Named::Device(device) => {
-            let record = read(records.by_device(&device))?;
-            let Some(record) = record else { return Err(RequestError::DeviceUnknown(device)) };
-            Ok(Found { serial_number: record.serial_number, device: Some(device) })
+            let record = read(records.by_device(device))?;
+            let Some(record) = record else { return Err(RequestError::DeviceUnknown(device.clone())) };
+            Ok(Found { serial_number: record.serial_number, device: Some(device.clone()) })
         }
         Named::ReadBack(proto::ReadBack { certificate, device_id }) => {
-            let parsed = Certificate::from_der(&certificate).map_err(|error| {
+            let parsed = Certificate::from_der(certificate).map_err(|error| {
                 RequestError::OtherCertificate(format!("what was read back is no certificate: {error}"))
             })?;
-            let serial_number = serial(&parsed.serial_number).map_err(|_| not_issued(&device_id))?;
-            let record = read(records.by_serial_number(&serial_number))?.ok_or_else(|| not_issued(&device_id))?;
-            check_read_back(&record, &certificate, &device_id)?;
+            let serial_number = serial(&parsed.serial_number).map_err(|_| not_issued(device_id))?;
+            let record = read(records.by_serial_number(&serial_number))?.ok_or_else(|| not_issued(device_id))?;
+            check_read_back(&record, certificate, device_id)?;
             Ok(Found { serial_number, device: Some(record.holder.device) })
         }
     }

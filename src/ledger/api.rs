@@ -4,10 +4,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
+use tokio::{sync::watch, time::timeout};
 
 use super::{
     actor::Actor,
@@ -31,6 +32,9 @@ use super::{
     vending::{VendingBatch, VendingCode},
 };
 use crate::serial::SerialNumber;
+
+/// How long what others write is waited for: longer than a database that answers takes.
+const CAUGHT_UP: Duration = Duration::from_secs(10);
 
 /// The side that changes. One thread owns it (the committer).
 pub trait Ledger: Send + 'static {
@@ -232,8 +236,41 @@ pub trait Records: Send + Sync + 'static {
         None
     }
 
+    /// From when on all that others had written before is known here, as it grows; none where nobody else writes.
+    fn looked(&self) -> Option<watch::Receiver<Option<Instant>>> {
+        None
+    }
+
+    /// Why what others write cannot be seen, while it cannot.
+    fn away(&self) -> Option<String> {
+        None
+    }
+
     /// The moment up to which everything is known here, while what others write cannot be seen; none: all is known.
     fn as_of(&self) -> Option<Timestamp> {
         None
+    }
+}
+
+/// Waits until all is known here that others had written before this call: some second, where others write. What is refused for good
+/// because it is not known is looked up once more behind it.
+///
+/// # Errors
+/// What others write cannot be seen now.
+pub async fn caught_up(records: &dyn Records) -> Result<(), LedgerError> {
+    let Some(mut looked) = records.looked() else { return Ok(()) };
+    let asked = Instant::now();
+    loop {
+        if looked.borrow_and_update().is_some_and(|looked| looked >= asked) {
+            return Ok(());
+        }
+        let why = match records.away() {
+            Some(why) => why,
+            None => match timeout(CAUGHT_UP, looked.changed()).await {
+                Ok(Ok(())) => continue,
+                _ => "what others write was not seen for too long".into(),
+            },
+        };
+        return Err(LedgerError::Unavailable { notice: "the ledger's database cannot be used now", cause: why.into() });
     }
 }

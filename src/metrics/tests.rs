@@ -71,7 +71,7 @@ fn counter_without_labels_is_there_from_the_start() {
 
 /// Measured in a process of its own, whose recorder is there before anything asks for it.
 #[test]
-fn metrics_of_a_certificate_cost_a_microsecond_at_most() {
+fn metrics_of_a_certificate_cost_little_beside_the_clock() {
     let measured = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "metrics::tests::cost_of_a_certificate", "--ignored", "--nocapture"])
         .output()
@@ -82,17 +82,24 @@ fn metrics_of_a_certificate_cost_a_microsecond_at_most() {
 
 /// What a certificate costs: every call that the daemon makes for it, all of its looks at the clock included.
 #[test]
-#[ignore = "needs a process of its own: metrics_of_a_certificate_cost_a_microsecond_at_most runs it"]
+#[ignore = "needs a process of its own: metrics_of_a_certificate_cost_little_beside_the_clock runs it"]
 fn cost_of_a_certificate() {
     const ROUND: u32 = 2_000;
+    /// How often a certificate's steps look at the clock.
+    const READS: u32 = 15;
     let recorder = builder().unwrap().build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).unwrap();
     prepare();
     let (pool, token) = (HsmPool::new("cost"), HsmToken::new("cost", "token", std::iter::empty()));
     let profile = ProfileCertificates::new("cost");
-    let mut best = Duration::MAX;
+    let (mut best, mut clock) = (Duration::MAX, Duration::MAX);
     for _ in 0..50 {
+        let began = Instant::now();
+        (0..ROUND * READS).for_each(|_| {
+            std::hint::black_box(Instant::now());
+        });
+        clock = clock.min(began.elapsed() / ROUND);
         let began = Instant::now();
         for _ in 0..ROUND {
             let mut laps = Laps::begin();
@@ -118,9 +125,9 @@ fn cost_of_a_certificate() {
         best = best.min(began.elapsed() / ROUND);
         handle.run_upkeep();
     }
-    println!("metrics of a certificate: {best:?}");
+    println!("metrics of a certificate: {best:?}; {READS} looks at the clock: {clock:?}");
     assert!(handle.render().contains("birthmark_issue_step_duration_seconds_count{step=\"record\"} 100000\n"));
-    assert!(best <= Duration::from_micros(1), "{best:?}");
+    assert!(best <= 6 * clock, "{best:?}, and {READS} looks at the clock {clock:?}");
 }
 
 /// docs/metrics.md says what the code says; `BIRTHMARK_WRITE_REFERENCE=1` writes it again.

@@ -170,8 +170,6 @@ async fn attack_two_daemons(rounds: u64, attack: &mut u32) {
         pair.site.create_order(&format!("lot-{round}"), quantity);
     }
     let urls: Urls = Arc::new(parking_lot::Mutex::new([one.url(), two.url()]));
-    // The other one follows every second.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
     let requests = Arc::new(devices(rounds));
     let identities: Vec<_> = (0..4).map(|number| pair.site.identity("station", &format!("line1/t{number}"))).collect();
     let stations: Vec<_> = (0..4)

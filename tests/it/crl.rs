@@ -357,7 +357,7 @@ async fn crl_without_the_hsm_stays_and_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn crl_has_an_expired_certificate_once_more() {
     let site = Site::new();
-    let expiry = Timestamp::now().round(jiff::Unit::Second).unwrap() + SignedDuration::from_secs(8);
+    let expiry = Timestamp::now().round(jiff::Unit::Second).unwrap() + SignedDuration::from_secs(20);
     let lists = LISTS.replace("gather = \"1s\"", "gather = \"0s\"").replace("\"1h\"", "\"1s\"");
     site.configure(|usual| usual.replace("validity_days = 7300", &format!("not_after = \"{expiry}\"")) + &lists);
     let daemon = site.start();

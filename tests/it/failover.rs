@@ -59,7 +59,6 @@ async fn primary_that_dies_loses_and_doubles_nothing() {
     let pair = Pair::at(cluster.place().unwrap(), 2, "patience = \"60s\"\n");
     let (one, two) = (pair.one(), pair.two());
     pair.site.create_order("lot", 10_000_000);
-    tokio::time::sleep(Duration::from_millis(1500)).await;
     let stop = Arc::new(AtomicBool::new(false));
     let mut stations = Vec::new();
     for number in 0..4 {

@@ -123,7 +123,7 @@ async fn preset_under_every_algorithm_is_judged_by_four_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn profile_moves_to_its_next_issuer_without_a_restart() {
     let site = site_with(&[("next", "p384", "")]);
-    let from = Timestamp::now() + Duration::from_secs(6);
+    let from = Timestamp::now() + Duration::from_secs(15);
     let next = issuer(&site, "next", "next", "")
         + &format!(
             "[profiles.renewed]\nissuers = [{{ name = \"main\" }}, {{ name = \"next\", from = \"{from}\" }}]\n\

@@ -48,7 +48,7 @@ impl Prometheus {
         fs::create_dir(folder).unwrap();
         let targets: Vec<_> = targets.iter().map(|target| format!("\"{target}\"")).collect();
         let config = format!(
-            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [birthmark.rules.yml]\n\
+            "global: {{scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 1s}}\nrule_files: [birthmark.rules.yml]\n\
              scrape_configs:\n  - job_name: birthmark\n    static_configs: [{{targets: [{}]}}]\n",
             targets.join(", ")
         );
@@ -110,11 +110,11 @@ impl Prometheus {
 fn quick_rules() -> String {
     let mut rules = fs::read_to_string(root().join("packaging/prometheus/birthmark.rules.yml")).unwrap();
     for (usual, quick) in [
-        ("for: 1m\n", "for: 1s\n"),
-        ("for: 2m\n", "for: 1s\n"),
-        ("for: 5m\n", "for: 1s\n"),
-        ("for: 10m\n", "for: 1s\n"),
-        ("for: 15m\n", "for: 1s\n"),
+        ("for: 1m\n", "for: 5s\n"),
+        ("for: 2m\n", "for: 5s\n"),
+        ("for: 5m\n", "for: 5s\n"),
+        ("for: 10m\n", "for: 5s\n"),
+        ("for: 15m\n", "for: 5s\n"),
         ("[5m]", "[10s]"),
         ("[10m]", "[10s]"),
         ("[15m]", "[10s]"),
@@ -257,9 +257,10 @@ async fn alerts_fire_for_each_fault_and_not_otherwise() {
         wait_until(alert, || !prometheus.fires(&daemon, alert));
     }
 
-    let wrongly = prometheus.query(&format!("count_over_time(ALERTS{{instance=\"{}\"}}[10m])", healthy.http));
+    let wrongly = prometheus
+        .query(&format!("count_over_time(ALERTS{{instance=\"{}\", alertstate=\"firing\"}}[10m])", healthy.http));
     assert!(wrongly.is_empty(), "of the healthy daemon: {wrongly:?}");
-    let wrongly = prometheus.query("count_over_time(ALERTS{alertname=\"BirthmarkDown\"}[10m])");
+    let wrongly = prometheus.query("count_over_time(ALERTS{alertname=\"BirthmarkDown\", alertstate=\"firing\"}[10m])");
     assert!(wrongly.is_empty(), "{wrongly:?}");
     // It may have fired before the first scrape, with times so short.
     assert!(prometheus.query("ALERTS{alertname=\"BirthmarkNoMetrics\"}").is_empty());

@@ -127,7 +127,7 @@ async fn resumed_session_of_a_revoked_station_is_refused() {
         let mut child = command.spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
         std::io::Write::write_all(&mut input, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(Duration::from_millis(1500));
         drop(input);
         child.wait_with_output().unwrap()
     };

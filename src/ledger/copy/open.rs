@@ -7,6 +7,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 
 use super::{
     batch::BatchWriter,
@@ -80,6 +81,7 @@ impl LedgerCopy {
             space,
             last_error: Mutex::default(),
             away: Mutex::default(),
+            looked: watch::Sender::default(),
             followed_checkpoint: Mutex::default(),
             clock: Mutex::new(Clock::new(guards.clock.clone(), newest_time)),
             may_lack,

@@ -4,10 +4,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::{
     certificates::{Certificates, Exported},
@@ -250,6 +251,16 @@ impl Records for CopyRecords {
 
     fn followed_checkpoint(&self) -> Option<Arc<str>> {
         self.common.followed_checkpoint.lock().clone()
+    }
+
+    fn looked(&self) -> Option<watch::Receiver<Option<Instant>>> {
+        let looked = self.common.looked.subscribe();
+        let shared = looked.borrow().is_some();
+        shared.then_some(looked)
+    }
+
+    fn away(&self) -> Option<String> {
+        self.common.away.lock().as_ref().map(|away| away.why.clone())
     }
 
     fn as_of(&self) -> Option<Timestamp> {

@@ -8,6 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use tokio::sync::watch;
 
 use super::{
     catalog::{Catalog, Follower},
@@ -36,6 +37,8 @@ pub(in crate::ledger) struct Common {
     pub(in crate::ledger) last_error: Mutex<Option<(Instant, String)>>,
     /// What is the matter with what makes entries durable, while it cannot be reached.
     pub(in crate::ledger) away: Mutex<Option<Away>>,
+    /// From when on all that others had written before is known here; none where nobody else writes.
+    pub(in crate::ledger) looked: watch::Sender<Option<Instant>>,
     /// The note of the newest checkpoint that was read of what others wrote.
     pub(in crate::ledger) followed_checkpoint: Mutex<Option<Arc<str>>>,
     pub(in crate::ledger) clock: Mutex<Clock>,

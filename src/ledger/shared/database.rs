@@ -14,7 +14,10 @@ use super::{
     sql::{self, BatchRow, DaemonRow, HeadRow, signed},
     target::{self, Target},
 };
-use crate::metrics;
+use crate::{
+    ledger::{copy::Written, journal::Journal},
+    metrics,
+};
 
 /// What the table `daemons` has of this one.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -22,8 +25,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How the reason begins for which a ledger is closed until it is completed.
 pub(super) const LOST: &str = "it has lost what it had acknowledged";
 
-/// How many batches are read at once.
-pub(super) const PAGE: i64 = 64;
+/// The most batches that are read at once; fewer, after so many did not come in time.
+const PAGE: i64 = 64;
 
 /// How long a turn is waited for: the server gives up a lock after 10 s.
 const TURN: Duration = Duration::from_secs(12);
@@ -41,6 +44,8 @@ pub(super) struct Database {
     /// This daemon's name.
     daemon: String,
     link: Option<Link>,
+    /// How many batches are read at once.
+    pub(super) page: i64,
     /// Since when it is away.
     away: Option<(Instant, Timestamp)>,
 }
@@ -56,6 +61,8 @@ impl std::fmt::Debug for Target {
 pub(super) struct Turn {
     pub(super) head: HeadRow,
     pub(super) rows: Vec<BatchRow>,
+    /// There are no more rows.
+    pub(super) is_whole: bool,
     pub(super) daemons: Vec<DaemonRow>,
 }
 
@@ -85,7 +92,16 @@ impl Database {
         let failed = |error: std::io::Error| SharedError::Away { place: target.place.clone(), what: error.to_string() };
         let runtime = runtime.map_err(failed)?;
         let (copies, patience) = (settings.copies, settings.patience);
-        Ok(Database { runtime, target, copies, patience, daemon: settings.daemon.clone(), link: None, away: None })
+        Ok(Database {
+            runtime,
+            target,
+            copies,
+            patience,
+            daemon: settings.daemon.clone(),
+            link: None,
+            page: PAGE,
+            away: None,
+        })
     }
 
     pub(super) fn place(&self) -> &str {
@@ -158,11 +174,11 @@ impl Database {
         taken
     }
 
-    fn taken(&self, known: u64, with_daemons: bool) -> Result<Turn, Failure> {
-        let link = self.link()?;
+    fn taken(&mut self, known: u64, with_daemons: bool) -> Result<Turn, Failure> {
+        let (link, page) = (self.link()?, self.page);
         let number = signed(known);
         let asked = async {
-            let parameters: [&(dyn ToSql + Sync); 2] = [&number, &PAGE];
+            let parameters: [&(dyn ToSql + Sync); 2] = [&number, &page];
             let daemons = async {
                 if with_daemons { link.client.query(&link.statements[sql::DAEMONS], &[]).await } else { Ok(Vec::new()) }
             };
@@ -176,7 +192,10 @@ impl Database {
         };
         let wait = TURN.min(self.patience.max(Duration::from_secs(2)));
         let answered = self.runtime.block_on(async { timeout(wait, asked).await });
-        let (begun, head, rows, daemons) = answered.map_err(|_| Failure::Away("it gives no turn".into()))?;
+        let Ok((begun, head, rows, daemons)) = answered else {
+            self.page = (page / 2).max(1);
+            return Err(Failure::Away("it gives no turn".into()));
+        };
         begun.map_err(|error| judge(&error))?;
         let head = HeadRow::of(&head.map_err(|error| judge(&error))?).ok_or_else(malformed)?;
         if let Some(why) = &head.closed {
@@ -184,7 +203,15 @@ impl Database {
         }
         self.check(&head)?;
         let rows = batches(rows.map_err(|error| judge(&error))?)?;
-        Ok(Turn { head, rows, daemons: self::daemons(&daemons.map_err(|error| judge(&error))?)? })
+        let daemons = self::daemons(&daemons.map_err(|error| judge(&error))?)?;
+        Ok(Turn { head, is_whole: self.is_whole(&rows), rows, daemons })
+    }
+
+    /// Whether that is less than a page. What came in time lets the next be larger.
+    fn is_whole(&mut self, rows: &[BatchRow]) -> bool {
+        let page = self.page;
+        self.page = (page * 2).min(PAGE);
+        (rows.len() as i64) < page
     }
 
     /// Whether what it acknowledges now stays.
@@ -194,14 +221,13 @@ impl Database {
     }
 
     /// Where the database lacks what this daemon's copy has, nobody writes before it is completed: a daemon whose copy has no more
-    /// than the database cannot see that anything is missing.
-    pub(super) fn note_loss(&self, error: &SharedError) {
+    /// than the database cannot see that anything is missing. In a turn that is written before anybody else has one.
+    pub(super) fn note_loss(&self, error: &SharedError, in_turn: bool) {
         let (SharedError::Lost { what }, Some(link)) = (error, &self.link) else { return };
         let why = format!("{LOST}: {what}; \"birthmark ledger restore\" completes it");
         let noted = async {
-            // The turn, if this daemon has it.
-            link.client.batch_execute("ROLLBACK").await?;
-            link.client.execute("UPDATE head SET closed = $1 WHERE closed IS NULL", &[&why]).await
+            link.client.execute("UPDATE head SET closed = $1 WHERE closed IS NULL", &[&why]).await?;
+            if in_turn { link.client.batch_execute("COMMIT").await } else { Ok(()) }
         };
         let noted = self.runtime.block_on(async { timeout(ANSWER, noted).await });
         match noted {
@@ -231,8 +257,29 @@ impl Database {
         self.commit(vec![(sql::TOUCH_HEAD, &[]), (sql::RENEW, &parameters)], &[(0, sql::TOUCH_HEAD, 1)])
     }
 
+    /// Appends what the copy's journal has staged, `entries` of them, and waits until it is durable.
+    pub(super) fn append_staged(
+        &mut self,
+        journal: &Journal,
+        written: &Written<'_>,
+        epoch: u64,
+        (before, entries): (&HeadRow, u64),
+    ) -> Result<(), NotAppended> {
+        let Some((batch, _, chain)) = journal.staged() else { return Ok(()) };
+        let (number, sequence) = (before.batch + 1, batch.first + entries - 1);
+        self.append(&Append {
+            epoch,
+            before,
+            first: batch.first,
+            place: batch.place.to_number(),
+            frames: batch.frames,
+            after: HeadRow { batch: number, sequence, chain, ..before.clone() },
+            claims: Rows::of(written.claims),
+        })
+    }
+
     /// Appends a batch, and waits until it is durable.
-    pub(super) fn append(&mut self, append: &Append<'_>) -> Result<(), NotAppended> {
+    fn append(&mut self, append: &Append<'_>) -> Result<(), NotAppended> {
         let Append { before, after, claims, .. } = append;
         let [epoch, first, place] = [append.epoch, append.first, append.place].map(signed);
         let [old, new, sequence] = [before.batch, after.batch, after.sequence].map(signed);
@@ -335,8 +382,8 @@ impl Database {
         looked
     }
 
-    fn looked(&self, known: u64, renew: Option<u64>) -> Result<Turn, Failure> {
-        let link = self.link()?;
+    fn looked(&mut self, known: u64, renew: Option<u64>) -> Result<Turn, Failure> {
+        let (link, page) = (self.link()?, self.page);
         let number = signed(known);
         // That a daemon lives need not survive a crash, so nobody waits for the disk or a standby.
         let renewal = renew.map_or(String::new(), |epoch| {
@@ -346,7 +393,7 @@ impl Database {
             )
         });
         let asked = async {
-            let parameters: [&(dyn ToSql + Sync); 2] = [&number, &PAGE];
+            let parameters: [&(dyn ToSql + Sync); 2] = [&number, &page];
             let renewed = async { if renewal.is_empty() { Ok(()) } else { link.client.batch_execute(&renewal).await } };
             tokio::join!(
                 renewed,
@@ -356,12 +403,16 @@ impl Database {
             )
         };
         let answered = self.runtime.block_on(async { timeout(ANSWER, asked).await });
-        let (renewed, head, daemons, rows) = answered.map_err(|_| Failure::Away("it does not answer".into()))?;
+        let Ok((renewed, head, daemons, rows)) = answered else {
+            self.page = (page / 2).max(1);
+            return Err(Failure::Away("it does not answer".into()));
+        };
         renewed.map_err(|error| judge(&error))?;
         let head = HeadRow::of(&head.map_err(|error| judge(&error))?).ok_or_else(malformed)?;
         self.check(&head)?;
         let rows = batches(rows.map_err(|error| judge(&error))?)?;
-        Ok(Turn { head, rows, daemons: self::daemons(&daemons.map_err(|error| judge(&error))?)? })
+        let daemons = self::daemons(&daemons.map_err(|error| judge(&error))?)?;
+        Ok(Turn { head, is_whole: self.is_whole(&rows), rows, daemons })
     }
 
     /// The ledger's id.

@@ -1,16 +1,19 @@
 //! What others have appended, taken into the copy and held against it.
 
+use std::sync::Arc;
+
 use crate::{
     ledger::{
         copy::{FollowError, LedgerCopy},
         entry::{Entry, Event},
+        error::LedgerError,
         journal::{Batch, Position, Scan, read_batch},
     },
     serial::SerialNumber,
 };
 
 use super::{
-    database::{PAGE, Turn},
+    database::Turn,
     error::SharedError,
     sql::{BatchRow, HeadRow},
 };
@@ -27,6 +30,8 @@ pub(super) struct Following {
     pub(super) ended: Vec<SerialNumber>,
     /// A batch of this daemon's own that may have been committed.
     awaited: Option<Awaited>,
+    /// The newest checkpoint of another daemon, and its batch, until it is published.
+    checkpoint: Option<(u64, Arc<str>)>,
 }
 
 #[derive(Debug)]
@@ -39,23 +44,23 @@ struct Awaited {
 
 impl Following {
     /// Takes in what was read: all that there is, unless that is more than a page.
-    pub(super) fn take_in(&mut self, copy: &mut LedgerCopy, turn: &Turn) -> Result<(), SharedError> {
+    pub(super) fn take_in(&mut self, copy: &mut LedgerCopy, turn: &Turn) -> Result<(), LedgerError> {
         for row in &turn.rows {
             self.take_in_one(copy, row)?;
         }
         let (known, batch) = (self.known, turn.head.batch);
         // The rows were read after the head.
-        if known < batch && (turn.rows.len() as i64) < PAGE {
+        if known < batch && turn.is_whole {
             let what = format!(
                 "its table head names the batch {batch}, and its table journal has none after {known}: rows were removed"
             );
-            return Err(SharedError::Differs { what });
+            return Err(SharedError::Differs { what }.fatal());
         }
         Ok(())
     }
 
-    fn take_in_one(&mut self, copy: &mut LedgerCopy, row: &BatchRow) -> Result<(), SharedError> {
-        let differs = |what: String| SharedError::Differs { what: format!("the batch {}: {what}", row.batch) };
+    fn take_in_one(&mut self, copy: &mut LedgerCopy, row: &BatchRow) -> Result<(), LedgerError> {
+        let differs = |what: String| SharedError::Differs { what: format!("the batch {}: {what}", row.batch) }.fatal();
         if row.batch != self.known + 1 {
             return Err(differs(format!("the one after {} is not there", self.known)));
         }
@@ -74,16 +79,22 @@ impl Following {
         })
         .map_err(|error| match error {
             FollowError::Differs(what) => differs(what),
-            FollowError::Ledger(error) => differs(error.to_string()),
+            // It is this daemon's own trouble, and what was half taken in is read again at the next start.
+            FollowError::Ledger(error) => error.into_fatal(),
         })?;
-        if checkpoint.is_some() {
-            *copy.writer.common.followed_checkpoint.lock() = checkpoint;
+        if let Some(note) = checkpoint {
+            self.checkpoint = Some((row.batch, note));
         }
         self.known = row.batch;
         if let Some(awaited) = self.awaited.as_mut().filter(|awaited| awaited.batch == row.batch) {
             awaited.arrived = awaited.epoch == row.epoch && awaited.frames == row.frames();
         }
         Ok(())
+    }
+
+    /// The newest checkpoint of another daemon, once all up to it is durable: one that is kept is evidence of what there was.
+    pub(super) fn take_checkpoint(&mut self, durable: u64) -> Option<Arc<str>> {
+        self.checkpoint.take_if(|(batch, _)| *batch <= durable).map(|(_, note)| note)
     }
 
     /// From now on it is noticed if this batch comes.

@@ -16,8 +16,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    claims::Rows,
-    database::{Append, Database, NotAppended, PAGE, Turn},
+    database::{Database, NotAppended, Turn},
     error::{Failure, SharedError},
     follow::Following,
     lives::{Lives, UNHEARD},
@@ -28,11 +27,10 @@ use crate::{
     ledger::{
         actor::Actor,
         api::Ledger,
-        copy::{Away, LedgerCopy, Written},
+        copy::{Away, LedgerCopy},
         epoch::Epoch,
         error::LedgerError,
         folder_lock::FolderLock,
-        journal::Journal,
         marker::Marker,
         operation::{Action, Operation, Outcome},
     },
@@ -61,7 +59,7 @@ pub struct SharedLedger {
     /// All batches up to this one are durable: a write of this daemon stands behind them.
     pub(super) proven: u64,
     /// The newest batch up to which they were at any time: a database that lacks one of these has lost it.
-    acknowledged: u64,
+    pub(super) acknowledged: u64,
     pub(super) life: Life,
     pub(super) lives: Lives,
     /// A batch whose COMMIT is not known.
@@ -72,6 +70,8 @@ pub struct SharedLedger {
     heard: Timestamp,
     /// When something was last written that says that this daemon lives.
     renewed: Option<Instant>,
+    /// There are batches that were read, and behind which no write of this daemon's own stands.
+    proves: bool,
     /// Ends after all that uses the folder.
     pub(super) _lock: FolderLock,
 }
@@ -143,6 +143,7 @@ impl SharedLedger {
             orphans: Vec::new(),
             heard: Timestamp::now(),
             renewed: None,
+            proves: false,
             _lock: lock,
         }
     }
@@ -162,9 +163,10 @@ impl SharedLedger {
         let asked = Asked { at: now, begun: Instant::now() };
         let (mut stands, mut pause) = (None, FIRST_PAUSE);
         loop {
+            let begun = Instant::now();
             let why = match self.attempt(asked, operations, &mut stands) {
                 Ok(outcomes) => {
-                    self.note_back();
+                    self.note_back(begun);
                     return Ok(outcomes);
                 }
                 Err(Failure::Ledger(error)) => {
@@ -207,11 +209,16 @@ impl SharedLedger {
         if news {
             tracing::error!("{sentence}");
         }
-        *self.copy.writer.common.away.lock() = Some(Away { why: sentence, as_of: self.heard });
+        let common = &self.copy.writer.common;
+        *common.away.lock() = Some(Away { why: sentence, as_of: self.heard });
+        // Whoever waits for what others wrote is told.
+        common.looked.send_modify(|_| {});
     }
 
-    fn note_back(&mut self) {
+    /// The database has answered what was asked from `begun` on.
+    fn note_back(&mut self, begun: Instant) {
         self.heard = Timestamp::now();
+        self.copy.writer.common.looked.send_replace(Some(begun));
         if self.database.is_back() {
             tracing::info!(place = self.database.place(), "the ledger's database answers again");
             *self.copy.writer.common.away.lock() = None;
@@ -230,7 +237,7 @@ impl SharedLedger {
         let turn = loop {
             let turn = self.database.take_turn(self.following.known, !silent.is_empty())?;
             self.compare_clocks(&turn.head);
-            self.following.take_in(&mut self.copy, &turn).map_err(|error| Failure::Ledger(error.fatal()))?;
+            self.following.take_in(&mut self.copy, &turn).map_err(Failure::Ledger)?;
             // One that has less than the copy is looked at below.
             if self.following.known >= turn.head.batch {
                 break turn;
@@ -239,7 +246,7 @@ impl SharedLedger {
             self.database.give_back();
             self.catch_up()?;
         };
-        self.following.check_head(&self.copy, &turn.head).map_err(|error| self.refused(error, &turn.head))?;
+        self.following.check_head(&self.copy, &turn.head).map_err(|error| self.refused(error, &turn.head, true))?;
         self.settle(stands);
         if let Some(outcomes) = stands.take() {
             return match self.renew() {
@@ -264,10 +271,11 @@ impl SharedLedger {
 
     /// This daemon must stop. Where batches are lost that were acknowledged to it, so must the others. What it only read may never
     /// have been acknowledged to anybody: a server whose main process is killed shows for a moment what no standby has. Then this
-    /// daemon begins again with what the database has; whoever was told of such a batch knows by itself.
-    fn refused(&self, error: SharedError, head: &HeadRow) -> Failure {
+    /// daemon begins again with what the database has; whoever was told of such a batch knows by itself. A server without
+    /// standbys shows nothing before it is on its disk.
+    fn refused(&self, error: SharedError, head: &HeadRow, in_turn: bool) -> Failure {
         let error = match error {
-            SharedError::Lost { what } if head.batch >= self.acknowledged => {
+            SharedError::Lost { what } if head.batch >= self.acknowledged && !head.standbys.is_empty() => {
                 match unacknowledged::note(&self.life.folder) {
                     Ok(()) => SharedError::Unacknowledged { what },
                     Err(cause) => {
@@ -278,7 +286,7 @@ impl SharedLedger {
             }
             error => error,
         };
-        self.database.note_loss(&error);
+        self.database.note_loss(&error, in_turn);
         Failure::Ledger(error.fatal())
     }
 
@@ -286,9 +294,12 @@ impl SharedLedger {
     pub(super) fn catch_up(&mut self) -> Result<(), Failure> {
         loop {
             let looked = self.database.look(self.following.known, None)?;
-            let full = looked.rows.len() as i64 == PAGE;
-            self.following.take_in(&mut self.copy, &looked).map_err(|error| Failure::Ledger(error.fatal()))?;
-            if !full {
+            self.following.take_in(&mut self.copy, &looked).map_err(Failure::Ledger)?;
+            if !self.life.begun {
+                // Nobody waits for anything before the start is over.
+                self.following.ended.clear();
+            }
+            if looked.is_whole {
                 return Ok(());
             }
         }
@@ -424,7 +435,7 @@ impl SharedLedger {
                     Err(NotAppended::Unknown(what)) => Err(stop(&mut failure, Failure::Away(what), stopped())),
                 };
             };
-            let appended = append(journal, written, (&mut *database, life.epoch()), (&turn.head, entries));
+            let appended = database.append_staged(journal, written, life.epoch(), (&turn.head, entries));
             match appended {
                 Ok(()) => {}
                 Err(NotAppended::Nothing(error)) => {
@@ -461,7 +472,7 @@ impl SharedLedger {
     }
 
     /// A heartbeat: says that this daemon lives, and takes in what others did.
-    fn look(&mut self) -> Result<(), Failure> {
+    pub(super) fn look(&mut self) -> Result<(), Failure> {
         self.database.connect()?;
         let due = self.renewed.is_none_or(|renewed| renewed.elapsed() >= HEARTBEAT - WAITING);
         let looked = self.database.look(self.following.known, due.then_some(self.life.epoch()))?;
@@ -470,11 +481,17 @@ impl SharedLedger {
         }
         self.compare_clocks(&looked.head);
         metrics::ledger_follow_lag(looked.head.batch.saturating_sub(self.following.known));
-        self.following.check_witness(&self.copy, &looked.head).map_err(|error| self.refused(error, &looked.head))?;
-        self.following.take_in(&mut self.copy, &looked).map_err(|error| Failure::Ledger(error.fatal()))?;
+        let refused = |error| self.refused(error, &looked.head, false);
+        self.following.check_witness(&self.copy, &looked.head).map_err(refused)?;
+        if let Some(why) = &looked.head.closed {
+            return Err(Failure::Away(format!("its ledger is closed: {why}")));
+        }
+        self.following.take_in(&mut self.copy, &looked).map_err(Failure::Ledger)?;
         if self.following.known < looked.head.batch {
             self.catch_up()?;
         }
+        // What was only read is made certain, so that it is known whether it can be lost.
+        self.proves = due && self.following.known > self.acknowledged;
         self.lives.look(&looked.daemons, &self.open_epochs(), Instant::now());
         let daemons = looked.daemons.iter();
         metrics::ledger_daemons(daemons.map(|daemon| (daemon.name.as_str(), daemon.age as f64 / 1e6)));
@@ -492,6 +509,7 @@ impl SharedLedger {
     /// Whether there is something to do that nobody asks for.
     fn has_chores(&self) -> bool {
         self.sent.is_some()
+            || self.proves
             || self.database.seems_away()
             || !self.orphans.is_empty()
             || !self.is_alive()
@@ -509,18 +527,22 @@ impl Ledger for SharedLedger {
     }
 
     fn follow(&mut self, now: Timestamp) -> Result<(), LedgerError> {
+        let begun = Instant::now();
         let done = self.look().and_then(|()| match self.has_chores() {
             true => self.attempt(Asked { at: now, begun: Instant::now() }, &[], &mut None).map(drop),
             false => Ok(()),
         });
         match done {
-            Ok(()) => self.note_back(),
+            Ok(()) => self.note_back(begun),
             Err(Failure::Ledger(error)) => {
                 self.database.disconnect();
                 return Err(error);
             }
             Err(Failure::Again(_)) => metrics::ledger_retry(),
             Err(Failure::Away(why)) => self.note_away(&why),
+        }
+        if let Some(note) = self.following.take_checkpoint(self.acknowledged) {
+            *self.copy.writer.common.followed_checkpoint.lock() = Some(note);
         }
         Ok(())
     }
@@ -552,25 +574,6 @@ impl Ledger for SharedLedger {
 fn stop(failure: &mut Option<Failure>, why: Failure, error: LedgerError) -> LedgerError {
     *failure = Some(why);
     error
-}
-
-fn append(
-    journal: &Journal,
-    written: &Written<'_>,
-    (database, epoch): (&mut Database, u64),
-    (before, entries): (&HeadRow, u64),
-) -> Result<(), NotAppended> {
-    let Some((batch, _, chain)) = journal.staged() else { return Ok(()) };
-    let (number, sequence) = (before.batch + 1, batch.first + entries - 1);
-    database.append(&Append {
-        epoch,
-        before,
-        first: batch.first,
-        place: batch.place.to_number(),
-        frames: batch.frames,
-        after: HeadRow { batch: number, sequence, chain, ..before.clone() },
-        claims: Rows::of(written.claims),
-    })
 }
 
 fn abandoned(operation: &Operation) -> Option<SerialNumber> {

@@ -51,6 +51,8 @@ pub(super) struct Link {
     /// Set when the server has warned: a COMMIT that comes with a warning is no COMMIT.
     warned: Arc<AtomicBool>,
     pub(super) statements: Vec<Statement>,
+    /// How many servers have what is acknowledged.
+    copies: u8,
     driver: AbortHandle,
 }
 
@@ -91,7 +93,9 @@ impl Link {
                 })
             };
             match timeout(target::ANSWER, connecting).await {
-                Ok(Ok((client, driver))) => return Ok(Link { client, warned, statements: Vec::new(), driver }),
+                Ok(Ok((client, driver))) => {
+                    return Ok(Link { client, warned, statements: Vec::new(), copies: 1, driver });
+                }
                 Ok(Err(error)) => faults.push((host.clone(), Some(error))),
                 Err(_) => faults.push((host.clone(), None)),
             }
@@ -114,6 +118,7 @@ impl Link {
         link.client.batch_execute(sql::SESSION).await.map_err(away)?;
         let statements = sql::ALL.iter().map(|text| link.client.prepare(text));
         link.statements = try_join_all(statements).await.map_err(away)?;
+        link.copies = copies;
         Ok(link)
     }
 
@@ -219,10 +224,24 @@ impl Link {
                 }
             }
         }));
-        let (done, committed) = tokio::join!(statements, self.client.batch_execute("COMMIT"));
+        // Once it is told to have no standby, a server lets all go that wait for one, without a warning.
+        let standbys = async {
+            match self.statements.get(sql::STANDBYS).filter(|_| self.copies > 1) {
+                Some(statement) => {
+                    self.client.query_one(statement, &[]).await.map(|row| row.get::<_, String>(0)).map(Some)
+                }
+                None => Ok(None),
+            }
+        };
+        let (done, committed, standbys) = tokio::join!(statements, self.client.batch_execute("COMMIT"), standbys);
         let committed = match committed {
             Ok(()) if self.warned() => Committed::Unknown("the server has warned at COMMIT".into()),
-            Ok(()) => Committed::Yes,
+            Ok(()) => match standbys {
+                Ok(standbys) => standbys
+                    .and_then(|standbys| too_few_copies(self.copies, &standbys))
+                    .map_or(Committed::Yes, Committed::Unknown),
+                Err(error) => Committed::Unknown(sentence(&error)),
+            },
             Err(error) if ends_session(&error) => Committed::Unknown(sentence(&error)),
             Err(error) => Committed::No(error),
         };

@@ -102,6 +102,8 @@ impl SharedLedger {
             lease: shared.lease,
         };
         let mut ledger = SharedLedger::new((copy, database, following), life, lock);
+        // What it had before it was ended was acknowledged to it, or made certain, but for its last second.
+        ledger.acknowledged = ledger.following.known;
         let begun = Instant::now();
         let before = ledger.copy.writer.journal.next_sequence();
         ledger.catch_up().map_err(at_start)?;
@@ -132,7 +134,7 @@ impl SharedLedger {
         let (begun, mut first) = (Instant::now(), None);
         loop {
             let looked = self.database.look(self.following.known, None).map_err(at_start)?;
-            self.following.take_in(&mut self.copy, &looked).map_err(SharedError::at_start)?;
+            self.following.take_in(&mut self.copy, &looked)?;
             let memory = self.copy.writer.common.memory();
             let own = looked.daemons.iter().filter(|daemon| {
                 let known = memory.epochs.get(&daemon.epoch).filter(|epoch| epoch.is_open());
@@ -169,7 +171,7 @@ impl SharedLedger {
             };
             let Some(namesake) = namesake else { return Ok(()) };
             let looked = self.database.look(self.following.known, None).map_err(at_start)?;
-            self.following.take_in(&mut self.copy, &looked).map_err(SharedError::at_start)?;
+            self.following.take_in(&mut self.copy, &looked)?;
             self.lives.look(&looked.daemons, &self.open_epochs(), Instant::now());
             let renewed =
                 looked.daemons.iter().find(|daemon| daemon.epoch == namesake.number).map(|daemon| daemon.renewed);
@@ -210,11 +212,10 @@ fn open_copy(
 ) -> Result<(Marker, LedgerCopy), LedgerError> {
     let refused = |what: String| SharedError::Folder(what).at_start();
     let unusable = |cause| LedgerError::Folder { folder: folder.display().to_string(), cause };
-    if unacknowledged::put_aside(folder).map_err(unusable)? {
+    if let Some(aside) = unacknowledged::put_aside(folder).map_err(unusable)? {
         tracing::warn!(
-            folder = %folder.display(),
             "the copy had batches that were never acknowledged: its journal is {} now, and it is read again from the database",
-            unacknowledged::ASIDE
+            aside.display()
         );
     }
     let marker = Marker::read(folder).map_err(refused)?;

@@ -55,6 +55,7 @@ pub(super) const RENEW: usize = 10;
 pub(super) const INSERT_DAEMON: usize = 11;
 pub(super) const DELETE_DAEMONS: usize = 12;
 pub(super) const TOUCH_HEAD: usize = 13;
+pub(super) const STANDBYS: usize = 14;
 
 /// The row of `head`, the database's clock, which is read when the lock is there, and what it was told and has not kept to.
 macro_rules! head {
@@ -73,7 +74,7 @@ macro_rules! head {
 }
 
 /// What a daemon prepares.
-pub(super) const ALL: [&str; 14] = [
+pub(super) const ALL: [&str; 15] = [
     head!(" FOR UPDATE"),
     head!(""),
     "SELECT batch, epoch, first, place, frames FROM journal WHERE batch > $1 ORDER BY batch LIMIT $2",
@@ -96,6 +97,7 @@ pub(super) const ALL: [&str; 14] = [
     "DELETE FROM daemons WHERE epoch = ANY($1::bigint[])",
     // Changes nothing, and is a write.
     "UPDATE head SET sequence = sequence",
+    "SELECT coalesce(current_setting('synchronous_standby_names', true), '')",
 ];
 
 /// The table that a statement is about, where it must find rows.

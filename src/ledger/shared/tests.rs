@@ -10,7 +10,7 @@ use birthmark_bench::postgres::{Server, psql};
 use jiff::Timestamp;
 
 use self::scene::{Scene, device, operation, order, reserve};
-use super::SharedLedger;
+use super::{DatabaseSettings, SharedLedger};
 use crate::{
     ledger::{
         Action, Ledger, LedgerError, Outcome, Records, Refusal,
@@ -38,7 +38,8 @@ fn answer_stands_behind_an_acknowledged_commit() {
     one.ask(order("lot", 10));
     server.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").unwrap();
     server.sql("SELECT pg_reload_conf()").unwrap();
-    thread::sleep(Duration::from_millis(300));
+    // Until the server's checkpointer knows it.
+    thread::sleep(Duration::from_secs(2));
     let answered = thread::spawn(move || {
         let outcome = one.ask(reserve(1, "lot"));
         (Timestamp::now(), outcome, one)
@@ -183,7 +184,8 @@ fn copy_is_a_prefix_of_the_journal_in_every_daemon() {
     let note = Checkpoint::new(&one.records.head(), Timestamp::now()).signed(&key, vec![1; 64]).to_string();
     one.ask(Action::Checkpoint { note: note.clone(), earlier_checkpoints_lost: false });
     // The third reads all of it from the database.
-    let three = scene.daemon("three");
+    let mut three = scene.daemon("three");
+    three.ledger.follow(Timestamp::now()).unwrap();
     assert_eq!(three.records.followed_checkpoint().as_deref(), Some(&*note));
     scene.check(vec![one, two, three]);
 }
@@ -230,7 +232,9 @@ fn database_that_lost_batches_is_refused_and_restored() {
         "{lost}"
     );
     let folder = one.crash();
-    // The one that noticed it has closed the ledger.
+    // The one that noticed it has closed the ledger, which the other one hears without being asked for anything.
+    two.ledger.follow(Timestamp::now()).unwrap();
+    assert!(two.records.healthy().unwrap_err().contains("its ledger is closed"));
     let other = two.try_ask(reserve(51, "lot")).unwrap_err();
     assert!(matches!(&other, LedgerError::Unavailable { .. }), "{other}");
     let why = two.records.healthy().unwrap_err();
@@ -261,7 +265,12 @@ fn database_that_lost_batches_is_refused_and_restored() {
 /// and the others go on.
 #[test]
 fn batch_that_was_shown_and_never_acknowledged_is_put_aside() {
-    let scene = Scene::new();
+    let server = Server::start(&[]).unwrap();
+    if server.port().is_none() {
+        return;
+    }
+    let _standby = server.standby().unwrap();
+    let scene = Scene::on(&server);
     let (mut one, mut two) = (scene.daemon("one"), scene.daemon("two"));
     two.ask(order("lot", 100));
     one.ledger.follow(Timestamp::now()).unwrap();
@@ -269,7 +278,7 @@ fn batch_that_was_shown_and_never_acknowledged_is_put_aside() {
     // A server that dies shows it to the other one, and its standby does not have it.
     one.reserved(1, "lot");
     let one = one.crash();
-    two.ledger.follow(Timestamp::now()).unwrap();
+    two.ledger.look().unwrap();
     scene.roll_back(&head);
     scene.owner().rebuild().unwrap();
     let stopped = two.ledger.follow(Timestamp::now()).unwrap_err();
@@ -278,13 +287,76 @@ fn batch_that_was_shown_and_never_acknowledged_is_put_aside() {
     let mut three = scene.daemon("three");
     three.issue(1, "lot");
     let mut two = scene.open("two", two.crash());
-    assert!(two.folder().join("journal.unacknowledged").is_dir());
+    assert!(two.folder().join("journal.unacknowledged.1").is_dir());
     assert!(matches!(two.ask(reserve(1, "lot")), Outcome::Replay { .. }));
     two.issue(2, "lot");
     // The one to which it was acknowledged knows that it is lost.
     let refused = scene.try_open("one", &one, 1).map(drop).unwrap_err().to_string();
     assert!(refused.contains("are others") || refused.contains("differ"), "{refused}");
     scene.check(vec![two, three]);
+}
+
+/// Invariant 8. What a daemon only read is made certain by its next heartbeat: it may be the one witness that is left.
+#[test]
+fn batch_that_was_only_read_is_lost_when_it_is_gone() {
+    let server = Server::start(&[]).unwrap();
+    if server.port().is_none() {
+        return;
+    }
+    let _standby = server.standby().unwrap();
+    let scene = Scene::on(&server);
+    let (mut one, mut two) = (scene.daemon("one"), scene.daemon("two"));
+    one.ask(order("lot", 100));
+    let head = scene.head();
+    one.issue(1, "lot");
+    let one = one.crash();
+    two.follow_for(Duration::from_millis(2500));
+    scene.roll_back(&head);
+    let stopped = two.ledger.follow(Timestamp::now()).unwrap_err();
+    assert!(stopped.is_fatal() && stopped.to_string().contains("has lost what it had acknowledged"), "{stopped}");
+    assert!(scene.owner().status().unwrap().closed.is_some());
+    scene.owner().restore(two.crash().path()).unwrap();
+    let mut one = scene.open("one", one);
+    assert!(matches!(one.ask(reserve(1, "lot")), Outcome::Replay { .. }));
+    scene.check(vec![one]);
+}
+
+/// Invariant 1, with `copies = 2`. A server that is told to have no standby any more lets all go that wait for one, without a
+/// warning: nothing of that is answered.
+#[test]
+fn answer_stands_behind_a_commit_with_a_standby() {
+    let server = Server::start(&[]).unwrap();
+    if server.port().is_none() {
+        return;
+    }
+    let standby = server.standby().unwrap();
+    let scene = Scene::on(&server);
+    let settings = DatabaseSettings {
+        copies: 2,
+        patience: Duration::from_secs(6),
+        ..scene.settings_at(&scene.place.daemons, "one")
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let opened = SharedLedger::open(folder.path(), Timestamp::now(), &scene::SETTINGS, &Guards::default(), &settings);
+    let (mut ledger, _records) = opened.unwrap();
+    let now = Timestamp::now;
+    ledger.commit(now(), &[operation(order("lot", 10))]).unwrap();
+    drop(standby);
+    let asked = thread::spawn(move || (ledger.commit(now(), &[operation(reserve(1, "lot"))]), ledger));
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    while server.sql(waits).unwrap() == "0" {
+        assert!(!asked.is_finished(), "it does not wait for the standby");
+        thread::sleep(Duration::from_millis(20));
+    }
+    server.sql("ALTER SYSTEM SET synchronous_standby_names = ''").unwrap();
+    server.sql("SELECT pg_reload_conf()").unwrap();
+    let (answer, ledger) = asked.join().unwrap();
+    assert!(matches!(&answer, Err(LedgerError::Unavailable { .. })), "{answer:?}");
+    drop(ledger);
+    // It has happened all the same, and is tidied up.
+    let mut one = scene.open("one", folder);
+    one.issue(1, "lot");
+    scene.check(vec![one]);
 }
 
 /// Invariant 8. A copy that has more, and of something else, closes nothing: the ledger goes on without its daemon.

@@ -274,6 +274,11 @@ fn unknown_commit_of_a_chore_takes_no_requests_place() {
     one.ask(order("lot", 10));
     let others = || psql(&scene.place.owner, "SELECT count(*) FROM daemons WHERE name <> 'one'").unwrap() != "0";
     let _folder = scene.daemon("two").crash();
+    // What the other one wrote is made certain first.
+    one.ledger.follow(Timestamp::now()).unwrap();
+    while one.ledger.acknowledged < one.ledger.following.known {
+        one.follow_for(Duration::from_millis(200));
+    }
     // It arrives, and its answer does not.
     proxy.cut_at_commit();
     while one.records.healthy().is_ok() {
@@ -303,7 +308,8 @@ fn database_whose_commits_hang_is_away_until_one_comes_back() {
     let set = |standbys: &str| {
         server.sql(&format!("ALTER SYSTEM SET synchronous_standby_names = '{standbys}'")).unwrap();
         server.sql("SELECT pg_reload_conf()").unwrap();
-        thread::sleep(Duration::from_millis(300));
+        // Until the server's checkpointer knows it.
+        thread::sleep(Duration::from_secs(2));
     };
     set("nobody");
     assert!(matches!(one.try_ask(reserve(1, "lot")), Err(LedgerError::Unavailable { .. })));
@@ -312,10 +318,32 @@ fn database_whose_commits_hang_is_away_until_one_comes_back() {
         assert!(one.records.healthy().unwrap_err().contains("is away since"));
     }
     set("");
-    one.follow_for(Duration::from_secs(2));
-    assert_eq!(one.records.healthy(), Ok(()));
+    let begun = Instant::now();
+    while let Err(why) = one.records.healthy() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{why}");
+        one.follow_for(Duration::from_millis(500));
+    }
     one.issue(1, "lot");
     scene.check(vec![one]);
+}
+
+/// Pages of any size give all that others wrote: they become smaller where they do not come in time, and larger again.
+#[test]
+fn small_pages_give_everything() {
+    let scene = Scene::new();
+    let (mut one, mut two) = (scene.daemon("one"), scene.daemon("two"));
+    one.ask(order("lot", 10));
+    for number in 0..5 {
+        one.issue(number, "lot");
+    }
+    two.ledger.database.page = 1;
+    two.ledger.follow(Timestamp::now()).unwrap();
+    assert_eq!(two.records.head().sequence, one.records.head().sequence);
+    assert!(two.ledger.database.page > 1);
+    one.issue(5, "lot");
+    two.ledger.database.page = 1;
+    two.issue(6, "lot");
+    scene.check(vec![one, two]);
 }
 
 /// The database's clock is the one of the moment at which the turn comes, however long it was waited for.
@@ -332,8 +360,8 @@ fn clock_is_compared_when_the_turn_comes() {
     let turn = one.ledger.database.take_turn(known, false).unwrap_or_else(|failure| panic!("{failure:?}"));
     let ahead = Timestamp::now().as_microsecond() - turn.head.clock;
     one.ledger.database.give_back();
-    assert!(begun.elapsed() > Duration::from_secs(1), "it did not wait: {:?}", begun.elapsed());
-    assert!(ahead < 500_000, "{ahead} µs");
+    assert!(begun.elapsed() > Duration::from_millis(500), "it did not wait: {:?}", begun.elapsed());
+    assert!(ahead < 1_000_000, "{ahead} µs");
     holder.join().unwrap().unwrap();
     scene.check(vec![one]);
 }
