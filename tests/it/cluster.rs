@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use birthmark::{client::Connection, proto::IssueRequest};
+use birthmark::{
+    client::Connection,
+    proto::{ConfirmRequest, ConfirmResult, IssueRequest, ReadBack, issuance_client::IssuanceClient},
+};
 use birthmark_bench::{
     postgres::{Place, Server, psql},
     proxy::Proxy,
@@ -297,6 +300,37 @@ async fn station_of_a_given_up_daemon_is_told_and_asks_again() {
     let certificates =
         [("d1", first), ("d2", issued)].map(|(device, issued)| (device.to_owned(), issued.certificate.to_vec()));
     account(&pair, &Certificates::from(certificates));
+}
+
+/// What one daemon wrote a moment ago the other does not refuse for good: an order without a profile beside it, a device and a
+/// certificate that are confirmed. What nobody wrote it does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_daemon_wrote_just_now_is_known() {
+    let pair = Pair::new("patience = \"10s\"\n");
+    let (one, two) = (pair.one(), pair.two());
+    let mut at_one = pair.site.stream(&one, "line1/t1").await;
+    let mut at_two = pair.site.stream(&two, "line1/t2").await;
+    let mut client = IssuanceClient::new(two.connect(pair.site.identity("station", "line1/t2")).await);
+    let unconfirmed = |results: Vec<ConfirmResult>| -> Vec<String> {
+        results.into_iter().map(|result| result.reason).filter(|reason| !reason.is_empty()).collect()
+    };
+    for number in 0..5 {
+        let (order, device) = (format!("lot-{number}"), format!("d{number}"));
+        pair.site.create_order(&order, 10);
+        let of_order = IssueRequest { profile: String::new(), ..request(&format!("p{number}"), &order, csr("p")) };
+        at_two.ask(of_order).await.issued();
+        let issued = at_one.ask(request(&device, &order, csr(&device))).await.issued();
+        let read_back = ReadBack { certificate: issued.certificate, device_id: device.clone() };
+        let asked = ConfirmRequest { read_back: vec![read_back], ..ConfirmRequest::default() };
+        assert_eq!(unconfirmed(client.confirm(asked).await.unwrap().into_inner().results), [""; 0]);
+        let other = format!("e{number}");
+        at_one.ask(request(&other, &order, csr(&other))).await.issued();
+        let asked = ConfirmRequest { device_ids: vec![other, "nobody".into()], ..ConfirmRequest::default() };
+        assert_eq!(unconfirmed(client.confirm(asked).await.unwrap().into_inner().results), ["RECORD_UNKNOWN"]);
+    }
+    drop((at_one, at_two, client));
+    one.end();
+    two.end();
 }
 
 /// The way of a site: one machine, then a database and two daemons, then one machine again; a database that is away is said, and
