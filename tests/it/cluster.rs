@@ -348,7 +348,7 @@ async fn site_moves_to_a_shared_ledger_and_back() {
     let shared = |ledger: &str| {
         format!("[ledger]\npath = \"data\"\ndatabase = \"{}\"\ndaemon = \"one\"\ncopies = 1\n{ledger}", place.daemons)
     };
-    site.configure(|text| text.replace("[ledger]\npath = \"data\"\n", &shared("patience = \"1s\"\n")));
+    site.configure(|text| text.replace("[ledger]\npath = \"data\"\n", &shared("patience = \"3s\"\n")));
     let own = |arguments: &[&str]| {
         let all = [&["ledger"][..], arguments, &["--config", "birthmark.toml", "--database", &place.owner]].concat();
         site.token.birthmark(&all)
