@@ -18,12 +18,15 @@ use birthmark_bench::{
 use rcgen::KeyPair;
 use tonic::Code;
 
-use crate::support::{
-    faults::Faults,
-    issue::csr_of,
-    pair::{Certificates, Pair, account, pause},
-    site::{Answer, IssueStream, Site, csr, request, wait_until},
-    token::{succeeded, text},
+use crate::{
+    readiness_faults::Clock,
+    support::{
+        faults::Faults,
+        issue::csr_of,
+        pair::{Certificates, Pair, account, pause},
+        site::{Answer, IssueStream, Site, csr, request, wait_until},
+        token::{succeeded, text},
+    },
 };
 
 /// Where the daemons are; one that was restarted may be somewhere else.
@@ -329,6 +332,33 @@ async fn what_another_daemon_wrote_just_now_is_known() {
         assert_eq!(unconfirmed(client.confirm(asked).await.unwrap().into_inner().results), ["RECORD_UNKNOWN"]);
     }
     drop((at_one, at_two, client));
+    one.end();
+    two.end();
+}
+
+/// A daemon whose clock is wrong by more than some seconds refuses for itself alone, until it is right again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn daemon_whose_clock_is_wrong_refuses_for_itself() {
+    let pair = Pair::new("patience = \"10s\"\n");
+    let (clock, one) = Clock::start(&pair.site);
+    let two = pair.two();
+    pair.site.create_order("lot", 10);
+    let mut at_one = pair.site.stream(&one, "line1/t1").await;
+    let mut at_two = pair.site.stream(&two, "line1/t2").await;
+    for (number, (wrong, reason)) in [("+20", "CLOCK_IMPLAUSIBLE"), ("-20", "CLOCK_BACKWARDS")].into_iter().enumerate()
+    {
+        at_one.ask(request(&format!("a{number}"), "lot", csr("a"))).await.issued();
+        clock.set(wrong);
+        wait_until("it is not ready", || one.get("/readyz").0 == 503);
+        let (_, said) = one.get("/readyz");
+        assert!(said.contains("the clock ("), "{said}");
+        let refused = at_one.ask(request(&format!("b{number}"), "lot", csr("b"))).await;
+        refused.must_be(Code::Unavailable, reason);
+        at_two.ask(request(&format!("c{number}"), "lot", csr("c"))).await.issued();
+        clock.set("+0");
+        wait_until("it is ready again", || one.get("/readyz").0 == 200);
+    }
+    drop((at_one, at_two));
     one.end();
     two.end();
 }

@@ -1,5 +1,6 @@
 //! The shared ledger on a real PostgreSQL: its invariants, one test each, and what else two daemons may not do to each other.
 
+mod copies;
 mod faults;
 mod scene;
 mod servers;
