@@ -37,13 +37,13 @@ const ANSWER: Duration = Duration::from_secs(6);
 /// The daemon's side of the connection. Nothing runs but while something is asked for.
 #[derive(Debug)]
 pub(super) struct Database {
-    runtime: Runtime,
+    pub(super) runtime: Runtime,
     target: Target,
     copies: u8,
     patience: Duration,
     /// This daemon's name.
     daemon: String,
-    link: Option<Link>,
+    pub(super) link: Option<Link>,
     /// How many batches are read at once.
     pub(super) page: i64,
     /// Since when it is away.

@@ -17,7 +17,10 @@ use birthmark_bench::{
 use jiff::Timestamp;
 
 use super::scene::{self, Daemon, Scene, order, record, reserve};
-use crate::ledger::{Action, Ledger, LedgerError, Outcome, Records, Refusal};
+use crate::ledger::{
+    Action, Ledger, LedgerError, Outcome, Records, Refusal,
+    shared::{database::Database, error::Failure},
+};
 
 fn port() -> Option<u16> {
     Server::shared().port()
@@ -324,6 +327,29 @@ fn database_whose_commits_hang_is_away_until_one_comes_back() {
         one.follow_for(Duration::from_millis(500));
     }
     one.issue(1, "lot");
+    scene.check(vec![one]);
+}
+
+/// A pooler that gives each transaction another session has them forget what a daemon's was told: such a session writes nothing.
+#[test]
+fn session_that_was_not_told_writes_nothing() {
+    let scene = Scene::new();
+    let mut one = scene.daemon("one");
+    one.ask(order("lot", 10));
+    let forget = |database: &Database| {
+        let link = database.link.as_ref().unwrap();
+        database.runtime.block_on(link.client.batch_execute("RESET ALL")).unwrap();
+    };
+    let (database, known) = (&mut one.ledger.database, one.ledger.following.known);
+    forget(database);
+    let refused = database.take_turn(known, false).map(drop);
+    assert!(matches!(&refused, Err(Failure::Away(why)) if why.contains("a pooler in transaction mode")), "{refused:?}");
+    database.connect().unwrap();
+    forget(database);
+    let refused = database.look(known, None).map(drop);
+    assert!(matches!(&refused, Err(Failure::Away(why)) if why.contains("a pooler in transaction mode")), "{refused:?}");
+    // By a session of its own it goes on.
+    one.issue(2, "lot");
     scene.check(vec![one]);
 }
 
