@@ -266,12 +266,7 @@ fn database_that_lost_batches_is_refused_and_restored() {
 /// and the others go on.
 #[test]
 fn batch_that_was_shown_and_never_acknowledged_is_put_aside() {
-    let server = Server::start(&[]).unwrap();
-    if server.port().is_none() {
-        return;
-    }
-    let _standby = server.standby().unwrap();
-    let scene = Scene::on(&server);
+    let Some((scene, _server, _standby)) = Scene::with_standby() else { return };
     let (mut one, mut two) = (scene.daemon("one"), scene.daemon("two"));
     two.ask(order("lot", 100));
     one.ledger.follow(Timestamp::now()).unwrap();
@@ -300,12 +295,7 @@ fn batch_that_was_shown_and_never_acknowledged_is_put_aside() {
 /// Invariant 8. What a daemon only read is made certain by its next heartbeat: it may be the one witness that is left.
 #[test]
 fn batch_that_was_only_read_is_lost_when_it_is_gone() {
-    let server = Server::start(&[]).unwrap();
-    if server.port().is_none() {
-        return;
-    }
-    let _standby = server.standby().unwrap();
-    let scene = Scene::on(&server);
+    let Some((scene, _server, _standby)) = Scene::with_standby() else { return };
     let (mut one, mut two) = (scene.daemon("one"), scene.daemon("two"));
     one.ask(order("lot", 100));
     let head = scene.head();
@@ -326,12 +316,7 @@ fn batch_that_was_only_read_is_lost_when_it_is_gone() {
 /// warning: nothing of that is answered.
 #[test]
 fn answer_stands_behind_a_commit_with_a_standby() {
-    let server = Server::start(&[]).unwrap();
-    if server.port().is_none() {
-        return;
-    }
-    let standby = server.standby().unwrap();
-    let scene = Scene::on(&server);
+    let Some((scene, server, standby)) = Scene::with_standby() else { return };
     let settings = DatabaseSettings {
         copies: 2,
         patience: Duration::from_secs(6),

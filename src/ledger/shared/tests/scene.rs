@@ -88,6 +88,14 @@ impl Scene {
         scene
     }
 
+    /// On a server of its own with a synchronous standby; none where somebody else's server is used.
+    pub(super) fn with_standby() -> Option<(Scene, Server, Server)> {
+        let server = Server::start(&[]).unwrap();
+        server.port()?;
+        let standby = server.standby().unwrap();
+        Some((Scene::on(&server), server, standby))
+    }
+
     /// Without a ledger.
     pub(super) fn empty() -> Scene {
         Scene { place: Server::shared().place().unwrap() }
