@@ -267,7 +267,7 @@ async fn pin_that_is_refused_is_tried_once() {
         let device = format!("d{number}");
         stream.ask(request(&device, "o", csr(&device))).await.must_be(tonic::Code::Unavailable, "HSM_UNAVAILABLE");
     }
-    assert_eq!(faults.seen("C_Login"), logins + 1);
+    faults.counts("C_Login", logins + 1);
     daemon.end();
 }
 
@@ -349,7 +349,8 @@ async fn token_of_two_may_go_and_come_back() {
     load.more(200);
     faults.set("");
     assert_eq!(load.refused(), 0, "a station saw an error");
-    assert_eq!(faults.seen("C_Initialize"), 1, "the module was started again under the other token");
+    // The module was not started again under the other token.
+    faults.counts("C_Initialize", 1);
     load.finish(&site, "o").await;
     daemon.end();
 

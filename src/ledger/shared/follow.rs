@@ -30,6 +30,8 @@ pub(super) struct Following {
     pub(super) ended: Vec<SerialNumber>,
     /// A batch of this daemon's own that may have been committed.
     awaited: Option<Awaited>,
+    /// The server that showed what was read last has standbys, and may have shown what none of them has.
+    pub(super) shown_with_standbys: bool,
     /// The newest checkpoint of another daemon, and its batch, until it is published.
     checkpoint: Option<(u64, Arc<str>)>,
 }
@@ -47,6 +49,7 @@ impl Following {
     pub(super) fn take_in(&mut self, copy: &mut LedgerCopy, turn: &Turn) -> Result<(), LedgerError> {
         for row in &turn.rows {
             self.take_in_one(copy, row)?;
+            self.shown_with_standbys = !turn.head.standbys.is_empty();
         }
         let (known, batch) = (self.known, turn.head.batch);
         // The rows were read after the head.

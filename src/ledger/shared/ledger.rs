@@ -274,16 +274,15 @@ impl SharedLedger {
     /// daemon begins again with what the database has; whoever was told of such a batch knows by itself. A server without
     /// standbys shows nothing before it is on its disk.
     fn refused(&self, error: SharedError, head: &HeadRow, in_turn: bool) -> Failure {
+        let may_be_unacknowledged = head.batch >= self.acknowledged && self.following.shown_with_standbys;
         let error = match error {
-            SharedError::Lost { what } if head.batch >= self.acknowledged && !head.standbys.is_empty() => {
-                match unacknowledged::note(&self.life.folder) {
-                    Ok(()) => SharedError::Unacknowledged { what },
-                    Err(cause) => {
-                        let folder = self.life.folder.display().to_string();
-                        return Failure::Ledger(LedgerError::Folder { folder, cause }.into_fatal());
-                    }
+            SharedError::Lost { what } if may_be_unacknowledged => match unacknowledged::note(&self.life.folder) {
+                Ok(()) => SharedError::Unacknowledged { what },
+                Err(cause) => {
+                    let folder = self.life.folder.display().to_string();
+                    return Failure::Ledger(LedgerError::Folder { folder, cause }.into_fatal());
                 }
-            }
+            },
             error => error,
         };
         self.database.note_loss(&error, in_turn);

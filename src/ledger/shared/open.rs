@@ -106,7 +106,7 @@ impl SharedLedger {
         ledger.acknowledged = ledger.following.known;
         let begun = Instant::now();
         let before = ledger.copy.writer.journal.next_sequence();
-        ledger.catch_up().map_err(at_start)?;
+        ledger.catch_up_at_start()?;
         let entries = ledger.copy.writer.journal.next_sequence() - before;
         if entries > 0 {
             tracing::info!(
@@ -126,6 +126,18 @@ impl SharedLedger {
         ledger.persist(now, &[])?;
         let records = ledger.copy.records();
         Ok((ledger, records))
+    }
+
+    /// Reads all that the copy lacks; over a slow network in smaller pages.
+    fn catch_up_at_start(&mut self) -> Result<(), LedgerError> {
+        loop {
+            match self.catch_up() {
+                Err(Failure::Away(_)) if self.database.page > 1 => {
+                    self.database.connect().map_err(SharedError::at_start)?
+                }
+                caught => return caught.map_err(at_start),
+            }
+        }
     }
 
     /// An open epoch that was begun from this folder is over, since the folder is locked, unless the folder was copied: then the

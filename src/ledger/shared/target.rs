@@ -16,7 +16,7 @@ pub(super) const ANSWER: Duration = Duration::from_secs(3);
 const SILENT: Duration = Duration::from_secs(5);
 
 /// The longest file of a password, in bytes.
-const PASSWORD: usize = 4096;
+const PASSWORD: usize = 64 << 10;
 
 /// Where a database is, and how it is reached.
 #[derive(Clone)]

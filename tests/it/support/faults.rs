@@ -83,6 +83,14 @@ impl Faults {
         self.report().get(name).copied().unwrap_or(0)
     }
 
+    /// Waits until this is the number in the module's report, which follows it by some milliseconds, and looks whether it stays.
+    #[track_caller]
+    pub(crate) fn counts(&self, name: &str, expected: u64) {
+        wait_until(name, || self.seen(name) >= expected);
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(self.seen(name), expected, "{name}");
+    }
+
     /// The module's report.
     pub(crate) fn report(&self) -> BTreeMap<String, u64> {
         let text = fs::read_to_string(self.script.with_extension("report")).unwrap_or_default();

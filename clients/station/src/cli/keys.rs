@@ -120,7 +120,7 @@ fn password(file: Option<&Path>) -> anyhow::Result<Zeroizing<String>> {
         return secret_file::read_text(path, LONGEST_SECRET).with_context(|| format!("cannot use {}", path.display()));
     }
     if let Ok(password) = std::env::var("BIRTHMARK_PKCS12_PASSWORD") {
-        return Ok(Zeroizing::new(password));
+        return Ok(Zeroizing::new(password.trim_end_matches(['\r', '\n']).to_owned()));
     }
     bail!("the new file needs a password: --password-file FILE, or BIRTHMARK_PKCS12_PASSWORD in the environment")
 }
