@@ -21,7 +21,7 @@ use crate::{
     csr::{self, CsrError, RefusedKeys},
     fairness::FairShare,
     id::{DeviceId, OrderId},
-    ledger::{Actor, Order, RecordedIssuer, Records, Refusal, caught_up},
+    ledger::{Actor, Order, RecordedIssuer, Records, Refusal, caught_up, found},
     live::Live,
     metrics::{Laps, Step},
     profile::{Profile, ProfileError, Profiles, RequestContext, Values},
@@ -273,12 +273,7 @@ impl Issuance {
     async fn order(&self, order: &OrderId) -> Result<Order, IssueError> {
         // Read on this thread: an order in use lies in memory, as each reservation under it needs it too, and a pool of
         // reading threads would be one that others can fill.
-        let mut found = self.records.order(order.as_str());
-        if matches!(found, Ok(None)) {
-            self.catch_up().await?;
-            found = self.records.order(order.as_str());
-        }
-        match found {
+        match found(&*self.records, async || self.records.order(order.as_str())).await {
             Ok(Some(order)) => Ok(order),
             Ok(None) => Err(CommitError::Refused(Refusal::OrderUnknown(order.to_string())).into()),
             Err(error) => {
@@ -288,17 +283,12 @@ impl Issuance {
         }
     }
 
-    /// Waits for what other daemons of this ledger have written, before something is refused that they may know.
-    async fn catch_up(&self) -> Result<(), IssueError> {
-        caught_up(&*self.records).await.map_err(|error| CommitError::Storage(Arc::new(error)).into())
-    }
-
     /// As [`Issuance::has_certificate`], of what another daemon of this ledger may have issued just now.
     async fn has_certificate_of_others(&self, device: &DeviceId) -> Result<bool, IssueError> {
         if self.records.looked().is_none() {
             return Ok(false);
         }
-        self.catch_up().await?;
+        caught_up(&*self.records).await.map_err(|error| CommitError::Storage(Arc::new(error)))?;
         self.has_certificate(device).await
     }
 

@@ -72,7 +72,7 @@ mod wire;
 pub use self::{
     acceptance::{Acceptable, Agreed, Agreement, Grounds},
     actor::Actor,
-    api::{Ledger, Records, caught_up},
+    api::{Ledger, Records, caught_up, found},
     approval::Approval,
     batch::{
         Acknowledged, Batch, BatchId, BatchTerms, Destination, FailedCertificate, Filter, Moment, ParseBatchIdError,

@@ -3,8 +3,7 @@
 
 use std::{
     fs,
-    io::{self, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    io::Write,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread,
@@ -62,21 +61,6 @@ pub fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         thread::park_timeout(PACE);
     }
-}
-
-/// A port of the loopback for a program that cannot be asked which one it got. A connection that has ended holds it for a while:
-/// the kernel gives it to nobody, and a server may still listen there.
-pub fn free_port() -> u16 {
-    let hold = || -> io::Result<u16> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let address = listener.local_addr()?;
-        let client = TcpStream::connect(address)?;
-        // Who closes first keeps the port (RFC 9293 section 3.6).
-        drop(listener.accept()?);
-        drop(client);
-        Ok(address.port())
-    };
-    hold().expect("a port of the loopback")
 }
 
 /// The DER certificate in a PEM file.

@@ -8,6 +8,7 @@ pub mod assertions;
 pub mod manual;
 pub mod pages;
 pub mod patroni;
+pub mod port;
 pub mod postgres;
 pub mod process;
 pub mod program;

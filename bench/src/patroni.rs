@@ -5,7 +5,7 @@
 use std::{
     env, fs,
     io::{self, Write},
-    net::{Ipv4Addr, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 
 use crate::{
-    assertions::free_port,
+    port::Port,
     postgres::{OWNER, Place, ROLE, parking::Guarded, programs, psql, unprivileged},
 };
 
@@ -38,6 +38,8 @@ pub enum Replication {
 pub struct Cluster {
     folder: PathBuf,
     etcd: Guarded,
+    /// For etcd's clients and its peers.
+    _ports: [Port; 2],
     nodes: Vec<Node>,
     replication: Replication,
     /// Processes that were stopped, which do not notice that their server is gone.
@@ -48,9 +50,9 @@ pub struct Cluster {
 #[derive(Debug)]
 struct Node {
     name: String,
-    port: u16,
+    port: Port,
     /// Of Patroni's interface.
-    rest: u16,
+    rest: Port,
     folder: PathBuf,
     patroni: Guarded,
 }
@@ -65,7 +67,8 @@ impl Cluster {
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder)?;
         give(&folder)?;
-        let [client, peer] = [free_port(), free_port()].map(|port| format!("http://127.0.0.1:{port}"));
+        let ports = [Port::hold()?, Port::hold()?];
+        let [client, peer] = ports.each_ref().map(|port| format!("http://{}", port.address()));
         let mut etcd = unprivileged(Path::new("etcd"));
         etcd.arg("--data-dir").arg(folder.join("etcd")).args(["--name", "one"]);
         for (flag, url) in [
@@ -78,7 +81,7 @@ impl Cluster {
             etcd.args([flag, url]);
         }
         let etcd = started(etcd, &folder.join("etcd.log"))?;
-        let mut cluster = Cluster { folder, etcd, nodes: Vec::new(), replication, stopped: Vec::new() };
+        let mut cluster = Cluster { folder, etcd, _ports: ports, nodes: Vec::new(), replication, stopped: Vec::new() };
         for number in 1..=3 {
             let node = cluster.node(&format!("pg{number}"), &client, replication)?;
             cluster.nodes.push(node);
@@ -111,7 +114,8 @@ impl Cluster {
     fn node(&self, name: &str, etcd: &str, replication: Replication) -> anyhow::Result<Node> {
         let folder = self.folder.join(name);
         fs::create_dir(&folder)?;
-        let (port, rest) = (free_port(), free_port());
+        let (port, rest) = (Port::hold()?, Port::hold()?);
+        let (listen, interface) = (port.address(), rest.address());
         let etcd = etcd.trim_start_matches("http://");
         let (synchronous, strict) = match replication {
             Replication::Strict => (true, true),
@@ -122,12 +126,12 @@ impl Cluster {
         let (data, bin) = (data.display(), bin.display());
         let text = format!(
             "scope: birthmark\nname: {name}\netcd3: {{host: '{etcd}'}}\n\
-             restapi: {{listen: '127.0.0.1:{rest}', connect_address: '127.0.0.1:{rest}'}}\n\
+             restapi: {{listen: '{interface}', connect_address: '{interface}'}}\n\
              bootstrap:\n  dcs:\n    ttl: 10\n    loop_wait: 2\n    retry_timeout: 3\n    maximum_lag_on_failover: 104857600\n    \
              synchronous_mode: {synchronous}\n    synchronous_mode_strict: {strict}\n    postgresql:\n      use_pg_rewind: true\n      \
              parameters: {{max_connections: 100, wal_level: replica, hot_standby: 'on', max_wal_senders: 10, wal_keep_size: 512MB}}\n  \
              initdb: [{{encoding: UTF8}}, {{locale: C}}, {{auth: trust}}, data-checksums, no-sync]\n\
-             postgresql:\n  listen: '127.0.0.1:{port}'\n  connect_address: '127.0.0.1:{port}'\n  data_dir: {data}\n  bin_dir: {bin}\n  pgpass: {socket}/pgpass\n  \
+             postgresql:\n  listen: '{listen}'\n  connect_address: '{listen}'\n  data_dir: {data}\n  bin_dir: {bin}\n  pgpass: {socket}/pgpass\n  \
              remove_data_directory_on_rewind_failure: true\n  remove_data_directory_on_diverged_timelines: true\n  \
              authentication:\n    superuser: {{username: {OWNER}}}\n    replication: {{username: {OWNER}}}\n  \
              pg_hba: ['host all all 127.0.0.1/32 trust', 'local all all trust', 'host replication all 127.0.0.1/32 trust']\n  \
@@ -157,7 +161,7 @@ impl Cluster {
     }
 
     fn url(&self, user: &str) -> String {
-        let hosts: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        let hosts: Vec<_> = self.nodes.iter().map(|node| node.port.address().to_string()).collect();
         format!("postgresql://{user}@{}/postgres?target_session_attrs=read-write&sslmode=disable", hosts.join(","))
     }
 
@@ -182,7 +186,7 @@ impl Cluster {
 
     fn leader(&self) -> Option<&Node> {
         let takes_writes = |node: &&Node| {
-            let url = format!("postgresql://{OWNER}@127.0.0.1:{}/postgres?sslmode=disable", node.port);
+            let url = format!("postgresql://{OWNER}@{}/postgres?sslmode=disable", node.port.address());
             psql(&url, "SELECT pg_is_in_recovery()").is_ok_and(|answer| answer == "f")
         };
         self.nodes.iter().find(takes_writes)
@@ -262,7 +266,7 @@ impl Node {
     /// Whether Patroni counts it as a synchronous standby.
     fn is_synchronous(&self) -> bool {
         let ask = || -> io::Result<String> {
-            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.rest))?;
+            let mut stream = TcpStream::connect(self.rest.address())?;
             write!(stream, "GET /synchronous HTTP/1.0\r\n\r\n")?;
             io::read_to_string(stream)
         };

@@ -5,7 +5,7 @@
 
 use std::{
     env, fs, io,
-    net::{Ipv4Addr, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 
-use crate::assertions::free_port;
+use crate::port::Port;
 
 /// The role that the owner of the tables is, and that of the daemons.
 pub(crate) const OWNER: &str = "postgres";
@@ -42,7 +42,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Own {
     folder: PathBuf,
-    port: u16,
+    port: Port,
     process: parking::Guarded,
 }
 
@@ -132,7 +132,7 @@ impl Server {
         let folder = new_folder()?;
         let mut copy = unprivileged(&programs()?.join("pg_basebackup"));
         copy.args(["--no-sync", "-R", "-X", "stream", "-c", "fast", "-h", "127.0.0.1", "-U", OWNER]);
-        copy.arg("-p").arg(own.port.to_string()).arg("-D").arg(folder.join("data"));
+        copy.arg("-p").arg(own.port.number().to_string()).arg("-D").arg(folder.join("data"));
         let copied = copy.output().context("pg_basebackup")?;
         ensure!(copied.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&copied.stderr));
         let standby = Server::run(folder, &[])?;
@@ -149,10 +149,10 @@ impl Server {
 
     /// Runs a server whose files are in this folder, and waits until it answers.
     fn run(folder: PathBuf, settings: &[&str]) -> anyhow::Result<Server> {
-        let port = free_port();
+        let port = Port::hold()?;
         let log = fs::File::create(folder.join("log"))?;
         let mut postgres = unprivileged(&programs()?.join("postgres"));
-        postgres.arg("-D").arg(folder.join("data")).arg("-p").arg(port.to_string());
+        postgres.arg("-D").arg(folder.join("data")).arg("-p").arg(port.number().to_string());
         let always =
             ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200", "shared_buffers=64MB"];
         for setting in always.iter().chain(settings) {
@@ -160,9 +160,9 @@ impl Server {
         }
         postgres.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let process = parking::Guarded::start(postgres)?;
-        let base = |user: &str| format!("postgresql://{user}@127.0.0.1:{port}/postgres");
-        let own = Some(Own { folder, port, process });
-        let server = Server { owner: base(OWNER), daemons: base(ROLE), own };
+        let base = |user: &str| format!("postgresql://{user}@{}/postgres", port.address());
+        let (owner, daemons) = (base(OWNER), base(ROLE));
+        let server = Server { owner, daemons, own: Some(Own { folder, port, process }) };
         server.wait()?;
         Ok(server)
     }
@@ -181,7 +181,7 @@ impl Server {
 
     /// The port, if the server was started here.
     pub fn port(&self) -> Option<u16> {
-        self.own.as_ref().map(|own| own.port)
+        self.own.as_ref().map(|own| own.port.number())
     }
 
     /// Its first process, whose children the others are, if it was started here.
@@ -218,7 +218,7 @@ impl Server {
     pub fn kill(&self) {
         if let Some(own) = &self.own {
             own.process.kill();
-            while TcpStream::connect((Ipv4Addr::LOCALHOST, own.port)).is_ok() {
+            while TcpStream::connect(own.port.address()).is_ok() {
                 thread::sleep(Duration::from_millis(20));
             }
         }

@@ -1,5 +1,5 @@
-//! The newest list of each scope, as it is served: in memory, and as a file that outlives the daemon, so that a start
-//! without the HSM serves what was published before.
+//! The newest list of each scope, as it is served: in memory, and as a file that outlives the daemon, so that from its
+//! start it serves what was published before, until the HSM has signed a new one.
 
 use std::{
     collections::BTreeMap,

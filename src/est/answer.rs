@@ -1,7 +1,7 @@
 //! The answers of EST: media types (RFC 7030 sections 4.1.3, 4.2.3 and 4.5.2), and the only mapping from errors to HTTP
 //! statuses (section 4.2.3; RFC 9110 section 15).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -14,6 +14,7 @@ use crate::{
     csr::MAX_LENGTH,
     grpc::{RefusedRequest, RequestError, refused_request},
     issuer::IssueError,
+    ledger::LedgerError,
     quote::quoted,
 };
 
@@ -63,6 +64,12 @@ pub(super) enum EstError {
 impl From<IssueError> for EstError {
     fn from(error: IssueError) -> Self {
         EstError::Request(error.into())
+    }
+}
+
+impl From<LedgerError> for EstError {
+    fn from(error: LedgerError) -> Self {
+        EstError::Request(RequestError::Storage(Arc::new(error)))
     }
 }
 

@@ -20,10 +20,9 @@ use zeroize::Zeroizing;
 
 use super::answer::EstError;
 use crate::{
-    grpc::RequestError,
     hash::sha256,
     issuer::IssueError,
-    ledger::{Cost, HashedCode, Records, VendingCode},
+    ledger::{self, Cost, HashedCode, LedgerError, Records, VendingCode},
     metrics, security,
     vending::{self, Code},
 };
@@ -99,7 +98,7 @@ impl Codes {
             return Err(EstError::Unauthenticated("HTTP Basic is expected, with device id and code".into()));
         };
         let code = match Code::parse(&code) {
-            Ok(code) => code,
+            Ok(code) => Arc::new(code),
             Err(error) => {
                 self.charge(&guessers, address)?;
                 metrics::vending_guess("malformed");
@@ -108,30 +107,8 @@ impl Codes {
         };
         let guessers = [Guesser::Address(address), Guesser::of_device(&device)];
         self.charge(&guessers, address)?;
-        let (records, id) = (Arc::clone(records), device.clone());
-        let Ok(permit) = Arc::clone(&self.hashing).acquire_owned().await else {
-            return Err(IssueError::Internal.into());
-        };
-        let checked = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            let known = records.vending_code(&id)?;
-            // A device without a code takes as long as one with another code.
-            let stand_in = || (HashedCode { device: id, salt: [0; 16], hash: [0; 32] }, vending::COST);
-            let (hashed, cost): (HashedCode, Cost) =
-                known.as_ref().map_or_else(stand_in, |known| (known.code.clone(), known.cost));
-            let fits = code.fits(&hashed, cost);
-            Ok((known, fits))
-        });
-        let checked = checked.await.map_err(|_| EstError::from(IssueError::Internal))?;
-        let (known, fits) = checked.map_err(|error: crate::ledger::LedgerError| {
-            tracing::error!(%error, "a vending code could not be read");
-            EstError::Request(RequestError::Storage(Arc::new(error)))
-        })?;
-        let fits = fits.map_err(|error| {
-            tracing::error!(%error, device, "a vending code could not be checked");
-            EstError::from(IssueError::Internal)
-        })?;
-        let Some(known) = known.filter(|_| fits) else {
+        // Another daemon may have recorded it just now.
+        let Some(known) = ledger::found(&**records, || self.fitting(records, &device, &code)).await? else {
             metrics::vending_guess("wrong");
             tracing::warn!(target: security::TARGET, %address, device = crate::quote::shortened(&device), "a wrong vending code");
             return Err(EstError::Unauthenticated("the device has no such code".into()));
@@ -142,6 +119,38 @@ impl Codes {
             Some(why) => Err(EstError::Unauthenticated(format!("the code cannot be used any more: {why}"))),
             None => Ok(Some(known)),
         }
+    }
+
+    /// The code of the device, if it is this one.
+    async fn fitting(
+        &self,
+        records: &Arc<dyn Records>,
+        device: &str,
+        code: &Arc<Code>,
+    ) -> Result<Option<VendingCode>, EstError> {
+        let Ok(permit) = Arc::clone(&self.hashing).acquire_owned().await else {
+            return Err(IssueError::Internal.into());
+        };
+        let (records, id, code) = (Arc::clone(records), device.to_owned(), Arc::clone(code));
+        let checked = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let known = records.vending_code(&id)?;
+            // A device without a code takes as long as one with another code.
+            let stand_in = || (HashedCode { device: id, salt: [0; 16], hash: [0; 32] }, vending::COST);
+            let (hashed, cost): (HashedCode, Cost) =
+                known.as_ref().map_or_else(stand_in, |known| (known.code.clone(), known.cost));
+            Ok((known, code.fits(&hashed, cost)))
+        });
+        let checked = checked.await.map_err(|_| EstError::from(IssueError::Internal))?;
+        let (known, fits) = checked.map_err(|error: LedgerError| {
+            tracing::error!(%error, "a vending code could not be read");
+            EstError::from(error)
+        })?;
+        let fits = fits.map_err(|error| {
+            tracing::error!(%error, device, "a vending code could not be checked");
+            EstError::from(IssueError::Internal)
+        })?;
+        Ok(known.filter(|_| fits))
     }
 
     /// Charges a guess to all of them, or to none.

@@ -21,7 +21,7 @@ use crate::{
     grpc::{Credentials, RequestError, refused},
     id::{DeviceId, OrderId},
     issuer::{IssueError, IssueRequest},
-    ledger::{Actor, LedgerError, Order, Record, RecordState, Records, Refusal, RevocationReason, VendingCode},
+    ledger::{self, Actor, LedgerError, Order, Record, RecordState, Records, Refusal, RevocationReason, VendingCode},
     pattern,
     profile::{Profile, Profiles, RequestContext, Values},
     quote::quoted,
@@ -254,6 +254,18 @@ fn named_device(profile: &Profile, csr: &VerifiedCsr) -> Result<DeviceId, EstErr
 /// The newest record of the device that holds a certificate, if it may enrol again by it: with its live one, or with the
 /// one that its live one, for the CSR's key, has replaced, when the reply was lost.
 async fn device_record(est: &Est, device: &Device, csr: &VerifiedCsr) -> Result<Record, EstError> {
+    match known_device_record(est, device, csr).await {
+        // Another daemon may have renewed or reissued it just now.
+        Err(EstError::Forbidden(_)) if est.records.looked().is_some() => {
+            ledger::caught_up(&*est.records).await?;
+            known_device_record(est, device, csr).await
+        }
+        known => known,
+    }
+}
+
+/// The same, by what is known here.
+async fn known_device_record(est: &Est, device: &Device, csr: &VerifiedCsr) -> Result<Record, EstError> {
     let forbidden = |message: &str| EstError::Forbidden(message.to_owned());
     let serial_number = device.serial_number;
     let own = read(est, move |records| records.by_serial_number(&serial_number)).await?;
@@ -359,18 +371,20 @@ fn order_of(record: &Record) -> Option<OrderId> {
     OrderId::try_from(record.holder.order.clone()).ok()
 }
 
-/// Looks something up, which may have to be read from the disk.
+/// Looks something up, which may have to be read from the disk, or been written by another daemon just now.
 async fn read<T: Send + 'static>(
     est: &Est,
-    read: impl FnOnce(&dyn Records) -> Result<Option<T>, LedgerError> + Send + 'static,
+    read: impl Fn(&dyn Records) -> Result<Option<T>, LedgerError> + Clone + Send + 'static,
 ) -> Result<Option<T>, EstError> {
-    let records = Arc::clone(&est.records);
-    let found = tokio::task::spawn_blocking(move || read(&*records)).await;
-    let found = found.map_err(|_| EstError::from(IssueError::Internal))?;
-    found.map_err(|error| {
-        tracing::error!(%error, "the ledger could not be read");
-        EstError::Request(RequestError::Storage(Arc::new(error)))
-    })
+    let look = async || {
+        let (records, read) = (Arc::clone(&est.records), read.clone());
+        let looked = tokio::task::spawn_blocking(move || read(&*records)).await;
+        looked.map_err(|_| EstError::from(IssueError::Internal))?.map_err(|error| {
+            tracing::error!(%error, "the ledger could not be read");
+            EstError::from(error)
+        })
+    };
+    ledger::found(&*est.records, look).await
 }
 
 fn check_order(order: &Order, request: &IssueRequest, now: Timestamp) -> Result<(), EstError> {

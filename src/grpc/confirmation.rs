@@ -102,9 +102,12 @@ impl Confirmations {
         let answers: Vec<_> = named.iter().map(Named::echoed).collect();
         let named = Arc::new(named);
         let mut found = self.look_up(peer, Arc::clone(&named)).await;
-        let missed = |found: &Result<Found, RequestError>| found.as_ref().is_err_and(is_unknown);
+        let missed = |found: &Result<Found, RequestError>| match found {
+            Ok(found) => found.is_replaceable,
+            Err(error) => is_unknown(error),
+        };
         if self.records.looked().is_some() && found.iter().any(missed) {
-            // Another daemon may have issued it just now.
+            // Another daemon may have issued or reissued it just now.
             match caught_up(&*self.records).await {
                 Ok(()) => found = self.look_up(peer, named).await,
                 Err(error) => {
@@ -118,7 +121,7 @@ impl Confirmations {
         let found = found.into_iter().chain(std::iter::repeat_with(|| Err(IssueError::Internal.into())));
         let confirmed = answers.into_iter().zip(found).map(|(answer, found)| async {
             let confirmed = match found {
-                Ok(Found { serial_number, device }) => {
+                Ok(Found { serial_number, device, .. }) => {
                     let _turn = self.turns.turn(peer.name()).await;
                     let confirmed =
                         self.committer.confirm(actor.clone(), serial_number, device, profiles.cloned()).await;
@@ -162,6 +165,8 @@ struct Found {
     serial_number: SerialNumber,
     /// By which its record is found at once.
     device: Option<String>,
+    /// Whether another daemon may have issued the device, which was named, a newer one.
+    is_replaceable: bool,
 }
 
 /// Whether it is refused for good because it is not known here.
@@ -184,12 +189,13 @@ fn find(records: &dyn Records, named: &Named) -> Result<Found, RequestError> {
             let serial_number = serial(octets)?;
             // What cannot be read of it may not be needed to confirm it.
             let record = read(records.by_serial_number(&serial_number)).ok().flatten();
-            Ok(Found { serial_number, device: record.map(|record| record.holder.device) })
+            Ok(Found { serial_number, device: record.map(|record| record.holder.device), is_replaceable: false })
         }
         Named::Device(device) => {
             let record = read(records.by_device(device))?;
             let Some(record) = record else { return Err(RequestError::DeviceUnknown(device.clone())) };
-            Ok(Found { serial_number: record.serial_number, device: Some(device.clone()) })
+            let (serial_number, is_replaceable) = (record.serial_number, !record.state.is_live());
+            Ok(Found { serial_number, device: Some(device.clone()), is_replaceable })
         }
         Named::ReadBack(proto::ReadBack { certificate, device_id }) => {
             let parsed = Certificate::from_der(certificate).map_err(|error| {
@@ -198,7 +204,7 @@ fn find(records: &dyn Records, named: &Named) -> Result<Found, RequestError> {
             let serial_number = serial(&parsed.serial_number).map_err(|_| not_issued(device_id))?;
             let record = read(records.by_serial_number(&serial_number))?.ok_or_else(|| not_issued(device_id))?;
             check_read_back(&record, certificate, device_id)?;
-            Ok(Found { serial_number, device: Some(record.holder.device) })
+            Ok(Found { serial_number, device: Some(record.holder.device), is_replaceable: false })
         }
     }
 }

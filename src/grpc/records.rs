@@ -14,7 +14,7 @@ use tonic::Status;
 use super::{limits::PeerLimits, request_error::RequestError, status};
 use crate::{
     fairness::FairShare,
-    ledger::{IssuedRecords, LedgerError, Record, RecordedIssuer, Records},
+    ledger::{IssuedRecords, LedgerError, Record, RecordedIssuer, Records, caught_up},
 };
 
 /// How many look-ups or pages are read at once, in all.
@@ -59,6 +59,23 @@ impl Reader {
     ) -> Result<T, Status> {
         let records = Arc::clone(&self.records);
         self.in_turn(peer.name(), move || read(&*records)).await
+    }
+
+    /// As [`Reader::read`]; what another daemon of this ledger has just written is found as well.
+    ///
+    /// # Errors
+    /// Those of the storage, and `UNAVAILABLE` while it cannot be known what others have written.
+    pub(super) async fn found<T: Send + 'static>(
+        &self,
+        peer: &PeerLimits,
+        read: impl Fn(&dyn Records) -> Result<Option<T>, LedgerError> + Clone + Send + 'static,
+    ) -> Result<Option<T>, Status> {
+        let found = self.read(peer, read.clone()).await?;
+        if found.is_some() || self.records.looked().is_none() {
+            return Ok(found);
+        }
+        caught_up(&*self.records).await.map_err(status::storage)?;
+        self.read(peer, read).await
     }
 
     /// How long a peer may take no reply.

@@ -42,7 +42,8 @@ impl proto::vending_server::Vending for Service {
         let actor = peer.actor(Call::CreateVendingCodes)?;
         let terms = terms(request.into_inner()).map_err(|error| status::failed_call(&error))?;
         let wanted = terms.order.clone();
-        let order = self.reader.read(peer.limits()?, move |records| records.order(&wanted)).await?;
+        let limits = peer.limits()?;
+        let order = self.reader.found(limits, move |records| records.order(&wanted)).await?;
         let order = order.ok_or_else(|| status::failed_call(&Refusal::OrderUnknown(terms.order.clone()).into()))?;
         // A device that comes by itself is at no station.
         let policy = self.policy.get();

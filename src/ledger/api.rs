@@ -252,8 +252,24 @@ pub trait Records: Send + Sync + 'static {
     }
 }
 
-/// Waits until all is known here that others had written before this call: some second, where others write. What is refused for good
-/// because it is not known is looked up once more behind it.
+/// What `look` finds; where it finds nothing, what it finds once all is known here that others had written before. For what is refused
+/// for good if it is not known.
+///
+/// # Errors
+/// Those of `look`, and those of [`caught_up`].
+pub async fn found<T, E: From<LedgerError>, F: Future<Output = Result<Option<T>, E>>>(
+    records: &dyn Records,
+    mut look: impl FnMut() -> F,
+) -> Result<Option<T>, E> {
+    let first = look().await?;
+    if first.is_some() || records.looked().is_none() {
+        return Ok(first);
+    }
+    caught_up(records).await?;
+    look().await
+}
+
+/// Waits until all is known here that others had written before this call: some second, where others write.
 ///
 /// # Errors
 /// What others write cannot be seen now.

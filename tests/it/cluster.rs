@@ -14,6 +14,7 @@ use birthmark::{
 use birthmark_bench::{
     postgres::{Place, Server, psql},
     proxy::Proxy,
+    shared::wait_until_followed,
 };
 use rcgen::KeyPair;
 use tonic::Code;
@@ -28,9 +29,6 @@ use crate::{
         token::{succeeded, text},
     },
 };
-
-/// Where the daemons are; one that was restarted may be somewhere else.
-type Urls = Arc<parking_lot::Mutex<[String; 2]>>;
 
 async fn open(url: String, identity: PathBuf) -> Option<IssueStream> {
     let connection = Connection { server: Some(url), identity: Some(identity), socket: None };
@@ -64,7 +62,7 @@ fn is_cloned(device: &str) -> bool {
 
 /// A station that has these devices certified, by whichever daemon answers, until each has its certificate, the order is used up, or
 /// another device has its key. What it was told once it must be told again.
-async fn station(urls: Urls, identity: PathBuf, devices: Vec<IssueRequest>, first: usize) -> (Certificates, u64) {
+async fn station(urls: Arc<[String; 2]>, identity: PathBuf, devices: Vec<IssueRequest>, first: usize) -> (Certificates, u64) {
     let (mut got, mut used_up, mut at, mut stream) = (Certificates::new(), 0, first, None);
     for (number, request) in devices.into_iter().enumerate() {
         let begun = Instant::now();
@@ -72,7 +70,7 @@ async fn station(urls: Urls, identity: PathBuf, devices: Vec<IssueRequest>, firs
             assert!(begun.elapsed() < Duration::from_secs(60), "{} was not answered in time", request.request_id);
             if stream.is_none() {
                 at += 1;
-                let url = urls.lock()[at % 2].clone();
+                let url = urls[at % 2].clone();
                 stream = open(url, identity.clone()).await;
                 if stream.is_none() {
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -175,7 +173,7 @@ async fn attack_two_daemons(rounds: u64, attack: &mut u32) {
     for round in 0..rounds {
         pair.site.create_order(&format!("lot-{round}"), quantity);
     }
-    let urls: Urls = Arc::new(parking_lot::Mutex::new([one.url(), two.url()]));
+    let urls = Arc::new([one.url(), two.url()]);
     let requests = Arc::new(devices(rounds));
     let identities: Vec<_> = (0..4).map(|number| pair.site.identity("station", &format!("line1/t{number}"))).collect();
     let stations: Vec<_> = (0..4)
@@ -212,13 +210,11 @@ async fn attack_two_daemons(rounds: u64, attack: &mut u32) {
                     two.kill();
                     two.wait();
                     two = pair.two();
-                    urls.lock()[1] = two.url();
                 }
                 2 => {
                     one.kill();
                     one.wait();
                     one = pair.one();
-                    urls.lock()[0] = one.url();
                 }
                 // Past the lease.
                 4 => pause(&two, 7000),
@@ -244,8 +240,7 @@ async fn attack_two_daemons(rounds: u64, attack: &mut u32) {
         );
     }
     // The same bytes, from both.
-    let both = urls.lock().clone();
-    for url in both {
+    for url in urls.iter() {
         let mut stream = loop {
             // A daemon that was stopped past its lease may take its time on a busy machine.
             match open(url.clone(), identities[0].clone()).await {
@@ -305,8 +300,8 @@ async fn station_of_a_given_up_daemon_is_told_and_asks_again() {
     account(&pair, &Certificates::from(certificates));
 }
 
-/// What one daemon wrote a moment ago the other does not refuse for good: an order without a profile beside it, a device and a
-/// certificate that are confirmed. What nobody wrote it does.
+/// What one daemon wrote a moment ago the other does not refuse for good: an order without a profile beside it, a device, a new
+/// certificate of a device, and one that was read back, which are confirmed. What nobody wrote it does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_another_daemon_wrote_just_now_is_known() {
     let pair = Pair::new("patience = \"10s\"\n");
@@ -330,6 +325,13 @@ async fn what_another_daemon_wrote_just_now_is_known() {
         at_one.ask(request(&other, &order, csr(&other))).await.issued();
         let asked = ConfirmRequest { device_ids: vec![other, "nobody".into()], ..ConfirmRequest::default() };
         assert_eq!(unconfirmed(client.confirm(asked).await.unwrap().into_inner().results), ["RECORD_UNKNOWN"]);
+        // A device that has a newer one.
+        succeeded(&pair.site.operator(&["record", "scrap", &device, "--reason", "cracked"]));
+        wait_until_followed();
+        let again = IssueRequest { reissue: true, ..request(&device, &order, csr(&device)) };
+        at_one.ask(again).await.issued();
+        let asked = ConfirmRequest { device_ids: vec![device], ..ConfirmRequest::default() };
+        assert_eq!(unconfirmed(client.confirm(asked).await.unwrap().into_inner().results), [""; 0]);
     }
     drop((at_one, at_two, client));
     one.end();

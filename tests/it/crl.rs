@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::support::{
     faults::Faults,
-    site::{Daemon, Site, csr, csr_of, free_port, request, wait_until},
+    site::{Daemon, Port, Site, csr, csr_of, request, wait_until},
     token::{succeeded, text},
 };
 
@@ -379,18 +379,19 @@ async fn crl_has_an_expired_certificate_once_more() {
     assert!(after.starts_with(&[1, 0]) || after.starts_with(&[1, 1, 0]), "{after:?}");
 }
 
-/// A daemon that starts while the HSM signs nothing serves the list of the run before.
+/// A daemon serves the list of the run before from its start, though the HSM signs nothing any more once its key was tried.
 #[tokio::test(flavor = "multi_thread")]
-async fn crl_of_the_last_run_is_served_without_the_hsm() {
+async fn crl_of_the_last_run_is_served_until_there_is_a_new_one() {
     let site = Site::new();
-    let faults = Faults::between(&site, "");
     site.configure(|usual| usual + LISTS);
+    let faults = Faults::in_configuration(&site, "sessions = 1\nwait_seconds = 1");
     let daemon = site.start();
     wait_until("the first list", || fetch(&site, &daemon, "/crl/main.crl").is_some());
     let number = fetch(&site, &daemon, "/crl/main.crl");
     daemon.end();
-    faults.set_before_start("fail C_Sign CKR_DEVICE_ERROR");
+    faults.set_before_start("fail C_Sign CKR_DEVICE_ERROR calls 2..1000000");
     let daemon = site.start();
+    wait_until("a new list fails", || site.log().contains("no revocation list; trying again"));
     assert_eq!(fetch(&site, &daemon, "/crl/main.crl"), number);
     daemon.end();
 }
@@ -423,7 +424,7 @@ async fn mosquitto_refuses_a_revoked_device_and_takes_a_live_one() {
     });
     daemon.end();
 
-    let port = free_port();
+    let port = Port::hold().unwrap();
     let cas = fs::read_to_string(site.path("ca/root.pem")).unwrap()
         + &fs::read_to_string(site.path("ca/issuer.pem")).unwrap();
     fs::write(site.path("cas.pem"), cas).unwrap();
@@ -431,8 +432,9 @@ async fn mosquitto_refuses_a_revoked_device_and_takes_a_live_one() {
     let at = |name: &str| folder.join(name).display().to_string();
     let user = if rustix::process::geteuid().is_root() { "user root\n" } else { "" };
     let configuration = format!(
-        "listener {port} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\ncrlfile {}\n\
+        "listener {} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\ncrlfile {}\n\
          use_identity_as_username true\n{user}",
+        port.number(),
         at("cas.pem"),
         at("tls/cert.pem"),
         at("tls/key.pem"),
@@ -444,7 +446,7 @@ async fn mosquitto_refuses_a_revoked_device_and_takes_a_live_one() {
     broker.args(["-v", "-c"]).arg(site.path("mosquitto.conf"));
     let broker = broker.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
     let _broker = Ended(broker);
-    wait_until("the broker listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    wait_until("the broker listens", || TcpStream::connect(port.address()).is_ok());
     let connect = |device: &str| {
         let (certificate, key) = (format!("{device}.pem"), format!("{device}.key"));
         let mut command = Command::new("mosquitto_pub");
@@ -452,7 +454,7 @@ async fn mosquitto_refuses_a_revoked_device_and_takes_a_live_one() {
             "-h",
             "localhost",
             "-p",
-            &port.to_string(),
+            &port.number().to_string(),
             "--cafile",
             "ca/station-ca.pem",
             "--cert",

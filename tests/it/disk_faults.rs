@@ -67,8 +67,8 @@ async fn site_with_certificate() -> (Site, IssueRequest, IssuedCertificate) {
     (site, request, issued)
 }
 
-/// Starts a daemon under these faults. It has then written its configuration, whose ports are others than before, its start
-/// and the checkpoint after it: three writes and three syncs of the committer's.
+/// Starts a daemon under these faults. It has then written its start and the checkpoint after it: two writes and two syncs of the
+/// committer's.
 fn start_failing(site: &Site, injects: &[&str]) -> Daemon {
     let checkpoints = || site.log().matches(" checkpoint entries=").count();
     let before = checkpoints();
@@ -114,13 +114,13 @@ async fn insist(stream: &mut IssueStream, request: &IssueRequest) -> (IssuedCert
 async fn disk_that_refuses_writes_for_a_while_costs_time_only() {
     for (error, says, first_failing) in [
         // The record of d1 is refused: its reservation is durable, its signature made.
-        ("ENOSPC", "No space left on device", 7),
-        ("EIO", "Input/output error", 7),
+        ("ENOSPC", "No space left on device", 6),
+        ("EIO", "Input/output error", 6),
         // Already its reservation.
-        ("EROFS", "Read-only file system", 6),
+        ("EROFS", "Read-only file system", 5),
     ] {
         let (site, first_request, first) = site_with_certificate().await;
-        // The committer's writes: three at the start, two each for d0's twin and d1; then, until it lasts, what it tries again.
+        // The committer's writes: two at the start, two each for d0's twin and d1; then, until it lasts, what it tries again.
         let inject = format!("pwrite64:error={error}:when={first_failing}..{}", first_failing + 25);
         let daemon = start_failing(&site, &[&inject]);
         let mut stream = site.stream(&daemon, "line1/t1").await;
@@ -169,7 +169,7 @@ async fn disk_that_refuses_writes_for_a_while_costs_time_only() {
 async fn request_after_a_failed_record_gets_its_certificate() {
     let (site, ..) = site_with_certificate().await;
     // Every sync takes a tenth of a second, so that the second request comes between reservation and record.
-    let injects = ["pwrite64:error=ENOSPC:when=5..15", "fdatasync:delay_exit=100000"];
+    let injects = ["pwrite64:error=ENOSPC:when=4..14", "fdatasync:delay_exit=100000"];
     let daemon = start_failing(&site, &injects);
     let hit = request("d1", "o1", csr("d1"));
     let mut both = Vec::new();
@@ -191,7 +191,7 @@ async fn request_after_a_failed_record_gets_its_certificate() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sync_that_fails_ends_the_daemon_without_an_answer() {
     // The sync of d1's reservation, and that of its record.
-    for failing_sync in [6, 7] {
+    for failing_sync in [5, 6] {
         let (site, first_request, first) = site_with_certificate().await;
         let inject = format!("fdatasync:error=EIO:when={failing_sync}");
         let mut daemon = start_failing(&site, &[&inject]);

@@ -1,5 +1,6 @@
 //! EST (RFC 7030, RFC 8951), judged by clients that are not ours: curl with OpenSSL, and strongSwan's pki.
 
+mod shared;
 mod vending;
 
 use std::{
@@ -103,6 +104,15 @@ fn enroll(site: &Site, identity: Option<&Path>, path: &str, csr: &[u8], more: &[
     fs::write(site.path("request"), BASE64_STANDARD.encode(csr)).unwrap();
     let post = ["-H", "Content-Type: application/pkcs10", "--data-binary", "@request"];
     curl(site, identity, path, &[&post, more].concat())
+}
+
+/// A CSR with the subject of the device's certificate, as RFC 7030 demands of who enrols again.
+fn again_csr(key: &KeyPair, device: &str) -> Vec<u8> {
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "Acme");
+    params.distinguished_name.push(rcgen::DnType::CommonName, device);
+    params.serialize_request(key).unwrap().der().to_vec()
 }
 
 /// A folder with a device's certificate and key, as a client of TLS has them.
@@ -248,28 +258,20 @@ fn device_enrolls_again_by_its_live_certificate() {
     );
     let station = site.identity("station", "line1/t1");
     let (old, new, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
-    // The subject of the certificate, as RFC 7030 demands.
-    let request = |key: &KeyPair, name: &str| {
-        let mut params = rcgen::CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(rcgen::DnType::OrganizationName, "Acme");
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        params.serialize_request(key).unwrap().der().to_vec()
-    };
-    let first = enroll(&site, Some(&station), "device~o1/simpleenroll", &request(&old, "d1"), &[]).certificate(&site);
+    let first = enroll(&site, Some(&station), "device~o1/simpleenroll", &again_csr(&old, "d1"), &[]).certificate(&site);
     let device = device_identity(&site, "d1", &first, &old);
     let again = |csr: &[u8]| enroll(&site, Some(&device), "device/simplereenroll", csr, &[]);
-    assert_eq!(again(&request(&old, "d1")).certificate(&site), first);
-    again(&request(&old, "d2")).must_be(400, "subject");
-    enroll(&site, Some(&device), "device/simpleenroll", &request(&new, "d1"), &[]).must_be(403, "simplereenroll");
+    assert_eq!(again(&again_csr(&old, "d1")).certificate(&site), first);
+    again(&again_csr(&old, "d2")).must_be(400, "subject");
+    enroll(&site, Some(&device), "device/simpleenroll", &again_csr(&new, "d1"), &[]).must_be(403, "simplereenroll");
 
-    let second = again(&request(&new, "d1")).certificate(&site);
+    let second = again(&again_csr(&new, "d1")).certificate(&site);
     assert_ne!(second, first);
     // The reply was lost: the old certificate and the new key once more.
-    assert_eq!(again(&request(&new, "d1")).certificate(&site), second);
-    again(&request(&other, "d1")).must_be(403, "not live");
+    assert_eq!(again(&again_csr(&new, "d1")).certificate(&site), second);
+    again(&again_csr(&other, "d1")).must_be(403, "not live");
     let renewed = device_identity(&site, "d1-new", &second, &new);
-    let by_new = enroll(&site, Some(&renewed), "device/simplereenroll", &request(&new, "d1"), &[]);
+    let by_new = enroll(&site, Some(&renewed), "device/simplereenroll", &again_csr(&new, "d1"), &[]);
     assert_eq!(by_new.certificate(&site), second);
     let dump = succeeded(&site.token.birthmark(&["journal", "dump", "data", "--device", "d1"]));
     assert!(dump.contains("superseded") && dump.contains("\"actor\":\"device:d1\""), "{dump}");

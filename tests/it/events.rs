@@ -15,25 +15,26 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    site::{Daemon, Process, Site, csr, free_port, request, wait_until},
+    site::{Daemon, Port, Process, Site, csr, request, wait_until},
     token::{refused, succeeded, text},
 };
 
 /// A broker that knows the station CA, and keeps what subscribers are owed over a restart in order.
 struct Broker<'s> {
     site: &'s Site,
-    port: u16,
+    port: Port,
     process: Option<Process>,
 }
 
 impl<'s> Broker<'s> {
     fn start(site: &'s Site) -> Broker<'s> {
-        let port = free_port();
+        let port = Port::hold().unwrap();
         let at = |name: &str| site.path(name).display().to_string();
         let user = if rustix::process::geteuid().is_root() { "user root\n" } else { "" };
         let configuration = format!(
-            "listener {port} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\n\
+            "listener {} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\n\
              use_identity_as_username true\npersistence true\npersistence_location {}/\nmax_queued_messages 0\n{user}",
+            port.number(),
             at("ca/station-ca.pem"),
             at("tls/cert.pem"),
             at("tls/key.pem"),
@@ -43,7 +44,7 @@ impl<'s> Broker<'s> {
     }
 
     /// As a configuration says, which listens at this port.
-    fn start_with(site: &'s Site, port: u16, configuration: &str) -> Broker<'s> {
+    fn start_with(site: &'s Site, port: Port, configuration: &str) -> Broker<'s> {
         fs::write(site.path("mosquitto.conf"), configuration).unwrap();
         let mut broker = Broker { site, port, process: None };
         broker.begin();
@@ -56,8 +57,8 @@ impl<'s> Broker<'s> {
         command.arg("-c").arg(self.site.path("mosquitto.conf"));
         command.stdout(log.try_clone().unwrap()).stderr(log);
         self.process = Some(Process::spawn(&mut command).unwrap());
-        let port = self.port;
-        wait_until("the broker listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let address = self.port.address();
+        wait_until("the broker listens", || TcpStream::connect(address).is_ok());
     }
 
     /// SIGTERM: it writes down what it has acknowledged.
@@ -72,7 +73,7 @@ impl<'s> Broker<'s> {
     }
 
     fn url(&self) -> String {
-        format!("mqtts://localhost:{}", self.port)
+        format!("mqtts://localhost:{}", self.port.number())
     }
 
     /// A subscriber that writes `topic payload` lines, and goes on over restarts of the broker.
@@ -83,7 +84,7 @@ impl<'s> Broker<'s> {
             "-h",
             "localhost",
             "-p",
-            &self.port.to_string(),
+            &self.port.number().to_string(),
             "-t",
             "#",
             "-q",
@@ -394,14 +395,15 @@ async fn broker_with_a_password_is_published_to() {
     use std::os::unix::fs::PermissionsExt;
     let site = Site::new();
     let daemon = site.start();
-    let port = free_port();
+    let port = Port::hold().unwrap();
     let at = |name: &str| site.path(name).display().to_string();
     site.token.write("passwords", "mes:right one\n");
     let hashed = Command::new("mosquitto_passwd").arg("-U").arg(site.path("passwords")).status().unwrap();
     assert!(hashed.success());
     let user = if rustix::process::geteuid().is_root() { "user root\n" } else { "" };
     let configuration = format!(
-        "listener {port} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\npassword_file {}\nallow_anonymous false\n{user}",
+        "listener {} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\npassword_file {}\nallow_anonymous false\n{user}",
+        port.number(),
         at("ca/station-ca.pem"),
         at("tls/cert.pem"),
         at("tls/key.pem"),

@@ -16,7 +16,7 @@ use crate::{
     readiness_faults::{Clock, ServerIdentity},
     support::{
         faults::Faults,
-        site::{Daemon, Site, csr, request, wait_until},
+        site::{Daemon, Port, Site, csr, request, wait_until},
     },
 };
 
@@ -186,7 +186,11 @@ async fn page_is_used_by_keyboard_and_read_aloud() {
 #[tokio::test(flavor = "multi_thread")]
 async fn page_flips_within_a_second_and_comes_back_by_itself() {
     let site = Site::new();
-    let faults = Faults::between(&site, "sessions = 2\nwait_seconds = 1");
+    // The next daemon listens where this one does.
+    let port = Port::hold().unwrap();
+    let fixed = format!("[http]\nlisten = \"{}\"", port.address());
+    site.configure(|usual| usual.replace("[http]\nlisten = \"127.0.0.1:0\"", &fixed));
+    let faults = Faults::in_configuration(&site, "sessions = 2\nwait_seconds = 1");
     let mut daemon = site.start();
     site.create_order("o1", 10);
     let mut browser = Browser::start();
@@ -217,11 +221,6 @@ async fn page_flips_within_a_second_and_comes_back_by_itself() {
         }
     }
     assert!(late.len() < flips.len(), "{late:?} later");
-    // The next daemon listens where this one did.
-    let address = daemon.http.to_string();
-    let fixed =
-        |text: String| text.replace("[http]\nlisten = \"127.0.0.1:0\"", &format!("[http]\nlisten = \"{address}\""));
-    site.configure(fixed);
     daemon.kill();
     drop(stream);
     browser.until(&state("No connection to the daemon"));

@@ -172,8 +172,8 @@ fn paths_taken_or_unusable_refuse_the_start() {
 
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    for section in ["[server]", "[http]"] {
-        let key = format!("{section}\nlisten = \"127.0.0.1:0\"");
+    for (section, before) in [("[server]", site.address().to_string()), ("[http]", "127.0.0.1:0".into())] {
+        let key = format!("{section}\nlisten = \"{before}\"");
         must_refuse_when(
             &site,
             &key,

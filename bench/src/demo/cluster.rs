@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, ensure};
 use birthmark_bench::{
     patroni::{Cluster, Replication},
+    port::Port,
     shared::{self, Sharing},
     site::{CONFIGURATION, Daemon, Site},
 };
@@ -48,16 +49,16 @@ pub(super) fn run(devices: u32, stations: u32) -> anyhow::Result<ExitCode> {
     let sharing = Sharing { place: &place, copies: 2, lines: TIMES };
     let alone = fs::read_to_string(site.path(CONFIGURATION))?;
     site.write(&configuration(1), &sharing.further(site, &alone, DAEMONS[1])?)?;
-    site.write(CONFIGURATION, &sharing.first(&alone, DAEMONS[0])?)?;
+    // It is where the stations look for it when it is started again.
+    let port = Port::hold()?;
+    let fixed = alone.replacen("127.0.0.1:0", &port.address().to_string(), 1);
+    site.write(CONFIGURATION, &sharing.first(&fixed, DAEMONS[0])?)?;
     sharing.create(site, &[])?;
     step(&format!("Making {devices} P-256 keys and CSRs, as devices would"));
     let devices = demo.make_csrs(devices)?;
 
     step("Starting the two daemons");
     let mut one = site.start(|command| command)?;
-    // It is where the stations look for it when it is started again.
-    let fixed = fs::read_to_string(site.path(CONFIGURATION))?;
-    site.write(CONFIGURATION, &fixed.replacen("127.0.0.1:0", &one.grpc.to_string(), 1))?;
     let two = shared::start(site, DAEMONS[1])?;
     site.birthmark(&["order", "create", ORDER, "--profile", "device", "--quantity", &devices.len().to_string()])?;
     shared::wait_until_followed();

@@ -25,7 +25,7 @@ use crate::support::{
 };
 
 /// Makes codes for devices, and gives them.
-fn codes(site: &Site, file: &str, devices: &[&str], more: &[&str]) -> BTreeMap<String, String> {
+pub(super) fn codes(site: &Site, file: &str, devices: &[&str], more: &[&str]) -> BTreeMap<String, String> {
     site.token.write("devices.txt", &devices.join("\n"));
     let create = ["vend", "create", "--order", "o1", "--devices", "devices.txt", "--out", file];
     succeeded(&site.operator(&[&create[..], more].concat()));
@@ -34,7 +34,7 @@ fn codes(site: &Site, file: &str, devices: &[&str], more: &[&str]) -> BTreeMap<S
     lines.map(|cells| (cells[0].clone(), cells[1].clone())).collect()
 }
 
-fn ask(site: &Site, path: &str, device: &str, code: &str, csr: &[u8]) -> Answer {
+pub(super) fn ask(site: &Site, path: &str, device: &str, code: &str, csr: &[u8]) -> Answer {
     enroll(site, None, path, csr, &["-u", &format!("{device}:{code}")])
 }
 

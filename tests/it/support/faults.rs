@@ -99,6 +99,15 @@ impl Faults {
     }
 }
 
+/// Faults that no daemon met would test nothing.
+impl Drop for Faults {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.report().get("version"), Some(&self.version.get()), "no module has read the script");
+        }
+    }
+}
+
 /// A configuration in which the keys of these tables are reached through the faults.
 fn through(mut text: String, settings: &str, real: &Path, tables: &[&str]) -> String {
     for table in tables {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use birthmark_bench::{
+    port::Port,
     postgres::{Place, Server, psql},
     shared::Sharing,
 };
@@ -23,6 +24,8 @@ pub(crate) type Certificates = BTreeMap<String, Vec<u8>>;
 pub(crate) struct Pair {
     pub(crate) site: Site,
     pub(crate) place: Place,
+    /// For mTLS at the second daemon.
+    _port: Port,
 }
 
 impl Pair {
@@ -33,12 +36,13 @@ impl Pair {
 
     /// In this place, with so many copies.
     pub(crate) fn at(place: Place, copies: u8, ledger: &str) -> Pair {
-        let pair = Pair { site: Site::new(), place };
-        let Pair { site, place } = &pair;
+        let pair = Pair { site: Site::new(), place, _port: Port::hold().unwrap() };
+        let Pair { site, place, _port: port } = &pair;
         let sharing = Sharing { place, copies, lines: &format!("lease = \"4s\"\n{ledger}") };
         let mut two = String::new();
         site.configure(|text| {
-            two = site.further(&sharing, &text, "two");
+            let elsewhere = text.replace(&site.address().to_string(), &port.address().to_string());
+            two = site.further(&sharing, &elsewhere, "two");
             sharing.first(&text, "one").unwrap()
         });
         site.token.write("two.toml", &two);

@@ -1,7 +1,6 @@
 //! A whole site on the HSM under test, and daemons that are started and stopped.
 
 use std::{
-    cell::RefCell,
     fs,
     net::SocketAddr,
     ops::{Deref, DerefMut},
@@ -12,7 +11,8 @@ use std::{
 
 use birthmark::{client::Connection, proto::admin_client::AdminClient};
 pub(crate) use birthmark_bench::{
-    assertions::{certificate, free_port, judge_under, key_of, wait_until},
+    assertions::{certificate, judge_under, key_of, wait_until},
+    port::Port,
     process::{PATIENCE, Process},
 };
 use birthmark_bench::{
@@ -29,12 +29,12 @@ use super::token::{Hsm, Token, succeeded, text};
 pub(crate) struct Site {
     pub(crate) token: Token,
     site: site::Site,
-    /// The mTLS address, once a daemon had one; later daemons get the same.
-    grpc: RefCell<Option<SocketAddr>>,
+    /// For mTLS: daemons that follow are where their stations look for them.
+    grpc: Port,
 }
 
 impl Site {
-    /// Holds the ceremony and writes the usual configuration, whose ports are ephemeral.
+    /// Holds the ceremony and writes the usual configuration.
     pub(crate) fn new() -> Site {
         let token = Token::new();
         let key = Hsm::under_test().key_type();
@@ -49,12 +49,19 @@ impl Site {
         };
         let program = env!("CARGO_BIN_EXE_birthmark").into();
         let site = site::Site::set_up(token.path(""), program, token.as_site_token(), plan).unwrap();
-        Site { token, site, grpc: RefCell::new(None) }
+        let site = Site { token, site, grpc: Port::hold().unwrap() };
+        site.configure(|usual| usual);
+        site
+    }
+
+    /// Where the daemon of `birthmark.toml` listens for mTLS.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.grpc.address()
     }
 
     /// Writes `birthmark.toml`: the usual text after `change`.
     pub(crate) fn configure(&self, change: impl FnOnce(String) -> String) {
-        let listen = self.grpc.borrow().map_or("127.0.0.1:0".to_owned(), |address| address.to_string());
+        let listen = self.address().to_string();
         self.token.write(CONFIGURATION, &change(self.site.configuration([&listen, "127.0.0.1:0"])));
     }
 
@@ -83,14 +90,7 @@ impl Site {
 
     /// As [`Site::start`], after a change of the command; the process must stay the daemon's.
     pub(crate) fn start_as(&self, change: impl FnOnce(Command) -> Command) -> Daemon {
-        let daemon = Daemon(self.site.start(change).unwrap_or_else(|error| panic!("{error:#}")));
-        if self.grpc.replace(Some(daemon.grpc)).is_none() {
-            // Daemons that follow are where their stations look for them.
-            let configuration = fs::read_to_string(self.path(CONFIGURATION)).unwrap();
-            let fixed = configuration.replacen("listen = \"127.0.0.1:0\"", &format!("listen = \"{}\"", daemon.grpc), 1);
-            self.token.write(CONFIGURATION, &fixed);
-        }
-        daemon
+        Daemon(self.site.start(change).unwrap_or_else(|error| panic!("{error:#}")))
     }
 
     /// Starts a daemon and kills it so soon that it may not be ready yet.
@@ -130,14 +130,13 @@ impl Site {
         self.site.operator(arguments).output().unwrap()
     }
 
-    /// `station sign` of this station under the profile `device`; a daemon must have run before.
+    /// `station sign` of this station under the profile `device`.
     pub(crate) fn sign(&self, station: &str, order: &str, input: &str, out: &str) -> Command {
         let identity = self.identity("station", station);
-        let address = self.grpc.borrow().expect("where the daemon listens is not known yet");
         let arguments =
             ["station", "sign", "--order", order, "--profile", "device", "--in", input, "--out", out, "--server"];
         let mut command = self.token.command(&arguments);
-        command.arg(format!("https://localhost:{}", address.port())).arg("--identity").arg(identity);
+        command.arg(format!("https://localhost:{}", self.address().port())).arg("--identity").arg(identity);
         command
     }
 
