@@ -194,6 +194,16 @@ impl Publisher {
         match self.converse(&mut reader, &mut writer).await? {
             End::Done => {
                 writer.disconnect().await;
+                // The broker closes the connection. If what it sends until then were left unread, the system would reset the connection,
+                // and the broker take that for a loss.
+                let rest = async {
+                    while let Ok(packet) = reader.read().await {
+                        if let Incoming::Published(id) = packet {
+                            self.outbox.acknowledge(id);
+                        }
+                    }
+                };
+                let _ = timeout(FAREWELL / 2, rest).await;
                 Ok(End::Done)
             }
             lost => Ok(lost),

@@ -62,7 +62,12 @@ fn is_cloned(device: &str) -> bool {
 
 /// A station that has these devices certified, by whichever daemon answers, until each has its certificate, the order is used up, or
 /// another device has its key. What it was told once it must be told again.
-async fn station(urls: Arc<[String; 2]>, identity: PathBuf, devices: Vec<IssueRequest>, first: usize) -> (Certificates, u64) {
+async fn station(
+    urls: Arc<[String; 2]>,
+    identity: PathBuf,
+    devices: Vec<IssueRequest>,
+    first: usize,
+) -> (Certificates, u64) {
     let (mut got, mut used_up, mut at, mut stream) = (Certificates::new(), 0, first, None);
     for (number, request) in devices.into_iter().enumerate() {
         let begun = Instant::now();
