@@ -56,10 +56,7 @@ fn fill(folder: &Path, count: u32) {
                 issuer_id: 0,
             })
         });
-        let given = commit(&mut ledger, reserve).into_iter().filter_map(|outcome| match outcome {
-            Outcome::Reserved(serial_number) => Some(serial_number),
-            _ => None,
-        });
+        let given = commit(&mut ledger, reserve).into_iter().filter_map(|outcome| outcome.reserved());
         let given: Vec<_> = given.collect();
         commit(
             &mut ledger,

@@ -33,6 +33,16 @@ pub struct Operation {
     pub action: Action,
 }
 
+impl Operation {
+    /// The reservation that it ends without a certificate.
+    pub(super) fn abandoned(&self) -> Option<SerialNumber> {
+        match self.action {
+            Action::Abandon { serial_number, .. } => Some(serial_number),
+            _ => None,
+        }
+    }
+}
+
 /// What can be asked of a ledger.
 #[derive(Clone, Debug)]
 pub enum Action {
@@ -266,4 +276,14 @@ pub enum Outcome {
     Refused(Refusal),
     /// What is known could not be read (a record that it concerns is damaged, say); nothing changed.
     Failed(Arc<LedgerError>),
+}
+
+impl Outcome {
+    /// The serial number that it has reserved.
+    pub(crate) fn reserved(&self) -> Option<SerialNumber> {
+        match self {
+            Outcome::Reserved(serial_number) => Some(*serial_number),
+            _ => None,
+        }
+    }
 }

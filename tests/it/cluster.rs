@@ -20,6 +20,7 @@ use rcgen::KeyPair;
 use tonic::Code;
 
 use crate::{
+    disk_faults::failing,
     readiness_faults::Clock,
     support::{
         faults::Faults,
@@ -341,6 +342,42 @@ async fn what_another_daemon_wrote_just_now_is_known() {
     drop((at_one, at_two, client));
     one.end();
     two.end();
+}
+
+/// A daemon whose own disk takes nothing for a while refuses for itself, says why, and goes on when there is room; what others write
+/// meanwhile it has then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn daemon_whose_own_disk_is_full_follows_when_there_is_room() {
+    let pair = Pair::new("patience = \"10s\"\n");
+    let one = pair.one();
+    pair.site.create_order("lot", 1000);
+    // More calls than a start makes, and a second each while nobody asks.
+    let full = "pwrite64:error=ENOSPC:when=30..40";
+    let journal = pair.site.path("data-two/journal/00000001.journal");
+    let two = pair.two_as(|command| failing(&command, &journal, &[full]));
+    let mut at_one = pair.site.stream(&one, "line1/t1").await;
+    let mut at_two = pair.site.stream(&two, "line1/t2").await;
+    let mut issued = Vec::new();
+    while two.get("/readyz").0 == 200 {
+        assert!(issued.len() < 100, "the disk is never full");
+        let asked = request(&format!("d{}", issued.len()), "lot", csr("d"));
+        issued.push((asked.clone(), at_one.ask(asked).await.issued().certificate));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let (_, said) = two.get("/readyz");
+    assert!(said.contains("what other daemons write cannot be taken in") && said.contains("No space left"), "{said}");
+    at_two.ask(request("e", "lot", csr("e"))).await.must_be(Code::Unavailable, "STORAGE_LOW");
+    let asked = request("meanwhile", "lot", csr("meanwhile"));
+    issued.push((asked.clone(), at_one.ask(asked).await.issued().certificate));
+    wait_until("there is room", || two.get("/readyz").0 == 200);
+    for (asked, certificate) in issued {
+        assert_eq!(at_two.ask(asked).await.issued().certificate, certificate);
+    }
+    at_two.ask(request("e", "lot", csr("e"))).await.issued();
+    drop((at_one, at_two));
+    one.end();
+    two.end();
+    account(&pair, &Certificates::new());
 }
 
 /// A daemon whose clock is wrong by more than some seconds refuses for itself alone, until it is right again.

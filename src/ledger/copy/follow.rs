@@ -27,7 +27,7 @@ impl LedgerCopy {
     /// Takes in a batch that others wrote, and is told of its entries.
     ///
     /// # Errors
-    /// It does not fit what is here, or the copy cannot be written.
+    /// It does not fit what is here; the copy cannot be written, and is as it was; or, fatal, it is not known what it has.
     pub(in crate::ledger) fn follow(&mut self, batch: Batch<'_>, note: impl FnMut(&Entry)) -> Result<(), FollowError> {
         let BatchWriter { journal, serial_numbers, common, .. } = &mut self.writer;
         journal.append(batch).map_err(|error| match error {
@@ -40,7 +40,8 @@ impl LedgerCopy {
             ReplayError::Contradiction(position, what) => {
                 FollowError::Differs(format!("its entry at {position} contradicts those before it: {what}"))
             }
-            error => FollowError::Ledger(error.accuse(journal.reader())),
+            // What is half taken in is read again at the next start.
+            error => FollowError::Ledger(error.accuse(journal.reader()).into_fatal()),
         })?;
         let common = Arc::clone(common);
         let follower = common.follower();

@@ -82,8 +82,7 @@ impl Following {
         })
         .map_err(|error| match error {
             FollowError::Differs(what) => differs(what),
-            // It is this daemon's own trouble, and what was half taken in is read again at the next start.
-            FollowError::Ledger(error) => error.into_fatal(),
+            FollowError::Ledger(error) => error,
         })?;
         if let Some(note) = checkpoint {
             self.checkpoint = Some((row.batch, note));

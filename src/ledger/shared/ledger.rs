@@ -156,9 +156,7 @@ impl SharedLedger {
     /// Decides and appends, again and again until it is done or `patience` is over.
     pub(super) fn persist(&mut self, now: Timestamp, operations: &[Operation]) -> Result<Vec<Outcome>, LedgerError> {
         // What was sent before was asked for by others, who were told, or by nobody.
-        if let Some(sent) = &mut self.sent {
-            sent.outcomes = None;
-        }
+        self.answer_nobody(None);
         let deadline = self.database.deadline();
         let asked = Asked { at: now, begun: Instant::now() };
         let (mut stands, mut pause) = (None, FIRST_PAUSE);
@@ -171,6 +169,7 @@ impl SharedLedger {
                 }
                 Err(Failure::Ledger(error)) => {
                     self.database.disconnect();
+                    self.answer_nobody(stands);
                     return Err(error);
                 }
                 Err(Failure::Again(why)) => {
@@ -190,27 +189,36 @@ impl SharedLedger {
         }
     }
 
-    /// Nobody is answered; what comes of it is tidied up when that is known.
-    fn give_up(&mut self, stands: Option<Vec<Outcome>>, why: &str) -> LedgerError {
-        self.note_away(why);
-        self.orphans.extend(stands.iter().flatten().filter_map(reserved));
+    /// What comes of what was asked is tidied up when that is known.
+    fn answer_nobody(&mut self, stands: Option<Vec<Outcome>>) {
+        self.orphans.extend(stands.iter().flatten().filter_map(Outcome::reserved));
         if let Some(sent) = &mut self.sent {
             sent.outcomes = None;
         }
+    }
+
+    fn give_up(&mut self, stands: Option<Vec<Outcome>>, why: &str) -> LedgerError {
+        self.note_away(why);
+        self.answer_nobody(stands);
         let cause = SharedError::Away { place: self.database.place().to_owned(), what: why.to_owned() };
         LedgerError::Unavailable { notice: "the ledger's database cannot be used now", cause: Box::new(cause) }
     }
 
     fn note_away(&mut self, why: &str) {
-        let (sentence, news) = self.database.is_away(why);
-        self.lives.blind();
+        let sentence = self.database.is_away(why);
         // That it takes writes again is known by one.
         self.proven = 0;
-        if news {
-            tracing::error!("{sentence}");
-        }
+        self.note_blind(sentence);
+    }
+
+    /// What others write cannot be taken in; it is tried again.
+    fn note_blind(&mut self, why: String) {
+        self.lives.blind();
         let common = &self.copy.writer.common;
-        *common.away.lock() = Some(Away { why: sentence, as_of: self.heard });
+        let before = common.away.lock().replace(Away { why: why.clone(), as_of: self.heard });
+        if before.is_none() {
+            tracing::error!("{why}");
+        }
         // Whoever waits for what others wrote is told.
         common.looked.send_modify(|_| {});
     }
@@ -218,10 +226,11 @@ impl SharedLedger {
     /// The database has answered what was asked from `begun` on.
     fn note_back(&mut self, begun: Instant) {
         self.heard = Timestamp::now();
-        self.copy.writer.common.looked.send_replace(Some(begun));
-        if self.database.is_back() {
-            tracing::info!(place = self.database.place(), "the ledger's database answers again");
-            *self.copy.writer.common.away.lock() = None;
+        let common = &self.copy.writer.common;
+        common.looked.send_replace(Some(begun));
+        self.database.is_back();
+        if common.away.lock().take().is_some() {
+            tracing::info!(place = self.database.place(), "what other daemons write is taken in again");
         }
     }
 
@@ -444,7 +453,7 @@ impl SharedLedger {
                 Err(NotAppended::Unknown(what)) => {
                     let frames = journal.staged().map(|(batch, ..)| batch.frames.to_vec()).unwrap_or_default();
                     let outcomes = written.outcomes.get(skip..).unwrap_or_default().to_vec();
-                    let reserved = outcomes.iter().filter_map(reserved).collect();
+                    let reserved = outcomes.iter().filter_map(Outcome::reserved).collect();
                     following.look_out(turn.head.batch + 1, life.epoch(), frames);
                     *sent = Some(Unsettled { outcomes: Some(outcomes), reserved });
                     journal.discard();
@@ -454,7 +463,7 @@ impl SharedLedger {
             // It is durable elsewhere; a copy that cannot hold it is behind, and knows it at the next start.
             journal.commit_copied().map_err(|error| LedgerError::from(error).into_fatal())?;
             // Somebody here may wait for what another daemon had reserved.
-            following.ended.extend(operations.iter().take(skip).filter_map(abandoned));
+            following.ended.extend(operations.iter().take(skip).filter_map(Operation::abandoned));
             following.known += 1;
             (*proven, *renewed) = (following.known, Some(Instant::now()));
             *acknowledged = *proven;
@@ -535,7 +544,10 @@ impl Ledger for SharedLedger {
             Ok(()) => self.note_back(begun),
             Err(Failure::Ledger(error)) => {
                 self.database.disconnect();
-                return Err(error);
+                if error.is_fatal() {
+                    return Err(error);
+                }
+                self.note_blind(format!("what other daemons write cannot be taken in: {error}"));
             }
             Err(Failure::Again(_)) => metrics::ledger_retry(),
             Err(Failure::Away(why)) => self.note_away(&why),
@@ -573,18 +585,4 @@ impl Ledger for SharedLedger {
 fn stop(failure: &mut Option<Failure>, why: Failure, error: LedgerError) -> LedgerError {
     *failure = Some(why);
     error
-}
-
-fn abandoned(operation: &Operation) -> Option<SerialNumber> {
-    match operation.action {
-        Action::Abandon { serial_number, .. } => Some(serial_number),
-        _ => None,
-    }
-}
-
-fn reserved(outcome: &Outcome) -> Option<SerialNumber> {
-    match outcome {
-        Outcome::Reserved(serial_number) => Some(*serial_number),
-        _ => None,
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    process::Command,
     time::Duration,
 };
 
@@ -62,8 +63,13 @@ impl Pair {
     }
 
     pub(crate) fn two(&self) -> Daemon {
+        self.two_as(|command| command)
+    }
+
+    /// As [`Pair::two`], after a change of the command; the process must stay the daemon's.
+    pub(crate) fn two_as(&self, change: impl FnOnce(Command) -> Command) -> Daemon {
         let arguments = ["serve", "--config", "two.toml", "--ready-file", "ready.json"];
-        self.site.start_as(|_| self.site.token.command(&arguments))
+        self.site.start_as(|_| change(self.site.token.command(&arguments)))
     }
 }
 
