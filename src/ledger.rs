@@ -35,7 +35,6 @@ mod epoch_audit;
 mod error;
 mod event_kind;
 mod export;
-mod file_lock;
 mod first_pass;
 mod folder_lock;
 mod head;

@@ -8,6 +8,7 @@ pub mod console;
 pub mod csr;
 pub mod durable;
 pub mod fields;
+pub mod file_lock;
 pub mod hash;
 pub mod id;
 pub mod identity;

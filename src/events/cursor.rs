@@ -6,10 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
-
 use super::error::EventsError;
-use crate::durable::{self, Access};
+use crate::{
+    durable::{self, Access},
+    file_lock::lock_file,
+};
 
 /// The longest file that is read.
 const LONGEST: u64 = 4096;
@@ -38,7 +39,9 @@ impl Cursor {
         let file = |source| EventsError::NotWritten { path: path.to_owned(), source };
         let lock = PathBuf::from(format!("{}.lock", path.display()));
         let locked = File::options().create(true).append(true).open(&lock).map_err(file)?;
-        flock(&locked, FlockOperation::NonBlockingLockExclusive).map_err(|_| EventsError::InUse(path.to_owned()))?;
+        if !lock_file(&locked).map_err(file)? {
+            return Err(EventsError::InUse(path.to_owned()));
+        }
         let written = match fs::metadata(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => after,
             Ok(metadata) if metadata.len() > LONGEST => return Err(EventsError::Cursor(path.to_owned())),

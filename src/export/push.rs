@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     durable::{self, Access},
+    file_lock::lock_file,
     quote::quoted,
     signer::PublicKey,
     text_file::{self, TextError},
@@ -117,10 +118,8 @@ impl Push {
         let lock_path = settings.state.with_added_extension("lock");
         let failed = |cause| PushError::File { path: lock_path.clone(), cause };
         let lock = File::options().create(true).append(true).open(&lock_path).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(PushError::Busy(settings.state)),
-            Err(fs::TryLockError::Error(cause)) => return Err(failed(cause)),
+        if !lock_file(&lock).map_err(failed)? {
+            return Err(PushError::Busy(settings.state));
         }
         let done = read_state(&settings)?;
         Ok(Push { settings, _lock: lock, done })

@@ -11,11 +11,11 @@ use std::{
     path::Path,
 };
 
-use super::{
-    error::LedgerError,
+use super::error::LedgerError;
+use crate::{
+    durable,
     file_lock::{lock_file, lock_holder},
 };
-use crate::durable;
 
 /// The locks of a data folder; the kernel frees them however the process ends.
 #[derive(Debug)]

@@ -101,11 +101,8 @@ use self::{
     segment::Header,
     unsettled::{Newest as NewestFile, Torn, Unsettled},
 };
-use super::{
-    entry::Entry,
-    file_lock::{lock_file, lock_holder},
-    head::ChainHash,
-};
+use super::{entry::Entry, head::ChainHash};
+use crate::file_lock::{lock_file, lock_holder};
 
 /// The journal, open for appending. There is one in a data folder; the folder's lock sees to that.
 #[derive(Debug)]

@@ -31,7 +31,7 @@ use super::{
     place::{Found, Place},
     segment::{self, Header},
 };
-use crate::{durable, ledger::file_lock::lock_file};
+use crate::{durable, file_lock::lock_file};
 
 /// After which pause a mirror that failed is tried again; each later one is twice as long, up to the last.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
