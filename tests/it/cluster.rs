@@ -20,7 +20,7 @@ use rcgen::KeyPair;
 use tonic::Code;
 
 use crate::{
-    disk_faults::failing,
+    disk_faults::{failing, insist},
     readiness_faults::Clock,
     support::{
         faults::Faults,
@@ -374,6 +374,36 @@ async fn daemon_whose_own_disk_is_full_follows_when_there_is_room() {
         assert_eq!(at_two.ask(asked).await.issued().certificate, certificate);
     }
     at_two.ask(request("e", "lot", csr("e"))).await.issued();
+    drop((at_one, at_two));
+    one.end();
+    two.end();
+    account(&pair, &Certificates::new());
+}
+
+/// What a daemon has written into the database, and its own disk does not take, is recorded: it takes it in when there is room, and
+/// whoever asks again has the same certificate from both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batch_that_the_own_disk_does_not_take_is_taken_in_when_there_is_room() {
+    let pair = Pair::new("patience = \"10s\"\n");
+    let one = pair.one();
+    pair.site.create_order("lot", 100);
+    let journal = pair.site.path("data-two/journal/00000001.journal");
+    let two = pair.two_as(|command| failing(&command, &journal, &["pwrite64:error=ENOSPC:when=30..34"]));
+    let mut at_two = pair.site.stream(&two, "line1/t2").await;
+    let (mut issued, mut refusals) = (Vec::new(), 0);
+    for number in 0..40 {
+        let asked = request(&format!("d{number}"), "lot", csr("d"));
+        let (answer, refused) = insist(&mut at_two, &asked).await;
+        refusals += refused;
+        issued.push((asked, answer.certificate));
+    }
+    assert!(refusals > 0, "the disk was never full");
+    let mut at_one = pair.site.stream(&one, "line1/t1").await;
+    for (asked, certificate) in issued {
+        assert_eq!(at_two.ask(asked.clone()).await.issued().certificate, certificate);
+        assert_eq!(at_one.ask(asked).await.issued().certificate, certificate);
+    }
+    assert_eq!(pair.site.order("lot")["issued"], 40);
     drop((at_one, at_two));
     one.end();
     two.end();

@@ -94,7 +94,7 @@ fn events(site: &Site) -> BTreeMap<String, usize> {
 }
 
 /// Asks until there is a certificate, as a station does. Gives how often it was told to come again.
-async fn insist(stream: &mut IssueStream, request: &IssueRequest) -> (IssuedCertificate, usize) {
+pub(crate) async fn insist(stream: &mut IssueStream, request: &IssueRequest) -> (IssuedCertificate, usize) {
     for refusals in 0.. {
         match stream.ask(request.clone()).await {
             Answer::Issued(issued) => return (issued, refusals),

@@ -41,11 +41,14 @@ impl Journal {
     /// Writes what is staged, which is on stable storage elsewhere.
     ///
     /// # Errors
-    /// If it could not be written.
+    /// If it could not be written; it stays staged.
     pub(crate) fn commit_copied(&mut self) -> Result<(), AppendError> {
         let staged = std::mem::take(&mut self.staged);
         let Some(chain) = staged.chain else { return Ok(()) };
-        self.write_copied(&staged.bytes, staged.frames, chain)?;
+        if let Err(error) = self.write_copied(&staged.bytes, staged.frames, chain) {
+            self.staged = staged;
+            return Err(error);
+        }
         // The buffer's memory serves the next batch.
         self.staged.bytes = staged.bytes;
         self.staged.bytes.clear();

@@ -100,7 +100,7 @@ impl Life {
     }
 }
 
-/// A batch whose COMMIT is not known; [`Following`] looks out for it.
+/// A batch whose COMMIT is not known, or that the copy did not take; [`Following`] looks out for it.
 #[derive(Debug)]
 struct Unsettled {
     /// None: those who asked were told of an error.
@@ -443,25 +443,24 @@ impl SharedLedger {
                     Err(NotAppended::Unknown(what)) => Err(stop(&mut failure, Failure::Away(what), stopped())),
                 };
             };
-            let appended = database.append_staged(journal, written, life.epoch(), (&turn.head, entries));
-            match appended {
-                Ok(()) => {}
+            let taken = match database.append_staged(journal, written, life.epoch(), (&turn.head, entries)) {
+                Ok(()) => journal.commit_copied().map_err(LedgerError::from),
                 Err(NotAppended::Nothing(error)) => {
                     journal.discard();
                     return Err(stop(&mut failure, error, stopped()));
                 }
-                Err(NotAppended::Unknown(what)) => {
-                    let frames = journal.staged().map(|(batch, ..)| batch.frames.to_vec()).unwrap_or_default();
-                    let outcomes = written.outcomes.get(skip..).unwrap_or_default().to_vec();
-                    let reserved = outcomes.iter().filter_map(Outcome::reserved).collect();
-                    following.look_out(turn.head.batch + 1, life.epoch(), frames);
-                    *sent = Some(Unsettled { outcomes: Some(outcomes), reserved });
-                    journal.discard();
-                    return Err(stop(&mut failure, Failure::Away(what), stopped()));
-                }
+                Err(NotAppended::Unknown(what)) => Err(stop(&mut failure, Failure::Away(what), stopped())),
+            };
+            if let Err(error) = taken {
+                // It may be durable there: then it comes as what others write does.
+                let frames = journal.staged().map(|(batch, ..)| batch.frames.to_vec()).unwrap_or_default();
+                let outcomes = written.outcomes.get(skip..).unwrap_or_default().to_vec();
+                let reserved = outcomes.iter().filter_map(Outcome::reserved).collect();
+                following.look_out(turn.head.batch + 1, life.epoch(), frames);
+                *sent = Some(Unsettled { outcomes: Some(outcomes), reserved });
+                journal.discard();
+                return Err(error);
             }
-            // It is durable elsewhere; a copy that cannot hold it is behind, and knows it at the next start.
-            journal.commit_copied().map_err(|error| LedgerError::from(error).into_fatal())?;
             // Somebody here may wait for what another daemon had reserved.
             following.ended.extend(operations.iter().take(skip).filter_map(Operation::abandoned));
             following.known += 1;
