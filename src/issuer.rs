@@ -21,7 +21,7 @@ use crate::{
     csr::{self, CsrError, RefusedKeys},
     fairness::FairShare,
     id::{DeviceId, OrderId},
-    ledger::{Actor, Order, RecordedIssuer, Records, Refusal, caught_up, found},
+    ledger::{Actor, LedgerError, Order, RecordedIssuer, Records, Refusal, caught_up, found},
     live::Live,
     metrics::{Laps, Step},
     profile::{Profile, ProfileError, Profiles, RequestContext, Values},
@@ -277,7 +277,9 @@ impl Issuance {
             Ok(Some(order)) => Ok(order),
             Ok(None) => Err(CommitError::Refused(Refusal::OrderUnknown(order.to_string())).into()),
             Err(error) => {
-                tracing::error!(%error, %order, "the order could not be read");
+                if !matches!(error, LedgerError::Unavailable { .. }) {
+                    tracing::error!(%error, %order, "the order could not be read");
+                }
                 Err(CommitError::Storage(Arc::new(error)).into())
             }
         }

@@ -254,17 +254,23 @@ fn named_device(profile: &Profile, csr: &VerifiedCsr) -> Result<DeviceId, EstErr
 /// The newest record of the device that holds a certificate, if it may enrol again by it: with its live one, or with the
 /// one that its live one, for the CSR's key, has replaced, when the reply was lost.
 async fn device_record(est: &Est, device: &Device, csr: &VerifiedCsr) -> Result<Record, EstError> {
-    match known_device_record(est, device, csr).await {
-        // Another daemon may have renewed or reissued it just now.
+    once_more(est, async || known_device_record(est, device, csr).await).await
+}
+
+/// What is forbidden by what is known here is tried once more by all that other daemons have written.
+async fn once_more<T, F: Future<Output = Result<T, EstError>>>(
+    est: &Est,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, EstError> {
+    match attempt().await {
         Err(EstError::Forbidden(_)) if est.records.looked().is_some() => {
             ledger::caught_up(&*est.records).await?;
-            known_device_record(est, device, csr).await
+            attempt().await
         }
-        known => known,
+        done => done,
     }
 }
 
-/// The same, by what is known here.
 async fn known_device_record(est: &Est, device: &Device, csr: &VerifiedCsr) -> Result<Record, EstError> {
     let forbidden = |message: &str| EstError::Forbidden(message.to_owned());
     let serial_number = device.serial_number;
@@ -303,6 +309,15 @@ fn is_superseded(record: &Record) -> bool {
 /// What enrolling again asks of the ledger: the certificate that the same key has; one in place of one that was scrapped or
 /// revoked; or, where the profile allows renewal, one in place of the live one, which is superseded then.
 async fn again(
+    est: &Est,
+    profile: &Profile,
+    request: IssueRequest,
+    csr: &VerifiedCsr,
+) -> Result<IssueRequest, EstError> {
+    once_more(est, async || again_as_known(est, profile, request.clone(), csr).await).await
+}
+
+async fn again_as_known(
     est: &Est,
     profile: &Profile,
     request: IssueRequest,

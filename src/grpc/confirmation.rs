@@ -10,10 +10,10 @@ use super::{
     status::{self, RefusedItem},
 };
 use crate::{
-    committer::Committer,
+    committer::{CommitError, Committer},
     fairness::FairShare,
     issuer::{IssueError, SHARE},
-    ledger::{Actor, LedgerError, Record, Records, caught_up},
+    ledger::{Actor, LedgerError, Record, Records, Refusal, caught_up},
     proto,
     quote::quoted,
     serial::SerialNumber,
@@ -102,14 +102,11 @@ impl Confirmations {
         let answers: Vec<_> = named.iter().map(Named::echoed).collect();
         let named = Arc::new(named);
         let mut found = self.look_up(peer, Arc::clone(&named)).await;
-        let missed = |found: &Result<Found, RequestError>| match found {
-            Ok(found) => found.is_replaceable,
-            Err(error) => is_unknown(error),
-        };
+        let missed = |found: &Result<Found, RequestError>| found.as_ref().is_err_and(is_unknown);
         if self.records.looked().is_some() && found.iter().any(missed) {
-            // Another daemon may have issued or reissued it just now.
+            // Another daemon may have issued it just now.
             match caught_up(&*self.records).await {
-                Ok(()) => found = self.look_up(peer, named).await,
+                Ok(()) => found = self.look_up(peer, Arc::clone(&named)).await,
                 Err(error) => {
                     let error = Arc::new(error);
                     let missed = found.iter_mut().filter(|found| missed(found));
@@ -119,12 +116,10 @@ impl Confirmations {
         }
         // The task has ended early only if it panicked.
         let found = found.into_iter().chain(std::iter::repeat_with(|| Err(IssueError::Internal.into())));
-        let confirmed = answers.into_iter().zip(found).map(|(answer, found)| async {
+        let confirmed = answers.into_iter().zip(found).zip(named.iter()).map(|((answer, found), named)| async move {
             let confirmed = match found {
-                Ok(Found { serial_number, device, .. }) => {
-                    let _turn = self.turns.turn(peer.name()).await;
-                    let confirmed =
-                        self.committer.confirm(actor.clone(), serial_number, device, profiles.cloned()).await;
+                Ok(found) => {
+                    let (serial_number, confirmed) = self.confirm_newest(peer, actor, profiles, found, named).await;
                     (serial_number.as_bytes().to_vec().into(), confirmed.map_err(RequestError::from))
                 }
                 Err(error) => (answer.serial_number.clone(), Err(error)),
@@ -132,6 +127,35 @@ impl Confirmations {
             answered(peer, answer, confirmed)
         });
         futures_util::future::join_all(confirmed).await
+    }
+
+    /// Confirms what was found; if it was named by its device, and may not be confirmed any more, the device's newer one.
+    async fn confirm_newest(
+        &self,
+        peer: &PeerLimits,
+        actor: &Actor,
+        profiles: Option<&Arc<BTreeSet<String>>>,
+        found: Found,
+        named: &Named,
+    ) -> (SerialNumber, Result<(), CommitError>) {
+        let confirm = async |Found { serial_number, device }: Found| {
+            let _turn = self.turns.turn(peer.name()).await;
+            let confirmed = self.committer.confirm(actor.clone(), serial_number, device, profiles.cloned()).await;
+            (serial_number, confirmed)
+        };
+        let (serial_number, confirmed) = confirm(found).await;
+        if let (Named::Device(device), Err(CommitError::Refused(Refusal::StateRefused { .. }))) = (named, &confirmed)
+            && self.records.looked().is_some()
+        {
+            // It was decided behind what other daemons wrote, who may have issued the device a newer one just now.
+            let again = self.look_up(peer, Arc::new(vec![Named::Device(device.clone())])).await.pop();
+            if let Some(Ok(newer)) = again
+                && newer.serial_number != serial_number
+            {
+                return confirm(newer).await;
+            }
+        }
+        (serial_number, confirmed)
     }
 
     /// Finds what is named in what is known here, in its order.
@@ -165,8 +189,6 @@ struct Found {
     serial_number: SerialNumber,
     /// By which its record is found at once.
     device: Option<String>,
-    /// Whether another daemon may have issued the device, which was named, a newer one.
-    is_replaceable: bool,
 }
 
 /// Whether it is refused for good because it is not known here.
@@ -189,13 +211,12 @@ fn find(records: &dyn Records, named: &Named) -> Result<Found, RequestError> {
             let serial_number = serial(octets)?;
             // What cannot be read of it may not be needed to confirm it.
             let record = read(records.by_serial_number(&serial_number)).ok().flatten();
-            Ok(Found { serial_number, device: record.map(|record| record.holder.device), is_replaceable: false })
+            Ok(Found { serial_number, device: record.map(|record| record.holder.device) })
         }
         Named::Device(device) => {
             let record = read(records.by_device(device))?;
             let Some(record) = record else { return Err(RequestError::DeviceUnknown(device.clone())) };
-            let (serial_number, is_replaceable) = (record.serial_number, !record.state.is_live());
-            Ok(Found { serial_number, device: Some(device.clone()), is_replaceable })
+            Ok(Found { serial_number: record.serial_number, device: Some(device.clone()) })
         }
         Named::ReadBack(proto::ReadBack { certificate, device_id }) => {
             let parsed = Certificate::from_der(certificate).map_err(|error| {
@@ -204,7 +225,7 @@ fn find(records: &dyn Records, named: &Named) -> Result<Found, RequestError> {
             let serial_number = serial(&parsed.serial_number).map_err(|_| not_issued(device_id))?;
             let record = read(records.by_serial_number(&serial_number))?.ok_or_else(|| not_issued(device_id))?;
             check_read_back(&record, certificate, device_id)?;
-            Ok(Found { serial_number, device: Some(record.holder.device), is_replaceable: false })
+            Ok(Found { serial_number, device: Some(record.holder.device) })
         }
     }
 }

@@ -287,6 +287,9 @@ pub async fn caught_up(records: &dyn Records) -> Result<(), LedgerError> {
                 _ => "what others write was not seen for too long".into(),
             },
         };
-        return Err(LedgerError::Unavailable { notice: "the ledger's database cannot be used now", cause: why.into() });
+        return Err(LedgerError::Unavailable {
+            notice: "what other daemons write cannot be seen now",
+            cause: why.into(),
+        });
     }
 }

@@ -106,7 +106,7 @@ impl LedgerError {
     pub fn is_full(&self) -> bool {
         match self {
             LedgerError::Full { .. } => true,
-            LedgerError::NotWritten(cause) => {
+            LedgerError::NotWritten(cause) | LedgerError::Unavailable { cause, .. } => {
                 let cause = cause.downcast_ref::<io::Error>().map(io::Error::kind);
                 use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
                 matches!(cause, Some(StorageFull | QuotaExceeded | FileTooLarge))

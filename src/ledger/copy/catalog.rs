@@ -187,6 +187,7 @@ impl Catalog {
             if stop.load(Ordering::Relaxed) {
                 return Err(ReplayError::Stopped);
             }
+            follower.flush_if_due(self)?;
             // Many entries share an overlay, as the operations of a batch do.
             let mut view = self.view(journal, Overlay::default());
             for frame in frames.by_ref().take(APPLIED_AT_ONCE) {
@@ -202,7 +203,6 @@ impl Catalog {
             }
             let draft = view.into_draft();
             self.memory_mut().absorb(draft);
-            follower.flush_if_due(self)?;
         }
         follower.applied.next = end;
         self.memory_mut().end = end;

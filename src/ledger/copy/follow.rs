@@ -30,6 +30,8 @@ impl LedgerCopy {
     /// It does not fit what is here; the copy cannot be written, and is as it was; or, fatal, it is not known what it has.
     pub(in crate::ledger) fn follow(&mut self, batch: Batch<'_>, note: impl FnMut(&Entry)) -> Result<(), FollowError> {
         let BatchWriter { journal, serial_numbers, common, .. } = &mut self.writer;
+        // What cannot be applied is not taken in.
+        common.follower().flush_if_due(&common.catalog)?;
         journal.append(batch).map_err(|error| match error {
             ForeignError::Differs(what) => FollowError::Differs(what),
             ForeignError::Append(error) => FollowError::Ledger(error.into()),

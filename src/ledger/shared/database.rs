@@ -140,16 +140,17 @@ impl Database {
         self.away.map_or_else(Instant::now, |(since, _)| since) + self.patience
     }
 
-    /// Notes that it is away; gives the sentence for people.
-    pub(super) fn is_away(&mut self, what: &str) -> String {
+    /// Notes that it is away; gives the sentence for people, and whether it is news.
+    pub(super) fn is_away(&mut self, what: &str) -> (String, bool) {
         self.disconnect();
+        let news = self.away.is_none();
         let (_, since) = *self.away.get_or_insert_with(|| (Instant::now(), Timestamp::now()));
-        format!("the ledger's database at {} is away since {since:.0}: {what}", self.target.place)
+        (format!("the ledger's database at {} is away since {since:.0}: {what}", self.target.place), news)
     }
 
-    /// It has answered.
-    pub(super) fn is_back(&mut self) {
-        self.away = None;
+    /// It has answered; whether that is news.
+    pub(super) fn is_back(&mut self) -> bool {
+        self.away.take().is_some()
     }
 
     pub(super) fn seems_away(&self) -> bool {

@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::PathBuf,
     sync::Arc,
     thread,
@@ -168,9 +169,8 @@ impl SharedLedger {
                     return Ok(outcomes);
                 }
                 Err(Failure::Ledger(error)) => {
-                    self.database.disconnect();
                     self.answer_nobody(stands);
-                    return Err(error);
+                    return Err(self.not_taken(error));
                 }
                 Err(Failure::Again(why)) => {
                     metrics::ledger_retry();
@@ -205,18 +205,32 @@ impl SharedLedger {
     }
 
     fn note_away(&mut self, why: &str) {
-        let sentence = self.database.is_away(why);
+        let (sentence, news) = self.database.is_away(why);
         // That it takes writes again is known by one.
         self.proven = 0;
-        self.note_blind(sentence);
+        self.note_blind(sentence, news);
     }
 
-    /// What others write cannot be taken in; it is tried again.
-    fn note_blind(&mut self, why: String) {
+    /// The copy does not take what the database has, or may have. Gives what those are told who asked.
+    fn not_taken(&mut self, error: LedgerError) -> LedgerError {
+        self.database.disconnect();
+        match error {
+            LedgerError::NotWritten(cause) if cause.is::<io::Error>() => {
+                let news = self.database.is_back();
+                self.note_blind(format!("this daemon's copy of the ledger cannot be written: {cause}"), news);
+                // Not that nothing has happened.
+                LedgerError::Unavailable { notice: "this daemon's copy of the ledger cannot be written now", cause }
+            }
+            error => error,
+        }
+    }
+
+    /// What others write cannot be taken in; it is tried again. `news`: not for the reason of before.
+    fn note_blind(&mut self, why: String, news: bool) {
         self.lives.blind();
         let common = &self.copy.writer.common;
         let before = common.away.lock().replace(Away { why: why.clone(), as_of: self.heard });
-        if before.is_none() {
+        if news || before.is_none() {
             tracing::error!("{why}");
         }
         // Whoever waits for what others wrote is told.
@@ -287,15 +301,17 @@ impl SharedLedger {
         let error = match error {
             SharedError::Lost { what } if may_be_unacknowledged => match unacknowledged::note(&self.life.folder) {
                 Ok(()) => SharedError::Unacknowledged { what },
-                Err(cause) => {
-                    let folder = self.life.folder.display().to_string();
-                    return Failure::Ledger(LedgerError::Folder { folder, cause }.into_fatal());
-                }
+                Err(cause) => return self.folder_failed(cause),
             },
             error => error,
         };
         self.database.note_loss(&error, in_turn);
         Failure::Ledger(error.fatal())
+    }
+
+    fn folder_failed(&self, cause: io::Error) -> Failure {
+        let folder = self.life.folder.display().to_string();
+        Failure::Ledger(LedgerError::Folder { folder, cause }.into_fatal())
     }
 
     /// Reads what is more than a page, without anybody's turn.
@@ -403,12 +419,7 @@ impl SharedLedger {
             }
             self.life.begun = true;
             let marker = Marker { ledger: self.life.ledger, epochs: self.life.epochs.clone() };
-            let failed = |cause| {
-                Failure::Ledger(
-                    LedgerError::Folder { folder: self.life.folder.display().to_string(), cause }.into_fatal(),
-                )
-            };
-            marker.write(&self.life.folder).map_err(failed)?;
+            marker.write(&self.life.folder).map_err(|cause| self.folder_failed(cause))?;
         }
         Ok(operations)
     }
@@ -541,13 +552,11 @@ impl Ledger for SharedLedger {
         });
         match done {
             Ok(()) => self.note_back(begun),
-            Err(Failure::Ledger(error)) => {
-                self.database.disconnect();
-                if error.is_fatal() {
-                    return Err(error);
-                }
-                self.note_blind(format!("what other daemons write cannot be taken in: {error}"));
-            }
+            Err(Failure::Ledger(error)) => match self.not_taken(error) {
+                LedgerError::Unavailable { .. } => {}
+                error if error.is_fatal() => return Err(error),
+                error => self.note_blind(format!("what other daemons write cannot be taken in: {error}"), false),
+            },
             Err(Failure::Again(_)) => metrics::ledger_retry(),
             Err(Failure::Away(why)) => self.note_away(&why),
         }
@@ -570,8 +579,11 @@ impl Ledger for SharedLedger {
             let actions = reservations.into_iter().map(abandon).chain([Action::EndEpoch { epoch }]);
             let operations: Vec<_> = actions.map(|action| Operation { actor: Actor::daemon(), action }).collect();
             let asked = Asked { at: Timestamp::now(), begun: Instant::now() };
+            self.answer_nobody(None);
             let ended = self.attempt(asked, &operations, &mut None);
-            if let Err(Failure::Ledger(error)) = ended {
+            if let Err(Failure::Ledger(error)) = ended
+                && error.is_fatal()
+            {
                 return Err(error);
             }
         }
