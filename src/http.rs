@@ -133,12 +133,12 @@ async fn render(State(shared): State<Shared>, headers: HeaderMap) -> impl IntoRe
 
 async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
     let obstacles = shared.readiness.obstacles();
-    if obstacles.is_empty() {
-        let warnings = shared.readiness.warnings().into_iter().map(|warning| format!("degraded: {warning}\n"));
-        (StatusCode::OK, ["ready\n".to_owned()].into_iter().chain(warnings).collect())
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, obstacles.join("\n") + "\n")
-    }
+    let warnings = shared.readiness.warnings().into_iter().map(|warning| format!("degraded: {warning}"));
+    let (status, first) = match obstacles.is_empty() {
+        true => (StatusCode::OK, vec!["ready".to_owned()]),
+        false => (StatusCode::SERVICE_UNAVAILABLE, obstacles),
+    };
+    (status, first.into_iter().chain(warnings).map(|line| line + "\n").collect::<String>())
 }
 
 /// Without it, samples would pile up in memory between two looks at `/metrics`.

@@ -475,7 +475,7 @@ fn pushed_bundles_come_in_order_whatever_is_killed() {
     loop {
         let mut push = site.token.command(&[&arguments[..], &[command]].concat());
         let mut push = push.process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        thread::sleep(Duration::from_millis(random.random_range(10..400)));
+        thread::sleep(Duration::from_millis(random.random_range(10..400 + 20 * kills as u64)));
         if let Some(status) = push.try_wait().unwrap() {
             assert!(status.success(), "{status}");
             break;

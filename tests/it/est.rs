@@ -204,13 +204,12 @@ fn est_refusal_has_its_status_and_a_sentence() {
     super::est::enroll(&site, Some(&operator), "device~o1/simpleenroll", &csr("d4"), &[]).must_be(403, "role station");
     assert!(daemon.metric("birthmark_est_requests_total", &["operation=\"simpleenroll\"", "status=\"401\""]) >= 1.0);
     site.create_order("o2", 5);
-    let port = port(&site);
     daemon.end();
 
     // What may pass says when to come again.
     site.configure(|text| {
         let text = text.replace("[ledger]\n", "[ledger]\nmin_free_mib = 4294967295\n");
-        text.replace("[ledger]\n", &format!("[est]\nlisten = \"127.0.0.1:{port}\"\n\n[ledger]\n"))
+        text.replace("[ledger]\n", "[est]\nlisten = \"127.0.0.1:0\"\n\n[ledger]\n")
     });
     let daemon = site.start();
     let away = super::est::enroll(&site, Some(&station), "device~o2/simpleenroll", &csr("d5"), &[]);

@@ -151,7 +151,7 @@ fn events(site: &Site) -> BTreeMap<String, usize> {
 #[tokio::test(flavor = "multi_thread")]
 async fn outage_does_not_grow_the_journal() {
     let site = Site::new();
-    let faults = Faults::between(&site, SETTINGS);
+    let faults = Faults::between(&site, "sessions = 3\ncall_limit_seconds = 2\nwait_seconds = 10");
     let daemon = site.start();
     site.create_order("o", 1_000_000);
     site.create_order("p", 1000);
@@ -163,7 +163,7 @@ async fn outage_does_not_grow_the_journal() {
     stream.send(first).await;
     wait_until("it is out", || daemon.get("/readyz").0 == 503);
     faults.set("");
-    assert!(matches!(Answer::of(stream.receive().await.unwrap().unwrap()), Answer::Issued(_)));
+    Answer::of(stream.receive().await.unwrap().unwrap()).issued();
 
     // A long one is not; what does not need the HSM works on.
     let load = Load::start(&site, &daemon, "o").await;

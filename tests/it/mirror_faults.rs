@@ -332,6 +332,10 @@ fn random_kills_while_disks_come_and_go_lose_nothing() {
         let mut next = Instant::now() + Duration::from_millis(random.random_range(50..500));
         let mut opened = false;
         while Instant::now() < until || !opened {
+            assert!(
+                opened || Instant::now() < until + birthmark_bench::process::PATIENCE,
+                "seed {seed}, round {round}: it does not open"
+            );
             match child.line(Duration::from_millis(5)).as_deref() {
                 Some("open") => opened = true,
                 Some("failed") => failures += 1,

@@ -88,9 +88,10 @@ fn hsm_fault_of_an_idle_daemon_flips_readiness_in_a_second() {
     // One that stays away longer is taken back as soon.
     faults.set("fail * CKR_DEVICE_ERROR");
     std::thread::sleep(3 * SECOND);
+    assert!(!State::Ready.is_that_of(&daemon));
     faults.set("");
     let back = State::Ready.follows(&daemon);
-    assert!(back < 2 * SECOND, "{back:?}");
+    assert!(back < 5 * SECOND, "{back:?}");
     daemon.end();
 }
 

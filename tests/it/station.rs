@@ -187,6 +187,9 @@ fn watched_folder_is_served_until_told_to_stop() {
     let (first, rest) = late.split_at(100);
     let mut file = fs::File::create(site.path("hot/late.csr")).unwrap();
     file.write_all(first.as_bytes()).unwrap();
+    // Several looks find a part of it.
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(site.path("hot/late.csr").exists() && !site.path("hot/failed/late.csr").exists());
     file.write_all(rest.as_bytes()).unwrap();
     done("late");
     fs::copy(fixture("bad/rsa1024.der"), site.path("hot/weak.csr")).unwrap();

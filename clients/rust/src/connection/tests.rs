@@ -152,13 +152,17 @@ async fn refused_certificate_is_distinguished_from_an_outage() -> Result<(), Box
         let error = call(port, &identity).await.err().unwrap_or_default();
         assert!(error.starts_with("lasting: ") && error.contains(message), "{error}");
     }
-    let away = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        listener.local_addr()?.port()
-    };
-    let error = call(away, &good).await.err().unwrap_or_default();
+    let away = held_port()?;
+    let error = call(away.local_addr()?.port(), &good).await.err().unwrap_or_default();
     assert!(error.contains("nobody listens there") && !error.starts_with("lasting"), "{error}");
     Ok(())
+}
+
+/// A port at which nobody listens while this is held.
+fn held_port() -> std::io::Result<tokio::net::TcpSocket> {
+    let held = tokio::net::TcpSocket::new_v4()?;
+    held.bind(([127, 0, 0, 1], 0).into())?;
+    Ok(held)
 }
 
 /// A daemon's refusal of the identity is heard by whoever connects, each time, before a call is made.
@@ -231,8 +235,8 @@ fn unusable_identity_is_named() -> Result<(), Box<dyn StdError>> {
 async fn server_that_is_away_is_passed_over_at_once() -> Result<(), Box<dyn StdError>> {
     let (ours, theirs) = (Pki::new()?, Pki::new()?);
     let identity = ours.identity(&ours)?;
-    let away = || std::net::TcpListener::bind("127.0.0.1:0")?.local_addr().map(|at| at.port());
-    let bad = [away()?, ours.serve("elsewhere").await?, theirs.serve("localhost").await?];
+    let away = held_port()?;
+    let bad = [away.local_addr()?.port(), ours.serve("elsewhere").await?, theirs.serve("localhost").await?];
     let good = ours.serve("localhost").await?;
     let list =
         |ports: &[u16]| ports.iter().map(|port| format!("https://localhost:{port}")).collect::<Vec<_>>().join(",");
