@@ -13,7 +13,7 @@ use crate::{
     committer::{CommitError, Committer},
     fairness::FairShare,
     issuer::{IssueError, SHARE},
-    ledger::{Actor, LedgerError, Record, Records, Refusal, caught_up},
+    ledger::{Actor, LedgerError, Record, Records, caught_up},
     proto,
     quote::quoted,
     serial::SerialNumber,
@@ -120,7 +120,7 @@ impl Confirmations {
             let confirmed = match found {
                 Ok(found) => {
                     let (serial_number, confirmed) = self.confirm_newest(peer, actor, profiles, found, named).await;
-                    (serial_number.as_bytes().to_vec().into(), confirmed.map_err(RequestError::from))
+                    (serial_number.as_bytes().to_vec().into(), confirmed)
                 }
                 Err(error) => (answer.serial_number.clone(), Err(error)),
             };
@@ -137,22 +137,22 @@ impl Confirmations {
         profiles: Option<&Arc<BTreeSet<String>>>,
         found: Found,
         named: &Named,
-    ) -> (SerialNumber, Result<(), CommitError>) {
+    ) -> (SerialNumber, Result<(), RequestError>) {
         let confirm = async |Found { serial_number, device }: Found| {
             let _turn = self.turns.turn(peer.name()).await;
             let confirmed = self.committer.confirm(actor.clone(), serial_number, device, profiles.cloned()).await;
-            (serial_number, confirmed)
+            (serial_number, confirmed.map_err(RequestError::from))
         };
         let (serial_number, confirmed) = confirm(found).await;
-        if let (Named::Device(device), Err(CommitError::Refused(Refusal::StateRefused { .. }))) = (named, &confirmed)
+        if let (Named::Device(device), Err(RequestError::Commit(CommitError::Refused(_)))) = (named, &confirmed)
             && self.records.looked().is_some()
         {
             // It was decided behind what other daemons wrote, who may have issued the device a newer one just now.
             let again = self.look_up(peer, Arc::new(vec![Named::Device(device.clone())])).await.pop();
-            if let Some(Ok(newer)) = again
-                && newer.serial_number != serial_number
-            {
-                return confirm(newer).await;
+            match again {
+                Some(Ok(newer)) if newer.serial_number != serial_number => return confirm(newer).await,
+                Some(Err(error)) => return (serial_number, Err(error)),
+                _ => {}
             }
         }
         (serial_number, confirmed)

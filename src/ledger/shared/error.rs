@@ -1,5 +1,7 @@
 //! What is wrong with a database, or with what it holds.
 
+use std::io;
+
 use tokio_postgres::error::{DbError, SqlState};
 
 use crate::ledger::error::LedgerError;
@@ -136,6 +138,13 @@ pub(super) enum Failure {
     Away(String),
     /// No attempt will succeed.
     Ledger(LedgerError),
+}
+
+impl Failure {
+    /// This daemon's own disk takes nothing now.
+    pub(super) fn not_written(cause: io::Error) -> Failure {
+        Failure::Ledger(LedgerError::NotWritten(Box::new(cause)))
+    }
 }
 
 impl From<SharedError> for Failure {

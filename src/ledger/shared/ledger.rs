@@ -10,7 +10,6 @@ use std::{
     io,
     path::PathBuf,
     sync::Arc,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -184,7 +183,7 @@ impl SharedLedger {
             if Instant::now() >= deadline {
                 return Err(self.give_up(stands, &why));
             }
-            thread::sleep(pause);
+            std::thread::sleep(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -301,17 +300,15 @@ impl SharedLedger {
         let error = match error {
             SharedError::Lost { what } if may_be_unacknowledged => match unacknowledged::note(&self.life.folder) {
                 Ok(()) => SharedError::Unacknowledged { what },
-                Err(cause) => return self.folder_failed(cause),
+                Err(cause) => {
+                    let folder = self.life.folder.display().to_string();
+                    return Failure::Ledger(LedgerError::Folder { folder, cause }.into_fatal());
+                }
             },
             error => error,
         };
         self.database.note_loss(&error, in_turn);
         Failure::Ledger(error.fatal())
-    }
-
-    fn folder_failed(&self, cause: io::Error) -> Failure {
-        let folder = self.life.folder.display().to_string();
-        Failure::Ledger(LedgerError::Folder { folder, cause }.into_fatal())
     }
 
     /// Reads what is more than a page, without anybody's turn.
@@ -419,7 +416,7 @@ impl SharedLedger {
             }
             self.life.begun = true;
             let marker = Marker { ledger: self.life.ledger, epochs: self.life.epochs.clone() };
-            marker.write(&self.life.folder).map_err(|cause| self.folder_failed(cause))?;
+            marker.write(&self.life.folder).map_err(Failure::not_written)?;
         }
         Ok(operations)
     }
@@ -552,11 +549,16 @@ impl Ledger for SharedLedger {
         });
         match done {
             Ok(()) => self.note_back(begun),
-            Err(Failure::Ledger(error)) => match self.not_taken(error) {
-                LedgerError::Unavailable { .. } => {}
-                error if error.is_fatal() => return Err(error),
-                error => self.note_blind(format!("what other daemons write cannot be taken in: {error}"), false),
-            },
+            Err(Failure::Ledger(error)) => {
+                let why = format!("what other daemons write cannot be taken in: {error}");
+                let error = self.not_taken(error);
+                if error.is_fatal() {
+                    return Err(error);
+                }
+                if self.copy.writer.common.away.lock().is_none() {
+                    self.note_blind(why, true);
+                }
+            }
             Err(Failure::Again(_)) => metrics::ledger_retry(),
             Err(Failure::Away(why)) => self.note_away(&why),
         }
@@ -581,10 +583,9 @@ impl Ledger for SharedLedger {
             let asked = Asked { at: Timestamp::now(), begun: Instant::now() };
             self.answer_nobody(None);
             let ended = self.attempt(asked, &operations, &mut None);
-            if let Err(Failure::Ledger(error)) = ended
-                && error.is_fatal()
-            {
-                return Err(error);
+            match ended {
+                Err(Failure::Ledger(error)) if error.is_fatal() => return Err(error),
+                _ => self.database.disconnect(),
             }
         }
         self.copy.close();
