@@ -43,6 +43,7 @@ pub mod events;
 mod expiry;
 pub mod export;
 mod fairness;
+mod file_lock;
 mod grpc;
 mod handshake;
 pub mod hsm;
@@ -79,7 +80,7 @@ pub mod vending;
 pub use birthmark_base::{console, durable, hash, id, identity, pem, quote, secrecy, secret_file, text_file, version};
 pub use birthmark_client::{self as client, proto};
 
-use birthmark_base::{asn1, file_lock, name, temporary, x509, x509_time};
+use birthmark_base::{asn1, name, temporary, x509, x509_time};
 use birthmark_client::{failure, limits};
 
 /// What benches, fuzz targets and integration tests need of the inside; no interface.

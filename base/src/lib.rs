@@ -8,7 +8,6 @@ pub mod console;
 pub mod csr;
 pub mod durable;
 pub mod fields;
-pub mod file_lock;
 pub mod hash;
 pub mod id;
 pub mod identity;

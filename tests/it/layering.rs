@@ -32,7 +32,7 @@ const FLOORS: &[&[&str]] = &[
     &["hsm", "ledger"],
     &["config", "connections", "log_filter", "readiness", "roles", "roster", "security_log", "signer"],
     &["fairness", "throughput"],
-    &["live", "local_user", "metrics", "pattern", "possession", "private_key", "security", "serial"],
+    &["file_lock", "live", "local_user", "metrics", "pattern", "possession", "private_key", "security", "serial"],
 ];
 
 /// A library, or the protocol's generated types, and the only modules that may name it.

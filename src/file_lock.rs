@@ -17,7 +17,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// The system cannot lock it.
-pub fn lock_file(file: &File) -> io::Result<bool> {
+pub(crate) fn lock_file(file: &File) -> io::Result<bool> {
     for _ in 0..LOCK_ATTEMPTS {
         match file.try_lock() {
             Ok(()) => return Ok(true),
@@ -29,7 +29,7 @@ pub fn lock_file(file: &File) -> io::Result<bool> {
 }
 
 /// The process that holds the lock of a file, if the system reveals it without doubt.
-pub fn lock_holder(file: &File) -> Option<u32> {
+pub(crate) fn lock_holder(file: &File) -> Option<u32> {
     let metadata = file.metadata().ok()?;
     let (device, inode) = (metadata.dev(), metadata.ino());
     let here = format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
