@@ -43,8 +43,10 @@ pub fn end_process(code: u8) -> ! {
     // Finalizing is a call that may hang too.
     let spawned = thread::Builder::new().name("hsm-end".into()).spawn(move || {
         let modules: Vec<_> = MODULES.lock().values().cloned().collect();
-        for module in modules {
-            if let Ok(mut initialised) = module.quiesce() {
+        // None has a call left when the first is finalized: two may stand on one library, as p11-kit's do.
+        let quiet: Vec<_> = modules.iter().map(|module| (module, module.quiesce())).collect();
+        for (module, quiet) in quiet {
+            if let Ok(mut initialised) = quiet {
                 module.finalize(&mut initialised);
             }
         }
