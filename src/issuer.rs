@@ -273,7 +273,7 @@ impl Issuance {
     async fn order(&self, order: &OrderId) -> Result<Order, IssueError> {
         // Read on this thread: an order in use lies in memory, as each reservation under it needs it too, and a pool of
         // reading threads would be one that others can fill.
-        match found(&*self.records, async || self.records.order(order.as_str())).await {
+        match found(&*self.records, async || self.records.order(order.as_str()), |error| error).await {
             Ok(Some(order)) => Ok(order),
             Ok(None) => Err(CommitError::Refused(Refusal::OrderUnknown(order.to_string())).into()),
             Err(error) => {

@@ -108,7 +108,8 @@ impl Codes {
         let guessers = [Guesser::Address(address), Guesser::of_device(&device)];
         self.charge(&guessers, address)?;
         // Another daemon may have recorded it just now.
-        let Some(known) = ledger::found(&**records, || self.fitting(records, &device, &code)).await? else {
+        let look = || self.fitting(records, &device, &code);
+        let Some(known) = ledger::found(&**records, look, EstError::from).await? else {
             metrics::vending_guess("wrong");
             tracing::warn!(target: security::TARGET, %address, device = crate::quote::shortened(&device), "a wrong vending code");
             return Err(EstError::Unauthenticated("the device has no such code".into()));

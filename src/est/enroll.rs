@@ -399,7 +399,7 @@ async fn read<T: Send + 'static>(
             EstError::from(error)
         })
     };
-    ledger::found(&*est.records, look).await
+    ledger::found(&*est.records, look, EstError::from).await
 }
 
 fn check_order(order: &Order, request: &IssueRequest, now: Timestamp) -> Result<(), EstError> {

@@ -14,7 +14,7 @@ use tonic::Status;
 use super::{limits::PeerLimits, request_error::RequestError, status};
 use crate::{
     fairness::FairShare,
-    ledger::{IssuedRecords, LedgerError, Record, RecordedIssuer, Records, caught_up},
+    ledger::{self, IssuedRecords, LedgerError, Record, RecordedIssuer, Records},
 };
 
 /// How many look-ups or pages are read at once, in all.
@@ -70,12 +70,7 @@ impl Reader {
         peer: &PeerLimits,
         read: impl Fn(&dyn Records) -> Result<Option<T>, LedgerError> + Clone + Send + 'static,
     ) -> Result<Option<T>, Status> {
-        let found = self.read(peer, read.clone()).await?;
-        if found.is_some() || self.records.looked().is_none() {
-            return Ok(found);
-        }
-        caught_up(&*self.records).await.map_err(status::storage)?;
-        self.read(peer, read).await
+        ledger::found(&*self.records, || self.read(peer, read.clone()), status::storage).await
     }
 
     /// How long a peer may take no reply.

@@ -256,16 +256,17 @@ pub trait Records: Send + Sync + 'static {
 /// for good if it is not known.
 ///
 /// # Errors
-/// Those of `look`, and those of [`caught_up`].
-pub async fn found<T, E: From<LedgerError>, F: Future<Output = Result<Option<T>, E>>>(
+/// Those of `look`, and those of [`caught_up`] as `unseen` makes them.
+pub async fn found<T, E, F: Future<Output = Result<Option<T>, E>>>(
     records: &dyn Records,
     mut look: impl FnMut() -> F,
+    unseen: impl FnOnce(LedgerError) -> E,
 ) -> Result<Option<T>, E> {
     let first = look().await?;
     if first.is_some() || records.looked().is_none() {
         return Ok(first);
     }
-    caught_up(records).await?;
+    caught_up(records).await.map_err(unseen)?;
     look().await
 }
 

@@ -86,12 +86,15 @@ fn hsm_fault_of_an_idle_daemon_flips_readiness_in_a_second() {
         flips(&daemon, &script, not_ready, &|| faults.set(&script), &|| faults.set(""));
     }
     // One that stays away longer is taken back as soon.
-    faults.set("fail * CKR_DEVICE_ERROR");
-    std::thread::sleep(3 * SECOND);
-    assert!(!State::Ready.is_that_of(&daemon));
-    faults.set("");
-    let back = State::Ready.follows(&daemon);
-    assert!(back < 5 * SECOND, "{back:?}");
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|back| *back >= 2 * SECOND) {
+        assert!(seen.len() < ATTEMPTS, "{seen:?}");
+        faults.set("fail * CKR_DEVICE_ERROR");
+        std::thread::sleep(3 * SECOND);
+        assert!(!State::Ready.is_that_of(&daemon));
+        faults.set("");
+        seen.push(State::Ready.follows(&daemon));
+    }
     daemon.end();
 }
 
